@@ -1,0 +1,68 @@
+# make book    build the website in _build/html
+# make test    everything that CI checks
+# make lab     open the chapters in JupyterLab, sliders and training live
+# make serve   look at the built site on http://localhost:8000
+# make bench   print the ratios that benchmarks/ measures
+# make notebooks   execute the chapters and store them normalised
+# make clean   remove what was built and the environment
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BOOK = $(BIN)/jupyter-book build . -W -n --keep-going
+# What the pages show depends on these; the notebook cache does not look at them.
+INPUTS = $(shell find bnlib data requirements.txt _config.yml _ext assets -type f -not -path '*/__pycache__/*' | sort)
+
+export PYTHONPATH :=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A Jupyter that is installed elsewhere must not lend its kernels or settings.
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.PHONY: book test lab serve bench notebooks lint clean
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("The book needs Python 3.11 or newer; " \
+	    + sys.executable + " is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "This Python has no venv module. On Debian or \
+	Ubuntu: apt install python3-venv. Or name another Python: make PYTHON=... ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+_build/inputs: $(INSTALLED) $(INPUTS)
+	@mkdir -p _build
+	@cat $(INPUTS) | cksum > _build/inputs.new
+	@if cmp -s _build/inputs.new _build/inputs; then rm _build/inputs.new; touch _build/inputs; else \
+	    rm -rf _build/html _build/.doctrees _build/.jupyter_cache; mv _build/inputs.new _build/inputs; fi
+
+book: $(INSTALLED) _build/inputs
+	$(BOOK)
+	@echo "The book is in _build/html/index.html; make serve shows it."
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest tests/unit tests/property -n 2
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/book/sanitize.cfg --nbval-cell-timeout 300 \
+	    -p no:cacheprovider chapters
+	rm -rf _build/strict && $(BOOK) --path-output _build/strict
+	$(BIN)/python -m pytest tests/book
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab chapters
+
+serve: book
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+bench: $(INSTALLED)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+notebooks: $(INSTALLED)
+	$(BIN)/python -m tools.notebooks
+
+clean:
+	rm -rf _build $(VENV) *.egg-info

@@ -1,0 +1,67 @@
+"""Committed results: read and write ``data/results/NAME.json`` with provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+FOLDER = Path(__file__).parents[2] / "data" / "results"
+
+
+def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Read a committed result.
+
+    Raises:
+        FileNotFoundError: names the file and the command that makes it.
+
+    """
+    path = folder / f"{name}.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no result at {path}; make it with `{command}` in a checkout of the book") from None
+
+
+@contextmanager
+def write_result(name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER) -> Iterator[dict[str, Any]]:
+    """Collect a result in the dictionary given and write it, with its provenance, if the block ends well.
+
+    The file is replaced in one step: an interrupted run leaves the earlier result as it was.
+    """
+    began = time.perf_counter()
+    result: dict[str, Any] = {}
+    yield result
+    result["provenance"] = _provenance(command, seeds, time.perf_counter() - began)
+    folder.mkdir(parents=True, exist_ok=True)
+    half = folder / f"{name}.json.part"
+    half.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+    os.replace(half, folder / f"{name}.json")
+
+
+def _provenance(command: str, seeds: Sequence[int], seconds: float) -> dict[str, Any]:
+    git = ["git", "-C", str(FOLDER.parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "command": command,
+        "commit": commit or "not a git checkout",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "device": f"cpu ({platform.machine()})",
+        "seeds": list(seeds),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(seconds),
+    }

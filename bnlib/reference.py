@@ -1,0 +1,117 @@
+"""Batch Normalization in NumPy, float64: the formulas that everything else is tested against.
+
+Inputs have shape (N, C) or (N, C, *spatial). Statistics run over every dimension but the second, so that each of the
+C channels is normalised on its own; ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Cache(NamedTuple):
+    """What the backward pass needs of the forward pass."""
+
+    normalised: np.ndarray
+    gain: np.ndarray
+    weight: np.ndarray
+
+
+def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel, shape (C,).
+
+    Two passes, as NumPy does it: the mean is subtracted before squaring, so nothing cancels.
+
+    Raises:
+        ValueError: ``x`` has fewer than two dimensions or no values to average.
+
+    """
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim < 2 or x.size == 0:
+        raise ValueError(f"x must have shape (N, C) or (N, C, *spatial) and not be empty, got shape {x.shape}")
+    return x.mean(_over(x)), x.var(_over(x))
+
+
+def batch_norm_forward(x, weight=None, bias=None, eps: float = 1e-5) -> tuple[np.ndarray, Cache]:
+    """Normalise with the batch's own statistics, then scale and shift (train mode).
+
+    Shape:
+        x: (N, C, *spatial); the output has the same. ``weight`` (1 if None) and ``bias`` (0 if None): (C,).
+
+    Source: Ioffe and Szegedy 2015, Algorithm 1; Lian and Liu 2019, Algorithm 1.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    mean, variance = batch_statistics(x)
+    gain = 1 / np.sqrt(variance + eps)
+    normalised = (x - _wide(mean, x)) * _wide(gain, x)
+    weight, bias = _affine(weight, bias, x)
+    return _wide(weight, x) * normalised + _wide(bias, x), Cache(normalised, gain, weight)
+
+
+def batch_norm_backward(grad_output, cache: Cache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""Gradients of a loss with respect to input, weight and bias, from that with respect to the output.
+
+    With $h = \gamma g$ the gradient of the input is
+    $r\,(h - \overline{h} - \hat x\,\overline{h \hat x})$, a bar meaning the average over the channel's N values.
+
+    Source: derived in chapter 1; the three paths of Ioffe and Szegedy 2015, section 3, added up.
+    """
+    g = np.asarray(grad_output, dtype=np.float64)
+    normalised, gain, weight = cache
+    grad_weight, grad_bias = (g * normalised).sum(_over(g)), g.sum(_over(g))
+    h = g * _wide(weight, g)
+    along_ones, along_normalised = h.mean(_over(g)), (h * normalised).mean(_over(g))
+    grad_input = _wide(gain, g) * (h - _wide(along_ones, g) - normalised * _wide(along_normalised, g))
+    return grad_input, grad_weight, grad_bias
+
+
+def batch_norm_inference(x, running_mean, running_var, weight=None, bias=None, eps: float = 1e-5) -> np.ndarray:
+    """Normalise with given statistics, shape (C,), then scale and shift (eval mode): a fixed affine map."""
+    x = np.asarray(x, dtype=np.float64)
+    weight, bias = _affine(weight, bias, x)
+    scale = weight / np.sqrt(np.asarray(running_var, dtype=np.float64) + eps)
+    return (x - _wide(np.asarray(running_mean, dtype=np.float64), x)) * _wide(scale, x) + _wide(bias, x)
+
+
+def update_running(running_mean, running_var, x, momentum: float = 0.1, convention: str = "torch"):
+    """Running mean and variance after one more batch, in one of three conventions.
+
+    - ``"torch"``: the batch weighs ``momentum``; its variance is the unbiased one.
+    - ``"algorithm1"``: the batch weighs ``momentum``, the paper's alpha; its variance is the biased one
+      (Lian and Liu 2019, Algorithm 1).
+    - ``"keras"``: the *old* value weighs ``momentum`` (0.99 is torch's 0.01); biased, as the unfused Keras layer.
+
+    Raises:
+        ValueError: an unknown convention, ``momentum`` outside [0, 1], or ``"torch"`` with one value a channel, which
+            has no unbiased variance.
+
+    """
+    if convention not in ("torch", "algorithm1", "keras"):
+        raise ValueError(f"convention must be 'torch', 'algorithm1' or 'keras', got {convention!r}")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must lie between 0 and 1, got {momentum}")
+    mean, variance = batch_statistics(x)
+    if convention == "torch":
+        count = np.size(x) // len(mean)
+        if count == 1:
+            raise ValueError(f"x must hold more than one value a channel for an unbiased variance, got {np.shape(x)}")
+        variance = variance * count / (count - 1)
+    newest = 1 - momentum if convention == "keras" else momentum
+    old_mean, old_var = np.asarray(running_mean, dtype=np.float64), np.asarray(running_var, dtype=np.float64)
+    return (1 - newest) * old_mean + newest * mean, (1 - newest) * old_var + newest * variance
+
+
+def _over(x: np.ndarray) -> tuple[int, ...]:
+    return (0, *range(2, x.ndim))
+
+
+def _wide(per_channel: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return per_channel.reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def _affine(weight, bias, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    weight = np.ones(x.shape[1]) if weight is None else np.asarray(weight, dtype=np.float64)
+    bias = np.zeros(x.shape[1]) if bias is None else np.asarray(bias, dtype=np.float64)
+    return weight, bias

@@ -1,0 +1,272 @@
+"""Sliders that work twice: with a kernel in a notebook, and without one on the built page."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bnlib import figures
+
+
+@dataclass(frozen=True)
+class Slider:
+    """One setting of an explorer.
+
+    Attributes:
+        name: the keyword under which the setting reaches ``lookup``, ``draw`` and ``train``.
+        label: what the reader sees, with the unit if there is one.
+        values: the positions, in order.
+        default: the position at which the slider starts; must be one of ``values``.
+        format: how a value is written, as in ``str.format``.
+
+    """
+
+    name: str
+    label: str
+    values: Sequence[Any]
+    default: Any
+    format: str = "{:g}"
+
+    def __post_init__(self):
+        if self.default not in self.values:
+            raise ValueError(
+                f"default of slider {self.name!r} must be one of {list(self.values)}, got {self.default!r}"
+            )
+
+    @property
+    def texts(self) -> list[str]:
+        """The positions as the reader sees them."""
+        return [self.format.format(value) for value in self.values]
+
+
+class Explorer:
+    """A figure behind sliders, drawn beforehand at every position of a grid.
+
+    With a kernel it is a set of ipywidgets; on a page without one it is plain HTML with every frame inside, moved
+    by ``static/explorer.js``. Both show the same frames, made by the same drawing function, which also draws the
+    curve of a live run.
+
+    Arguments:
+        name: identifies the explorer on its page; letters, digits and ``-``.
+        title: what the figure shows, in a few words; its accessible name.
+        sliders: one or more ``Slider``.
+        lookup: ``lookup(**setting)`` returns the data to draw, computed or read from a committed result.
+        draw: ``draw(figure, data, **setting)`` draws them on an empty ``matplotlib`` figure and returns one or two
+            sentences that say what is to be seen; they stand below the figure.
+        train: None, or ``train(**setting)``, an iterator of ``(done, total, data)``: a real run of the setting,
+            whose ``data`` is drawn by ``draw`` as it comes. Gives the *Train* and *Stop* buttons of a notebook.
+        size: width and height of the figure in inches.
+        budget: the most bytes that the HTML may have.
+
+    Raises:
+        ValueError: when shown, if the HTML is over the budget.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        sliders: Sequence[Slider],
+        lookup: Callable[..., Any],
+        draw: Callable[..., str],
+        *,
+        train: Callable[..., Iterator[tuple[int, int, Any]]] | None = None,
+        size: tuple[float, float] = (6.6, 2.8),
+        budget: int = 400_000,
+    ):
+        self.name, self.title, self.sliders, self.size, self.budget = name, title, list(sliders), size, budget
+        self.lookup, self.draw, self.train = lookup, draw, train
+        self.defaults = {slider.name: slider.default for slider in self.sliders}
+        # Settings that were trained live, so that coming back to one shows the run again.
+        self.runs: dict[tuple, Any] = {}
+        # Laid out once, so that the axes stand still while a slider moves.
+        self._places: list | None = None
+
+    def settings(self) -> Iterator[dict[str, Any]]:
+        """Every position of the grid, the last slider moving fastest."""
+        names = [slider.name for slider in self.sliders]
+        for values in itertools.product(*(slider.values for slider in self.sliders)):
+            yield dict(zip(names, values, strict=True))
+
+    def picture(self, data: Any, setting: Mapping[str, Any]) -> tuple[str, str]:
+        """Draw ``data``: the SVG and the sentences that describe it."""
+        with _DRAWING, figures.style():
+            figure = figures.new_figure(*self.size)
+            note = self.draw(figure, data, **setting)
+            if self._places is None:
+                figure.draw_without_rendering()
+                self._places = [axes.get_position() for axes in figure.axes]
+            figure.set_layout_engine("none")
+            for axes, place in zip(figure.axes, self._places, strict=True):
+                axes.set_position(place)
+            return figures.render(figure, self.title), note
+
+    @cached_property
+    def frames(self) -> dict[tuple, tuple[str, str]]:
+        """The SVG and the note of each setting, keyed by the values of the sliders in order."""
+        return {tuple(s.values()): self.picture(self.lookup(**s), s) for s in self.settings()}
+
+    @cached_property
+    def html(self) -> str:
+        """The explorer for a page without a kernel, within the budget."""
+        text = _page(self)
+        if len(text.encode()) > self.budget:
+            raise ValueError(
+                f"explorer {self.name!r} takes {len(text.encode()):,} bytes for {len(self.frames)} frames, over its "
+                f"budget of {self.budget:,}; use fewer positions or points, or raise budget="
+            )
+        return text
+
+    @cached_property
+    def panel(self):
+        """The explorer for a notebook with a kernel: a ``Panel`` whose ``box`` is the ipywidget."""
+        return Panel(self)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        bundle = {"text/html": self.html, "text/plain": f"[Explorer: {self.title}]"}
+        return {**self.panel.box._repr_mimebundle_(), **bundle}
+
+
+# Matplotlib keeps global state while it draws; the live run draws from a thread.
+_DRAWING = threading.RLock()
+
+
+def _page(explorer: Explorer) -> str:
+    """The HTML of an explorer: lines of SVG that frames share are kept once."""
+    lines: dict[str, int] = {}
+    frames = [
+        _runs([lines.setdefault(line, len(lines)) for line in svg.split("\n")]) for svg, _ in explorer.frames.values()
+    ]
+    notes = [note for _, note in explorer.frames.values()]
+    payload = json.dumps({"lines": list(lines), "frames": frames, "notes": notes}, separators=(",", ":"))
+    payload = payload.replace("</", "<\\/")  # "</script>" inside would end the element
+    svg, note = explorer.frames[tuple(explorer.defaults.values())]
+    return (
+        f'<div class="bnb-explorer" id="explorer-{explorer.name}" role="group" '
+        f'aria-label="{html.escape(explorer.title)}">'
+        f'<div class="bnb-sliders">{"".join(map(_input, explorer.sliders))}</div>'
+        f'<div class="bnb-stage">{svg}</div>'
+        f'<p class="bnb-note" aria-live="polite">{html.escape(note)}</p>'
+        f'<script type="application/json">{payload}</script></div>'
+    )
+
+
+def _runs(places: list[int]) -> list[int]:
+    """Start and end of each run of consecutive numbers, flat: [5, 6, 7, 2] becomes [5, 8, 2, 3]."""
+    runs: list[int] = []
+    for place in places:
+        if runs and runs[-1] == place:
+            runs[-1] += 1
+        else:
+            runs += [place, place + 1]
+    return runs
+
+
+def _input(slider: Slider) -> str:
+    place, last = list(slider.values).index(slider.default), len(slider.values) - 1
+    text = html.escape(slider.texts[place])
+    return (
+        f'<label class="bnb-slider"><span>{html.escape(slider.label)}</span>'
+        f'<input type="range" min="0" max="{last}" step="1" value="{place}" aria-valuetext="{text}" '
+        f'autocomplete="off" data-values="{html.escape(json.dumps(slider.texts))}" disabled>'
+        f"<output>{text}</output></label>"
+    )
+
+
+class Panel:
+    """The ipywidgets of one explorer and the thread that trains behind them."""
+
+    def __init__(self, explorer: Explorer):
+        import ipywidgets as widgets
+
+        self.explorer = explorer
+        self.controls = {
+            slider.name: widgets.SelectionSlider(
+                options=list(zip(slider.texts, slider.values, strict=True)),
+                value=slider.default,
+                description=slider.label,
+                style={"description_width": "9em"},
+                layout={"width": "26em"},
+            )
+            for slider in explorer.sliders
+        }
+        self.view, self.note = widgets.HTML(), widgets.HTML()
+        for control in self.controls.values():
+            control.observe(lambda _: self.show(), "value")
+        rows = [*self.controls.values()]
+        if explorer.train is not None:
+            self.train_button = widgets.Button(description="Train", icon="play", tooltip="Run this setting for real")
+            self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True)
+            self.progress = widgets.VBox()
+            self.train_button.on_click(lambda _: self.start())
+            self.stop_button.on_click(lambda _: self.stop())
+            rows.append(widgets.HBox([self.train_button, self.stop_button, self.progress]))
+        self.box = widgets.VBox([*rows, self.view, self.note])
+        self.thread: threading.Thread | None = None
+        self.stopping = threading.Event()
+        self.show()
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The positions of the sliders."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def show(self) -> None:
+        """Show the picture of the sliders' positions: the last live run there, else the frame of the grid."""
+        key = tuple(self.setting.values())
+        if key in self.explorer.runs:
+            self.put(*self.explorer.picture(self.explorer.runs[key], self.setting))
+        else:
+            self.put(*self.explorer.frames[key])
+
+    def put(self, svg: str, note: str) -> None:
+        """Replace what is shown."""
+        self.view.value, self.note.value = f'<div class="bnb-figure">{svg}</div>', html.escape(note)
+
+    def start(self) -> None:
+        """Train the sliders' setting in the background; does nothing while a run goes on."""
+        if self.thread is not None and self.thread.is_alive():
+            return
+        self.stopping.clear()
+        self._running(True)
+        self.thread = threading.Thread(target=self._run, args=(self.setting,), daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Ask the run to end at its next checkpoint; what it has drawn stays."""
+        self.stopping.set()
+
+    def _running(self, running: bool) -> None:
+        self.train_button.disabled, self.stop_button.disabled = running, not running
+        for control in self.controls.values():
+            control.disabled = running
+
+    def _run(self, setting: dict[str, Any]) -> None:
+        from tqdm.notebook import tqdm
+
+        bar = tqdm(display=False, unit="step")
+        self.progress.children = [bar.container]
+        runs = self.explorer.train(**setting)
+        try:
+            for done, total, data in runs:
+                bar.reset(total) if bar.total != total else None
+                bar.update(done - bar.n)
+                self.explorer.runs[tuple(setting.values())] = data
+                self.put(*self.explorer.picture(data, setting))
+                if self.stopping.is_set():
+                    self.note.value += " <em>Stopped by you; Train starts a new run.</em>"
+                    break
+        except Exception as error:
+            # Nobody sees a traceback from a thread: say it where the reader looks, and keep the last picture.
+            problem = html.escape(f"{type(error).__name__}: {error}")
+            self.note.value += f" <strong>The run ended early: {problem}</strong> The last good curve is shown."
+        finally:
+            bar.close()
+            self._running(False)

@@ -1,0 +1,36 @@
+"""The notebooks of the book as the tests see them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import nbformat
+
+from bnlib.widgets import Explorer
+from tools.notebooks import chapters
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def explorers(path: Path) -> list[Explorer]:
+    """Every explorer of a notebook, made by its cell's own source after the notebook's first cell (the imports)."""
+    setup, *rest = [cell.source for cell in code_cells(path)]
+    found = []
+    for source in rest:
+        if "widgets.Explorer(" in source:
+            namespace: dict = {}
+            exec(setup, namespace)
+            *before, last = ast.parse(source).body
+            exec(compile(ast.Module(before, []), str(path), "exec"), namespace)
+            found.append(eval(compile(ast.Expression(last.value), str(path), "eval"), namespace))
+    return found
+
+
+ALL_EXPLORERS = [(path.stem, index) for path in chapters() for index in range(len(explorers(path)))]

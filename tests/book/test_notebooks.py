@@ -1,0 +1,69 @@
+"""The stored notebooks: normalised, complete, and with as many checks and sliders as a chapter must have."""
+
+import re
+
+import pytest
+
+from chapters import code_cells, read
+from tools import notebooks
+
+CHAPTERS = pytest.mark.parametrize("path", notebooks.chapters(), ids=lambda path: path.stem)
+
+
+@CHAPTERS
+def test_a_notebook_is_stored_normalised(path):
+    assert path.read_text() == notebooks.text(notebooks.normalised(read(path))), "run `make notebooks`"
+
+
+@CHAPTERS
+def test_a_cell_that_prints_has_its_output_stored(path):
+    """Without stored outputs nbval would compare nothing and pass."""
+    for cell in code_cells(path):
+        if re.search(r"^print\(", cell.source, flags=re.M):
+            assert any(output.output_type == "stream" for output in cell.outputs), cell.source
+
+
+@CHAPTERS
+def test_no_output_is_an_error(path):
+    assert not [cell for cell in code_cells(path) for output in cell.outputs if output.output_type == "error"]
+
+
+@CHAPTERS
+def test_only_cells_that_show_figures_or_train_are_excused_from_comparison(path):
+    """An ignored output hides a changed number, so such a cell must show a figure or assert what it prints."""
+    for cell in code_cells(path):
+        if "nbval-ignore-output" in cell.metadata.get("tags", []):
+            assert re.search(r"figures\.show|widgets\.Explorer|^assert ", cell.source, flags=re.M), cell.source
+
+
+@CHAPTERS
+def test_a_chapter_has_at_least_three_assertions_and_a_slider(path):
+    source = "\n".join(cell.source for cell in code_cells(path))
+    assert len(re.findall(r"^\s*assert ", source, flags=re.M)) >= 3
+    assert "widgets.Explorer(" in source
+
+
+@CHAPTERS
+def test_exercises_have_folded_solutions_that_are_executed(path):
+    cells = read(path).cells
+    exercises = [cell for cell in cells if cell.cell_type == "markdown" and cell.source.startswith("### Exercise")]
+    folded = [cell for cell in cells if cell.cell_type == "markdown" and cell.source.startswith("<details>")]
+    executed = [cell for cell in code_cells(path) if "hide-cell" in cell.metadata.get("tags", [])]
+    assert len(exercises) == len(folded) == len(executed) >= 2
+    assert all("assert" in cell.source for cell in executed)
+
+
+@CHAPTERS
+def test_markdown_is_plain_so_that_it_reads_well_outside_the_site(path):
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"^(```|:::)\s*\{|\{[a-z:]+\}`|\\\[|\\\(", cell.source, flags=re.M), cell.source
+
+
+@CHAPTERS
+def test_papers_that_a_chapter_links_to_are_in_the_bibliography(path):
+    known = (path.parent / "references.bib").read_text()
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            for url in re.findall(r"\]\((https?://[^)]+)\)", cell.source):
+                assert url in known, url
