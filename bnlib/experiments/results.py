@@ -39,29 +39,25 @@ def write_result(name: str, command: str, seeds: Sequence[int], folder: Path = F
 
     The file is replaced in one step: an interrupted run leaves the earlier result as it was.
     """
-    began = time.perf_counter()
+    # The commit is read before the run: what is edited meanwhile does not take part in it.
+    began, commit = time.perf_counter(), _commit()
     result: dict[str, Any] = {}
     yield result
-    result["provenance"] = _provenance(command, seeds, time.perf_counter() - began)
+    result["provenance"] = {
+        "command": command,
+        "commit": commit,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "device": f"cpu ({platform.machine()})",
+        "seeds": list(seeds),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(time.perf_counter() - began),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     half = folder / f"{name}.json.part"
     half.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     os.replace(half, folder / f"{name}.json")
 
 
-def _provenance(command: str, seeds: Sequence[int], seconds: float) -> dict[str, Any]:
-    git = ["git", "-C", str(FOLDER.parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "command": command,
-        "commit": commit or "not a git checkout",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "device": f"cpu ({platform.machine()})",
-        "seeds": list(seeds),
-        "date": datetime.now(UTC).date().isoformat(),
-        "seconds": round(seconds),
-    }
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "not a git checkout"
