@@ -42,7 +42,6 @@ class Dataset:
         num_classes: number of classes.
 
     The tensors of a part that was not asked for are None.
-
     """
 
     name: str
@@ -81,7 +80,6 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
         ValueError: an unknown name.
         TypeError: an option that the data set does not have.
         DatasetError: a file is missing, broken or not the right one.
-
     """
     if name not in _LOADERS:
         close = difflib.get_close_matches(str(name), NAMES, n=1)
@@ -100,7 +98,6 @@ def digits() -> Dataset:
 
     Raises:
         ImportError: scikit-learn is not installed.
-
     """
     try:
         from sklearn.datasets import load_digits
@@ -126,7 +123,6 @@ def mnist(root: str | Path | None = None, parts: Sequence[str] = ("train", "test
     Raises:
         ValueError: another part.
         DatasetError: see ``load``.
-
     """
     if not parts or set(parts) - {"train", "test"}:
         raise ValueError(f"parts must name 'train', 'test' or both, got {parts!r}")
@@ -238,7 +234,6 @@ def read_idx(path: str | Path) -> np.ndarray:
 
     Raises:
         DatasetError: the file is missing, cut off, damaged, or not IDX; names it, what was found and expected.
-
     """
     path = Path(path)
     if not path.is_file():

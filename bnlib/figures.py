@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import StringIO
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -76,7 +77,6 @@ def render(figure: Figure, alt: str) -> str:
 
     Raises:
         ValueError: ``alt`` is empty; every image of the book is described.
-
     """
     if not alt.strip():
         raise ValueError("alt must describe the figure in words, got an empty text")
@@ -127,14 +127,19 @@ def _without(match: re.Match) -> str:
     return "<g" if match[0].startswith("<g") else ""
 
 
-def show(figure: Figure, alt: str) -> Picture:
-    """The figure as an object that a notebook displays; ``alt`` says in words what is to be seen.
+def picture(draw: Callable[..., str], *data: Any, size: tuple[float, float] = (6.6, 2.8)) -> Picture:
+    """Draw on a new figure of ``size`` inches and return what a notebook displays.
+
+    ``draw(figure, *data)`` is one of the functions below or the reader's own; it returns the sentences that describe
+    the figure to those who do not see it.
 
     Raises:
-        ValueError: ``alt`` is empty.
-
+        ValueError: ``draw`` describes nothing.
     """
-    return Picture(render(figure, alt), alt)
+    with style():
+        figure = new_figure(*size)
+        alt = draw(figure, *data)
+        return Picture(render(figure, alt), alt)
 
 
 def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label: str, **line) -> None:
@@ -147,7 +152,6 @@ def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label:
         color: of line and band.
         label: name in the legend.
         line: further options of ``Axes.plot``.
-
     """
     runs = np.asarray(runs, dtype=float)
     present = ~np.isnan(runs).all(0)

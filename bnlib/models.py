@@ -30,7 +30,6 @@ def mlp(
 
     Raises:
         ValueError: fewer than two sizes.
-
     """
     if len(sizes) < 2:
         raise ValueError(f"sizes must name at least an input and an output width, got {tuple(sizes)}")

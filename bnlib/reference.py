@@ -26,7 +26,6 @@ def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         ValueError: ``x`` has fewer than two dimensions or no values to average.
-
     """
     x = np.asarray(x, dtype=np.float64)
     if x.ndim < 2 or x.size == 0:
@@ -86,7 +85,6 @@ def update_running(running_mean, running_var, x, momentum: float = 0.1, conventi
     Raises:
         ValueError: an unknown convention, ``momentum`` outside [0, 1], or ``"torch"`` with one value a channel, which
             has no unbiased variance.
-
     """
     if convention not in ("torch", "algorithm1", "keras"):
         raise ValueError(f"convention must be 'torch', 'algorithm1' or 'keras', got {convention!r}")

@@ -22,7 +22,6 @@ class History:
             saw them (train mode); at the first checkpoint, of the first mini-batch before any step.
         test_error: share of the test set classified wrongly, in eval mode.
         diverged: the loss stopped being a finite number; the run ended there.
-
     """
 
     epoch: list[float] = field(default_factory=list)
@@ -41,6 +40,12 @@ def error_rate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     return wrong
 
 
+def check_batch_size(batch_size: int, count: int) -> None:
+    """Raise a ValueError if ``batch_size`` lies outside 1..``count``."""
+    if not 1 <= batch_size <= count:
+        raise ValueError(f"batch_size must lie between 1 and the number of samples ({count}), got {batch_size}")
+
+
 def shuffled_batches(count: int, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
     """Endless mini-batches of indices: a new random order for each epoch, the incomplete last batch dropped.
 
@@ -48,14 +53,16 @@ def shuffled_batches(count: int, batch_size: int, seed: int) -> Iterator[torch.T
 
     Raises:
         ValueError: ``batch_size`` outside 1..``count``.
-
     """
-    if not 1 <= batch_size <= count:
-        raise ValueError(f"batch_size must lie between 1 and the number of samples ({count}), got {batch_size}")
+    check_batch_size(batch_size, count)
     generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(count, generator=generator)
-        yield from order[: count - count % batch_size].split(batch_size)
+
+    def epochs() -> Iterator[torch.Tensor]:
+        while True:
+            order = torch.randperm(count, generator=generator)
+            yield from order[: count - count % batch_size].split(batch_size)
+
+    return epochs()
 
 
 def iterate(
@@ -86,7 +93,6 @@ def iterate(
 
     Raises:
         ValueError: ``batch_size`` outside 1..number of training samples.
-
     """
     data, model = data.to(device), model.to(device).train()
     count = len(data.train_x)
@@ -126,14 +132,14 @@ def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -
 
     Raises:
         ValueError: as ``iterate``.
-
     """
+    if not progress:
+        *_, (_, _, history) = iterate(model, data, **settings)
+        return history
     from tqdm.auto import tqdm
 
-    history = History()
-    with tqdm(disable=not progress, unit="step", leave=False) as bar:
+    with tqdm(unit="step", leave=False) as bar:
         for done, total, newest in iterate(model, data, **settings):
-            history = newest
-            bar.total = total
+            history, bar.total = newest, total
             bar.update(done - bar.n)
     return history

@@ -24,7 +24,6 @@ class Slider:
         values: the positions, in order.
         default: the position at which the slider starts; must be one of ``values``.
         format: how a value is written, as in ``str.format``.
-
     """
 
     name: str
@@ -66,7 +65,6 @@ class Explorer:
 
     Raises:
         ValueError: when shown, if the HTML is over the budget.
-
     """
 
     def __init__(

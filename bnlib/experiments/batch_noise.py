@@ -37,7 +37,6 @@ class BatchNoise:
         outputs: the normalised value of picture 0, which is in every batch, shape (BATCHES,).
         whole: mean and variance of the channel over the data set.
         alone: the normalised value of picture 0 with the statistics of the data set.
-
     """
 
     means: np.ndarray

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from bnlib.training import check_batch_size
+
 
 @torch.no_grad()
 def answers(model: nn.Module, x: torch.Tensor, batch_size: int, repeats: int = 200, seed: int = 0) -> torch.Tensor:
@@ -20,10 +22,8 @@ def answers(model: nn.Module, x: torch.Tensor, batch_size: int, repeats: int = 2
 
     Raises:
         ValueError: ``batch_size`` outside 1..n.
-
     """
-    if not 1 <= batch_size <= len(x):
-        raise ValueError(f"batch_size must lie between 1 and the number of samples ({len(x)}), got {batch_size}")
+    check_batch_size(batch_size, len(x))
     model = copy.deepcopy(model).train()
     generator = torch.Generator().manual_seed(seed)
     out = torch.empty(len(x), repeats, dtype=torch.int64)

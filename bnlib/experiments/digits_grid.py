@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
+import numpy as np
 import torch
 
 from bnlib import BatchNorm, datasets
@@ -71,7 +72,6 @@ def load() -> dict[tuple[str, int, float], dict]:
 
     Raises:
         FileNotFoundError: the result is not there; the message says how to make it.
-
     """
     cells = read_result(NAME, "python -m bnlib.experiments.digits_grid")["cells"]
     return {(cell["norm"], cell["batch_size"], cell["lr"]): cell for cell in cells}
@@ -80,6 +80,11 @@ def load() -> dict[tuple[str, int, float], dict]:
 def lookup(batch_size: int, lr: float) -> dict[str, dict]:
     """The committed curves at one position of the grid, one entry a norm, as ``figures.draw_training`` takes them."""
     return {norm: load()[norm, batch_size, lr] for norm in NORMS}
+
+
+def errors(norm: str, batch_size: int, lr: float) -> np.ndarray:
+    """Test error of each seed after the last epoch, shape (5,)."""
+    return np.array([run[-1] for run in load()[norm, batch_size, lr]["test_error"]])
 
 
 _live_seed = itertools.count(100)

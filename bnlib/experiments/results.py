@@ -24,7 +24,6 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
 
     Raises:
         FileNotFoundError: names the file and the command that makes it.
-
     """
     path = folder / f"{name}.json"
     try:

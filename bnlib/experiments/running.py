@@ -18,7 +18,6 @@ def follow(batch_size: int, momentum: float, convention: str, steps: int, seed: 
 
     Returns:
         array of shape (``steps`` + 1, 2).
-
     """
     rng, values = np.random.default_rng(seed), channel()
     mean, variance = np.zeros(1), np.ones(1)

@@ -39,7 +39,6 @@ class BatchNorm(_BatchNorm):
     Example:
         >>> bnlib.BatchNorm(3)(torch.tensor([[5.0, -1e6, 0.0]])).tolist()
         [[0.0, 0.0, 0.0]]
-
     """
 
     def __init__(

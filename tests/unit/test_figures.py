@@ -1,0 +1,81 @@
+"""Figures as themed SVG."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from bnlib import figures
+
+
+def curve(figure, values):
+    axes = figure.subplots()
+    axes.plot(values, color=figures.BLUE, label="a curve")
+    axes.set(xlabel="x & y", ylabel="loss (nats)")
+    axes.legend()
+    return 'A "curve" & its legend.'
+
+
+def test_a_picture_is_one_valid_svg_with_its_description():
+    picture = figures.picture(curve, [1, 3, 2])
+    root = ET.fromstring(picture.svg)
+    assert root.get("role") == "img" and root.get("aria-label") == 'A "curve" & its legend.'
+    assert "x & y" in "".join(root.itertext())
+    assert picture.alt in picture._repr_mimebundle_()["text/plain"]
+
+
+def test_ink_takes_the_colour_of_the_page_and_series_keep_theirs():
+    svg = figures.picture(curve, [1, 3, 2]).svg
+    fills = re.findall(r"<text[^>]*fill: ([^;\"]+)", svg)
+    assert fills and set(fills) == {"currentColor"}
+    assert figures.BLUE.lower() in svg
+    assert "#010203" not in svg and "#ffffff" not in svg and "#000000" not in svg
+
+
+def test_the_same_figure_is_the_same_text():
+    assert figures.picture(curve, [1, 3, 2]).svg == figures.picture(curve, [1, 3, 2]).svg
+    assert figures.picture(curve, [1, 3, 2]).svg != figures.picture(curve, [1, 3, 2.5]).svg
+
+
+def test_every_line_break_is_between_elements():
+    """Explorers share lines between frames, so a line must be a whole element."""
+    for line in figures.picture(curve, np.sin(np.arange(200))).svg.split("\n"):
+        assert line.startswith("<") and line.endswith(">")
+
+
+def test_a_figure_without_words_is_refused():
+    with pytest.raises(ValueError, match="alt must describe"):
+        figures.picture(lambda figure: " ")
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colour", ["BLUE", "VERMILLION", "GREEN", "PURPLE", "GREY"])
+@pytest.mark.parametrize("page", ["#ffffff", "#121212"])
+def test_series_are_readable_on_light_and_dark(colour, page):
+    """WCAG 1.4.11 asks for a contrast of 3:1 for graphics."""
+    high, low = sorted([luminance(getattr(figures, colour)), luminance(page)], reverse=True)
+    assert (high + 0.05) / (low + 0.05) >= 3
+
+
+def test_a_band_reaches_from_the_lowest_to_the_highest_run():
+    with figures.style():
+        axes = figures.new_figure().subplots()
+        figures.band(axes, [0, 1], np.array([[1.0, 5.0], [2.0, 6.0], [9.0, 7.0]]), color=figures.BLUE, label="x")
+    assert axes.lines[0].get_ydata().tolist() == [2, 6]
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert (corners[:, 1].min(), corners[:, 1].max()) == (1, 9)
+
+
+def test_a_run_that_diverged_leaves_the_others_in_the_band():
+    runs = figures.as_array([[1.0, 2.0, 3.0], [1.0, None]])
+    assert np.isnan(runs[1, 1:]).all()
+    with figures.style():
+        axes = figures.new_figure().subplots()
+        figures.band(axes, [0, 1, 2], runs, color=figures.BLUE, label="x")
+    assert axes.lines[0].get_ydata().tolist() == [1, 2, 3]

@@ -1,0 +1,160 @@
+"""Explorers: the page without a kernel, the panel with one, and the live run behind it."""
+
+import html
+import json
+import re
+import threading
+
+import pytest
+
+from bnlib.widgets import Explorer, Slider
+
+SLIDERS = [Slider("b", "batch size", [1, 2, 4], 2, "{:d}"), Slider("lr", "learning rate", [0.1, 1.0], 1.0)]
+
+
+def draw(figure, data, b, lr):
+    figure.subplots().plot(data)
+    return f"b={b} lr={lr:g} data={data} <&>"
+
+
+def explorer(train=None, **options):
+    return Explorer("test", "A title & more", SLIDERS, lambda b, lr: [b, lr], draw, train=train, **options)
+
+
+def payload(page):
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', page, flags=re.S)[1])
+
+
+def test_the_page_holds_every_frame_in_the_order_that_its_script_counts():
+    shown = explorer()
+    data = payload(shown.html)
+    for place, setting in enumerate(shown.settings()):
+        runs = data["frames"][place]
+        lines = [line for i in range(0, len(runs), 2) for line in data["lines"][runs[i] : runs[i + 1]]]
+        assert "\n".join(lines) == shown.frames[tuple(setting.values())][0]
+        assert data["notes"][place] == shown.frames[tuple(setting.values())][1]
+    assert [list(s.values()) for s in shown.settings()][:3] == [[1, 0.1], [1, 1.0], [2, 0.1]]
+
+
+def test_the_page_shows_the_default_before_any_script_runs():
+    shown = explorer()
+    svg, note = shown.frames[2, 1.0]
+    assert f'<div class="bnb-stage">{svg}</div>' in shown.html
+    assert html.escape(note) in shown.html
+    assert re.findall(r'value="(\d)" aria-valuetext="([^"]*)"', shown.html) == [("1", "2"), ("1", "1")]
+
+
+def test_nothing_in_the_data_can_end_the_script_early():
+    shown = Explorer("x", "t", SLIDERS, lambda b, lr: [b], lambda figure, data, b, lr: f"</script><b>{b}{lr}")
+    assert shown.html.count("</script>") == 1
+    assert payload(shown.html)["notes"][0] == "</script><b>10.1"
+
+
+def test_a_page_over_its_budget_is_refused():
+    with pytest.raises(ValueError, match=r"'test' takes [\d,]+ bytes for 6 frames, over its budget of 1,000"):
+        explorer(budget=1000)._repr_mimebundle_()
+
+
+def test_a_default_off_the_grid_is_refused():
+    with pytest.raises(ValueError, match=r"'lr' must be one of .*got 3"):
+        Slider("lr", "learning rate", [1, 2], 3)
+
+
+def test_a_notebook_gets_widgets_and_a_page_gets_html():
+    bundle = explorer()._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/html"].startswith("<div") and bundle["text/plain"] == "[Explorer: A title & more]"
+
+
+def test_a_slider_moves_the_picture():
+    panel = explorer().panel
+    for b in (1, 4, 2):
+        panel.controls["b"].value = b
+        assert f"b={b} lr=1" in panel.note.value
+        assert panel.explorer.frames[b, 1.0][0] in panel.view.value
+
+
+def test_the_axes_stand_still_while_a_slider_moves():
+    frames = explorer().frames
+    spines = {
+        tuple(re.findall(r'd="(M [^"]*)" style="fill: none; stroke: currentColor', svg)) for svg, _ in frames.values()
+    }
+    assert len(spines) == 1 and spines.pop()
+
+
+def test_without_train_there_is_no_button():
+    assert not hasattr(explorer().panel, "train_button")
+
+
+def finish(panel):
+    panel.thread.join(30)
+    assert not panel.thread.is_alive()
+
+
+def test_train_draws_each_point_and_comes_back_to_its_last():
+    def train(b, lr):
+        for done in range(4):
+            seen.append(panel.note.value)
+            yield done, 3, [b, lr, done]
+
+    seen = []
+    panel = explorer(train).panel
+    panel.train_button.click()
+    finish(panel)
+    assert [f"data=[2, 1.0, {done}]" in html.unescape(text) for done, text in enumerate(seen[1:])] == [True] * 3
+    assert "data=[2, 1.0, 3]" in panel.note.value
+    panel.controls["b"].value = 4
+    assert "data=[4, 1.0]" in panel.note.value
+    panel.controls["b"].value = 2
+    assert "data=[2, 1.0, 3]" in panel.note.value  # the live run is kept
+    bar = panel.progress.children[0].children
+    assert bar[1].value == 3 == bar[1].max
+
+
+def test_stop_ends_the_run_and_keeps_what_was_drawn():
+    started, go_on = threading.Event(), threading.Event()
+
+    def train(b, lr):
+        yield 0, 10, ["first"] and [0]
+        started.set()
+        go_on.wait(30)
+        yield 1, 10, [1]
+        pytest.fail("went on after stop")
+
+    panel = explorer(train).panel
+    panel.train_button.click()
+    assert started.wait(30)
+    assert panel.train_button.disabled and not panel.stop_button.disabled and panel.controls["b"].disabled
+    panel.stop_button.click()
+    go_on.set()
+    finish(panel)
+    assert "Stopped by you" in panel.note.value and "data=[1]" in panel.note.value
+    assert not panel.train_button.disabled and panel.stop_button.disabled and not panel.controls["b"].disabled
+
+
+def test_a_run_that_fails_says_so_and_keeps_its_last_good_picture():
+    def train(b, lr):
+        yield 0, 2, [7]
+        raise RuntimeError("the device is <gone>")
+
+    panel = explorer(train).panel
+    panel.train_button.click()
+    finish(panel)
+    assert "RuntimeError: the device is &lt;gone&gt;" in panel.note.value and "data=[7]" in panel.note.value
+    assert not panel.train_button.disabled
+
+
+def test_a_second_click_does_not_start_a_second_run():
+    go_on, calls = threading.Event(), []
+
+    def train(b, lr):
+        calls.append(1)
+        go_on.wait(30)
+        yield 1, 1, [1]
+
+    panel = explorer(train).panel
+    panel.start()
+    panel.start()
+    go_on.set()
+    finish(panel)
+    assert calls == [1]
