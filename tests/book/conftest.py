@@ -1,0 +1,98 @@
+"""The built site and a browser to read it with."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import threading
+import warnings
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SITE = Path(os.environ.get("BNLIB_SITE", ROOT / "_build" / "strict" / "_build" / "html"))
+PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/*.html"))
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The folder of the strictly built site."""
+    assert (SITE / "index.html").exists(), f"no site at {SITE}: `make test` builds it"
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    """Where this machine serves the site."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium; without it the tests are skipped loudly, in CI they fail."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        message = f"NO BROWSER FOUND ({', '.join(names)}): THE SITE WAS NOT TESTED. On Debian: apt install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn(message, stacklevel=1)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page opened in a fresh context, with what it asked for and complained about."""
+
+    def __init__(self, browser, url: str, **context):
+        self.context = browser.new_context(**context)
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.responses: list = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("response", lambda response: self.responses.append(response))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on(
+            "console",
+            lambda message: message.type in ("error", "warning") and self.complaints.append(message.text),
+        )
+        self.page.goto(url, wait_until="networkidle")
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Open a page of the site: ``visit("chapters/intro.html", color_scheme="dark")``."""
+    visits: list[Visit] = []
+
+    def open_page(path: str, **context) -> Visit:
+        visits.append(Visit(browser, address + path, **context))
+        return visits[-1]
+
+    yield open_page
+    for opened in visits:
+        opened.context.close()

@@ -1,0 +1,117 @@
+"""The built site in Chromium, with no kernel anywhere."""
+
+import pytest
+from conftest import PAGES
+
+CHAPTERS = [page for page in PAGES if page.split("/")[1][0].isdigit()]
+SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+# For each key press: milliseconds until the frame after the change was shown.
+STOPWATCH = """
+window.waits = [];
+let pressed;
+addEventListener("keydown", () => { pressed = performance.now(); }, true);
+addEventListener("input", () => requestAnimationFrame(() => setTimeout(
+    () => window.waits.push(performance.now() - pressed))));
+"""
+
+
+@pytest.mark.parametrize("page", [*PAGES, "search.html?q=variance"])
+def test_a_page_asks_no_other_host_and_does_not_complain(visit, address, page):
+    visited = visit(page)
+    visited.page.wait_for_timeout(300)
+    assert [url for url in visited.requests if not url.startswith((address, "data:"))] == []
+    assert visited.complaints == []
+    assert [response.url for response in visited.responses if response.status >= 400] == []
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_weighs_at_most_one_and_a_half_megabytes(visit, page):
+    own = [response for response in visit(page).responses if "/mathjax/" not in response.url]
+    assert sum(len(response.body()) for response in own) <= 1_500_000
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visit, page):
+    opened = visit(page).page
+    opened.evaluate(STOPWATCH)
+    waits = []
+    for explorer in opened.locator(".bnb-explorer").all():
+        stage, note = explorer.locator(".bnb-stage"), explorer.locator(".bnb-note")
+        for slider in explorer.locator("input[type=range]").all():
+            assert slider.is_enabled() and slider.evaluate("s => s.labels.length") == 1
+            slider.focus()
+            opened.keyboard.press("Home")
+            texts = slider.evaluate("s => JSON.parse(s.dataset.values)")
+            for position in range(1, len(texts)):
+                before, said = stage.inner_html(), note.inner_text()
+                opened.evaluate("window.waits = []")
+                opened.keyboard.press("ArrowRight")
+                opened.wait_for_function("window.waits.length == 1", timeout=5000)
+                assert stage.inner_html() != before and note.inner_text() != said, (texts, position)
+                assert slider.get_attribute("aria-valuetext") == texts[position]
+                assert explorer.locator("output").all_inner_texts().count(texts[position])
+                waits += opened.evaluate("window.waits")
+    assert len(waits) >= 20
+    print(f"{page}: {len(waits)} steps, median {sorted(waits)[len(waits) // 2]:.0f} ms, longest {max(waits):.0f} ms")
+    assert sorted(waits)[int(0.95 * len(waits))] < 100
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_without_scripts_the_default_pictures_are_there(visit, page):
+    opened = visit(page, java_script_enabled=False).page
+    for explorer in opened.locator(".bnb-explorer").all():
+        assert explorer.locator(".bnb-stage svg").is_visible()
+        assert explorer.locator("input").first.is_disabled()
+
+
+CONTRAST = """
+elements => elements.map(element => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+      .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+      .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  let behind = element;
+  let colour = [0, 0, 0, 0];
+  while (behind && colour[3] === 0) {
+    colour = parse(getComputedStyle(behind).backgroundColor);
+    if (colour.length === 3) colour.push(1);
+    behind = behind.parentElement;
+  }
+  const style = getComputedStyle(element);
+  const ink = parse(element.closest("svg") ? style.fill : style.color);
+  const [high, low] = [light(ink), light(colour)].sort((a, b) => b - a);
+  return (high + 0.05) / (low + 0.05);
+})
+"""
+
+
+@SCHEMES
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_text_in_pages_and_figures_is_readable_in_light_and_dark(visit, page, scheme):
+    opened = visit(page, color_scheme=scheme).page
+    background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    figures = "svg text[style*=currentColor], svg tspan[style*=currentColor]"
+    for kind in ("article p", "article li", ".bnb-slider span", ".bnb-slider output", f"article {figures}"):
+        contrasts = opened.eval_on_selector_all(kind, CONTRAST)
+        assert contrasts and min(contrasts) >= 4.5, kind
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_phone_shows_the_page_without_scrolling_sideways(visit, page):
+    opened = visit(page, viewport={"width": 375, "height": 740}).page
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_mathematics_is_set(visit):
+    opened = visit(CHAPTERS[0]).page
+    opened.wait_for_selector("mjx-container")
+    assert opened.locator("mjx-container").count() > 50
+    assert opened.locator("mjx-merror").count() == 0
+
+
+def test_the_search_finds_what_a_chapter_says(visit):
+    opened = visit("search.html?q=biased").page
+    opened.wait_for_selector("#search-results li")
+    assert "The formula" in opened.locator("#search-results").inner_text()

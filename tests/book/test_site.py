@@ -1,0 +1,89 @@
+"""The files of the built site: links, descriptions, downloads, nothing from elsewhere."""
+
+import re
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+from conftest import PAGES, ROOT, SITE
+
+EVERY_PAGE = pytest.mark.parametrize("page", [*PAGES, "index.html", "search.html", "genindex.html"])
+
+
+@cache
+def soup(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(), "html.parser")
+
+
+@cache
+def anchors(path: Path) -> set[str]:
+    return {tag["id"] for tag in soup(path).find_all(id=True)} | {""}
+
+
+def test_every_chapter_was_built(site):
+    sources = {path.stem for path in (ROOT / "chapters").glob("*.*") if path.suffix in (".md", ".ipynb")}
+    assert sources and sources == {Path(page).stem for page in PAGES}
+
+
+@EVERY_PAGE
+def test_internal_links_and_anchors_resolve(site, page):
+    for link in soup(site / page).select("a[href]"):
+        target = urlsplit(link["href"])
+        if target.scheme or target.netloc or not (target.path or target.fragment):
+            continue
+        file = (site / page).parent / unquote(target.path) if target.path else site / page
+        assert file.exists(), link
+        if file.suffix == ".html":
+            assert unquote(target.fragment) in anchors(file.resolve()), link
+
+
+@EVERY_PAGE
+def test_nothing_is_loaded_from_another_host(site, page):
+    html = soup(site / page)
+    loaded = [tag.get("src") for tag in html.select("[src]")]
+    loaded += [tag.get("href") for tag in html.select("link[href]")]
+    assert not [url for url in loaded if urlsplit(url).netloc]
+
+
+def test_no_style_loads_from_another_host(site):
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", style.read_text(errors="ignore")), style
+
+
+@EVERY_PAGE
+def test_every_image_is_described(site, page):
+    html = soup(site / page)
+    assert all(image.get("alt", "").strip() for image in html.find_all("img"))
+    for figure in html.select(".bnb-figure > svg, .bnb-stage > svg"):
+        assert figure["role"] == "img" and len(figure["aria-label"]) > 20
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_download_is_the_committed_source(site, page):
+    link = soup(site / page).select_one("a.btn-download-source-button[href]")
+    assert (SITE / page).parent.joinpath(link["href"]).read_bytes() == (
+        ROOT / "chapters" / Path(link["href"]).name
+    ).read_bytes()
+
+
+@EVERY_PAGE
+def test_there_is_no_button_that_leads_nowhere(site, page):
+    """No repository and no kernel server are named, so nothing may offer to launch, edit or report."""
+    html = str(soup(site / page))
+    assert "executablebooks/jupyter-book" not in html
+    assert not soup(site / page).select(".dropdown-launch-buttons, .dropdown-source-buttons, .thebe-launch-button")
+
+
+def test_a_chapters_page_has_two_sliders_or_more(site):
+    for page in PAGES:
+        if re.match(r"chapters/\d", page):
+            assert len(soup(site / page).select(".bnb-explorer input[type=range]")) >= 2
+
+
+def test_exercises_solutions_are_folded(site):
+    for page in PAGES:
+        if re.match(r"chapters/\d", page):
+            hidden = soup(site / page).select("details")
+            assert len(hidden) >= 4 and not [fold for fold in hidden if fold.has_attr("open")]
