@@ -50,7 +50,7 @@ test: lint
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/book/sanitize.cfg --nbval-cell-timeout 300 \
 	    -p no:cacheprovider chapters
 	rm -rf _build/strict && $(BOOK) --path-output _build/strict
-	$(BIN)/python -m pytest tests/book
+	$(BIN)/python -m pytest tests/book -n 2 --dist loadfile
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab chapters

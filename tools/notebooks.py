@@ -32,24 +32,29 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """A copy with the parts left out that are not the same for every run."""
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    executed = 0
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03d}"
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
-            cell.execution_count = None
-            cell.outputs = _merged([_output(output) for output in cell.outputs if output.get("name") != "stderr"])
+            # Numbered as one run from top to bottom; nbval takes a cell without a number for one never run.
+            executed += 1
+            cell.execution_count = executed
+            cell.outputs = _merged(
+                [_output(output, executed) for output in cell.outputs if output.get("name") != "stderr"]
+            )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
 
-def _output(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def _output(output: nbformat.NotebookNode, executed: int) -> nbformat.NotebookNode:
     output = nbformat.from_dict(output)
     if "data" in output:
         output.data = nbformat.from_dict({mime: data for mime, data in output.data.items() if mime in KEPT})
         output.metadata = nbformat.from_dict({})
     if "execution_count" in output:
-        output.execution_count = None
+        output.execution_count = executed
     return output
 
 
