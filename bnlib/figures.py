@@ -246,7 +246,7 @@ def draw_training(figure: Figure, data: dict[str, dict], batch_size: int, lr: fl
     right.legend(loc="center right")
     return (
         f"Batch size {batch_size}, learning rate {lr:g}, after ten epochs: "
-        + "; ".join(f"{name}: {_final_error(curve)}" for name, curve in data.items())
+        + "; ".join(f"{name}: {_summary(curve)}" for name, curve in data.items())
         + "."
     )
 
@@ -256,10 +256,7 @@ def draw_error_maps(figure: Figure, cells: dict, batch_sizes: Sequence[int], lea
     norms = list(dict.fromkeys(norm for norm, _, _ in cells))
     for axes, norm in zip(np.atleast_1d(figure.subplots(1, len(norms), sharey=True)), norms, strict=True):
         errors = np.array(
-            [
-                [100 * np.median(as_array(cells[norm, b, lr]["test_error"])[:, -1]) for b in batch_sizes]
-                for lr in learning_rates
-            ]
+            [[np.median(_final_errors(cells[norm, b, lr])) for b in batch_sizes] for lr in learning_rates]
         )
         axes.imshow(errors, origin="lower", cmap="cividis_r", vmin=0, vmax=90, aspect="auto")
         for (row, column), error in np.ndenumerate(errors):
@@ -287,8 +284,13 @@ def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
     return table
 
 
-def _final_error(curve: dict) -> str:
-    last = [100 * run[-1] for run in curve["test_error"]]
+def _final_errors(curve: dict) -> np.ndarray:
+    """Test error in percent at the end of each run, also of those that ended early."""
+    return 100 * np.array([run[-1] for run in curve["test_error"]])
+
+
+def _summary(curve: dict) -> str:
+    last = _final_errors(curve)
     if len(last) == 1:
         return f"test error {last[0]:.1f} %"
-    return f"median test error {np.median(last):.1f} % ({min(last):.1f} to {max(last):.1f} over {len(last)} seeds)"
+    return f"median test error {np.median(last):.1f} % ({last.min():.1f} to {last.max():.1f} over {len(last)} seeds)"

@@ -80,7 +80,7 @@ def update_running(running_mean, running_var, x, momentum: float = 0.1, conventi
     - ``"torch"``: the batch weighs ``momentum``; its variance is the unbiased one.
     - ``"algorithm1"``: the batch weighs ``momentum``, the paper's alpha; its variance is the biased one
       (Lian and Liu 2019, Algorithm 1).
-    - ``"keras"``: the *old* value weighs ``momentum`` (0.99 is torch's 0.01); biased, as the unfused Keras layer.
+    - ``"keras"``: the *old* value weighs ``momentum`` (0.99 is torch's 0.01); biased, as Keras 3 keeps it.
 
     Raises:
         ValueError: an unknown convention, ``momentum`` outside [0, 1], or ``"torch"`` with one value a channel, which

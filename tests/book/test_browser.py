@@ -92,6 +92,8 @@ def test_text_in_pages_and_figures_is_readable_in_light_and_dark(visit, page, sc
     opened = visit(page, color_scheme=scheme).page
     background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    behind = "e => e.map(x => getComputedStyle(x.parentElement).backgroundColor)"
+    assert set(opened.eval_on_selector_all(".bnb-figure, .bnb-explorer", behind)) == {"rgba(0, 0, 0, 0)"}
     figures = "svg text[style*=currentColor], svg tspan[style*=currentColor]"
     for kind in ("article p", "article li", ".bnb-slider span", ".bnb-slider output", f"article {figures}"):
         contrasts = opened.eval_on_selector_all(kind, CONTRAST)

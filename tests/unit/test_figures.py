@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bnlib import figures
+from bnlib.experiments import digits_grid
 
 
 def curve(figure, values):
@@ -79,3 +80,22 @@ def test_a_run_that_diverged_leaves_the_others_in_the_band():
         axes = figures.new_figure().subplots()
         figures.band(axes, [0, 1, 2], runs, color=figures.BLUE, label="x")
     assert axes.lines[0].get_ydata().tolist() == [1, 2, 3]
+
+
+def test_the_error_map_shows_a_number_for_every_cell_also_where_runs_diverged():
+    cells = digits_grid.load()
+    assert any(None in run for cell in cells.values() for run in cell["train_loss"])
+    axes = cells, digits_grid.BATCH_SIZES, digits_grid.LEARNING_RATES
+    svg = figures.picture(figures.draw_error_maps, *axes).svg
+    numbers = re.findall(r'<text style="font-size: 8px[^>]*>([^<]*)<', svg)
+    assert len(numbers) == len(cells) and all(0 <= int(number) <= 100 for number in numbers)
+
+
+def test_a_run_that_ended_early_counts_with_its_last_error():
+    curve = {
+        "epoch": [0, 1, 2],
+        "train_loss": [[1.0, None], [1.0, 1.0, 1.0]],
+        "test_error": [[0.5, 0.9], [0.5, 0.4, 0.3]],
+    }
+    note = figures.picture(figures.draw_training, {"batch norm": curve}, 1, 10.0).alt
+    assert "median test error 60.0 % (30.0 to 90.0 over 2 seeds)" in note
