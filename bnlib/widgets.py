@@ -254,7 +254,8 @@ class Panel:
         runs = self.explorer.train(**setting)
         try:
             for done, total, data in runs:
-                bar.reset(total) if bar.total != total else None
+                if bar.total != total:
+                    bar.reset(total)
                 bar.update(done - bar.n)
                 self.explorer.runs[tuple(setting.values())] = data
                 self.put(*self.explorer.picture(data, setting))

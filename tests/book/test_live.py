@@ -1,0 +1,56 @@
+"""The Train button in a real kernel: the run goes on behind the cell, and its pictures reach the notebook."""
+
+import time
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from chapters import code_cells
+from tools.notebooks import CHAPTERS
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    manager, client = start_new_kernel(cwd=str(CHAPTERS))
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def run(kernel, code):
+    """Execute ``code``, which must succeed, and return the messages until the kernel is idle again."""
+    messages = []
+    reply = kernel.execute_interactive(code, timeout=120, output_hook=messages.append)
+    assert reply["content"]["status"] == "ok", reply["content"]
+    return messages
+
+
+def updates(kernel, seconds):
+    """Widget states that arrive in the next ``seconds`` although no cell is running."""
+    until, states = time.monotonic() + seconds, []
+    while time.monotonic() < until:
+        try:
+            message = kernel.get_iopub_msg(timeout=0.2)
+        except Exception as error:
+            assert type(error).__name__ == "Empty"
+            continue
+        if message["msg_type"] == "comm_msg":
+            states.append(message["content"]["data"].get("state", {}))
+    return states
+
+
+def test_training_goes_on_behind_the_cell_and_can_be_stopped(kernel):
+    setup, *cells = [cell.source for cell in code_cells(CHAPTERS / "01_the_formula.ipynb")]
+    explorer = next(source for source in cells if "train=digits_grid.train" in source)
+    run(kernel, f"{setup}\nexplorer = {explorer}\npanel = explorer.panel")
+    run(kernel, "panel.controls['batch_size'].value = 1\npanel.train_button.click()")  # a long run
+    states = updates(kernel, 4)
+    pictures = [state["value"] for state in states if "<svg" in str(state.get("value", ""))]
+    assert len(set(pictures)) >= 2
+    texts = [str(state.get("value", "")) for state in states]
+    notes = [text for text in texts if "your run" in text and "<svg" not in text]
+    assert notes and "Batch size 1" in notes[0]
+    assert any(isinstance(state.get("value"), (int, float)) and state["value"] > 0 for state in states), "no progress"
+    run(kernel, "assert panel.thread.is_alive(); panel.stop_button.click(); panel.thread.join(60)")
+    run(kernel, "assert not panel.thread.is_alive() and 'Stopped by you' in panel.note.value")
+    run(kernel, "assert 'your run' in panel.note.value and not panel.train_button.disabled")
