@@ -30,6 +30,13 @@ class History:
     diverged: bool = False
 
 
+def best_device() -> torch.device:
+    """The machine's accelerator if it has one that torch can use, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 @torch.no_grad()
 def error_rate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     """Share of samples classified wrongly, with ``model`` in eval mode and left in the mode it had."""
@@ -120,7 +127,7 @@ def iterate(
 
 
 def _record(history: History, epoch: float, losses: list, model: nn.Module, data: Dataset) -> None:
-    mean = torch.stack(losses).double().mean().item()
+    mean = torch.stack(losses).cpu().double().mean().item()
     history.diverged = not torch.isfinite(torch.tensor(mean)).item()
     history.epoch.append(epoch)
     history.train_loss.append(mean)

@@ -17,7 +17,7 @@ import torch
 from bnlib import BatchNorm, datasets
 from bnlib.experiments.results import read_result, write_result
 from bnlib.models import mlp
-from bnlib.training import History, iterate
+from bnlib.training import History, best_device, iterate
 
 NAME = "digits_grid"
 SIZES = (64, 100, 100, 10)
@@ -28,7 +28,7 @@ SEEDS = (0, 1, 2, 3, 4)
 EPOCHS, POINTS = 10, 20
 
 
-def start(norm: str, batch_size: int, lr: float, seed: int, device: str = "cpu"):
+def start(norm: str, batch_size: int, lr: float, seed: int, device: torch.device | str = "cpu"):
     """One run of the grid, as ``bnlib.training.iterate`` yields it; ``seed`` sets weights and batch order."""
     model = mlp(SIZES, NORMS[norm], seed=seed)
     settings = dict(batch_size=batch_size, lr=lr, epochs=EPOCHS, points=POINTS, seed=seed, device=device)
@@ -90,21 +90,22 @@ def errors(norm: str, batch_size: int, lr: float) -> np.ndarray:
 _live_seed = itertools.count(100)
 
 
-def train(batch_size: int, lr: float, device: str = "cpu") -> Iterator[tuple[int, int, dict[str, dict]]]:
+def train(
+    batch_size: int, lr: float, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, dict]]]:
     """Train both networks for real, with a seed that the grid has not used, and yield them beside the grid's.
 
     Yields (steps done, steps in all, what ``lookup`` returns with a "your run" for each norm); a new seed a call.
+    ``device`` is ``training.best_device()`` if None.
     """
-    seed = next(_live_seed)
+    seed, device = next(_live_seed), device or best_device()
     runs = {norm: start(norm, batch_size, lr, seed, device) for norm in NORMS}
     shown = lookup(batch_size, lr)
     for pair in zip(*runs.values(), strict=False):
         for norm, (_, _, history) in zip(runs, pair, strict=True):
             curve = curves(history)
-            shown[f"{norm}, your run"] = {
-                **curve,
-                **{key: [curve[key]] for key in ("train_loss", "test_error")},
-            }
+            one = {"train_loss": [curve["train_loss"]], "test_error": [curve["test_error"]]}
+            shown[f"{norm}, your run"] = {"epoch": curve["epoch"], **one}
         done, total = pair[0][:2]
         yield done, total, dict(shown)
 

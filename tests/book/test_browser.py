@@ -104,6 +104,8 @@ def test_text_in_pages_and_figures_is_readable_in_light_and_dark(visit, page, sc
 def test_a_phone_shows_the_page_without_scrolling_sideways(visit, page):
     opened = visit(page, viewport={"width": 375, "height": 740}).page
     assert opened.evaluate("document.documentElement.scrollWidth") <= 375
+    for slider in opened.locator("input[type=range]").all():
+        assert slider.bounding_box()["width"] > 200
 
 
 def test_mathematics_is_set(visit):
