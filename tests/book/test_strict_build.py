@@ -24,7 +24,8 @@ def build(folder: Path, code: str, prose: str = "# A page") -> subprocess.Comple
     cells = [nbformat.v4.new_markdown_cell(prose), nbformat.v4.new_code_cell(code)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "chapters" / "page.ipynb")
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "-n", "--keep-going"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    environment = {**os.environ, "NO_COLOR": "1"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=200)
 
 
 def test_a_healthy_book_is_built_without_its_widget_state(tmp_path):
