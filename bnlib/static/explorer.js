@@ -26,3 +26,13 @@ document.addEventListener("DOMContentLoaded", () => {
     show(); // a browser may have kept the slider's place over a reload
   }
 });
+
+// A figure wider than its column, as on a phone, scrolls; the keyboard must reach it then, and only then.
+const makeScrollable = () => {
+  for (const box of document.querySelectorAll(".bnb-figure, .bnb-stage")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+};
+addEventListener("load", makeScrollable);
+addEventListener("resize", makeScrollable);

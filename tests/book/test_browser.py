@@ -108,6 +108,25 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(visit, page):
         assert slider.bounding_box()["width"] > 200
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_icon_is_drawn(visit, page):
+    """The icon script is cut down to what the pages use; an icon cut off by mistake would be blank."""
+    opened = visit(page).page
+    opened.wait_for_selector("svg.svg-inline--fa path", state="attached")
+    assert opened.locator("i[class*='fa-'], svg.fa-circle-question").count() == 0
+    assert opened.locator("svg.svg-inline--fa:not(:has(path))").count() == 0
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_a_figure_that_scrolls_can_be_reached_by_keyboard(visit, width):
+    opened = visit(CHAPTERS[0], viewport={"width": width, "height": 740}).page
+    boxes = opened.eval_on_selector_all(
+        ".bnb-figure, .bnb-stage", "boxes => boxes.map(box => [box.scrollWidth > box.clientWidth, box.tabIndex === 0])"
+    )
+    assert boxes and all(scrolls == focusable for scrolls, focusable in boxes)
+    assert any(scrolls for scrolls, _ in boxes) == (width == 375)
+
+
 def test_mathematics_is_set(visit):
     opened = visit(CHAPTERS[0]).page
     opened.wait_for_selector("mjx-container")
