@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from typing import Any
 
@@ -49,6 +51,10 @@ _STYLE = {
 }
 
 
+# Matplotlib's settings are global while it draws, and a live run draws from a thread.
+_DRAWING = threading.RLock()
+
+
 class Picture:
     """A finished figure: themed SVG on a page or in a notebook, its description where pictures are not shown."""
 
@@ -67,9 +73,11 @@ def new_figure(width: float = 6.6, height: float = 2.8) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def style():
-    """The book's matplotlib settings, as a context manager to draw and render under."""
-    return rc_context(_STYLE)
+@contextmanager
+def style() -> Iterator[None]:
+    """The book's matplotlib settings, to draw and render under; one thread at a time."""
+    with _DRAWING, rc_context(_STYLE):
+        yield
 
 
 def render(figure: Figure, alt: str) -> str:

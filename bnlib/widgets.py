@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Explorer:
         budget: the most bytes that the HTML may have.
 
     Raises:
-        ValueError: when shown, if the HTML is over the budget.
+        ValueError: a ``name`` with other characters; when shown, HTML over the budget.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class Explorer:
         size: tuple[float, float] = (6.6, 2.8),
         budget: int = 400_000,
     ):
+        if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+            raise ValueError(f"name must be of letters, digits and '-', as a part of a page's address, got {name!r}")
         self.name, self.title, self.sliders, self.size, self.budget = name, title, list(sliders), size, budget
         self.lookup, self.draw, self.train = lookup, draw, train
         self.defaults = {slider.name: slider.default for slider in self.sliders}
@@ -95,7 +98,7 @@ class Explorer:
 
     def picture(self, data: Any, setting: Mapping[str, Any]) -> tuple[str, str]:
         """Draw ``data``: the SVG and the sentences that describe it."""
-        with _DRAWING, figures.style():
+        with figures.style():
             figure = figures.new_figure(*self.size)
             note = self.draw(figure, data, **setting)
             if self._places is None:
@@ -130,10 +133,6 @@ class Explorer:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         bundle = {"text/html": self.html, "text/plain": f"[Explorer: {self.title}]"}
         return {**self.panel.box._repr_mimebundle_(), **bundle}
-
-
-# Matplotlib keeps global state while it draws; the live run draws from a thread.
-_DRAWING = threading.RLock()
 
 
 def _page(explorer: Explorer) -> str:

@@ -60,6 +60,11 @@ def test_a_default_off_the_grid_is_refused():
         Slider("lr", "learning rate", [1, 2], 3)
 
 
+def test_a_name_that_cannot_be_part_of_an_address_is_refused():
+    with pytest.raises(ValueError, match="got 'two words'"):
+        Explorer("two words", "t", SLIDERS, lambda b, lr: [b], draw)
+
+
 def test_a_notebook_gets_widgets_and_a_page_gets_html():
     bundle = explorer()._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
