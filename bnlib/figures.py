@@ -188,9 +188,9 @@ def draw_running(figure: Figure, paths: dict[float, np.ndarray], target: float) 
     axes = figure.subplots()
     for (momentum, path), color, dash in zip(paths.items(), (VERMILLION, BLUE, GREEN), (":", "-", "--"), strict=False):
         axes.plot(path, color=color, ls=dash, lw=1.4, label=f"momentum {momentum:g}")
-    axes.axhline(target, color=GREY, lw=1)
+    axes.axhline(target, color=GREY, lw=1, label="mean of the data")
     axes.set(xlim=(0, len(path) - 1), xlabel="batches seen", ylabel="running mean")
-    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    axes.legend(ncols=len(paths) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     momenta = ", ".join(f"{momentum:g}" for momentum in paths)
     return (
         f"Running mean over batches for momentum {momenta}: the larger ones reach the mean of the data at once and "

@@ -27,9 +27,9 @@ def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: ``x`` has fewer than two dimensions or no values to average.
     """
-    x = np.asarray(x, dtype=np.float64)
-    if x.ndim < 2 or x.size == 0:
-        raise ValueError(f"x must have shape (N, C) or (N, C, *spatial) and not be empty, got shape {x.shape}")
+    x = _input(x)
+    if x.size == 0:
+        raise ValueError(f"x must not be empty, got shape {x.shape}")
     return x.mean(_over(x)), x.var(_over(x))
 
 
@@ -39,9 +39,12 @@ def batch_norm_forward(x, weight=None, bias=None, eps: float = 1e-5) -> tuple[np
     Shape:
         x: (N, C, *spatial); the output has the same. ``weight`` (1 if None) and ``bias`` (0 if None): (C,).
 
+    Raises:
+        ValueError: as ``batch_statistics``.
+
     Source: Ioffe and Szegedy 2015, Algorithm 1; Lian and Liu 2019, Algorithm 1.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = _input(x)
     mean, variance = batch_statistics(x)
     gain = 1 / np.sqrt(variance + eps)
     normalised = (x - _wide(mean, x)) * _wide(gain, x)
@@ -67,24 +70,31 @@ def batch_norm_backward(grad_output, cache: Cache) -> tuple[np.ndarray, np.ndarr
 
 
 def batch_norm_inference(x, running_mean, running_var, weight=None, bias=None, eps: float = 1e-5) -> np.ndarray:
-    """Normalise with given statistics, shape (C,), then scale and shift (eval mode): a fixed affine map."""
-    x = np.asarray(x, dtype=np.float64)
+    """Normalise with given statistics, shape (C,), then scale and shift (eval mode): a fixed affine map.
+
+    Raises:
+        ValueError: ``x`` has fewer than two dimensions.
+
+    Source: Ioffe and Szegedy 2015, Algorithm 2.
+    """
+    x = _input(x)
     weight, bias = _affine(weight, bias, x)
     scale = weight / np.sqrt(np.asarray(running_var, dtype=np.float64) + eps)
     return (x - _wide(np.asarray(running_mean, dtype=np.float64), x)) * _wide(scale, x) + _wide(bias, x)
 
 
 def update_running(running_mean, running_var, x, momentum: float = 0.1, convention: str = "torch"):
-    """Running mean and variance after one more batch, in one of three conventions.
+    """Running mean and variance, shape (C,), after one more batch ``x``, in one of three conventions.
 
     - ``"torch"``: the batch weighs ``momentum``; its variance is the unbiased one.
     - ``"algorithm1"``: the batch weighs ``momentum``, the paper's alpha; its variance is the biased one
       (Lian and Liu 2019, Algorithm 1).
-    - ``"keras"``: the *old* value weighs ``momentum`` (0.99 is torch's 0.01); biased, as Keras 3 keeps it.
+    - ``"keras"``: the *old* value weighs ``momentum`` (Keras's 0.99 is torch's 0.01); biased variance,
+      as in unfused Keras (Keras 3 is).
 
     Raises:
         ValueError: an unknown convention, ``momentum`` outside [0, 1], or ``"torch"`` with one value a channel, which
-            has no unbiased variance.
+            has no unbiased variance; else as ``batch_statistics``.
     """
     if convention not in ("torch", "algorithm1", "keras"):
         raise ValueError(f"convention must be 'torch', 'algorithm1' or 'keras', got {convention!r}")
@@ -99,6 +109,13 @@ def update_running(running_mean, running_var, x, momentum: float = 0.1, conventi
     newest = 1 - momentum if convention == "keras" else momentum
     old_mean, old_var = np.asarray(running_mean, dtype=np.float64), np.asarray(running_var, dtype=np.float64)
     return (1 - newest) * old_mean + newest * mean, (1 - newest) * old_var + newest * variance
+
+
+def _input(x) -> np.ndarray:
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim < 2:
+        raise ValueError(f"x must have shape (N, C) or (N, C, *spatial), got shape {x.shape}")
+    return x
 
 
 def _over(x: np.ndarray) -> tuple[int, ...]:

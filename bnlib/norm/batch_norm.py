@@ -18,7 +18,8 @@ class BatchNorm(_BatchNorm):
     One thing differs. Where the batch holds a single value a channel, as at batch size 1 without spatial dimensions,
     torch.nn refuses; here the formula is obeyed. The value is its own mean, so the output is $\beta$ (0 without one),
     the gradients of input and weight are 0, and ``running_mean`` moves on. The unbiased variance of one value does not
-    exist, so ``running_var`` stays as it was.
+    exist, so ``running_var`` stays as it was; the batch is counted. An empty batch does what it does in torch.nn: an
+    empty output, the running statistics as they were, the batch counted.
 
     Arguments:
         num_features: C.
@@ -34,7 +35,8 @@ class BatchNorm(_BatchNorm):
         (N, C, \*) to the same.
 
     Raises:
-        ValueError: when called with fewer than two dimensions or with another number of channels.
+        ValueError: when called with fewer than two dimensions, with another number of channels, or with ``eps`` <= 0
+            where the batch's own statistics are used.
 
     Example:
         >>> bnlib.BatchNorm(3)(torch.tensor([[5.0, -1e6, 0.0]])).tolist()
@@ -77,16 +79,24 @@ class BatchNorm(_BatchNorm):
         if self.eps <= 0:
             raise ValueError(f"eps must be positive during training, got {self.eps}")
         if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)
-            newest = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            value = input.detach().reshape(-1).to(self.running_mean.dtype)
-            self.running_mean.lerp_(value, newest)
+            self._track_one_value(input.detach().reshape(-1))
         # A value less its mean, exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps), and its
         # update of the running variance would be 0/0.
         deviation = input - input
         return torch.batch_norm(
             deviation, self.weight, self.bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled
         )
+
+    def _track_one_value(self, value: Tensor) -> None:
+        # Any of the buffers may have been set to None, as torch's layers allow.
+        newest = self.momentum or 0.0
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                newest = 1 / float(self.num_batches_tracked)
+        if self.running_mean is not None:
+            # Not lerp_: vmap, which trains many models at once, warns that it is slow in place.
+            self.running_mean.copy_(self.running_mean.lerp(value.to(self.running_mean.dtype), newest))
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:

@@ -171,6 +171,46 @@ def test_one_value_a_channel_moves_the_running_mean_and_not_the_variance(momentu
     assert layer.running_var.item() == 1 and layer.num_batches_tracked.item() == 2
 
 
+def test_one_value_a_channel_of_bfloat16_moves_a_float32_running_mean():
+    layer = bnlib.BatchNorm(2)
+    y = layer(torch.tensor([[7.0, -3.0]], dtype=torch.bfloat16))
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(layer.running_mean, torch.tensor([0.7, -0.3]))
+
+
+def test_one_value_a_channel_leaves_no_graph_in_the_running_mean():
+    layer = bnlib.BatchNorm(2)
+    layer(torch.tensor([[7.0, -3.0]], requires_grad=True))
+    assert not layer.running_mean.requires_grad
+
+
+@pytest.mark.parametrize("missing", [("num_batches_tracked",), ("running_mean", "running_var", "num_batches_tracked")])
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("count", [1, 3])
+def test_buffers_set_to_none_stay_none(missing, momentum, count):
+    layer, other = (kind(2, momentum=momentum) for kind in (bnlib.BatchNorm, nn.BatchNorm1d))
+    for name in missing:
+        setattr(layer, name, None)
+        setattr(other, name, None)
+    for same_mean in (torch.tensor([[7.0, -3.0]]).expand(count, 2), torch.tensor([[2.0, 5.0]]).expand(count, 2)):
+        layer(same_mean)
+        other(same_mean.repeat(2, 1))  # torch refuses a single value
+    assert all(getattr(layer, name) is None for name in missing)
+    torch.testing.assert_close(layer.running_mean, other.running_mean)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_many_layers_at_once_under_vmap_equal_each_on_its_own(count):
+    layers = [randomised(bnlib.BatchNorm(2), seed) for seed in range(4)]
+    parameters, buffers = torch.func.stack_module_state(layers)
+    x = torch.randn(4, count, 2)
+    together = torch.func.vmap(lambda p, b, x: torch.func.functional_call(layers[0], (p, b), (x,)))
+    y = together(parameters, buffers, x)
+    torch.testing.assert_close(y, torch.stack([layer(rows) for layer, rows in zip(layers, x, strict=True)]))
+    for name in buffers:
+        torch.testing.assert_close(buffers[name], torch.stack([getattr(layer, name) for layer in layers]))
+
+
 def test_one_value_a_channel_in_eval_mode_uses_the_running_statistics():
     layer, other = bnlib.BatchNorm(2).eval(), nn.BatchNorm1d(2).eval()
     x = torch.tensor([[7.0, -3.0]])

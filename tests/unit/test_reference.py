@@ -128,6 +128,7 @@ def test_kerass_momentum_weighs_the_old_value():
     [
         (([0.0], [1.0], [[1.0], [2.0]], 0.1, "caffe"), "convention .*'caffe'"),
         (([0.0], [1.0], [[1.0], [2.0]], 1.5), r"momentum .*1\.5"),
+        (([0.0], [1.0], [[1.0], [2.0]], -0.5), r"momentum .*-0\.5"),
         (([0.0], [1.0], [[1.0]]), r"more than one value.*\(1, 1\)"),
         (([0.0], [1.0], [1.0, 2.0]), r"shape .*\(2,\)"),
         (([0.0], [1.0], np.empty((0, 1))), r"not be empty.*\(0, 1\)"),
@@ -136,3 +137,9 @@ def test_kerass_momentum_weighs_the_old_value():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         reference.update_running(*arguments)
+
+
+@pytest.mark.parametrize("function", [reference.batch_norm_forward, lambda x: reference.batch_norm_inference(x, 0, 1)])
+def test_an_input_without_channels_is_named(function):
+    with pytest.raises(ValueError, match=r"x must have shape \(N, C\).*\(2,\)"):
+        function([1.0, 2.0])
