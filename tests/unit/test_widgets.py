@@ -120,7 +120,7 @@ def test_stop_ends_the_run_and_keeps_what_was_drawn():
     started, go_on = threading.Event(), threading.Event()
 
     def train(b, lr):
-        yield 0, 10, ["first"] and [0]
+        yield 0, 10, [0]
         started.set()
         go_on.wait(30)
         yield 1, 10, [1]
