@@ -4,7 +4,7 @@
 the functions that use them.
 """
 
-from bnlib.norm import BatchNorm
+from bnlib.norm import BatchNorm, FullNorm
 
 __version__ = "0.1.0"
-__all__ = ["BatchNorm", "__version__"]
+__all__ = ["BatchNorm", "FullNorm", "__version__"]

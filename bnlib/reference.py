@@ -1,4 +1,4 @@
-"""Batch Normalization in NumPy, float64: the formulas that everything else is tested against.
+"""Batch and Full Normalization in NumPy, float64: the formulas that everything else is tested against.
 
 Inputs have shape (N, C) or (N, C, *spatial). Statistics run over every dimension but the second, so that each of the
 C channels is normalised on its own; ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+
+
+ORACLES = ("batch", "literal", "constant", "running", "leave_one_out")
+"""The ways of ``full_norm_backward`` to find the path of the gradient through the estimates."""
 
 
 class Cache(NamedTuple):
@@ -109,6 +113,107 @@ def update_running(running_mean, running_var, x, momentum: float = 0.1, conventi
     newest = 1 - momentum if convention == "keras" else momentum
     old_mean, old_var = np.asarray(running_mean, dtype=np.float64), np.asarray(running_var, dtype=np.float64)
     return (1 - newest) * old_mean + newest * mean, (1 - newest) * old_var + newest * variance
+
+
+class Estimates(NamedTuple):
+    """Full Normalization's estimates over the data set, shape (C,): of the mean and of the mean of squares."""
+
+    mean: np.ndarray
+    second_moment: np.ndarray
+
+
+class FullNormCache(NamedTuple):
+    """What the backward pass of Full Normalization needs of the forward pass."""
+
+    x: np.ndarray
+    estimates: Estimates
+    weight: np.ndarray
+    eps: float
+
+
+def full_norm_forward(
+    x, estimates: Estimates, alpha: float | None, weight=None, bias=None, eps: float = 1e-5
+) -> tuple[np.ndarray, Estimates, FullNormCache]:
+    """Move the estimates towards the batch by ``alpha`` (not at all if None: eval mode), then normalise with them.
+
+    Returns:
+        The output, of the shape of ``x``; the estimates after the step; what ``full_norm_backward`` needs.
+
+    Raises:
+        ValueError: as ``batch_statistics``.
+
+    Source: Lian and Liu 2019, Algorithm 3, forward pass.
+    """
+    x = _input(x)
+    mean, second_moment = (np.asarray(estimate, dtype=np.float64) for estimate in estimates)
+    if alpha is not None:
+        mean = (1 - alpha) * mean + alpha * batch_statistics(x)[0]
+        second_moment = (1 - alpha) * second_moment + alpha * batch_statistics(x**2)[0]
+    estimates = Estimates(mean, second_moment)
+    weight, bias = _affine(weight, bias, x)
+    cache = FullNormCache(x, estimates, weight, eps)
+    return _wide(weight, x) * _full_normalised(cache) + _wide(bias, x), estimates, cache
+
+
+def full_norm_backward(
+    grad_output, cache: FullNormCache, oracle: str = "batch", history=None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""Gradients with respect to input, weight and bias; one of five oracles finds the path through the estimates.
+
+    Written as the paper writes it, with the derivatives of $f(\mu, \nu, x) = (x - \mu)/\sqrt{\max\{\nu - \mu^2,
+    \epsilon\}}$: the gradient of the input is $h\,\partial_x f + (A_\mu + 2 x A_\nu)/N$, where $h = \gamma g$,
+    N counts a channel's values, and the oracle says how $A_\mu = \sum h\,\partial_\mu f$ and
+    $A_\nu = \sum h\,\partial_\nu f$ are found:
+
+    - ``"batch"``: from this batch.
+    - ``"literal"``: from this batch, divided by $b d$ as Algorithm 3 is printed, d counting *all* values of a sample.
+    - ``"constant"``: as zero, the estimates being taken for constants.
+    - ``"running"``: from ``history``, estimates of the gradients of weight and bias over the data set. These two
+      are all that is needed: $A_\mu$ and $A_\nu$ are linear in $\sum g = \partial\beta$ and
+      $\sum g \hat x = \partial\gamma$.
+    - ``"leave_one_out"``: for each sample from the other samples of the batch, so that N is less by one sample.
+
+    Raises:
+        ValueError: an unknown oracle.
+
+    Source: Lian and Liu 2019, equation (7) and Algorithm 3, backward pass.
+    """
+    x, (mean, second_moment), weight, eps = cache
+    g = np.asarray(grad_output, dtype=np.float64)
+    h = g * _wide(weight, g)
+    mu, variance = _wide(mean, x), _wide(second_moment - mean**2, x)
+    free = 1.0 * (variance > eps)
+    sigma = np.sqrt(np.maximum(variance, eps))
+    by_x, by_mean = 1 / sigma, -1 / sigma + free * (x - mu) * mu / sigma**3
+    by_second_moment = -free * (x - mu) / (2 * sigma**3)
+
+    normalised = _full_normalised(cache)
+    grad_weight, grad_bias = (g * normalised).sum(_over(g)), g.sum(_over(g))
+    values = x.size // x.shape[1]
+    if oracle == "running":
+        of_weight, of_bias = (_wide(weight * np.asarray(each, dtype=np.float64), x) for each in history)
+        through_mean = (-of_bias + free * of_weight * mu / sigma) / sigma
+        through_second_moment = -free * of_weight / (2 * sigma**2)
+    elif oracle in ("batch", "literal", "constant", "leave_one_out"):
+        through_mean, through_second_moment = (
+            (h * each).sum(_over(x), keepdims=True) for each in (by_mean, by_second_moment)
+        )
+        if oracle == "leave_one_out":
+            own = tuple(range(2, x.ndim))
+            through_mean = through_mean - (h * by_mean).sum(own, keepdims=True)
+            through_second_moment = through_second_moment - (h * by_second_moment).sum(own, keepdims=True)
+            values -= values // len(x)
+        values = {"literal": x.size, "constant": np.inf}.get(oracle, values)
+    else:
+        raise ValueError(f"oracle must be one of {', '.join(ORACLES)}, got {oracle!r}")
+    grad_input = h * by_x + (through_mean + 2 * x * through_second_moment) / values
+    return grad_input, grad_weight, grad_bias
+
+
+def _full_normalised(cache: FullNormCache) -> np.ndarray:
+    mean, second_moment = cache.estimates
+    sigma = np.sqrt(np.maximum(second_moment - mean**2, cache.eps))
+    return (cache.x - _wide(mean, cache.x)) / _wide(sigma, cache.x)
 
 
 def _input(x) -> np.ndarray:

@@ -1,0 +1,174 @@
+"""Full Normalization (Lian and Liu, 2019, Algorithm 3; https://proceedings.mlr.press/v89/lian19a.html)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bnlib.norm.full_norm_passes import PureStep, Settings, Step, is_eager, per_channel, shifts, statistics_dtype
+from bnlib.reference import ORACLES
+from bnlib.schedules import PowerSchedule, Schedule
+
+DEFAULT_ALPHA = PowerSchedule(scale=1, power=1, floor=0.03)
+"""The mean of all batches at first, then a moving average over about 1/0.03 of them."""
+
+_ESTIMATES = ("running_mean", "running_var", "running_grad_weight", "running_grad_bias")
+
+
+class FullNorm(nn.Module):
+    r"""Full Normalization of any ``(N, C)`` or ``(N, C, *spatial)`` input, batch size 1 included.
+
+    Train mode does what eval mode does: it normalises with running estimates of the mean and the variance over the
+    data set, $y = \gamma\,(x - \mu)/\sqrt{\max\{v, \epsilon\}} + \beta$. In train mode the estimates first move towards
+    those of the batch by the weight $\alpha$, as in Algorithm 3 ($v$ is its $\nu - \mu^2$). So the network that is
+    trained is the network that is used, whatever the batches.
+
+    The estimates depend on the weights below, and that part of the gradient needs two averages over the *data set*,
+    of $\partial\gamma$ and $\partial\beta$ (equation (7) of the paper, with $N$ values a channel in the batch):
+    $\partial x = \frac{\gamma}{\sigma}\,(g - \frac1N S_\beta - \hat x\,\frac1N S_\gamma)$, $g$ being the gradient at
+    the output. ``oracle`` says what stands for $S_\gamma, S_\beta$:
+
+    - ``"running"``: running estimates of $\sum g \hat x$ and $\sum g$ from the batches *before*. Independent of this
+      batch, as the paper's Remark 1 asks, so the estimate of (7) has no bias but that of its age; it is the only one
+      here that trains on single-label batches and at batch size 1. The loss must be a mean over the batch, or of one
+      scale throughout; after a jump of the scale or of the learning rate the estimates need $1/\alpha$ steps.
+    - ``"batch"``: $\sum g \hat x$ and $\sum g$ of this batch. The same samples stand for both expectations of (7),
+      which gives a bias of $C/N$. With one value a channel $\partial x = -\gamma\hat x^2 g/\sigma$: the wrong sign.
+    - ``"literal"``: as ``"batch"``, divided once more by the number of channels. Algorithm 3 is printed with
+      $1/(bd)$, $d$ being the length of a sample. Close to ``"constant"`` in a wide layer.
+    - ``"constant"``: 0, as if the estimates did not depend on the weights. Nothing keeps the weights below from
+      growing, as in Ioffe and Szegedy's warning (section 2).
+    - ``"leave_one_out"``: for each sample, the sums over the other samples of the batch, with their N. Without bias
+      if this is the only such layer, but not in a stack, where samples meet again. Needs two samples.
+
+    Arguments:
+        num_features: C.
+        eps: least variance, positive.
+        alpha: weight of the newest batch in (0, 1], or a schedule (``bnlib.schedules``), called with the number of
+            batches before.
+        oracle: one of the above.
+        affine: learn ``weight`` (gamma).
+        process_group: of ``torch.distributed``; its processes share one set of estimates, as if their batches, of any
+            sizes, were one. None for estimates of this process alone.
+        device: of parameters and buffers.
+        dtype: of the parameters. The estimates stay in float64 (mean) and at least float32 whatever the layer is
+            converted to: with small alpha a shorter type would round every step away.
+        bias: learn ``bias`` (beta), if ``affine``.
+
+    Shape:
+        (N, C, \*) to the same.
+
+    Raises:
+        ValueError: an argument outside its range, fewer than two dimensions, another number of channels, or
+            ``"leave_one_out"`` with a single sample.
+        RuntimeError: when differentiated twice in train mode; none of the oracles is the gradient of a function.
+
+    A batch with a value that is not finite leaves the estimates of its channel as they are. ``num_batches_tracked``
+    counts the steps; it and the estimates are in the ``state_dict``, so a resumed run goes on bit for bit.
+
+    Source: Lian and Liu 2019, Algorithm 3 and equation (7).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        alpha: float | Schedule = DEFAULT_ALPHA,
+        oracle: str = "running",
+        affine: bool = True,
+        process_group: torch.distributed.ProcessGroup | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if not eps > 0:
+            raise ValueError(f"eps must be positive, got {eps}")
+        first = float(alpha(torch.tensor(0.0))) if callable(alpha) else alpha
+        if not 0 < first <= 1:
+            raise ValueError(f"alpha must lie in (0, 1], got {first}" + " at step 0" * callable(alpha))
+        if oracle not in ORACLES:
+            raise ValueError(f"oracle must be one of {', '.join(map(repr, ORACLES))}, got {oracle!r}")
+        self.num_features, self.eps, self.alpha, self.oracle = num_features, eps, alpha, oracle
+        self.affine, self.process_group = affine, process_group
+        for name, learned in (("weight", affine), ("bias", affine and bias)):
+            values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if learned else None
+            self.register_parameter(name, values)
+        short = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+        for name in _ESTIMATES:
+            kind = torch.float64 if name == "running_mean" else short
+            self.register_buffer(name, torch.empty(num_features, device=device, dtype=kind))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device))
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Set the estimates to mean 0, variance 1 and gradients 0, and the step to 0."""
+        for name in _ESTIMATES:
+            getattr(self, name).fill_(name == "running_var")
+        self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Set gamma to 1 and beta to 0, and the estimates as ``reset_running_stats`` does."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def settings(self) -> Settings:
+        """What a step needs to know of the layer besides its tensors."""
+        return Settings(self.eps, self.oracle, self.num_features, self.process_group)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise; see the class."""
+        self._check_input(input)
+        if not self.training:
+            return self._evaluate(input)
+        if is_eager():
+            return Step.apply(input, self.weight, self.bias, self)
+        alpha = self.alpha(self.num_batches_tracked.to(self.running_mean.dtype)) if callable(self.alpha) else self.alpha
+        estimates = [getattr(self, name) for name in _ESTIMATES]
+        output, mean, variance, *_ = PureStep.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
+        if torch.compiler.is_compiling():
+            # Not in place: the compiled backward pass works alpha out anew and would find the step after.
+            self.num_batches_tracked = self.num_batches_tracked + 1
+        else:
+            self.num_batches_tracked.add_(1)
+        self.running_mean.copy_(mean)
+        self.running_var.copy_(variance)
+        return output
+
+    def extra_repr(self) -> str:
+        """Arguments, for the repr of a model."""
+        return f"{self.num_features}, eps={self.eps}, alpha={self.alpha}, oracle={self.oracle!r}, affine={self.affine}"
+
+    def _evaluate(self, input: Tensor) -> Tensor:
+        kind = statistics_dtype(input)
+        mean, variance = self.running_mean, self.running_var.clamp(min=self.eps).to(kind)
+        weight, bias = (None if each is None else each.to(kind) for each in (self.weight, self.bias))
+        if shifts(input):
+            shift = mean.to(kind)
+            input, mean = input - per_channel(shift, input), mean - shift
+        return torch.batch_norm(input, weight, bias, mean.to(kind), variance, False, 0.0, 0.0, False)
+
+    def _check_input(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
+        if input.size(1) != self.num_features:
+            raise ValueError(
+                f"input must have num_features={self.num_features} channels in dimension 1, got {input.size(1)} in "
+                f"shape {tuple(input.shape)}"
+            )
+        if self.training and self.oracle == "leave_one_out" and input.size(0) == 1:
+            raise ValueError("input must hold at least two samples for oracle='leave_one_out', got 1")
+
+    def _apply(self, fn, recurse=True):
+        before = {name: getattr(self, name) for name in _ESTIMATES}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = getattr(self, name)
+            if new.dtype.itemsize < (8 if name == "running_mean" else 4):
+                setattr(self, name, old.to(new.device))
+        return self

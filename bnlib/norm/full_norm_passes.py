@@ -1,0 +1,331 @@
+"""The forward and the backward pass of Full Normalization, as functions and as ``torch.autograd.Function``.
+
+Two ways lead forward. The short one takes torch's fused kernels and is as fast as batch norm; it is left when a
+variance is near eps, a value is not finite or a mean is far from 0. On the CPU torch's kernel for the mean adds up
+float32 numbers one after another and the one that normalises takes the difference of two large products, which at an
+offset of 1e4 leaves two digits. The long way therefore shifts the data by a value of their own first, into the memory
+of the output, and goes on in place.
+
+Per channel the types are: float64 for the mean, at least float32 for all else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+_backward_kernel = torch.ops.aten.native_batch_norm_backward.default
+# A mean further from 0 than this many standard deviations calls for shifted data.
+_FAR = 30.0
+
+
+class Settings(NamedTuple):
+    """What a step needs to know of its layer besides tensors."""
+
+    eps: float
+    oracle: str
+    num_features: int
+    process_group: torch.distributed.ProcessGroup | None
+
+
+class Statistics(NamedTuple):
+    """What a batch was normalised with, (C,) each; ``free`` is where the variance is not clamped, None if nowhere."""
+
+    mean: Tensor
+    gain: Tensor
+    free: Tensor | None
+
+
+def statistics_dtype(x: Tensor) -> torch.dtype:
+    """The type in which torch's kernels take per-channel numbers: that of ``x``, float32 for half precision."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def per_channel(values: Tensor, like: Tensor) -> Tensor:
+    """View (C,) values so that they broadcast against ``like``."""
+    return values if like.dim() == 2 else values.view(-1, *[1] * (like.dim() - 2))
+
+
+def shifts(x: Tensor) -> bool:
+    """Whether the kernels need help with an offset of ``x``. CUDA's do not; a half has no digits to lose."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def normalise_short(x, weight, bias, running_mean, running_var, alpha: float, settings: Settings):
+    """As ``normalise``, or None if that way has to be taken."""
+    if not shifts(x) or x.dtype != running_var.dtype or settings.process_group is not None or x.numel() == 0:
+        return None
+    mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+    difference = mean - running_mean
+    new_mean = running_mean.add(difference, alpha=alpha)
+    new_var = running_var.lerp(variance.addcmul_(difference, difference, value=1 - alpha), alpha)
+    mean = new_mean.to(x.dtype)
+    low, high = torch.addcmul(new_var, mean, mean, value=-1 / _FAR**2).aminmax()
+    if not (low.item() > settings.eps and high.item() < math.inf):
+        return None
+    output = torch.native_batch_norm(x, weight, bias, mean, new_var, False, 0.0, 0.0)[0]
+    return output, new_mean, new_var, Statistics(mean, new_var.rsqrt(), None)
+
+
+def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Settings):
+    r"""Move the estimates and normalise with them; returns output, mean, variance and ``Statistics``.
+
+    The variance moves as $v \leftarrow (1-\alpha) v + \alpha\,(v_B + (1-\alpha)(m_B - \mu)^2)$, which is what
+    $\nu - \mu^2$ does in Algorithm 3, without its cancellation. A channel whose new variance is not finite stays.
+    """
+    kind, largest = statistics_dtype(x), torch.finfo(running_var.dtype).max
+    count, mean, variance, shifted, shift = _moments(x)
+    # An overflow stands for the largest number, so that the output stays finite.
+    variance = variance.clamp(0, torch.finfo(kind).max)
+    difference = mean - running_mean
+    if settings.process_group is not None:
+        count, difference, squares = _joined(settings.process_group, count, difference, variance + difference.square())
+        variance = (squares - difference.square()).clamp(min=0)
+    if count == 0:
+        difference, variance = torch.zeros_like(difference), running_var.double()
+    step = difference * alpha
+    old_var = running_var.double()
+    new_var = old_var + (variance - old_var + difference * (difference - step)) * alpha
+    finite = new_var < math.inf
+    new_mean = torch.where(finite, running_mean + step, running_mean)
+    new_var = torch.where(finite, new_var, old_var)
+
+    gain = new_var.clamp(min=settings.eps).rsqrt()
+    if shift is None:
+        used = new_var.clamp(settings.eps, torch.finfo(kind).max).to(kind)
+        scale, offset = (None if each is None else each.to(kind) for each in (weight, bias))
+        output = torch.batch_norm(x, scale, offset, new_mean.to(kind), used, False, 0.0, 0.0, False)
+    else:
+        scale = gain if weight is None else gain * weight
+        offset = (shift - new_mean) * scale
+        offset = offset if bias is None else offset + bias
+        output = shifted.mul_(per_channel(scale.to(kind), x)).add_(per_channel(offset.to(kind), x))
+    new_var = new_var.clamp(max=largest).to(running_var.dtype)
+    return output, new_mean, new_var, Statistics(new_mean.to(kind), gain.to(kind), new_var > settings.eps)
+
+
+def _moments(x: Tensor):
+    """Values a channel, mean and biased variance in float64, and if it shifts, the shifted data and the shift."""
+    count = x.numel() // x.size(1)
+    if count == 0:
+        zero = torch.zeros(x.size(1), dtype=torch.float64, device=x.device)
+        return 0, zero, zero, x.clone(), zero
+    if not shifts(x):
+        # Running statistics, of no use here, make the kernel answer in their type and not in that of a half.
+        unused = [torch.zeros(x.size(1), dtype=statistics_dtype(x), device=x.device) for _ in range(2)]
+        mean, variance = torch.batch_norm_update_stats(x, *unused, 0.0)
+        return count, mean.double(), variance.double(), None, None
+    # One of N values lies no further than sqrt(N - 1) standard deviations from their mean: a shift as good as any.
+    shift = x.select(0, 0)
+    for _ in range(x.dim() - 2):
+        shift = shift.select(-1, 0)
+    shifted = x - per_channel(shift, x)
+    squares, total = _sums(shifted, shifted, torch.zeros_like(shift), torch.ones_like(shift))
+    mean = total.double() / count
+    return count, mean + shift, squares.double() / count - mean.square(), shifted, shift
+
+
+def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Settings):
+    """Gradients of input, weight and bias, and the two sums (of all processes) that the estimates are to move to."""
+    if g.stride() != x.stride():
+        g = torch.empty_like(x, dtype=g.dtype).copy_(g)
+    oracle, group = settings.oracle, settings.process_group
+    if oracle == "batch" and free is None and group is None:
+        grads = _backward_kernel(g, x, weight, None, None, mean, gain, True, 0.0, (True, True, True))
+        return *grads, grads[1], grads[2]
+    grad_weight, grad_bias = _sums(g, x, mean, gain)
+    count, projection, total = x.numel() // x.size(1), grad_weight, grad_bias
+    if group is not None and oracle != "constant":
+        count, projection, total = _joined(group, count, projection, total, weigh=False)
+        projection, total = projection.to(mean.dtype), total.to(mean.dtype)
+    scale = gain if weight is None else gain * weight.to(gain.dtype)
+    if oracle == "leave_one_out":
+        count -= x.numel() // (x.size(0) * x.size(1))
+        grad_input = _without_own(g, x, mean, gain, free, scale, projection, total, count)
+    else:
+        if oracle == "running":
+            sums = of_weight.to(gain.dtype), of_bias.to(gain.dtype)
+        else:
+            sums = projection, total
+        share = {"constant": 0.0, "literal": 1 / settings.num_features}.get(oracle, 1.0) / max(count, 1)
+        slope = (sums[0] * gain).mul_(scale)
+        if free is not None:
+            slope.mul_(free)
+        offset = (sums[1] * scale).addcmul_(slope, mean, value=-1)
+        grad_input = _affine(g, x, scale, slope, offset, share)
+    return grad_input, grad_weight, grad_bias, projection, total
+
+
+def _affine(g, x, scale, slope, offset, share: float) -> Tensor:
+    """Return g * scale - share * (x * slope + offset)."""
+    scale, slope, offset = (per_channel(each, x) for each in (scale, slope, offset))
+    if shifts(x):
+        result = g * scale
+        return result.addcmul_(x, slope, value=-share).add_(offset, alpha=-share) if share else result
+    # In a half each step would round; the terms are added up in float32.
+    result = torch.addcmul(offset * -share, g, scale)
+    return result.addcmul_(x, slope, value=-share).to(x.dtype)
+
+
+def _without_own(g, x, mean, gain, free, scale, projection, total, count: int) -> Tensor:
+    space = tuple(range(2, x.dim()))
+    normalised = (x - per_channel(mean, x)) * per_channel(gain, x)
+    own_total, own_projection = (each.sum(space, keepdim=True) if space else each for each in (g, g * normalised))
+    if free is not None:
+        normalised = normalised * per_channel(free, x)
+    along_ones, along_normalised = per_channel(total, x) - own_total, per_channel(projection, x) - own_projection
+    return (g - (along_ones + normalised * along_normalised) / count).mul_(per_channel(scale, x)).to(x.dtype)
+
+
+def _sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over each channel of g * (x - mean) * gain and of g, in one pass over both."""
+    if x.numel() == 0:  # where the kernel divides by zero and takes the process down
+        return torch.zeros_like(mean), torch.zeros_like(mean)
+    return _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, (False, True, True))[1:]
+
+
+def _joined(group, count: int, first: Tensor, second: Tensor, weigh: bool = True):
+    """Values a channel of all processes, and two means (``weigh``) or sums over all of them, in float64."""
+    weight = count if weigh else 1
+    counted = first.new_full((1,), count, dtype=torch.float64)
+    packed = torch.cat((counted, first.double() * weight, second.double() * weight))
+    torch.distributed.all_reduce(packed, group=group)
+    count, (first, second) = packed[0].item(), packed[1:].unflatten(0, (2, -1))
+    return int(count), *((first / count, second / count) if weigh and count else (first, second))
+
+
+def remember(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tensor, alpha) -> None:
+    """Move the estimates of the two gradients, in place, unless they would cease to be finite."""
+    pairs = [(old, new.to(old.dtype)) for old, new in ((of_weight, projection), (of_bias, total))]
+    if is_eager() and total.device.type == "cpu":
+        if math.isfinite(torch.dot(projection, total).item()):
+            for old, new in pairs:
+                old.lerp_(new, alpha)
+        return
+    alpha = alpha.to(total.dtype) if isinstance(alpha, Tensor) else alpha
+    for old, new in pairs:
+        moved = old.lerp(new, alpha)
+        old.copy_(torch.where(moved.isfinite(), moved, old))
+
+
+def is_eager() -> bool:
+    """Whether operations run as they are met: not traced by ``torch.compile``, not transformed by ``torch.func``."""
+    # What Function.apply asks of torch, which has no public way to ask it.
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+
+
+def _like(weight: Tensor | None, grad_weight: Tensor) -> Tensor | None:
+    return None if weight is None else grad_weight.to(weight.dtype)
+
+
+class Step(Function):
+    """A train step of a layer whose buffers are updated on the way; one output, little to start."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, layer):
+        """Normalise ``x`` and update the buffers of ``layer``."""
+        alpha = layer.alpha(layer.num_batches_tracked.item()) if callable(layer.alpha) else layer.alpha
+        inputs = x, weight, bias, layer.running_mean, layer.running_var, alpha, layer.settings
+        output, mean, variance, statistics = normalise_short(*inputs) or normalise(*inputs)
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+        layer.num_batches_tracked.add_(1)
+        ctx.save_for_backward(x, weight, *statistics)
+        ctx.layer = bias is not None, layer.running_grad_weight, layer.running_grad_bias, alpha, layer.settings
+        return output
+
+    @staticmethod
+    def backward(ctx, g):
+        """Gradients; the running ones move on."""
+        has_bias, of_weight, of_bias, alpha, settings = ctx.layer
+        inputs = g, *ctx.saved_tensors, of_weight, of_bias, settings
+        results = Gradients.apply(*inputs) if torch.is_grad_enabled() else gradients(*inputs)
+        grad_input, grad_weight, grad_bias, projection, total = results
+        if settings.oracle == "running":
+            remember(of_weight, of_bias, projection.detach(), total.detach(), alpha)
+        return grad_input, _like(inputs[2], grad_weight), grad_bias if has_bias else None, None
+
+
+class PureStep(Function):
+    """A train step that returns the new estimates, for ``torch.compile`` and ``torch.func``."""
+
+    @staticmethod
+    def forward(x, weight, bias, running_mean, running_var, of_weight, of_bias, alpha, settings):
+        """Output, mean, variance and the three ``Statistics``."""
+        output, mean, variance, statistics = normalise(x, weight, bias, running_mean, running_var, alpha, settings)
+        return output, mean, variance, *statistics
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Keep what ``backward`` needs."""
+        x, weight, bias, _, _, of_weight, of_bias, alpha, settings = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(x, weight, *output[3:])
+        ctx.layer = bias is not None, of_weight, of_bias, alpha, settings
+
+    @staticmethod
+    def backward(ctx, g, *_):
+        """Gradients; the running ones move on."""
+        has_bias, of_weight, of_bias, alpha, settings = ctx.layer
+        saved = ctx.saved_tensors
+        # torch.compile cannot trace one Function in another, and refuses a second derivative itself.
+        differentiate = gradients if torch.compiler.is_compiling() else Gradients.apply
+        grad_input, grad_weight, grad_bias, projection, total = differentiate(g, *saved, of_weight, of_bias, settings)
+        if settings.oracle == "running":
+            remember(of_weight, of_bias, projection, total, alpha)
+        return grad_input, _like(saved[1], grad_weight), grad_bias if has_bias else None, *[None] * 6
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        """Train many layers at once as one of many channels."""
+        return _unfolded(info.batch_size, PureStep.apply(*_folded(info.batch_size, in_dims, inputs)))
+
+
+class Gradients(Function):
+    """``gradients``, with an error for whoever differentiates them."""
+
+    @staticmethod
+    def forward(*inputs):
+        """As ``gradients``."""
+        return gradients(*inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Nothing to keep."""
+
+    @staticmethod
+    def backward(ctx, *_):
+        """Refuse."""
+        raise RuntimeError(
+            "FullNorm in train mode cannot be differentiated twice: its gradient is an estimate, not the derivative of "
+            "its output. Use eval mode, where the estimates are constants, or bnlib.BatchNorm."
+        )
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        """As ``PureStep.vmap``."""
+        return _unfolded(info.batch_size, Gradients.apply(*_folded(info.batch_size, in_dims, inputs)))
+
+
+def _folded(size: int, in_dims, inputs):
+    """Join the mapped dimension with the channels: (N, C, *) and (C,) tensors, the step's weight, and settings."""
+    channels = inputs[-1].num_features
+    return [_fold(size, channels, value, dim) if isinstance(value, Tensor) else value
+            for value, dim in zip(inputs, in_dims, strict=True)]  # fmt: skip
+
+
+def _fold(size: int, channels: int, value: Tensor, dim: int | None) -> Tensor:
+    value = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+    if value.dim() == 1:
+        return value.repeat_interleave(channels)
+    return value.flatten(0, 1) if value.dim() == 2 else value.movedim(0, 1).flatten(1, 2)
+
+
+def _unfolded(size: int, outputs):
+    big, *small = outputs
+    small = [None if each is None else each.unflatten(0, (size, -1)) for each in small]
+    return (big.unflatten(1, (size, -1)), *small), (1, *[None if each is None else 0 for each in small])

@@ -1,0 +1,89 @@
+"""Numbers that change with the training step k = 0, 1, 2, ...: weights of the newest batch and limits of clipping.
+
+A schedule is any function of the step. Layers call it with the step as a 0-dimensional tensor, so that nothing waits
+for a GPU and many models can be trained at once under ``torch.vmap``; plain numbers do as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+Step = TypeVar("Step", float, Tensor)
+Schedule = Callable[[Step], Step]
+
+
+@dataclass(frozen=True)
+class PowerSchedule:
+    r"""The weight $\max\{(k/\mathrm{scale} + 1)^{-\mathrm{power}},\ \mathrm{floor}\}$, which starts at 1.
+
+    Arguments:
+        scale: steps after which the weight begins to fall, positive.
+        power: how fast it falls, not negative; 1 with ``scale=1`` makes an estimate the average of all batches.
+        floor: the weight does not fall below this number in [0, 1]. An estimate of something that moves needs a
+            floor: with weights that go on falling it lags further and further behind.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Source: Lian and Liu 2019, section 6.2 and Corollary 3 (without a floor).
+    """
+
+    scale: float
+    power: float
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"scale must be positive, got {self.scale}")
+        if not self.power >= 0:
+            raise ValueError(f"power must not be negative, got {self.power}")
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor must lie between 0 and 1, got {self.floor}")
+
+    def __call__(self, step: Step) -> Step:
+        """Return the weight at ``step``."""
+        weight = (step / self.scale + 1) ** -self.power
+        return weight.clamp(min=self.floor) if isinstance(weight, Tensor) else max(weight, self.floor)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A number that stays at ``low`` until step ``begin``, then rises linearly to ``high`` at step ``end``.
+
+    Raises:
+        ValueError: ``end`` is not after ``begin``.
+
+    Source: the relaxation of r_max and d_max in Ioffe 2017, section 3.
+    """
+
+    low: float
+    high: float
+    begin: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if not self.end > self.begin:
+            raise ValueError(f"end must be after begin={self.begin}, got {self.end}")
+
+    def __call__(self, step: Step) -> Step:
+        """Return the number at ``step``."""
+        done = (step - self.begin) / (self.end - self.begin)
+        done = done.clamp(0, 1) if isinstance(done, Tensor) else min(max(done, 0.0), 1.0)
+        return self.low + (self.high - self.low) * done
+
+
+corollary3 = PowerSchedule(scale=1, power=2 / 5)
+"""The weights $(k+1)^{-2/5}$ of Lian and Liu 2019, Corollary 3."""
+
+figure4 = PowerSchedule(scale=20, power=0.4)
+"""The weights $(k/20+1)^{-0.4}$ of Lian and Liu 2019, figures 4 and 7 (MNIST)."""
+
+figure5 = PowerSchedule(scale=5, power=0.3)
+"""The weights $(k/5+1)^{-0.3}$ of Lian and Liu 2019, figure 5 (CIFAR-10, unshuffled)."""
+
+figure8 = PowerSchedule(scale=20, power=0.2)
+"""The weights $(k/20+1)^{-0.2}$ of Lian and Liu 2019, figure 8 (CIFAR-10, shuffled)."""
