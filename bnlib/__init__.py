@@ -4,7 +4,26 @@
 the functions that use them.
 """
 
-from bnlib.norm import BatchNorm, FullNorm
+from bnlib.norm import (
+    NORMS,
+    BatchNorm,
+    BatchRenorm,
+    CosineLinear,
+    DomainBatchNorm,
+    FullNorm,
+    use_domain,
+    weight_standardise,
+)
 
 __version__ = "0.1.0"
-__all__ = ["BatchNorm", "FullNorm", "__version__"]
+__all__ = [
+    "NORMS",
+    "BatchNorm",
+    "BatchRenorm",
+    "CosineLinear",
+    "DomainBatchNorm",
+    "FullNorm",
+    "__version__",
+    "use_domain",
+    "weight_standardise",
+]

@@ -1,6 +1,22 @@
-"""Normalisation layers, one file a method."""
+"""Normalisation layers, one file a method, and a registry of them all."""
 
 from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.batch_renorm import BatchRenorm
+from bnlib.norm.cosine import CosineLinear
+from bnlib.norm.domain import DomainBatchNorm, use_domain
 from bnlib.norm.full_norm import FullNorm
+from bnlib.norm.registry import NORMS, Norm
+from bnlib.norm.weight_standardisation import WeightStandardisation, weight_standardise
 
-__all__ = ["BatchNorm", "FullNorm"]
+__all__ = [
+    "NORMS",
+    "BatchNorm",
+    "BatchRenorm",
+    "CosineLinear",
+    "DomainBatchNorm",
+    "FullNorm",
+    "Norm",
+    "WeightStandardisation",
+    "use_domain",
+    "weight_standardise",
+]

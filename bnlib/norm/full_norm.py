@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bnlib.norm.buffers import store
 from bnlib.norm.full_norm_passes import PureStep, Settings, Step, is_eager, per_channel, shifts, statistics_dtype
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule
@@ -131,13 +132,7 @@ class FullNorm(nn.Module):
         alpha = self.alpha(self.num_batches_tracked.to(self.running_mean.dtype)) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
         output, mean, variance, *_ = PureStep.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
-        if torch.compiler.is_compiling():
-            # Not in place: the compiled backward pass works alpha out anew and would find the step after.
-            self.num_batches_tracked = self.num_batches_tracked + 1
-        else:
-            self.num_batches_tracked.add_(1)
-        self.running_mean.copy_(mean)
-        self.running_var.copy_(variance)
+        store(self, running_mean=mean, running_var=variance, num_batches_tracked=self.num_batches_tracked + 1)
         return output
 
     def extra_repr(self) -> str:

@@ -1,0 +1,133 @@
+"""All normalisations under one roof: what is put to a layer, and what is known of it, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.batch_renorm import BatchRenorm
+from bnlib.norm.cosine import CosineLinear
+from bnlib.norm.full_norm import FullNorm
+from bnlib.norm.weight_standardisation import weight_standardise
+
+_INSTANCE_NORMS = {nn.Conv1d: nn.InstanceNorm1d, nn.Conv2d: nn.InstanceNorm2d, nn.Conv3d: nn.InstanceNorm3d}
+_CONVOLUTIONS = tuple(_INSTANCE_NORMS)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation for the output of a Linear or Conv1d to Conv3d layer.
+
+    Arguments:
+        name: its key in ``NORMS``.
+        title: its name for readers.
+        layer: makes the layer that follows from the number of output channels, for (N, C) and (N, C, *spatial); None
+            where that is not all there is to do.
+        replace: makes the normalised layer from the layer itself, where ``layer`` is None.
+        takes: the types of layer that it can be applied to.
+        batch_independent: whether in train mode a sample's output is the same whatever else the batch holds.
+        same_in_eval: whether eval mode, right after a step on a batch, repeats the step's output.
+        learns_from_one: whether a batch of one sample without spatial dimensions passes a gradient to the weights.
+        paper: link.
+    """
+
+    name: str
+    title: str
+    layer: Callable[[int], nn.Module] | None = None
+    replace: Callable[[nn.Module], nn.Module] | None = None
+    takes: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
+    batch_independent: bool = True
+    same_in_eval: bool = True
+    learns_from_one: bool = True
+    paper: str | None = None
+
+    def apply(self, layer: nn.Module) -> nn.Module:
+        """Return ``layer`` with its normalisation: it is changed in place, or part of what is returned.
+
+        Raises:
+            TypeError: the layer is none of ``takes``.
+        """
+        if not isinstance(layer, self.takes):
+            types = ", ".join(kind.__name__ for kind in self.takes)
+            raise TypeError(f"layer must be one of {types} for {self.name}, got {type(layer).__name__}")
+        return self.replace(layer) if self.layer is None else nn.Sequential(layer, self.layer(_channels(layer)))
+
+
+def _channels(layer: nn.Module) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _group_norm(num_features: int) -> nn.GroupNorm:
+    # At least four channels a group: without spatial dimensions two would always become -1 and 1.
+    groups = [number for number in range(1, 33) if num_features % number == 0 and num_features // number >= 4]
+    return nn.GroupNorm(max(groups, default=1), num_features)
+
+
+def _layer_norm(num_features: int) -> nn.GroupNorm:
+    # nn.LayerNorm would have to know the size of the space, and learn a gamma and beta for each place in it.
+    return nn.GroupNorm(1, num_features)
+
+
+def _instance_norm(layer: nn.Module) -> nn.Sequential:
+    # Not for Linear: nn.InstanceNorm1d takes (N, C) for one sample of N channels.
+    kind = next(norm for conv, norm in _INSTANCE_NORMS.items() if isinstance(layer, conv))
+    return nn.Sequential(layer, kind(layer.out_channels, affine=True))
+
+
+def _cosine(layer: nn.Linear) -> CosineLinear:
+    # Made without storage, for the weights are there, and no random numbers are drawn for others.
+    cosine = CosineLinear(layer.in_features, layer.out_features, device="meta")
+    cosine.weight = layer.weight
+    return cosine
+
+
+def _standardised(layer: nn.Module) -> nn.Sequential:
+    # Weights of variance 1 make the output grow with the fan-in: the paper, too, has another normalisation follow.
+    return nn.Sequential(weight_standardise(layer), _group_norm(_channels(layer)))
+
+
+_BY_BATCH = {"batch_independent": False, "same_in_eval": False, "learns_from_one": False}
+
+NORMS: dict[str, Norm] = {
+    norm.name: norm
+    for norm in (
+        Norm("none", "none", replace=lambda layer: layer),
+        Norm("batch_norm", "Batch Norm", BatchNorm, **_BY_BATCH, paper="https://arxiv.org/abs/1502.03167"),
+        Norm(
+            "full_norm",
+            "Full Norm",
+            FullNorm,
+            batch_independent=False,
+            paper="https://proceedings.mlr.press/v89/lian19a.html",
+        ),
+        Norm("batch_renorm", "Batch Renorm", BatchRenorm, **_BY_BATCH, paper="https://arxiv.org/abs/1702.03275"),
+        Norm("layer_norm", "Layer Norm", _layer_norm, paper="https://arxiv.org/abs/1607.06450"),
+        Norm("group_norm", "Group Norm", _group_norm, paper="https://arxiv.org/abs/1803.08494"),
+        Norm(
+            "instance_norm",
+            "Instance Norm",
+            replace=_instance_norm,
+            takes=_CONVOLUTIONS,
+            paper="https://arxiv.org/abs/1607.08022",
+        ),
+        Norm("weight_norm", "Weight Norm", replace=weight_norm, paper="https://arxiv.org/abs/1602.07868"),
+        Norm(
+            "weight_standardisation",
+            "Weight standardisation + Group Norm",
+            replace=_standardised,
+            paper="https://arxiv.org/abs/1903.10520",
+        ),
+        Norm(
+            "cosine",
+            "Cosine normalisation",
+            replace=_cosine,
+            takes=(nn.Linear,),
+            paper="https://arxiv.org/abs/1702.05870",
+        ),
+    )
+}
+"""Every normalisation by its name, in the order in which to show them."""
