@@ -11,8 +11,8 @@ class CosineLinear(nn.Linear):
     r"""The cosine of the angle between input and weights, $w \cdot x / (\|w\|\,\|x\|)$, in place of their dot product.
 
     Up to rounding the output lies in [-1, 1], whatever the scale of input and weights. Each sample is on its own: train
-    and eval mode are the same, and so are all batch sizes. There is no bias, as in the paper: it would undo the bound. Initialisation and ``state_dict`` are those of
-    ``torch.nn.Linear(..., bias=False)``.
+    and eval mode are the same, and so are all batch sizes. There is no bias, as in the paper: it would undo the bound.
+    Initialisation and ``state_dict`` are those of ``torch.nn.Linear(..., bias=False)``.
 
     Arguments:
         in_features: size of the last dimension of the input.

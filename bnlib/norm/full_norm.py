@@ -156,7 +156,8 @@ class FullNorm(nn.Module):
                 f"input must have num_features={self.num_features} channels in dimension 1, got {input.size(1)} in "
                 f"shape {tuple(input.shape)}"
             )
-        if self.training and self.oracle == "leave_one_out" and input.size(0) == 1:
+        alone = input.size(0) == 1 and self.process_group is None
+        if self.training and self.oracle == "leave_one_out" and alone:
             raise ValueError("input must hold at least two samples for oracle='leave_one_out', got 1")
 
     def _apply(self, fn, recurse=True):

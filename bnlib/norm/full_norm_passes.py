@@ -144,7 +144,7 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
         projection, total = projection.to(mean.dtype), total.to(mean.dtype)
     scale = gain if weight is None else gain * weight.to(gain.dtype)
     if oracle == "leave_one_out":
-        count -= x.numel() // (x.size(0) * x.size(1))
+        count -= math.prod(x.shape[2:])
         grad_input = _without_own(g, x, mean, gain, free, scale, projection, total, count)
     else:
         if oracle == "running":

@@ -12,7 +12,8 @@ class WeightStandardisation(nn.Module):
     r"""Parametrisation by weights of mean 0 and variance 1 over the fan-in of each output channel.
 
     $\hat w = (w - \overline w)/\sqrt{v + \epsilon}$ with the mean and the biased variance v of the weights that lead to
-    one output channel. ``weight_standardise`` applies it to a layer. No sample is looked at: all batch sizes are the same.
+    one output channel. ``weight_standardise`` applies it to a layer. No sample is looked at:
+    all batch sizes are the same.
 
     Arguments:
         eps: added to the variance inside the root.

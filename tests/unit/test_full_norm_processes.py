@@ -1,0 +1,61 @@
+"""FullNorm with a process group: several processes, each with its part of a batch, are one process with all of it."""
+
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+
+import bnlib
+from bnlib.reference import ORACLES
+
+STEPS, SHAPE = 3, (9, 4, 2)
+# Samples of each process. They differ, and one may have none.
+PARTS = {2: [5, 4], 3: [2, 0, 7]}
+
+
+def batch(step):
+    generator = torch.Generator().manual_seed(step)
+    # A constant channel is clamped to eps; an offset must not cost digits.
+    x = torch.randn(SHAPE, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 2.0, 0.0, 0.1]).view(4, 1)
+    return x + torch.tensor([0.0, 1e3, 5.0, -1.0]).view(4, 1), torch.randn(
+        SHAPE, generator=generator, dtype=torch.float64
+    )
+
+
+def train(oracle, part=slice(None), process_group=None):
+    """Outputs and gradients of each step on a part of the batches, and the state at the end."""
+    layer = bnlib.FullNorm(4, alpha=0.4, oracle=oracle, process_group=process_group, dtype=torch.float64)
+    steps = []
+    for step in range(STEPS):
+        x, g = (each[part] for each in batch(step))
+        x, y = x.clone().requires_grad_(), None
+        y = layer(x)
+        steps.append((y.detach(), *torch.autograd.grad(y, (x, layer.weight, layer.bias), g)))
+    return steps, layer.state_dict()
+
+
+def worker(rank, parts, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(parts))
+    begin = sum(parts[:rank])
+    part = slice(begin, begin + parts[rank])
+    results = {oracle: train(oracle, part, torch.distributed.group.WORLD) for oracle in ORACLES}
+    torch.save(results, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("processes", sorted(PARTS))
+def test_processes_together_equal_one_on_the_joined_batch(processes, tmp_path):
+    torch.multiprocessing.spawn(worker, (PARTS[processes], str(tmp_path)), nprocs=processes)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)]
+    for oracle in ORACLES:
+        steps, state = train(oracle)
+        for step, expected in enumerate(steps):
+            found = [part[oracle][0][step] for part in parts]
+            joined = [torch.cat([each[i] for each in found]) for i in range(2)]
+            summed = [sum(each[i] for each in found) for i in (2, 3)]
+            torch.testing.assert_close(
+                (*joined, *summed), expected, rtol=1e-9, atol=1e-9, msg=lambda m: f"{oracle}: {m}"
+            )
+        for part in parts:
+            torch.testing.assert_close(part[oracle][1], state, rtol=1e-9, atol=1e-9)
