@@ -11,6 +11,7 @@ from bnlib.norm import (
     CosineLinear,
     DomainBatchNorm,
     FullNorm,
+    convert,
     use_domain,
     weight_standardise,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "DomainBatchNorm",
     "FullNorm",
     "__version__",
+    "convert",
     "use_domain",
     "weight_standardise",
 ]

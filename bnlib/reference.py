@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-
 ORACLES = ("batch", "literal", "constant", "running", "leave_one_out")
 """The ways of ``full_norm_backward`` to find the path of the gradient through the estimates."""
 

@@ -2,6 +2,7 @@
 
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
+from bnlib.norm.convert import convert
 from bnlib.norm.cosine import CosineLinear
 from bnlib.norm.domain import DomainBatchNorm, use_domain
 from bnlib.norm.full_norm import FullNorm
@@ -17,6 +18,7 @@ __all__ = [
     "FullNorm",
     "Norm",
     "WeightStandardisation",
+    "convert",
     "use_domain",
     "weight_standardise",
 ]

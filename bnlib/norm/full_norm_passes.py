@@ -60,15 +60,15 @@ def normalise_short(x, weight, bias, running_mean, running_var, alpha: float, se
     if not shifts(x) or x.dtype != running_var.dtype or settings.process_group is not None or x.numel() == 0:
         return None
     mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
-    difference = mean - running_mean
-    new_mean = running_mean.add(difference, alpha=alpha)
+    old_mean = running_mean.to(x.dtype)
+    difference = mean.sub_(old_mean)
+    mean = old_mean.add(difference, alpha=alpha)
     new_var = running_var.lerp(variance.addcmul_(difference, difference, value=1 - alpha), alpha)
-    mean = new_mean.to(x.dtype)
     low, high = torch.addcmul(new_var, mean, mean, value=-1 / _FAR**2).aminmax()
     if not (low.item() > settings.eps and high.item() < math.inf):
         return None
     output = torch.native_batch_norm(x, weight, bias, mean, new_var, False, 0.0, 0.0)[0]
-    return output, new_mean, new_var, Statistics(mean, new_var.rsqrt(), None)
+    return output, running_mean.add(difference, alpha=alpha), new_var, Statistics(mean, new_var.rsqrt(), None)
 
 
 def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Settings):
@@ -229,13 +229,14 @@ class Step(Function):
     def forward(ctx, x, weight, bias, layer):
         """Normalise ``x`` and update the buffers of ``layer``."""
         alpha = layer.alpha(layer.num_batches_tracked.item()) if callable(layer.alpha) else layer.alpha
-        inputs = x, weight, bias, layer.running_mean, layer.running_var, alpha, layer.settings
+        buffers, settings = layer._buffers, layer.settings
+        inputs = x, weight, bias, buffers["running_mean"], buffers["running_var"], alpha, settings
         output, mean, variance, statistics = normalise_short(*inputs) or normalise(*inputs)
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_(variance)
-        layer.num_batches_tracked.add_(1)
+        buffers["running_mean"].copy_(mean)
+        buffers["running_var"].copy_(variance)
+        buffers["num_batches_tracked"].add_(1)
         ctx.save_for_backward(x, weight, *statistics)
-        ctx.layer = bias is not None, layer.running_grad_weight, layer.running_grad_bias, alpha, layer.settings
+        ctx.layer = bias is not None, buffers["running_grad_weight"], buffers["running_grad_bias"], alpha, settings
         return output
 
     @staticmethod

@@ -55,7 +55,7 @@ def test_processes_together_equal_one_on_the_joined_batch(processes, tmp_path):
             joined = [torch.cat([each[i] for each in found]) for i in range(2)]
             summed = [sum(each[i] for each in found) for i in (2, 3)]
             torch.testing.assert_close(
-                (*joined, *summed), expected, rtol=1e-9, atol=1e-9, msg=lambda m: f"{oracle}: {m}"
+                (*joined, *summed), expected, rtol=1e-9, atol=1e-9, msg=lambda m, oracle=oracle: f"{oracle}: {m}"
             )
         for part in parts:
             torch.testing.assert_close(part[oracle][1], state, rtol=1e-9, atol=1e-9)
