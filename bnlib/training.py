@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -82,6 +82,7 @@ def iterate(
     points: int = 20,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    batches: Callable[[int, int, int], Iterator[torch.Tensor]] | None = None,
 ) -> Iterator[tuple[int, int, History]]:
     """Train by plain SGD and yield (steps done, steps in all, the history so far) at each checkpoint.
 
@@ -97,13 +98,15 @@ def iterate(
         points: checkpoints after the first; they are spread evenly.
         seed: seed of the batch order.
         device: where the training runs.
+        batches: makes the endless mini-batches of indices from the number of samples, ``batch_size`` and ``seed``;
+            ``shuffled_batches`` if None.
 
     Raises:
         ValueError: ``batch_size`` outside 1..number of training samples.
     """
     data, model = data.to(device), model.to(device).train()
     count = len(data.train_x)
-    batches = shuffled_batches(count, batch_size, seed)
+    batches = (batches or shuffled_batches)(count, batch_size, seed)
     total = epochs * (count // batch_size)
     checkpoints = {round(total * point / points) for point in range(1, points + 1)}
     optimiser = torch.optim.SGD(model.parameters(), lr=lr)
