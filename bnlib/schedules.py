@@ -29,7 +29,7 @@ class PowerSchedule:
     Raises:
         ValueError: an argument outside its range.
 
-    Source: Lian and Liu 2019, section 6.2 and Corollary 3 (without a floor).
+    Source: Lian and Liu 2019, figures 4 to 9 and Corollary 3 (without a floor).
     """
 
     scale: float

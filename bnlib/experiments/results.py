@@ -33,10 +33,13 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
 
 
 @contextmanager
-def write_result(name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER) -> Iterator[dict[str, Any]]:
+def write_result(
+    name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER, device: str = f"cpu ({platform.machine()})"
+) -> Iterator[dict[str, Any]]:
     """Collect a result in the dictionary given and write it, with its provenance, if the block ends well.
 
-    The file is replaced in one step: an interrupted run leaves the earlier result as it was.
+    ``device`` says what it ran on. The file is replaced in one step: an interrupted run leaves the earlier result as it
+    was.
     """
     # The commit is read before the run: what is edited meanwhile does not take part in it.
     began, commit = time.perf_counter(), _commit()
@@ -46,7 +49,7 @@ def write_result(name: str, command: str, seeds: Sequence[int], folder: Path = F
         "command": command,
         "commit": commit,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "device": f"cpu ({platform.machine()})",
+        "device": device,
         "seeds": list(seeds),
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.perf_counter() - began),

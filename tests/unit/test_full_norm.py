@@ -12,6 +12,7 @@ from torch import nn
 
 import bnlib
 from bnlib import reference, schedules
+from bnlib.norm import full_norm, full_norm_passes
 
 ORACLES = reference.ORACLES
 SHAPES = [(6, 4), (5, 3, 7), (4, 3, 5, 2), (3, 2, 2, 3, 2)]
@@ -74,6 +75,16 @@ def test_equals_algorithm_3_step_by_step(oracle, shape, alpha):
         close(layer.running_grad_weight, expected.history[0])
         close(layer.running_grad_bias, expected.history[1])
     assert layer.num_batches_tracked == 4
+
+
+@pytest.mark.parametrize("oracle", ORACLES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torch_kernels_alone_give_the_same(oracle, shape, monkeypatch):
+    """The way taken on a GPU, on the CPU."""
+    monkeypatch.setattr(full_norm_passes, "shifts", lambda x: False)
+    monkeypatch.setattr(full_norm, "shifts", lambda x: False)
+    test_equals_algorithm_3_step_by_step(oracle, shape, 0.3)
+    test_train_and_eval_agree_given_the_estimates(oracle)
 
 
 @settings(deadline=None, max_examples=60)

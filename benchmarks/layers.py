@@ -1,0 +1,106 @@
+"""Every layer of bnlib.norm against torch.nn.BatchNorm: time of forward and backward, as a ratio.
+
+``python benchmarks/layers.py`` prints the ratios; with ``--save`` it also writes ``data/results/layers_DEVICE.json``.
+"""
+
+import argparse
+import platform
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+import bnlib
+from bnlib.experiments.results import write_result
+from bnlib.reference import ORACLES
+from bnlib.schedules import figure4
+
+SIZES = {(64, 512): nn.BatchNorm1d, (4096, 256): nn.BatchNorm1d, (128, 64, 32, 32): nn.BatchNorm2d}
+ROUNDS = 31
+
+
+def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
+    """The layer to compare with, first, and all others, by name."""
+    channels = shape[1]
+    made = {"torch.nn.BatchNorm": SIZES[shape](channels), "BatchNorm": bnlib.BatchNorm(channels)}
+    for oracle in ORACLES:
+        made[f"FullNorm {oracle}"] = bnlib.FullNorm(channels, oracle=oracle, alpha=0.1)
+    made["FullNorm running, alpha a schedule"] = bnlib.FullNorm(channels, alpha=figure4)
+    made["BatchRenorm"] = bnlib.BatchRenorm(channels)
+    made["LayerNorm"] = bnlib.NORMS["layer_norm"].layer(channels)
+    made["GroupNorm"] = bnlib.NORMS["group_norm"].layer(channels)
+    return {name: layer.to(device) for name, layer in made.items()}
+
+
+def weight_layers(device: str) -> dict[str, nn.Module]:
+    """Layers that normalise weights or the product with them, against the plain layer."""
+    plain, make = nn.Linear(512, 512), partial(nn.Linear, 512, 512)
+    made = {"torch.nn.Linear": plain, "CosineLinear": bnlib.CosineLinear(512, 512)}
+    made |= {"weight_norm": weight_norm(make()), "weight standardisation": bnlib.weight_standardise(make())}
+    return {name: layer.to(device) for name, layer in made.items()}
+
+
+def seconds(layer: nn.Module, x: torch.Tensor, above: torch.Tensor, steps: int) -> float:
+    """Time of ``steps`` forward and backward passes."""
+    wait = torch.cuda.synchronize if x.is_cuda else lambda: None
+    wait()
+    began = time.perf_counter()
+    for _ in range(steps):
+        layer(x).backward(above)
+    wait()
+    return time.perf_counter() - began
+
+
+def compare(made: dict[str, nn.Module], shape: tuple[int, ...], device: str) -> list[dict]:
+    """Median and quartiles of each layer's time over the first one's, from rounds in which all take turns."""
+    x, above = torch.randn(shape, device=device, requires_grad=True), torch.randn(shape, device=device)
+    steps = max(1, 2_000_000 // x.numel())
+    for layer in made.values():
+        seconds(layer, x, above, steps)
+    times = np.array([[seconds(layer, x, above, steps) for layer in made.values()] for _ in range(ROUNDS)])
+    low, middle, high = np.percentile(times / times[:, :1], [25, 50, 75], axis=0)
+    base, *names = made
+    rows = []
+    for index, name in enumerate(names, start=1):
+        print(f"{shape!s:20} {name:36} / {base}: {middle[index]:5.2f} ({low[index]:.2f} to {high[index]:.2f})")
+        quartiles = [round(each[index], 3) for each in (low, middle, high)]
+        rows.append({"layer": name, "against": base, "shape": shape, "quartiles_of_ratio": quartiles})
+    return rows
+
+
+def machine(device: str) -> str:
+    """What the numbers were measured on."""
+    if device == "cuda":
+        return f"cuda ({torch.cuda.get_device_name()})"
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"cpu ({model}), one thread"
+
+
+def main() -> None:
+    """Compare all layers at all sizes, on the CPU with one thread."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--save", action="store_true", help="write data/results/layers_DEVICE.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+    def run() -> list[dict]:
+        rows = [row for shape in SIZES for row in compare(layers(shape, arguments.device), shape, arguments.device)]
+        return rows + compare(weight_layers(arguments.device), (64, 512), arguments.device)
+
+    if not arguments.save:
+        run()
+        return
+    command = f"python benchmarks/layers.py --save --device {arguments.device}"
+    with write_result(f"layers_{arguments.device}", command, [0], device=machine(arguments.device)) as result:
+        result["rows"] = run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Schedules: their values as published, for numbers and for tensors."""
+
+import pytest
+import torch
+
+from bnlib import schedules
+from bnlib.schedules import PowerSchedule, Ramp
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "value"),
+    [
+        (schedules.figure4, 0, 1.0),
+        (schedules.figure4, 20, 2**-0.4),
+        (schedules.figure4, 60000, 3001**-0.4),
+        (schedules.figure5, 45, 10**-0.3),
+        (schedules.figure8, 180, 10**-0.2),
+        (schedules.corollary3, 31, 32 ** (-2 / 5)),
+        (PowerSchedule(scale=1, power=1), 3, 0.25),
+        (PowerSchedule(scale=1, power=1, floor=0.3), 3, 0.3),
+        (Ramp(1.0, 3.0, 5000, 40000), 5000, 1.0),
+        (Ramp(1.0, 3.0, 5000, 40000), 22500, 2.0),
+        (Ramp(1.0, 3.0, 5000, 40000), 90000, 3.0),
+    ],
+)
+def test_values(schedule, step, value):
+    assert schedule(step) == pytest.approx(value)
+    assert schedule(torch.tensor(step, dtype=torch.float64)).item() == pytest.approx(value)
+    assert torch.func.vmap(schedule)(torch.tensor([float(step)])).item() == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PowerSchedule(0, 1), "scale must be positive, got 0"),
+        (lambda: PowerSchedule(1, -1), "power must not be negative, got -1"),
+        (lambda: PowerSchedule(1, 1, 2), "floor must lie between 0 and 1, got 2"),
+        (lambda: Ramp(0, 1, 5, 5), "end must be after begin=5, got 5"),
+    ],
+)
+def test_arguments_out_of_range(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
