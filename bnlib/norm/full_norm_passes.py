@@ -55,20 +55,22 @@ def shifts(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
-def normalise_short(x, weight, bias, running_mean, running_var, alpha: float, settings: Settings):
-    """As ``normalise``, or None if that way has to be taken."""
+def step_short(x, weight, bias, running_mean, running_var, alpha: float, settings: Settings):
+    """Update the estimates in place and return output and ``Statistics``; or None, if it takes the long way."""
     if not shifts(x) or x.dtype != running_var.dtype or settings.process_group is not None or x.numel() == 0:
         return None
     mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
     old_mean = running_mean.to(x.dtype)
     difference = mean.sub_(old_mean)
     mean = old_mean.add(difference, alpha=alpha)
-    new_var = running_var.lerp(variance.addcmul_(difference, difference, value=1 - alpha), alpha)
-    low, high = torch.addcmul(new_var, mean, mean, value=-1 / _FAR**2).aminmax()
+    variance = running_var.lerp(variance.addcmul_(difference, difference, value=1 - alpha), alpha)
+    low, high = torch.addcmul(variance, mean, mean, value=-1 / _FAR**2).aminmax()
     if not (low.item() > settings.eps and high.item() < math.inf):
         return None
-    output = torch.native_batch_norm(x, weight, bias, mean, new_var, False, 0.0, 0.0)[0]
-    return output, running_mean.add(difference, alpha=alpha), new_var, Statistics(mean, new_var.rsqrt(), None)
+    running_mean.add_(difference, alpha=alpha)
+    running_var.copy_(variance)
+    output = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, 0.0)[0]
+    return output, Statistics(mean, variance.rsqrt_(), None)
 
 
 def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Settings):
@@ -148,27 +150,16 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
         grad_input = _without_own(g, x, mean, gain, free, scale, projection, total, count)
     else:
         if oracle == "running":
-            sums = of_weight.to(gain.dtype), of_bias.to(gain.dtype)
+            of_weight, of_bias = of_weight.to(gain.dtype), of_bias.to(gain.dtype)
         else:
-            sums = projection, total
+            of_weight, of_bias = projection, total
         share = {"constant": 0.0, "literal": 1 / settings.num_features}.get(oracle, 1.0) / max(count, 1)
-        slope = (sums[0] * gain).mul_(scale)
-        if free is not None:
-            slope.mul_(free)
-        offset = (sums[1] * scale).addcmul_(slope, mean, value=-1)
-        grad_input = _affine(g, x, scale, slope, offset, share)
+        slope = of_weight * gain if free is None else of_weight * gain * free
+        rest = torch.addcmul(of_bias, slope, mean, value=-1)
+        # In float32 for a half, which would round after each step.
+        grad_input = torch.addcmul(g, x, per_channel(slope, x), value=-share) if share else g.to(scale.dtype, copy=True)
+        grad_input = grad_input.add_(per_channel(rest, x), alpha=-share).mul_(per_channel(scale, x)).to(x.dtype)
     return grad_input, grad_weight, grad_bias, projection, total
-
-
-def _affine(g, x, scale, slope, offset, share: float) -> Tensor:
-    """Return g * scale - share * (x * slope + offset)."""
-    scale, slope, offset = (per_channel(each, x) for each in (scale, slope, offset))
-    if shifts(x):
-        result = g * scale
-        return result.addcmul_(x, slope, value=-share).add_(offset, alpha=-share) if share else result
-    # In a half each step would round; the terms are added up in float32.
-    result = torch.addcmul(offset * -share, g, scale)
-    return result.addcmul_(x, slope, value=-share).to(x.dtype)
 
 
 def _without_own(g, x, mean, gain, free, scale, projection, total, count: int) -> Tensor:
@@ -200,14 +191,14 @@ def _joined(group, count: int, first: Tensor, second: Tensor, weigh: bool = True
 
 def remember(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tensor, alpha) -> None:
     """Move the estimates of the two gradients, in place, unless they would cease to be finite."""
-    pairs = [(old, new.to(old.dtype)) for old, new in ((of_weight, projection), (of_bias, total))]
+    projection, total = projection.detach().to(of_weight.dtype), total.detach().to(of_bias.dtype)
     if is_eager() and total.device.type == "cpu":
         if math.isfinite(torch.dot(projection, total).item()):
-            for old, new in pairs:
-                old.lerp_(new, alpha)
+            of_weight.lerp_(projection, alpha)
+            of_bias.lerp_(total, alpha)
         return
     alpha = alpha.to(total.dtype) if isinstance(alpha, Tensor) else alpha
-    for old, new in pairs:
+    for old, new in ((of_weight, projection), (of_bias, total)):
         moved = old.lerp(new, alpha)
         old.copy_(torch.where(moved.isfinite(), moved, old))
 
@@ -231,9 +222,12 @@ class Step(Function):
         alpha = layer.alpha(layer.num_batches_tracked.item()) if callable(layer.alpha) else layer.alpha
         buffers, settings = layer._buffers, layer.settings
         inputs = x, weight, bias, buffers["running_mean"], buffers["running_var"], alpha, settings
-        output, mean, variance, statistics = normalise_short(*inputs) or normalise(*inputs)
-        buffers["running_mean"].copy_(mean)
-        buffers["running_var"].copy_(variance)
+        if (done := step_short(*inputs)) is not None:
+            output, statistics = done
+        else:
+            output, mean, variance, statistics = normalise(*inputs)
+            buffers["running_mean"].copy_(mean)
+            buffers["running_var"].copy_(variance)
         buffers["num_batches_tracked"].add_(1)
         ctx.save_for_backward(x, weight, *statistics)
         ctx.layer = bias is not None, buffers["running_grad_weight"], buffers["running_grad_bias"], alpha, settings
@@ -247,7 +241,7 @@ class Step(Function):
         results = Gradients.apply(*inputs) if torch.is_grad_enabled() else gradients(*inputs)
         grad_input, grad_weight, grad_bias, projection, total = results
         if settings.oracle == "running":
-            remember(of_weight, of_bias, projection.detach(), total.detach(), alpha)
+            remember(of_weight, of_bias, projection, total, alpha)
         return grad_input, _like(inputs[2], grad_weight), grad_bias if has_bias else None, None
 
 

@@ -158,6 +158,7 @@ def test_train_mode_refuses_a_second_derivative():
     (grad,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match=r"cannot be differentiated twice.*eval mode"):
         grad.sum().backward()
+    assert not any(buffer.requires_grad for buffer in layer.buffers())
 
 
 def test_one_value_a_channel_the_batch_oracle_has_the_wrong_sign():
