@@ -33,10 +33,10 @@ class FullNorm(nn.Module):
     $\partial x = \frac{\gamma}{\sigma}\,(g - \frac1N S_\beta - \hat x\,\frac1N S_\gamma)$, $g$ being the gradient at
     the output. ``oracle`` says what stands for $S_\gamma, S_\beta$:
 
-    - ``"running"``, the default: running estimates of $\sum g \hat x$ and $\sum g$, from the batches *before*. They
-      do not depend on this batch, as the paper's Remark 1 asks of the second sample, so that the gradient has no bias but
-      what comes from their age, at any depth and batch size. The loss must be a mean over the batch, or at least stay
-      on one scale; after a jump of the scale or of the learning rate the estimates need $1/\alpha$ steps.
+    - ``"running"``, the default: running estimates of $\sum g \hat x$ and $\sum g$, from the batches *before*. They do
+      not depend on this batch, as the paper's Remark 1 asks of the second sample, so the gradient has no bias but what
+      comes from their age, at any depth and batch size. The loss must be a mean over the batch, or at least stay on
+      one scale; after a jump of the scale or of the learning rate the estimates need $1/\alpha$ steps.
     - ``"batch"``: $\sum g \hat x$ and $\sum g$ of this batch. The same samples stand for both expectations of (7),
       which gives a bias proportional to 1/N; with one value a channel $\partial x = -\gamma\hat x^2 g/\sigma$, of the
       wrong sign. For large batches of all kinds of samples only.

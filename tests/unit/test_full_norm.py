@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -87,32 +87,40 @@ def test_torch_kernels_alone_give_the_same(oracle, shape, monkeypatch):
     test_train_and_eval_agree_given_the_estimates(oracle)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=200)
 @given(
     shape=st.sampled_from([(1, 3), (2, 3), (7, 2), (3, 2, 5), (2, 3, 4, 3), (1, 2, 3, 3)]),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
     alpha=st.floats(0.01, 1.0),
-    oracle=st.sampled_from([name for name in ORACLES if name != "leave_one_out"]),
+    oracle=st.sampled_from(ORACLES),
     offset=st.sampled_from([0.0, 3.0, -1e3, 1e6]),
     spread=st.sampled_from([1.0, 1e-4, 1e3]),
     channels_last=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_equals_algorithm_3_for_any_data(shape, alpha, oracle, offset, spread, channels_last, seed):
-    layer = layer_of(shape[1], alpha=alpha, oracle=oracle)
+def test_equals_algorithm_3_for_any_data(shape, dtype, alpha, oracle, offset, spread, channels_last, seed):
+    ratio, step = abs(offset) / spread, torch.finfo(dtype).eps
+    # The textbook form nu - mu^2, in float64, loses digits to the offset; the layer does not. Its gradient, affine in
+    # x, loses some in proportion to it.
+    tolerance = 1e-9 + 1e-14 * ratio**2 + 40 * step * (1 + (ratio if dtype != torch.bfloat16 else 0))
+    assume(tolerance < 1e-3 or (dtype == torch.bfloat16 and ratio <= 3))
+    assume(oracle != "leave_one_out" or shape[0] > 1)
+    layer = bnlib.FullNorm(shape[1], alpha=alpha, oracle=oracle, dtype=torch.promote_types(dtype, torch.float32))
     expected = Reference(layer)
     for k in range(3):
-        x, g = data(shape, seed=seed + k) * spread + offset, data(shape, seed=seed + 50 + k)
+        x = (data(shape, seed=seed + k) * spread + offset).to(dtype)
+        g = data(shape, seed=seed + 50 + k).to(dtype)
         if channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         x.requires_grad_()
         y = layer(x)
         y.backward(g)
-        results = expected.step(x.detach().numpy(), g.numpy(), alpha)
-        # The textbook form nu - mu^2 loses digits to the offset; the layer does not.
-        lost = 1e-9 + 1e-14 * (offset / spread) ** 2
-        if lost < 1e-3:
-            close(y, results[0], lost * 10)
-            np.testing.assert_allclose(x.grad.numpy() * spread, results[1] * spread, rtol=lost * 100, atol=lost * 100)
+        y_expected, grad_expected, *_ = expected.step(x.detach().double().numpy(), g.double().numpy(), alpha)
+        close(y, y_expected, tolerance)
+        sigma = np.sqrt(np.maximum(expected.estimates[1] - expected.estimates[0] ** 2, layer.eps)).max()
+        np.testing.assert_allclose(
+            x.grad.double().numpy() * sigma, grad_expected * sigma, rtol=10 * tolerance, atol=10 * tolerance
+        )
 
 
 def test_alpha_one_on_all_data_is_batch_norm():
