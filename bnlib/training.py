@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib.datasets import Dataset
+from bnlib.stacked import Stack, stack
+
+Batches = Callable[[int, int, int], Iterator[torch.Tensor]]
 
 
 @dataclass
@@ -37,12 +41,16 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-@torch.no_grad()
 def error_rate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     """Share of samples classified wrongly, with ``model`` in eval mode and left in the mode it had."""
+    return _error_rates(model, x, y).item()
+
+
+@torch.no_grad()
+def _error_rates(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     was_training = model.training
     model.eval()
-    wrong = (model(x).argmax(1) != y).float().mean().item()
+    wrong = (model(x).argmax(-1) != y).float().mean(-1)
     model.train(was_training)
     return wrong
 
@@ -78,13 +86,14 @@ def iterate(
     *,
     batch_size: int,
     lr: float,
+    momentum: float = 0.0,
     epochs: int = 10,
     points: int = 20,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    batches: Callable[[int, int, int], Iterator[torch.Tensor]] | None = None,
+    batches: Batches | None = None,
 ) -> Iterator[tuple[int, int, History]]:
-    """Train by plain SGD and yield (steps done, steps in all, the history so far) at each checkpoint.
+    """Train by SGD and yield (steps done, steps in all, the history so far) at each checkpoint.
 
     The caller may stop iterating at any time: the model then holds the weights of the last checkpoint.
     Divergence (a loss that is not finite) ends the run and is reported in the history; it is not an error.
@@ -93,7 +102,8 @@ def iterate(
         model: trained in place, moved to ``device``.
         data: see ``bnlib.datasets.load``.
         batch_size: samples a step, all batches of this size.
-        lr: learning rate of SGD, without momentum, decay or schedule.
+        lr: learning rate of SGD, without decay or schedule.
+        momentum: of SGD.
         epochs: passes over the training set.
         points: checkpoints after the first; they are spread evenly.
         seed: seed of the batch order.
@@ -104,37 +114,83 @@ def iterate(
     Raises:
         ValueError: ``batch_size`` outside 1..number of training samples.
     """
+    indices = (batches or shuffled_batches)(len(data.train_x), batch_size, seed)
+    settings = {"batch_size": batch_size, "momentum": momentum, "epochs": epochs, "points": points, "device": device}
+    for done, total, (history,) in _iterate(model, data, indices, torch.tensor([lr]), **settings):
+        yield done, total, history
+
+
+def iterate_many(
+    models: Sequence[nn.Module],
+    data: Dataset,
+    *,
+    lrs: Sequence[float],
+    seeds: Sequence[int],
+    batch_size: int,
+    momentum: float = 0.0,
+    epochs: int = 10,
+    points: int = 20,
+    device: torch.device | str = "cpu",
+    batches: Batches | None = None,
+) -> Iterator[tuple[int, int, list[History]]]:
+    """Train models that are built alike as one (``bnlib.stacked``), each with a learning rate and seed of its own.
+
+    Yields (steps done, steps in all, histories so far), each history being that of ``iterate`` up to rounding. A run
+    that diverges has a history that ends there; the others go on. The models given are not changed.
+
+    Raises:
+        ValueError: not as many learning rates or seeds as models; else as ``iterate`` and ``stacked.stack``.
+    """
+    for name, values in (("lrs", lrs), ("seeds", seeds)):
+        if len(values) != len(models):
+            raise ValueError(f"{name} must have one value for each of {len(models)} models, got {len(values)}")
+    each = [(batches or shuffled_batches)(len(data.train_x), batch_size, seed) for seed in seeds]
+    indices = (torch.stack(rows) for rows in zip(*each, strict=True))
+    settings = {"batch_size": batch_size, "momentum": momentum, "epochs": epochs, "points": points, "device": device}
+    yield from _iterate(stack(models), data, indices, torch.tensor(lrs), **settings)
+
+
+def _iterate(model, data, indices, lrs, *, batch_size, momentum, epochs, points, device):
+    """The loop itself, for one model and indices (N,), or for a ``Stack`` of E and indices (E, N)."""
     data, model = data.to(device), model.to(device).train()
     count = len(data.train_x)
-    batches = (batches or shuffled_batches)(count, batch_size, seed)
     total = epochs * (count // batch_size)
     checkpoints = {round(total * point / points) for point in range(1, points + 1)}
-    optimiser = torch.optim.SGD(model.parameters(), lr=lr)
-    history, losses = History(), []
+    optimiser = torch.optim.SGD(model.parameters(), lr=lrs[0].item() if len(lrs) == 1 else 1.0, momentum=momentum)
+    # A stack takes the learning rates into the gradients, which with a constant rate is the same.
+    rates = model.spread(lrs.to(device)) if isinstance(model, Stack) else None
+    histories, losses = [History() for _ in lrs], []
     for step in range(1, total + 1):
-        index = next(batches).to(device)
-        loss = F.cross_entropy(model(data.train_x[index]), data.train_y[index])
+        index = next(indices).to(device)
+        logits, labels = model(data.train_x[index]), data.train_y[index]
+        loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape).mean(-1)
         losses.append(loss.detach())
         if step == 1:
-            _record(history, 0.0, losses, model, data)
-            yield 0, total, history
+            _record(histories, 0.0, losses, model, data)
+            yield 0, total, histories
         optimiser.zero_grad()
-        loss.backward()
+        loss.sum().backward()
+        if rates is not None:
+            torch._foreach_mul_([parameter.grad for parameter in model.parameters()], rates)
         optimiser.step()
         if step in checkpoints:
-            _record(history, step * batch_size / count, losses, model, data)
+            _record(histories, step * batch_size / count, losses, model, data)
             losses = []
-            yield step, total, history
-            if history.diverged:
+            yield step, total, histories
+            if all(history.diverged for history in histories):
                 return
 
 
-def _record(history: History, epoch: float, losses: list, model: nn.Module, data: Dataset) -> None:
-    mean = torch.stack(losses).cpu().double().mean().item()
-    history.diverged = not torch.isfinite(torch.tensor(mean)).item()
-    history.epoch.append(epoch)
-    history.train_loss.append(mean)
-    history.test_error.append(error_rate(model, data.test_x, data.test_y))
+def _record(histories: list[History], epoch: float, losses: list[torch.Tensor], model, data: Dataset) -> None:
+    means = torch.stack(losses).double().mean(0).flatten().tolist()
+    x = data.test_x.expand(len(histories), *data.test_x.shape) if isinstance(model, Stack) else data.test_x
+    errors = _error_rates(model, x, data.test_y)
+    for history, mean, error in zip(histories, means, errors.flatten().tolist(), strict=True):
+        if not history.diverged:
+            history.diverged = not math.isfinite(mean)
+            history.epoch.append(epoch)
+            history.train_loss.append(mean)
+            history.test_error.append(error)
 
 
 def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -> History:

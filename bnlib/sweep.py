@@ -1,0 +1,240 @@
+"""Many training runs: those of one shape together, each kept as soon as it is done, none done twice."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnlib import datasets
+from bnlib.datasets import Dataset
+from bnlib.training import History, iterate, iterate_many
+
+_PACKAGE = Path(__file__).parent
+# What describes runs or draws their results does not change them.
+_NO_PART = ("experiments", "figures.py", "widgets.py")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: all that its result depends on, but for the code.
+
+    Attributes:
+        model: makes the network, given ``seed=``; a function or class that can be imported, or a ``functools.partial``
+            of one, such as ``partial(models.mlp, (64, 100, 10), BatchNorm)``.
+        data: name of the data set, for ``datasets.load``.
+        batch_size, lr, momentum, epochs, points: as in ``training.iterate``.
+        seed: of the initial weights and of the batches.
+        batches: makes from the data set what ``training.iterate`` takes as ``batches``; None for shuffled ones.
+    """
+
+    model: Callable[..., nn.Module]
+    data: str
+    batch_size: int
+    lr: float
+    seed: int
+    momentum: float = 0.0
+    epochs: int = 10
+    points: int = 20
+    batches: Callable[[Dataset], Callable] | None = None
+
+
+def run(
+    runs: Iterable[Run],
+    cache: str | Path | None = None,
+    *,
+    together: int = 64,
+    workers: int = 1,
+    devices: Sequence[str] = ("cpu",),
+    progress: bool = True,
+) -> list[History]:
+    """Train all that is not in the cache yet, and return the histories in the order of ``runs``.
+
+    Runs that differ in nothing but learning rate and seed are trained as one model (``bnlib.stacked``); their curves
+    are those of separate runs up to rounding. What is done is in the cache: the same call after an interruption, even
+    by SIGKILL, goes on from there and gives the same result to the last bit. A result is found again only if the run,
+    the sources of bnlib (and of functions from elsewhere), torch's version and the kind of device are the same.
+
+    Arguments:
+        runs: what to train.
+        cache: folder of the results, by default the user's cache.
+        together: at most so many runs in one model, which bounds the memory.
+        workers: processes that share the work; each takes one of ``devices`` in turn.
+        devices: e.g. ``("cuda:0", "cuda:1")``.
+        progress: show a bar with the time left.
+
+    Raises:
+        ValueError: ``together`` or ``workers`` below 1, no device, or a broken file in the cache.
+        TypeError: part of a run has no description that would be the same tomorrow, such as a lambda.
+    """
+    for name, value in (("together", together), ("workers", workers), ("len(devices)", len(devices))):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    runs, folder = list(runs), _folder(cache)
+    kind = torch.device(devices[0]).type
+    paths = {each: folder / f"{key(each, kind)}.json" for each in runs}
+    # Cut from all runs, done or not, so that an interrupted sweep stacks the same models when it goes on.
+    chunks = _chunks(paths, together)
+    left = [chunk for chunk in chunks if not all(paths[each].exists() for each in chunk)]
+    with _bar(left, progress) as advance:
+        if workers == 1:
+            for chunk in left:
+                _train(chunk, paths, devices[0], advance)
+        else:
+            _spread(left, paths, workers, devices, advance)
+    return [_read(paths[each]) for each in runs]
+
+
+def key(run: Run, device_type: str = "cpu") -> str:
+    """Name of a run's result: a hash of its description, of the code and of what it runs on."""
+    text = json.dumps([describe(run), _code(), torch.__version__, device_type])
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def describe(value: Any) -> Any:
+    """What can be stored as JSON and is the same for the same thing in another process.
+
+    Raises:
+        TypeError: there is no such description.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [describe(each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): describe(each) for name, each in sorted(value.items())}
+    if isinstance(value, functools.partial):
+        return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"a": describe(type(value))} | {
+            field.name: describe(getattr(value, field.name)) for field in fields(value)
+        }
+    name = getattr(value, "__qualname__", "<")
+    if "<" in name or not hasattr(value, "__module__"):
+        raise TypeError(f"a run must consist of plain values and of functions that can be imported, got {value!r}")
+    return f"{value.__module__}.{name}" + _source_outside(value)
+
+
+def _source_outside(value: Any) -> str:
+    """A hash of the source of what is not among the files that ``_code`` covers."""
+    module = value.__module__
+    if module.split(".")[0] == "torch" or (module.startswith("bnlib.") and not module.startswith("bnlib.experiments")):
+        return ""
+    return " " + hashlib.sha256(inspect.getsource(value).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _code() -> str:
+    """A hash of the sources that results depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        if path.relative_to(_PACKAGE).parts[0] not in _NO_PART:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _folder(cache: str | Path | None) -> Path:
+    if cache is None:
+        import pooch
+
+        cache = pooch.os_cache("bnlib") / "sweeps"
+    folder = Path(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _chunks(runs: Iterable[Run], together: int) -> list[list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for each in runs:
+        shape = {name: value for name, value in describe(each).items() if name not in ("lr", "seed")}
+        groups.setdefault(json.dumps(shape), []).append(each)
+    return [group[i : i + together] for group in groups.values() for i in range(0, len(group), together)]
+
+
+def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Callable[[int], None]) -> None:
+    """Train the runs of a chunk and keep their results."""
+    first = chunk[0]
+    data = datasets.load(first.data)
+    settings = {name: getattr(first, name) for name in ("batch_size", "momentum", "epochs", "points")}
+    settings |= {"device": device, "batches": first.batches and first.batches(data)}
+    if len(chunk) == 1:
+        steps = iterate(first.model(seed=first.seed), data, lr=first.lr, seed=first.seed, **settings)
+        steps = ((done, total, [history]) for done, total, history in steps)
+    else:
+        models = [each.model(seed=each.seed) for each in chunk]
+        lrs, seeds = [each.lr for each in chunk], [each.seed for each in chunk]
+        steps = iterate_many(models, data, lrs=lrs, seeds=seeds, **settings)
+    before = total = 0
+    histories: list[History] = []
+    for done, total, histories in steps:  # noqa: B007, the last ones are wanted
+        advance((done - before) * len(chunk))
+        before = done
+    advance((total - before) * len(chunk))
+    for each, history in zip(chunk, histories, strict=True):
+        _keep(history, paths[each])
+
+
+def _keep(history: History, path: Path) -> None:
+    half = path.with_suffix(f".{os.getpid()}.part")
+    half.write_text(json.dumps(asdict(history)))
+    os.replace(half, path)
+
+
+def _read(path: Path) -> History:
+    try:
+        return History(**json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cache must hold whole results, got {path}, which is none ({error}); delete it") from error
+
+
+def _work(chunk: list[Run], paths: dict[Run, Path], device: str, threads: int) -> int:
+    torch.set_num_threads(threads)
+    steps: list[int] = []
+    _train(chunk, paths, device, steps.append)
+    return sum(steps)
+
+
+def _spread(left, paths, workers: int, devices: Sequence[str], advance: Callable[[int], None]) -> None:
+    """Train chunks in processes of their own; fresh ones, for a fork would share the threads and the GPU."""
+    threads = max(1, torch.get_num_threads() // workers)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [
+            pool.submit(_work, chunk, {each: paths[each] for each in chunk}, devices[i % len(devices)], threads)
+            for i, chunk in enumerate(left)
+        ]
+        try:
+            for future in as_completed(futures):
+                advance(future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _model_steps(run: Run) -> int:
+    return run.epochs * (len(datasets.load(run.data).train_x) // run.batch_size)
+
+
+@contextmanager
+def _bar(left: list[list[Run]], progress: bool) -> Iterator[Callable[[int], None]]:
+    """Yield what is to be called with the number of steps done; say on an interruption how to go on."""
+    from tqdm.auto import tqdm
+
+    total = sum(_model_steps(chunk[0]) * len(chunk) for chunk in left)
+    try:
+        with tqdm(total=total, unit="step", unit_scale=True, disable=not progress or not left) as bar:
+            yield bar.update
+    except BaseException as error:
+        error.add_note("What is done is kept: the same call goes on from there.")
+        raise

@@ -1,0 +1,77 @@
+"""Many models as one: each does what it does alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import bnlib
+from bnlib import models
+from bnlib.stacked import LayerStack, MappedStack, stack
+
+BUILDERS = {
+    "mlp": lambda seed: models.mlp((6, 5, 4, 3), seed=seed),
+    "mlp, BatchNorm": lambda seed: models.mlp((6, 5, 4, 3), bnlib.BatchNorm, seed=seed),
+    "mlp, BatchNorm1d": lambda seed: models.mlp((6, 5, 4, 3), nn.BatchNorm1d, seed=seed),
+    "mlp, FullNorm": lambda seed: models.mlp((6, 5, 4, 3), bnlib.FullNorm, seed=seed),
+    "mlp, BatchRenorm": lambda seed: models.mlp((6, 5, 4, 3), bnlib.BatchRenorm, seed=seed),
+    "mlp, FullNorm literal": lambda seed: models.mlp(
+        (6, 5, 4, 3), lambda channels: bnlib.FullNorm(channels, oracle="literal"), seed=seed
+    ),
+    "mlp, GroupNorm": lambda seed: models.mlp((6, 5, 4, 3), lambda channels: nn.GroupNorm(1, channels), seed=seed),
+    "no bias": lambda seed: nn.Sequential(nn.Flatten(), nn.Linear(6, 3, bias=False)),
+}
+BY_HAND = {"mlp", "mlp, BatchNorm", "mlp, BatchNorm1d", "mlp, FullNorm", "mlp, BatchRenorm", "no bias"}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_stack_trains_as_its_models_do(name):
+    singles = [BUILDERS[name](seed).double() for seed in range(3)]
+    whole = stack(singles)
+    assert type(whole) is (LayerStack if name in BY_HAND else MappedStack)
+    alone = [copy.deepcopy(each) for each in singles]
+    optimisers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in (whole, *alone)]
+    x = torch.randn(4, 3, 7, 1, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.randint(3, (4, 3, 7), generator=torch.Generator().manual_seed(0))
+    for step in range(4):
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        logits = whole(x[step])
+        for index, model in enumerate(alone):
+            single = model(x[step, index])
+            torch.testing.assert_close(logits[index], single)
+            F.cross_entropy(single, y[step, index]).backward()
+        F.cross_entropy(logits.flatten(0, 1), y[step].flatten(), reduction="sum").div(7).backward()
+        for optimiser in optimisers:
+            optimiser.step()
+    for ours, theirs in zip(whole.unstack(), alone, strict=True):
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+        assert ours.training
+    whole.eval()
+    torch.testing.assert_close(whole(x[0])[1], alone[1].eval()(x[0, 1]))
+    assert not whole.unstack()[0].training
+
+
+def test_the_models_are_left_alone():
+    singles = [models.mlp((6, 5, 3), bnlib.BatchNorm, seed=seed) for seed in range(2)]
+    before = [copy.deepcopy(each.state_dict()) for each in singles]
+    whole = stack(singles)
+    whole(torch.randn(2, 4, 6)).sum().backward()
+    for model, state in zip(singles, before, strict=True):
+        torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (models.mlp((6, 5, 3)), models.mlp((6, 4, 3))),
+        (models.mlp((6, 5, 3)), models.mlp((6, 5, 3), bnlib.BatchNorm)),
+        (bnlib.FullNorm(3, alpha=0.1), bnlib.FullNorm(3, alpha=0.2)),
+        (),
+    ],
+)
+def test_models_must_be_there_and_alike(pair):
+    with pytest.raises(ValueError, match=r"built alike|got none"):
+        stack(pair)

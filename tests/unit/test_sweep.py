@@ -1,0 +1,184 @@
+"""Sweeps: what separate runs would give, kept, found again, and resumed after a kill to the last bit."""
+
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from bnlib import BatchNorm, FullNorm, models, sweep, training
+from bnlib.datasets import Dataset, load
+from bnlib.samplers import single_label
+from bnlib.sweep import Run, describe, key, run
+
+MODEL = functools.partial(models.mlp, (64, 12, 10), BatchNorm)
+
+
+def grid(model=MODEL, **options):
+    settings = {"data": "digits", "batch_size": 64, "epochs": 1, "points": 4} | options
+    return [Run(model, lr=lr, seed=seed, **settings) for lr in (0.1, 1.0) for seed in (0, 1, 2)]
+
+
+def by_label(data: Dataset):
+    return single_label(data.train_y)
+
+
+def alone(each: Run) -> training.History:
+    data = load(each.data)
+    return training.fit(
+        each.model(seed=each.seed),
+        data,
+        batch_size=each.batch_size,
+        lr=each.lr,
+        momentum=each.momentum,
+        epochs=each.epochs,
+        points=each.points,
+        seed=each.seed,
+        batches=each.batches and each.batches(data),
+        progress=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.5},
+        {"batches": by_label},
+        {"model": functools.partial(models.mlp, (64, 12, 10), FullNorm)},
+        {"model": functools.partial(models.mlp, (64, 12, 10), functools.partial(torch.nn.GroupNorm, 1))},
+    ],
+)
+def test_curves_are_those_of_separate_runs(options, tmp_path):
+    runs = grid(**options)
+    for each, history in zip(runs, run(runs, tmp_path, progress=False), strict=True):
+        expected = alone(each)
+        assert history.epoch == expected.epoch and history.diverged == expected.diverged
+        assert history.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
+        assert history.test_error == pytest.approx(expected.test_error, abs=2 / 360)
+
+
+def test_a_run_that_diverges_ends_and_the_others_go_on(tmp_path):
+    runs = [Run(functools.partial(models.mlp, (64, 12, 10)), "digits", 64, lr, 0, epochs=2) for lr in (0.1, 1e20)]
+    good, bad = run(runs, tmp_path, progress=False)
+    assert not good.diverged and len(good.epoch) == 21 and good.train_loss[-1] < good.train_loss[0]
+    assert bad.diverged and len(bad.epoch) < 21 and bad.epoch == alone(runs[1]).epoch
+
+
+def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
+    first = run(grid(), tmp_path, progress=False)
+    monkeypatch.setattr(sweep, "iterate_many", lambda *args, **options: pytest.fail("trained again"))
+    assert run(list(reversed(grid())), tmp_path, progress=False) == first[::-1]
+
+
+def test_what_matters_changes_the_key_and_nothing_else(monkeypatch):
+    each = grid()[0]
+    assert key(each) == key(Run(**{**vars(each)}))
+    others = [
+        Run(**{**vars(each), **change}) for change in ({"lr": 0.2}, {"seed": 5}, {"momentum": 0.1}, {"epochs": 2})
+    ]
+    others.append(Run(**{**vars(each), "model": functools.partial(models.mlp, (64, 13, 10), BatchNorm)}))
+    assert len({key(other) for other in (each, *others)}) == 6
+    assert key(each, "cuda") != key(each)
+    before = key(each)
+    monkeypatch.setattr(sweep, "_code", lambda: "other sources")
+    assert key(each) != before
+
+
+def test_the_code_is_that_of_the_package_but_not_of_its_figures(tmp_path, monkeypatch):
+    (tmp_path / "norm").mkdir()
+    for name in ("training.py", "figures.py", "norm/full_norm.py"):
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(sweep, "_PACKAGE", tmp_path)
+
+    def code():
+        sweep._code.cache_clear()
+        return sweep._code()
+
+    first = code()
+    (tmp_path / "figures.py").write_text("2")
+    assert code() == first
+    (tmp_path / "norm/full_norm.py").write_text("2")
+    assert code() != first
+    sweep._code.cache_clear()
+
+
+def test_a_lambda_has_no_description():
+    with pytest.raises(TypeError, match="functions that can be imported, got <function"):
+        run([Run(lambda seed: MODEL(seed=seed), "digits", 64, 0.1, 0)], progress=False)
+
+
+def test_the_source_of_a_function_from_elsewhere_is_part_of_its_description():
+    assert describe(models.mlp) == "bnlib.models.mlp"
+    assert describe(by_label).startswith(f"{__name__}.by_label ")
+
+
+def test_a_broken_file_is_named(tmp_path):
+    runs = grid()
+    run(runs, tmp_path, progress=False)
+    (tmp_path / f"{key(runs[2])}.json").write_text('{"epoch": [')
+    with pytest.raises(ValueError, match=f"{key(runs[2])}.*delete it"):
+        run(runs, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("options", [{"together": 0}, {"workers": 0}, {"devices": ()}])
+def test_arguments_out_of_range(options, tmp_path):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        run(grid(), tmp_path, **options)
+
+
+def test_several_processes_give_the_same(tmp_path):
+    one = run(grid(), tmp_path / "one", together=2, progress=False)
+    two = run(grid(), tmp_path / "two", together=2, workers=2, progress=False)
+    assert one == two
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import functools, sys, torch
+    from bnlib import models, sweep
+    from bnlib.norm import BatchNorm
+    torch.set_num_threads(1)
+    model = functools.partial(models.mlp, (64, 12, 10), BatchNorm)
+    runs = [sweep.Run(model, "digits", size, lr, seed, epochs=3, points=3)
+            for size in (16, 32, 64) for lr in (0.1, 1.0) for seed in (0, 1)]
+    print("ready", flush=True)
+    sweep.run(runs, sys.argv[1], together=2, progress=False)
+    print("done", flush=True)
+    """
+)
+
+
+def started(folder) -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def kept(folder) -> dict[str, dict]:
+    return {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def test_a_killed_sweep_goes_on_to_the_identical_result(tmp_path):
+    began = time.perf_counter()
+    with started(tmp_path / "whole") as whole:
+        assert whole.wait() == 0
+    seconds = time.perf_counter() - began
+    expected = kept(tmp_path / "whole")
+    assert len(expected) == 12
+    folder, chance = tmp_path / "killed", random.Random(os.urandom(8))
+    for _ in range(4):
+        with started(folder) as process:
+            time.sleep(chance.uniform(0, seconds / 5))
+            process.send_signal(signal.SIGKILL)
+        assert all(expected[name] == result for name, result in kept(folder).items())
+    with started(folder) as process:
+        assert process.wait() == 0
+    assert kept(folder) == expected
