@@ -23,7 +23,8 @@ def stack(models: Sequence[nn.Module]) -> Stack:
     r"""One model of (E, N, \*) tensors whose e-th slice goes through the e-th of E models.
 
     Outputs, gradients and running statistics are those of the single models up to rounding. The models are copied, not
-    changed; ``Stack.unstack`` gives trained ones back.
+    changed; ``Stack.unstack`` gives trained ones back. Gradients are found in ``.grad`` after ``backward``;
+    ``torch.autograd.grad`` does not see those of all weights.
 
     Raises:
         ValueError: no models, or models that are not built alike.
@@ -116,6 +117,29 @@ class LayerStack(Stack):
         return states
 
 
+class _Product(torch.autograd.Function):
+    """A batched linear layer that adds the gradient of its weights to ``weight.grad`` itself.
+
+    That of autograd would be a new large tensor in each step, which takes longer to get than to compute.
+    """
+
+    @staticmethod
+    def forward(ctx, input, weight, bias):
+        ctx.save_for_backward(input, weight)
+        return torch.bmm(input, weight) if bias is None else torch.baddbmm(bias, input, weight)
+
+    @staticmethod
+    def backward(ctx, g):
+        input, weight = ctx.saved_tensors
+        x = input.transpose(1, 2)
+        if weight.grad is None:
+            weight.grad = x.bmm(g)
+        else:
+            weight.grad.baddbmm_(x, g)
+        down = g.bmm(weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        return down, None, g.sum(1, keepdim=True) if ctx.needs_input_grad[2] else None
+
+
 class _Linear(nn.Module):
     def __init__(self, layers: list[nn.Linear]) -> None:
         super().__init__()
@@ -125,7 +149,7 @@ class _Linear(nn.Module):
             self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers])[:, None])
 
     def forward(self, input: Tensor) -> Tensor:
-        return torch.bmm(input, self.weight) if self.bias is None else torch.baddbmm(self.bias, input, self.weight)
+        return _Product.apply(input, self.weight, self.bias)
 
     def of(self, index: int) -> dict[str, Tensor]:
         found = {"weight": self.weight[index].T.clone()}

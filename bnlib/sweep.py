@@ -34,14 +34,14 @@ class Run:
     Attributes:
         model: makes the network, given ``seed=``; a function or class that can be imported, or a ``functools.partial``
             of one, such as ``partial(models.mlp, (64, 100, 10), BatchNorm)``.
-        data: name of the data set, for ``datasets.load``.
+        data: name of the data set, for ``datasets.load``, or a function without arguments that returns it.
         batch_size, lr, momentum, epochs, points: as in ``training.iterate``.
         seed: of the initial weights and of the batches.
         batches: makes from the data set what ``training.iterate`` takes as ``batches``; None for shuffled ones.
     """
 
     model: Callable[..., nn.Module]
-    data: str
+    data: str | Callable[[], Dataset]
     batch_size: int
     lr: float
     seed: int
@@ -49,6 +49,10 @@ class Run:
     epochs: int = 10
     points: int = 20
     batches: Callable[[Dataset], Callable] | None = None
+
+    def load(self) -> Dataset:
+        """The data set."""
+        return self.data() if callable(self.data) else datasets.load(self.data)
 
 
 def run(
@@ -166,7 +170,7 @@ def _chunks(runs: Iterable[Run], together: int) -> list[list[Run]]:
 def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Callable[[int], None]) -> None:
     """Train the runs of a chunk and keep their results."""
     first = chunk[0]
-    data = datasets.load(first.data)
+    data = first.load()
     settings = {name: getattr(first, name) for name in ("batch_size", "momentum", "epochs", "points")}
     settings |= {"device": device, "batches": first.batches and first.batches(data)}
     if len(chunk) == 1:
@@ -223,7 +227,7 @@ def _spread(left, paths, workers: int, devices: Sequence[str], advance: Callable
 
 
 def _model_steps(run: Run) -> int:
-    return run.epochs * (len(datasets.load(run.data).train_x) // run.batch_size)
+    return run.epochs * (len(run.load().train_x) // run.batch_size)
 
 
 @contextmanager

@@ -24,12 +24,14 @@ class History:
         epoch: passes over the training set made so far (a fraction between full passes).
         train_loss: mean cross-entropy, in nats, of the mini-batches since the last checkpoint, as the optimiser
             saw them (train mode); at the first checkpoint, of the first mini-batch before any step.
+        test_loss: mean cross-entropy of the test set, in nats, in eval mode.
         test_error: share of the test set classified wrongly, in eval mode.
         diverged: the loss stopped being a finite number; the run ended there.
     """
 
     epoch: list[float] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
+    test_loss: list[float] = field(default_factory=list)
     test_error: list[float] = field(default_factory=list)
     diverged: bool = False
 
@@ -43,16 +45,21 @@ def best_device() -> torch.device:
 
 def error_rate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     """Share of samples classified wrongly, with ``model`` in eval mode and left in the mode it had."""
-    return _error_rates(model, x, y).item()
+    return _evaluate(model, x, y)[1].item()
 
 
 @torch.no_grad()
-def _error_rates(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss and share of wrong answers in eval mode, of each model if ``model`` is a ``Stack``."""
     was_training = model.training
-    model.eval()
-    wrong = (model(x).argmax(-1) != y).float().mean(-1)
+    logits = model.eval()(x)
     model.train(was_training)
-    return wrong
+    return _losses(logits, y.expand(logits.shape[:-1])), (logits.argmax(-1) != y).float().mean(-1)
+
+
+def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    each = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    return each.view(labels.shape).mean(-1)
 
 
 def check_batch_size(batch_size: int, count: int) -> None:
@@ -162,13 +169,12 @@ def _iterate(model, data, indices, lrs, *, batch_size, momentum, epochs, points,
     histories, losses = [History() for _ in lrs], []
     for step in range(1, total + 1):
         index = next(indices).to(device)
-        logits, labels = model(data.train_x[index]), data.train_y[index]
-        loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape).mean(-1)
+        loss = _losses(model(data.train_x[index]), data.train_y[index])
         losses.append(loss.detach())
         if step == 1:
             _record(histories, 0.0, losses, model, data)
             yield 0, total, histories
-        optimiser.zero_grad()
+        optimiser.zero_grad(set_to_none=False)
         loss.sum().backward()
         if rates is not None:
             torch._foreach_mul_([parameter.grad for parameter in model.parameters()], rates)
@@ -182,14 +188,15 @@ def _iterate(model, data, indices, lrs, *, batch_size, momentum, epochs, points,
 
 
 def _record(histories: list[History], epoch: float, losses: list[torch.Tensor], model, data: Dataset) -> None:
-    means = torch.stack(losses).double().mean(0).flatten().tolist()
+    means = torch.stack(losses).double().mean(0)
     x = data.test_x.expand(len(histories), *data.test_x.shape) if isinstance(model, Stack) else data.test_x
-    errors = _error_rates(model, x, data.test_y)
-    for history, mean, error in zip(histories, means, errors.flatten().tolist(), strict=True):
+    columns = [column.flatten().tolist() for column in (means, *_evaluate(model, x, data.test_y))]
+    for history, mean, loss, error in zip(histories, *columns, strict=True):
         if not history.diverged:
             history.diverged = not math.isfinite(mean)
             history.epoch.append(epoch)
             history.train_loss.append(mean)
+            history.test_loss.append(loss)
             history.test_error.append(error)
 
 
