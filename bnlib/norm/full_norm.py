@@ -77,7 +77,9 @@ class FullNorm(nn.Module):
         RuntimeError: when differentiated twice in train mode; none of the oracles is the gradient of a function.
 
     A batch with a value that is not finite leaves the estimates of its channel as they are. ``num_batches_tracked``
-    counts the steps; it and the estimates are in the ``state_dict``, so a resumed run goes on bit for bit.
+    counts the steps; it and the estimates are in the ``state_dict``, so a resumed run goes on bit for bit. A
+    ``state_dict`` of torch.nn.BatchNorm loads as well, the two gradients being estimated from 0. Under
+    ``torch.utils.checkpoint`` each batch counts twice, and the second time the estimates have moved.
 
     Source: Lian and Liu 2019, Algorithm 3 and equation (7).
     """
@@ -171,6 +173,12 @@ class FullNorm(nn.Module):
         alone = input.size(0) == 1 and self.process_group is None
         if self.training and self.oracle == "leave_one_out" and alone:
             raise ValueError("input must hold at least two samples for oracle='leave_one_out', got 1")
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # A checkpoint of another batch norm has none.
+        for name in ("running_grad_weight", "running_grad_bias"):
+            state_dict.setdefault(prefix + name, torch.zeros_like(getattr(self, name)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn, recurse=True):
         before = {name: getattr(self, name) for name in _ESTIMATES}

@@ -91,7 +91,7 @@ def test_torch_kernels_alone_give_the_same(oracle, shape, monkeypatch):
 @given(
     shape=st.sampled_from([(1, 3), (2, 3), (7, 2), (3, 2, 5), (2, 3, 4, 3), (1, 2, 3, 3)]),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
-    alpha=st.floats(0.01, 1.0),
+    alpha=st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.9, 1.0]),
     oracle=st.sampled_from(ORACLES),
     offset=st.sampled_from([0.0, 3.0, -1e3, 1e6]),
     spread=st.sampled_from([1.0, 1e-4, 1e3]),
@@ -99,11 +99,6 @@ def test_torch_kernels_alone_give_the_same(oracle, shape, monkeypatch):
     seed=st.integers(0, 1000),
 )
 def test_equals_algorithm_3_for_any_data(shape, dtype, alpha, oracle, offset, spread, channels_last, seed):
-    ratio, step = abs(offset) / spread, torch.finfo(dtype).eps
-    # The textbook form nu - mu^2, in float64, loses digits to the offset; the layer does not. Its gradient, affine in
-    # x, loses some in proportion to it.
-    tolerance = 1e-9 + 1e-14 * ratio**2 + 40 * step * (1 + (ratio if dtype != torch.bfloat16 else 0))
-    assume(tolerance < 1e-3 or (dtype == torch.bfloat16 and ratio <= 3))
     assume(oracle != "leave_one_out" or shape[0] > 1)
     layer = bnlib.FullNorm(shape[1], alpha=alpha, oracle=oracle, dtype=torch.promote_types(dtype, torch.float32))
     expected = Reference(layer)
@@ -116,11 +111,18 @@ def test_equals_algorithm_3_for_any_data(shape, dtype, alpha, oracle, offset, sp
         y = layer(x)
         y.backward(g)
         y_expected, grad_expected, *_ = expected.step(x.detach().double().numpy(), g.double().numpy(), alpha)
+        mean, second_moment = expected.estimates
+        variance = second_moment - mean**2
+        assume((np.abs(variance / layer.eps - 1) > 0.01).all())  # where rounding decides whether it is clamped
+        sigma = np.sqrt(np.maximum(variance, layer.eps))
+        # The textbook form nu - mu^2, in float64, loses digits to the offset; the layer does not. Its gradient is an
+        # affine function of x and loses some, too.
+        ratio = np.abs(mean / sigma).max()
+        tolerance = 1e-9 + 1e-13 * ratio**2 + 100 * torch.finfo(dtype).eps * (1 + ratio)
+        assume(tolerance < 0.01 if dtype != torch.bfloat16 else ratio < 1)
         close(y, y_expected, tolerance)
-        sigma = np.sqrt(np.maximum(expected.estimates[1] - expected.estimates[0] ** 2, layer.eps)).max()
-        np.testing.assert_allclose(
-            x.grad.double().numpy() * sigma, grad_expected * sigma, rtol=10 * tolerance, atol=10 * tolerance
-        )
+        wide = sigma.reshape(-1, *[1] * (x.dim() - 2))
+        np.testing.assert_allclose(x.grad.double().numpy() * wide, grad_expected * wide, rtol=tolerance, atol=tolerance)
 
 
 def test_alpha_one_on_all_data_is_batch_norm():
@@ -263,6 +265,18 @@ def test_a_resumed_run_goes_on_bit_for_bit():
     run(second, second_optimiser, range(11, 20))
     for ours, theirs in zip(second.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_checkpoint_of_batch_norm_loads():
+    trained = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    trained(data((6, 3), torch.float32))
+    model = nn.Sequential(nn.Linear(3, 3), bnlib.FullNorm(3))
+    model[1].running_grad_bias.fill_(5)
+    model.load_state_dict(trained.state_dict())
+    assert (model[1].running_grad_bias == 0).all() and model[1].num_batches_tracked == 1
+    torch.testing.assert_close(model.eval()(torch.ones(2, 3)), trained.eval()(torch.ones(2, 3)), rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="running_var"):
+        model[1].load_state_dict({name: value for name, value in trained[1].state_dict().items() if "var" not in name})
 
 
 @pytest.mark.parametrize("oracle", ORACLES)
