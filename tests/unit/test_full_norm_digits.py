@@ -7,6 +7,7 @@ import pytest
 
 from bnlib.experiments import full_norm_digits as experiment
 from bnlib.experiments.full_norm_digits import SHUFFLED, SINGLE_LABEL, best
+from bnlib.sweep import run
 
 BATCH_SIZES = tuple(experiment.EPOCHS)
 DEFAULT = "running, floor 0.03"
@@ -21,7 +22,7 @@ def median(norm, construction, batch_size):
 def test_the_default_learns_everywhere(construction, batch_size):
     assert max(best(DEFAULT, construction, batch_size)[1]) < 0.06
     for floor in (0.003, 0.01):
-        assert max(best(f"running, floor {floor}", construction, batch_size)[1]) < 0.08
+        assert median(f"running, floor {floor}", construction, batch_size) < 0.06
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
@@ -33,9 +34,9 @@ def test_batch_norm_fails_on_batches_of_one_label_and_at_batch_size_one(batch_si
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_the_same_batch_for_both_fails_there_too(batch_size):
-    assert min(best("batch, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.5
+    assert min(best("batch, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.3
     if batch_size == 1:
-        assert min(best("batch, floor 0.03", SHUFFLED, 1)[1]) > 0.7
+        assert min(best("batch, floor 0.03", SHUFFLED, 1)[1]) > 0.5
     else:
         assert min(best("leave_one_out, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.35
 
@@ -59,10 +60,10 @@ SETTLED = [
 ]
 
 
-def test_committed_cells_are_what_the_code_gives():
+def test_committed_cells_are_what_the_code_gives(tmp_path):
     """Three random cells of those that have learned: rounding differs between machines, and they forget it."""
+    cells, kept = experiment.cells("quick"), experiment.load()
     for cell in random.sample(SETTLED, 3):
-        index = random.randrange(len(experiment.SEEDS))
-        again, kept = experiment.measure(*cell, experiment.SEEDS[index]), experiment.load()[cell]
-        assert again["train_loss"][-1] == pytest.approx(kept["train_loss"][index], rel=0.1), (cell, index)
-        assert again["test_error"][-1] == pytest.approx(kept["test_error"][index], abs=0.02), (cell, index)
+        for index, history in enumerate(run(cells[cell], tmp_path, progress=False)):
+            assert history.train_loss[-1] == pytest.approx(kept[cell]["train_loss"][index][-1], rel=0.1), (cell, index)
+            assert history.test_error[-1] == pytest.approx(kept[cell]["test_error"][index][-1], abs=0.02), (cell, index)

@@ -1,0 +1,77 @@
+"""``python -m bnlib``: list and run the experiments of the book."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+
+from bnlib.experiments import registry
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and do what it says."""
+    options = _parser().parse_args(arguments)
+    return options.do(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bnlib", description="The experiments of The Batch Norm Book.")
+    groups = parser.add_subparsers(title="commands", required=True)
+    experiments = groups.add_parser("experiments", help="list or run the experiments")
+    actions = experiments.add_subparsers(title="actions", required=True)
+
+    listing = actions.add_parser("list", help="name each experiment and its question")
+    listing.set_defaults(do=_list)
+
+    running = actions.add_parser(
+        "run",
+        help="train what is not done yet and write the result to data/results",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    running.add_argument("name", choices=sorted(registry.EXPERIMENTS), metavar="NAME", help="see list")
+    running.add_argument("--scale", choices=["quick", "paper"], default="quick", help="minutes, or the source's size")
+    running.add_argument("--device", nargs="+", default=["cpu"], help="of the training, e.g. cuda:0 cuda:1")
+    running.add_argument("--workers", type=int, default=1, help="processes that share the work")
+    running.add_argument("--together", type=int, default=64, help="runs in one model at most; bounds the memory")
+    running.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=True, help="use what earlier calls have finished"
+    )
+    running.set_defaults(do=_run)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    width = max(map(len, registry.EXPERIMENTS))
+    for name, experiment in sorted(registry.EXPERIMENTS.items()):
+        print(f"{name:{width}}  {experiment.question} ({experiment.source})")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    experiment = registry.EXPERIMENTS[options.name]
+    with ExitStack() as stack:
+        cache = None if options.resume else stack.enter_context(tempfile.TemporaryDirectory())
+        try:
+            experiment.save(
+                options.scale,
+                cache=cache,
+                devices=tuple(options.device),
+                workers=options.workers,
+                together=options.together,
+            )
+        except KeyboardInterrupt:
+            print(f"stopped; go on with: {experiment.command(options.scale)}", file=sys.stderr)
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    # A pipe that is closed early, as by head, is no error.
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

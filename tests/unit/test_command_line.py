@@ -1,0 +1,78 @@
+"""``python -m bnlib``."""
+
+import functools
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bnlib import BatchNorm, __main__, models
+from bnlib.experiments import experiment, registry
+from bnlib.experiments.experiment import Experiment
+from bnlib.sweep import Run
+
+MODEL = functools.partial(models.mlp, (64, 8, 10), BatchNorm)
+
+
+def cells(scale):
+    return {
+        (size,): [Run(MODEL, "digits", size, 0.1, seed, epochs=1, points=2) for seed in (3, 4)] for size in (32, 64)
+    }
+
+
+TINY = Experiment("tiny", "Does it work?", "nowhere", ("batch size",), cells)
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    monkeypatch.setitem(registry.EXPERIMENTS, "tiny", TINY)
+    monkeypatch.setattr(experiment.Experiment.save, "__defaults__", ("quick", tmp_path))
+    monkeypatch.setattr("bnlib.sweep._folder", lambda cache: tmp_path)
+    return tmp_path
+
+
+def test_list_names_each_experiment_and_its_question(tiny, capsys):
+    assert __main__.main(["experiments", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(registry.EXPERIMENTS) and any(line.startswith("tiny ") for line in lines)
+
+
+def test_run_writes_curves_of_all_seeds_with_their_provenance(tiny):
+    assert __main__.main(["experiments", "run", "tiny"]) == 0
+    result = json.loads((tiny / "tiny_quick.json").read_text())
+    assert result["provenance"]["command"] == "python -m bnlib experiments run tiny --scale quick"
+    assert result["provenance"]["seeds"] == [3, 4]
+    row = TINY.load("quick", tiny)[64,]
+    assert row["epoch"][0] == 0 and len(row["train_loss"]) == len(row["test_error"]) == 2
+    assert all(len(curve) == 3 for name in experiment.CURVES for curve in row[name])
+    assert row["train_loss"][0] != row["train_loss"][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiments", "run", "nothing"], "invalid choice: 'nothing'"),
+        (["experiments", "run", "tiny", "--scale", "huge"], "invalid choice: 'huge'"),
+        (["experiments"], "the following arguments are required"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments, message, tiny, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_go_on(tiny, monkeypatch, capsys):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "run", interrupted)
+    assert __main__.main(["experiments", "run", "tiny"]) == 130
+    assert "go on with: python -m bnlib experiments run tiny --scale quick" in capsys.readouterr().err
+    assert not (tiny / "tiny_quick.json").exists()
+
+
+def test_it_is_a_module_that_runs():
+    done = subprocess.run([sys.executable, "-m", "bnlib", "experiments", "list"], capture_output=True, text=True)
+    assert done.returncode == 0 and "full_norm_digits" in done.stdout
