@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -169,7 +170,7 @@ def _chunks(runs: Iterable[Run], together: int) -> list[list[Run]]:
 
 def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Callable[[int], None]) -> None:
     """Train the runs of a chunk and keep their results."""
-    first = chunk[0]
+    first, began = chunk[0], time.perf_counter()
     data = first.load()
     settings = {name: getattr(first, name) for name in ("batch_size", "momentum", "epochs", "points")}
     settings |= {"device": device, "batches": first.batches and first.batches(data)}
@@ -187,6 +188,7 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
         before = done
     advance((total - before) * len(chunk))
     for each, history in zip(chunk, histories, strict=True):
+        history.seconds = (time.perf_counter() - began) / len(chunk)
         _keep(history, paths[each])
 
 

@@ -27,6 +27,7 @@ class History:
         test_loss: mean cross-entropy of the test set, in nats, in eval mode.
         test_error: share of the test set classified wrongly, in eval mode.
         diverged: the loss stopped being a finite number; the run ended there.
+        seconds: its share of the time that a sweep took for it; not compared.
     """
 
     epoch: list[float] = field(default_factory=list)
@@ -34,6 +35,7 @@ class History:
     test_loss: list[float] = field(default_factory=list)
     test_error: list[float] = field(default_factory=list)
     diverged: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
 
 def best_device() -> torch.device:

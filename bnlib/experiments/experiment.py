@@ -50,6 +50,8 @@ class Experiment:
         devices = ", ".join(settings.get("devices", ("cpu",)))
         with write_result(f"{self.name}_{scale}", self.command(scale), seeds, folder, **_on(devices)) as result:
             measured = self.measure(scale, **settings)
+            # Those of the training, though some of it may have been done by an earlier call.
+            result["training_seconds"] = round(sum(each.seconds for runs in measured.values() for each in runs))
             result["cells"] = [self._row(cell, histories) for cell, histories in measured.items()]
 
     def load(self, scale: Scale = "quick", folder=FOLDER) -> dict[tuple, dict[str, Any]]:
