@@ -190,12 +190,12 @@ def _joined(group, count: int, first: Tensor, second: Tensor, weigh: bool = True
 
 
 def remember(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tensor, alpha) -> None:
-    """Move the estimates of the two gradients, in place, unless they would cease to be finite."""
+    """Move the estimates of the two gradients, in place; those of a channel stay that would cease to be finite."""
     projection, total = projection.detach().to(of_weight.dtype), total.detach().to(of_bias.dtype)
-    if is_eager() and total.device.type == "cpu":
-        if math.isfinite(torch.dot(projection, total).item()):
-            of_weight.lerp_(projection, alpha)
-            of_bias.lerp_(total, alpha)
+    on_cpu = is_eager() and total.device.type == "cpu"
+    if on_cpu and math.isfinite(torch.dot(projection, total).item()):
+        of_weight.lerp_(projection, alpha)
+        of_bias.lerp_(total, alpha)
         return
     alpha = alpha.to(total.dtype) if isinstance(alpha, Tensor) else alpha
     for old, new in ((of_weight, projection), (of_bias, total)):

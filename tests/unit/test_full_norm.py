@@ -232,9 +232,11 @@ def test_a_batch_that_is_not_finite_leaves_the_estimates_of_its_channel():
     before = copy.deepcopy(layer.state_dict())
     x = data((6, 2), torch.float32, seed=1)
     x[2, 0] = torch.nan
-    layer(x.requires_grad_()).sum().backward()
+    y = layer(x.requires_grad_())
+    y.backward(data((6, 2), torch.float32, seed=2))
     assert layer.running_mean[0] == before["running_mean"][0] and layer.running_var[0] == before["running_var"][0]
-    assert layer.running_mean[1] != before["running_mean"][1]
+    for name in ("running_mean", "running_var", "running_grad_bias"):
+        assert getattr(layer, name)[1] != before[name][1], name
     assert all(torch.isfinite(each).all() for each in layer.buffers())
     assert layer.num_batches_tracked == 2
 

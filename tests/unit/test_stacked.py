@@ -11,6 +11,12 @@ import bnlib
 from bnlib import models
 from bnlib.stacked import LayerStack, MappedStack, stack
 
+
+def without_bias(model):
+    model[1].bias = None
+    return model
+
+
 BUILDERS = {
     "mlp": lambda seed: models.mlp((6, 5, 4, 3), seed=seed),
     "mlp, BatchNorm": lambda seed: models.mlp((6, 5, 4, 3), bnlib.BatchNorm, seed=seed),
@@ -21,7 +27,7 @@ BUILDERS = {
         (6, 5, 4, 3), lambda channels: bnlib.FullNorm(channels, oracle="literal"), seed=seed
     ),
     "mlp, GroupNorm": lambda seed: models.mlp((6, 5, 4, 3), lambda channels: nn.GroupNorm(1, channels), seed=seed),
-    "no bias": lambda seed: nn.Sequential(nn.Flatten(), nn.Linear(6, 3, bias=False)),
+    "no bias": lambda seed: without_bias(models.mlp((6, 5, 3), seed=seed)),
 }
 BY_HAND = {"mlp", "mlp, BatchNorm", "mlp, BatchNorm1d", "mlp, FullNorm", "mlp, BatchRenorm", "no bias"}
 
@@ -52,6 +58,22 @@ def test_a_stack_trains_as_its_models_do(name):
     whole.eval()
     torch.testing.assert_close(whole(x[0])[1], alone[1].eval()(x[0, 1]))
     assert not whole.unstack()[0].training
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_model_that_breaks_down_does_not_touch_the_others(name):
+    x, y = torch.randn(5, 2, 6, 6), torch.randint(3, (6,))
+    whole, alone = stack([BUILDERS[name](seed) for seed in range(2)]), stack([BUILDERS[name](0)])
+    for model in (whole, alone):
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step, batch in enumerate(x[:, : model.size]):
+            batch = batch.clone()
+            if model.size == 2:
+                batch[1] *= torch.nan if step > 1 else 1e30
+            optimiser.zero_grad()
+            sum(F.cross_entropy(logits, y) for logits in model(batch)).backward()
+            optimiser.step()
+    torch.testing.assert_close(whole.unstack()[0].state_dict(), alone.unstack()[0].state_dict())
 
 
 def test_the_models_are_left_alone():
