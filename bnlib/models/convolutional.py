@@ -1,0 +1,166 @@
+"""Convolutional networks without shortcuts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from bnlib.models.building import NormLike, check_counts, convolution, drawn_from, normalised
+from bnlib.norm.batch_norm import BatchNorm
+
+_VGG_CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def figure6(
+    image_shape: Sequence[int] = (1, 28, 28),
+    num_classes: int = 10,
+    norm: NormLike = BatchNorm,
+    *,
+    channels: Sequence[int] = (10, 20),
+    hidden: int = 50,
+    seed: int = 0,
+) -> nn.Sequential:
+    r"""Build the "simple neural network" of the paper's figure 6, or what it may have been.
+
+    Known of it is that the normalisation is between the layers, the activation ReLU, the loss the negative log
+    likelihood, and that it takes MNIST and CIFAR-10. Its layers and sizes are not: the text does not give them, and the
+    figure was not available. Chosen here is PyTorch's MNIST example as it was in 2018, for its defaults are the
+    paper's settings (batch size 64, learning rate 0.01, momentum 0.5, ``nll_loss``): two convolutions of 5 x 5, each
+    with max pooling, and two linear layers. The norm takes the place of the example's dropout, before each ReLU, the
+    order of layers of the paper's figure 1. The log-softmax is left to the loss (``cross_entropy``). For a fully
+    connected reading of the figure there is ``mlp``.
+
+    A side below 16 is too short for 5 x 5 without padding; such images, e.g. 8 x 8, are padded by 2 in both
+    convolutions.
+
+    Arguments:
+        image_shape: channels, height and width of the images; at least 4 x 4.
+        num_classes: number of outputs.
+        norm: of all layers but the last, see ``bnlib.models``; None for no normalisation. A layer that one follows has
+            no bias.
+        channels: of the two convolutions.
+        hidden: width of the first linear layer.
+        seed: seed of the initialisation; the global generator is left as it was.
+
+    Shape:
+        (N, \*``image_shape``) to (N, ``num_classes``).
+
+    Raises:
+        ValueError: a count below 1, an image of another number of dimensions or too small, not two ``channels``, or no
+            normalisation of the name.
+        TypeError: ``norm`` is of another kind, or not for both convolutions and linear layers.
+
+    Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 6 and section 6.
+    """
+    if len(image_shape) != 3 or min(image_shape[1:]) < 4:
+        raise ValueError(f"image_shape must be channels, height and width, at least 4 x 4, got {tuple(image_shape)}")
+    if len(channels) != 2:
+        raise ValueError(f"channels must be those of two convolutions, got {tuple(channels)}")
+    in_channels, *sides = image_shape
+    first, second = channels
+    check_counts(in_channels=in_channels, num_classes=num_classes, channels=min(channels), hidden=hidden)
+    padding = 0 if min(sides) >= 16 else 2
+    height, width = (((side + 2 * padding - 4) // 2 + 2 * padding - 4) // 2 for side in sides)
+    with drawn_from(seed):
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in ((in_channels, first), (first, second)):
+            layers += normalised(nn.Conv2d(fan_in, fan_out, 5, padding=padding), norm, bias=False)
+            layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Flatten(), *normalised(nn.Linear(second * height * width, hidden), norm, bias=False)]
+        layers += [nn.ReLU(), nn.Linear(hidden, num_classes)]
+    return nn.Sequential(*layers)
+
+
+def small_cnn(
+    num_classes: int = 10,
+    in_channels: int = 1,
+    norm: NormLike = BatchNorm,
+    *,
+    width: int = 16,
+    seed: int = 0,
+) -> nn.Sequential:
+    r"""Build a small convolutional network, for what takes a ResNet-18 and CIFAR-10 at the scale of the digits.
+
+    Three convolutions of 3 x 3, ``width``, 2 and 4 ``width`` channels wide, with max pooling in between: 8 x 8, 4 x 4
+    and 2 x 2 for the digits; the mean over what is left of the image; a linear layer.
+
+    Arguments:
+        num_classes: number of outputs.
+        in_channels: channels of the images.
+        norm: of each convolution, see ``bnlib.models``; None for no normalisation. A convolution that one follows has
+            no bias.
+        width: channels of the first convolution.
+        seed: seed of the initialisation; the global generator is left as it was.
+
+    Shape:
+        (N, ``in_channels``, H, W) to (N, ``num_classes``), H and W at least 4.
+
+    Raises:
+        ValueError: a count below 1, or no normalisation of the name.
+        TypeError: ``norm`` is of another kind, or not for convolutions.
+    """
+    check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
+    with drawn_from(seed):
+        layers = [*convolution(in_channels, width, 3, norm), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [*convolution(width, 2 * width, 3, norm), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [*convolution(2 * width, 4 * width, 3, norm), nn.ReLU()]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes)]
+    return nn.Sequential(*layers)
+
+
+def vgg(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    norm: NormLike = BatchNorm,
+    *,
+    depth: int = 16,
+    width: int = 64,
+    seed: int = 0,
+) -> nn.Sequential:
+    r"""Build a VGG network for images of 32 x 32, as Santurkar et al. trained with and without Batch Normalization.
+
+    Five stages of 3 x 3 convolutions, ``width``, 2, 4, 8 and 8 ``width`` channels wide, each closed by max pooling; one
+    linear layer in place of the paper's three, of which ``depth`` nevertheless counts all. Weights are drawn as Glorot
+    and Bengio propose, the choice of Santurkar et al., and biases are 0: with torch's own initialisation the signal of
+    a network without ``norm`` fades over the layers, and one would measure that.
+
+    Arguments:
+        num_classes: number of outputs.
+        in_channels: channels of the images.
+        norm: of each convolution, see ``bnlib.models``; None for no normalisation. A convolution that one follows has
+            no bias.
+        depth: 11, 13, 16 or 19.
+        width: channels of the first stage, 64 in the paper.
+        seed: seed of the initialisation; the global generator is left as it was.
+
+    Shape:
+        (N, ``in_channels``, H, W) to (N, ``num_classes``), H and W at least 32.
+
+    Raises:
+        ValueError: another depth, a count below 1, or no normalisation of the name.
+        TypeError: ``norm`` is of another kind, or not for convolutions.
+
+    Source: Simonyan and Zisserman 2015 (https://arxiv.org/abs/1409.1556), Table 1, columns A, B, D and E; Santurkar et
+    al. 2018 (https://arxiv.org/abs/1805.11604).
+    """
+    if depth not in _VGG_CONVOLUTIONS:
+        raise ValueError(f"depth must be one of {', '.join(map(str, _VGG_CONVOLUTIONS))}, got {depth}")
+    check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
+    layers: list[nn.Module] = []
+    channels = in_channels
+    with drawn_from(seed):
+        for stage, count in enumerate(_VGG_CONVOLUTIONS[depth]):
+            for _ in range(count):
+                fan_in, channels = channels, width * min(2**stage, 8)
+                plain = _glorot(nn.Conv2d(fan_in, channels, 3, padding=1))
+                layers += [*normalised(plain, norm, bias=False), nn.ReLU()]
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), _glorot(nn.Linear(channels, num_classes))]
+    return nn.Sequential(*layers)
+
+
+def _glorot(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

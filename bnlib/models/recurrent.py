@@ -1,0 +1,131 @@
+"""Recurrent networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bnlib.models.building import NormLike, as_norm, check_counts, drawn_from
+from bnlib.norm.registry import NORMS
+
+
+def lstm_stack(
+    depth: int = 100,
+    width: int = 50,
+    norm: NormLike = None,
+    *,
+    steps: int | None = None,
+    in_features: int = 50,
+    num_classes: int = 50,
+    seed: int = 0,
+) -> LSTMStack:
+    r"""Build LSTM layers on top of one another, each with its norm, and a linear layer that names the next character.
+
+    The defaults are those of a question about noisy training: 100 LSTM layers "like a pillar", a state of 50, a
+    sentence of 50 characters. The question does not say what the statistics are taken over. With ``steps`` each time
+    step has its own, as in Cooijmans et al.: one sentence is then a batch of one sample. Without, a layer has one set
+    for all samples and steps, the "sequence-wise" one of Laurent et al., so that in train mode what Batch Normalization
+    puts out at one step depends on later ones. Both papers normalise inside the LSTM; here it is between the layers.
+
+    The weights of two networks built from the same sizes and ``seed`` start from the same numbers whatever the
+    ``norm``.
+
+    Arguments:
+        depth: number of LSTM layers.
+        width: size of the state of each.
+        norm: of each layer's output, a layer of its own, see ``bnlib.models``; None for no normalisation.
+        steps: number of time steps, each with statistics of its own, but the same gamma and beta; None for statistics
+            shared by all.
+        in_features: values of a time step, e.g. of a one-hot character.
+        num_classes: number of outputs.
+        seed: seed of the initialisation; the global generator is left as it was.
+
+    Shape:
+        (N, T, ``in_features``) to (N, T, ``num_classes``), T at most ``steps``.
+
+    Raises:
+        ValueError: a count below 1, or a norm that is no layer of its own; when called, more than ``steps`` steps.
+
+    Source: Kari, a question on Stack Exchange, March 2018; Cooijmans et al. 2017 (https://arxiv.org/abs/1603.09025),
+    section 3; Laurent et al. 2015 (https://arxiv.org/abs/1510.01378).
+    """
+    check_counts(depth=depth, width=width, in_features=in_features, num_classes=num_classes)
+    if steps is not None:
+        check_counts(steps=steps)
+    entry = as_norm(norm)
+    if entry.layer is None and entry is not NORMS["none"]:
+        raise ValueError(f"norm must be a layer of its own between LSTM layers, got {entry.name}")
+    with drawn_from(seed):
+        lstms = [nn.LSTM(in_features if i == 0 else width, width, batch_first=True) for i in range(depth)]
+        linear = nn.Linear(width, num_classes)
+        norms = [_over_steps(entry.layer, width, steps) for _ in lstms]
+    return LSTMStack(lstms, norms, linear)
+
+
+class LSTMStack(nn.Module):
+    """LSTM layers, what follows each of them, and a linear layer; see ``lstm_stack``, which makes one."""
+
+    def __init__(self, lstms: Sequence[nn.LSTM], norms: Sequence[nn.Module], linear: nn.Linear) -> None:
+        super().__init__()
+        self.lstms, self.norms, self.linear = nn.ModuleList(lstms), nn.ModuleList(norms), linear
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the logits of each time step."""
+        for lstm, norm in zip(self.lstms, self.norms, strict=True):
+            input = norm(lstm(input)[0])
+        return self.linear(input)
+
+
+class SharedSteps(nn.Module):
+    """A normalisation that takes the time steps for more samples: one set of statistics.
+
+    Shape:
+        (N, T, C) to the same.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise; see the class."""
+        return self.norm(input.flatten(0, 1)).view_as(input)
+
+
+class PerStep(nn.Module):
+    """A normalisation for each time step: statistics of its own, the parameters of the first.
+
+    Arguments:
+        norms: one for each step, alike; their parameters are replaced.
+
+    Shape:
+        (N, T, C) to the same, T at most the number of ``norms``.
+
+    Raises:
+        ValueError: when called with more steps.
+
+    Source: Cooijmans et al. 2017 (https://arxiv.org/abs/1603.09025), section 3.
+    """
+
+    def __init__(self, norms: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(norms)
+        for name, parameter in norms[0].named_parameters():
+            path, _, last = name.rpartition(".")
+            for norm in norms[1:]:
+                setattr(norm.get_submodule(path), last, parameter)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise; see the class."""
+        if input.size(1) > len(self.norms):
+            raise ValueError(f"input must have at most steps={len(self.norms)} time steps, got {input.size(1)}")
+        steps = zip(self.norms, input.unbind(1), strict=False)
+        return torch.stack([norm(step) for norm, step in steps], 1)
+
+
+def _over_steps(make: Callable[[int], nn.Module] | None, width: int, steps: int | None) -> nn.Module:
+    if make is None:
+        return nn.Identity()
+    return SharedSteps(make(width)) if steps is None else PerStep([make(width) for _ in range(steps)])

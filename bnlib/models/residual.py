@@ -1,0 +1,74 @@
+"""Networks with shortcuts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bnlib.models.building import NormLike, check_counts, convolution, drawn_from
+from bnlib.norm.batch_norm import BatchNorm
+
+
+def resnet18(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    norm: NormLike = BatchNorm,
+    *,
+    width: int = 64,
+    seed: int = 0,
+) -> nn.Sequential:
+    r"""Build the ResNet-18 for small images, such as the 32 x 32 of CIFAR-10.
+
+    The first convolution is 3 x 3 with stride 1 and no pooling follows it; four stages of two basic blocks, ``width``,
+    2, 4 and 8 ``width`` channels wide, each stage but the first halving the image; the mean over what is left of the
+    image; a linear layer. The convolutions of two networks built from the same sizes and ``seed`` start from the same
+    numbers whether or not there is a ``norm``; they have biases only if no layer of it follows.
+
+    Arguments:
+        num_classes: number of outputs.
+        in_channels: channels of the images.
+        norm: of each convolution, also of those in the shortcuts, see ``bnlib.models``; None for no normalisation.
+        width: channels of the first stage, 64 in the paper.
+        seed: seed of the initialisation; the global generator is left as it was.
+
+    Shape:
+        (N, ``in_channels``, H, W) to (N, ``num_classes``).
+
+    Raises:
+        ValueError: a number of classes or channels below 1, or no normalisation of the name.
+        TypeError: ``norm`` is of another kind, or not for convolutions.
+
+    Source: He et al. 2016 (https://arxiv.org/abs/1512.03385), Table 1, with the first layer of its section 4.2.
+    """
+    check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
+    with drawn_from(seed):
+        layers = [*convolution(in_channels, width, 3, norm), nn.ReLU()]
+        channels = width
+        for stage in range(4):
+            for block in range(2):
+                fan_in, channels = channels, width * 2**stage
+                layers.append(BasicBlock(fan_in, channels, 2 if stage > 0 and block == 0 else 1, norm))
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
+    return nn.Sequential(*layers)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut around them, projected by a 1 x 1 convolution where the shape changes.
+
+    Shape:
+        (N, ``fan_in``, H, W) to (N, ``fan_out``, ceil(H / ``stride``), ceil(W / ``stride``)).
+
+    Source: He et al. 2016, Figure 5 left and option B of section 4.1.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, stride: int, norm: NormLike) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *convolution(fan_in, fan_out, 3, norm, stride=stride), nn.ReLU(), *convolution(fan_out, fan_out, 3, norm)
+        )
+        changes = stride != 1 or fan_in != fan_out
+        self.shortcut = nn.Sequential(*convolution(fan_in, fan_out, 1, norm, stride=stride) if changes else ())
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return relu(residual + shortcut)."""
+        return torch.relu(self.residual(input) + self.shortcut(input))
