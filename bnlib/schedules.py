@@ -18,13 +18,14 @@ Schedule = Callable[[Step], Step]
 
 @dataclass(frozen=True)
 class PowerSchedule:
-    r"""The weight $\max\{(k/\mathrm{scale} + 1)^{-\mathrm{power}},\ \mathrm{floor}\}$, which starts at 1.
+    r"""The weight $\max\{((k + \mathrm{start})/\mathrm{scale} + 1)^{-\mathrm{power}},\ \mathrm{floor}\}$.
 
     Arguments:
         scale: steps after which the weight begins to fall, positive.
         power: how fast it falls, not negative; 1 with ``scale=1`` makes an estimate the average of all batches.
         floor: the weight does not fall below this number in [0, 1]. An estimate of something that moves needs a
             floor: with weights that go on falling it lags further and further behind.
+        start: steps that count as done already; 0 makes the first weight 1.
 
     Raises:
         ValueError: an argument outside its range.
@@ -35,6 +36,7 @@ class PowerSchedule:
     scale: float
     power: float
     floor: float = 0.0
+    start: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
@@ -43,10 +45,12 @@ class PowerSchedule:
             raise ValueError(f"power must not be negative, got {self.power}")
         if not 0 <= self.floor <= 1:
             raise ValueError(f"floor must lie between 0 and 1, got {self.floor}")
+        if not self.start >= 0:
+            raise ValueError(f"start must not be negative, got {self.start}")
 
     def __call__(self, step: Step) -> Step:
         """Return the weight at ``step``."""
-        weight = (step / self.scale + 1) ** -self.power
+        weight = ((step + self.start) / self.scale + 1) ** -self.power
         return weight.clamp(min=self.floor) if isinstance(weight, Tensor) else max(weight, self.floor)
 
 

@@ -14,7 +14,7 @@ def store(layer: nn.Module, **values: Tensor) -> None:
     """
     for name, value in values.items():
         old = getattr(layer, name)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
             setattr(layer, name, value.to(old.dtype))
         else:
             old.copy_(value)

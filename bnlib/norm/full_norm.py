@@ -10,9 +10,11 @@ from bnlib.norm.full_norm_passes import PureStep, Settings, Step, is_eager, per_
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule
 
-DEFAULT_ALPHA = PowerSchedule(scale=1, power=1, floor=0.03)
-"""The mean of all batches at first, then a moving average over about 1/0.03 of them.
+DEFAULT_ALPHA = PowerSchedule(scale=1, power=1, floor=0.03, start=1)
+"""The mean of all batches and the initial estimates at first, then a moving average over about 1/0.03 of them.
 
+The initial variance of 1 stays for one batch because the variance of a first batch of one sample is 0: divided by the
+root of eps, the first gradients would grow by a factor of hundreds with each layer.
 Of the floors 0.003 to 0.3 tried in ``bnlib.experiments.full_norm_digits``, 0.01 and 0.03 do well at all batch sizes;
 with larger ones the estimates are too noisy at batch size 1 and on batches of one label, as they are with the paper's.
 """
@@ -34,25 +36,28 @@ class FullNorm(nn.Module):
     the output. ``oracle`` says what stands for $S_\gamma, S_\beta$:
 
     - ``"running"``, the default: running estimates of $\sum g \hat x$ and $\sum g$, from the batches *before*. They do
-      not depend on this batch, as the paper's Remark 1 asks of the second sample, so the gradient has no bias but what
-      comes from their age, at any depth and batch size. The loss must be a mean over the batch, or at least stay on
-      one scale; after a jump of the scale or of the learning rate the estimates need $1/\alpha$ steps.
+      not depend on this batch, as the paper's Remark 1 asks of the second sample, so that with exact $\mu$ and $v$ the
+      gradient has no bias but what comes from their age, at any depth and batch size. Each backward pass moves them:
+      one that is not part of the training, such as a penalty on gradients or a second loss, belongs in eval mode. The
+      loss must be a mean over the batch, or at least stay on one scale; after a jump of the scale or of the learning
+      rate the estimates need $1/\alpha$ steps.
     - ``"batch"``: $\sum g \hat x$ and $\sum g$ of this batch. The same samples stand for both expectations of (7),
-      which gives a bias proportional to 1/N; with one value a channel $\partial x = -\gamma\hat x^2 g/\sigma$, of the
-      wrong sign. For large batches of all kinds of samples only.
+      which gives a bias proportional to 1/(number of samples); with one value a channel
+      $\partial x = -\gamma\hat x^2 g/\sigma$, of the wrong sign. For large batches of all kinds of samples only.
     - ``"literal"``: as ``"batch"``, divided once more by the number of channels. Algorithm 3 is printed with
       $1/(bd)$, d being the length of a sample. Close to ``"constant"`` in a wide layer.
     - ``"constant"``: 0, as if the estimates did not depend on the weights. Nothing then keeps the weights below from
       growing, against which Ioffe and Szegedy warn in their section 2.
-    - ``"leave_one_out"``: for each sample, the sums over the other samples of the batch, with their N. No bias if this
-      is the only such layer and samples are drawn independently, but in a stack, where samples meet again, one larger
-      than that of ``"batch"``. Needs two samples.
+    - ``"leave_one_out"``: for each sample, the sums over the other samples of the batch, with their N. With exact $\mu$
+      and $v$ no bias if this is the only such layer and samples are drawn independently, but in a stack, where samples
+      meet again, one larger than that of ``"batch"``. Needs two samples.
 
-    The biases are exact, over all batches of a small data set, in ``bnlib.experiments.oracle_bias``. The default is
-    the one that holds everywhere in ``bnlib.experiments.full_norm_digits``: at batch size 1, where ``"batch"`` fails,
-    and on batches of one label, where ``"leave_one_out"`` fails as well. Estimators of $\mu$ and $v$ that subtract the
-    value of the same batch at the weights before (SCSC, STORM) are not offered: they need a second forward pass, and
-    nothing keeps their $\nu - \mu^2$ from falling below 0.
+    These biases are exact, over all batches of a small data set, in ``bnlib.experiments.oracle_bias``. In use another
+    comes on top: $\mu$ and $v$ contain this batch with weight $\alpha$, which matters if it is small.
+    The default is the oracle that holds everywhere in ``bnlib.experiments.full_norm_digits``: at batch size 1, where
+    ``"batch"`` fails, and on batches of one label, where ``"leave_one_out"`` fails as well. Estimators of $\mu$ and $v$
+    that subtract the value of the same batch at the weights before (SCSC, STORM) are not offered: they need a second
+    forward pass, and nothing keeps their $\nu - \mu^2$ from falling below 0.
 
     Arguments:
         num_features: C.
@@ -79,7 +84,8 @@ class FullNorm(nn.Module):
     A batch with a value that is not finite leaves the estimates of its channel as they are. ``num_batches_tracked``
     counts the steps; it and the estimates are in the ``state_dict``, so a resumed run goes on bit for bit. A
     ``state_dict`` of torch.nn.BatchNorm loads as well, the two gradients being estimated from 0. Under
-    ``torch.utils.checkpoint`` each batch counts twice, and the second time the estimates have moved.
+    ``torch.utils.checkpoint`` the recomputed pass moves the estimates once more and its output differs: do not use it
+    around this layer.
 
     Source: Lian and Liu 2019, Algorithm 3 and equation (7).
     """
@@ -100,7 +106,7 @@ class FullNorm(nn.Module):
         super().__init__()
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")
-        first = float(alpha(torch.tensor(0.0))) if callable(alpha) else alpha
+        first = float(alpha(torch.tensor(0.0, device="cpu"))) if callable(alpha) else alpha
         if not 0 < first <= 1:
             raise ValueError(f"alpha must lie in (0, 1], got {first}" + " at step 0" * callable(alpha))
         if oracle not in ORACLES:

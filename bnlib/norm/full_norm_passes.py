@@ -57,13 +57,16 @@ def shifts(x: Tensor) -> bool:
 
 def step_short(x, weight, bias, running_mean, running_var, alpha: float, settings: Settings):
     """Update the estimates in place and return output and ``Statistics``; or None, if it takes the long way."""
-    if not shifts(x) or x.dtype != running_var.dtype or settings.process_group is not None or x.numel() == 0:
+    kinds = {each.dtype for each in (x, running_var, weight, bias) if each is not None}
+    if not shifts(x) or len(kinds) > 1 or settings.process_group is not None or x.numel() == 0:
         return None
     mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
     old_mean = running_mean.to(x.dtype)
     difference = mean.sub_(old_mean)
     mean = old_mean.add(difference, alpha=alpha)
-    variance = running_var.lerp(variance.addcmul_(difference, difference, value=1 - alpha), alpha)
+    variance = variance.addcmul_(difference, difference, value=1 - alpha)
+    # Not lerp, which in float32 rounds 1 - alpha, all that is left of the old where alpha is near 1.
+    variance = running_var.mul(1 - alpha).add_(variance, alpha=alpha)
     low, high = torch.addcmul(variance, mean, mean, value=-1 / _FAR**2).aminmax()
     if not (low.item() > settings.eps and high.item() < math.inf):
         return None

@@ -189,6 +189,17 @@ def test_batch_size_one_trains(oracle):
     assert torch.isfinite(x.grad).all() and (layer.bias.grad == 3).all()
 
 
+def test_the_first_gradients_of_a_deep_stack_at_batch_size_one_do_not_explode():
+    torch.manual_seed(0)
+    net = nn.Sequential(*[layer for _ in range(8) for layer in (nn.Linear(5, 5), bnlib.FullNorm(5), nn.Tanh())])
+    norms = []
+    for _ in range(3):
+        net.zero_grad()
+        net(torch.randn(1, 5)).sum().backward()
+        norms.append(net[0].weight.grad.norm().item())
+    assert max(norms) < 100, norms
+
+
 def test_leave_one_out_needs_two_samples():
     with pytest.raises(ValueError, match="at least two samples for oracle='leave_one_out', got 1"):
         bnlib.FullNorm(3, oracle="leave_one_out")(torch.ones(1, 3, 4))
@@ -453,6 +464,26 @@ def test_torch_compile_gives_the_same_steps(oracle):
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(*[torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)])
     torch.testing.assert_close(layer.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_input_of_another_type_than_the_weights_keeps_its_type(offset):
+    x = data((4, 3), torch.float32, offset=offset).requires_grad_()
+    y = bnlib.FullNorm(3).bfloat16()(x)
+    y.sum().backward()
+    assert y.dtype == x.grad.dtype == torch.float32
+
+
+def test_alpha_near_one_keeps_its_digits():
+    layer, x = bnlib.FullNorm(2, alpha=0.9999), data((1, 2), torch.float32) * 1e-4
+    layer(x)
+    expected = 1e-4 * (1 + 0.9999 * x[0].double().square())
+    torch.testing.assert_close(layer.running_var.double(), expected, rtol=1e-5, atol=0)
+
+
+def test_on_the_meta_device():
+    with torch.device("meta"):
+        assert bnlib.FullNorm(3).running_mean.is_meta
 
 
 def test_deepcopy_and_repr():

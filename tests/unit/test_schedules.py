@@ -18,6 +18,7 @@ from bnlib.schedules import PowerSchedule, Ramp
         (schedules.corollary3, 31, 32 ** (-2 / 5)),
         (PowerSchedule(scale=1, power=1), 3, 0.25),
         (PowerSchedule(scale=1, power=1, floor=0.3), 3, 0.3),
+        (PowerSchedule(scale=1, power=1, start=1), 2, 0.25),
         (Ramp(1.0, 3.0, 5000, 40000), 5000, 1.0),
         (Ramp(1.0, 3.0, 5000, 40000), 22500, 2.0),
         (Ramp(1.0, 3.0, 5000, 40000), 90000, 3.0),
@@ -35,6 +36,7 @@ def test_values(schedule, step, value):
         (lambda: PowerSchedule(0, 1), "scale must be positive, got 0"),
         (lambda: PowerSchedule(1, -1), "power must not be negative, got -1"),
         (lambda: PowerSchedule(1, 1, 2), "floor must lie between 0 and 1, got 2"),
+        (lambda: PowerSchedule(1, 1, 0, -1), "start must not be negative, got -1"),
         (lambda: Ramp(0, 1, 5, 5), "end must be after begin=5, got 5"),
     ],
 )
