@@ -1,7 +1,7 @@
 """Numbers that change with the training step k = 0, 1, 2, ...: weights of the newest batch and limits of clipping.
 
-A schedule is any function of the step. Layers call it with the step as a 0-dimensional tensor, so that nothing waits
-for a GPU and many models can be trained at once under ``torch.vmap``; plain numbers do as well.
+A schedule is any function of the step that takes it as a number and as a 0-dimensional tensor. Layers give it the
+tensor where nothing may wait for a GPU, or where many models are trained at once under ``torch.vmap``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 Step = TypeVar("Step", float, Tensor)
 Schedule = Callable[[Step], Step]
+
+
+def check_schedule(name: str, schedule: Schedule) -> float:
+    """The first value of ``schedule``, called ``name`` in errors, after calls with a number and with a tensor.
+
+    Raises:
+        ValueError: one of the calls fails or gives no single number.
+    """
+    for step in (torch.tensor(0.0, dtype=torch.float64, device="cpu"), 0):
+        try:
+            first = float(schedule(step))
+        except Exception as error:
+            raise ValueError(
+                f"{name} must be a function of the step, given as a number or as a 0-dimensional tensor, got "
+                f"{schedule!r}, which fails at {step!r}: {error}"
+            ) from error
+    return first
 
 
 @dataclass(frozen=True)

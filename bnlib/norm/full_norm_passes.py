@@ -21,6 +21,7 @@ from torch.autograd import Function
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 # A mean further from 0 than this many standard deviations calls for shifted data.
 _FAR = 30.0
+_EXACT = (torch.float32, torch.float64)
 
 
 class Settings(NamedTuple):
@@ -30,14 +31,6 @@ class Settings(NamedTuple):
     oracle: str
     num_features: int
     process_group: torch.distributed.ProcessGroup | None
-
-
-class Statistics(NamedTuple):
-    """What a batch was normalised with, (C,) each; ``free`` is where the variance is not clamped, None if nowhere."""
-
-    mean: Tensor
-    gain: Tensor
-    free: Tensor | None
 
 
 def statistics_dtype(x: Tensor) -> torch.dtype:
@@ -51,34 +44,47 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
 
 
 def shifts(x: Tensor) -> bool:
-    """Whether the kernels need help with an offset of ``x``. CUDA's do not; a half has no digits to lose."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    """Whether the kernels need help with an offset of ``x``. CUDA's do not, nor does a half, computed in float32."""
+    return x.is_cpu and x.dtype in _EXACT
 
 
-def step_short(x, weight, bias, running_mean, running_var, alpha: float, settings: Settings):
-    """Update the estimates in place and return output and ``Statistics``; or None, if it takes the long way."""
-    kinds = {each.dtype for each in (x, running_var, weight, bias) if each is not None}
-    if not shifts(x) or len(kinds) > 1 or settings.process_group is not None or x.numel() == 0:
-        return None
+def step_short(x, weight, bias, running_mean, running_var, alpha, eps: float):
+    """Update the estimates in place and return output, mean and gain; or None, if it takes the long way.
+
+    Each operation counts: on a small batch the kernels take a third of the time.
+    """
     mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
     old_mean = running_mean.to(x.dtype)
     difference = mean.sub_(old_mean)
     mean = old_mean.add(difference, alpha=alpha)
     variance = variance.addcmul_(difference, difference, value=1 - alpha)
-    # Not lerp, which in float32 rounds 1 - alpha, all that is left of the old where alpha is near 1.
-    variance = running_var.mul(1 - alpha).add_(variance, alpha=alpha)
+    # The smaller of the weights is the one that must not come from a rounded difference with 1.
+    variance = running_var.lerp(variance, alpha) if alpha < 0.5 else variance.lerp(running_var, 1 - alpha)
     low, high = torch.addcmul(variance, mean, mean, value=-1 / _FAR**2).aminmax()
-    if not (low.item() > settings.eps and high.item() < math.inf):
+    if not (low.item() > eps and high.item() < math.inf):
         return None
     running_mean.add_(difference, alpha=alpha)
     running_var.copy_(variance)
     output = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, 0.0)[0]
-    return output, Statistics(mean, variance.rsqrt_(), None)
+    return output, mean, variance.rsqrt_()
+
+
+def _takes_short(x, weight, bias, layer) -> bool:
+    kind = x.dtype
+    return (
+        kind is layer._buffers["running_var"].dtype
+        and (weight is None or weight.dtype is kind)
+        and (bias is None or bias.dtype is kind)
+        and layer.process_group is None
+        and shifts(x)
+        and x.numel() > 0
+    )
 
 
 def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Settings):
-    r"""Move the estimates and normalise with them; returns output, mean, variance and ``Statistics``.
+    r"""Move the estimates and normalise with them; returns output, mean, variance and what the backward pass needs.
 
+    That is, of (C,) each, the mean and the gain that it was normalised with and ``free``, where v > eps.
     The variance moves as $v \leftarrow (1-\alpha) v + \alpha\,(v_B + (1-\alpha)(m_B - \mu)^2)$, which is what
     $\nu - \mu^2$ does in Algorithm 3, without its cancellation. A channel whose new variance is not finite stays.
     """
@@ -90,6 +96,8 @@ def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Setti
     if settings.process_group is not None:
         count, difference, squares = _joined(settings.process_group, count, difference, variance + difference.square())
         variance = (squares - difference.square()).clamp(min=0)
+        if settings.oracle == "leave_one_out" and count <= math.prod(x.shape[2:]):
+            raise ValueError("input must hold at least two samples in all processes for oracle='leave_one_out', got 1")
     if count == 0:
         difference, variance = torch.zeros_like(difference), running_var.double()
     step = difference * alpha
@@ -110,7 +118,7 @@ def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Setti
         offset = offset if bias is None else offset + bias
         output = shifted.mul_(per_channel(scale.to(kind), x)).add_(per_channel(offset.to(kind), x))
     new_var = new_var.clamp(max=largest).to(running_var.dtype)
-    return output, new_mean, new_var, Statistics(new_mean.to(kind), gain.to(kind), new_var > settings.eps)
+    return output, new_mean, new_var, new_mean.to(kind), gain.to(kind), new_var > settings.eps
 
 
 def _moments(x: Tensor):
@@ -138,7 +146,7 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
     """Gradients of input, weight and bias, and the two sums (of all processes) that the estimates are to move to."""
     if g.stride() != x.stride():
         g = torch.empty_like(x, dtype=g.dtype).copy_(g)
-    oracle, group = settings.oracle, settings.process_group
+    oracle, group, kind = settings.oracle, settings.process_group, gain.dtype
     if oracle == "batch" and free is None and group is None:
         grads = _backward_kernel(g, x, weight, None, None, mean, gain, True, 0.0, (True, True, True))
         return *grads, grads[1], grads[2]
@@ -147,22 +155,22 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
     if group is not None and oracle != "constant":
         count, projection, total = _joined(group, count, projection, total, weigh=False)
         projection, total = projection.to(mean.dtype), total.to(mean.dtype)
-    scale = gain if weight is None else gain * weight.to(gain.dtype)
+    scale = gain if weight is None else gain * (weight if weight.dtype is kind else weight.to(kind))
     if oracle == "leave_one_out":
         count -= math.prod(x.shape[2:])
         grad_input = _without_own(g, x, mean, gain, free, scale, projection, total, count)
-    else:
-        if oracle == "running":
-            of_weight, of_bias = of_weight.to(gain.dtype), of_bias.to(gain.dtype)
-        else:
-            of_weight, of_bias = projection, total
-        share = {"constant": 0.0, "literal": 1 / settings.num_features}.get(oracle, 1.0) / max(count, 1)
-        slope = of_weight * gain if free is None else of_weight * gain * free
-        rest = torch.addcmul(of_bias, slope, mean, value=-1)
-        # In float32 for a half, which would round after each step.
-        grad_input = torch.addcmul(g, x, per_channel(slope, x), value=-share) if share else g.to(scale.dtype, copy=True)
-        grad_input = grad_input.add_(per_channel(rest, x), alpha=-share).mul_(per_channel(scale, x)).to(x.dtype)
-    return grad_input, grad_weight, grad_bias, projection, total
+        return grad_input, grad_weight, grad_bias, projection, total
+    if oracle != "running":
+        of_weight, of_bias = projection, total
+    elif of_weight.dtype is not kind:
+        of_weight, of_bias = of_weight.to(kind), of_bias.to(kind)
+    share = {"constant": 0.0, "literal": 1 / settings.num_features}.get(oracle, 1.0) / max(count, 1)
+    slope = of_weight * gain if free is None else of_weight * gain * free
+    rest = torch.addcmul(of_bias, slope, mean, value=-1)
+    # In float32 for a half, which would round after each step.
+    grad_input = torch.addcmul(g, x, per_channel(slope, x), value=-share) if share else g.to(kind, copy=True)
+    grad_input = grad_input.add_(per_channel(rest, x), alpha=-share).mul_(per_channel(scale, x))
+    return grad_input.to(x.dtype), grad_weight, grad_bias, projection, total
 
 
 def _without_own(g, x, mean, gain, free, scale, projection, total, count: int) -> Tensor:
@@ -194,9 +202,12 @@ def _joined(group, count: int, first: Tensor, second: Tensor, weigh: bool = True
 
 def remember(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tensor, alpha) -> None:
     """Move the estimates of the two gradients, in place; those of a channel stay that would cease to be finite."""
-    projection, total = projection.detach().to(of_weight.dtype), total.detach().to(of_bias.dtype)
-    on_cpu = is_eager() and total.device.type == "cpu"
-    if on_cpu and math.isfinite(torch.dot(projection, total).item()):
+    if total.requires_grad:
+        projection, total = projection.detach(), total.detach()
+    if total.dtype is not of_bias.dtype:
+        projection, total = projection.to(of_weight.dtype), total.to(of_bias.dtype)
+    # The product is a cheap sign that all is well, and one that CUDA would have to be waited for.
+    if total.is_cpu and is_eager() and math.isfinite(torch.dot(projection, total).item()):
         of_weight.lerp_(projection, alpha)
         of_bias.lerp_(total, alpha)
         return
@@ -213,7 +224,9 @@ def is_eager() -> bool:
 
 
 def _like(weight: Tensor | None, grad_weight: Tensor) -> Tensor | None:
-    return None if weight is None else grad_weight.to(weight.dtype)
+    if weight is None or weight.dtype is grad_weight.dtype:
+        return weight if weight is None else grad_weight
+    return grad_weight.to(weight.dtype)
 
 
 class Step(Function):
@@ -222,30 +235,38 @@ class Step(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, layer):
         """Normalise ``x`` and update the buffers of ``layer``."""
-        alpha = layer.alpha(layer.num_batches_tracked.item()) if callable(layer.alpha) else layer.alpha
-        buffers, settings = layer._buffers, layer.settings
-        inputs = x, weight, bias, buffers["running_mean"], buffers["running_var"], alpha, settings
-        if (done := step_short(*inputs)) is not None:
-            output, statistics = done
+        buffers, alpha, free, done = layer._buffers, layer.alpha, None, None
+        running_mean, running_var = buffers["running_mean"], buffers["running_var"]
+        steps = buffers["num_batches_tracked"]
+        if callable(alpha):
+            # A number is faster, but a GPU would have to be waited for.
+            alpha = float(alpha(steps.item())) if steps.is_cpu else alpha(steps.double())
+        if _takes_short(x, weight, bias, layer):
+            done = step_short(x, weight, bias, running_mean, running_var, alpha, layer.eps)
+        if done is not None:
+            output, mean, gain = done
         else:
-            output, mean, variance, statistics = normalise(*inputs)
-            buffers["running_mean"].copy_(mean)
-            buffers["running_var"].copy_(variance)
-        buffers["num_batches_tracked"].add_(1)
-        ctx.save_for_backward(x, weight, *statistics)
-        ctx.layer = bias is not None, buffers["running_grad_weight"], buffers["running_grad_bias"], alpha, settings
+            done = normalise(x, weight, bias, running_mean, running_var, alpha, layer.settings)
+            output, new_mean, new_var, mean, gain, free = done
+            running_mean.copy_(new_mean)
+            running_var.copy_(new_var)
+        steps.add_(1)
+        ctx.save_for_backward(x, weight)
+        ctx.statistics, ctx.alpha, ctx.has_bias, ctx.layer = (mean, gain, free), alpha, bias is not None, layer
         return output
 
     @staticmethod
     def backward(ctx, g):
         """Gradients; the running ones move on."""
-        has_bias, of_weight, of_bias, alpha, settings = ctx.layer
-        inputs = g, *ctx.saved_tensors, of_weight, of_bias, settings
-        results = Gradients.apply(*inputs) if torch.is_grad_enabled() else gradients(*inputs)
+        x, weight = ctx.saved_tensors
+        buffers, settings = ctx.layer._buffers, ctx.layer.settings
+        of_weight, of_bias = buffers["running_grad_weight"], buffers["running_grad_bias"]
+        compute = Gradients.apply if torch.is_grad_enabled() else gradients
+        results = compute(g, x, weight, *ctx.statistics, of_weight, of_bias, settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if settings.oracle == "running":
-            remember(of_weight, of_bias, projection, total, alpha)
-        return grad_input, _like(inputs[2], grad_weight), grad_bias if has_bias else None, None
+            remember(of_weight, of_bias, projection, total, ctx.alpha)
+        return grad_input, _like(weight, grad_weight), grad_bias if ctx.has_bias else None, None
 
 
 class PureStep(Function):
@@ -253,9 +274,8 @@ class PureStep(Function):
 
     @staticmethod
     def forward(x, weight, bias, running_mean, running_var, of_weight, of_bias, alpha, settings):
-        """Output, mean, variance and the three ``Statistics``."""
-        output, mean, variance, statistics = normalise(x, weight, bias, running_mean, running_var, alpha, settings)
-        return output, mean, variance, *statistics
+        """As ``normalise``."""
+        return normalise(x, weight, bias, running_mean, running_var, alpha, settings)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -292,6 +293,32 @@ def test_a_checkpoint_of_batch_norm_loads():
         model[1].load_state_dict({name: value for name, value in trained[1].state_dict().items() if "var" not in name})
 
 
+def test_a_half_checkpoint_assigned_leaves_the_estimates_long():
+    state = {name: value.half() for name, value in bnlib.FullNorm(3).state_dict().items()}
+    layer = bnlib.FullNorm(3)
+    layer.load_state_dict(state, assign=True)
+    assert layer.weight.dtype == torch.float16
+    assert layer.running_mean.dtype == torch.float64 and layer.running_var.dtype == torch.float32
+    assert state["running_mean"].dtype == torch.float16
+
+
+def test_the_representation_names_all_that_differs():
+    assert repr(bnlib.FullNorm(3, alpha=0.1, bias=False)) == (
+        "FullNorm(3, eps=1e-05, alpha=0.1, oracle='running', affine=True, bias=False)"
+    )
+
+
+def test_a_checkpointed_pass_may_take_the_other_way():
+    """The first pass finds a variance near eps, the pass that repeats it does not."""
+    layer, x = bnlib.FullNorm(3, alpha=0.9), data((6, 3), torch.float32).requires_grad_()
+    layer.running_var.fill_(0)
+    layer.eps = 0.95
+    y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+    layer.eps = 1e-5
+    y.sum().backward()
+    assert x.grad.isfinite().all() and layer.num_batches_tracked == 2
+
+
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_channels_last_stays_channels_last(oracle):
     x = data((4, 3, 5, 6), torch.float32).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -392,7 +419,10 @@ def test_empty_batch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eps": 0.0}, "eps must be positive, got 0.0"),
+        ({"eps": 0.0}, "eps must be positive, and not below what torch.float32 can hold, got 0.0"),
+        ({"eps": 1e-40}, "eps must be positive, and not below what torch.float32 can hold, got 1e-40"),
+        ({"alpha": lambda k: torch.exp(-k / 10)}, "alpha must be a function of the step, .* fails at 0: exp"),
+        ({"alpha": lambda k: torch.ones(3) + k}, "alpha must be a function of the step"),
         ({"alpha": 0.0}, r"alpha must lie in \(0, 1\], got 0.0"),
         ({"alpha": 1.5}, r"alpha must lie in \(0, 1\], got 1.5"),
         ({"alpha": lambda k: k + 2}, r"alpha must lie in \(0, 1\], got 2.0 at step 0"),

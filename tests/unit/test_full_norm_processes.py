@@ -39,6 +39,9 @@ def worker(rank, parts, folder):
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(parts))
     begin = sum(parts[:rank])
     part = slice(begin, begin + parts[rank])
+    with pytest.raises(ValueError, match="at least two samples in all processes for oracle='leave_one_out', got 1"):
+        alone = bnlib.FullNorm(4, oracle="leave_one_out", process_group=torch.distributed.group.WORLD)
+        alone(torch.ones(int(rank == 0), 4, 2))
     results = {oracle: train(oracle, part, torch.distributed.group.WORLD) for oracle in ORACLES}
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
