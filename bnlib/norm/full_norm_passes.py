@@ -206,12 +206,12 @@ def remember(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tens
         projection, total = projection.detach(), total.detach()
     if total.dtype is not of_bias.dtype:
         projection, total = projection.to(of_weight.dtype), total.to(of_bias.dtype)
+    alpha = alpha.to(total.dtype) if isinstance(alpha, Tensor) else alpha
     # The product is a cheap sign that all is well, and one that CUDA would have to be waited for.
     if total.is_cpu and is_eager() and math.isfinite(torch.dot(projection, total).item()):
         of_weight.lerp_(projection, alpha)
         of_bias.lerp_(total, alpha)
         return
-    alpha = alpha.to(total.dtype) if isinstance(alpha, Tensor) else alpha
     for old, new in ((of_weight, projection), (of_bias, total)):
         moved = old.lerp(new, alpha)
         old.copy_(torch.where(moved.isfinite(), moved, old))

@@ -60,6 +60,21 @@ def test_a_stack_trains_as_its_models_do(name):
     assert not whole.unstack()[0].training
 
 
+@pytest.mark.parametrize("norm", [bnlib.BatchNorm, bnlib.FullNorm])
+def test_convolutions_in_float32_train_as_they_do_alone(norm):
+    singles = [models.figure6((1, 8, 8), norm=norm, seed=seed) for seed in range(2)]
+    whole, x, y = stack(singles), torch.randn(3, 2, 5, 1, 8, 8), torch.randint(10, (5,))
+    for optimised, inputs in ((whole, x), *((model, x[:, index]) for index, model in enumerate(singles))):
+        optimiser = torch.optim.SGD(optimised.parameters(), lr=0.01)
+        for batch in inputs:
+            optimiser.zero_grad()
+            logits = optimised(batch)
+            sum(F.cross_entropy(each, y) for each in logits.view(-1, 5, 10)).backward()
+            optimiser.step()
+    for ours, theirs in zip(whole.unstack(), singles, strict=True):
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_model_that_breaks_down_does_not_touch_the_others(name):
     x, y = torch.randn(5, 2, 6, 6), torch.randint(3, (6,))
