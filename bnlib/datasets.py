@@ -1,15 +1,18 @@
-"""Data sets as tensors in memory: digits (embedded in scikit-learn), MNIST, and the synthetic sets of the papers."""
+"""Data sets as tensors in memory: digits (embedded in scikit-learn), MNIST, CIFAR-10, the synthetic sets of papers."""
 
 from __future__ import annotations
 
 import difflib
 import gzip
+import io
 import math
 import os
+import tarfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +27,11 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+_CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
+_CIFAR10_RECORDS = 10_000  # in each file
+_CIFAR10_RECORD = 1 + 3 * 32 * 32  # bytes: a label and a picture
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -37,7 +45,7 @@ class Dataset:
 
     Attributes:
         name: as given to ``load``.
-        train_x, test_x: float32; pictures (N, 1, H, W) with values from 0 to 1, vectors (N, D).
+        train_x, test_x: float32; pictures (N, C, H, W) with values from 0 to 1, vectors (N, D).
         train_y, test_y: int64 class numbers, (N,).
         num_classes: number of classes.
 
@@ -72,7 +80,7 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
     """Load a data set by name: see ``NAMES`` and, for the options of each, its function in this module.
 
     Arguments:
-        name: ``"digits"``, ``"mnist"``, ``"three_points"`` or ``"wide_variation"``.
+        name: ``"digits"``, ``"mnist"``, ``"cifar10"``, ``"three_points"`` or ``"wide_variation"``.
         root: for sets that come as files, the folder that holds them; else the environment variable ``BNLIB_DATA``,
             else the user's cache, into which they are downloaded once.
 
@@ -124,15 +132,36 @@ def mnist(root: str | Path | None = None, parts: Sequence[str] = ("train", "test
         ValueError: another part.
         DatasetError: see ``load``.
     """
-    if not parts or set(parts) - {"train", "test"}:
-        raise ValueError(f"parts must name 'train', 'test' or both, got {parts!r}")
-    tensors: dict[str, Tensor | None] = dict.fromkeys(("train_x", "train_y", "test_x", "test_y"))
+    tensors = _no_tensors(parts)
     for part in parts:
         prefix = {"train": "train", "test": "t10k"}[part]
         images = _locate(f"{prefix}-images-idx3-ubyte.gz", root)
         labels = _locate(f"{prefix}-labels-idx1-ubyte.gz", root)
         tensors[f"{part}_x"], tensors[f"{part}_y"] = _pictures(images, labels)
     return Dataset("mnist", num_classes=10, **tensors)
+
+
+def cifar10(root: str | Path | None = None, parts: Sequence[str] = ("train", "test")) -> Dataset:
+    """60 000 colour photographs of 32x32 pixels; 50 000 to train and 10 000 to test, as many of each class.
+
+    Arguments:
+        root: folder with the binary archive ``cifar-10-binary.tar.gz`` or with the ``.bin`` files from it, which may
+            lie in their folder ``cifar-10-batches-bin``; or with a subfolder ``cifar10`` that has them.
+        parts: which of ``"train"`` and ``"test"`` to load; ``.bin`` files of the other are not needed.
+
+    Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
+
+    Raises:
+        ValueError: another part.
+        DatasetError: see ``load``.
+    """
+    tensors = _no_tensors(parts)
+    records = _cifar10_records([file for part in parts for file in _CIFAR10_FILES[part]], root)
+    for part in parts:
+        rows = torch.from_numpy(np.concatenate([records[file] for file in _CIFAR10_FILES[part]]))
+        tensors[f"{part}_x"] = rows[:, 1:].float().div_(255).view(-1, 3, 32, 32)
+        tensors[f"{part}_y"] = rows[:, 0].long()
+    return Dataset("cifar10", num_classes=10, **tensors)
 
 
 def three_points() -> Dataset:
@@ -169,30 +198,56 @@ def wide_variation(
     return Dataset("wide_variation", *sample(num_train), *sample(num_test), num_classes)
 
 
-_LOADERS = {"digits": digits, "mnist": mnist, "three_points": three_points, "wide_variation": wide_variation}
-_FROM_FILES = ("mnist",)
+_LOADERS = {
+    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "three_points": three_points,
+    "wide_variation": wide_variation,
+}
+_FROM_FILES = ("mnist", "cifar10")
 NAMES = tuple(_LOADERS)
 
 
-def _locate(file: str, root: str | Path | None) -> Path:
-    """The file in ``root`` or ``BNLIB_DATA``, where it must be if either is given, else in the cache."""
+def _no_tensors(parts: Sequence[str]) -> dict[str, Tensor | None]:
+    """None for each tensor of a data set, after a check of the parts that are to be filled in."""
+    if not parts or set(parts) - {"train", "test"}:
+        raise ValueError(f"parts must name 'train', 'test' or both, got {parts!r}")
+    return dict.fromkeys(("train_x", "train_y", "test_x", "test_y"))
+
+
+def _folders(root: str | Path | None, name: str) -> list[Path]:
+    """The folder that ``root`` or ``BNLIB_DATA`` names and its subfolder ``name``; none if neither is given."""
     given = root if root is not None else os.environ.get("BNLIB_DATA")
     if given is None:
-        return _fetch(file)
+        return []
     folder = Path(given).expanduser()
-    for place in (folder, folder / "mnist"):
-        for name in (file, file.removesuffix(".gz")):
-            if (place / name).exists():
-                return place / name
+    return [folder, folder / name]
+
+
+def _missing(what: str, folders: Sequence[Path], root: str | Path | None, url: str) -> DatasetError:
     where = "root" if root is not None else "the environment variable BNLIB_DATA"
-    raise DatasetError(
-        f"{file} is missing: looked for it, gzipped or not, in {folder} and {folder / 'mnist'}, named by {where}. "
-        f"Put it there from {MNIST_URL}{file}, name another folder, or name none to have it downloaded."
+    return DatasetError(
+        f"{what}, in {folders[0]} and {folders[1]}, named by {where}. "
+        f"Put it there from {url}, name another folder, or name none to have it downloaded."
     )
 
 
-def _fetch(file: str) -> Path:
+def _locate(file: str, root: str | Path | None) -> Path:
+    """The IDX file in ``root`` or ``BNLIB_DATA``, where it must be if either is given, else in the cache."""
+    folders = _folders(root, "mnist")
+    if not folders:
+        return _fetch("mnist", MNIST_URL + file, MNIST_SHA256[file])
+    for folder in folders:
+        for name in (file, file.removesuffix(".gz")):
+            if (folder / name).exists():
+                return folder / name
+    raise _missing(f"{file} is missing: looked for it, gzipped or not", folders, root, MNIST_URL + file)
+
+
+def _fetch(folder: str, url: str, sha256: str) -> Path:
     """The file in the user's cache, downloaded and checked if it is not there yet."""
+    file = url.rsplit("/", 1)[-1]
     try:
         import pooch
     except ImportError as error:
@@ -200,15 +255,80 @@ def _fetch(file: str) -> Path:
             f"downloading {file} needs pooch, which is missing: pip install pooch. Or set BNLIB_DATA to a folder that "
             "has the file."
         ) from error
-    folder = pooch.os_cache("bnlib") / "mnist"
+    cache = pooch.os_cache("bnlib") / folder
     try:
         # pooch writes to a temporary file and moves it into place once its hash is right.
-        return Path(pooch.retrieve(MNIST_URL + file, f"sha256:{MNIST_SHA256[file]}", file, folder, progressbar=True))
+        return Path(pooch.retrieve(url, f"sha256:{sha256}", file, cache, progressbar=True))
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"{file} is not in the cache {folder} and could not be downloaded from {MNIST_URL}{file}: {error}. Try "
+            f"{file} is not in the cache {cache} and could not be downloaded from {url}: {error}. Try "
             "again, or get the file elsewhere and set BNLIB_DATA to the folder that has it."
         ) from error
+
+
+def _cifar10_records(files: Sequence[str], root: str | Path | None) -> dict[str, np.ndarray]:
+    """Records (N, 3073) of each file, a label and a picture in a row: from the files, or from the archive."""
+    folders, archive = _folders(root, "cifar10"), CIFAR10_URL.rsplit("/", 1)[-1]
+    if not folders:
+        return _read_cifar10_archive(_fetch("cifar10", CIFAR10_URL, CIFAR10_SHA256), files)
+    for folder in folders:
+        for place in (folder, folder / "cifar-10-batches-bin"):
+            if all((place / file).exists() for file in files):
+                return {file: _records(_read_bin(place / file), place / file) for file in files}
+        if (folder / archive).exists():
+            return _read_cifar10_archive(folder / archive, files)
+    what = f"{archive} is missing: looked for it, or for all of {', '.join(files)}"
+    raise _missing(what, folders, root, CIFAR10_URL)
+
+
+def _read_bin(path: Path) -> bytes:
+    if not path.is_file():
+        raise _wrong(path, "a folder", "a file of CIFAR-10")
+    with path.open("rb") as raw:
+        # One byte more than there may be: enough to see that a file is too long, whatever its size.
+        return raw.read(_CIFAR10_RECORDS * _CIFAR10_RECORD + 1)
+
+
+def _read_cifar10_archive(path: Path, files: Sequence[str]) -> dict[str, np.ndarray]:
+    """Records of the files in the archive, which is unpacked in memory alone and no further than CIFAR-10 goes."""
+    _check_head(path, "the gzipped archive of CIFAR-10")
+    # Six files, and more than enough for the headers, the class names and the page that come with them.
+    limit = 6 * _CIFAR10_RECORDS * _CIFAR10_RECORD + (1 << 20)
+    try:
+        with gzip.open(path) as stream:
+            content = stream.read(limit + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _wrong(path, f"damaged or cut-off gzip data ({error})", "a whole gzip file") from error
+    if len(content) > limit:
+        raise _wrong(path, f"more than {limit:,} bytes once unpacked", "the archive of CIFAR-10, which has fewer")
+    members = _tar_members(content, path)
+    if lacking := [file for file in files if file not in members]:
+        raise _wrong(path, f"no {', '.join(lacking)} in it", "the binary archive of CIFAR-10")
+    return {file: _records(members[file], f"{path}: {file}") for file in files}
+
+
+def _tar_members(content: bytes, path: Path) -> dict[str, memoryview]:
+    """The plain files of the tar archive ``content`` by their names without folders."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+            # CIFAR-10 has nine members. A crafted archive has so many, or leads back to where it began.
+            members = [each for each in islice(tar, 100) if each.isreg() and not each.issparse()]
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # what crafted headers lead to
+        raise _wrong(path, f"a damaged or cut-off tar archive ({error})", "a whole tar archive") from error
+    data = memoryview(content)
+    return {Path(each.name).name: data[each.offset_data : each.offset_data + each.size] for each in members}
+
+
+def _records(data: bytes | memoryview, source: Path | str) -> np.ndarray:
+    """The bytes of one file of CIFAR-10 as (N, 3073), checked."""
+    expected = _CIFAR10_RECORDS * _CIFAR10_RECORD
+    if len(data) != expected:
+        found = f"more than {expected:,}" if len(data) > expected else f"{len(data):,}"
+        raise _wrong(source, f"{found} bytes", f"{expected:,}: {_CIFAR10_RECORDS:,} times a label and 3x32x32 pixels")
+    records = np.frombuffer(data, np.uint8).reshape(_CIFAR10_RECORDS, _CIFAR10_RECORD)
+    if records[:, 0].max() > 9:
+        raise _wrong(source, f"a label {records[:, 0].max()}", "labels from 0 to 9")
+    return records
 
 
 def _pictures(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
@@ -236,19 +356,23 @@ def read_idx(path: str | Path) -> np.ndarray:
         DatasetError: the file is missing, cut off, damaged, or not IDX; names it, what was found and expected.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise _wrong(path, found, "an IDX file")
+    zipped = _check_head(path, "an IDX file")[:2] == b"\x1f\x8b"
     with path.open("rb") as raw:
-        head = raw.read(64)
-        raw.seek(0)
-        if head.lstrip()[:1] == b"<":
-            raise _wrong(path, "what looks like a web page", "an IDX file; the download got an error page")
-        zipped = head[:2] == b"\x1f\x8b"
         try:
             return _parse_idx(gzip.open(raw) if zipped else raw, path, zipped)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise _wrong(path, f"damaged or cut-off gzip data ({error})", "a whole gzip file") from error
+
+
+def _check_head(path: Path, expected: str) -> bytes:
+    """The start of a file, which must exist and be no web page."""
+    if not path.is_file():
+        raise _wrong(path, "a folder" if path.is_dir() else "nothing", expected)
+    with path.open("rb") as raw:
+        head = raw.read(64)
+    if head.lstrip()[:1] == b"<":
+        raise _wrong(path, "what looks like a web page", f"{expected}; the download got an error page")
+    return head
 
 
 def _parse_idx(stream: BinaryIO, path: Path, zipped: bool) -> np.ndarray:
@@ -278,5 +402,5 @@ def _read_up_to(stream: BinaryIO, limit: int) -> bytearray:
     return data
 
 
-def _wrong(path: Path, found: str, expected: str) -> DatasetError:
+def _wrong(path: Path | str, found: str, expected: str) -> DatasetError:
     return DatasetError(f"{path}: found {found}, expected {expected}. Remove the file and get it again.")

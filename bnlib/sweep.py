@@ -21,6 +21,7 @@ from torch import nn
 
 from bnlib import datasets
 from bnlib.datasets import Dataset
+from bnlib.samplers import Sampler, shuffled
 from bnlib.training import History, iterate, iterate_many
 
 _PACKAGE = Path(__file__).parent
@@ -38,7 +39,7 @@ class Run:
         data: name of the data set, for ``datasets.load``, or a function without arguments that returns it.
         batch_size, lr, momentum, epochs, points: as in ``training.iterate``.
         seed: of the initial weights and of the batches.
-        batches: makes from the data set what ``training.iterate`` takes as ``batches``; None for shuffled ones.
+        batches: how mini-batches are built; see ``bnlib.samplers``.
     """
 
     model: Callable[..., nn.Module]
@@ -49,7 +50,7 @@ class Run:
     momentum: float = 0.0
     epochs: int = 10
     points: int = 20
-    batches: Callable[[Dataset], Callable] | None = None
+    batches: Sampler = shuffled
 
     def load(self) -> Dataset:
         """The data set."""
@@ -172,8 +173,8 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
     """Train the runs of a chunk and keep their results."""
     first, began = chunk[0], time.perf_counter()
     data = first.load()
-    settings = {name: getattr(first, name) for name in ("batch_size", "momentum", "epochs", "points")}
-    settings |= {"device": device, "batches": first.batches and first.batches(data)}
+    settings = {name: getattr(first, name) for name in ("batch_size", "momentum", "epochs", "points", "batches")}
+    settings["device"] = device
     if len(chunk) == 1:
         steps = iterate(first.model(seed=first.seed), data, lr=first.lr, seed=first.seed, **settings)
         steps = ((done, total, [history]) for done, total, history in steps)

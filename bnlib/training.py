@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib.datasets import Dataset
+from bnlib.samplers import Sampler, shuffled
+from bnlib.samplers import shuffled_batches as shuffled_batches
 from bnlib.stacked import Stack, stack
-
-Batches = Callable[[int, int, int], Iterator[torch.Tensor]]
 
 
 @dataclass
@@ -64,31 +64,6 @@ def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return each.view(labels.shape).mean(-1)
 
 
-def check_batch_size(batch_size: int, count: int) -> None:
-    """Raise a ValueError if ``batch_size`` lies outside 1..``count``."""
-    if not 1 <= batch_size <= count:
-        raise ValueError(f"batch_size must lie between 1 and the number of samples ({count}), got {batch_size}")
-
-
-def shuffled_batches(count: int, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless mini-batches of indices: a new random order for each epoch, the incomplete last batch dropped.
-
-    Dropping keeps every step alike; a left-over batch of one sample would be a special case for BN.
-
-    Raises:
-        ValueError: ``batch_size`` outside 1..``count``.
-    """
-    check_batch_size(batch_size, count)
-    generator = torch.Generator().manual_seed(seed)
-
-    def epochs() -> Iterator[torch.Tensor]:
-        while True:
-            order = torch.randperm(count, generator=generator)
-            yield from order[: count - count % batch_size].split(batch_size)
-
-    return epochs()
-
-
 def iterate(
     model: nn.Module,
     data: Dataset,
@@ -100,7 +75,7 @@ def iterate(
     points: int = 20,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    batches: Batches | None = None,
+    batches: Sampler = shuffled,
 ) -> Iterator[tuple[int, int, History]]:
     """Train by SGD and yield (steps done, steps in all, the history so far) at each checkpoint.
 
@@ -117,13 +92,12 @@ def iterate(
         points: checkpoints after the first; they are spread evenly.
         seed: seed of the batch order.
         device: where the training runs.
-        batches: makes the endless mini-batches of indices from the number of samples, ``batch_size`` and ``seed``;
-            ``shuffled_batches`` if None.
+        batches: how mini-batches are built; see ``bnlib.samplers``.
 
     Raises:
-        ValueError: ``batch_size`` outside 1..number of training samples.
+        ValueError: a ``batch_size`` that ``batches`` cannot make, such as one above the number of training samples.
     """
-    indices = (batches or shuffled_batches)(len(data.train_x), batch_size, seed)
+    indices = batches(data.train_y.cpu(), batch_size, seed)
     settings = {"batch_size": batch_size, "momentum": momentum, "epochs": epochs, "points": points, "device": device}
     for done, total, (history,) in _iterate(model, data, indices, torch.tensor([lr]), **settings):
         yield done, total, history
@@ -140,7 +114,7 @@ def iterate_many(
     epochs: int = 10,
     points: int = 20,
     device: torch.device | str = "cpu",
-    batches: Batches | None = None,
+    batches: Sampler = shuffled,
 ) -> Iterator[tuple[int, int, list[History]]]:
     """Train models that are built alike as one (``bnlib.stacked``), each with a learning rate and seed of its own.
 
@@ -153,7 +127,7 @@ def iterate_many(
     for name, values in (("lrs", lrs), ("seeds", seeds)):
         if len(values) != len(models):
             raise ValueError(f"{name} must have one value for each of {len(models)} models, got {len(values)}")
-    each = [(batches or shuffled_batches)(len(data.train_x), batch_size, seed) for seed in seeds]
+    each = [batches(data.train_y.cpu(), batch_size, seed) for seed in seeds]
     indices = (torch.stack(rows) for rows in zip(*each, strict=True))
     settings = {"batch_size": batch_size, "momentum": momentum, "epochs": epochs, "points": points, "device": device}
     yield from _iterate(stack(models), data, indices, torch.tensor(lrs), **settings)

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from bnlib.training import check_batch_size
+from bnlib.samplers import check_batch_size
 
 
 @torch.no_grad()

@@ -8,11 +8,10 @@ from functools import cache, partial
 import numpy as np
 
 from bnlib import BatchNorm, FullNorm
-from bnlib.datasets import Dataset
 from bnlib.experiments.experiment import Experiment, Scale
 from bnlib.models import mlp
 from bnlib.reference import ORACLES
-from bnlib.samplers import single_label
+from bnlib.samplers import shuffled, single_label
 from bnlib.schedules import PowerSchedule, figure4
 from bnlib.sweep import Run
 
@@ -32,23 +31,17 @@ NORMS = {"batch norm": BatchNorm} | {
     if "running" in oracle or name == "floor 0.03"
 }
 SHUFFLED, SINGLE_LABEL = "shuffled", "single label"
-
-
-def by_label(data: Dataset):
-    """Batches of one class."""
-    return single_label(data.train_y)
+CONSTRUCTIONS = {SHUFFLED: shuffled, SINGLE_LABEL: single_label}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """All alphas for one oracle, all oracles for one alpha."""
     made = {}
-    for norm, construction, batch_size, lr in itertools.product(
-        NORMS, (SHUFFLED, SINGLE_LABEL), EPOCHS, LEARNING_RATES
-    ):
+    for norm, construction, batch_size, lr in itertools.product(NORMS, CONSTRUCTIONS, EPOCHS, LEARNING_RATES):
         if norm.startswith("leave_one_out") and batch_size == 1:
             continue
-        model, batches = partial(mlp, SIZES, NORMS[norm]), by_label if construction == SINGLE_LABEL else None
-        settings = {"epochs": EPOCHS[batch_size], "points": 2, "batches": batches}
+        model = partial(mlp, SIZES, NORMS[norm])
+        settings = {"epochs": EPOCHS[batch_size], "points": 2, "batches": CONSTRUCTIONS[construction]}
         made[norm, construction, batch_size, lr] = [
             Run(model, "digits", batch_size, lr, seed, **settings) for seed in SEEDS[scale]
         ]

@@ -1,9 +1,13 @@
 """The data sets: what they hold, and how they complain when a file is not what it should be."""
 
 import gzip
+import hashlib
+import io
 import os
 import re
+import tarfile
 import threading
+import tracemalloc
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -120,7 +124,7 @@ def test_real_mnist_test_files():
 
 
 def test_a_file_missing_in_the_named_folder_is_not_downloaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "_fetch", lambda file: pytest.fail("must not download"))
+    monkeypatch.setattr(datasets, "_fetch", lambda *args: pytest.fail("must not download"))
     message = rf"{IMAGES} is missing.*{re.escape(str(tmp_path))}.*https://"
     with pytest.raises(DatasetError, match=message):
         load("mnist", root=tmp_path, parts=["test"])
@@ -224,7 +228,7 @@ def cache(tmp_path, monkeypatch):
     """An empty user cache, and pooch told not to wait long."""
     monkeypatch.delenv("BNLIB_DATA", raising=False)
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / name)
-    return tmp_path / "bnlib" / "mnist"
+    return tmp_path / "bnlib"
 
 
 def send(handler, content, promised=None):
@@ -235,12 +239,10 @@ def send(handler, content, promised=None):
 
 
 def left_in(folder):
-    return [path.name for path in folder.rglob("*")] if folder.exists() else []
+    return [path.name for path in folder.rglob("*") if path.is_file()]
 
 
 def test_a_download_is_kept_and_not_repeated(cache, mnist_files, monkeypatch):
-    import hashlib
-
     asked = []
 
     def respond(handler):
@@ -287,3 +289,206 @@ def test_offline_with_nothing_cached_says_which_file_and_what_to_do(cache, monke
     monkeypatch.setattr(datasets, "MNIST_URL", "http://127.0.0.1:9/")  # nobody listens there
     with pytest.raises(DatasetError, match=rf"{IMAGES} is not in the cache.*http://127.0.0.1:9/{IMAGES}.*BNLIB_DATA"):
         load("mnist", parts=["test"])
+
+
+ARCHIVE, UNPACKED = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
+FILES = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+RECORDS = np.random.default_rng(0).integers(0, 256, (6, 3, 1 + 3072), np.uint8)
+RECORDS[..., 0] = np.arange(18).reshape(6, 3) % 10
+
+
+@pytest.fixture
+def three_records(monkeypatch):
+    """Files of CIFAR-10 hold three pictures each."""
+    monkeypatch.setattr(datasets, "_CIFAR10_RECORDS", 3)
+
+
+def member(name, content=b"", kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(f"{UNPACKED}/{name}")
+    info.size, info.type, info.linkname = len(content), kind, f"{UNPACKED}/readme.html"
+    return info, content
+
+
+def tar(members) -> bytes:
+    """A tar archive of pairs of a header and the content."""
+    with io.BytesIO() as raw:
+        with tarfile.open(fileobj=raw, mode="w") as archive:
+            for info, content in members:
+                archive.addfile(info, io.BytesIO(content))
+        return raw.getvalue()
+
+
+# In the order of the real archive, with what else is in it.
+WHOLE_CIFAR10 = tar(
+    [member("", kind=tarfile.DIRTYPE), member("batches.meta.txt", b"airplane")]
+    + [member(name, records.tobytes()) for name, records in zip(FILES, RECORDS, strict=True)]
+    + [member("readme.html", b"<html>")]
+)
+
+
+def check_cifar10(data):
+    """Record by record: a label, then the red, the green and the blue plane, each by rows."""
+    assert data.num_classes == 10
+    for x, y, records in ((data.train_x, data.train_y, RECORDS[:5]), (data.test_x, data.test_y, RECORDS[5:])):
+        records = records.reshape(-1, 1 + 3072)
+        assert x.dtype == torch.float32 and x.shape == (len(records), 3, 32, 32)
+        assert y.dtype == torch.int64 and y.tolist() == records[:, 0].tolist()
+        assert x.min() == 0 and x.max() == 1
+        for channel, row, column in ((0, 0, 0), (0, 0, 31), (0, 31, 0), (1, 2, 3), (2, 0, 0), (2, 31, 31)):
+            values = records[:, 1 + 1024 * channel + 32 * row + column]
+            np.testing.assert_allclose(x[:, channel, row, column], values / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("folder", [".", "cifar10"])
+def test_cifar10_reads_the_archive(tmp_path, three_records, folder):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / ARCHIVE).write_bytes(gzip.compress(WHOLE_CIFAR10))
+    check_cifar10(load("cifar10", root=tmp_path))
+
+
+@pytest.mark.parametrize("folder", [".", UNPACKED, "cifar10", f"cifar10/{UNPACKED}"])
+def test_cifar10_reads_unpacked_files(tmp_path, three_records, folder, monkeypatch):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for name, records in zip(FILES, RECORDS, strict=True):
+        (tmp_path / folder / name).write_bytes(records.tobytes())
+    monkeypatch.setenv("BNLIB_DATA", str(tmp_path))
+    check_cifar10(load("cifar10"))
+
+
+def test_one_part_of_cifar10_needs_its_files_alone(tmp_path, three_records):
+    (tmp_path / "test_batch.bin").write_bytes(RECORDS[5].tobytes())
+    data = load("cifar10", root=tmp_path, parts=["test"])
+    assert data.test_y.tolist() == [5, 6, 7] and data.train_x is None and data.train_y is None
+    lacking = (
+        rf"{ARCHIVE} is missing.*data_batch_5\.bin, in {re.escape(str(tmp_path))} and .*cifar10, named by root.*http"
+    )
+    with pytest.raises(DatasetError, match=lacking):
+        load("cifar10", root=tmp_path, parts=["train"])
+    with pytest.raises(ValueError, match="validation"):
+        load("cifar10", root=tmp_path, parts=["validation"])
+
+
+def test_one_part_of_cifar10_needs_its_members_alone(tmp_path, three_records):
+    (tmp_path / ARCHIVE).write_bytes(gzip.compress(tar([member("test_batch.bin", RECORDS[5].tobytes())])))
+    assert load("cifar10", root=tmp_path, parts=["test"]).test_y.tolist() == [5, 6, 7]
+
+
+def test_a_file_of_cifar10_has_ten_thousand_records(tmp_path):
+    with (tmp_path / "test_batch.bin").open("wb") as file:
+        file.truncate(10_000 * 3073)
+    data = load("cifar10", root=tmp_path, parts=["test"])
+    assert data.test_x.shape == (10_000, 3, 32, 32) and data.test_y.tolist() == [0] * 10_000
+
+
+def crafted(raw_size: bytes) -> bytes:
+    """The header of a member whose field for the size is ``raw_size``."""
+    header = bytearray(member("data_batch_1.bin")[0].tobuf(tarfile.GNU_FORMAT))
+    header[124:136], header[148:156] = raw_size, b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+BACK = b"\xff" + (-1024).to_bytes(11, "big", signed=True)  # to the member before
+LONG_NAME = member("x", b"name", tarfile.GNUTYPE_LONGNAME)
+CUT = gzip.compress(WHOLE_CIFAR10)[:-9]
+BROKEN_ARCHIVES = {
+    "empty": (b"", "damaged or cut-off tar archive"),
+    "web page": (
+        b"  <!DOCTYPE html><html>403</html>",
+        "what looks like a web page, expected the gzipped archive.*error page",
+    ),
+    "zip": (b"PK\x03\x04", "damaged or cut-off gzip data.*Not a gzipped file"),
+    "cut gzip": (CUT, "damaged or cut-off gzip data.*end-of-stream"),
+    "bad checksum": (CUT + bytes(9), "damaged or cut-off gzip data"),
+    "no tar": (gzip.compress(b"x" * 2000), "damaged or cut-off tar archive"),
+    "cut tar": (gzip.compress(WHOLE_CIFAR10[:20_000]), "damaged or cut-off tar archive .unexpected end"),
+    "tar cut at a header": (gzip.compress(WHOLE_CIFAR10[:1536]), r"no data_batch_1\.bin, .*test_batch\.bin in it"),
+    "size before the start": (gzip.compress(crafted(BACK)), "damaged or cut-off tar archive"),
+    "size that leads back": (
+        gzip.compress(tar([member("a"), member("b")])[:1024] + crafted(BACK)),
+        r"no .*test_batch\.bin in it",
+    ),
+    "absurd size": (gzip.compress(crafted(b"\x80" + b"\x7f" * 11) + bytes(1024)), "damaged or cut-off tar archive"),
+    "names of names": (gzip.compress(tar([LONG_NAME] * 900)), "damaged or cut-off tar archive .maximum recursion"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BROKEN_ARCHIVES.values(), ids=BROKEN_ARCHIVES)
+def test_a_broken_archive_is_explained(tmp_path, three_records, content, message):
+    (tmp_path / ARCHIVE).write_bytes(content)
+    with pytest.raises(DatasetError, match=f"{ARCHIVE}: found .*{message}.*get it again"):
+        load("cifar10", root=tmp_path)
+
+
+def test_a_bomb_is_unpacked_no_further_than_cifar10_goes(tmp_path, three_records):
+    (tmp_path / ARCHIVE).write_bytes(gzip.compress(bytes(50_000_000)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match=f"{ARCHIVE}: found more than 1,103,890 bytes once unpacked, expected"):
+            load("cifar10", root=tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_only_plain_files_of_an_archive_are_read(tmp_path, three_records, kind):
+    (tmp_path / "readme.html").write_bytes(RECORDS[5].tobytes())
+    members = [member("readme.html", RECORDS[5].tobytes()), member("test_batch.bin", kind=kind)]
+    (tmp_path / ARCHIVE).write_bytes(gzip.compress(tar(members)))
+    with pytest.raises(DatasetError, match=r"found no test_batch\.bin in it, expected the binary archive of CIFAR-10"):
+        load("cifar10", root=tmp_path, parts=["test"])
+
+
+WRONG_RECORDS = {
+    "none": (b"", "found 0 bytes, expected 9,219: 3 times a label and 3x32x32 pixels"),
+    "short": (RECORDS[5].tobytes()[:-1], "found 9,218 bytes, expected 9,219"),
+    "long": (RECORDS[5].tobytes() + b"x", "found more than 9,219 bytes, expected 9,219"),
+    "label": (RECORDS[5].tobytes()[:-3073] + b"\x0a" + bytes(3072), "found a label 10, expected labels from 0 to 9"),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("content", "message"), WRONG_RECORDS.values(), ids=WRONG_RECORDS)
+def test_a_wrong_file_of_cifar10_is_named(tmp_path, three_records, content, message, packed):
+    if packed:
+        (tmp_path / ARCHIVE).write_bytes(gzip.compress(tar([member("test_batch.bin", content)])))
+    else:
+        (tmp_path / "test_batch.bin").write_bytes(content)
+    with pytest.raises(DatasetError, match=rf"{f'{ARCHIVE}: ' * packed}test_batch\.bin: {message}.*get it again"):
+        load("cifar10", root=tmp_path, parts=["test"])
+
+
+def test_a_folder_in_place_of_a_file_of_cifar10_is_named(tmp_path):
+    (tmp_path / "test_batch.bin").mkdir()
+    with pytest.raises(DatasetError, match=r"test_batch\.bin: found a folder, expected a file of CIFAR-10"):
+        load("cifar10", root=tmp_path, parts=["test"])
+    (tmp_path / ARCHIVE).mkdir()
+    with pytest.raises(DatasetError, match=f"{ARCHIVE}: found a folder, expected the gzipped archive"):
+        load("cifar10", root=tmp_path, parts=["train"])
+
+
+def test_a_downloaded_archive_is_kept_and_not_repeated(cache, three_records, monkeypatch):
+    content, asked = gzip.compress(WHOLE_CIFAR10), []
+    monkeypatch.setattr(datasets, "CIFAR10_SHA256", hashlib.sha256(content).hexdigest())
+    with server(lambda handler: (asked.append(handler.path), send(handler, content))) as url:
+        monkeypatch.setattr(datasets, "CIFAR10_URL", url + ARCHIVE)
+        check_cifar10(load("cifar10"))
+    check_cifar10(load("cifar10"))  # the server is gone
+    assert asked == [f"/{ARCHIVE}"]
+    monkeypatch.setenv("BNLIB_DATA", str(cache))
+    check_cifar10(load("cifar10"))
+
+
+def test_a_downloaded_archive_with_the_wrong_hash_is_refused_and_removed(cache, three_records, monkeypatch):
+    with server(lambda handler: send(handler, gzip.compress(WHOLE_CIFAR10))) as url:
+        monkeypatch.setattr(datasets, "CIFAR10_URL", url + ARCHIVE)
+        with pytest.raises(DatasetError, match=rf"(?s){ARCHIVE}.*{datasets.CIFAR10_SHA256}"):
+            load("cifar10")
+    assert left_in(cache / "cifar10") == []
+
+
+def test_offline_without_cifar10_says_which_file_and_what_to_do(cache, monkeypatch):
+    monkeypatch.setattr(datasets, "CIFAR10_URL", f"http://127.0.0.1:9/{ARCHIVE}")
+    with pytest.raises(DatasetError, match=rf"{ARCHIVE} is not in the cache.*http://127.0.0.1:9/{ARCHIVE}.*BNLIB_DATA"):
+        load("cifar10")

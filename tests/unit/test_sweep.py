@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bnlib import BatchNorm, FullNorm, models, sweep, training
-from bnlib.datasets import Dataset, load
+from bnlib.datasets import load
 from bnlib.samplers import single_label
 from bnlib.sweep import Run, describe, key, run
 
@@ -24,10 +24,6 @@ MODEL = functools.partial(models.mlp, (64, 12, 10), BatchNorm)
 def grid(model=MODEL, **options):
     settings = {"data": "digits", "batch_size": 64, "epochs": 1, "points": 4} | options
     return [Run(model, lr=lr, seed=seed, **settings) for lr in (0.1, 1.0) for seed in (0, 1, 2)]
-
-
-def by_label(data: Dataset):
-    return single_label(data.train_y)
 
 
 def alone(each: Run) -> training.History:
@@ -41,7 +37,7 @@ def alone(each: Run) -> training.History:
         epochs=each.epochs,
         points=each.points,
         seed=each.seed,
-        batches=each.batches and each.batches(data),
+        batches=each.batches,
         progress=False,
     )
 
@@ -51,7 +47,7 @@ def alone(each: Run) -> training.History:
     [
         {},
         {"momentum": 0.5},
-        {"batches": by_label},
+        {"batches": single_label},
         {"model": functools.partial(models.mlp, (64, 12, 10), FullNorm)},
         {"model": functools.partial(models.mlp, (64, 12, 10), functools.partial(torch.nn.GroupNorm, 1))},
     ],
@@ -117,7 +113,7 @@ def test_a_lambda_has_no_description():
 
 def test_the_source_of_a_function_from_elsewhere_is_part_of_its_description():
     assert describe(models.mlp) == "bnlib.models.mlp"
-    assert describe(by_label).startswith(f"{__name__}.by_label ")
+    assert describe(alone).startswith(f"{__name__}.alone ")
 
 
 def test_a_broken_file_is_named(tmp_path):
