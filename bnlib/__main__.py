@@ -8,6 +8,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 
+from bnlib.distributed import joined, world
 from bnlib.experiments import registry
 
 
@@ -31,10 +32,10 @@ def _parser() -> argparse.ArgumentParser:
         help="train what is not done yet and write the result to data/results",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    running.add_argument("name", choices=sorted(registry.EXPERIMENTS), metavar="NAME", help="see list")
+    running.add_argument("names", nargs="+", choices=sorted(registry.EXPERIMENTS), metavar="NAME", help="see list")
     running.add_argument("--scale", choices=["quick", "paper"], default="quick", help="minutes, or the source's size")
     running.add_argument("--device", nargs="+", default=["cpu"], help="of the training, e.g. cuda:0 cuda:1")
-    running.add_argument("--workers", type=int, default=1, help="processes that share the work")
+    running.add_argument("--workers", type=int, default=1, help="processes that share out the runs")
     running.add_argument("--together", type=int, default=64, help="runs in one model at most; bounds the memory")
     running.add_argument(
         "--resume", action=argparse.BooleanOptionalAction, default=True, help="use what earlier calls have finished"
@@ -51,20 +52,20 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    experiment = registry.EXPERIMENTS[options.name]
     with ExitStack() as stack:
         cache = None if options.resume else stack.enter_context(tempfile.TemporaryDirectory())
-        try:
-            experiment.save(
-                options.scale,
-                cache=cache,
-                devices=tuple(options.device),
-                workers=options.workers,
-                together=options.together,
-            )
-        except KeyboardInterrupt:
-            print(f"stopped; go on with: {experiment.command(options.scale)}", file=sys.stderr)
-            return 130
+        # torchrun gives each of its processes one device.
+        devices = options.device if len(options.device) > 1 else [stack.enter_context(joined(*options.device))]
+        settings = {"workers": options.workers, "together": options.together, "devices": tuple(devices)}
+        for name in options.names:
+            experiment = registry.EXPERIMENTS[name]
+            try:
+                measured = experiment.save(options.scale, cache=cache, **settings)
+            except KeyboardInterrupt:
+                print(f"stopped; go on with: {experiment.command(options.scale)}", file=sys.stderr)
+                return 130
+            if world()[0] == 0:
+                print(f"{name}: {experiment.question}\n{experiment.table(measured)}\n")
     return 0
 
 

@@ -198,6 +198,25 @@ def wide_variation(
     return Dataset("wide_variation", *sample(num_train), *sample(num_test), num_classes)
 
 
+def multiplied(name: str, low: float = -2.5, high: float = 2.5, seed: int = 0) -> Dataset:
+    """A data set of which each sample, to train and to test, is multiplied by a random number of its own.
+
+    The numbers are uniform on (``low``, ``high``) and drawn once; the same ``seed`` gives the same ones.
+
+    Arguments:
+        name: as for ``load``.
+
+    Source: Lian and Liu 2019, section 6.1, which does not say whether the test set was changed, too.
+    """
+    data, generator = load(name), torch.Generator().manual_seed(seed)
+
+    def times(x: Tensor) -> Tensor:
+        factors = low + (high - low) * torch.rand(len(x), generator=generator)
+        return x * factors.view(-1, *[1] * (x.dim() - 1))
+
+    return replace(data, name=f"{name}, multiplied", train_x=times(data.train_x), test_x=times(data.test_x))
+
+
 _LOADERS = {
     "digits": digits,
     "mnist": mnist,

@@ -34,15 +34,7 @@ def shuffled(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
     Raises:
         ValueError: ``batch_size`` outside 1..number of samples.
     """
-    return shuffled_batches(len(labels), batch_size, seed)
-
-
-def shuffled_batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """What ``shuffled`` makes of ``count`` samples, whatever their classes.
-
-    Raises:
-        ValueError: ``batch_size`` outside 1..``count``.
-    """
+    count = len(labels)
     check_batch_size(batch_size, count)
     return _endless(
         lambda generator: _cut(torch.randperm(count, generator=generator), batch_size),

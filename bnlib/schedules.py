@@ -98,6 +98,28 @@ class Ramp:
         return self.low + (self.high - self.low) * done
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A number that begins at 1 and is multiplied by ``factor`` each time another ``every`` has passed.
+
+    Raises:
+        ValueError: ``every`` is not positive.
+
+    Source: the learning rate of Lian and Liu 2019, figures 5 and 8, with a fifth every 20 epochs.
+    """
+
+    every: float
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not self.every > 0:
+            raise ValueError(f"every must be positive, got {self.every}")
+
+    def __call__(self, step: Step) -> Step:
+        """Return the number at ``step``."""
+        return self.factor ** (step // self.every)
+
+
 corollary3 = PowerSchedule(scale=1, power=2 / 5)
 """The weights $(k+1)^{-2/5}$ of Lian and Liu 2019, Corollary 3."""
 

@@ -34,8 +34,12 @@ def stack(models: Sequence[nn.Module]) -> Stack:
     shapes = [[(name, value.shape, value.dtype) for name, value in model.state_dict().items()] for model in models]
     if any(repr(model) != repr(models[0]) or shape != shapes[0] for model, shape in zip(models, shapes, strict=True)):
         raise ValueError("models must be built alike, got models of different layers, shapes or settings")
-    by_hand = isinstance(models[0], nn.Sequential) and all(map(_can_stack, models[0]))
-    return (LayerStack if by_hand else MappedStack)(models)
+    return (LayerStack if by_hand(models[0]) else MappedStack)(models)
+
+
+def by_hand(model: nn.Module) -> bool:
+    """Whether ``stack`` knows all layers of ``model``, or else leaves it to ``torch.func.vmap``."""
+    return isinstance(model, nn.Sequential) and all(map(_can_stack, model))
 
 
 class Stack(nn.Module):

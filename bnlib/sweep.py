@@ -19,14 +19,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnlib import datasets
+from bnlib import datasets, distributed, stacked
 from bnlib.datasets import Dataset
 from bnlib.samplers import Sampler, shuffled
-from bnlib.training import History, iterate, iterate_many
+from bnlib.schedules import Schedule
+from bnlib.training import History, OptimiserMaker, iterate, iterate_many, scales
 
 _PACKAGE = Path(__file__).parent
 # What describes runs or draws their results does not change them.
 _NO_PART = ("experiments", "figures.py", "widgets.py")
+
+
+_SETTINGS = ("batch_size", "optimiser", "schedule", "epochs", "points", "batches", "every_step")
+
+
+@functools.lru_cache(maxsize=2)
+def _load(data: str | Callable[[], Dataset]) -> Dataset:
+    return data() if callable(data) else datasets.load(data)
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,8 @@ class Run:
         model: makes the network, given ``seed=``; a function or class that can be imported, or a ``functools.partial``
             of one, such as ``partial(models.mlp, (64, 100, 10), BatchNorm)``.
         data: name of the data set, for ``datasets.load``, or a function without arguments that returns it.
-        batch_size, lr, momentum, epochs, points: as in ``training.iterate``.
+        batch_size, lr, optimiser, schedule, epochs, points, batches, every_step: as in ``training.iterate``.
         seed: of the initial weights and of the batches.
-        batches: how mini-batches are built; see ``bnlib.samplers``.
     """
 
     model: Callable[..., nn.Module]
@@ -47,14 +55,21 @@ class Run:
     batch_size: int
     lr: float
     seed: int
-    momentum: float = 0.0
+    optimiser: OptimiserMaker = torch.optim.SGD
+    schedule: Schedule | None = None
     epochs: int = 10
     points: int = 20
     batches: Sampler = shuffled
+    every_step: bool = False
 
     def load(self) -> Dataset:
         """The data set."""
-        return self.data() if callable(self.data) else datasets.load(self.data)
+        return _load(self.data)
+
+    def start(self, device: torch.device | str = "cpu") -> Iterator[tuple[int, int, History]]:
+        """Train this run alone, as ``training.iterate`` yields it."""
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return iterate(self.model(seed=self.seed), self.load(), lr=self.lr, seed=self.seed, device=device, **settings)
 
 
 def run(
@@ -68,44 +83,51 @@ def run(
 ) -> list[History]:
     """Train all that is not in the cache yet, and return the histories in the order of ``runs``.
 
-    Runs that differ in nothing but learning rate and seed are trained as one model (``bnlib.stacked``); their curves
-    are those of separate runs up to rounding. What is done is in the cache: the same call after an interruption, even
-    by SIGKILL, goes on from there and gives the same result to the last bit. A result is found again only if the run,
-    the sources of bnlib (and of functions from elsewhere), torch's version and the kind of device are the same.
+    Runs that differ in nothing but learning rate and seed are trained as one model (``bnlib.stacked``) where that is
+    faster; their curves are those of separate runs up to rounding. What is done is in the cache: the same call after an
+    interruption, even by SIGKILL, goes on from there and gives the same result to the last bit. A result is found again
+    only if the run, the sources of bnlib (and of functions from elsewhere), torch's version, the kind of device and the
+    number of processes that train together (``bnlib.distributed``) are the same.
+
+    In the processes of ``torchrun`` all must make the same call. They train one run after another, each run together;
+    process 0 keeps the results and shows the bar.
 
     Arguments:
         runs: what to train.
         cache: folder of the results, by default the user's cache.
         together: at most so many runs in one model, which bounds the memory.
-        workers: processes that share the work; each takes one of ``devices`` in turn.
+        workers: processes that share out the runs; each takes one of ``devices`` in turn.
         devices: e.g. ``("cuda:0", "cuda:1")``.
         progress: show a bar with the time left.
 
     Raises:
-        ValueError: ``together`` or ``workers`` below 1, no device, or a broken file in the cache.
+        ValueError: ``together`` or ``workers`` below 1, workers in the processes of ``torchrun``, no device, or a
+            broken file in the cache.
         TypeError: part of a run has no description that would be the same tomorrow, such as a lambda.
     """
     for name, value in (("together", together), ("workers", workers), ("len(devices)", len(devices))):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if distributed.world()[1] > 1 and workers > 1:
+        raise ValueError(f"workers must be 1 in the processes of torchrun, got {workers}")
     runs, folder = list(runs), _folder(cache)
     kind = torch.device(devices[0]).type
     paths = {each: folder / f"{key(each, kind)}.json" for each in runs}
     # Cut from all runs, done or not, so that an interrupted sweep stacks the same models when it goes on.
-    chunks = _chunks(paths, together)
-    left = [chunk for chunk in chunks if not all(paths[each].exists() for each in chunk)]
-    with _bar(left, progress) as advance:
+    chunks = _chunks(paths, together, kind)
+    left = [chunk for chunk in chunks if not distributed.agreed(all(paths[each].exists() for each in chunk))]
+    with _bar(left, progress and distributed.world()[0] == 0) as advance:
         if workers == 1:
             for chunk in left:
                 _train(chunk, paths, devices[0], advance)
         else:
             _spread(left, paths, workers, devices, advance)
-    return [_read(paths[each]) for each in runs]
+    return [distributed.agreed(_read(paths[each]) if distributed.world()[0] == 0 else None) for each in runs]
 
 
 def key(run: Run, device_type: str = "cpu") -> str:
     """Name of a run's result: a hash of its description, of the code and of what it runs on."""
-    text = json.dumps([describe(run), _code(), torch.__version__, device_type])
+    text = json.dumps([describe(run), _code(), torch.__version__, device_type, distributed.world()[1]])
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
@@ -161,36 +183,46 @@ def _folder(cache: str | Path | None) -> Path:
     return folder
 
 
-def _chunks(runs: Iterable[Run], together: int) -> list[list[Run]]:
+def _chunks(runs: Iterable[Run], together: int, device_type: str) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for each in runs:
-        shape = {name: value for name, value in describe(each).items() if name not in ("lr", "seed")}
+        free = ("lr", "seed") if scales(each.optimiser) else ("seed",)
+        shape = {name: value for name, value in describe(each).items() if name not in free}
         groups.setdefault(json.dumps(shape), []).append(each)
-    return [group[i : i + together] for group in groups.values() for i in range(0, len(group), together)]
+    chunks = []
+    for group in groups.values():
+        size = together if len(group) > 1 and _stacking_pays(group[0], device_type) else 1
+        chunks += [group[i : i + size] for i in range(0, len(group), size)]
+    return chunks
+
+
+def _stacking_pays(run: Run, device_type: str) -> bool:
+    """Whether runs are faster together. On a CPU mapped convolutions are slower but for a few samples."""
+    if distributed.world()[1] > 1:
+        return False
+    return device_type != "cpu" or run.batch_size <= 8 or stacked.by_hand(run.model(seed=run.seed))
 
 
 def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Callable[[int], None]) -> None:
     """Train the runs of a chunk and keep their results."""
     first, began = chunk[0], time.perf_counter()
-    data = first.load()
-    settings = {name: getattr(first, name) for name in ("batch_size", "momentum", "epochs", "points", "batches")}
-    settings["device"] = device
     if len(chunk) == 1:
-        steps = iterate(first.model(seed=first.seed), data, lr=first.lr, seed=first.seed, **settings)
-        steps = ((done, total, [history]) for done, total, history in steps)
+        steps = ((done, total, [history]) for done, total, history in first.start(device))
     else:
         models = [each.model(seed=each.seed) for each in chunk]
-        lrs, seeds = [each.lr for each in chunk], [each.seed for each in chunk]
-        steps = iterate_many(models, data, lrs=lrs, seeds=seeds, **settings)
+        settings = {name: getattr(first, name) for name in _SETTINGS} | {"device": device}
+        settings |= {"lrs": [each.lr for each in chunk], "seeds": [each.seed for each in chunk]}
+        steps = iterate_many(models, first.load(), **settings)
     before = total = 0
     histories: list[History] = []
     for done, total, histories in steps:  # noqa: B007, the last ones are wanted
         advance((done - before) * len(chunk))
         before = done
     advance((total - before) * len(chunk))
-    for each, history in zip(chunk, histories, strict=True):
-        history.seconds = (time.perf_counter() - began) / len(chunk)
-        _keep(history, paths[each])
+    if distributed.world()[0] == 0:
+        for each, history in zip(chunk, histories, strict=True):
+            history.seconds = (time.perf_counter() - began) / len(chunk)
+            _keep(history, paths[each])
 
 
 def _keep(history: History, path: Path) -> None:
@@ -230,7 +262,7 @@ def _spread(left, paths, workers: int, devices: Sequence[str], advance: Callable
 
 
 def _model_steps(run: Run) -> int:
-    return run.epochs * (len(run.load().train_x) // run.batch_size)
+    return run.epochs * (len(run.load().train_x) // (run.batch_size * distributed.world()[1]))
 
 
 @contextmanager

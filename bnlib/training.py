@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import SGD, Optimizer
 
+from bnlib import distributed
 from bnlib.datasets import Dataset
-from bnlib.samplers import Sampler, shuffled
-from bnlib.samplers import shuffled_batches as shuffled_batches
+from bnlib.samplers import PerWorker, Sampler, shuffled
+from bnlib.schedules import Schedule
 from bnlib.stacked import Stack, stack
+
+OptimiserMaker = Callable[..., Optimizer]
+Callback = Callable[[int, nn.Module, Tensor], object]
 
 
 @dataclass
 class History:
-    """What a training run recorded, one entry a checkpoint.
+    """What a training run recorded: one entry a checkpoint, and a step if that was asked for.
 
     Attributes:
         epoch: passes over the training set made so far (a fraction between full passes).
         train_loss: mean cross-entropy, in nats, of the mini-batches since the last checkpoint, as the optimiser
             saw them (train mode); at the first checkpoint, of the first mini-batch before any step.
+        train_error: share of the samples of these mini-batches classified wrongly.
         test_loss: mean cross-entropy of the test set, in nats, in eval mode.
         test_error: share of the test set classified wrongly, in eval mode.
+        step_loss: mean cross-entropy of the mini-batch of each step, if ``every_step`` asks for it.
         diverged: the loss stopped being a finite number; the run ended there.
         seconds: its share of the time that a sweep took for it; not compared.
     """
 
     epoch: list[float] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
+    train_error: list[float] = field(default_factory=list)
     test_loss: list[float] = field(default_factory=list)
     test_error: list[float] = field(default_factory=list)
+    step_loss: list[float] = field(default_factory=list)
     diverged: bool = False
     seconds: float = field(default=0.0, compare=False)
 
@@ -45,23 +55,9 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def error_rate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+def error_rate(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Share of samples classified wrongly, with ``model`` in eval mode and left in the mode it had."""
     return _evaluate(model, x, y)[1].item()
-
-
-@torch.no_grad()
-def _evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss and share of wrong answers in eval mode, of each model if ``model`` is a ``Stack``."""
-    was_training = model.training
-    logits = model.eval()(x)
-    model.train(was_training)
-    return _losses(logits, y.expand(logits.shape[:-1])), (logits.argmax(-1) != y).float().mean(-1)
-
-
-def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    each = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
-    return each.view(labels.shape).mean(-1)
 
 
 def iterate(
@@ -70,37 +66,49 @@ def iterate(
     *,
     batch_size: int,
     lr: float,
-    momentum: float = 0.0,
+    optimiser: OptimiserMaker = SGD,
+    schedule: Schedule | None = None,
     epochs: int = 10,
     points: int = 20,
     seed: int = 0,
     device: torch.device | str = "cpu",
     batches: Sampler = shuffled,
+    callbacks: Iterable[Callback] = (),
+    every_step: bool = False,
 ) -> Iterator[tuple[int, int, History]]:
-    """Train by SGD and yield (steps done, steps in all, the history so far) at each checkpoint.
+    """Train and yield (steps done, steps in all, the history so far) at each checkpoint.
 
     The caller may stop iterating at any time: the model then holds the weights of the last checkpoint.
     Divergence (a loss that is not finite) ends the run and is reported in the history; it is not an error.
+    In the processes of ``torchrun`` (``bnlib.distributed``) each draws batches from a shard of its own; losses and
+    errors are means over all processes, and those of the test set, too, for each has its own running statistics.
 
     Arguments:
         model: trained in place, moved to ``device``.
         data: see ``bnlib.datasets.load``.
-        batch_size: samples a step, all batches of this size.
-        lr: learning rate of SGD, without decay or schedule.
-        momentum: of SGD.
+        batch_size: samples a step and process, all batches of this size.
+        lr: learning rate.
+        optimiser: makes the optimiser from the parameters and ``lr=``: a class of ``torch.optim``, or a
+            ``functools.partial`` of one, such as ``partial(SGD, momentum=0.9)``.
+        schedule: multiplies the learning rate; a function of the epochs done, see ``bnlib.schedules``.
         epochs: passes over the training set.
         points: checkpoints after the first; they are spread evenly.
         seed: seed of the batch order.
         device: where the training runs.
         batches: how mini-batches are built; see ``bnlib.samplers``.
+        callbacks: called after each step with the number of steps done, the model and the indices of the batch. If one
+            answers with something true, the run ends with a checkpoint.
+        every_step: record ``step_loss``.
 
     Raises:
         ValueError: a ``batch_size`` that ``batches`` cannot make, such as one above the number of training samples.
     """
+    rank, workers = distributed.world()
+    batches = batches if workers == 1 else PerWorker(rank, workers, batches)
     indices = batches(data.train_y.cpu(), batch_size, seed)
-    settings = {"batch_size": batch_size, "momentum": momentum, "epochs": epochs, "points": points, "device": device}
-    for done, total, (history,) in _iterate(model, data, indices, torch.tensor([lr]), **settings):
-        yield done, total, history
+    loop = _Loop(model, data, [lr], batch_size, optimiser, schedule, epochs, points, device, every_step)
+    for done, (history,) in loop.run(indices, callbacks):
+        yield done, loop.total, history
 
 
 def iterate_many(
@@ -110,11 +118,13 @@ def iterate_many(
     lrs: Sequence[float],
     seeds: Sequence[int],
     batch_size: int,
-    momentum: float = 0.0,
+    optimiser: OptimiserMaker = SGD,
+    schedule: Schedule | None = None,
     epochs: int = 10,
     points: int = 20,
     device: torch.device | str = "cpu",
     batches: Sampler = shuffled,
+    every_step: bool = False,
 ) -> Iterator[tuple[int, int, list[History]]]:
     """Train models that are built alike as one (``bnlib.stacked``), each with a learning rate and seed of its own.
 
@@ -122,73 +132,138 @@ def iterate_many(
     that diverges has a history that ends there; the others go on. The models given are not changed.
 
     Raises:
-        ValueError: not as many learning rates or seeds as models; else as ``iterate`` and ``stacked.stack``.
+        ValueError: not as many learning rates or seeds as models; learning rates that differ with an optimiser that
+            ``scales`` not; else as ``iterate`` and ``stacked.stack``.
     """
     for name, values in (("lrs", lrs), ("seeds", seeds)):
         if len(values) != len(models):
             raise ValueError(f"{name} must have one value for each of {len(models)} models, got {len(values)}")
-    each = [batches(data.train_y.cpu(), batch_size, seed) for seed in seeds]
+    labels = data.train_y.cpu()
+    each = [batches(labels, batch_size, seed) for seed in seeds]
     indices = (torch.stack(rows) for rows in zip(*each, strict=True))
-    settings = {"batch_size": batch_size, "momentum": momentum, "epochs": epochs, "points": points, "device": device}
-    yield from _iterate(stack(models), data, indices, torch.tensor(lrs), **settings)
+    loop = _Loop(stack(models), data, lrs, batch_size, optimiser, schedule, epochs, points, device, every_step)
+    for done, histories in loop.run(indices):
+        yield done, loop.total, histories
 
 
-def _iterate(model, data, indices, lrs, *, batch_size, momentum, epochs, points, device):
-    """The loop itself, for one model and indices (N,), or for a ``Stack`` of E and indices (E, N)."""
-    data, model = data.to(device), model.to(device).train()
-    count = len(data.train_x)
-    total = epochs * (count // batch_size)
-    checkpoints = {round(total * point / points) for point in range(1, points + 1)}
-    optimiser = torch.optim.SGD(model.parameters(), lr=lrs[0].item() if len(lrs) == 1 else 1.0, momentum=momentum)
-    # A stack takes the learning rates into the gradients, which with a constant rate is the same.
-    rates = model.spread(lrs.to(device)) if isinstance(model, Stack) else None
-    histories, losses = [History() for _ in lrs], []
-    for step in range(1, total + 1):
-        index = next(indices).to(device)
-        loss = _losses(model(data.train_x[index]), data.train_y[index])
-        losses.append(loss.detach())
-        if step == 1:
-            _record(histories, 0.0, losses, model, data)
-            yield 0, total, histories
-        optimiser.zero_grad(set_to_none=False)
-        loss.sum().backward()
-        if rates is not None:
-            torch._foreach_mul_([parameter.grad for parameter in model.parameters()], rates)
-        optimiser.step()
-        if step in checkpoints:
-            _record(histories, step * batch_size / count, losses, model, data)
-            losses = []
-            yield step, total, histories
-            if all(history.diverged for history in histories):
+def scales(optimiser: OptimiserMaker) -> bool:
+    """Whether its step is proportional to the gradient, so that a factor there does what a learning rate does."""
+    kind = optimiser.func if isinstance(optimiser, partial) else optimiser
+    return kind is SGD and not (isinstance(optimiser, partial) and optimiser.keywords.get("weight_decay"))
+
+
+class _Loop:
+    """Training of one model, or of a ``Stack`` of as many as there are learning rates."""
+
+    def __init__(self, model, data, lrs, batch_size, optimiser, schedule, epochs, points, device, every_step):
+        self.model, self.data, self.every_step = model.to(device).train(), data.to(device), every_step
+        # Of all processes.
+        self.batch_size = batch_size * distributed.world()[1]
+        self.per_epoch = len(data.train_x) // self.batch_size
+        self.total = epochs * self.per_epoch
+        self.checkpoints = {round(self.total * point / points) for point in range(1, points + 1)}
+        mixed = len(set(lrs)) > 1
+        if mixed and not scales(optimiser):
+            raise ValueError(f"lrs must all be the same with an optimiser other than SGD without decay, got {lrs}")
+        # Different learning rates go into the gradients.
+        self.rates = model.spread(torch.tensor(lrs).to(device)) if mixed else None
+        self.lr, self.schedule = 1.0 if mixed else lrs[0], schedule
+        self.optimiser = optimiser(self.model.parameters(), lr=self.lr)
+        self.histories = [History() for _ in lrs]
+        self.losses: list[Tensor] = []
+        self.errors: list[Tensor] = []
+
+    def run(self, indices: Iterator[Tensor], callbacks: Iterable[Callback] = ()) -> Iterator[tuple[int, list[History]]]:
+        """Train to the end, for indices (N,) of one model or (E, N) of a stack."""
+        called, callbacks = distributed.spread(self.model), list(callbacks)
+        for step in range(1, self.total + 1):
+            index = next(indices)
+            loss = self.forward(called, index.to(self.data.train_y.device))
+            if step == 1:
+                self.record(0)
+                yield 0, self.histories
+            self.step(loss, step)
+            stop = any([callback(step, self.model, index) for callback in callbacks])
+            if stop or step in self.checkpoints:
+                self.record(step)
+                self.losses, self.errors = [], []
+                yield step, self.histories
+            if stop or all(history.diverged for history in self.histories):
                 return
 
+    def forward(self, called: nn.Module, index: Tensor) -> Tensor:
+        """Keep loss and error of a batch, and return the losses."""
+        labels = self.data.train_y[index]
+        logits = called(self.data.train_x[index])
+        loss = _losses(logits, labels)
+        self.losses.append(loss.detach())
+        self.errors.append(_errors(logits.detach(), labels))
+        return loss
 
-def _record(histories: list[History], epoch: float, losses: list[torch.Tensor], model, data: Dataset) -> None:
-    means = torch.stack(losses).double().mean(0)
-    x = data.test_x.expand(len(histories), *data.test_x.shape) if isinstance(model, Stack) else data.test_x
-    columns = [column.flatten().tolist() for column in (means, *_evaluate(model, x, data.test_y))]
-    for history, mean, loss, error in zip(histories, *columns, strict=True):
-        if not history.diverged:
-            history.diverged = not math.isfinite(mean)
-            history.epoch.append(epoch)
-            history.train_loss.append(mean)
-            history.test_loss.append(loss)
-            history.test_error.append(error)
+    def step(self, loss: Tensor, number: int) -> None:
+        """Let the optimiser make a step."""
+        if self.schedule is not None:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.lr * self.schedule((number - 1) / self.per_epoch)
+        self.optimiser.zero_grad(set_to_none=False)
+        loss.sum().backward()
+        if self.rates is not None:
+            torch._foreach_mul_([parameter.grad for parameter in self.model.parameters()], self.rates)
+        self.optimiser.step()
+
+    def record(self, step: int) -> None:
+        """Add a checkpoint to the histories of the runs that have not diverged."""
+        x = self.data.test_x
+        x = x.expand(len(self.histories), *x.shape) if isinstance(self.model, Stack) else x
+        each = torch.stack(self.losses).double().view(len(self.losses), -1)
+        errors = torch.stack(self.errors).double().view(len(self.errors), -1)
+        test = [column.double().flatten() for column in _evaluate(self.model, x, self.data.test_y)]
+        columns = distributed.mean(torch.stack([each.mean(0), errors.mean(0), *test])).T.tolist()
+        steps = distributed.mean(each).T.tolist() if self.every_step and step else [[]] * len(self.histories)
+        for history, (loss, error, test_loss, test_error), newest in zip(self.histories, columns, steps, strict=True):
+            if not history.diverged:
+                history.diverged = not math.isfinite(loss)
+                history.epoch.append(step * self.batch_size / len(self.data.train_x))
+                history.train_loss.append(loss)
+                history.train_error.append(error)
+                history.test_loss.append(test_loss)
+                history.test_error.append(test_error)
+                history.step_loss += newest
+
+
+@torch.no_grad()
+def _evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean loss and share of wrong answers in eval mode, of each model if ``model`` is a ``Stack``."""
+    was_training = model.training
+    logits = model.eval()(x)
+    model.train(was_training)
+    return _losses(logits, y.expand(logits.shape[:-1])), _errors(logits, y)
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    each = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    return each.view(labels.shape).mean(-1)
+
+
+def _errors(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(-1) != labels).float().mean(-1)
 
 
 def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -> History:
     """Train to the end with a progress bar and return the history; ``settings`` are those of ``iterate``.
 
+    After an interruption (Ctrl-C, or the notebook's stop button) the model holds the weights it has reached.
+
     Raises:
         ValueError: as ``iterate``.
     """
-    if not progress:
-        *_, (_, _, history) = iterate(model, data, **settings)
-        return history
     from tqdm.auto import tqdm
 
-    with tqdm(unit="step", leave=False) as bar:
-        for done, total, newest in iterate(model, data, **settings):
-            history, bar.total = newest, total
-            bar.update(done - bar.n)
+    with tqdm(unit="step", leave=False, disable=not progress) as bar:
+        try:
+            for done, bar.total, history in iterate(model, data, **settings):  # noqa: B007, the last is wanted
+                bar.update(done - bar.n)
+        except KeyboardInterrupt as error:
+            error.add_note(f"The model holds its weights after {bar.n} or more of {bar.total} steps.")
+            raise
     return history

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal
 
+from bnlib import distributed
 from bnlib.experiments.results import FOLDER, read_result, write_result
 from bnlib.sweep import Run, run
 from bnlib.training import History
 
 Scale = Literal["quick", "paper"]
-CURVES = ("train_loss", "test_loss", "test_error")
+CURVES = ("train_loss", "train_error", "test_loss", "test_error")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Experiment:
         axes: names of what tells the cells apart, e.g. ``("norm", "batch size")``.
         cells: the runs of each cell, one for each seed, by the cell's values on the axes; takes the scale: ``"quick"``
             takes minutes on two cores, ``"paper"`` is the size of the source's.
+        curves: what is kept of each history.
+        settled: whether a cell comes out again, by and large, on another machine. Rounding differs there, and where
+            training is chaotic it decides.
     """
 
     name: str
@@ -33,10 +38,19 @@ class Experiment:
     source: str
     axes: tuple[str, ...]
     cells: Callable[[Scale], dict[tuple, list[Run]]]
+    curves: Sequence[str] = CURVES
+    settled: Callable[..., bool] = lambda *cell: True
 
     def command(self, scale: Scale) -> str:
         """What makes the result."""
-        return f"python -m bnlib experiments run {self.name} --scale {scale}"
+        workers = distributed.world()[1]
+        start = "python" if workers == 1 else f"torchrun --nproc-per-node {workers}"
+        return f"{start} -m bnlib experiments run {self.name} --scale {scale}"
+
+    def result(self, scale: Scale) -> str:
+        """Name of the file of the result. Several processes that train together answer another question."""
+        workers = distributed.world()[1]
+        return f"{self.name}_{scale}" + f"_{workers}_processes" * (workers > 1)
 
     def measure(self, scale: Scale = "quick", **settings) -> dict[tuple, list[History]]:
         """Train what is not in the cache yet; ``settings`` are those of ``sweep.run``."""
@@ -44,34 +58,58 @@ class Experiment:
         histories = iter(run([each for runs in cells.values() for each in runs], **settings))
         return {cell: [next(histories) for _ in runs] for cell, runs in cells.items()}
 
-    def save(self, scale: Scale = "quick", folder=FOLDER, **settings) -> None:
-        """Measure and write ``data/results/NAME_SCALE.json``."""
+    def save(self, scale: Scale = "quick", folder=FOLDER, **settings) -> dict[tuple, list[History]]:
+        """Measure, write the result to ``folder`` and return what was measured."""
+        rank, workers = distributed.world()
+        if rank > 0:
+            return self.measure(scale, **settings)
         seeds = sorted({each.seed for runs in self.cells(scale).values() for each in runs})
-        devices = ", ".join(settings.get("devices", ("cpu",)))
-        with write_result(f"{self.name}_{scale}", self.command(scale), seeds, folder, **_on(devices)) as result:
+        device = ", ".join(settings.get("devices", ("cpu",))) + f", {workers} processes" * (workers > 1)
+        with write_result(self.result(scale), self.command(scale), seeds, folder, **_on(device)) as result:
             measured = self.measure(scale, **settings)
             # Those of the training, though some of it may have been done by an earlier call.
             result["training_seconds"] = round(sum(each.seconds for runs in measured.values() for each in runs))
             result["cells"] = [self._row(cell, histories) for cell, histories in measured.items()]
+        return measured
+
+    def table(self, measured: Mapping[tuple, Sequence[History]]) -> str:
+        """The ends of the curves as text: for each cell the median over seeds, the least and the largest."""
+        head = (*self.axes, *(name.replace("_", " ") for name in self.curves), "diverged")
+        rows = [
+            (*map(str, cell), *(_spread([getattr(each, name)[-1] for each in histories]) for name in self.curves),
+             f"{sum(each.diverged for each in histories)} of {len(histories)}")
+            for cell, histories in measured.items()
+        ]  # fmt: skip
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        return "\n".join(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in (head, *rows)
+        )
 
     def load(self, scale: Scale = "quick", folder=FOLDER) -> dict[tuple, dict[str, Any]]:
-        """The committed result: for each cell ``epoch``, and ``train_loss``, ``test_loss``, ``test_error`` by seed.
+        """The committed result: for each cell ``epoch``, and each of ``curves`` by seed.
 
         A run that diverged has shorter curves, which end with None.
 
         Raises:
             FileNotFoundError: there is none; the message says how to make it.
         """
-        rows = read_result(f"{self.name}_{scale}", self.command(scale), folder)["cells"]
+        rows = read_result(self.result(scale), self.command(scale), folder)["cells"]
         return {tuple(row[axis] for axis in self.axes): row for row in rows}
 
     def _row(self, cell: tuple, histories: Sequence[History]) -> dict[str, Any]:
         longest = max((history.epoch for history in histories), key=len)
-        curves = {name: [_rounded(getattr(history, name)) for history in histories] for name in CURVES}
-        return {**dict(zip(self.axes, cell, strict=True)), "epoch": _rounded(longest), **curves}
+        curves = {name: [rounded(getattr(history, name)) for history in histories] for name in self.curves}
+        return {**dict(zip(self.axes, cell, strict=True)), "epoch": rounded(longest), **curves}
 
 
-def _rounded(values: Sequence[float]) -> list[float | None]:
+def _spread(values: Sequence[float]) -> str:
+    """Median, least and largest of what is finite; a run that diverged has no last loss."""
+    finite = [value for value in values if math.isfinite(value)]
+    return f"{median(finite):.3g} [{min(finite):.3g}, {max(finite):.3g}]" if finite else "-"
+
+
+def rounded(values: Sequence[float]) -> list[float | None]:
     """Four significant digits, None for what is not finite."""
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 

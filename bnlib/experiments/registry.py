@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from bnlib.experiments import full_norm_digits
+from bnlib.experiments import (
+    digits_grid,
+    full_norm_digits,
+    lian_figure_1,
+    lian_figure_2,
+    lian_figure_3,
+    lian_figure_4,
+    lian_figure_5,
+    lian_figure_7,
+    lian_figure_8,
+    lian_figure_9,
+)
 from bnlib.experiments.experiment import Experiment
 
-EXPERIMENTS: dict[str, Experiment] = {module.EXPERIMENT.name: module.EXPERIMENT for module in (full_norm_digits,)}
+_MODULES = (
+    digits_grid,
+    full_norm_digits,
+    lian_figure_1,
+    lian_figure_2,
+    lian_figure_3,
+    lian_figure_4,
+    lian_figure_5,
+    lian_figure_7,
+    lian_figure_8,
+    lian_figure_9,
+)
+EXPERIMENTS: dict[str, Experiment] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -33,7 +33,7 @@ def alone(each: Run) -> training.History:
         data,
         batch_size=each.batch_size,
         lr=each.lr,
-        momentum=each.momentum,
+        optimiser=each.optimiser,
         epochs=each.epochs,
         points=each.points,
         seed=each.seed,
@@ -46,7 +46,7 @@ def alone(each: Run) -> training.History:
     "options",
     [
         {},
-        {"momentum": 0.5},
+        {"optimiser": functools.partial(torch.optim.SGD, momentum=0.5)},
         {"batches": single_label},
         {"model": functools.partial(models.mlp, (64, 12, 10), FullNorm)},
         {"model": functools.partial(models.mlp, (64, 12, 10), functools.partial(torch.nn.GroupNorm, 1))},
@@ -78,7 +78,13 @@ def test_what_matters_changes_the_key_and_nothing_else(monkeypatch):
     each = grid()[0]
     assert key(each) == key(Run(**{**vars(each)}))
     others = [
-        Run(**{**vars(each), **change}) for change in ({"lr": 0.2}, {"seed": 5}, {"momentum": 0.1}, {"epochs": 2})
+        Run(**{**vars(each), **change})
+        for change in (
+            {"lr": 0.2},
+            {"seed": 5},
+            {"optimiser": functools.partial(torch.optim.SGD, momentum=0.1)},
+            {"epochs": 2},
+        )
     ]
     others.append(Run(**{**vars(each), "model": functools.partial(models.mlp, (64, 13, 10), BatchNorm)}))
     assert len({key(other) for other in (each, *others)}) == 6
@@ -173,7 +179,7 @@ def test_a_killed_sweep_goes_on_to_the_identical_result(tmp_path):
     expected = kept(tmp_path / "whole")
     assert len(expected) == 12
     folder, chance = tmp_path / "killed", random.Random(os.urandom(8))
-    for _ in range(4):
+    for _ in range(10):
         with started(folder) as process:
             time.sleep(chance.uniform(0, seconds / 5))
             process.send_signal(signal.SIGKILL)

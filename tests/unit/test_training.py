@@ -1,12 +1,14 @@
 """The training loop, the networks it trains and the batches it draws."""
 
-import itertools
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 import bnlib
 from bnlib import datasets, models, training
+from bnlib.schedules import Steps
 
 POINTS = datasets.load("three_points")
 
@@ -70,15 +72,6 @@ def test_the_error_rate_is_measured_in_eval_mode_and_leaves_the_mode():
     torch.testing.assert_close(model.state_dict(), before)
 
 
-def test_an_epoch_deals_every_sample_once_and_drops_the_rest():
-    epochs = training.shuffled_batches(10, 3, seed=0)
-    first, second = ([next(epochs).tolist() for _ in range(3)] for _ in range(2))
-    for epoch in (first, second):
-        dealt = list(itertools.chain(*epoch))
-        assert len(dealt) == len(set(dealt)) == 9 and set(dealt) <= set(range(10))
-    assert first != second
-
-
 @pytest.mark.parametrize("batch_size", [0, 4])
 def test_a_batch_size_that_cannot_be_is_named(batch_size):
     with pytest.raises(ValueError, match=rf"between 1 and the number of samples \(3\), got {batch_size}"):
@@ -96,3 +89,69 @@ def test_the_linear_layers_start_the_same_with_and_without_norm():
 def test_an_mlp_needs_two_sizes():
     with pytest.raises(ValueError, match=r"got \(3,\)"):
         models.mlp((3,))
+
+
+def test_the_optimiser_and_the_schedule_of_its_learning_rate_are_used():
+    model, twin = small(None), small(None)
+    settings = {"batch_size": 3, "lr": 0.1, "optimiser": torch.optim.Adam, "schedule": Steps(every=2, factor=0.5)}
+    training.fit(model, POINTS, epochs=5, progress=False, **settings)
+    optimiser = torch.optim.Adam(twin.parameters())
+    for lr in (0.1, 0.1, 0.05, 0.05, 0.025):
+        optimiser.param_groups[0]["lr"] = lr
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(twin(POINTS.train_x), POINTS.train_y).backward()
+        optimiser.step()
+    torch.testing.assert_close(model.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.SGD, partial(torch.optim.SGD, momentum=0.9), torch.optim.Adam])
+def test_models_trained_as_one_have_the_histories_of_single_ones(optimiser):
+    lrs = [0.1, 0.1, 0.1] if optimiser is torch.optim.Adam else [0.1, 0.2, 0.3]
+    settings = {"batch_size": 2, "optimiser": optimiser, "schedule": Steps(2, 0.5), "epochs": 4, "every_step": True}
+    # Adam makes steps of what BN leaves of a gradient that is 0 but for rounding.
+    norm = None if optimiser is torch.optim.Adam else bnlib.BatchNorm
+    stacked = [small(norm, seed) for seed in range(3)]
+    *_, (_, total, together) = training.iterate_many(stacked, POINTS, lrs=lrs, seeds=range(3), **settings)
+    for seed, (lr, history) in enumerate(zip(lrs, together, strict=True)):
+        alone = training.fit(small(norm, seed), POINTS, lr=lr, seed=seed, progress=False, **settings)
+        assert len(history.step_loss) == total == 4
+        for name in ("epoch", "train_loss", "train_error", "test_loss", "test_error", "step_loss"):
+            assert getattr(history, name) == pytest.approx(getattr(alone, name), rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.Adam, partial(torch.optim.SGD, weight_decay=0.1)])
+def test_different_rates_need_an_optimiser_that_scales(optimiser):
+    settings = {"batch_size": 2, "lrs": [0.1, 0.2], "seeds": [0, 1], "optimiser": optimiser}
+    with pytest.raises(ValueError, match="lrs must all be the same with an optimiser other than SGD without decay"):
+        next(training.iterate_many([small(), small()], POINTS, **settings))
+
+
+def test_each_step_is_recorded_if_asked_for():
+    history = training.fit(small(), POINTS, batch_size=1, lr=0.1, epochs=4, points=2, every_step=True, progress=False)
+    assert len(history.step_loss) == 12
+    assert history.train_loss == pytest.approx([history.step_loss[0], *np.reshape(history.step_loss, (2, 6)).mean(1)])
+    assert 0 <= min(history.train_error) <= max(history.train_error) <= 1
+
+
+def test_a_callback_sees_each_step_and_can_end_the_run():
+    seen, model = [], small()
+
+    def callback(step, trained, index):
+        seen.append((step, index.tolist()))
+        assert trained is model
+        return step == 5
+
+    settings = {"batch_size": 1, "lr": 0.1, "epochs": 4, "points": 4}
+    history = training.fit(model, POINTS, callbacks=[callback], progress=False, **settings)
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5] and history.epoch == [0, 1, 5 / 3] and not history.diverged
+    assert sorted(index for _, [index] in seen[:3]) == [0, 1, 2]
+
+
+def test_an_interrupted_fit_says_what_the_model_holds():
+    def interrupt(step, *_):
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        training.fit(small(), POINTS, batch_size=1, lr=0.1, epochs=4, points=4, callbacks=[interrupt])
+    assert caught.value.__notes__ == ["The model holds its weights after 6 or more of 12 steps."]

@@ -1,0 +1,32 @@
+"""Figure 7 of Lian and Liu (2019): MNIST in shuffled batches."""
+
+from __future__ import annotations
+
+from bnlib.experiments import lian
+from bnlib.experiments.experiment import Experiment, Scale
+from bnlib.samplers import shuffled
+from bnlib.schedules import figure4
+from bnlib.sweep import Run
+
+EPOCHS = {"quick": 200, "paper": 10}
+
+
+def cells(scale: Scale) -> dict[tuple, list[Run]]:
+    """Each network with each norm."""
+    settings = {
+        "batch_size": 64,
+        "lr": 0.01,
+        "optimiser": lian.MOMENTUM[0.5],
+        "batches": shuffled,
+        "epochs": EPOCHS[scale],
+    }
+    return lian.cells(*lian.mnist(scale), lian.norms(figure4), **settings)
+
+
+EXPERIMENT = Experiment(
+    name="lian_figure_7",
+    question="Is Full Normalization as good as BN on shuffled batches?",
+    source="Lian and Liu 2019, figure 7",
+    axes=("network", "norm"),
+    cells=cells,
+)

@@ -1,0 +1,132 @@
+"""Training in several processes: the same weights in all, gradients over all batches, shards that are their own."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import nn
+
+import bnlib
+from bnlib import datasets, distributed, models, training
+from bnlib.samplers import PerWorker
+
+SETTINGS = {"batch_size": 8, "lr": 0.1, "epochs": 1, "points": 2, "seed": 3, "every_step": True}
+
+
+def build(norm):
+    return models.mlp((64, 12, 10), norm).double()
+
+
+def digits():
+    data = datasets.load("digits")
+    return datasets.Dataset(
+        "digits", data.train_x.double(), data.train_y, data.test_x.double(), data.test_y, data.num_classes
+    )
+
+
+def worker(rank, size, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    results = {}
+    for norm in (None, bnlib.BatchNorm, bnlib.FullNorm):
+        model, seen = build(norm), []
+        *_, (_, total, history) = training.iterate(
+            model, digits(), callbacks=[lambda step, model, index, seen=seen: seen.append(index)], **SETTINGS
+        )
+        results[getattr(norm, "__name__", "none")] = total, vars(history), model.state_dict(), torch.stack(seen)
+    torch.save(results, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(worker, (2, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("norm", ["none", "BatchNorm", "FullNorm"])
+def test_processes_have_one_history_and_the_same_weights(two, norm):
+    (total, history, state, seen), (_, other, other_state, other_seen) = (each[norm] for each in two)
+    assert history == other and total == len(history["step_loss"]) == 1437 // 16
+    for name, value in state.items():
+        # Statistics of BN are those of a worker's own batches, until the next forward pass.
+        if "running" not in name or norm == "FullNorm":
+            torch.testing.assert_close(value, other_state[name], msg=lambda text, name=name: f"{name}: {text}")
+    assert not set(seen.flatten().tolist()) & set(other_seen.flatten().tolist())
+
+
+@pytest.mark.parametrize("norm", [None, bnlib.FullNorm])
+def test_two_processes_train_as_one_does_on_both_batches(two, norm):
+    """Without statistics of a batch the mean of the gradients is the gradient of the joined batch."""
+    model, data = build(norm), digits()
+    optimiser = torch.optim.SGD(model.parameters(), lr=SETTINGS["lr"])
+    shards = [PerWorker(rank, 2)(data.train_y, 8, SETTINGS["seed"]) for rank in range(2)]
+    losses = []
+    for _ in range(1437 // 16):
+        index = torch.cat([next(shard) for shard in shards])
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(model(data.train_x[index]), data.train_y[index])
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    _, history, state, _ = two[0][getattr(norm, "__name__", "none")]
+    assert history["step_loss"] == pytest.approx(losses, rel=1e-6)
+    for name, value in model.state_dict().items():
+        if "grad" not in name:
+            torch.testing.assert_close(value, state[name], msg=lambda text, name=name: f"{name}: {text}")
+
+
+TINY = """
+    import functools, sys
+    from bnlib import BatchNorm, __main__, models
+    from bnlib.experiments import registry, results
+    from bnlib.experiments.experiment import Experiment
+    from bnlib.sweep import Run
+
+    model = functools.partial(models.mlp, (64, 8, 10), BatchNorm)
+    def cells(scale):
+        return {(size,): [Run(model, "digits", size, 0.1, seed, epochs=1, points=2) for seed in (3, 4)] for size in (32, 64)}
+    registry.EXPERIMENTS["tiny"] = Experiment("tiny", "Does it work?", "nowhere", ("batch size",), cells)
+    Experiment.save.__defaults__ = ("quick", __import__("pathlib").Path(sys.argv[1]))
+    sys.exit(__main__.main(["experiments", "run", "tiny"]))
+"""  # noqa: E501
+
+
+def test_torchrun_runs_an_experiment(tmp_path):
+    script = tmp_path / "tiny.py"
+    script.write_text(textwrap.dedent(TINY))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("tiny: Does it work?") == 1
+        result = json.loads((tmp_path / "tiny_quick_2_processes.json").read_text())
+        assert result["provenance"]["device"] == "cpu, 2 processes"
+        assert result["provenance"]["command"].startswith("torchrun --nproc-per-node 2 -m bnlib experiments run tiny")
+        assert len(result["cells"]) == 2 and len(result["cells"][0]["train_loss"]) == 2
+    assert len(list(tmp_path.rglob("sweeps/*.json"))) == 4
+
+
+def test_alone_nothing_is_changed(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    model = models.mlp((3, 3))
+    assert distributed.world() == (0, 1) and distributed.spread(model) is model and distributed.agreed(5) == 5
+    assert distributed.mean(torch.ones(2)).tolist() == [1, 1]
+    with distributed.joined("cpu") as device:
+        assert device == "cpu"
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1000")
+    with pytest.raises(ValueError, match="one process for each GPU of this machine"), distributed.joined("cuda"):
+        pass
