@@ -196,7 +196,7 @@ class Panel:
         }
         self.view, self.note = widgets.HTML(), widgets.HTML()
         for control in self.controls.values():
-            control.observe(lambda _: self.show(), "value")
+            control.observe(lambda _: self.move(), "value")
         rows = [*self.controls.values()]
         if explorer.train is not None:
             self.train_button = widgets.Button(description="Train", icon="play", tooltip="Run this setting for real")
@@ -207,13 +207,20 @@ class Panel:
             rows.append(widgets.HBox([self.train_button, self.stop_button, self.progress]))
         self.box = widgets.VBox([*rows, self.view, self.note])
         self.thread: threading.Thread | None = None
-        self.stopping = threading.Event()
+        # Of the newest run; set when it is to end. Held while a picture is chosen and put.
+        self.stopping, self.drawing = threading.Event(), threading.RLock()
         self.show()
 
     @property
     def setting(self) -> dict[str, Any]:
         """The positions of the sliders."""
         return {name: control.value for name, control in self.controls.items()}
+
+    def move(self) -> None:
+        """Show what is at the sliders' new positions, and end the run of the old ones."""
+        with self.drawing:
+            self.stopping.set()
+            self.show()
 
     def show(self) -> None:
         """Show the picture of the sliders' positions: the last live run there, else the frame of the grid."""
@@ -228,26 +235,30 @@ class Panel:
         self.view.value, self.note.value = f'<div class="bnb-figure">{svg}</div>', html.escape(note)
 
     def start(self) -> None:
-        """Train the sliders' setting in the background; does nothing while a run goes on."""
-        if self.thread is not None and self.thread.is_alive():
+        """Train the sliders' setting in the background; does nothing while a run of it goes on."""
+        before = self.thread if self.thread is not None and self.thread.is_alive() else None
+        if before is not None and not self.stopping.is_set():
             return
-        self.stopping.clear()
+        self.stopping = threading.Event()
         self._running(True)
-        self.thread = threading.Thread(target=self._run, args=(self.setting,), daemon=True)
+        self.thread = threading.Thread(target=self._run, args=(self.setting, self.stopping, before), daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
         """Ask the run to end at its next checkpoint; what it has drawn stays."""
-        self.stopping.set()
+        with self.drawing:
+            if not self.stopping.is_set():
+                self.stopping.set()
+                self.note.value += " <em>Stopped by you; Train starts a new run.</em>"
 
     def _running(self, running: bool) -> None:
         self.train_button.disabled, self.stop_button.disabled = running, not running
-        for control in self.controls.values():
-            control.disabled = running
 
-    def _run(self, setting: dict[str, Any]) -> None:
+    def _run(self, setting: dict[str, Any], stopping: threading.Event, before: threading.Thread | None) -> None:
         from tqdm.notebook import tqdm
 
+        if before is not None:
+            before.join()
         bar = tqdm(display=False, unit="step")
         self.progress.children = [bar.container]
         runs = self.explorer.train(**setting)
@@ -256,15 +267,19 @@ class Panel:
                 if bar.total != total:
                     bar.reset(total)
                 bar.update(done - bar.n)
-                self.explorer.runs[tuple(setting.values())] = data
-                self.put(*self.explorer.picture(data, setting))
-                if self.stopping.is_set():
-                    self.note.value += " <em>Stopped by you; Train starts a new run.</em>"
-                    break
+                picture = self.explorer.picture(data, setting)
+                with self.drawing:
+                    if stopping.is_set():
+                        break
+                    self.explorer.runs[tuple(setting.values())] = data
+                    self.put(*picture)
         except Exception as error:
             # Nobody sees a traceback from a thread: say it where the reader looks, and keep the last picture.
             problem = html.escape(f"{type(error).__name__}: {error}")
             self.note.value += f" <strong>The run ended early: {problem}</strong> The last good curve is shown."
         finally:
             bar.close()
-            self._running(False)
+            # Another run may have begun meanwhile.
+            if stopping is self.stopping:
+                stopping.set()
+                self._running(False)

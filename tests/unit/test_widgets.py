@@ -129,12 +129,62 @@ def test_stop_ends_the_run_and_keeps_what_was_drawn():
     panel = explorer(train).panel
     panel.train_button.click()
     assert started.wait(30)
-    assert panel.train_button.disabled and not panel.stop_button.disabled and panel.controls["b"].disabled
+    assert panel.train_button.disabled and not panel.stop_button.disabled
     panel.stop_button.click()
     go_on.set()
     finish(panel)
-    assert "Stopped by you" in panel.note.value and "data=[1]" in panel.note.value
-    assert not panel.train_button.disabled and panel.stop_button.disabled and not panel.controls["b"].disabled
+    assert "Stopped by you" in panel.note.value and "data=[0]" in panel.note.value
+    assert not panel.train_button.disabled and panel.stop_button.disabled
+
+
+def test_moving_a_slider_ends_the_run_and_shows_the_new_position():
+    started, go_on, closed = threading.Event(), threading.Event(), []
+
+    def train(b, lr):
+        try:
+            yield 0, 10, [b, 0]
+            started.set()
+            go_on.wait(30)
+            yield 1, 10, [b, 1]
+            pytest.fail("went on after the slider had moved")
+        finally:
+            closed.append(b)
+
+    panel = explorer(train).panel
+    panel.train_button.click()
+    assert started.wait(30)
+    panel.controls["b"].value = 4
+    assert "data=[4, 1.0]" in panel.note.value
+    go_on.set()
+    finish(panel)
+    assert closed == [2] and "data=[4, 1.0]" in panel.note.value and "Stopped" not in panel.note.value
+    assert not panel.train_button.disabled
+    panel.controls["b"].value = 2
+    assert "data=[2, 0]" in panel.note.value  # as far as it came
+
+
+def test_a_run_can_start_while_the_one_before_is_ending():
+    began, go_on, order = threading.Event(), threading.Event(), []
+
+    def train(b, lr):
+        order.append(("begins", b))
+        yield 0, 2, [b, 0]
+        if b == 2:
+            began.set()
+            go_on.wait(30)
+        yield 1, 2, [b, 1]
+        order.append(("ends", b))
+
+    panel = explorer(train).panel
+    panel.start()
+    assert began.wait(30)
+    panel.controls["b"].value = 4
+    panel.start()
+    assert panel.train_button.disabled
+    go_on.set()
+    finish(panel)
+    assert order == [("begins", 2), ("begins", 4), ("ends", 4)]
+    assert "data=[4, 1]" in panel.note.value and not panel.train_button.disabled
 
 
 def test_a_run_that_fails_says_so_and_keeps_its_last_good_picture():
