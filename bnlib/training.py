@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -257,13 +258,20 @@ def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -
     Raises:
         ValueError: as ``iterate``.
     """
-    from tqdm.auto import tqdm
+    with ExitStack() as stack:
+        bar = None
+        if progress:
+            from tqdm.auto import tqdm
 
-    with tqdm(unit="step", leave=False, disable=not progress) as bar:
+            bar = stack.enter_context(tqdm(unit="step", leave=False))
+        done = total = 0
         try:
-            for done, bar.total, history in iterate(model, data, **settings):  # noqa: B007, the last is wanted
-                bar.update(done - bar.n)
+            for step, total, history in iterate(model, data, **settings):  # noqa: B007, the last is wanted
+                if bar is not None:
+                    bar.total = total
+                    bar.update(step - done)
+                done = step
         except KeyboardInterrupt as error:
-            error.add_note(f"The model holds its weights after {bar.n} or more of {bar.total} steps.")
+            error.add_note(f"The model holds its weights after {done} or more of {total} steps.")
             raise
     return history
