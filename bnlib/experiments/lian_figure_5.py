@@ -8,7 +8,7 @@ from bnlib.samplers import AtMostLabels
 from bnlib.schedules import Steps, figure5
 from bnlib.sweep import Run
 
-EPOCHS = {"quick": 240, "paper": 60}
+EPOCHS = {"quick": 120, "paper": 60}
 DECAY = {scale: Steps(every=epochs / 3, factor=0.2) for scale, epochs in EPOCHS.items()}
 
 
