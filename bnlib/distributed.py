@@ -68,9 +68,11 @@ def spread(model: nn.Module) -> nn.Module:
 def mean(values: Tensor) -> Tensor:
     """The mean of a tensor over all processes."""
     size = world()[1]
-    if size > 1:
-        distributed.all_reduce(values)
-    return values / size
+    if size == 1:
+        return values
+    total = values.cuda() if distributed.get_backend() == "nccl" else values.clone()
+    distributed.all_reduce(total)
+    return total.to(values.device) / size
 
 
 def agreed(value: T) -> T:

@@ -216,9 +216,9 @@ class _Loop:
         """Add a checkpoint to the histories of the runs that have not diverged."""
         x = self.data.test_x
         x = x.expand(len(self.histories), *x.shape) if isinstance(self.model, Stack) else x
-        each = torch.stack(self.losses).double().view(len(self.losses), -1)
-        errors = torch.stack(self.errors).double().view(len(self.errors), -1)
-        test = [column.double().flatten() for column in _evaluate(self.model, x, self.data.test_y)]
+        # float64 is for the CPU: not all devices have it.
+        each, errors = (torch.stack(rows).cpu().double().view(len(rows), -1) for rows in (self.losses, self.errors))
+        test = [column.cpu().double().flatten() for column in _evaluate(self.model, x, self.data.test_y)]
         columns = distributed.mean(torch.stack([each.mean(0), errors.mean(0), *test])).T.tolist()
         steps = distributed.mean(each).T.tolist() if self.every_step and step else [[]] * len(self.histories)
         for history, (loss, error, test_loss, test_error), newest in zip(self.histories, columns, steps, strict=True):

@@ -1,12 +1,15 @@
-"""Layers on a GPU: the same results as on the CPU. Skipped, visibly, where there is none."""
+"""Layers and training on a GPU: the same results as on the CPU. Skipped, visibly, where there is none."""
 
 import copy
+import functools
 
 import pytest
 import torch
 
 import bnlib
+from bnlib import datasets, models, training
 from bnlib.reference import ORACLES
+from bnlib.sweep import Run, run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -80,3 +83,24 @@ def test_scaled_gradients_that_overflow_do_not_stay():
         scaler.update()
         optimiser.zero_grad()
     assert all(torch.isfinite(each).all() for each in layer.state_dict().values())
+
+
+@pytest.mark.parametrize("norm", [bnlib.BatchNorm, bnlib.FullNorm])
+@pytest.mark.parametrize("together", [1, 3])
+def test_training_gives_the_curves_of_the_cpu(norm, together, tmp_path):
+    model = functools.partial(models.mlp, (64, 20, 10), norm)
+    runs = [Run(model, "digits", 64, 0.1, seed, epochs=1, points=4) for seed in range(3)]
+    on_cpu, on_gpu = (
+        run(runs, tmp_path, together=together, devices=(device,), progress=False) for device in ("cpu", "cuda")
+    )
+    for ours, theirs in zip(on_gpu, on_cpu, strict=True):
+        assert ours.epoch == theirs.epoch
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-2)
+
+
+def test_convolutions_train_as_one_model():
+    data, settings = datasets.load("digits"), {"batch_size": 32, "epochs": 1, "points": 2, "device": "cuda"}
+    networks = [models.small_cnn(norm=bnlib.FullNorm, seed=seed) for seed in range(3)]
+    *_, (_, _, together) = training.iterate_many(networks, data, lrs=[0.01] * 3, seeds=range(3), **settings)
+    alone = training.fit(models.small_cnn(norm=bnlib.FullNorm), data, lr=0.01, progress=False, **settings)
+    assert together[0].train_loss == pytest.approx(alone.train_loss, rel=1e-2)
