@@ -4,7 +4,9 @@ import functools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bnlib import BatchNorm, __main__, models
@@ -36,6 +38,19 @@ def test_list_names_each_experiment_and_its_question(tiny, capsys):
     assert __main__.main(["experiments", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(registry.EXPERIMENTS) and any(line.startswith("tiny ") for line in lines)
+
+
+def test_run_takes_several_and_ends_with_a_table_of_each(tiny, monkeypatch, capsys):
+    monkeypatch.setitem(registry.EXPERIMENTS, "small", replace(TINY, name="small", curves=("test_error",)))
+    assert __main__.main(["experiments", "run", "tiny", "small"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "tiny: Does it work?" and lines[5] == "small: Does it work?"
+    assert lines[1].split("  ")[0] == "batch size" and lines[1].endswith("diverged") and "train loss" in lines[1]
+    assert lines[2].startswith("32 ") and lines[3].startswith("64 ") and lines[3].endswith("0 of 2")
+    errors = TINY.load("quick", tiny)[64,]["test_error"]
+    ends = sorted(curve[-1] for curve in errors)
+    assert f"{np.median(ends):.3g} [{ends[0]:.3g}, {ends[1]:.3g}]" in lines[3]
+    assert "train loss" not in lines[6] and (tiny / "small_quick.json").exists()
 
 
 def test_run_writes_curves_of_all_seeds_with_their_provenance(tiny):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bnlib import schedules
-from bnlib.schedules import PowerSchedule, Ramp
+from bnlib.schedules import PowerSchedule, Ramp, Steps
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ from bnlib.schedules import PowerSchedule, Ramp
         (Ramp(1.0, 3.0, 5000, 40000), 5000, 1.0),
         (Ramp(1.0, 3.0, 5000, 40000), 22500, 2.0),
         (Ramp(1.0, 3.0, 5000, 40000), 90000, 3.0),
+        (Steps(20, 0.2), 19.99, 1.0),
+        (Steps(20, 0.2), 41, 0.04),
     ],
 )
 def test_values(schedule, step, value):
@@ -38,6 +40,7 @@ def test_values(schedule, step, value):
         (lambda: PowerSchedule(1, 1, 2), "floor must lie between 0 and 1, got 2"),
         (lambda: PowerSchedule(1, 1, 0, -1), "start must not be negative, got -1"),
         (lambda: Ramp(0, 1, 5, 5), "end must be after begin=5, got 5"),
+        (lambda: Steps(0, 0.2), "every must be positive, got 0"),
     ],
 )
 def test_arguments_out_of_range(make, message):

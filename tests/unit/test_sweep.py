@@ -1,6 +1,7 @@
 """Sweeps: what separate runs would give, kept, found again, and resumed after a kill to the last bit."""
 
 import functools
+import itertools
 import json
 import os
 import random
@@ -16,9 +17,10 @@ import torch
 from bnlib import BatchNorm, FullNorm, models, sweep, training
 from bnlib.datasets import load
 from bnlib.samplers import single_label
+from bnlib.schedules import Steps
 from bnlib.sweep import Run, describe, key, run
 
-MODEL = functools.partial(models.mlp, (64, 12, 10), BatchNorm)
+MODEL, PLAIN = (functools.partial(models.mlp, (64, 12, 10), norm) for norm in (BatchNorm, None))
 
 
 def grid(model=MODEL, **options):
@@ -34,6 +36,8 @@ def alone(each: Run) -> training.History:
         batch_size=each.batch_size,
         lr=each.lr,
         optimiser=each.optimiser,
+        schedule=each.schedule,
+        every_step=each.every_step,
         epochs=each.epochs,
         points=each.points,
         seed=each.seed,
@@ -48,6 +52,8 @@ def alone(each: Run) -> training.History:
         {},
         {"optimiser": functools.partial(torch.optim.SGD, momentum=0.5)},
         {"batches": single_label},
+        # Not with BN: Adam makes steps of what BN leaves of a gradient that is 0 but for rounding.
+        {"model": PLAIN, "optimiser": torch.optim.Adam, "schedule": Steps(0.5, 0.1), "every_step": True},
         {"model": functools.partial(models.mlp, (64, 12, 10), FullNorm)},
         {"model": functools.partial(models.mlp, (64, 12, 10), functools.partial(torch.nn.GroupNorm, 1))},
     ],
@@ -59,6 +65,29 @@ def test_curves_are_those_of_separate_runs(options, tmp_path):
         assert history.epoch == expected.epoch and history.diverged == expected.diverged
         assert history.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
         assert history.test_error == pytest.approx(expected.test_error, abs=2 / 360)
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({}, [6]),
+        ({"optimiser": torch.optim.Adam}, [3, 3]),
+        ({"model": models.small_cnn, "batch_size": 64}, [1] * 6),
+        ({"model": models.small_cnn, "batch_size": 4}, [6]),
+    ],
+)
+def test_runs_are_trained_as_one_where_that_is_right_and_faster(options, sizes):
+    runs = grid(**options)
+    chunks = sweep._chunks(runs, 64, "cpu")
+    assert [len(chunk) for chunk in chunks] == sizes and sorted(itertools.chain(*chunks), key=runs.index) == runs
+    if "optimiser" not in options:
+        assert [len(chunk) for chunk in sweep._chunks(runs, 4, "cuda")] == [4, 2]
+
+
+def test_a_run_can_be_watched():
+    each = grid()[4]
+    *_, (done, total, history) = each.start()
+    assert done == total == 22 and history == alone(each)
 
 
 def test_a_run_that_diverges_ends_and_the_others_go_on(tmp_path):
