@@ -29,8 +29,6 @@ class Experiment:
         cells: the runs of each cell, one for each seed, by the cell's values on the axes; takes the scale: ``"quick"``
             takes minutes on two cores, ``"paper"`` is the size of the source's.
         curves: what is kept of each history.
-        settled: whether a cell comes out again, by and large, on another machine. Rounding differs there, and where
-            training is chaotic it decides.
     """
 
     name: str
@@ -39,7 +37,6 @@ class Experiment:
     axes: tuple[str, ...]
     cells: Callable[[Scale], dict[tuple, list[Run]]]
     curves: Sequence[str] = CURVES
-    settled: Callable[..., bool] = lambda *cell: True
 
     def command(self, scale: Scale) -> str:
         """What makes the result."""

@@ -54,10 +54,6 @@ EXPERIMENT = Experiment(
     source="Lian and Liu 2019, Remark 1 and section 6",
     axes=("norm", "construction", "batch size", "learning rate"),
     cells=cells,
-    # Those that learn forget how they have been rounded.
-    settled=lambda norm, construction, batch_size, lr: (
-        norm in ("running, floor 0.03", "running, floor 0.1") and batch_size >= 16 and 0.03 <= lr <= 0.1
-    ),
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bnlib.experiments.registry import EXPERIMENTS
 from bnlib.experiments.results import FOLDER, read_result
+from bnlib.figures import as_array
 
 QUICK = sorted(EXPERIMENTS)
 ALL = [
@@ -33,19 +34,24 @@ def test_a_result_is_complete_and_has_its_provenance(name, scale):
 def test_a_random_part_comes_out_again(name):
     """The beginning of a run of a random cell and seed, another one each time; the message names it.
 
-    Rounding differs between processors and grows along a run, so the curves need not be equal to the digit.
+    Rounding differs between processors and grows along a run: where training is chaotic it does what another seed does.
+    So a point may differ by the spread over seeds, of which there are few.
     """
     experiment = EXPERIMENTS[name]
     cells, kept = experiment.cells("quick"), experiment.load("quick")
-    cell = random.choice([cell for cell in cells if experiment.settled(*cell)])
+    cell = random.choice(list(cells))
     number, run = random.choice(list(enumerate(cells[cell])))
     began = time.perf_counter()
     for _, _, history in run.start():
         if len(history.epoch) > 1 and time.perf_counter() - began > SECONDS:
             break
-    assert len(history.epoch) > 1
+    assert len(history.epoch) > 1 or history.diverged
     for curve in experiment.curves:
-        again = getattr(history, curve)
-        expected = [np.nan if value is None else value for value in kept[cell][curve][number][: len(again)]]
-        tolerance = {"atol": 0.03} if curve.endswith("error") else {"rtol": 0.1, "atol": 0.01}
-        np.testing.assert_allclose(again, expected, **tolerance, err_msg=f"{name} {cell} seed {run.seed} {curve}")
+        again, seeds = np.array(getattr(history, curve)), as_array(kept[cell][curve])[:, : len(history.epoch)]
+        same = 0.03 if curve.endswith("error") else 0.01 + 0.1 * np.abs(seeds[number])
+        ranges = np.nanmax(seeds, 0) - np.nanmin(seeds, 0)
+        # Three seeds may agree by chance at one point, but not at its neighbours too.
+        spread = np.array([ranges[max(0, point - 2) : point + 3].max() for point in range(len(ranges))])
+        apart = np.abs(again - seeds[number])
+        start = apart[0] <= (1e-3 if curve.endswith("error") else 1e-3 * (1 + abs(again[0])))
+        assert start and not (apart > same + 3 * spread).any(), f"{name} {cell} seed {run.seed} {curve}: {apart}"
