@@ -8,7 +8,7 @@ from bnlib.samplers import shuffled
 from bnlib.schedules import figure4
 from bnlib.sweep import Run
 
-EPOCHS = {"quick": 100, "paper": 5}
+EPOCHS = {"quick": 100, "paper": 3}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:

@@ -15,7 +15,7 @@ from bnlib.schedules import figure4
 from bnlib.sweep import Run
 
 BATCH_SIZES = (1, 16)
-EPOCHS = {"quick": 10, "paper": 2}
+EPOCHS = {"quick": 10, "paper": 1}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
