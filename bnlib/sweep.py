@@ -7,12 +7,13 @@ import hashlib
 import inspect
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,16 @@ def _read(path: Path) -> History:
         raise ValueError(f"cache must hold whole results, got {path}, which is none ({error}); delete it") from error
 
 
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it is killed; it would train on, or wait for ever."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _work(chunk: list[Run], paths: dict[Run, Path], device: str, threads: int) -> int:
     torch.set_num_threads(threads)
     steps: list[int] = []
@@ -248,7 +259,7 @@ def _work(chunk: list[Run], paths: dict[Run, Path], device: str, threads: int) -
 def _spread(left, paths, workers: int, devices: Sequence[str], advance: Callable[[int], None]) -> None:
     """Train chunks in processes of their own; fresh ones, for a fork would share the threads and the GPU."""
     threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         futures = [
             pool.submit(_work, chunk, {each: paths[each] for each in chunk}, devices[i % len(devices)], threads)
             for i, chunk in enumerate(left)

@@ -181,14 +181,15 @@ SCRIPT = textwrap.dedent(
     runs = [sweep.Run(model, "digits", size, lr, seed, epochs=3, points=3)
             for size in (16, 32, 64) for lr in (0.1, 1.0) for seed in (0, 1)]
     print("ready", flush=True)
-    sweep.run(runs, sys.argv[1], together=2, progress=False)
+    sweep.run(runs, sys.argv[1], together=2, workers=int(sys.argv[2]), progress=False)
     print("done", flush=True)
     """
 )
 
 
-def started(folder) -> subprocess.Popen:
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stdout=subprocess.PIPE, text=True)
+def started(folder, workers=1) -> subprocess.Popen:
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(workers)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -216,3 +217,14 @@ def test_a_killed_sweep_goes_on_to_the_identical_result(tmp_path):
     with started(folder) as process:
         assert process.wait() == 0
     assert kept(folder) == expected
+
+
+def test_the_processes_of_a_killed_sweep_end_too(tmp_path):
+    """They share its output, which ends only when all of them have."""
+    with started(tmp_path, workers=2) as process:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("*.json")) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        output, _ = process.communicate(timeout=30)
+    assert output == "" and 0 < len(kept(tmp_path)) < 12
