@@ -1,4 +1,4 @@
-"""``python -m bnlib``: list and run the experiments of the book."""
+"""``python -m bnlib``: list, run and draw the experiments of the book."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 
 from bnlib.distributed import joined, world
 from bnlib.experiments import registry
@@ -41,7 +42,30 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action=argparse.BooleanOptionalAction, default=True, help="use what earlier calls have finished"
     )
     running.set_defaults(do=_run)
+
+    drawing = actions.add_parser(
+        "draw", help="draw the curves of a result as SVG", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    drawing.add_argument("names", nargs="+", choices=sorted(registry.EXPERIMENTS), metavar="NAME", help="see list")
+    drawing.add_argument("--scale", choices=["quick", "paper"], default="quick", help="of the result")
+    drawing.add_argument(
+        "--only",
+        nargs="+",
+        type=_setting,
+        default=[],
+        metavar="AXIS=VALUE",
+        help="leave out all other values of an axis",
+    )
+    drawing.add_argument("--folder", type=Path, default=Path("_build/figures"), help="where NAME_SCALE.svg goes")
+    drawing.set_defaults(do=_draw)
     return parser
+
+
+def _setting(text: str) -> tuple[str, str]:
+    axis, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"must be AXIS=VALUE, got {text!r}")
+    return axis, value
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -67,6 +91,41 @@ def _run(options: argparse.Namespace) -> int:
             if world()[0] == 0:
                 print(f"{name}: {experiment.question}\n{experiment.table(measured)}\n")
     return 0
+
+
+_PANELS = 6
+
+
+def _draw(options: argparse.Namespace) -> int:
+    from bnlib import figures
+
+    for name in options.names:
+        experiment = registry.EXPERIMENTS[name]
+        try:
+            panels = experiment.panels(options.scale, dict(options.only))
+        except (FileNotFoundError, ValueError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
+        if len(panels) > _PANELS:
+            print(
+                f"{name}: {len(panels)} panels are too many for one figure; leave some out, e.g. --only "
+                + " ".join(f"'{axis}={value}'" for axis, value in _some(experiment, options.scale).items()),
+                file=sys.stderr,
+            )
+            return 2
+        size = (3.4 * len(experiment.curves[:4]), 0.6 + 2.3 * len(panels))
+        picture = figures.picture(figures.draw_curves, panels, experiment.curves, size=size)
+        path = options.folder / f"{experiment.result(options.scale)}.svg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(picture.svg)
+        print(path)
+    return 0
+
+
+def _some(experiment, scale: str) -> dict[str, str]:
+    """A value of each axis but the norm."""
+    first = next(iter(experiment.load(scale)))
+    return {axis: str(value) for axis, value in zip(experiment.axes, first, strict=True) if axis != "norm"}
 
 
 if __name__ == "__main__":

@@ -263,6 +263,46 @@ def draw_training(figure: Figure, data: dict[str, dict], batch_size: int, lr: fl
     )
 
 
+_LINES = [(color, dash) for dash in ("-", "--") for color in (BLUE, VERMILLION, GREEN, PURPLE)] + [(GREY, ":")]
+_CURVES = {
+    "train_loss": "training loss (nats)",
+    "train_error": "training error (%)",
+    "test_loss": "test loss (nats)",
+    "test_error": "test error (%)",
+}
+
+
+def draw_curves(figure: Figure, panels: dict[str, dict[str, dict]], curves: Sequence[str]) -> str:
+    """The curves of an experiment over epochs: a row a panel, a column a curve, a line and a band a norm.
+
+    Arguments:
+        figure: where to draw.
+        panels: rows of a result (``Experiment.load``) by panel and by norm; at most nine norms.
+        curves: which of ``training.History``'s curves, one or more.
+    """
+    names = list(dict.fromkeys(name for norms in panels.values() for name in norms))
+    looks = dict(zip(names, _LINES, strict=False))
+    if len(looks) < len(names):
+        raise ValueError(f"panels must have at most {len(_LINES)} norms, which is as many as can be told apart")
+    grid = figure.subplots(len(panels), len(curves), squeeze=False, sharex=True, sharey="col")
+    for row, (title, norms) in zip(grid, panels.items(), strict=True):
+        for axes, curve in zip(row, curves, strict=True):
+            is_error = curve.endswith("error")
+            for name, kept in norms.items():
+                color, dash = looks[name]
+                values = as_array(kept[curve]) * (100 if is_error else 1)
+                band(axes, kept["epoch"], values, color=color, label=name, ls=dash, lw=1.4)
+            axes.set(ylabel=_CURVES[curve], title=title if curve == curves[0] else "")
+            axes.set(ylim=(0, 100)) if is_error else axes.set(yscale="log")
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    # A norm may be missing in some panels.
+    handles = {line.get_label(): line for axes in grid[:, 0] for line in axes.lines}
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(4, len(names)))
+    ends = {f"{title}, {name}".strip(", "): kept for title, norms in panels.items() for name, kept in norms.items()}
+    return "; ".join(f"{name}: {_summary(kept)}" for name, kept in ends.items()) + "."
+
+
 def draw_error_maps(figure: Figure, cells: dict, batch_sizes: Sequence[int], learning_rates: Sequence[float]) -> str:
     """Median test error of each norm over the grid of batch size and learning rate, as numbers on a map."""
     norms = list(dict.fromkeys(norm for norm, _, _ in cells))

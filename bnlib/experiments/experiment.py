@@ -94,6 +94,27 @@ class Experiment:
         rows = read_result(self.result(scale), self.command(scale), folder)["cells"]
         return {tuple(row[axis] for axis in self.axes): row for row in rows}
 
+    def panels(self, scale: Scale = "quick", only: Mapping[str, str] | None = None, folder=FOLDER) -> dict[str, dict]:
+        """The committed result by all axes but the norm, as text, and then by norm; for ``figures.draw_curves``.
+
+        Arguments:
+            only: values, as text, that axes must have.
+
+        Raises:
+            ValueError: ``only`` names another axis, or a value that no cell has.
+            FileNotFoundError: as ``load``.
+        """
+        only, made = only or {}, {}
+        if unknown := set(only) - set(self.axes):
+            raise ValueError(f"only must name axes of {', '.join(map(repr, self.axes))}, got {sorted(unknown)}")
+        for row in self.load(scale, folder).values():
+            if all(str(row[axis]) == value for axis, value in only.items()):
+                title = ", ".join(f"{axis} {row[axis]}" for axis in self.axes if axis != "norm" and axis not in only)
+                made.setdefault(title, {})[str(row.get("norm", self.name))] = row
+        if not made:
+            raise ValueError(f"only must have values of cells, got {dict(only)}")
+        return made
+
     def _row(self, cell: tuple, histories: Sequence[History]) -> dict[str, Any]:
         longest = max((history.epoch for history in histories), key=len)
         curves = {name: [rounded(getattr(history, name)) for history in histories] for name in self.curves}

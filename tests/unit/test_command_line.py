@@ -64,9 +64,35 @@ def test_run_writes_curves_of_all_seeds_with_their_provenance(tiny):
     assert row["train_loss"][0] != row["train_loss"][1]
 
 
+def test_draw_writes_a_figure_of_the_result(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(experiment.Experiment.load, "__defaults__", ("quick", tiny))
+    monkeypatch.setattr(experiment.Experiment.panels, "__defaults__", ("quick", None, tiny))
+    draw = ["experiments", "draw", "tiny", "--folder", str(tiny / "figures")]
+    assert __main__.main(draw) == 2
+    assert "make it with `python -m bnlib experiments run tiny --scale quick`" in capsys.readouterr().err
+    assert __main__.main(["experiments", "run", "tiny"]) == 0
+    assert __main__.main(draw) == 0
+    svg = (tiny / "figures" / "tiny_quick.svg").read_text()
+    assert svg.startswith("<svg") and ">batch size 32<" in svg and ">batch size 64<" in svg
+    assert __main__.main([*draw, "--only", "batch size=64"]) == 0
+    svg = (tiny / "figures" / "tiny_quick.svg").read_text()
+    assert "batch size 32" not in svg
+    capsys.readouterr()
+    assert __main__.main([*draw, "--only", "batch size=5"]) == 2
+    assert "only must have values of cells, got {'batch size': '5'}" in capsys.readouterr().err
+    assert __main__.main([*draw, "--only", "lr=5"]) == 2
+    assert "only must name axes of 'batch size', got ['lr']" in capsys.readouterr().err
+    monkeypatch.setattr(__main__, "_PANELS", 1)
+    assert __main__.main(draw) == 2
+    assert (
+        "2 panels are too many for one figure; leave some out, e.g. --only 'batch size=32'" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["experiments", "draw", "tiny", "--only", "five"], "must be AXIS=VALUE, got 'five'"),
         (["experiments", "run", "nothing"], "invalid choice: 'nothing'"),
         (["experiments", "run", "tiny", "--scale", "huge"], "invalid choice: 'huge'"),
         (["experiments"], "the following arguments are required"),

@@ -99,3 +99,21 @@ def test_a_run_that_ended_early_counts_with_its_last_error():
     }
     note = figures.picture(figures.draw_training, {"batch norm": curve}, 1, 10.0).alt
     assert "median test error 60.0 % (30.0 to 90.0 over 2 seeds)" in note
+
+
+def test_the_curves_of_an_experiment_have_a_row_a_panel_and_a_line_a_norm():
+    def kept(end):
+        return {"epoch": [0, 1], "train_loss": [[1.0, end], [1.0, None]], "test_error": [[1.0, end], [1.0]]}
+
+    panels = {"batch size 1": {"BN": kept(0.5)}, "batch size 2": {"BN": kept(0.25), "FN": kept(0.125)}}
+    with figures.style():
+        figure = figures.new_figure(6, 5)
+        note = figures.draw_curves(figure, panels, ("train_loss", "test_error"))
+    assert [len(axes.lines) for axes in figure.axes] == [1, 1, 2, 2]
+    assert figure.axes[3].lines[1].get_ydata().tolist() == [100, 12.5]
+    assert [axes.get_title() for axes in figure.axes] == ["batch size 1", "", "batch size 2", ""]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["BN", "FN"]
+    assert figure.axes[0].lines[0].get_color() == figure.axes[2].lines[0].get_color()
+    assert "batch size 2, FN: median test error" in note
+    with pytest.raises(ValueError, match="at most 9 norms"):
+        figures.draw_curves(figure, {"": {str(number): kept(1) for number in range(10)}}, ("train_loss",))
