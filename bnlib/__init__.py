@@ -6,11 +6,13 @@ the functions that use them.
 
 from bnlib.norm import (
     NORMS,
+    ActivationNoise,
     BatchNorm,
     BatchRenorm,
     CosineLinear,
     DomainBatchNorm,
     FullNorm,
+    NoisyBatchNorm,
     convert,
     use_domain,
     weight_standardise,
@@ -19,11 +21,13 @@ from bnlib.norm import (
 __version__ = "0.1.0"
 __all__ = [
     "NORMS",
+    "ActivationNoise",
     "BatchNorm",
     "BatchRenorm",
     "CosineLinear",
     "DomainBatchNorm",
     "FullNorm",
+    "NoisyBatchNorm",
     "__version__",
     "convert",
     "use_domain",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnlib.norm import BatchNorm, BatchRenorm, FullNorm
+from bnlib.norm import ActivationNoise, BatchNorm, BatchRenorm, FullNorm, NoisyBatchNorm
 
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
 _PER_CHANNEL = (BatchNorm, BatchRenorm, FullNorm, nn.BatchNorm1d)
@@ -27,14 +27,21 @@ def stack(models: Sequence[nn.Module]) -> Stack:
     ``torch.autograd.grad`` does not see those of all weights.
 
     Raises:
-        ValueError: no models, or models that are not built alike.
+        ValueError: no models, models that are not built alike, or that draw noise (``can_stack``).
     """
     if not models:
         raise ValueError("models must hold at least one model, got none")
     shapes = [[(name, value.shape, value.dtype) for name, value in model.state_dict().items()] for model in models]
     if any(repr(model) != repr(models[0]) or shape != shapes[0] for model, shape in zip(models, shapes, strict=True)):
         raise ValueError("models must be built alike, got models of different layers, shapes or settings")
+    if not can_stack(models[0]):
+        raise ValueError("models must draw no noise of their own, got some with ActivationNoise or NoisyBatchNorm")
     return (LayerStack if by_hand(models[0]) else MappedStack)(models)
+
+
+def can_stack(model: nn.Module) -> bool:
+    """Whether ``stack`` takes it. Noise with a seed of its own cannot be mapped over models."""
+    return not any(isinstance(layer, (ActivationNoise, NoisyBatchNorm)) for layer in model.modules())
 
 
 def by_hand(model: nn.Module) -> bool:

@@ -199,9 +199,10 @@ def _chunks(runs: Iterable[Run], together: int, device_type: str) -> list[list[R
 
 def _stacking_pays(run: Run, device_type: str) -> bool:
     """Whether runs are faster together. On a CPU mapped convolutions are slower but for a few samples."""
-    if distributed.world()[1] > 1:
+    model = run.model(seed=run.seed)
+    if distributed.world()[1] > 1 or not stacked.can_stack(model):
         return False
-    return device_type != "cpu" or run.batch_size <= 8 or stacked.by_hand(run.model(seed=run.seed))
+    return device_type != "cpu" or run.batch_size <= 8 or stacked.by_hand(model)
 
 
 def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Callable[[int], None]) -> None:

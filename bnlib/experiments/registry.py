@@ -13,6 +13,7 @@ from bnlib.experiments import (
     lian_figure_7,
     lian_figure_8,
     lian_figure_9,
+    noise_behind_bn,
 )
 from bnlib.experiments.experiment import Experiment
 
@@ -27,5 +28,6 @@ _MODULES = (
     lian_figure_7,
     lian_figure_8,
     lian_figure_9,
+    noise_behind_bn,
 )
 EXPERIMENTS: dict[str, Experiment] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

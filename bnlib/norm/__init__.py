@@ -6,16 +6,19 @@ from bnlib.norm.convert import convert
 from bnlib.norm.cosine import CosineLinear
 from bnlib.norm.domain import DomainBatchNorm, use_domain
 from bnlib.norm.full_norm import FullNorm
+from bnlib.norm.noisy import ActivationNoise, NoisyBatchNorm
 from bnlib.norm.registry import NORMS, Norm
 from bnlib.norm.weight_standardisation import WeightStandardisation, weight_standardise
 
 __all__ = [
     "NORMS",
+    "ActivationNoise",
     "BatchNorm",
     "BatchRenorm",
     "CosineLinear",
     "DomainBatchNorm",
     "FullNorm",
+    "NoisyBatchNorm",
     "Norm",
     "WeightStandardisation",
     "convert",

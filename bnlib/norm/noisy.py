@@ -1,0 +1,119 @@
+"""Noise behind a layer, and BN with such noise (Santurkar et al., 2018; https://arxiv.org/abs/1805.11604)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnlib.norm.batch_norm import BatchNorm
+
+
+class ActivationNoise(nn.Module):
+    r"""Give each channel another random shift and scale in each step, and each sample another one close to it.
+
+    In train mode sample i of channel j becomes $s_{ij}\,a_{ij} + m_{ij}$. In each step the layer draws for each channel
+    $\mu_j \sim U(-\mathrm{shift}, \mathrm{shift})$ and $\sigma_j \sim U(1, \mathrm{scale})$, and from these for each
+    sample $m_{ij} \sim U(\mu_j - \mathrm{spread}, \mu_j + \mathrm{spread})$ and $s_{ij} \sim N(\sigma_j,
+    \mathrm{spread}^2)$. All positions of a sample in a channel share its pair. In eval mode nothing is changed.
+
+    Arguments:
+        shift: largest mean of the noise, at least 0.
+        scale: largest mean of the factor; the least is 1.
+        spread: of the samples of one step, at least 0.
+        seed: of the noise; None draws one from torch's global generator.
+
+    Shape:
+        (N, C, \*) to the same.
+
+    Raises:
+        ValueError: an argument outside its range, or fewer than two dimensions.
+
+    The noise depends on ``seed`` and on ``num_batches_tracked``, the number of steps before, which is in the
+    ``state_dict``. It is drawn on the CPU, so that it is the same on all devices.
+
+    Source: Santurkar et al. 2018, section 2.1 and appendix, with shift 0.5, scale 1.25 and spread 0.1.
+    """
+
+    def __init__(self, shift: float = 0.5, scale: float = 1.25, spread: float = 0.1, seed: int | None = None) -> None:
+        super().__init__()
+        for name, value, least in (("shift", shift, 0), ("scale", scale, 0), ("spread", spread, 0)):
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.shift, self.scale, self.spread = shift, scale, spread
+        self.seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Disturb; see the class."""
+        if input.dim() < 2:
+            raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
+        if not self.training:
+            return input
+        factor, offset = self.draw(input.shape[:2], int(self.num_batches_tracked))
+        self.num_batches_tracked += 1
+        view = *input.shape[:2], *[1] * (input.dim() - 2)
+        return input * factor.view(view).to(input) + offset.view(view).to(input)
+
+    def draw(self, shape: tuple[int, int], step: int) -> tuple[Tensor, Tensor]:
+        """Factors s and offsets m, both of ``shape`` (N, C), of a step."""
+        # torch's generator looks at 32 bits of a seed.
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, step)).generate_state(1)[0]))
+
+        def uniform(shape, low: float, high: float) -> Tensor:
+            return low + (high - low) * torch.rand(shape, generator=generator)
+
+        offset = uniform(shape[1:], -self.shift, self.shift) + uniform(shape, -self.spread, self.spread)
+        factor = uniform(shape[1:], 1, self.scale) + self.spread * torch.randn(shape, generator=generator)
+        return factor, offset
+
+    def extra_repr(self) -> str:
+        """Arguments, for the repr of a model; not the seed, for models that differ in it are built alike."""
+        return f"shift={self.shift}, scale={self.scale}, spread={self.spread}"
+
+
+class NoisyBatchNorm(BatchNorm):
+    r"""``BatchNorm`` with ``ActivationNoise`` behind it: normalised activations that are unstable all the same.
+
+    Arguments:
+        num_features, eps, momentum, affine, device, dtype, bias: as of ``BatchNorm``.
+        shift, scale, spread, seed: as of ``ActivationNoise``.
+
+    Shape:
+        (N, C, \*) to the same.
+
+    Raises:
+        ValueError: as ``BatchNorm`` and ``ActivationNoise``.
+
+    The ``state_dict`` is that of ``BatchNorm``, whose ``num_batches_tracked`` counts the steps of the noise, too.
+
+    Source: Santurkar et al. 2018, section 2.1 ("noisy" BatchNorm).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        shift: float = 0.5,
+        scale: float = 1.25,
+        spread: float = 0.1,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, True, device, dtype, bias=bias)
+        # Not a submodule: its counter is that of the layer.
+        self.__dict__["noise"] = ActivationNoise(shift, scale, spread, seed)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise and disturb; see the class."""
+        self.noise.train(self.training).num_batches_tracked.fill_(self.num_batches_tracked.item())
+        return self.noise(super().forward(input))
+
+    def extra_repr(self) -> str:
+        """Arguments, for the repr of a model."""
+        return f"{super().extra_repr()}, {self.noise.extra_repr()}"
