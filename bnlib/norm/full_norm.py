@@ -17,9 +17,9 @@ The initial variance of 1 stays for one batch because the variance of a first ba
 root of eps, the first gradients would grow by a factor of hundreds with each layer.
 Of the floors 0.003 to 0.3 tried in ``bnlib.experiments.full_norm_digits``, 0.01 and 0.03 do well at all batch sizes;
 with larger ones the estimates are too noisy at batch size 1 and on batches of one label, as they are with the paper's.
-Where the statistics move fast the estimates lag: in ``bnlib.experiments.lian_figure_2``, with a learning rate of 0.1 and
-ten epochs, convolutions with this default are behind those with BN at batch sizes 64 and 128 (220 and 110 steps), and at
-16 one seed of three fails.
+Where the statistics move fast the estimates lag: in ``bnlib.experiments.lian_figure_2``, with a learning rate of 0.1
+and ten epochs, convolutions with this default are behind those with BN at batch sizes 64 and 128 (220 and 110 steps),
+and at 16 one seed of three fails.
 """
 
 _ESTIMATES = ("running_mean", "running_var", "running_grad_weight", "running_grad_bias")
