@@ -14,13 +14,14 @@ class ActivationNoise(nn.Module):
 
     In train mode sample i of channel j becomes $s_{ij}\,a_{ij} + m_{ij}$. In each step the layer draws for each channel
     $\mu_j \sim U(-\mathrm{shift}, \mathrm{shift})$ and $\sigma_j \sim U(1, \mathrm{scale})$, and from these for each
-    sample $m_{ij} \sim U(\mu_j - \mathrm{spread}, \mu_j + \mathrm{spread})$ and $s_{ij} \sim N(\sigma_j,
-    \mathrm{spread}^2)$. All positions of a sample in a channel share its pair. In eval mode nothing is changed.
+    sample $m_{ij} \sim U(\mu_j - r_m, \mu_j + r_m)$ and $s_{ij} \sim N(\sigma_j, r_s^2)$. All positions of a sample in
+    a channel share its pair. In eval mode nothing is changed; the source does not say what it does there.
 
     Arguments:
         shift: largest mean of the noise, at least 0.
-        scale: largest mean of the factor; the least is 1.
-        spread: of the samples of one step, at least 0.
+        scale: largest mean of the factor, at least 1.
+        shift_spread: $r_m$, at least 0.
+        scale_spread: $r_s$, at least 0.
         seed: of the noise; None draws one from torch's global generator.
 
     Shape:
@@ -32,15 +33,24 @@ class ActivationNoise(nn.Module):
     The noise depends on ``seed`` and on ``num_batches_tracked``, the number of steps before, which is in the
     ``state_dict``. It is drawn on the CPU, so that it is the same on all devices.
 
-    Source: Santurkar et al. 2018, section 2.1 and appendix, with shift 0.5, scale 1.25 and spread 0.1.
+    Source: Santurkar et al. 2018, section 2.1 and appendix, with shift 0.5, scale 1.25 and both spreads 0.1.
     """
 
-    def __init__(self, shift: float = 0.5, scale: float = 1.25, spread: float = 0.1, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        shift: float = 0.5,
+        scale: float = 1.25,
+        shift_spread: float = 0.1,
+        scale_spread: float = 0.1,
+        seed: int | None = None,
+    ) -> None:
         super().__init__()
-        for name, value, least in (("shift", shift, 0), ("scale", scale, 0), ("spread", spread, 0)):
+        given = {"shift": shift, "scale": scale, "shift_spread": shift_spread, "scale_spread": scale_spread}
+        for name, value in given.items():
+            least = 1 if name == "scale" else 0
             if not value >= least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        self.shift, self.scale, self.spread = shift, scale, spread
+        self.shift, self.scale, self.shift_spread, self.scale_spread = shift, scale, shift_spread, scale_spread
         self.seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
@@ -58,18 +68,21 @@ class ActivationNoise(nn.Module):
     def draw(self, shape: tuple[int, int], step: int) -> tuple[Tensor, Tensor]:
         """Factors s and offsets m, both of ``shape`` (N, C), of a step."""
         # torch's generator looks at 32 bits of a seed.
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, step)).generate_state(1)[0]))
+        generator = torch.Generator("cpu").manual_seed(
+            int(np.random.SeedSequence((self.seed, step)).generate_state(1)[0])
+        )
 
         def uniform(shape, low: float, high: float) -> Tensor:
-            return low + (high - low) * torch.rand(shape, generator=generator)
+            return low + (high - low) * torch.rand(shape, generator=generator, device="cpu")
 
-        offset = uniform(shape[1:], -self.shift, self.shift) + uniform(shape, -self.spread, self.spread)
-        factor = uniform(shape[1:], 1, self.scale) + self.spread * torch.randn(shape, generator=generator)
-        return factor, offset
+        offset = uniform(shape[1:], -self.shift, self.shift) + uniform(shape, -self.shift_spread, self.shift_spread)
+        factor = uniform(shape[1:], 1, self.scale)
+        return factor + self.scale_spread * torch.randn(shape, generator=generator, device="cpu"), offset
 
     def extra_repr(self) -> str:
         """Arguments, for the repr of a model; not the seed, for models that differ in it are built alike."""
-        return f"shift={self.shift}, scale={self.scale}, spread={self.spread}"
+        spreads = f"shift_spread={self.shift_spread}, scale_spread={self.scale_spread}"
+        return f"shift={self.shift}, scale={self.scale}, {spreads}"
 
 
 class NoisyBatchNorm(BatchNorm):
@@ -77,7 +90,7 @@ class NoisyBatchNorm(BatchNorm):
 
     Arguments:
         num_features, eps, momentum, affine, device, dtype, bias: as of ``BatchNorm``.
-        shift, scale, spread, seed: as of ``ActivationNoise``.
+        shift, scale, shift_spread, scale_spread, seed: as of ``ActivationNoise``.
 
     Shape:
         (N, C, \*) to the same.
@@ -98,7 +111,8 @@ class NoisyBatchNorm(BatchNorm):
         affine: bool = True,
         shift: float = 0.5,
         scale: float = 1.25,
-        spread: float = 0.1,
+        shift_spread: float = 0.1,
+        scale_spread: float = 0.1,
         seed: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -107,7 +121,7 @@ class NoisyBatchNorm(BatchNorm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, True, device, dtype, bias=bias)
         # Not a submodule: its counter is that of the layer.
-        self.__dict__["noise"] = ActivationNoise(shift, scale, spread, seed)
+        self.__dict__["noise"] = ActivationNoise(shift, scale, shift_spread, scale_spread, seed)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise and disturb; see the class."""

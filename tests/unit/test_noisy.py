@@ -31,14 +31,14 @@ def test_the_noise_has_the_published_distribution():
 
 
 def test_a_step_is_shared_by_its_samples_and_no_step_is_like_another():
-    factor, _, offset, _, _ = moments(ActivationNoise(spread=0, seed=0), steps=50)
+    factor, _, offset, _, _ = moments(ActivationNoise(shift_spread=0, scale_spread=0, seed=0), steps=50)
     assert len(factor.flatten().unique()) == len(offset.flatten().unique()) == 250
-    factors, offsets = ActivationNoise(spread=0, seed=0).draw((7, 3), 4)
+    factors, offsets = ActivationNoise(shift_spread=0, scale_spread=0, seed=0).draw((7, 3), 4)
     assert torch.equal(factors, factors[:1].expand(7, 3)) and torch.equal(offsets, offsets[:1].expand(7, 3))
 
 
 def test_without_noise_it_is_batch_norm():
-    layer, plain = NoisyBatchNorm(3, shift=0, scale=1, spread=0), bnlib.BatchNorm(3)
+    layer, plain = NoisyBatchNorm(3, shift=0, scale=1, shift_spread=0, scale_spread=0), bnlib.BatchNorm(3)
     for step in range(3):
         x = torch.randn(6, 3, 2, generator=torch.Generator().manual_seed(step))
         assert torch.equal(layer(x), plain(x))
@@ -100,8 +100,9 @@ def test_the_seed_comes_from_the_global_generator_if_none_is_given():
     ("options", "message"),
     [
         ({"shift": -0.1}, "shift must be at least 0, got -0.1"),
-        ({"scale": -1}, "scale must be at least 0, got -1"),
-        ({"spread": float("nan")}, "spread must be at least 0, got nan"),
+        ({"scale": 0.9}, "scale must be at least 1, got 0.9"),
+        ({"shift_spread": float("nan")}, "shift_spread must be at least 0, got nan"),
+        ({"scale_spread": -1}, "scale_spread must be at least 0, got -1"),
     ],
 )
 def test_arguments_out_of_range(options, message):
@@ -120,4 +121,13 @@ def test_it_trains_in_half_precision():
     y = layer(torch.randn(5, 3, dtype=torch.bfloat16))
     y.sum().backward()
     assert y.dtype == torch.bfloat16 and layer[0].weight.grad.isfinite().all()
-    assert repr(layer[1]).endswith("track_running_stats=True, shift=0.5, scale=1.25, spread=0.1)")
+    assert repr(layer[1]).endswith(
+        "track_running_stats=True, shift=0.5, scale=1.25, shift_spread=0.1, scale_spread=0.1)"
+    )
+
+
+def test_the_default_device_does_not_matter():
+    expected = ActivationNoise(seed=3).draw((4, 3), 0)
+    with torch.device("meta"):
+        drawn = ActivationNoise(seed=3).draw((4, 3), 0)
+    torch.testing.assert_close(drawn, expected)
