@@ -22,7 +22,7 @@ and ten epochs, convolutions with this default are behind those with BN at batch
 and at 16 one seed of three fails.
 """
 
-_ESTIMATES = ("running_mean", "running_var", "running_grad_weight", "running_grad_bias")
+_ESTIMATES = ("running_mean", "running_mean_rest", "running_var", "running_grad_weight", "running_grad_bias")
 
 
 class FullNorm(nn.Module):
@@ -74,8 +74,9 @@ class FullNorm(nn.Module):
             process has a mean loss of its own, the two estimates of gradients are as many times larger as there are
             processes; the gradients are right.
         device: of parameters and buffers.
-        dtype: of the parameters. The estimates stay in float64 (mean) and at least float32 whatever the layer is
-            converted to: with small alpha a shorter type would round every step away.
+        dtype: of the parameters. The estimates stay in float32 at least, whatever the layer is converted to: with small
+            alpha a shorter type would round every step away. What float32 rounds away from a mean that is far from 0
+            is in ``running_mean_rest``.
         bias: learn ``bias`` (beta), if ``affine``.
 
     Shape:
@@ -122,12 +123,12 @@ class FullNorm(nn.Module):
             raise ValueError(f"oracle must be one of {', '.join(map(repr, ORACLES))}, got {oracle!r}")
         self.num_features, self.eps, self.alpha, self.oracle = num_features, eps, alpha, oracle
         self.affine, self.process_group = affine, process_group
+        self._recent = None
         for name, learned in (("weight", affine), ("bias", affine and bias)):
             values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, values)
         for name in _ESTIMATES:
-            kind = torch.float64 if name == "running_mean" else short
-            self.register_buffer(name, torch.empty(num_features, device=device, dtype=kind))
+            self.register_buffer(name, torch.empty(num_features, device=device, dtype=short))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device))
         self.reset_parameters()
 
@@ -157,10 +158,10 @@ class FullNorm(nn.Module):
             return self._evaluate(input)
         if is_eager():
             return Step.apply(input, self.weight, self.bias, self)
-        alpha = self.alpha(self.num_batches_tracked.to(self.running_mean.dtype)) if callable(self.alpha) else self.alpha
+        alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
-        output, mean, variance, *_ = PureStep.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
-        store(self, running_mean=mean, running_var=variance, num_batches_tracked=self.num_batches_tracked + 1)
+        output, *new = PureStep.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
+        store(self, **dict(zip(_ESTIMATES[:3], new, strict=False)), num_batches_tracked=self.num_batches_tracked + 1)
         return output
 
     def extra_repr(self) -> str:
@@ -170,12 +171,11 @@ class FullNorm(nn.Module):
 
     def _evaluate(self, input: Tensor) -> Tensor:
         kind = statistics_dtype(input)
-        mean, variance = self.running_mean, self.running_var.clamp(min=self.eps).to(kind)
+        mean, variance = self.running_mean.to(kind), self.running_var.clamp(min=self.eps).to(kind)
         weight, bias = (None if each is None else each.to(kind) for each in (self.weight, self.bias))
         if shifts(input):
-            shift = mean.to(kind)
-            input, mean = input - per_channel(shift, input), mean - shift
-        return torch.batch_norm(input, weight, bias, mean.to(kind), variance, False, 0.0, 0.0, False)
+            input, mean = input - per_channel(mean, input), self.running_mean_rest.to(kind)
+        return torch.batch_norm(input, weight, bias, mean, variance, False, 0.0, 0.0, False)
 
     def _check_input(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -185,13 +185,13 @@ class FullNorm(nn.Module):
                 f"input must have num_features={self.num_features} channels in dimension 1, got {input.size(1)} in "
                 f"shape {tuple(input.shape)}"
             )
-        alone = input.size(0) == 1 and self.process_group is None
-        if self.training and self.oracle == "leave_one_out" and alone:
+        alone = self.oracle == "leave_one_out" and input.size(0) == 1 and self.process_group is None
+        if alone and self.training:
             raise ValueError("input must hold at least two samples for oracle='leave_one_out', got 1")
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # A checkpoint of another batch norm has none.
-        for name in ("running_grad_weight", "running_grad_bias"):
+        for name in ("running_mean_rest", "running_grad_weight", "running_grad_bias"):
             state_dict.setdefault(prefix + name, torch.zeros_like(getattr(self, name)))
         # One of a network in half precision, loaded with assign=True, would make the estimates as short.
         for name in _ESTIMATES:
@@ -204,6 +204,9 @@ class FullNorm(nn.Module):
         super()._apply(fn, recurse)
         for name, old in before.items():
             new = getattr(self, name)
-            if new.dtype.itemsize < (8 if name == "running_mean" else 4):
+            if new.dtype.itemsize < 4:
                 setattr(self, name, old.to(new.device))
         return self
+
+    def __getstate__(self):
+        return self.__dict__ | {"_recent": None}

@@ -1,12 +1,10 @@
 """The forward and the backward pass of Full Normalization, as functions and as ``torch.autograd.Function``.
 
-Two ways lead forward. The short one takes torch's fused kernels and is as fast as batch norm; it is left when a
-variance is near eps, a value is not finite or a mean is far from 0. On the CPU torch's kernel for the mean adds up
-float32 numbers one after another and the one that normalises takes the difference of two large products, which at an
-offset of 1e4 leaves two digits. The long way therefore shifts the data by a value of their own first, into the memory
-of the output, and goes on in place.
+This is the long way, which holds for all input; ``full_norm_short`` is that of ordinary batches. On the CPU torch's
+kernels lose digits where a mean is far from 0: at an offset of 1e4 two are left. The data are therefore first shifted
+by a value of their own, into the memory of the output, and the rest is done in place.
 
-Per channel the types are: float64 for the mean, at least float32 for all else.
+Per channel the types are: float64 for the mean, which is kept as a sum of two numbers, at least float32 for all else.
 """
 
 from __future__ import annotations
@@ -18,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from bnlib.norm.full_norm_short import gradients_short, step_short
+
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
-# A mean further from 0 than this many standard deviations calls for shifted data.
-_FAR = 30.0
 _EXACT = (torch.float32, torch.float64)
 
 
@@ -48,43 +46,10 @@ def shifts(x: Tensor) -> bool:
     return x.is_cpu and x.dtype in _EXACT
 
 
-def step_short(x, weight, bias, running_mean, running_var, alpha, eps: float):
-    """Update the estimates in place and return output, mean and gain; or None, if it takes the long way.
+def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alpha, settings: Settings):
+    r"""Move the estimates and normalise with them; returns output, mean, its rest, variance and what backward needs.
 
-    Each operation counts: on a small batch the kernels take a third of the time.
-    """
-    mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
-    old_mean = running_mean.to(x.dtype)
-    difference = mean.sub_(old_mean)
-    mean = old_mean.add(difference, alpha=alpha)
-    variance = variance.addcmul_(difference, difference, value=1 - alpha)
-    # The smaller of the weights is the one that must not come from a rounded difference with 1.
-    variance = running_var.lerp(variance, alpha) if alpha < 0.5 else variance.lerp(running_var, 1 - alpha)
-    low, high = torch.addcmul(variance, mean, mean, value=-1 / _FAR**2).aminmax()
-    if not (low.item() > eps and high.item() < math.inf):
-        return None
-    running_mean.add_(difference, alpha=alpha)
-    running_var.copy_(variance)
-    output = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, 0.0)[0]
-    return output, mean, variance.rsqrt_()
-
-
-def _takes_short(x, weight, bias, layer) -> bool:
-    kind = x.dtype
-    return (
-        kind is layer._buffers["running_var"].dtype
-        and (weight is None or weight.dtype is kind)
-        and (bias is None or bias.dtype is kind)
-        and layer.process_group is None
-        and shifts(x)
-        and x.numel() > 0
-    )
-
-
-def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Settings):
-    r"""Move the estimates and normalise with them; returns output, mean, variance and what the backward pass needs.
-
-    That is, of (C,) each, the mean and the gain that it was normalised with and ``free``, where v > eps.
+    The last is, of (C,) each, the mean and the gain that it was normalised with and ``free``, where v > eps.
     The variance moves as $v \leftarrow (1-\alpha) v + \alpha\,(v_B + (1-\alpha)(m_B - \mu)^2)$, which is what
     $\nu - \mu^2$ does in Algorithm 3, without its cancellation. A channel whose new variance is not finite stays.
     """
@@ -92,19 +57,19 @@ def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Setti
     count, mean, variance, shifted, shift = _moments(x)
     # An overflow stands for the largest number, so that the output stays finite.
     variance = variance.clamp(0, torch.finfo(kind).max)
-    difference = mean - running_mean
+    old_mean, old_var = running_mean.double() + running_mean_rest.double(), running_var.double()
+    difference = mean - old_mean
     if settings.process_group is not None:
         count, difference, squares = _joined(settings.process_group, count, difference, variance + difference.square())
         variance = (squares - difference.square()).clamp(min=0)
         if settings.oracle == "leave_one_out" and count <= math.prod(x.shape[2:]):
             raise ValueError("input must hold at least two samples in all processes for oracle='leave_one_out', got 1")
     if count == 0:
-        difference, variance = torch.zeros_like(difference), running_var.double()
+        difference, variance = torch.zeros_like(difference), old_var
     step = difference * alpha
-    old_var = running_var.double()
     new_var = old_var + (variance - old_var + difference * (difference - step)) * alpha
     finite = new_var < math.inf
-    new_mean = torch.where(finite, running_mean + step, running_mean)
+    new_mean = torch.where(finite, old_mean + step, old_mean)
     new_var = torch.where(finite, new_var, old_var)
 
     gain = new_var.clamp(min=settings.eps).rsqrt()
@@ -118,7 +83,9 @@ def normalise(x, weight, bias, running_mean, running_var, alpha, settings: Setti
         offset = offset if bias is None else offset + bias
         output = shifted.mul_(per_channel(scale.to(kind), x)).add_(per_channel(offset.to(kind), x))
     new_var = new_var.clamp(max=largest).to(running_var.dtype)
-    return output, new_mean, new_var, new_mean.to(kind), gain.to(kind), new_var > settings.eps
+    stored = new_mean.to(running_mean.dtype)
+    rest = (new_mean - stored).to(running_mean.dtype)
+    return output, stored, rest, new_var, new_mean.to(kind), gain.to(kind), new_var > settings.eps
 
 
 def _moments(x: Tensor):
@@ -147,9 +114,6 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
     if g.stride() != x.stride():
         g = torch.empty_like(x, dtype=g.dtype).copy_(g)
     oracle, group, kind = settings.oracle, settings.process_group, gain.dtype
-    if oracle == "batch" and free is None and group is None:
-        grads = _backward_kernel(g, x, weight, None, None, mean, gain, True, 0.0, (True, True, True))
-        return *grads, grads[1], grads[2]
     grad_weight, grad_bias = _sums(g, x, mean, gain)
     count, projection, total = x.numel() // x.size(1), grad_weight, grad_bias
     if group is not None and oracle != "constant":
@@ -207,11 +171,6 @@ def remember(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tens
     if total.dtype is not of_bias.dtype:
         projection, total = projection.to(of_weight.dtype), total.to(of_bias.dtype)
     alpha = alpha.to(total.dtype) if isinstance(alpha, Tensor) else alpha
-    # The product is a cheap sign that all is well, and one that CUDA would have to be waited for.
-    if total.is_cpu and is_eager() and math.isfinite(torch.dot(projection, total).item()):
-        of_weight.lerp_(projection, alpha)
-        of_bias.lerp_(total, alpha)
-        return
     for old, new in ((of_weight, projection), (of_bias, total)):
         moved = old.lerp(new, alpha)
         old.copy_(torch.where(moved.isfinite(), moved, old))
@@ -235,54 +194,59 @@ class Step(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, layer):
         """Normalise ``x`` and update the buffers of ``layer``."""
-        buffers, alpha, free, done = layer._buffers, layer.alpha, None, None
-        running_mean, running_var = buffers["running_mean"], buffers["running_var"]
+        buffers, alpha, free = layer._buffers, layer.alpha, None
         steps = buffers["num_batches_tracked"]
         if callable(alpha):
             # A number is faster, but a GPU would have to be waited for.
             alpha = float(alpha(steps.item())) if steps.is_cpu else alpha(steps.double())
-        if _takes_short(x, weight, bias, layer):
-            done = step_short(x, weight, bias, running_mean, running_var, alpha, layer.eps)
+        done = step_short(x, weight, bias, alpha, layer)
         if done is not None:
-            output, mean, gain = done
+            output, mean, gain, scale = done
         else:
-            done = normalise(x, weight, bias, running_mean, running_var, alpha, layer.settings)
-            output, new_mean, new_var, mean, gain, free = done
-            running_mean.copy_(new_mean)
-            running_var.copy_(new_var)
+            old = [buffers[name] for name in ("running_mean", "running_mean_rest", "running_var")]
+            output, *new, mean, gain, free = normalise(x, weight, bias, *old, alpha, layer.settings)
+            scale = None
+            for each, value in zip(old, new, strict=True):
+                each.copy_(value)
         steps.add_(1)
         ctx.save_for_backward(x, weight)
-        ctx.statistics, ctx.alpha, ctx.has_bias, ctx.layer = (mean, gain, free), alpha, bias is not None, layer
+        ctx.step = mean, gain, scale, free, alpha, bias is not None, layer
         return output
 
     @staticmethod
     def backward(ctx, g):
         """Gradients; the running ones move on."""
         x, weight = ctx.saved_tensors
-        buffers, settings = ctx.layer._buffers, ctx.layer.settings
-        of_weight, of_bias = buffers["running_grad_weight"], buffers["running_grad_bias"]
-        compute = Gradients.apply if torch.is_grad_enabled() else gradients
-        results = compute(g, x, weight, *ctx.statistics, of_weight, of_bias, settings)
+        mean, gain, scale, free, alpha, has_bias, layer = ctx.step
+        differentiated, buffers = torch.is_grad_enabled(), layer._buffers
+        if free is None and not differentiated:
+            results = gradients_short(g, x, weight, mean, gain, scale, layer, alpha)
+            if results is not None and results[-1]:
+                grad_input, grad_weight, grad_bias, _ = results
+                return grad_input, grad_weight if weight is not None else None, grad_bias if has_bias else None, None
+        estimates = buffers["running_grad_weight"], buffers["running_grad_bias"]
+        compute = Gradients.apply if differentiated else gradients
+        results = compute(g, x, weight, mean, gain, free, *estimates, layer.settings)
         grad_input, grad_weight, grad_bias, projection, total = results
-        if settings.oracle == "running":
-            remember(of_weight, of_bias, projection, total, ctx.alpha)
-        return grad_input, _like(weight, grad_weight), grad_bias if ctx.has_bias else None, None
+        if layer.oracle == "running":
+            remember(*estimates, projection, total, alpha)
+        return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
 
 
 class PureStep(Function):
     """A train step that returns the new estimates, for ``torch.compile`` and ``torch.func``."""
 
     @staticmethod
-    def forward(x, weight, bias, running_mean, running_var, of_weight, of_bias, alpha, settings):
+    def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, settings):
         """As ``normalise``."""
-        return normalise(x, weight, bias, running_mean, running_var, alpha, settings)
+        return normalise(x, weight, bias, mean, mean_rest, variance, alpha, settings)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         """Keep what ``backward`` needs."""
-        x, weight, bias, _, _, of_weight, of_bias, alpha, settings = inputs
+        x, weight, bias, _, _, _, of_weight, of_bias, alpha, settings = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(x, weight, *output[3:])
+        ctx.save_for_backward(x, weight, *output[4:])
         ctx.layer = bias is not None, of_weight, of_bias, alpha, settings
 
     @staticmethod
@@ -295,7 +259,7 @@ class PureStep(Function):
         grad_input, grad_weight, grad_bias, projection, total = differentiate(g, *saved, of_weight, of_bias, settings)
         if settings.oracle == "running":
             remember(of_weight, of_bias, projection, total, alpha)
-        return grad_input, _like(saved[1], grad_weight), grad_bias if has_bias else None, *[None] * 6
+        return grad_input, _like(saved[1], grad_weight), grad_bias if has_bias else None, *[None] * 7
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
