@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bnlib.distributed import joined, world
 from bnlib.experiments import registry
+from bnlib.experiments.experiment import Experiment
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     drawing = actions.add_parser(
         "draw", help="draw the curves of a result as SVG", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    drawing.add_argument("names", nargs="+", choices=sorted(registry.EXPERIMENTS), metavar="NAME", help="see list")
+    curves = sorted(name for name, each in registry.EXPERIMENTS.items() if isinstance(each, Experiment))
+    drawing.add_argument(
+        "names", nargs="+", choices=curves, metavar="NAME", help="one that trains: " + ", ".join(curves)
+    )
     drawing.add_argument("--scale", choices=["quick", "paper"], default="quick", help="of the result")
     drawing.add_argument(
         "--only",

@@ -7,13 +7,10 @@ import hashlib
 import inspect
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +19,14 @@ from torch import nn
 
 from bnlib import datasets, distributed, stacked
 from bnlib.datasets import Dataset
+from bnlib.processes import share_out
 from bnlib.samplers import Sampler, shuffled
 from bnlib.schedules import Schedule
 from bnlib.training import History, OptimiserMaker, iterate, iterate_many, scales
 
 _PACKAGE = Path(__file__).parent
 # What describes runs or draws their results does not change them.
-_NO_PART = ("experiments", "figures.py", "widgets.py")
+_NO_PART = ("experiments", "figures", "widgets.py")
 
 
 _SETTINGS = ("batch_size", "optimiser", "schedule", "epochs", "points", "batches", "every_step")
@@ -111,7 +109,7 @@ def run(
             raise ValueError(f"{name} must be at least 1, got {value}")
     if distributed.world()[1] > 1 and workers > 1:
         raise ValueError(f"workers must be 1 in the processes of torchrun, got {workers}")
-    runs, folder = list(runs), _folder(cache)
+    runs, folder = list(runs), cache_folder(cache)
     kind = torch.device(devices[0]).type
     paths = {each: folder / f"{key(each, kind)}.json" for each in runs}
     # Cut from all runs, done or not, so that an interrupted sweep stacks the same models when it goes on.
@@ -122,13 +120,18 @@ def run(
             for chunk in left:
                 _train(chunk, paths, devices[0], advance)
         else:
-            _spread(left, paths, workers, devices, advance)
+            jobs = [
+                (chunk, {each: paths[each] for each in chunk}, devices[number % len(devices)])
+                for number, chunk in enumerate(left)
+            ]
+            for steps in share_out(_work, jobs, workers):
+                advance(steps)
     return [distributed.agreed(_read(paths[each]) if distributed.world()[0] == 0 else None) for each in runs]
 
 
 def key(run: Run, device_type: str = "cpu") -> str:
     """Name of a run's result: a hash of its description, of the code and of what it runs on."""
-    text = json.dumps([describe(run), _code(), torch.__version__, device_type, distributed.world()[1]])
+    text = json.dumps([describe(run), code_hash(), torch.__version__, device_type, distributed.world()[1]])
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
@@ -157,7 +160,7 @@ def describe(value: Any) -> Any:
 
 
 def _source_outside(value: Any) -> str:
-    """A hash of the source of what is not among the files that ``_code`` covers."""
+    """A hash of the source of what is not among the files that ``code_hash`` covers."""
     module = value.__module__
     if module.split(".")[0] == "torch" or (module.startswith("bnlib.") and not module.startswith("bnlib.experiments")):
         return ""
@@ -165,7 +168,7 @@ def _source_outside(value: Any) -> str:
 
 
 @functools.cache
-def _code() -> str:
+def code_hash() -> str:
     """A hash of the sources that results depend on."""
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
@@ -174,7 +177,8 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _folder(cache: str | Path | None) -> Path:
+def cache_folder(cache: str | Path | None) -> Path:
+    """The folder of the results, made if it is not there; by default in the user's cache."""
     if cache is None:
         import pooch
 
@@ -240,37 +244,10 @@ def _read(path: Path) -> History:
         raise ValueError(f"cache must hold whole results, got {path}, which is none ({error}); delete it") from error
 
 
-def _end_with_parent() -> None:
-    """Let this worker end when the process that started it is killed; it would train on, or wait for ever."""
-
-    def watch() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(chunk: list[Run], paths: dict[Run, Path], device: str, threads: int) -> int:
-    torch.set_num_threads(threads)
+def _work(chunk: list[Run], paths: dict[Run, Path], device: str) -> int:
     steps: list[int] = []
     _train(chunk, paths, device, steps.append)
     return sum(steps)
-
-
-def _spread(left, paths, workers: int, devices: Sequence[str], advance: Callable[[int], None]) -> None:
-    """Train chunks in processes of their own; fresh ones, for a fork would share the threads and the GPU."""
-    threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-        futures = [
-            pool.submit(_work, chunk, {each: paths[each] for each in chunk}, devices[i % len(devices)], threads)
-            for i, chunk in enumerate(left)
-        ]
-        try:
-            for future in as_completed(futures):
-                advance(future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _model_steps(run: Run) -> int:

@@ -62,7 +62,7 @@ class Experiment:
             return self.measure(scale, **settings)
         seeds = sorted({each.seed for runs in self.cells(scale).values() for each in runs})
         device = ", ".join(settings.get("devices", ("cpu",))) + f", {workers} processes" * (workers > 1)
-        with write_result(self.result(scale), self.command(scale), seeds, folder, **_on(device)) as result:
+        with write_result(self.result(scale), self.command(scale), seeds, folder, **on(device)) as result:
             measured = self.measure(scale, **settings)
             # Those of the training, though some of it may have been done by an earlier call.
             result["training_seconds"] = round(sum(each.seconds for runs in measured.values() for each in runs))
@@ -73,7 +73,7 @@ class Experiment:
         """The ends of the curves as text: for each cell the median over seeds, the least and the largest."""
         head = (*self.axes, *(name.replace("_", " ") for name in self.curves), "diverged")
         rows = [
-            (*map(str, cell), *(_spread([getattr(each, name)[-1] for each in histories]) for name in self.curves),
+            (*map(str, cell), *(spread([getattr(each, name)[-1] for each in histories]) for name in self.curves),
              f"{sum(each.diverged for each in histories)} of {len(histories)}")
             for cell, histories in measured.items()
         ]  # fmt: skip
@@ -121,7 +121,7 @@ class Experiment:
         return {**dict(zip(self.axes, cell, strict=True)), "epoch": rounded(longest), **curves}
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """Median, least and largest of what is finite; a run that diverged has no last loss."""
     finite = [value for value in values if math.isfinite(value)]
     return f"{median(finite):.3g} [{min(finite):.3g}, {max(finite):.3g}]" if finite else "-"
@@ -132,5 +132,6 @@ def rounded(values: Sequence[float]) -> list[float | None]:
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
 
-def _on(devices: str) -> dict[str, str]:
+def on(devices: str) -> dict[str, str]:
+    """What ``write_result`` is to be told of the devices; of the CPU it knows more."""
     return {} if devices == "cpu" else {"device": devices}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bnlib.experiments import (
+    deep_linear_shift,
     digits_grid,
     full_norm_digits,
+    gradient_shift,
     lian_figure_1,
     lian_figure_2,
     lian_figure_3,
@@ -16,10 +18,13 @@ from bnlib.experiments import (
     noise_behind_bn,
 )
 from bnlib.experiments.experiment import Experiment
+from bnlib.experiments.measurement import Measurement
 
 _MODULES = (
+    deep_linear_shift,
     digits_grid,
     full_norm_digits,
+    gradient_shift,
     lian_figure_1,
     lian_figure_2,
     lian_figure_3,
@@ -30,4 +35,4 @@ _MODULES = (
     lian_figure_9,
     noise_behind_bn,
 )
-EXPERIMENTS: dict[str, Experiment] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}
+EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -1,5 +1,24 @@
 """Measurements on any model that leave its training as it was."""
 
+from bnlib.probes.hessian import Sharpness, sharpness
+from bnlib.probes.landscape import (
+    AlongGradient,
+    Stable,
+    Surface,
+    along_gradient,
+    filter_normalised_direction,
+    largest_stable,
+    loss_surface,
+    step_lengths,
+)
+from bnlib.probes.scale import (
+    ScaleInvariance,
+    SphericalStep,
+    effective_learning_rate,
+    equilibrium,
+    scale_invariance,
+    spherical_step,
+)
 from bnlib.probes.shift import (
     Distance,
     LayerShift,
@@ -13,17 +32,37 @@ from bnlib.probes.shift import (
     probe_step,
     recording,
 )
+from bnlib.probes.smoothness import Inequality, theorem_4_1, theorem_4_2
 
 __all__ = [
+    "AlongGradient",
     "Distance",
+    "Inequality",
     "LayerShift",
     "Moments",
+    "ScaleInvariance",
+    "Sharpness",
+    "SphericalStep",
+    "Stable",
+    "Surface",
     "activation_moments",
+    "along_gradient",
     "covariate_shift",
     "distance",
+    "effective_learning_rate",
+    "equilibrium",
+    "filter_normalised_direction",
+    "largest_stable",
     "layer_groups",
+    "loss_surface",
     "moments",
     "next_parameters",
     "probe_step",
     "recording",
+    "scale_invariance",
+    "sharpness",
+    "spherical_step",
+    "step_lengths",
+    "theorem_4_1",
+    "theorem_4_2",
 ]

@@ -7,9 +7,8 @@ random generators as they were. Hooks of others on the model do run in these pas
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -17,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-Loss = Callable[[nn.Module], Tensor]
-Groups = Mapping[str, Sequence[str]]
+from bnlib.probes.apart import Loss, apart, filled, gradients_at, joined, measuring, precise
 
-_measuring = ContextVar("measuring", default=False)
+Groups = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +104,7 @@ def moments(values: Tensor, *, quantiles: int = 100, channel: int = 1) -> Moment
     if values.dim() < 2 or not -values.dim() <= channel < values.dim() or values.numel() == 0:
         shape = tuple(values.shape)
         raise ValueError(f"values must hold samples and, in dimension channel={channel}, channels, got shape {shape}")
-    values = _precise(values.detach()).movedim(channel, -1).flatten(0, -2)
+    values = precise(values.detach()).movedim(channel, -1).flatten(0, -2)
     variance, mean = torch.var_mean(values, 0, correction=0)
     # The values at the levels (q + 1/2) / Q.
     index = (2 * torch.arange(quantiles, device=values.device) + 1) * len(values) // (2 * quantiles)
@@ -158,7 +156,7 @@ def activation_moments(
     found: dict[str, list[Moments]] = {}
     measure = partial(moments, quantiles=quantiles, channel=channel)
     with _hooked(model, layers, inputs, measure, found), torch.no_grad():
-        _apart(model, lambda model: model(x))
+        apart(model, lambda model: model(x))
     return {name: each[-1] for name, each in found.items() if each}
 
 
@@ -189,7 +187,7 @@ def recording(
     """
     found: dict[str, list[Moments]] = {}
     measure = partial(moments, quantiles=quantiles, channel=channel)
-    with _hooked(model, layers, inputs, measure, found, lambda layer: layer.training and not _measuring.get()):
+    with _hooked(model, layers, inputs, measure, found, lambda layer: layer.training and not measuring.get()):
         yield found
 
 
@@ -278,11 +276,11 @@ def _shifts(model, loss, new, groups, gradients, called) -> list[LayerShift]:
     _check_groups(groups, old, new)
     now, result = dict(old), []
     for position, (layer, names) in enumerate(groups.items()):
-        before = _joined(_filled(gradients, names, old))
-        changed = _gradients(model, loss, now, names) if position else gradients
-        after = _joined(_filled(changed, names, old))
+        before = joined(filled(gradients, names, old))
+        changed = gradients_at(model, loss, now, names) if position else gradients
+        after = joined(filled(changed, names, old))
         norm, norm_after = before.norm(), after.norm()
-        weights, moved = _joined(old[name] for name in names), _joined(new[name] for name in names)
+        weights, moved = joined(old[name] for name in names), joined(new[name] for name in names)
         # Each divided by its own norm first: the product of two small norms may be 0.
         cosine = torch.dot(before / norm, after / norm_after)
         ratio = (moved - weights).norm() / weights.norm()
@@ -317,27 +315,10 @@ def _survey(model: nn.Module, loss: Loss) -> tuple[dict[str, Tensor], list[str]]
     parameters = dict(model.named_parameters())
     try:
         wanted = [name for name, value in parameters.items() if value.requires_grad]
-        return _gradients(model, loss, parameters, wanted), list(called)
+        return gradients_at(model, loss, parameters, wanted), list(called)
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _gradients(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], wanted: Sequence[str]):
-    """The gradient of ``loss`` at ``parameters``, by the names ``wanted``, without those it does not depend on."""
-    trained = {name: value.requires_grad for name, value in model.named_parameters()}
-    leaves = {name: value.detach().requires_grad_(trained[name]) for name, value in parameters.items()}
-
-    def gradient(model: nn.Module) -> tuple[Tensor | None, ...]:
-        with torch.enable_grad():
-            value = loss(model)
-            if value.numel() != 1:
-                raise ValueError(f"loss must return a single number, got shape {tuple(value.shape)}")
-            # Within the call, because the backward pass of FullNorm moves buffers, too.
-            return torch.autograd.grad(value, [leaves[name] for name in wanted], allow_unused=True)
-
-    found = zip(wanted, _apart(model, gradient, leaves), strict=True)
-    return {name: value for name, value in found if value is not None}
 
 
 def _stepped(model: nn.Module, optimiser: Optimizer, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -351,38 +332,6 @@ def _stepped(model: nn.Module, optimiser: Optimizer, gradients: Mapping[str, Ten
                 other.grad, moved[name] = gradients[name].clone(), other
     twin.step()
     return {name: moved.get(name, value).detach().clone() for value, name in names.items()}
-
-
-class _Call(nn.Module):
-    """A function of the model as a module, for ``functional_call``."""
-
-    def __init__(self, model: nn.Module, function: Callable[[nn.Module], object]) -> None:
-        super().__init__()
-        self.model, self.function = model, function
-
-    def forward(self):
-        return self.function(self.model)
-
-
-def _apart(model: nn.Module, function: Callable[[nn.Module], object], parameters: Mapping[str, Tensor] | None = None):
-    """``function(model)`` with other parameters, without a trace in buffers, generators and ``recording``."""
-    state = {f"model.{name}": value.clone() for name, value in model.named_buffers()}
-    state |= {f"model.{name}": value for name, value in (parameters or {}).items()}
-    token = _measuring.set(True)
-    try:
-        with _generators_kept(model):
-            return torch.func.functional_call(_Call(model, function), state, ())
-    finally:
-        _measuring.reset(token)
-
-
-@contextmanager
-def _generators_kept(model: nn.Module) -> Iterator[None]:
-    """Leave the global generators of the CPU and of the model's device as they were."""
-    devices = {value.device for value in (*model.parameters(), *model.buffers()) if value.device.type != "cpu"}
-    kind = next((device.type for device in devices), "cuda")
-    with torch.random.fork_rng(devices, device_type=kind):
-        yield
 
 
 @contextmanager
@@ -436,16 +385,3 @@ def _group(model: nn.Module, gradients: Mapping[str, Tensor], called: Sequence[s
         elif names:
             groups[layer] = names
     return groups
-
-
-def _filled(gradients: Mapping[str, Tensor], names: Sequence[str], like: Mapping[str, Tensor]) -> list[Tensor]:
-    return [gradients[name] if name in gradients else torch.zeros_like(like[name]) for name in names]
-
-
-def _joined(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([_precise(each.detach()).flatten() for each in tensors])
-
-
-def _precise(values: Tensor) -> Tensor:
-    """At least float32, in which a half has no rounding errors to speak of."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

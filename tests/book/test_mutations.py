@@ -110,7 +110,8 @@ def test_a_wrong_number_in_a_chapter_is_noticed(copy, short_chapter, old, new):
 def test_a_slider_whose_drawing_fails_at_one_position_is_noticed(copy):
     test = ["tests/book/test_explorers.py", "-k", "eps or 01_the_formula-1"]
     assert passes(copy, *test)
-    with Broken(copy / "bnlib" / "figures.py", "    floor = 1e-9\n", "    floor = 1e-9 if eps < 10 else None\n"):
+    drawing = copy / "bnlib" / "figures" / "formula.py"
+    with Broken(drawing, "    floor = 1e-9\n", "    floor = 1e-9 if eps < 10 else None\n"):
         assert not passes(copy, *test)
 
 

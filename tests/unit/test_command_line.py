@@ -30,7 +30,7 @@ TINY = Experiment("tiny", "Does it work?", "nowhere", ("batch size",), cells)
 def tiny(monkeypatch, tmp_path):
     monkeypatch.setitem(registry.EXPERIMENTS, "tiny", TINY)
     monkeypatch.setattr(experiment.Experiment.save, "__defaults__", ("quick", tmp_path))
-    monkeypatch.setattr("bnlib.sweep._folder", lambda cache: tmp_path)
+    monkeypatch.setattr("bnlib.sweep.cache_folder", lambda cache: tmp_path)
     return tmp_path
 
 

@@ -6,11 +6,13 @@ import time
 import numpy as np
 import pytest
 
+from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.registry import EXPERIMENTS
 from bnlib.experiments.results import FOLDER, read_result
 from bnlib.figures import as_array
 
-QUICK = sorted(EXPERIMENTS)
+CURVES = sorted(name for name, each in EXPERIMENTS.items() if isinstance(each, Experiment))
+MEASURED = sorted(EXPERIMENTS.keys() - set(CURVES))
 ALL = [
     (name, scale) for name in EXPERIMENTS for scale in ("quick", "paper") if (FOLDER / f"{name}_{scale}.json").exists()
 ]
@@ -22,15 +24,19 @@ def test_a_result_is_complete_and_has_its_provenance(name, scale):
     experiment, result = EXPERIMENTS[name], read_result(f"{name}_{scale}", "")
     cells, kept = experiment.cells(scale), experiment.load(scale)
     assert kept.keys() == cells.keys()
-    for cell, runs in cells.items():
-        assert all(len(kept[cell][curve]) == len(runs) for curve in experiment.curves), cell
+    trains = isinstance(experiment, Experiment)
+    for cell, each in cells.items():
+        names = experiment.curves if trains else kept[cell].keys()
+        assert names and all(len(kept[cell][name]) == len(each) for name in names), cell
     provenance = result["provenance"]
     assert set(provenance) == {"command", "commit", "versions", "device", "seeds", "date", "seconds"}
-    assert not provenance["commit"].endswith("-dirty") and result["training_seconds"] > 0
-    assert provenance["seeds"] == sorted({run.seed for runs in cells.values() for run in runs})
+    assert not provenance["commit"].endswith("-dirty")
+    assert result["training_seconds" if trains else "measuring_seconds"] > 0
+    seeds = {each.seed if trains else each for row in cells.values() for each in row}
+    assert provenance["seeds"] == sorted(seeds)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", CURVES)
 def test_a_random_part_comes_out_again(name):
     """The beginning of a run of a random cell and seed, another one each time; the message names it.
 
@@ -55,3 +61,20 @@ def test_a_random_part_comes_out_again(name):
         apart = np.abs(again - seeds[number])
         start = apart[0] <= (1e-3 if curve.endswith("error") else 1e-3 * (1 + abs(again[0])))
         assert start and not (apart > same + 3 * spread).any(), f"{name} {cell} seed {run.seed} {curve}: {apart}"
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_random_measurement_comes_out_again(name):
+    """Up to a multiple of the spread over seeds, as above; the message names the cell and the seed."""
+    experiment = EXPERIMENTS[name]
+    cells, kept = experiment.cells("quick"), experiment.load("quick")
+    cell = random.choice(list(cells))
+    number, seed = random.choice(list(enumerate(cells[cell])))
+    for value, again in experiment.once(cell, seed).items():
+        seeds, again = kept[cell][value], np.array(again, dtype=float)
+        allowed = 0.02 * np.abs(seeds).max(initial=1e-6, where=np.isfinite(seeds)) + 3 * np.ptp(seeds, axis=0)
+        apart = np.abs(again - seeds[number])
+        where = f"{name} {cell} seed {seed} {value}: {again} and {seeds[number]}"
+        assert again.shape == seeds[number].shape, where
+        # Where some seeds diverge, rounding may decide which.
+        assert np.isnan(allowed).any() or (apart <= allowed).all(), where

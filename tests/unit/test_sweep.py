@@ -120,26 +120,27 @@ def test_what_matters_changes_the_key_and_nothing_else(monkeypatch):
     assert len({key(other) for other in (each, *others)}) == 6
     assert key(each, "cuda") != key(each)
     before = key(each)
-    monkeypatch.setattr(sweep, "_code", lambda: "other sources")
+    monkeypatch.setattr(sweep, "code_hash", lambda: "other sources")
     assert key(each) != before
 
 
 def test_the_code_is_that_of_the_package_but_not_of_its_figures(tmp_path, monkeypatch):
     (tmp_path / "norm").mkdir()
-    for name in ("training.py", "figures.py", "norm/full_norm.py"):
+    (tmp_path / "figures").mkdir()
+    for name in ("training.py", "figures/training.py", "norm/full_norm.py"):
         (tmp_path / name).write_text("1")
     monkeypatch.setattr(sweep, "_PACKAGE", tmp_path)
 
     def code():
-        sweep._code.cache_clear()
-        return sweep._code()
+        sweep.code_hash.cache_clear()
+        return sweep.code_hash()
 
     first = code()
-    (tmp_path / "figures.py").write_text("2")
+    (tmp_path / "figures/training.py").write_text("2")
     assert code() == first
     (tmp_path / "norm/full_norm.py").write_text("2")
     assert code() != first
-    sweep._code.cache_clear()
+    sweep.code_hash.cache_clear()
 
 
 def test_a_lambda_has_no_description():

@@ -1,0 +1,79 @@
+"""How what goes into the activations of a small network moves while it trains: without BN, with it, with noise behind.
+
+The network and the noise are those of ``noise_behind_bn``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from torch import nn
+
+from bnlib import BatchNorm, NoisyBatchNorm, datasets
+from bnlib.models import mlp
+from bnlib.probes import Moments, activation_moments, distance
+from bnlib.training import iterate
+
+SIZES = (64, 100, 100, 100, 10)
+NETWORKS = {"no norm": None, "batch norm": BatchNorm, "noisy batch norm": NoisyBatchNorm}
+LAYERS = (1, 2, 3)
+LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
+BATCH_SIZE, STEPS, EVERY, PICTURES = 64, 200, 5, 200
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass
+class Path:
+    """Snapshots of the distributions at the activations of one network, over the same pictures in train mode.
+
+    Attributes:
+        steps: steps made before each snapshot.
+        moments: of each hidden layer's 100 units, by number from 1, one entry a snapshot.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    moments: dict[int, list[Moments]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
+
+    def quantiles(self, layer: int, unit: int = 0) -> np.ndarray:
+        """Of one unit, at ``LEVELS``; shape (5, snapshots)."""
+        return np.array([each.quantiles[:, unit].numpy() for each in self.moments[layer]]).T
+
+    def moved(self, layer: int, first: int = 0, last: int = -1) -> float:
+        """Distance of the means of two snapshots in standard deviations, the median over units."""
+        return distance(self.moments[layer][first], self.moments[layer][last]).mean.nanmedian().item()
+
+
+def follow(network: str, lr: float, *, steps: int = STEPS, every: int = EVERY, seed: int = 0) -> Iterator[Path]:
+    """Train one of ``NETWORKS`` on digits and yield the path so far, about ten times."""
+    model, data, path = mlp(SIZES, NETWORKS[network], seed=seed), datasets.load("digits"), Path()
+    names = [name for (name, _), (_, after) in zip(model.named_children(), [*model.named_children()][1:], strict=False)
+             if isinstance(after, nn.ReLU)]  # fmt: skip
+
+    def look(step: int, model: nn.Module, index=None) -> bool:
+        if step % every == 0:
+            path.steps.append(step)
+            found = activation_moments(model, data.train_x[:PICTURES], names, quantiles=len(LEVELS))
+            for layer, name in zip(LAYERS, names, strict=True):
+                path.moments[layer].append(found[name])
+        return step >= steps
+
+    look(0, model)
+    epochs = math.ceil(steps / (len(data.train_x) // BATCH_SIZE))
+    for _ in iterate(model, data, batch_size=BATCH_SIZE, lr=lr, epochs=epochs, points=10, seed=seed, callbacks=[look]):
+        yield path
+
+
+@cache
+def whole(network: str, lr: float, steps: int = STEPS, every: int = EVERY, seed: int = 0) -> Path:
+    """The path of a whole run."""
+    *_, path = follow(network, lr, steps=steps, every=every, seed=seed)
+    return path
+
+
+def lookup(layer: int, lr: float) -> dict[str, Path]:
+    """The paths of all networks, trained here and now."""
+    return {network: whole(network, lr) for network in NETWORKS}

@@ -1,0 +1,47 @@
+"""Matplotlib figures of the book in one style, one file a subject."""
+
+from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
+from bnlib.figures.picture import (
+    BLUE,
+    GREEN,
+    GREY,
+    PURPLE,
+    VERMILLION,
+    Picture,
+    as_array,
+    band,
+    new_figure,
+    picture,
+    plain_ticks,
+    render,
+    style,
+)
+from bnlib.figures.shift import draw_deep_linear, draw_gradient_shift, draw_moving_activations, draw_noise
+from bnlib.figures.training import draw_curves, draw_error_maps, draw_training
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "PURPLE",
+    "VERMILLION",
+    "Picture",
+    "as_array",
+    "band",
+    "draw_answers",
+    "draw_batch_noise",
+    "draw_curves",
+    "draw_deep_linear",
+    "draw_error_maps",
+    "draw_gain",
+    "draw_gradient_shift",
+    "draw_moving_activations",
+    "draw_noise",
+    "draw_running",
+    "draw_training",
+    "new_figure",
+    "picture",
+    "plain_ticks",
+    "render",
+    "style",
+]

@@ -1,0 +1,185 @@
+"""Matplotlib figures as inline SVG that follow the light or dark theme of the page they stand on.
+
+Ink, axes and text take the colour of the surrounding text (``currentColor``); series take colours that are
+told apart by colour-blind readers (Okabe and Ito) and have a contrast of at least 3:1 on white and on black.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#9467BD", "#808080"
+
+# Stands for "the colour of the text around" until the SVG is written; no series uses it.
+_INK = "#010203"
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+}
+
+
+# Matplotlib's settings are global while it draws, and a live run draws from a thread.
+_DRAWING = threading.RLock()
+
+
+class Picture:
+    """A finished figure: themed SVG on a page or in a notebook, its description where pictures are not shown."""
+
+    def __init__(self, svg: str, alt: str):
+        self.svg, self.alt = svg, alt
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {
+            "text/html": f'<div class="bnb-figure">{self.svg}</div>',
+            "text/plain": f"[Figure: {self.alt}]",
+        }
+
+
+def new_figure(width: float = 6.6, height: float = 2.8) -> Figure:
+    """An empty figure of this size in inches, drawn without pyplot so that a thread may draw it."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The book's matplotlib settings, to draw and render under; one thread at a time."""
+    with _DRAWING, rc_context(_STYLE):
+        yield
+
+
+def render(figure: Figure, alt: str) -> str:
+    """Write ``figure`` as one ``<svg>`` element with ``alt`` as its accessible name, one drawing element a line.
+
+    The text is the same for the same figure: ids come from the drawing, no date is written.
+
+    Raises:
+        ValueError: ``alt`` is empty; every image of the book is described.
+    """
+    if not alt.strip():
+        raise ValueError("alt must describe the figure in words, got an empty text")
+    out = StringIO()
+    with rc_context({**_STYLE, "svg.hashsalt": alt}):
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    text = text[text.index("<g id=") : text.rindex("</svg>")].replace(_INK, "currentColor")
+    # Inside an attribute a line break is only a space; joined, each line is one whole element.
+    text = re.sub(r'="[^"]*"', lambda match: re.sub(r"\s+", " ", match[0]).replace(' "', '"'), text)
+    text = re.sub(r' (?:d|x|y|width|height|transform|points)="[^"]*"', _round_coordinates, text)
+    # The page's own font, and no names of groups: they would stand many times on a page.
+    text = re.sub(
+        r"<g id=\"[^\"]*\"|font-family: [^;\"]*;? ?|<!--.*?-->|\s*transform=\"rotate\(-0 [^\"]*\"",
+        _without,
+        text,
+    )
+    width, height = figure.get_size_inches() * 72
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'aria-label="{html.escape(alt)}" viewBox="0 0 {width:g} {height:g}" '
+        f'style="width:100%;max-width:{width * 1.4:.0f}px;stroke-linejoin:round;font-family:system-ui,sans-serif">'
+    )
+    return "\n".join([head, *_ungrouped(text), "</svg>"])
+
+
+def _ungrouped(text: str) -> list[str]:
+    """The lines without groups that carry no attribute; they only say how matplotlib was organised."""
+    kept, carries = [], []
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        if line.startswith("<g"):
+            carries.append(line != "<g>")
+        if not (line == "<g>" or (line == "</g>" and not carries[-1])):
+            kept.append(line)
+        if line == "</g>":
+            carries.pop()
+    return kept
+
+
+def _round_coordinates(match: re.Match) -> str:
+    # A tenth of a point is finer than a screen shows, and a third of the bytes.
+    text = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), match[0])
+    # After "M x y" further pairs are lines; only a path with curves has to say which is which.
+    return text if re.search("[CQ]", text) else text.replace(" L ", " ")
+
+
+def _without(match: re.Match) -> str:
+    return "<g" if match[0].startswith("<g") else ""
+
+
+def picture(draw: Callable[..., str], *data: Any, size: tuple[float, float] = (6.6, 2.8)) -> Picture:
+    """Draw on a new figure of ``size`` inches and return what a notebook displays.
+
+    ``draw(figure, *data)`` is one of the functions below or the reader's own; it returns the sentences that describe
+    the figure to those who do not see it.
+
+    Raises:
+        ValueError: ``draw`` describes nothing.
+    """
+    with style():
+        figure = new_figure(*size)
+        alt = draw(figure, *data)
+        return Picture(render(figure, alt), alt)
+
+
+def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label: str, **line) -> None:
+    """Draw the median over runs as a line and the range from the lowest to the highest as a band.
+
+    Arguments:
+        axes: where to draw.
+        x: the common abscissae, length P.
+        runs: one row a run, shape (R, P); NaN where a run had already diverged.
+        color: of line and band.
+        label: name in the legend.
+        line: further options of ``Axes.plot``.
+    """
+    runs = np.asarray(runs, dtype=float)
+    present = ~np.isnan(runs).all(0)
+    x, runs = np.asarray(x, dtype=float)[present], runs[:, present]
+    axes.plot(x, np.nanmedian(runs, 0), color=color, label=label, **line)
+    if len(runs) > 1:
+        axes.fill_between(x, np.nanmin(runs, 0), np.nanmax(runs, 0), color=color, alpha=0.25, linewidth=0)
+
+
+def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """Curves of several runs as one array, shape (R, P); NaN for None and after the end of a shorter run."""
+    table = np.full((len(runs), max(map(len, runs))), np.nan)
+    for row, run in zip(table, runs, strict=True):
+        row[: len(run)] = [np.nan if value is None else value for value in run]
+    return table
+
+
+def plain_ticks(axis: Axis, places: Sequence[float], labels: Sequence[str] | None = None) -> None:
+    """Ticks of a logarithmic axis written as numbers; matplotlib's powers of ten take most of the drawing time."""
+    axis.set_ticks(places, labels or [f"{place:,g}" for place in places])
+    axis.set_minor_locator(NullLocator())

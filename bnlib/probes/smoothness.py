@@ -1,0 +1,164 @@
+"""The theorems on one Batch Norm after one linear layer, both sides of them, so that they can be tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ActivationLoss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Inequality:
+    """Both sides of a statement ``left <= right``, one for each of d units, shape (d,)."""
+
+    left: Tensor
+    right: Tensor
+
+    @property
+    def slack(self) -> Tensor:
+        """``right - left``, below 0 where the statement fails, shape (d,)."""
+        return self.right - self.left
+
+
+def theorem_4_1(
+    loss: ActivationLoss,
+    y: Tensor,
+    gamma: float | Tensor = 1.0,
+    beta: float | Tensor = 0.0,
+    eps: float = 0.0,
+    *,
+    at: Tensor | None = None,
+) -> Inequality:
+    r"""The effect of BN on the Lipschitzness of the loss: the squared gradient of each unit with and without.
+
+    $$\|\nabla_{y_j}\hat L\|^2 \le \frac{\gamma^2}{\sigma_j^2}\Big(\|\nabla_{y_j} L\|^2
+    - \frac1m\langle 1, \nabla_{y_j} L\rangle^2 - \frac1m\langle\nabla_{y_j} L, \hat y_j\rangle^2\Big)$$
+
+    $\hat L$ is the loss of $\gamma\hat y + \beta$. The proof has $\nabla L$ at these same activations; then both sides
+    are equal for eps = 0, and for eps > 0 the left one is less by
+    $\frac{\gamma^2}{m\sigma^2}\,\frac{\epsilon}{\sigma^2}\langle\nabla_{y_j}L, \hat y_j\rangle^2$ with
+    $\sigma^2 = v + \epsilon$. At other activations, such as the y of the network without BN, nothing is known. The
+    right side may be larger than $\|\nabla_{y_j}L\|^2$: where $\gamma > \sigma_j$ BN can amplify.
+
+    Arguments:
+        loss: function of the activations that returns a single number.
+        y: outputs of the linear layer, shape (m, d).
+        gamma, beta: of the BN, a number or shape (d,).
+        eps: of the BN.
+        at: activations, shape (m, d), at which $\nabla L$ is taken; by default those after the BN.
+
+    Returns:
+        Both sides, shape (d,). A unit that is constant has nan or inf if eps = 0.
+
+    Raises:
+        ValueError: ``y`` or ``at`` in another shape, ``eps`` negative, a loss that is no single number.
+
+    Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), Theorem 4.1.
+    """
+    y, at, gamma, beta, scale, normalised = _prepared(y, at, gamma, beta, eps)
+    left = _gradient(_with_bn(loss, gamma, beta, eps), y).square().sum(0)
+    g = _gradient(loss, at)
+    right = g.square().sum(0) - (g.sum(0).square() + (g * normalised).sum(0).square()) / len(y)
+    return Inequality(left, (gamma / scale) ** 2 * right)
+
+
+def theorem_4_2(
+    loss: ActivationLoss,
+    y: Tensor,
+    gamma: float | Tensor = 1.0,
+    beta: float | Tensor = 0.0,
+    eps: float = 0.0,
+    *,
+    at: Tensor | None = None,
+    simplified: bool = False,
+) -> Inequality:
+    r"""The effect of BN on smoothness: the curvature along the gradient of each unit with and without.
+
+    With $u_j = \nabla_{y_j}\hat L$, $g_j = \nabla_{y_j}L$ and $H_{jj}$, $\hat H_{jj}$ the Hessians of $L$ and $\hat L$
+    with respect to the m activations of a unit:
+
+    $$u_j^\top\hat H_{jj}u_j \le \frac{\gamma^2}{\sigma_j^2}\,u_j^\top H_{jj}u_j
+    - \frac{\gamma}{m\sigma_j^2}\langle g_j, \hat y_j\rangle\|u_j\|^2$$
+
+    With $g_j$ and $H_{jj}$ at the activations after the BN both sides are equal for eps = 0. For eps > 0, with
+    $\sigma^2 = v + \epsilon$, $\delta = \epsilon/\sigma^2$, $s = \langle g_j, \hat y_j\rangle$ and
+    $w_j = u_j - \frac{\gamma\delta s}{m\sigma}\hat y_j$, the right one is larger by
+    $\frac{\gamma^2}{\sigma^2}(u_j^\top H_{jj}u_j - w_j^\top H_{jj}w_j)
+    + \frac{\gamma s}{m\sigma^2}(2\delta\|u_j\|^2 - \frac{\gamma^2\delta^2s^2}{m\sigma^2})$,
+    which may be negative: then the statement fails, by little.
+
+    Arguments:
+        loss: see ``theorem_4_1``; to be differentiable twice.
+        y, gamma, beta, eps: see ``theorem_4_1``.
+        at: activations at which $g_j$ and $H_{jj}$ are taken, see ``theorem_4_1``.
+        simplified: the second form of the paper, with $g_j^\top H_{jj}g_j$ for $u_j^\top H_{jj}u_j$, "if $H_{jj}$
+            preserves the relative norms" of the two. It can fail where $\gamma > \sigma_j$.
+
+    Raises:
+        ValueError: as ``theorem_4_1``.
+
+    Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), Theorem 4.2.
+    """
+    y, at, gamma, beta, scale, normalised = _prepared(y, at, gamma, beta, eps)
+    with_bn = _with_bn(loss, gamma, beta, eps)
+    u, g = _gradient(with_bn, y), _gradient(loss, at)
+    curvature = _curvature(loss, at, g if simplified else u)
+    bent = gamma * (g * normalised).sum(0) * u.square().sum(0) / len(y)
+    return Inequality(_curvature(with_bn, y, u), (gamma**2 * curvature - bent) / scale**2)
+
+
+def _prepared(y, at, gamma, beta, eps) -> tuple[Tensor, ...]:
+    """The arguments as tensors, sigma and the normalised activations."""
+    if y.dim() != 2 or y.numel() == 0:
+        raise ValueError(f"y must have shape (m, d), got {tuple(y.shape)}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be at least 0, got {eps}")
+    for name, value in (("gamma", gamma), ("beta", beta)):
+        if tuple(torch.as_tensor(value).shape) not in ((), y.shape[1:]):
+            raise ValueError(f"{name} must be a number or have shape ({y.size(1)},), got {tuple(value.shape)}")
+    if at is not None and at.shape != y.shape:
+        raise ValueError(f"at must have the shape of y, {tuple(y.shape)}, got {tuple(at.shape)}")
+    y = y.detach()
+    gamma, beta = (torch.as_tensor(each, dtype=y.dtype, device=y.device).detach() for each in (gamma, beta))
+    scale = (y.var(0, correction=0) + eps).sqrt()
+    normalised = (y - y.mean(0)) / scale
+    at = gamma * normalised + beta if at is None else at.detach()
+    return y, at, gamma, beta, scale, normalised
+
+
+def _with_bn(loss: ActivationLoss, gamma: Tensor, beta: Tensor, eps: float) -> ActivationLoss:
+    # Not F.batch_norm, which refuses eps = 0.
+    return lambda y: loss(gamma * (y - y.mean(0)) / (y.var(0, correction=0) + eps).sqrt() + beta)
+
+
+def _gradient(loss: ActivationLoss, at: Tensor) -> Tensor:
+    with torch.enable_grad():
+        at = at.clone().requires_grad_()
+        return torch.autograd.grad(_number(loss, at), at, materialize_grads=True, allow_unused=True)[0]
+
+
+def _curvature(loss: ActivationLoss, at: Tensor, direction: Tensor) -> Tensor:
+    """For each unit the second derivative along its own part of ``direction``, the other units staying."""
+    result = []
+    with torch.enable_grad():
+        at = at.clone().requires_grad_()
+        options = {"materialize_grads": True, "allow_unused": True}
+        (first,) = torch.autograd.grad(_number(loss, at), at, create_graph=True, **options)
+        for unit, along in enumerate(direction.T):
+            if first.requires_grad:
+                (second,) = torch.autograd.grad(first[:, unit] @ along, at, retain_graph=True, **options)
+                result.append(second[:, unit] @ along)
+            else:
+                result.append(torch.zeros_like(along[0]))
+    return torch.stack(result)
+
+
+def _number(loss: ActivationLoss, at: Tensor) -> Tensor:
+    value = loss(at)
+    if value.numel() != 1:
+        raise ValueError(f"loss must return a single number, got shape {tuple(value.shape)}")
+    return value
