@@ -68,13 +68,16 @@ def problem(norm, seed: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         x, matrix = torch.randn(SAMPLES, WIDTH), torch.randn(WIDTH, WIDTH)
-        model = deep_stack(
-            DEPTH - 1, WIDTH, norm, activation=nn.Identity, in_features=WIDTH, num_classes=WIDTH, seed=seed
-        )
-        for layer in model:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_normal_(layer.weight)
-                nn.init.zeros_(layer.bias)
+    model = deep_stack(
+        DEPTH - 1,
+        WIDTH,
+        norm,
+        activation=nn.Identity,
+        in_features=WIDTH,
+        num_classes=WIDTH,
+        init=nn.init.xavier_normal_,
+        seed=seed,
+    )
     return model, x, x @ matrix.T
 
 

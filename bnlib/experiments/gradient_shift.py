@@ -22,7 +22,8 @@ from bnlib.models import mlp, vgg
 from bnlib.probes import LayerShift, probe_step
 
 NORMS = {"no norm": None, "batch norm": BatchNorm, "noisy batch norm": NoisyBatchNorm}
-NETWORKS = {"mlp": partial(mlp, (64, 100, 100, 100, 10)), "vgg": vgg}
+NETWORKS = {"mlp": partial(mlp, (64, 100, 100, 100, 10), init=nn.init.kaiming_normal_), "vgg": vgg}
+"""With He's weights, so that both networks learn from the first step: on a plateau no gradient turns."""
 BATCH_SIZES = (4, 16, 64, 256)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
 SEEDS = {"quick": range(5), "paper": range(3)}

@@ -1,6 +1,6 @@
 """How what goes into the activations of a small network moves while it trains: without BN, with it, with noise behind.
 
-The network and the noise are those of ``noise_behind_bn``.
+The weights start as He's, so that all three learn from the first step.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Path:
 
 def follow(network: str, lr: float, *, steps: int = STEPS, every: int = EVERY, seed: int = 0) -> Iterator[Path]:
     """Train one of ``NETWORKS`` on digits and yield the path so far, about ten times."""
-    model, data, path = mlp(SIZES, NETWORKS[network], seed=seed), datasets.load("digits"), Path()
+    model, data, path = (
+        mlp(SIZES, NETWORKS[network], init=nn.init.kaiming_normal_, seed=seed),
+        datasets.load("digits"),
+        Path(),
+    )
     names = [name for (name, _), (_, after) in zip(model.named_children(), [*model.named_children()][1:], strict=False)
              if isinstance(after, nn.ReLU)]  # fmt: skip
 

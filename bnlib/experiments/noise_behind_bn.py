@@ -8,6 +8,7 @@ network without BN is the control; there it meets activations of another size.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 
 import numpy as np
@@ -19,11 +20,14 @@ from bnlib.models import mlp, vgg
 from bnlib.sweep import Run
 
 SIZES = {"4 layers": (64, 100, 100, 100, 10), "9 layers": (64, *[100] * 8, 10)}
-SHIFTS, SCALES = (0.0, 0.5, 1.0, 2.0), (1.0, 1.25, 2.0, 3.0)
+INITS = {"torch": None, "He": nn.init.kaiming_normal_}
+"""Weights: torch's own for linear layers, with which a deep plain network does not get going, and He's."""
+LEARNING_RATES = (0.1, 0.3)
+SHIFTS, SCALES = (0.0, 0.5, 1.0, 2.0), (1.0, 1.25, 2.0)
 """Strengths of the noise: the largest mean, and the largest mean factor."""
 PUBLISHED = 0.5, 1.25
 SEEDS = {"quick": range(5), "paper": range(3)}
-BATCH_SIZE, LEARNING_RATE, EPOCHS = 64, 0.1, 20
+BATCH_SIZE, EPOCHS = 64, 20
 
 
 def noise(channels: int, shift: float, scale: float) -> nn.Module:
@@ -35,32 +39,33 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """Networks with BN and without, with noise behind BN and without BN; at paper scale VGG and the published noise."""
     if scale == "paper":
         return _published()
-    norms: dict[tuple, object] = {("BN", 0.0, 1.0): BatchNorm, ("none", 0.0, 1.0): None}
-    for strength in itertools.product(SHIFTS, SCALES):
-        if strength != (0.0, 1.0):
-            shift, factor = strength
-            norms["BN, noise", *strength] = partial(NoisyBatchNorm, shift=shift, scale=factor)
-            norms["noise", *strength] = partial(noise, shift=shift, scale=factor)
+    strengths = [each for each in itertools.product(SHIFTS, SCALES) if each != (0.0, 1.0)]
     return {
-        (network, *cell): [
-            Run(partial(mlp, sizes, norm), "digits", BATCH_SIZE, LEARNING_RATE, seed, epochs=EPOCHS, points=10)
+        (network, init, lr, *cell): [
+            Run(partial(mlp, sizes, norm, init=INITS[init]), "digits", BATCH_SIZE, lr, seed, epochs=EPOCHS, points=10)
             for seed in SEEDS[scale]
         ]
-        for (network, sizes), (cell, norm) in itertools.product(SIZES.items(), norms.items())
+        for (network, sizes), init, lr in itertools.product(SIZES.items(), INITS, LEARNING_RATES)
+        for cell, norm in _norms(strengths).items()
     }
+
+
+def _norms(strengths: Iterable[tuple[float, float]]) -> dict[tuple[str, float, float], Callable | None]:
+    """With BN and without, and of each strength noise behind BN and without BN."""
+    norms: dict[tuple, Callable | None] = {("BN", 0.0, 1.0): BatchNorm, ("none", 0.0, 1.0): None}
+    for shift, factor in strengths:
+        norms["BN, noise", shift, factor] = partial(NoisyBatchNorm, shift=shift, scale=factor)
+        norms["noise", shift, factor] = partial(noise, shift=shift, scale=factor)
+    return norms
 
 
 def _published() -> dict[tuple, list[Run]]:
     """Those of the source: VGG on CIFAR-10, 15,000 steps of 128 pictures at a learning rate of 0.1."""
-    shift, factor = PUBLISHED
-    norms: dict[tuple, object] = {("BN", 0.0, 1.0): BatchNorm, ("none", 0.0, 1.0): None}
-    norms["BN, noise", shift, factor] = partial(NoisyBatchNorm, shift=shift, scale=factor)
-    norms["noise", shift, factor] = partial(noise, shift=shift, scale=factor)
     return {
-        ("vgg", *cell): [
-            Run(partial(vgg, norm=norm), "cifar10", 128, LEARNING_RATE, seed, epochs=39) for seed in SEEDS["paper"]
+        ("vgg", "Glorot", 0.1, *cell): [
+            Run(partial(vgg, norm=norm), "cifar10", 128, 0.1, seed, epochs=39) for seed in SEEDS["paper"]
         ]
-        for cell, norm in norms.items()
+        for cell, norm in _norms([PUBLISHED]).items()
     }
 
 
@@ -68,7 +73,7 @@ EXPERIMENT = Experiment(
     name="noise_behind_bn",
     question="Does a network with BN still learn if noise makes its normalised activations shift from step to step?",
     source="Santurkar et al. 2018, figure 2",
-    axes=("network", "norm", "shift", "scale"),
+    axes=("network", "init", "lr", "norm", "shift", "scale"),
     cells=cells,
     curves=("train_loss", "test_error"),
 )
@@ -80,20 +85,19 @@ def load() -> dict[tuple, dict]:
     return EXPERIMENT.load("quick")
 
 
-def lookup(shift: float, scale: float) -> dict[str, dict[str, dict]]:
-    """For each network the committed curves with noise of this strength, between those without noise."""
-    rows = load()
-    noisy = {"BN, noise", "noise"} if (shift, scale) != (0.0, 1.0) else set()
+def lookup(lr: float, shift: float, scale: float, network: str = "9 layers") -> dict[str, dict[str, dict]]:
+    """For each initialisation the committed curves with noise of this strength, between those without noise."""
+    rows, strength = load(), (shift, scale)
+    wanted = {("BN", 0.0, 1.0): "BN", ("BN, noise", *strength): "BN, noise"}
+    wanted |= {("none", 0.0, 1.0): "none", ("noise", *strength): "noise"}
     return {
-        network: {
-            name: rows[network, name, *((shift, scale) if name in noisy else (0.0, 1.0))]
-            for name in ("BN", "BN, noise", "none", "noise")
-            if name in noisy or name in ("BN", "none")
+        init: {
+            name: rows[network, init, lr, *cell] for cell, name in wanted.items() if (network, init, lr, *cell) in rows
         }
-        for network in SIZES
+        for init in INITS
     }
 
 
-def ends(network: str, norm: str, shift: float = 0.0, scale: float = 1.0, curve: str = "train_loss") -> np.ndarray:
-    """The last value of each seed."""
-    return np.array([run[-1] for run in load()[network, norm, shift, scale][curve]], dtype=float)
+def ends(network: str, init: str, lr: float, norm: str, strength=(0.0, 1.0), curve: str = "train_loss") -> np.ndarray:
+    """The last value of each seed; nan where a run diverged."""
+    return np.array([run[-1] for run in load()[network, init, lr, norm, *strength][curve]], dtype=float)

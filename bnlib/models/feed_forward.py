@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 from bnlib.models.building import NormLike, as_norm, check_counts, drawn_from, normalised
 from bnlib.norm.batch_norm import BatchNorm
@@ -17,6 +17,7 @@ def mlp(
     *,
     activation: Callable[[], nn.Module] = nn.ReLU,
     placement: str = "before",
+    init: Callable[[Tensor], object] | None = None,
     seed: int = 0,
 ) -> nn.Sequential:
     r"""Build a fully connected network: linear, norm, activation for each hidden layer, then linear.
@@ -30,6 +31,8 @@ def mlp(
             normalisation.
         activation: class of the activation, or another callable without arguments that makes one.
         placement: ``"before"`` or ``"after"``, where the norm is with respect to the activation.
+        init: fills the weights of the linear layers, such as ``nn.init.kaiming_normal_``, and their biases are 0; None
+            for torch's own initialisation, with which the signal of a deep network without a norm fades.
         seed: seed of the initialisation; the global generator is left as it was.
 
     Shape:
@@ -48,11 +51,19 @@ def mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     with drawn_from(seed):
         for fan_in, fan_out in pairwise(sizes[:-1]):
-            linear, *norms = normalised(nn.Linear(fan_in, fan_out), norm, bias=True)
+            linear, *norms = normalised(_linear(fan_in, fan_out, init), norm, bias=True)
             active = activation()
             layers += [linear, *norms, active] if placement == "before" else [linear, active, *norms]
-        layers.append(nn.Linear(sizes[-2], sizes[-1]))
+        layers.append(_linear(sizes[-2], sizes[-1], init))
     return nn.Sequential(*layers)
+
+
+def _linear(fan_in: int, fan_out: int, init: Callable[[Tensor], object] | None) -> nn.Linear:
+    linear = nn.Linear(fan_in, fan_out)
+    if init is not None:
+        init(linear.weight)
+        nn.init.zeros_(linear.bias)
+    return linear
 
 
 def deep_stack(
@@ -64,6 +75,7 @@ def deep_stack(
     placement: str = "before",
     in_features: int = 50,
     num_classes: int = 50,
+    init: Callable[[Tensor], object] | None = None,
     seed: int = 0,
 ) -> nn.Sequential:
     r"""Build an ``mlp`` of ``depth`` hidden layers of the same width.
@@ -74,7 +86,7 @@ def deep_stack(
     Arguments:
         depth: number of hidden layers.
         width: of each of them.
-        norm, activation, placement, seed: see ``mlp``.
+        norm, activation, placement, init, seed: see ``mlp``.
         in_features: values of a sample.
         num_classes: number of outputs.
 
@@ -88,7 +100,7 @@ def deep_stack(
     """
     check_counts(depth=depth, width=width, in_features=in_features, num_classes=num_classes)
     sizes = (in_features, *[width] * depth, num_classes)
-    return mlp(sizes, norm, activation=activation, placement=placement, seed=seed)
+    return mlp(sizes, norm, activation=activation, placement=placement, init=init, seed=seed)
 
 
 def three_point_network(norm: NormLike = BatchNorm, *, seed: int = 0) -> nn.Sequential:

@@ -500,3 +500,11 @@ def test_counts_below_one_are_named(build, names):
     for name in names:
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             build(**{name: 0})
+
+
+@pytest.mark.parametrize("norm", [None, bnlib.BatchNorm, "weight_norm"])
+def test_an_mlp_takes_an_initialisation(norm):
+    model, plain = (models.mlp((300, 400, 10), each, init=nn.init.kaiming_normal_, seed=3) for each in (norm, None))
+    assert torch.allclose(model[1].weight, plain[1].weight) and torch.equal(model[-1].weight, plain[-1].weight)
+    assert plain[1].weight.var().item() == pytest.approx(2 / 300, rel=0.05)
+    assert not model[1].bias.any() and not model[-1].bias.any()
