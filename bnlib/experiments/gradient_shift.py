@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bnlib import BatchNorm, NoisyBatchNorm, datasets, samplers
+from bnlib import BatchNorm, datasets, samplers
 from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
 from bnlib.models import mlp, vgg
 from bnlib.probes import LayerShift, probe_step
 
-NORMS = {"no norm": None, "batch norm": BatchNorm, "noisy batch norm": NoisyBatchNorm}
-NETWORKS = {"mlp": partial(mlp, (64, 100, 100, 100, 10), init=nn.init.kaiming_normal_), "vgg": vgg}
-"""With He's weights, so that both networks learn from the first step: on a plateau no gradient turns."""
+NORMS = {"no norm": None, "batch norm": BatchNorm}
+INITS = {"torch": None, "He": nn.init.kaiming_normal_}
+"""Weights: with torch's own the plain network stays on a plateau in all of the steps, with He's it learns at once."""
+SIZES = (64, 100, 100, 100, 10)
 BATCH_SIZES = (4, 16, 64, 256)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
 SEEDS = {"quick": range(5), "paper": range(3)}
@@ -33,12 +34,15 @@ PROBES = 5
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
     """All batch sizes and learning rates on digits; the published ones on CIFAR-10."""
-    grid = itertools.product(BATCH_SIZES, LEARNING_RATES) if scale == "quick" else [(128, 0.1)]
-    network = "mlp" if scale == "quick" else "vgg"
-    return {(network, norm, *setting): SEEDS[scale] for setting in grid for norm in NORMS}
+    if scale == "paper":
+        return {("vgg", "Glorot", norm, 128, 0.1): SEEDS[scale] for norm in NORMS}
+    grid = itertools.product(INITS, NORMS, BATCH_SIZES, LEARNING_RATES)
+    return {("mlp", *setting): SEEDS[scale] for setting in grid}
 
 
-def measure(network: str, norm: str, batch_size: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
+def measure(
+    network: str, init: str, norm: str, batch_size: int, lr: float, *, seed: int, device: str
+) -> dict[str, Any]:
     """Train with SGD and probe ``PROBES`` steps, spread evenly from the first on.
 
     Returns:
@@ -46,8 +50,11 @@ def measure(network: str, norm: str, batch_size: int, lr: float, *, seed: int, d
         and the medians of ``relative_ics`` and ``step_ratio``; and ``loss``, the mean mini-batch loss of ten parts of
         the run.
     """
-    model = NETWORKS[network](norm=NORMS[norm], seed=seed).to(device)
-    data = datasets.load("digits" if network == "mlp" else "cifar10").to(device)
+    if network == "mlp":
+        model, data = mlp(SIZES, NORMS[norm], init=INITS[init], seed=seed), datasets.load("digits")
+    else:
+        model, data = vgg(norm=NORMS[norm], seed=seed), datasets.load("cifar10")
+    model, data = model.to(device), data.to(device)
     optimiser, steps = torch.optim.SGD(model.parameters(), lr=lr), STEPS[network]
     indices = itertools.islice(samplers.shuffled(data.train_y.cpu(), batch_size, seed), steps)
     losses, probes = [], []
@@ -82,7 +89,7 @@ EXPERIMENT = Measurement(
     name="gradient_shift",
     question="How far do the steps of the earlier layers turn the gradient of a layer, with BN and without?",
     source="Santurkar et al. 2018, section 2.2",
-    axes=("network", "norm", "batch_size", "lr"),
+    axes=("network", "init", "norm", "batch_size", "lr"),
     cells=cells,
     measure=measure,
 )
@@ -94,6 +101,6 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
-def lookup(batch_size: int, lr: float) -> dict[str, dict[str, np.ndarray]]:
+def lookup(init: str, batch_size: int, lr: float) -> dict[str, dict[str, np.ndarray]]:
     """The committed numbers of the networks with BN and without at one position of the grid."""
-    return {norm: load()["mlp", norm, batch_size, lr] for norm in ("no norm", "batch norm")}
+    return {norm: load()["mlp", init, norm, batch_size, lr] for norm in NORMS}

@@ -34,29 +34,31 @@ def draw_moving_activations(figure: Figure, data: Mapping, layer: int, lr: float
     )
 
 
-def draw_noise(figure: Figure, data: Mapping[str, Mapping[str, dict]], shift: float, scale: float) -> str:
-    """Training loss with noise and without, a panel a network; see ``experiments.noise_behind_bn``."""
+def draw_noise(figure: Figure, data: Mapping[str, Mapping[str, dict]], lr: float, shift: float, scale: float) -> str:
+    """Training loss with noise and without, a panel an initialisation; see ``experiments.noise_behind_bn``."""
     panels = figure.subplots(1, len(data), sharey=True)
-    for axes, (network, rows) in zip(panels, data.items(), strict=True):
+    for axes, (init, rows) in zip(panels, data.items(), strict=True):
         for name, row in rows.items():
             color, dash = _LINES[name]
             band(axes, row["epoch"], as_array(row["train_loss"]), color=color, ls=dash, label=_NAMES[name])
-        axes.set(title=network, xlim=(0, 20), ylim=(3e-3, 5), yscale="log", xlabel="epoch")
+        axes.set(title=f"initialisation: {init}", xlim=(0, 20), ylim=(3e-3, 5), yscale="log", xlabel="epoch")
         plain_ticks(axes.yaxis, (0.01, 0.1, 1))
     panels[0].set_ylabel("training loss (nats)")
     panels[0].legend(loc="lower left", fontsize=8)
     ends = "; ".join(
-        f"{network}: " + ", ".join(f"{_NAMES[name]} {_end(row):.2g}" for name, row in rows.items())
-        for network, rows in data.items()
+        f"{init}: " + ", ".join(f"{_NAMES[name]} {_end(row)}" for name, row in rows.items())
+        for init, rows in data.items()
     )
-    return f"Shifts up to {shift:g}, factors up to {scale:g}. Median training loss after 20 epochs: {ends}."
+    strength = f"Learning rate {lr:g}, shifts up to {shift:g}, factors up to {scale:g}."
+    return f"{strength} Median training loss after 20 epochs: {ends}."
 
 
-def _end(row: dict) -> float:
-    return float(np.median([run[-1] for run in row["train_loss"]]))
+def _end(row: dict) -> str:
+    last = np.median(np.nan_to_num(np.array([run[-1] for run in row["train_loss"]], dtype=float), nan=np.inf))
+    return f"{last:.2g}" if np.isfinite(last) else "diverged"
 
 
-def draw_gradient_shift(figure: Figure, data: Mapping[str, Mapping], batch_size: int, lr: float) -> str:
+def draw_gradient_shift(figure: Figure, data: Mapping[str, Mapping], init: str, batch_size: int, lr: float) -> str:
     """Cosine, relative shift and size of the step of each layer; see ``experiments.gradient_shift``."""
     left, middle, right = figure.subplots(1, 3)
     for place, (norm, values) in enumerate(data.items()):
@@ -74,7 +76,9 @@ def draw_gradient_shift(figure: Figure, data: Mapping[str, Mapping], batch_size:
         f"gradient, loss at the end {np.median(values['loss'][:, -1]):.2f}"
         for norm, values in data.items()
     )
-    return f"Batch size {batch_size}, learning rate {lr:g}, medians over layers and seeds. {told}."
+    return (
+        f"Initialisation {init}, batch size {batch_size}, learning rate {lr:g}, medians over layers and seeds. {told}."
+    )
 
 
 def _points(axes: Axes, values: np.ndarray, place: int, color: str, label: str) -> None:
