@@ -8,16 +8,19 @@ network without BN is the control; there it meets activations of another size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
+import torch
 from torch import nn
 
 from bnlib import ActivationNoise, BatchNorm, NoisyBatchNorm
-from bnlib.experiments.experiment import Experiment, Scale
+from bnlib.experiments.experiment import Experiment, Scale, rounded
 from bnlib.models import mlp, vgg
 from bnlib.sweep import Run
+from bnlib.training import best_device
 
 SIZES = {"4 layers": (64, 100, 100, 100, 10), "9 layers": (64, *[100] * 8, 10)}
 INITS = {"torch": None, "He": nn.init.kaiming_normal_}
@@ -101,3 +104,34 @@ def lookup(lr: float, shift: float, scale: float, network: str = "9 layers") -> 
 def ends(network: str, init: str, lr: float, norm: str, strength=(0.0, 1.0), curve: str = "train_loss") -> np.ndarray:
     """The last value of each seed; nan where a run diverged."""
     return np.array([run[-1] for run in load()[network, init, lr, norm, *strength][curve]], dtype=float)
+
+
+_live_seed = itertools.count(100)
+
+
+def train(
+    lr: float, shift: float, scale: float, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, dict[str, dict]]]]:
+    """Train the nine-layer networks of a setting for real, with a seed that the grid has not used.
+
+    Yields (steps done, steps in all, what ``lookup`` returns with a "your run" for each series), as
+    ``digits_grid.train`` does.
+    """
+    seed, device, shown, grid = next(_live_seed), device or best_device(), lookup(lr, shift, scale), cells("quick")
+    runs = {}
+    for init, rows in shown.items():
+        for name in rows:
+            strength = (shift, scale) if "noise" in name else (0.0, 1.0)
+            run = replace(grid["9 layers", init, lr, name, *strength][0], seed=seed)
+            runs[init, name] = run.start(device)
+    newest = {}
+    while True:
+        states = {key: each for key, run in runs.items() if (each := next(run, None)) is not None}
+        if not states:
+            return
+        newest |= states
+        data = {init: dict(rows) for init, rows in shown.items()}
+        for (init, name), (_, _, history) in newest.items():
+            curves = {curve: [rounded(getattr(history, curve))] for curve in EXPERIMENT.curves}
+            data[init][f"{name}, your run"] = {"epoch": rounded(history.epoch), **curves}
+        yield *next(iter(states.values()))[:2], data

@@ -7,6 +7,7 @@ from bnlib.experiments import (
     digits_grid,
     full_norm_digits,
     gradient_shift,
+    landscape_over_training,
     lian_figure_1,
     lian_figure_2,
     lian_figure_3,
@@ -16,6 +17,7 @@ from bnlib.experiments import (
     lian_figure_8,
     lian_figure_9,
     noise_behind_bn,
+    stable_rates,
 )
 from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.measurement import Measurement
@@ -25,6 +27,7 @@ _MODULES = (
     digits_grid,
     full_norm_digits,
     gradient_shift,
+    landscape_over_training,
     lian_figure_1,
     lian_figure_2,
     lian_figure_3,
@@ -34,5 +37,6 @@ _MODULES = (
     lian_figure_8,
     lian_figure_9,
     noise_behind_bn,
+    stable_rates,
 )
 EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -16,7 +16,13 @@ from bnlib.figures.picture import (
     render,
     style,
 )
-from bnlib.figures.shift import draw_deep_linear, draw_gradient_shift, draw_moving_activations, draw_noise
+from bnlib.figures.shift import (
+    draw_deep_linear,
+    draw_gradient_shift,
+    draw_moving_activations,
+    draw_noise,
+    draw_shift_and_loss,
+)
 from bnlib.figures.training import draw_curves, draw_error_maps, draw_training
 
 __all__ = [
@@ -38,6 +44,7 @@ __all__ = [
     "draw_moving_activations",
     "draw_noise",
     "draw_running",
+    "draw_shift_and_loss",
     "draw_training",
     "new_figure",
     "picture",

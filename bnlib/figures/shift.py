@@ -39,18 +39,26 @@ def draw_noise(figure: Figure, data: Mapping[str, Mapping[str, dict]], lr: float
     panels = figure.subplots(1, len(data), sharey=True)
     for axes, (init, rows) in zip(panels, data.items(), strict=True):
         for name, row in rows.items():
-            color, dash = _LINES[name]
-            band(axes, row["epoch"], as_array(row["train_loss"]), color=color, ls=dash, label=_NAMES[name])
+            kind, live, _ = name.partition(", your run")
+            color, dash = _LINES[kind]
+            line = {"ls": ":", "lw": 1, "marker": "o", "ms": 3} if live else {"ls": dash, "label": _NAMES[kind]}
+            line.setdefault("label", None)
+            band(axes, row["epoch"], as_array(row["train_loss"]), color=color, **line)
         axes.set(title=f"initialisation: {init}", xlim=(0, 20), ylim=(3e-3, 5), yscale="log", xlabel="epoch")
         plain_ticks(axes.yaxis, (0.01, 0.1, 1))
     panels[0].set_ylabel("training loss (nats)")
     panels[0].legend(loc="lower left", fontsize=8)
     ends = "; ".join(
-        f"{init}: " + ", ".join(f"{_NAMES[name]} {_end(row)}" for name, row in rows.items())
+        f"{init}: " + ", ".join(f"{_name(name)} {_end(row)}" for name, row in rows.items())
         for init, rows in data.items()
     )
     strength = f"Learning rate {lr:g}, shifts up to {shift:g}, factors up to {scale:g}."
     return f"{strength} Median training loss after 20 epochs: {ends}."
+
+
+def _name(name: str) -> str:
+    kind, live, _ = name.partition(", your run")
+    return _NAMES[kind] + live
 
 
 def _end(row: dict) -> str:
@@ -72,8 +80,8 @@ def draw_gradient_shift(figure: Figure, data: Mapping[str, Mapping], init: str, 
         axes.set(xlim=(1.5, 4.5), xticks=(2, 3, 4), xlabel="layer")
     right.legend(loc="lower right", fontsize=8)
     told = "; ".join(
-        f"{norm}: cosine {np.median(values['cosine']):.2f}, shift {np.median(values['relative_ics']):.2f} of the "
-        f"gradient, loss at the end {np.median(values['loss'][:, -1]):.2f}"
+        f"{norm}: cosine {_middle(values['cosine'])}, shift {_middle(values['relative_ics'])} of the gradient, loss at "
+        f"the end {_middle(values['loss'][:, -1])}"
         for norm, values in data.items()
     )
     return (
@@ -81,11 +89,20 @@ def draw_gradient_shift(figure: Figure, data: Mapping[str, Mapping], init: str, 
     )
 
 
+def _middle(values: np.ndarray) -> str:
+    finite = values[np.isfinite(values)]
+    return f"{np.median(finite):.2f}" if len(finite) > values.size / 2 else "none, for most runs diverged"
+
+
 def _points(axes: Axes, values: np.ndarray, place: int, color: str, label: str) -> None:
     """The median over seeds of each layer from the second on, with a line from the lowest to the highest."""
     x = np.arange(2, 2 + values.shape[1]) + (place - 0.5) * 0.24
-    middle = np.nanmedian(values, 0)
-    reach = np.abs(np.array([np.nanmin(values, 0), np.nanmax(values, 0)]) - middle)
+    values = values[np.isfinite(values).all(1)]
+    if len(values) == 0:
+        axes.plot([], "os"[place], color=color, label=f"{label}: diverged")
+        return
+    middle = np.median(values, 0)
+    reach = np.abs(np.array([values.min(0), values.max(0)]) - middle)
     axes.errorbar(x, middle, reach, fmt="os"[place], ms=5, color=color, lw=1.4, label=label)
 
 
@@ -110,3 +127,24 @@ def draw_deep_linear(figure: Figure, cells: Mapping[str, Mapping]) -> str:
         )
         + " (medians over five seeds)."
     )
+
+
+def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
+    """The relative shift of each setting against the loss it reached; see ``experiments.gradient_shift``."""
+    axes, points = figure.subplots(), {}
+    for (_, init, norm, *_), row in cells.items():
+        shift, loss = np.median(np.median(row["relative_ics"], 1)), np.median(row["loss"][:, -1])
+        points.setdefault((norm, init), []).append((shift, loss))
+    told = []
+    for (norm, init), pairs in points.items():
+        shifts, losses = np.array([pair for pair in pairs if np.isfinite(pair).all()]).T
+        filled = _COLORS[norm] if init == "He" else "none"
+        mark = "s" if norm == "batch norm" else "o"
+        axes.plot(shifts, losses, mark, ms=6, color=_COLORS[norm], mfc=filled, ls="none", label=f"{norm}, {init}")
+        reach = f"{shifts.min():.2g} to {shifts.max():.2g}, losses from {losses.min():.2g} to {losses.max():.2g}"
+        told.append(f"{norm}, initialisation {init}: shifts from {reach}")
+    axes.set(xscale="log", yscale="log", xlabel="‖G − G′‖ / ‖G‖", ylabel="loss after 50 steps (nats)")
+    plain_ticks(axes.xaxis, (0.02, 0.05, 0.1, 0.2, 0.5, 1))
+    plain_ticks(axes.yaxis, (0.01, 0.1, 1))
+    figure.legend(loc="outside right upper")
+    return "One point a setting of batch size and learning rate. " + "; ".join(told) + "."

@@ -1,0 +1,103 @@
+"""The loss along the gradient while a network trains, with BN and without: how rough is the way?
+
+On digits with a small network, and at paper scale with the VGG network of Santurkar et al. (2018) on CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bnlib import BatchNorm, datasets, samplers
+from bnlib.experiments.experiment import Scale
+from bnlib.experiments.measurement import Measurement
+from bnlib.models import mlp, vgg
+from bnlib.probes import along_gradient, step_lengths
+
+SIZES = (64, 100, 100, 100, 10)
+NORMS = {"no norm": None, "batch norm": BatchNorm}
+INITS = {"torch": None, "He": nn.init.kaiming_normal_}
+BATCH_SIZES = (16, 64, 256)
+LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
+SEEDS = {"quick": range(5), "paper": range(3)}
+STEPS = {"mlp": 200, "vgg": 15_000}
+PROBES, LENGTHS, RELATIVE = 20, 5, (0.03,)
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """All batch sizes and learning rates on digits; the published ones on CIFAR-10."""
+    if scale == "paper":
+        return {("vgg", "Glorot", norm, 128, 0.1): SEEDS[scale] for norm in NORMS}
+    grid = itertools.product(INITS, NORMS, BATCH_SIZES, LEARNING_RATES)
+    return {("mlp", *setting): SEEDS[scale] for setting in grid}
+
+
+def measure(
+    network: str, init: str, norm: str, batch_size: int, lr: float, *, seed: int, device: str
+) -> dict[str, Any]:
+    """Train with SGD and look along the gradient of the mini-batch at ``PROBES`` steps, spread evenly from the first.
+
+    Returns:
+        at each of these steps ``loss``, the mini-batch's; ``low`` and ``high``, the range of the loss at ``LENGTHS``
+        step lengths from 1/2 to 4 learning rates; ``change_low`` and ``change_high``, that of the change of the
+        gradient; ``beta``, the effective smoothness; and ``scale_free``, the same of the weight matrices alone, at
+        steps of ``RELATIVE`` times their norm, times the square of that norm.
+    """
+    if network == "mlp":
+        model, data = mlp(SIZES, NORMS[norm], init=INITS[init], seed=seed), datasets.load("digits")
+    else:
+        model, data = vgg(norm=NORMS[norm], seed=seed), datasets.load("cifar10")
+    model, data = model.to(device), data.to(device)
+    matrices = [name for name, value in model.named_parameters() if value.dim() > 1]
+    optimiser, steps, rows = torch.optim.SGD(model.parameters(), lr=lr), STEPS[network], []
+    indices = itertools.islice(samplers.shuffled(data.train_y.cpu(), batch_size, seed), steps)
+    for step, index in enumerate(indices):
+        x, y = data.train_x[index], data.train_y[index]
+
+        def loss(model: nn.Module, x=x, y=y) -> torch.Tensor:
+            return F.cross_entropy(model(x), y)
+
+        if step % (steps // PROBES) == 0:
+            rows.append(_look(model, loss, lr, matrices))
+        value = loss(model)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+    names = ("loss", "low", "high", "change_low", "change_high", "beta", "scale_free")
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _look(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, ...]:
+    way = along_gradient(model, loss, step_lengths(lr, count=LENGTHS))
+    free = along_gradient(model, loss, RELATIVE, matrices, relative=True)
+    low, high = way.loss_range.tolist()
+    change_low, change_high = torch.stack(way.gradient_change.aminmax()).tolist()
+    return way.loss.item(), low, high, change_low, change_high, way.beta.item(), free.scale_free_beta.item()
+
+
+EXPERIMENT = Measurement(
+    name="landscape_over_training",
+    question="How much do the loss and its gradient change along the gradient while a network trains?",
+    source="Santurkar et al. 2018, figure 4",
+    axes=("network", "init", "norm", "batch_size", "lr"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def lookup(init: str, batch_size: int, lr: float) -> dict[str, dict[str, np.ndarray]]:
+    """The committed numbers of the networks with BN and without at one position of the grid."""
+    return {norm: load()["mlp", init, norm, batch_size, lr] for norm in NORMS}
