@@ -6,7 +6,7 @@ On digits with a small network, and at paper scale with the VGG network of Santu
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
 from bnlib.models import mlp, vgg
 from bnlib.probes import along_gradient, step_lengths
+from bnlib.training import best_device
 
 SIZES = (64, 100, 100, 100, 10)
 NORMS = {"no norm": None, "batch norm": BatchNorm}
@@ -50,13 +51,17 @@ def measure(
         gradient; ``beta``, the effective smoothness; and ``scale_free``, the same of the weight matrices alone, at
         steps of ``RELATIVE`` times their norm, times the square of that norm.
     """
+    return _columns(list(_walk(network, init, norm, batch_size, lr, seed, device)))
+
+
+def _walk(network, init, norm, batch_size: int, lr: float, seed: int, device) -> Iterator[tuple[float, ...]]:
     if network == "mlp":
         model, data = mlp(SIZES, NORMS[norm], init=INITS[init], seed=seed), datasets.load("digits")
     else:
         model, data = vgg(norm=NORMS[norm], seed=seed), datasets.load("cifar10")
     model, data = model.to(device), data.to(device)
     matrices = [name for name, value in model.named_parameters() if value.dim() > 1]
-    optimiser, steps, rows = torch.optim.SGD(model.parameters(), lr=lr), STEPS[network], []
+    optimiser, steps = torch.optim.SGD(model.parameters(), lr=lr), STEPS[network]
     indices = itertools.islice(samplers.shuffled(data.train_y.cpu(), batch_size, seed), steps)
     for step, index in enumerate(indices):
         x, y = data.train_x[index], data.train_y[index]
@@ -65,11 +70,14 @@ def measure(
             return F.cross_entropy(model(x), y)
 
         if step % (steps // PROBES) == 0:
-            rows.append(_look(model, loss, lr, matrices))
+            yield _look(model, loss, lr, matrices)
         value = loss(model)
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
+
+
+def _columns(rows: Sequence[tuple[float, ...]]) -> dict[str, list[float]]:
     names = ("loss", "low", "high", "change_low", "change_high", "beta", "scale_free")
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
@@ -101,3 +109,25 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 def lookup(init: str, batch_size: int, lr: float) -> dict[str, dict[str, np.ndarray]]:
     """The committed numbers of the networks with BN and without at one position of the grid."""
     return {norm: load()["mlp", init, norm, batch_size, lr] for norm in NORMS}
+
+
+_live_seed = itertools.count(100)
+
+
+def train(
+    init: str, batch_size: int, lr: float, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, dict[str, np.ndarray]]]]:
+    """Train both networks for real, with a seed that the grid has not used.
+
+    Yields (moments looked at, all of them, what ``lookup`` returns, of this run so far).
+    """
+    seed, device = next(_live_seed), device or best_device()
+    walks = [_walk("mlp", init, norm, batch_size, lr, seed, device) for norm in NORMS]
+    rows: list[tuple] = []
+    for pair in zip(*walks, strict=True):
+        rows.append(pair)
+        data = {
+            norm: {name: np.array([values]) for name, values in _columns(each).items()}
+            for norm, each in zip(NORMS, zip(*rows, strict=True), strict=True)
+        }
+        yield len(rows), PROBES, data

@@ -1,6 +1,7 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
+from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
 from bnlib.figures.picture import (
     BLUE,
     GREEN,
@@ -41,10 +42,14 @@ __all__ = [
     "draw_error_maps",
     "draw_gain",
     "draw_gradient_shift",
+    "draw_landscape",
     "draw_moving_activations",
     "draw_noise",
     "draw_running",
     "draw_shift_and_loss",
+    "draw_smoothness_by_loss",
+    "draw_stable_rates",
+    "draw_step",
     "draw_training",
     "new_figure",
     "picture",
