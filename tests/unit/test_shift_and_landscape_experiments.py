@@ -1,12 +1,14 @@
 """The experiments of chapters 2 and 3, in small."""
 
+import functools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from bnlib import BatchNorm
+from bnlib import BatchNorm, models
+from bnlib.datasets import Dataset
 from bnlib.experiments import (
     deep_linear_shift,
     gradient_shift,
@@ -91,3 +93,16 @@ def test_a_live_run_of_noise_is_shown_beside_the_grid():
     assert data["He"]["BN"] is noise_behind_bn.load()["9 layers", "He", 0.1, "BN", 0.0, 1.0]
     done, _, later = next(runs)
     assert done > 0 and len(later["torch"]["noise, your run"]["train_loss"][0]) == 2
+
+
+@pytest.mark.parametrize("experiment", [gradient_shift, landscape_over_training])
+def test_the_paper_scale_runs_on_pictures_in_colour(experiment, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(300, 3, 32, 32, generator=generator), torch.arange(300) % 10
+    monkeypatch.setattr(experiment.datasets, "load", lambda name: Dataset("cifar10", x, y, x[:10], y[:10], 10))
+    monkeypatch.setattr(experiment, "vgg", functools.partial(models.vgg, width=2, depth=11))
+    monkeypatch.setitem(experiment.STEPS, "vgg", 20)
+    for cell, seeds in experiment.cells("paper").items():
+        assert cell[0] == "vgg" and cell[-2:] == (128, 0.1) and len(seeds) == 3
+        found = experiment.EXPERIMENT.once((*cell[:-2], 8, 0.1), seeds[0])
+        assert np.isfinite(np.array(found["loss"], float)).all()
