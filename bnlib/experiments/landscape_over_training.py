@@ -20,6 +20,7 @@ from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
 from bnlib.models import mlp, vgg
 from bnlib.probes import along_gradient, step_lengths
+from bnlib.probes.apart import joined, loss_and_gradients_at
 from bnlib.training import best_device
 
 SIZES = (64, 100, 100, 100, 10)
@@ -29,7 +30,7 @@ BATCH_SIZES = (16, 64, 256)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
 SEEDS = {"quick": range(5), "paper": range(3)}
 STEPS = {"mlp": 200, "vgg": 15_000}
-PROBES, LENGTHS, RELATIVE = 20, 5, (0.03,)
+PROBES, LENGTHS, RELATIVE = 20, 5, 0.03
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
@@ -48,8 +49,9 @@ def measure(
     Returns:
         at each of these steps ``loss``, the mini-batch's; ``low`` and ``high``, the range of the loss at ``LENGTHS``
         step lengths from 1/2 to 4 learning rates; ``change_low`` and ``change_high``, that of the change of the
-        gradient; ``beta``, the effective smoothness; and ``scale_free``, the same of the weight matrices alone, at
-        steps of ``RELATIVE`` times their norm, times the square of that norm.
+        gradient; ``beta``, the effective smoothness; ``cosine``, of the gradients before and after a step of one
+        learning rate; and ``relative_beta``, the smoothness of the weight matrices, each in units of its own norm, over
+        a step of length ``RELATIVE``.
     """
     return _columns(list(_walk(network, init, norm, batch_size, lr, seed, device)))
 
@@ -78,16 +80,36 @@ def _walk(network, init, norm, batch_size: int, lr: float, seed: int, device) ->
 
 
 def _columns(rows: Sequence[tuple[float, ...]]) -> dict[str, list[float]]:
-    names = ("loss", "low", "high", "change_low", "change_high", "beta", "scale_free")
+    names = ("loss", "low", "high", "change_low", "change_high", "beta", "cosine", "relative_beta")
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _look(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, ...]:
     way = along_gradient(model, loss, step_lengths(lr, count=LENGTHS))
-    free = along_gradient(model, loss, RELATIVE, matrices, relative=True)
     low, high = way.loss_range.tolist()
     change_low, change_high = torch.stack(way.gradient_change.aminmax()).tolist()
-    return way.loss.item(), low, high, change_low, change_high, way.beta.item(), free.scale_free_beta.item()
+    return way.loss.item(), low, high, change_low, change_high, way.beta.item(), *_turned(model, loss, lr, matrices)
+
+
+def _turned(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, float]:
+    r"""The cosine of the gradient and that after a step of ``lr``, and the smoothness in units of each layer.
+
+    The latter in the coordinates $W_l / \|W_l\|$, with the norms of now as constants: the gradient is
+    $\|W_l\|\,g_l$. It stays when a layer that a norm follows is multiplied by a number, and when one ReLU layer is
+    and the next is divided by it.
+    """
+    old = dict(model.named_parameters())
+    _, gradients = loss_and_gradients_at(model, loss, old, list(old))
+    moved = {name: value.detach() - lr * gradients[name] for name, value in old.items()}
+    _, after = loss_and_gradients_at(model, loss, moved, list(old))
+    both = [joined(each[name] for name in old) for each in (gradients, after)]
+    norms = {name: old[name].detach().norm() for name in matrices}
+    unit = joined(norms[name] * gradients[name] for name in matrices).norm()
+    step = RELATIVE / unit
+    near = {name: old[name].detach() - step * norms[name] ** 2 * gradients[name] for name in matrices}
+    _, there = loss_and_gradients_at(model, loss, old | near, matrices)
+    change = joined(norms[name] * (there[name] - gradients[name]) for name in matrices).norm()
+    return torch.cosine_similarity(*both, dim=0).item(), (change / RELATIVE).item()
 
 
 EXPERIMENT = Measurement(
