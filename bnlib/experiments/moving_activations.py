@@ -1,6 +1,6 @@
-"""How what goes into the activations of a small network moves while it trains: without BN, with it, with noise behind.
+"""How what goes into the activations of a network moves while it trains: without BN, with it, with noise behind.
 
-The weights start as He's, so that all three learn from the first step.
+The network is the deeper one of ``noise_behind_bn``, with He's weights, so that all three learn from the first step.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from bnlib.models import mlp
 from bnlib.probes import Moments, activation_moments, distance
 from bnlib.training import iterate
 
-SIZES = (64, 100, 100, 100, 10)
+SIZES = (64, *[100] * 8, 10)
 NETWORKS = {"no norm": None, "batch norm": BatchNorm, "noisy batch norm": NoisyBatchNorm}
-LAYERS = (1, 2, 3)
-LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
-BATCH_SIZE, STEPS, EVERY, PICTURES = 64, 200, 5, 200
+LAYERS = (1, 2, 4, 6, 8)
+LEARNING_RATES = (0.01, 0.03, 0.1, 0.3)
+BATCH_SIZE, STEPS, EVERY, PICTURES = 64, 100, 4, 200
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -32,7 +32,7 @@ class Path:
 
     Attributes:
         steps: steps made before each snapshot.
-        moments: of each hidden layer's 100 units, by number from 1, one entry a snapshot.
+        moments: of the 100 units of each of ``LAYERS``, one entry a snapshot.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -54,8 +54,9 @@ def follow(network: str, lr: float, *, steps: int = STEPS, every: int = EVERY, s
         datasets.load("digits"),
         Path(),
     )
-    names = [name for (name, _), (_, after) in zip(model.named_children(), [*model.named_children()][1:], strict=False)
+    inputs = [name for (name, _), (_, after) in zip(model.named_children(), [*model.named_children()][1:], strict=False)
              if isinstance(after, nn.ReLU)]  # fmt: skip
+    names = [inputs[layer - 1] for layer in LAYERS]
 
     def look(step: int, model: nn.Module, index=None) -> bool:
         if step % every == 0:

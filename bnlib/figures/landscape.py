@@ -74,7 +74,7 @@ def _last(values: np.ndarray) -> str:
 
 
 def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> str:
-    """Effective and scale-free smoothness against the loss reached, a line and a mark for each of ``series``.
+    """Effective and relative smoothness against the loss reached, a line and a mark for each of ``series``.
 
     Arguments:
         figure: where to draw.
@@ -84,16 +84,16 @@ def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> st
     for (name, values), mark in zip(series.items(), "osD^", strict=False):
         color = _COLORS["batch norm" if name.startswith("batch norm") else "no norm"]
         loss = np.median(values["loss"], 0)
-        for axes, kind in ((left, "beta"), (right, "scale_free")):
+        for axes, kind in ((left, "beta"), (right, "relative_beta")):
             axes.plot(loss, np.median(values[kind], 0), mark, ms=4, color=color, label=name, alpha=0.8, ls="none",
                       mfc="none" if "torch" in name else color)  # fmt: skip
     left.set(title="effective β")
-    right.set(title="β‖W‖² of the weight matrices")
+    right.set(title="relative β of the weight matrices")
     for axes in (left, right):
         axes.set(xscale="log", yscale="log", xlim=(4, 0.02), xlabel="loss on the way (nats)")
         plain_ticks(axes.xaxis, (2, 0.5, 0.1, 0.03))
     plain_ticks(left.yaxis, (0.3, 1, 3, 10, 30))
-    plain_ticks(right.yaxis, (30, 100, 300, 1000, 3000, 10_000))
+    plain_ticks(right.yaxis, (10, 30, 100, 300, 1000, 3000))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     told = "; ".join(f"{name}: β {np.median(values['beta']):.2g}" for name, values in series.items())
     return f"Smoothness against loss during training, one mark a moment. Medians: {told}."

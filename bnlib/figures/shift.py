@@ -24,14 +24,18 @@ def draw_moving_activations(figure: Figure, data: Mapping, layer: int, lr: float
         axes.fill_between(path.steps, lowest, highest, color=color, alpha=0.22, linewidth=0)
         axes.fill_between(path.steps, low, high, color=color, alpha=0.35, linewidth=0)
         axes.plot(path.steps, middle, color=color, lw=1.4)
-        axes.set(title=network, xlim=(0, 200), ylim=(-5, 5), xlabel="step")
+        axes.set(title=network, xlim=(0, 100), ylim=(-5, 5), xlabel="step")
     panels[0].set_ylabel("input of one activation")
-    moved = ", ".join(f"{network} {path.moved(layer):.2g}" for network, path in data.items())
+    moved = ", ".join(f"{network} {_moved(path.moved(layer))}" for network, path in data.items())
     return (
         f"Layer {layer}, learning rate {lr:g}: median (line), the middle 40 % and 80 % (bands) of the values of one "
         f"unit over {200} pictures. How far the means of all 100 units moved from the first step to the last, in "
         f"standard deviations, median over units: {moved}."
     )
+
+
+def _moved(value: float) -> str:
+    return f"{value:.2g}" if np.isfinite(value) else "diverged"
 
 
 def draw_noise(figure: Figure, data: Mapping[str, Mapping[str, dict]], lr: float, shift: float, scale: float) -> str:
