@@ -82,7 +82,7 @@ def draw_gradient_shift(figure: Figure, data: Mapping[str, Mapping], init: str, 
     plain_ticks(right.yaxis, (1e-3, 1e-2, 1e-1, 1))
     for axes in (left, middle, right):
         axes.set(xlim=(1.5, 4.5), xticks=(2, 3, 4), xlabel="layer")
-    right.legend(loc="lower right", fontsize=8)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     told = "; ".join(
         f"{norm}: cosine {_middle(values['cosine'])}, shift {_middle(values['relative_ics'])} of the gradient, loss at "
         f"the end {_middle(values['loss'][:, -1])}"
