@@ -52,7 +52,7 @@ def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visit, page):
                 assert slider.get_attribute("aria-valuetext") == texts[position]
                 assert explorer.locator("output").all_inner_texts().count(texts[position])
                 waits += opened.evaluate("window.waits")
-    assert len(waits) >= 20
+    assert len(waits) >= 10
     print(f"{page}: {len(waits)} steps, median {sorted(waits)[len(waits) // 2]:.0f} ms, longest {max(waits):.0f} ms")
     assert sorted(waits)[int(0.95 * len(waits))] < 100
 
