@@ -93,8 +93,10 @@ class FullNorm(nn.Module):
     ``torch.optim.swa_utils.update_bn`` does not know this layer, and is not needed but for averaged weights.
 
     Limits: under ``torch.utils.checkpoint`` the recomputed pass moves the estimates once more and its output differs,
-    so do not use it around this layer. ``torch.jit`` is not supported. On the CPU sums over more than 1e5 float32
-    values a channel in channels-last are as inexact as those of torch's own batch norm: 1e-4 at a mean of 20 sigma.
+    so do not use it around this layer. Who writes to the estimates must do it in a way that torch counts, not through
+    ``.data`` or a NumPy array that shares the memory: on the CPU the layer looks only now and then whether they call
+    for care. ``torch.jit`` is not supported. On the CPU sums over more than 1e5 float32 values a channel in
+    channels-last are as inexact as those of torch's own batch norm: 1e-4 at a mean of 20 sigma.
 
     Source: Lian and Liu 2019, Algorithm 3 and equation (7).
     """
