@@ -5,39 +5,29 @@ On digits with a small network, and at paper scale with the VGG network of Santu
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 
-from bnlib import BatchNorm, datasets, samplers
+from bnlib.experiments import probed_training
 from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
-from bnlib.models import mlp, vgg
+from bnlib.experiments.probed_training import AXES, INITS, LEARNING_RATES, NORMS, SIZES
 from bnlib.probes import LayerShift, probe_step
 
-NORMS = {"no norm": None, "batch norm": BatchNorm}
-INITS = {"torch": None, "He": nn.init.kaiming_normal_}
-"""Weights: with torch's own the plain network stays on a plateau in all of the steps, with He's it learns at once."""
-SIZES = (64, 100, 100, 100, 10)
+__all__ = ["BATCH_SIZES", "EXPERIMENT", "INITS", "LEARNING_RATES", "NORMS", "SIZES", "load", "lookup", "measure"]
+
 BATCH_SIZES = (4, 16, 64, 256)
-LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
-SEEDS = {"quick": range(5), "paper": range(3)}
 STEPS = {"mlp": 50, "vgg": 15_000}
 PROBES = 5
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """All batch sizes and learning rates on digits; the published ones on CIFAR-10."""
-    if scale == "paper":
-        return {("vgg", "Glorot", norm, 128, 0.1): SEEDS[scale] for norm in NORMS}
-    grid = itertools.product(INITS, NORMS, BATCH_SIZES, LEARNING_RATES)
-    return {("mlp", *setting): SEEDS[scale] for setting in grid}
+    """See ``probed_training.cells``."""
+    return probed_training.cells(scale, BATCH_SIZES)
 
 
 def measure(
@@ -50,27 +40,12 @@ def measure(
         and the medians of ``relative_ics`` and ``step_ratio``; and ``loss``, the mean mini-batch loss of ten parts of
         the run.
     """
-    if network == "mlp":
-        model, data = mlp(SIZES, NORMS[norm], init=INITS[init], seed=seed), datasets.load("digits")
-    else:
-        model, data = vgg(norm=NORMS[norm], seed=seed), datasets.load("cifar10")
-    model, data = model.to(device), data.to(device)
-    optimiser, steps = torch.optim.SGD(model.parameters(), lr=lr), STEPS[network]
-    indices = itertools.islice(samplers.shuffled(data.train_y.cpu(), batch_size, seed), steps)
-    losses, probes = [], []
-    for step, index in enumerate(indices):
-        x, y = data.train_x[index], data.train_y[index]
-
-        def loss(model: nn.Module, x=x, y=y) -> torch.Tensor:
-            return F.cross_entropy(model(x), y)
-
+    steps, losses, probes = STEPS[network], [], []
+    for step, model, optimiser, loss in probed_training.moments(
+        network, init, norm, batch_size, lr, steps, seed, device, losses
+    ):
         if step % (steps // PROBES) == 0:
             probes.append(probe_step(model, optimiser, loss))
-        value = loss(model)
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        losses.append(value.detach())
     return summary(probes) | {"loss": torch.stack(losses).view(10, -1).mean(1).tolist()}
 
 
@@ -89,7 +64,7 @@ EXPERIMENT = Measurement(
     name="gradient_shift",
     question="How far do the steps of the earlier layers turn the gradient of a layer, with BN and without?",
     source="Santurkar et al. 2018, section 2.2",
-    axes=("network", "init", "norm", "batch_size", "lr"),
+    axes=AXES,
     cells=cells,
     measure=measure,
 )

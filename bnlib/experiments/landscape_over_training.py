@@ -13,32 +13,36 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from bnlib import BatchNorm, datasets, samplers
+from bnlib.experiments import probed_training
 from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
-from bnlib.models import mlp, vgg
+from bnlib.experiments.probed_training import AXES, INITS, LEARNING_RATES, NORMS, SIZES
 from bnlib.probes import along_gradient, step_lengths
 from bnlib.probes.apart import joined, loss_and_gradients_at
 from bnlib.training import best_device
 
-SIZES = (64, 100, 100, 100, 10)
-NORMS = {"no norm": None, "batch norm": BatchNorm}
-INITS = {"torch": None, "He": nn.init.kaiming_normal_}
+__all__ = [
+    "BATCH_SIZES",
+    "EXPERIMENT",
+    "INITS",
+    "LEARNING_RATES",
+    "NORMS",
+    "SIZES",
+    "load",
+    "lookup",
+    "measure",
+    "train",
+]
+
 BATCH_SIZES = (16, 64, 256)
-LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
-SEEDS = {"quick": range(5), "paper": range(3)}
 STEPS = {"mlp": 200, "vgg": 15_000}
 PROBES, LENGTHS, RELATIVE = 20, 5, 0.03
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """All batch sizes and learning rates on digits; the published ones on CIFAR-10."""
-    if scale == "paper":
-        return {("vgg", "Glorot", norm, 128, 0.1): SEEDS[scale] for norm in NORMS}
-    grid = itertools.product(INITS, NORMS, BATCH_SIZES, LEARNING_RATES)
-    return {("mlp", *setting): SEEDS[scale] for setting in grid}
+    """See ``probed_training.cells``."""
+    return probed_training.cells(scale, BATCH_SIZES)
 
 
 def measure(
@@ -57,26 +61,12 @@ def measure(
 
 
 def _walk(network, init, norm, batch_size: int, lr: float, seed: int, device) -> Iterator[tuple[float, ...]]:
-    if network == "mlp":
-        model, data = mlp(SIZES, NORMS[norm], init=INITS[init], seed=seed), datasets.load("digits")
-    else:
-        model, data = vgg(norm=NORMS[norm], seed=seed), datasets.load("cifar10")
-    model, data = model.to(device), data.to(device)
-    matrices = [name for name, value in model.named_parameters() if value.dim() > 1]
-    optimiser, steps = torch.optim.SGD(model.parameters(), lr=lr), STEPS[network]
-    indices = itertools.islice(samplers.shuffled(data.train_y.cpu(), batch_size, seed), steps)
-    for step, index in enumerate(indices):
-        x, y = data.train_x[index], data.train_y[index]
-
-        def loss(model: nn.Module, x=x, y=y) -> torch.Tensor:
-            return F.cross_entropy(model(x), y)
-
+    steps = STEPS[network]
+    settings = network, init, norm, batch_size, lr, steps, seed, device
+    for step, model, _, loss in probed_training.moments(*settings, losses=[]):
         if step % (steps // PROBES) == 0:
+            matrices = [name for name, value in model.named_parameters() if value.dim() > 1]
             yield _look(model, loss, lr, matrices)
-        value = loss(model)
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
 
 
 def _columns(rows: Sequence[tuple[float, ...]]) -> dict[str, list[float]]:
@@ -116,7 +106,7 @@ EXPERIMENT = Measurement(
     name="landscape_over_training",
     question="How much do the loss and its gradient change along the gradient while a network trains?",
     source="Santurkar et al. 2018, figure 4",
-    axes=("network", "init", "norm", "batch_size", "lr"),
+    axes=AXES,
     cells=cells,
     measure=measure,
 )

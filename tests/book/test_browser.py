@@ -35,7 +35,7 @@ def test_a_chapter_weighs_at_most_one_and_a_half_megabytes(visit, page):
 def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visit, page):
     opened = visit(page).page
     opened.evaluate(STOPWATCH)
-    waits = []
+    waits, positions = [], 0
     for explorer in opened.locator(".bnb-explorer").all():
         stage, note = explorer.locator(".bnb-stage"), explorer.locator(".bnb-note")
         for slider in explorer.locator("input[type=range]").all():
@@ -43,6 +43,7 @@ def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visit, page):
             slider.focus()
             opened.keyboard.press("Home")
             texts = slider.evaluate("s => JSON.parse(s.dataset.values)")
+            positions += len(texts) - 1
             for position in range(1, len(texts)):
                 before, said = stage.inner_html(), note.inner_text()
                 opened.evaluate("window.waits = []")
@@ -52,7 +53,7 @@ def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visit, page):
                 assert slider.get_attribute("aria-valuetext") == texts[position]
                 assert explorer.locator("output").all_inner_texts().count(texts[position])
                 waits += opened.evaluate("window.waits")
-    assert len(waits) >= 10
+    assert len(waits) == positions >= 10
     print(f"{page}: {len(waits)} steps, median {sorted(waits)[len(waits) // 2]:.0f} ms, longest {max(waits):.0f} ms")
     assert sorted(waits)[int(0.95 * len(waits))] < 100
 

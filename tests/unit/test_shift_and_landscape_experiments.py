@@ -15,6 +15,7 @@ from bnlib.experiments import (
     landscape_over_training,
     moving_activations,
     noise_behind_bn,
+    probed_training,
     smooth_function,
     stable_rates,
 )
@@ -99,8 +100,8 @@ def test_a_live_run_of_noise_is_shown_beside_the_grid():
 def test_the_paper_scale_runs_on_pictures_in_colour(experiment, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(300, 3, 32, 32, generator=generator), torch.arange(300) % 10
-    monkeypatch.setattr(experiment.datasets, "load", lambda name: Dataset("cifar10", x, y, x[:10], y[:10], 10))
-    monkeypatch.setattr(experiment, "vgg", functools.partial(models.vgg, width=2, depth=11))
+    monkeypatch.setattr(probed_training.datasets, "load", lambda name: Dataset("cifar10", x, y, x[:10], y[:10], 10))
+    monkeypatch.setattr(probed_training, "vgg", functools.partial(models.vgg, width=2, depth=11))
     monkeypatch.setitem(experiment.STEPS, "vgg", 20)
     for cell, seeds in experiment.cells("paper").items():
         assert cell[0] == "vgg" and cell[-2:] == (128, 0.1) and len(seeds) == 3
