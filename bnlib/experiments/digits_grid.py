@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
 import torch
 
 from bnlib import BatchNorm
-from bnlib.experiments.experiment import Experiment, Scale, rounded
+from bnlib.experiments.experiment import Experiment, Scale
 from bnlib.models import mlp
 from bnlib.sweep import Run
-from bnlib.training import best_device
 
 SIZES = (64, 100, 100, 10)
 NORMS = {"batch norm": BatchNorm, "no norm": None}
@@ -63,23 +61,8 @@ def errors(norm: str, batch_size: int, lr: float) -> np.ndarray:
     return np.array([run[-1] for run in load()[norm, batch_size, lr]["test_error"]])
 
 
-_live_seed = itertools.count(100)
-
-
 def train(
     batch_size: int, lr: float, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, dict]]]:
-    """Train both networks for real, with a seed that the grid has not used, and yield them beside the grid's.
-
-    Yields (steps done, steps in all, what ``lookup`` returns with a "your run" for each norm); a new seed a call.
-    ``device`` is ``training.best_device()`` if None.
-    """
-    seed, device = next(_live_seed), device or best_device()
-    runs = {norm: replace(cells("quick")[norm, batch_size, lr][0], seed=seed).start(device) for norm in NORMS}
-    shown = lookup(batch_size, lr)
-    for pair in zip(*runs.values(), strict=False):
-        for norm, (_, _, history) in zip(runs, pair, strict=True):
-            curves = {name: [rounded(getattr(history, name))] for name in EXPERIMENT.curves}
-            shown[f"{norm}, your run"] = {"epoch": rounded(history.epoch), **curves}
-        done, total = pair[0][:2]
-        yield done, total, dict(shown)
+    """Train the networks of one position for real, to be drawn beside the grid; see ``Experiment.live``."""
+    return EXPERIMENT.live({norm: (norm, batch_size, lr) for norm in NORMS}, lookup(batch_size, lr), device)

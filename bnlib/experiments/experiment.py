@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
+
+import torch
 
 from bnlib import distributed
 from bnlib.experiments.results import FOLDER, read_result, write_result
 from bnlib.sweep import Run, run
-from bnlib.training import History
+from bnlib.training import History, best_device
 
 Scale = Literal["quick", "paper"]
+_live_seed = itertools.count(100)
 CURVES = ("train_loss", "train_error", "test_loss", "test_error")
 
 
@@ -114,6 +118,28 @@ class Experiment:
         if not made:
             raise ValueError(f"only must have values of cells, got {dict(only)}")
         return made
+
+    def live(
+        self, cells: Mapping[str, tuple], shown: Mapping[str, dict], device: torch.device | str | None = None
+    ) -> Iterator[tuple[int, int, dict[str, dict]]]:
+        """Train cells of the quick scale for real, with a seed that no result has used, for ``widgets.Explorer``.
+
+        Arguments:
+            cells: to be trained side by side, by name.
+            shown: the committed curves by name, beside which those of the runs are put as "NAME, your run".
+            device: ``training.best_device()`` if None.
+
+        Yields:
+            steps done, steps in all, and the curves; a new seed a call.
+        """
+        seed, device, made = next(_live_seed), device or best_device(), self.cells("quick")
+        runs = {name: replace(made[cell][0], seed=seed).start(device) for name, cell in cells.items()}
+        shown = dict(shown)
+        for steps in zip(*runs.values(), strict=False):
+            for name, (_, _, history) in zip(runs, steps, strict=True):
+                curves = {curve: [rounded(getattr(history, curve))] for curve in self.curves}
+                shown[f"{name}, your run"] = {"epoch": rounded(history.epoch), **curves}
+            yield *steps[0][:2], dict(shown)
 
     def _row(self, cell: tuple, histories: Sequence[History]) -> dict[str, Any]:
         longest = max((history.epoch for history in histories), key=len)

@@ -7,6 +7,7 @@ from bnlib.experiments import (
     digits_grid,
     full_norm_digits,
     gradient_shift,
+    labels_per_batch,
     landscape_over_training,
     lian_figure_1,
     lian_figure_2,
@@ -17,6 +18,7 @@ from bnlib.experiments import (
     lian_figure_8,
     lian_figure_9,
     noise_behind_bn,
+    objective_and_evaluation,
     stable_rates,
 )
 from bnlib.experiments.experiment import Experiment
@@ -27,6 +29,7 @@ _MODULES = (
     digits_grid,
     full_norm_digits,
     gradient_shift,
+    labels_per_batch,
     landscape_over_training,
     lian_figure_1,
     lian_figure_2,
@@ -37,6 +40,7 @@ _MODULES = (
     lian_figure_8,
     lian_figure_9,
     noise_behind_bn,
+    objective_and_evaluation,
     stable_rates,
 )
 EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}
