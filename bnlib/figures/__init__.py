@@ -2,6 +2,12 @@
 
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
+from bnlib.figures.objective import (
+    draw_absorbed,
+    draw_errors_by_batch_size,
+    draw_objective_and_evaluation,
+    draw_surface,
+)
 from bnlib.figures.picture import (
     BLUE,
     GREEN,
@@ -35,21 +41,25 @@ __all__ = [
     "Picture",
     "as_array",
     "band",
+    "draw_absorbed",
     "draw_answers",
     "draw_batch_noise",
     "draw_curves",
     "draw_deep_linear",
     "draw_error_maps",
+    "draw_errors_by_batch_size",
     "draw_gain",
     "draw_gradient_shift",
     "draw_landscape",
     "draw_moving_activations",
     "draw_noise",
+    "draw_objective_and_evaluation",
     "draw_running",
     "draw_shift_and_loss",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",
+    "draw_surface",
     "draw_training",
     "new_figure",
     "picture",
