@@ -99,9 +99,9 @@ class State:
     gradient: dict[str, Tensor] = field(default_factory=dict)
 
     def errors(self, composition: Composition, x: Tensor, previous: bool = True) -> list[float]:
-        r"""$\|\hat y_i - E e_i\|^2$ for each stage, the subject of Lemma 1: over all samples ``x``.
+        r"""$\|\hat y_i - E\,e_i(w; \xi)\|^2$ for each stage, the subject of Lemma 1: over all samples ``x``.
 
-        As in the lemma each expectation is that of $e_i$ with the *estimates* of the stages before it.
+        As in the lemma $e_i(w; \xi)$ has exact statistics in the stages before it.
 
         Arguments:
             composition: that is minimised.
@@ -109,12 +109,9 @@ class State:
             previous: at the parameters at which the last estimates were made, not those after the step.
         """
         params = self.previous if previous and self.previous is not None else self.params
-        found, z = [], x
         with torch.no_grad():
-            for stage, estimate in zip(composition.stages, self.estimates, strict=True):
-                found.append((stage.statistic(params, z).mean(0) - estimate).square().sum().item())
-                z = stage.apply(params, z, estimate)
-        return found
+            exact = composition.statistics(params, x)
+            return [(y - estimate).square().sum().item() for y, estimate in zip(exact, self.estimates, strict=True)]
 
 
 def minimize(

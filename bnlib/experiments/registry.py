@@ -17,9 +17,12 @@ from bnlib.experiments import (
     lian_figure_7,
     lian_figure_8,
     lian_figure_9,
+    mcsgd_rates,
     noise_behind_bn,
     objective_and_evaluation,
+    oracle_bias,
     stable_rates,
+    tracking,
 )
 from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.measurement import Measurement
@@ -39,8 +42,11 @@ _MODULES = (
     lian_figure_7,
     lian_figure_8,
     lian_figure_9,
+    mcsgd_rates,
     noise_behind_bn,
     objective_and_evaluation,
+    oracle_bias,
     stable_rates,
+    tracking,
 )
 EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -8,7 +8,7 @@ which of two workers has the sample, and besides, a little, the class.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -133,19 +133,23 @@ def best_of_all() -> tuple[np.ndarray, float]:
     return found.numpy(), evaluation(found).item()
 
 
-@cache
-def paths(construction: str, batch_size: int) -> np.ndarray:
-    """Weights on the way of SGD, shape (learning rates, ``STEPS`` + 1, 2); one and the same batches for all rates."""
-    batches, rates = surface(construction, batch_size).batches, torch.tensor(LEARNING_RATES, dtype=torch.float64)
-    drawn = torch.randint(len(batches), (STEPS,), generator=torch.Generator().manual_seed(0))
+def descend(batches: Tensor, rates: Tensor, seed: int) -> Iterator[Tensor]:
+    """Weights on the way of SGD from ``START``, a row for each of ``rates``; all see the same batches of the set."""
+    drawn = torch.randint(len(batches), (STEPS,), generator=torch.Generator().manual_seed(seed))
     weights = torch.tensor(START, dtype=torch.float64).repeat(len(rates), 1)
-    way = [weights]
+    yield weights
     for batch in batches[drawn]:
         weights = weights.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(weights, batch[None]).sum(), weights)
         weights = weights.detach() - rates[:, None] * gradient
-        way.append(weights)
-    return torch.stack(way, 1).numpy()
+        yield weights
+
+
+@cache
+def paths(construction: str, batch_size: int) -> np.ndarray:
+    """The ways of SGD, shape (learning rates, ``STEPS`` + 1, 2)."""
+    rates = torch.tensor(LEARNING_RATES, dtype=torch.float64)
+    return torch.stack(list(descend(surface(construction, batch_size).batches, rates, 0)), 1).numpy()
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,19 @@ def lookup(construction: str, batch_size: int, lr: float) -> View:
     """The surface of a construction and a batch size, and the path with a learning rate."""
     path = paths(construction, batch_size)[LEARNING_RATES.index(lr)]
     return View(surface(construction, batch_size), best_of_all(), path)
+
+
+_live_seed = itertools.count(100)
+
+
+def train(construction: str, batch_size: int, lr: float) -> Iterator[tuple[int, int, View]]:
+    """Go another way, with a new seed a call: (steps done, steps in all, the view with the way so far)."""
+    shown, way = surface(construction, batch_size), []
+    rates = torch.tensor([lr], dtype=torch.float64)
+    for weights in descend(shown.batches, rates, next(_live_seed)):
+        way.append(weights[0].numpy())
+        if len(way) % 10 == 1:
+            yield len(way) - 1, STEPS, View(shown, best_of_all(), np.array(way))
 
 
 def table() -> dict[tuple[str, int], Surface]:

@@ -1,5 +1,6 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
+from bnlib.figures.composition import draw_composition, draw_rates, draw_tracking
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
 from bnlib.figures.objective import (
@@ -44,6 +45,7 @@ __all__ = [
     "draw_absorbed",
     "draw_answers",
     "draw_batch_noise",
+    "draw_composition",
     "draw_curves",
     "draw_deep_linear",
     "draw_error_maps",
@@ -54,12 +56,14 @@ __all__ = [
     "draw_moving_activations",
     "draw_noise",
     "draw_objective_and_evaluation",
+    "draw_rates",
     "draw_running",
     "draw_shift_and_loss",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",
     "draw_surface",
+    "draw_tracking",
     "draw_training",
     "new_figure",
     "picture",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnlib.experiments import mcsgd_rates, tracking
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _LINES = [
@@ -18,52 +17,47 @@ _LINES = [
 ]  # fmt: skip
 
 
-def draw_rates(figure: Figure, cells: Mapping[tuple, Mapping], problem: str, stage: int = 0) -> str:
-    """Squared error of an estimate, and mean squared gradient, against k; see ``experiments.mcsgd_rates``.
+_PANELS = {
+    "error": "squared error of the estimate",
+    "gradient": "squared gradient",
+    "average": "mean squared gradient up to k",
+}
 
-    A dashed line has the slope of the theory and begins where the slope is fitted: lines should stay below it.
+
+def draw_rates(figure: Figure, lines: Mapping[str, Mapping]) -> str:
+    """How the errors of Lemma 1 and the gradients of Corollary 3 fall with k; see ``experiments.mcsgd_rates.lines``.
+
+    A dashed line has the slope of the theory and begins where the fit of the slope begins: in the long run the line of
+    its colour should not lie above it.
 
     Arguments:
         figure: where to draw.
-        cells: the result, or the part of it that is to be drawn.
-        problem: which of ``mcsgd_rates.PROBLEMS``; at most eight of its cells.
-        stage: of the composition whose error is drawn.
+        lines: by name and by panel, of ``"error"``, ``"gradient"`` and ``"average"``; at most eight.
     """
-    left, right = figure.subplots(1, 2)
+    names = list(next(iter(lines.values())))
+    row = figure.subplots(1, len(names), squeeze=False)[0]
     told = []
-    chosen = {key: values for key, values in cells.items() if key[0] == problem}
-    for (key, values), (color, dash, mark) in zip(chosen.items(), _LINES, strict=False):
-        _, oracle, power_lr, power_alpha, steps = key
-        promised = mcsgd_rates.theory(power_lr, power_alpha)
-        name = f"{oracle}, γ = {power_lr:g}, a = {power_alpha:g}"
-        look = {"color": color, "ls": dash, "marker": mark, "markevery": 5, "ms": 4, "label": name}
-        parts = []
-        for axes, what, power in ((left, "error", promised.error), (right, "average", promised.average)):
-            runs, k = values[what][:, stage] if what == "error" else values[what], mcsgd_rates.at(steps, what)
-            band(axes, k, runs, **look)
-            _promise(axes, k, np.median(runs, 0), steps / 30, power, color)
-            found = mcsgd_rates.fitted(values, steps, what, stage)
-            bound = f"{power:.2f}" if math.isfinite(power) else "none"
-            parts.append(f"{what} {found.middle:.2f} (theory {bound})")
-        told.append(f"{name}: {', '.join(parts)}")
-    left.set(title="squared error of the estimate")
-    right.set(title="mean squared gradient up to k")
-    for axes in (left, right):
-        axes.set(xscale="log", yscale="log", xlabel="step k")
-        steps = max(key[-1] for key in chosen)
-        axes.set_xlim(1, steps)
-        plain_ticks(axes.xaxis, [place for place in (1, 10, 100, 1000, 10_000, 100_000) if place <= steps])
+    for (name, each), (color, dash, mark) in zip(lines.items(), _LINES, strict=False):
+        for axes, line in zip(row, each.values(), strict=True):
+            band(axes, line.k, line.runs, color=color, ls=dash, marker=mark, markevery=5, ms=4, label=name)
+            if math.isfinite(line.power):
+                part = line.k >= line.begin
+                k, first = line.k[part], np.median(line.runs, 0)[part][0]
+                axes.plot(k, first * (k / k[0]) ** line.power, ls="--", lw=1, color=color)
+        told.append(f"{name}: {', '.join(_slopes(what, line) for what, line in each.items())}")
+    for axes, what in zip(row, names, strict=True):
+        last = axes.lines[0].get_xdata()[-1]
+        axes.set(xscale="log", yscale="log", xlim=(1, last), xlabel="step k", title=_PANELS[what])
+        plain_ticks(axes.xaxis, [place for place in (1, 10, 100, 1000, 10_000, 100_000) if place <= last])
         _decades(axes)
-    right.plot([], [], ls="--", lw=1, color=GREY, label="slope of the theory")
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return f"The problem '{problem}', slopes on logarithmic axes over the last part of the run: {'; '.join(told)}."
+    row[0].plot([], [], ls="--", lw=1, color=GREY, label="slope of the theory")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return f"Slopes on logarithmic axes over the last part of the run: {'; '.join(told)}."
 
 
-def _promise(axes: Axes, k: np.ndarray, middle: np.ndarray, begin: float, power: float, color: str) -> None:
-    """A line of this slope through the first point of the fit, if there is one."""
-    if math.isfinite(power):
-        part = k >= begin
-        axes.plot(k[part], middle[part][0] * (k[part] / k[part][0]) ** power, ls="--", lw=1, color=color)
+def _slopes(what: str, line) -> str:
+    found = f"{what} {round(line.slope, 2) + 0.0:.2f}"  # no -0.00
+    return found + (f" (theory {line.power:.2f})" if math.isfinite(line.power) else " (theory none)")
 
 
 def _decades(axes: Axes) -> None:
@@ -74,49 +68,63 @@ def _decades(axes: Axes) -> None:
 
 
 _ESTIMATORS = {"exponential": (BLUE, "-", "o"), "corrected": (VERMILLION, "--", "s"), "momentum": (GREEN, ":", "^")}
-_QUANTITIES = {"mean": "error of the mean / std", "variance": "relative error of the variance"}
 
 
-def draw_tracking(figure: Figure, cells: Mapping[tuple, Mapping], layer: str = "last", quantity: str = "mean") -> str:
-    """Error of the estimators against the weight of the newest batch, a panel a cell; see ``experiments.tracking``.
+def draw_tracking(figure: Figure, panels: Mapping[str, Mapping], alphas: Sequence[float], label: str) -> str:
+    """Error of the estimators against the weight of the newest batch, a panel a setting; see ``experiments.tracking``.
 
     Arguments:
         figure: where to draw.
-        cells: the result, or the part of it that is to be drawn.
-        layer: of ``tracking.LAYERS``.
-        quantity: ``"mean"`` or ``"variance"``.
+        panels: by setting and estimator, (seeds, alphas); drawn in columns of two.
+        alphas: the weights.
+        label: what the error is.
     """
-    sizes, rates = (sorted(set(axis)) for axis in zip(*cells, strict=True))
-    panels = figure.subplots(len(rates), len(sizes), sharex=True, sharey=True, squeeze=False)
-    number, told = tracking.LAYERS.index(layer), []
-    for (batch_size, lr), values in cells.items():
-        row, column = rates.index(lr), sizes.index(batch_size)
-        axes, parts = panels[row][column], []
+    grid = figure.subplots(2, len(panels) // 2, sharex=True, sharey=True, squeeze=False)
+    told = []
+    for axes, (name, estimators) in zip(grid.T.flat, panels.items(), strict=True):
         for estimator, (color, dash, mark) in _ESTIMATORS.items():
-            runs = values[quantity][:, number, tracking.ESTIMATORS.index(estimator)]
-            band(axes, tracking.ALPHAS, runs, color=color, ls=dash, marker=mark, ms=4, label=estimator)
-            parts.append(f"{estimator} {_best(runs)}")
-        if quantity == "mean":
-            noise = [tracking.noise(alpha, batch_size) for alpha in tracking.ALPHAS]
-            axes.plot(tracking.ALPHAS, noise, color=GREY, lw=1, ls="-.", label="noise of independent batches")
+            band(axes, alphas, estimators[estimator], color=color, ls=dash, marker=mark, ms=4, label=estimator)
         axes.set(xscale="log", yscale="log")
-        axes.set_title(f"batch size {batch_size}, lr {lr:g}", fontsize=9)
-        told.append(f"batch size {batch_size}, lr {lr:g}: {', '.join(parts)}")
-    for axes in panels[-1]:
-        axes.set(xlabel="weight α")
-    for axes in panels[:, 0]:
-        axes.set(ylabel=_QUANTITIES[quantity])
-    plain_ticks(panels[0][0].xaxis, sorted(tracking.ALPHAS))
-    plain_ticks(panels[0][0].yaxis, (0.01, 0.03, 0.1, 0.3, 1, 3, 10))
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return (
-        f"{_QUANTITIES[quantity].capitalize()}, inputs of the {layer} norm, with the best α of each estimator: "
-        f"{'; '.join(told)}."
-    )
+        axes.set_title(name, fontsize=9)
+        told.append(f"{name}: {', '.join(f'{key} {_best(runs, alphas)}' for key, runs in estimators.items())}")
+    figure.supxlabel("weight of the newest batch, α", fontsize=10)
+    figure.supylabel(label, fontsize=10)
+    low, high = grid[0, 0].get_ylim()
+    plain_ticks(grid[0, 0].xaxis, sorted(alphas))
+    plain_ticks(grid[0, 0].yaxis, [place for place in (0.01, 0.03, 0.1, 0.3, 1, 3, 10) if low < place < high])
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return f"{label}, with the best α of each estimator: {'; '.join(told)}."
 
 
-def _best(runs: np.ndarray) -> str:
+def _best(runs: np.ndarray, alphas: Sequence[float]) -> str:
     """The least median over seeds, and its weight."""
     middle = np.nan_to_num(np.median(runs, 0), nan=np.inf)
     best = int(middle.argmin())
-    return f"{middle[best]:.2g} at {tracking.ALPHAS[best]:g}"
+    return f"{middle[best]:.2g} at {alphas[best]:g}"
+
+
+_LIMITS = (-1.6, 1.6)
+
+
+def draw_composition(figure: Figure, data, oracle: str, alpha: str, lr: float, optimum: float, biased: float) -> str:
+    """Paths of one parameter under Algorithm 2; see ``experiments.composition_paths``.
+
+    Arguments:
+        figure: where to draw.
+        data: the paths.
+        oracle, alpha, lr: of the run.
+        optimum: the best parameter.
+        biased: where the oracle of one sample for both expectations leads.
+    """
+    axes, (low, high) = figure.subplots(), _LIMITS
+    middle, inside = np.median(data.values, 0), np.clip(data.values, 2 * low, 2 * high)
+    axes.fill_between(data.steps, inside.min(0), inside.max(0), color=BLUE, alpha=0.25, linewidth=0)
+    axes.plot(data.steps, np.clip(middle, 2 * low, 2 * high), color=BLUE, label=f"w, median of {len(inside)} runs")
+    axes.axhline(optimum, color=VERMILLION, ls="--", lw=1.2, label="best w")
+    axes.axhline(biased, color=GREY, ls=":", lw=1.2, label="zero of the biased gradient")
+    axes.set(xlim=(0, data.steps[-1]), ylim=_LIMITS, xlabel="step k", ylabel="parameter w")
+    axes.legend(loc="lower right", ncols=3, fontsize=8)
+    late = np.median(middle[-len(middle) // 4 :])
+    lost = int((np.abs(data.values[:, -1]) > high).sum())
+    text = f"Oracle {oracle}, α = {alpha}, learning rate {lr:g}: the median of w ends near {late:.2f}; the best is "
+    return text + f"{optimum:.2f}. At the end {lost} of {len(inside)} runs lie outside the picture."

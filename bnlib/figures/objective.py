@@ -54,7 +54,7 @@ def _signed(value: float) -> str:
 
 
 def draw_absorbed(figure: Figure, data, weight: float, statistics: str) -> str:
-    """A function with BN, the plain network that absorbed its statistics, and both weights; ``experiments.absorbed``."""
+    """A function with BN, the plain network that absorbed its statistics, and both weights; see ``absorbed``."""
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     for name, outputs in data.with_bn.items():
         chosen = name == statistics

@@ -1,0 +1,86 @@
+r"""Algorithm 2 on the smallest problem with an expectation inside: paths of the parameter, by oracle, alpha and rate.
+
+$f(w)=E\,\frac12(c\,E[a w]-t)^2$ over samples (a, c, t), one sample in a batch. The best w is
+$E[ct]/(E[a]\,E[c^2])$; who takes one sample for both expectations ends where $E[a(c\,w\,E[a]-t)c]=0$ instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnlib.mcsgd import ORACLES, Composition, Stage, minimize
+from bnlib.schedules import corollary3, figure4
+
+SAMPLES = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1.0, 1.5, 2.0]], dtype=torch.float64)
+_A, _C, _T = SAMPLES.T
+OPTIMUM = ((_C * _T).mean() / (_A.mean() * _C.square().mean())).item()
+BIASED = ((_A * _C * _T).mean() / (_A.mean() * (_A * _C.square()).mean())).item()
+START, COPIES, STEPS, EVERY = -0.5, 20, 400, 5
+ALPHAS: dict[str, float | Callable] = {
+    "1": 1.0,
+    "0.3": 0.3,
+    "0.03": 0.03,
+    "(k/20+1)^-0.4": figure4,
+    "(k+1)^-0.4": corollary3,
+}
+LEARNING_RATES = (0.01, 0.03, 0.1)
+
+__all__ = ["ALPHAS", "BIASED", "LEARNING_RATES", "OPTIMUM", "ORACLES", "Paths", "composition", "lookup", "train"]
+
+
+def composition(copies: int = 1) -> Composition:
+    """So many independent copies of the problem: samples (b, copies, 3), parameter and statistic (copies,)."""
+    stage = Stage(
+        apply=lambda params, z, y: torch.stack((z[..., 1] * y, z[..., 2]), -1),
+        statistic=lambda params, z: z[..., 0] * params["w"],
+        start=torch.zeros(copies, dtype=torch.float64),
+    )
+    return Composition([stage], lambda params, z, target: (z[..., 0] - z[..., 1]).square().sum(1) / 2)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The parameter at each of ``steps``, a row a copy; copies differ by the samples drawn."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def walk(oracle: str, alpha: str, lr: float, seed: int) -> Iterator[Paths]:
+    """Yield the paths so far, from time to time."""
+    generator, nothing = torch.Generator().manual_seed(seed), torch.zeros(1)
+
+    def batches():
+        while True:
+            yield SAMPLES[torch.randint(len(SAMPLES), (1, COPIES), generator=generator)], nothing
+
+    start = {"w": torch.full((COPIES,), START, dtype=torch.float64)}
+    run = minimize(composition(COPIES), start, batches(), lr, ALPHAS[alpha], oracle=oracle)
+    values: list[Tensor] = [start["w"]]
+    for state in itertools.islice(run, STEPS):
+        if state.step % EVERY == 0:
+            values.append(state.params["w"])
+            yield Paths(EVERY * np.arange(len(values)), torch.stack(values, 1).numpy())
+
+
+@cache
+def lookup(oracle: str, alpha: str, lr: float) -> Paths:
+    """The paths with one oracle, one alpha and one learning rate."""
+    *_, last = walk(oracle, alpha, lr, 0)
+    return last
+
+
+_live_seed = itertools.count(100)
+
+
+def train(oracle: str, alpha: str, lr: float) -> Iterator[tuple[int, int, Paths]]:
+    """Go other ways, with a new seed a call: (steps done, steps in all, the paths so far)."""
+    for paths in walk(oracle, alpha, lr, next(_live_seed)):
+        yield int(paths.steps[-1]), STEPS, paths
