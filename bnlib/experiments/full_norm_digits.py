@@ -71,3 +71,14 @@ def best(norm: str, construction: str, batch_size: int) -> tuple[float, np.ndarr
     }
     lr = min(errors, key=lambda lr: np.median(errors[lr]))
     return lr, errors[lr]
+
+
+def lookup(alpha: str, construction: str, lr: float) -> dict[str, np.ndarray]:
+    """The last test errors of BN and of the running oracle at each batch size, (batch sizes, seeds), for a slider."""
+
+    def ends(norm: str) -> np.ndarray:
+        rows = [load()[norm, construction, batch_size, lr]["test_error"] for batch_size in EPOCHS]
+        return np.array([[run[-1] for run in row] for row in rows])
+
+    errors = {"batch norm": ends("batch norm"), "Full Normalization": ends(f"running, {alpha}")}
+    return {"batch sizes": np.array(list(EPOCHS)), **errors}

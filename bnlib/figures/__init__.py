@@ -1,6 +1,6 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
-from bnlib.figures.composition import draw_composition, draw_rates, draw_tracking
+from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
 from bnlib.figures.objective import (
@@ -31,7 +31,7 @@ from bnlib.figures.shift import (
     draw_noise,
     draw_shift_and_loss,
 )
-from bnlib.figures.training import draw_curves, draw_error_maps, draw_training
+from bnlib.figures.training import draw_alpha, draw_curves, draw_error_maps, draw_labels, draw_training
 
 __all__ = [
     "BLUE",
@@ -43,6 +43,7 @@ __all__ = [
     "as_array",
     "band",
     "draw_absorbed",
+    "draw_alpha",
     "draw_answers",
     "draw_batch_noise",
     "draw_composition",
@@ -52,10 +53,12 @@ __all__ = [
     "draw_errors_by_batch_size",
     "draw_gain",
     "draw_gradient_shift",
+    "draw_labels",
     "draw_landscape",
     "draw_moving_activations",
     "draw_noise",
     "draw_objective_and_evaluation",
+    "draw_oracle_bias",
     "draw_rates",
     "draw_running",
     "draw_shift_and_loss",

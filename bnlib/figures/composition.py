@@ -11,12 +11,8 @@ from matplotlib.figure import Figure
 
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
-_LINES = [
-    (BLUE, "-", "o"), (VERMILLION, "-", "s"), (GREEN, "-", "^"), (PURPLE, "-", "D"), (GREY, "-", "v"),
-    (BLUE, "-.", "P"), (VERMILLION, "-.", "X"), (GREEN, "-.", "*"),
-]  # fmt: skip
-
-
+_LINES = {"independent": (BLUE, "-", "o"), "running": (GREEN, "-.", "D"), "same": (VERMILLION, "--", "s")}
+_CONSTANT_RATE = (PURPLE, ":", "v")
 _PANELS = {
     "error": "squared error of the estimate",
     "gradient": "squared gradient",
@@ -32,12 +28,13 @@ def draw_rates(figure: Figure, lines: Mapping[str, Mapping]) -> str:
 
     Arguments:
         figure: where to draw.
-        lines: by name and by panel, of ``"error"``, ``"gradient"`` and ``"average"``; at most eight.
+        lines: by name, which begins with the oracle, and by panel, of ``"error"``, ``"gradient"`` and ``"average"``.
     """
     names = list(next(iter(lines.values())))
     row = figure.subplots(1, len(names), squeeze=False)[0]
     told = []
-    for (name, each), (color, dash, mark) in zip(lines.items(), _LINES, strict=False):
+    for name, each in lines.items():
+        color, dash, mark = _CONSTANT_RATE if "γ = 0," in name else _LINES[name.split(",")[0]]
         for axes, line in zip(row, each.values(), strict=True):
             band(axes, line.k, line.runs, color=color, ls=dash, marker=mark, markevery=5, ms=4, label=name)
             if math.isfinite(line.power):
@@ -128,3 +125,31 @@ def draw_composition(figure: Figure, data, oracle: str, alpha: str, lr: float, o
     lost = int((np.abs(data.values[:, -1]) > high).sum())
     text = f"Oracle {oracle}, α = {alpha}, learning rate {lr:g}: the median of w ends near {late:.2f}; the best is "
     return text + f"{optimum:.2f}. At the end {lost} of {len(inside)} runs lie outside the picture."
+
+
+_ORACLES = {
+    "batch": (VERMILLION, "s--"),
+    "literal": (PURPLE, "v:"),
+    "constant": (GREY, "x:"),
+    "leave_one_out": (BLUE, "^-."),
+    "running": (GREEN, "D-"),
+}
+
+
+def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
+    """Bias of the gradient of each oracle against batch size, a panel a depth; see ``experiments.oracle_bias``."""
+    told = []
+    depths = sorted({depth for depth, _, _ in cells})
+    for axes, depth in zip(figure.subplots(1, len(depths), sharey=True), depths, strict=True):
+        for shift, (oracle, (color, mark)) in zip(np.linspace(-0.08, 0.08, 5), _ORACLES.items(), strict=True):
+            sizes = [b for d, name, b in cells if (d, name) == (depth, oracle)]
+            bias = np.array([cells[depth, oracle, b]["bias"] for b in sizes])
+            middle = np.median(bias, 1)
+            reach = np.abs(np.stack([bias.min(1), bias.max(1)]) - middle)
+            axes.errorbar(np.array(sizes) + shift, middle, reach, fmt=mark, color=color, ms=5, lw=1.2, label=oracle)
+            told.append(f"{oracle}, {depth}: {', '.join(f'{value:.2g}' for value in middle)}")
+        axes.set(xticks=[1, 2, 3], xlabel="batch size", ylim=(-0.1, 3.6))
+        axes.set_title(f"{depth} normalised layer{'s' * (depth > 1)}")
+    figure.axes[0].set_ylabel("bias / length of the gradient")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return f"Median bias by oracle and number of layers, at batch sizes from 1 or 2 to 3: {'; '.join(told)}."

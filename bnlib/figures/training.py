@@ -5,31 +5,79 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, as_array, band, plain_ticks
 
+_LOOKS = {
+    "batch norm": (BLUE, "-"),
+    "no norm": (VERMILLION, "--"),
+    "FN, same batch": (VERMILLION, "--"),
+    "FN, running": (GREEN, "-."),
+}
+
 
 def draw_training(figure: Figure, data: dict[str, dict], batch_size: int, lr: float) -> str:
     """Training loss and test error over epochs, one entry of ``data`` a series; see ``experiments.digits_grid``."""
+    left, right = _loss_and_error(figure, data)
+    for axes in (left, right):
+        axes.set_xlim(0, 10)
+    right.legend(loc="center right")
+    return f"Batch size {batch_size}, learning rate {lr:g}, after ten epochs: {_ends(data)}."
+
+
+def draw_labels(figure: Figure, data: dict[str, dict], labels: int, batch_size: int, lr: float) -> str:
+    """The same with batches that hold few labels; see ``experiments.labels_per_batch``."""
+    left, right = _loss_and_error(figure, data)
+    for axes in (left, right):
+        axes.set_xlim(0, max(max(curve["epoch"]) for curve in data.values()))
+    handles = {name: line for line, name in zip(*left.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
+    number = "label" if labels == 1 else "labels"
+    return (
+        f"At most {labels} {number} in a batch, batch size {batch_size}, learning rate {lr:g}, at the end: "
+        f"{_ends(data)}."
+    )
+
+
+def _loss_and_error(figure: Figure, data: dict[str, dict]) -> tuple[Axes, Axes]:
     left, right = figure.subplots(1, 2)
-    looks = {"batch norm": (BLUE, "-"), "no norm": (VERMILLION, "--")}
     for name, curve in data.items():
         norm, live, _ = name.partition(", your run")
-        color, dash = looks[norm]
+        color, dash = _LOOKS[norm]
         line = {"color": color, "ls": dash, "label": name}
         if live:
             line.update(marker="o", ms=3, lw=1, ls=":")
         band(left, curve["epoch"], as_array(curve["train_loss"]), **line)
         band(right, curve["epoch"], 100 * as_array(curve["test_error"]), **line)
-    left.set(xlim=(0, 10), ylim=(3e-3, 20), yscale="log", xlabel="epoch", ylabel="training loss (nats)")
+    left.set(ylim=(3e-3, 20), yscale="log", xlabel="epoch", ylabel="training loss (nats)")
     plain_ticks(left.yaxis, (0.01, 0.1, 1, 10))
-    right.set(xlim=(0, 10), ylim=(0, 100), xlabel="epoch", ylabel="test error (%)")
-    right.legend(loc="center right")
+    right.set(ylim=(0, 100), xlabel="epoch", ylabel="test error (%)")
+    return left, right
+
+
+def _ends(data: dict[str, dict]) -> str:
+    return "; ".join(f"{name}: {_summary(curve)}" for name, curve in data.items())
+
+
+def draw_alpha(figure: Figure, data: dict[str, np.ndarray], alpha: str, construction: str, lr: float) -> str:
+    """Test error against batch size, (batch sizes, seeds) a norm; see ``experiments.full_norm_digits.lookup``."""
+    axes, told = figure.subplots(), []
+    sizes = data["batch sizes"]
+    for norm, (color, mark) in {"batch norm": (BLUE, "s-"), "Full Normalization": (GREEN, "D-.")}.items():
+        errors = 100 * data[norm]
+        middle = np.median(errors, 1)
+        reach = np.abs(np.stack([errors.min(1), errors.max(1)]) - middle)
+        axes.errorbar(sizes, middle, reach, fmt=mark, color=color, ms=6, lw=1.4, label=norm)
+        told.append(f"{norm} {', '.join(f'{value:.1f}' for value in middle)}")
+    axes.set(xscale="log", yscale="log", ylim=(1, 120), xlabel="batch size", ylabel="test error (%)")
+    plain_ticks(axes.xaxis, sizes)
+    plain_ticks(axes.yaxis, (1, 3, 10, 30, 90))
+    axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.18))
     return (
-        f"Batch size {batch_size}, learning rate {lr:g}, after ten epochs: "
-        + "; ".join(f"{name}: {_summary(curve)}" for name, curve in data.items())
-        + "."
+        f"Batches {construction}, α with {alpha}, learning rate {lr:g}: median test errors in percent at batch sizes "
+        f"{', '.join(map(str, sizes))}: {'; '.join(told)}. Bars: range over three seeds."
     )
 
 

@@ -1,0 +1,106 @@
+"""The experiments that one can look at in chapters 4 and 5: what is drawn is what the formulas say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bnlib import figures
+from bnlib.experiments import absorbed, composition_paths, full_norm_digits, labels_per_batch, two_parameters
+from bnlib.experiments import objective_and_evaluation as gap
+from bnlib.models import mlp
+from bnlib.samplers import Fixed
+
+
+@pytest.mark.parametrize("construction", two_parameters.CONSTRUCTIONS)
+@pytest.mark.parametrize("batch_size", [2, 3, 6])
+def test_the_surface_is_the_mean_over_the_batches_and_least_at_its_least(construction, batch_size):
+    x, classes, _ = (each.numpy() for each in two_parameters.samples())
+    surface = two_parameters.surface(construction, batch_size)
+    row, column = 5, 20
+    weights = np.array([surface.axis[column], surface.axis[row]])
+    means = []
+    for batch in surface.batches.tolist():
+        z = x[batch]
+        z = (z - z.mean(0)) / np.sqrt(z.var(0) + two_parameters.EPS)
+        means.append(np.log1p(np.exp(-classes[batch] * (z @ weights))).mean())
+    assert surface.values[row, column] == pytest.approx(np.mean(means), rel=1e-12)
+    assert surface.least <= surface.values.min() + 1e-9
+    assert len(surface.batches) == {"all subsets": math.comb(12, batch_size), "fixed": 12 // batch_size}.get(
+        construction, 2 * math.comb(6, batch_size)
+    )
+
+
+def test_the_surface_at_batch_size_one_is_flat_and_nothing_moves():
+    view = two_parameters.lookup("all subsets", 1, 3.0)
+    assert view.surface.best is None and np.ptp(view.surface.values) < 1e-12 and np.ptp(view.path, axis=0).max() == 0
+
+
+def test_descent_goes_down_the_gradient_of_its_batches():
+    rates, batches = torch.tensor([0.5], dtype=torch.float64), two_parameters.CONSTRUCTIONS["fixed"](6)[:1]
+    ways = list(two_parameters.descend(batches, rates, seed=0))
+    start = ways[0][0].requires_grad_()
+    (gradient,) = torch.autograd.grad(two_parameters.objective(start, batches), start)
+    torch.testing.assert_close(ways[1][0], start.detach() - 0.5 * gradient)
+    done, total, view = list(two_parameters.train("fixed", 3, 0.3))[-1]
+    assert done == total == two_parameters.STEPS and view.path.shape == (two_parameters.STEPS + 1, 2)
+
+
+@pytest.mark.parametrize("statistics", absorbed.BATCHES)
+def test_the_plain_network_is_that_of_the_chosen_statistics_and_of_no_others(statistics):
+    for weight in absorbed.WEIGHTS:
+        pair = absorbed.lookup(weight, statistics)
+        assert pair.apart(statistics) < 1e-12
+        assert min(pair.apart(name) for name in absorbed.BATCHES if name != statistics) > 0.01
+
+
+def test_in_batches_is_the_mean_over_batches_and_leaves_the_model(monkeypatch):
+    model = mlp((64, 8, 10), "batch_norm", seed=0)
+    x, y = torch.randn(12, 64, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10
+    batches = [torch.arange(4), torch.arange(4, 12)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loss, wrong = gap._in_batches(model, x, y, batches)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    losses = [torch.nn.functional.cross_entropy(model(x[index]), y[index]).item() for index in batches]
+    assert loss == pytest.approx(np.mean(losses), rel=1e-6) and 0 <= wrong <= 1
+
+
+def test_the_fixed_batches_of_the_training_are_those_that_are_measured():
+    labels = torch.arange(100) % 10
+    first, again = (Fixed()(labels, 16, 3) for _ in range(2))
+    assert all(torch.equal(next(first), next(again)) for _ in range(6))
+
+
+def test_one_short_measurement(monkeypatch):
+    monkeypatch.setitem(gap.EPOCHS, 64, 1)
+    found = gap.EXPERIMENT.once(("random", "one label", 64, "batch norm"), 0)
+    assert set(found) == set(gap.WHERE) and all(len(each) == 2 and np.isfinite(each).all() for each in found.values())
+
+
+def test_the_paths_of_the_composition_are_those_of_single_runs_on_average():
+    values = composition_paths.lookup("independent", "0.03", 0.01).values
+    assert values.shape[0] == composition_paths.COPIES and (values[:, 0] == composition_paths.START).all()
+    assert abs(np.median(values[:, -10:]) - composition_paths.OPTIMUM) < 0.3
+    still = composition_paths.lookup("constant", "1", 0.1).values
+    assert (still == composition_paths.START).all()
+    done, total, paths = next(composition_paths.train("same", "0.3", 0.03))
+    assert 0 < done < total and len(paths.steps) == paths.values.shape[1]
+
+
+def test_optimum_and_biased_point_are_zeros_of_their_gradients():
+    a, c, t = composition_paths.SAMPLES.T
+    w = composition_paths.OPTIMUM
+    assert ((c * (w * a.mean() * c - t)).mean() * a.mean()).item() == pytest.approx(0, abs=1e-12)
+    w = composition_paths.BIASED
+    assert (a * c * (w * a.mean() * c - t)).mean().item() == pytest.approx(0, abs=1e-12)
+
+
+def test_figures_tell_what_they_show():
+    told = figures.picture(figures.draw_alpha, full_norm_digits.lookup("floor 0.03", "shuffled", 0.1), "x", "y", 0.1)
+    assert "batch norm 90.0, " in told.alt
+    told = figures.picture(figures.draw_labels, labels_per_batch.lookup(1, 64, 0.1), 1, 64, 0.1).alt
+    assert "At most 1 label in a batch" in told and told.count("median test error") == 3
+    data = gap.lookup("random", "fixed", 16)
+    told = figures.picture(figures.draw_objective_and_evaluation, data, "random", "fixed", 16).alt
+    assert "batch norm 2.7, 53.9, 40.8," in told
