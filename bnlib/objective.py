@@ -10,7 +10,7 @@ leading dimensions or of none. Everything is differentiable.
 ``model_objective`` has the same objective for any ``nn.Module``, and ``absorb`` the argument that (5) has the optimal
 value of (3).
 
-Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), section 3.
+Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), section 4.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def absorb(network: nn.Module, data: Tensor) -> nn.Sequential:
         TypeError: ``network`` is no ``nn.Sequential``, or has other layers with parameters.
         ValueError: a batch norm that is next to no linear layer.
 
-    Source: Lian and Liu 2019, section 3.3.
+    Source: Lian and Liu 2019, section 4.
     """
     if not isinstance(network, nn.Sequential):
         raise TypeError(f"network must be an nn.Sequential, got {type(network).__name__}")

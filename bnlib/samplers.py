@@ -201,7 +201,7 @@ class PerWorker:
         ValueError: ``world_size`` below 1 or ``rank`` outside 0..``world_size - 1``; when called, ``batch_size``
             outside 1..samples of a shard, and what ``base`` raises.
 
-    Source: Lian and Liu 2019, section 3, where the set of batches is the union of those of all workers.
+    Source: Lian and Liu 2019, section 4, where the set of batches is the union of those of all workers.
     """
 
     rank: int

@@ -22,6 +22,7 @@ from bnlib.experiments import (
     objective_and_evaluation,
     oracle_bias,
     stable_rates,
+    strength,
     tracking,
 )
 from bnlib.experiments.experiment import Experiment
@@ -47,6 +48,7 @@ _MODULES = (
     objective_and_evaluation,
     oracle_bias,
     stable_rates,
+    strength,
     tracking,
 )
 EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

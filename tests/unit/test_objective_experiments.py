@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bnlib import figures
-from bnlib.experiments import absorbed, composition_paths, full_norm_digits, labels_per_batch, two_parameters
+from bnlib.experiments import absorbed, composition_paths, full_norm_digits, labels_per_batch, strength, two_parameters
 from bnlib.experiments import objective_and_evaluation as gap
 from bnlib.models import mlp
 from bnlib.samplers import Fixed
@@ -104,3 +104,10 @@ def test_figures_tell_what_they_show():
     data = gap.lookup("random", "fixed", 16)
     told = figures.picture(figures.draw_objective_and_evaluation, data, "random", "fixed", 16).alt
     assert "batch norm 2.7, 53.9, 40.8," in told
+
+
+def test_errors_by_strength_are_those_of_the_parts():
+    found = strength.EXPERIMENT.once(("batch norm", 20, 200, 400), 0)
+    assert 0 <= found["train"] <= found["test"] and len(found["by_strength"]) == 4
+    # The parts hold about 10, 10, 20 and 60 per cent of the samples.
+    assert abs(np.dot(found["by_strength"], (0.1, 0.1, 0.2, 0.6)) - found["test"]) < 0.1
