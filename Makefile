@@ -48,7 +48,7 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest tests/unit tests/property -n 2
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/book/sanitize.cfg --nbval-cell-timeout 300 \
-	    -p no:cacheprovider chapters
+	    -p no:cacheprovider -n 2 --dist loadfile chapters
 	rm -rf _build/strict && $(BOOK) --path-output _build/strict
 	$(BIN)/python -m pytest tests/book -n 2 --dist loadfile
 

@@ -7,7 +7,7 @@ $E[ct]/(E[a]\,E[c^2])$; who takes one sample for both expectations ends where $E
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnlib.mcsgd import ORACLES, Composition, Stage, minimize
+from bnlib.mcsgd import ORACLES, Batch, Composition, Stage, minimize
 from bnlib.schedules import corollary3, figure4
 
 SAMPLES = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1.0, 1.5, 2.0]], dtype=torch.float64)
 _A, _C, _T = SAMPLES.T
 OPTIMUM = ((_C * _T).mean() / (_A.mean() * _C.square().mean())).item()
 BIASED = ((_A * _C * _T).mean() / (_A.mean() * (_A * _C.square()).mean())).item()
-START, COPIES, STEPS, EVERY = -0.5, 20, 400, 5
+START, COPIES, STEPS, EVERY = -0.5, 100, 600, 10
 ALPHAS: dict[str, float | Callable] = {
     "1": 1.0,
     "0.3": 0.3,
@@ -53,28 +53,44 @@ class Paths:
     values: np.ndarray
 
 
-def walk(oracle: str, alpha: str, lr: float, seed: int) -> Iterator[Paths]:
-    """Yield the paths so far, from time to time."""
+def _samples(copies: int, seed: int) -> Iterator[Batch]:
+    """Endless batches of one sample for each copy; the same ones for each setting, whose copies stand one by one."""
     generator, nothing = torch.Generator().manual_seed(seed), torch.zeros(1)
+    while True:
+        drawn = torch.randint(len(SAMPLES), (1, COPIES), generator=generator)
+        yield SAMPLES[drawn.repeat(1, copies // COPIES)], nothing
 
-    def batches():
-        while True:
-            yield SAMPLES[torch.randint(len(SAMPLES), (1, COPIES), generator=generator)], nothing
 
-    start = {"w": torch.full((COPIES,), START, dtype=torch.float64)}
-    run = minimize(composition(COPIES), start, batches(), lr, ALPHAS[alpha], oracle=oracle)
+def walk(oracle: str, settings: Sequence[tuple[str, float]], seed: int) -> Iterator[list[Paths]]:
+    """Yield the paths so far, from time to time, for each (alpha, learning rate) of ``settings``; all run at once."""
+    copies = COPIES * len(settings)
+    rates = torch.tensor([lr for _, lr in settings], dtype=torch.float64).repeat_interleave(COPIES)
+    weights = [ALPHAS[name] for name, _ in settings]
+
+    def alpha(step: int) -> Tensor:
+        now = [weight(step) if callable(weight) else weight for weight in weights]
+        return torch.tensor(now, dtype=torch.float64).repeat_interleave(COPIES)
+
+    start = {"w": torch.full((copies,), START, dtype=torch.float64)}
+    run = minimize(composition(copies), start, _samples(copies, seed), lambda _: rates, alpha, oracle=oracle)
     values: list[Tensor] = [start["w"]]
     for state in itertools.islice(run, STEPS):
         if state.step % EVERY == 0:
             values.append(state.params["w"])
-            yield Paths(EVERY * np.arange(len(values)), torch.stack(values, 1).numpy())
+            steps = EVERY * np.arange(len(values))
+            yield [Paths(steps, part.numpy()) for part in torch.stack(values, 1).split(COPIES)]
 
 
 @cache
+def _grid(oracle: str) -> dict[tuple[str, float], Paths]:
+    settings = list(itertools.product(ALPHAS, LEARNING_RATES))
+    *_, last = walk(oracle, settings, 0)
+    return dict(zip(settings, last, strict=True))
+
+
 def lookup(oracle: str, alpha: str, lr: float) -> Paths:
     """The paths with one oracle, one alpha and one learning rate."""
-    *_, last = walk(oracle, alpha, lr, 0)
-    return last
+    return _grid(oracle)[alpha, lr]
 
 
 _live_seed = itertools.count(100)
@@ -82,5 +98,5 @@ _live_seed = itertools.count(100)
 
 def train(oracle: str, alpha: str, lr: float) -> Iterator[tuple[int, int, Paths]]:
     """Go other ways, with a new seed a call: (steps done, steps in all, the paths so far)."""
-    for paths in walk(oracle, alpha, lr, next(_live_seed)):
+    for (paths,) in walk(oracle, [(alpha, lr)], next(_live_seed)):
         yield int(paths.steps[-1]), STEPS, paths

@@ -275,7 +275,7 @@ def lines(
         if kind == problem:
             promised = theory(power_lr, power_alpha)
             powers = {"error": promised.error, "average": promised.average}
-            found[f"{oracle}, γ = {power_lr:g}, a = {power_alpha:g}"] = {
+            found[f"{oracle}, p = {power_lr:g}, a = {power_alpha:g}"] = {
                 name: Line(
                     at(steps, name),
                     values[name][:, stage] if name == "error" else values[name],

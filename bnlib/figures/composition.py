@@ -34,7 +34,7 @@ def draw_rates(figure: Figure, lines: Mapping[str, Mapping]) -> str:
     row = figure.subplots(1, len(names), squeeze=False)[0]
     told = []
     for name, each in lines.items():
-        color, dash, mark = _CONSTANT_RATE if "γ = 0," in name else _LINES[name.split(",")[0]]
+        color, dash, mark = _CONSTANT_RATE if "p = 0," in name else _LINES[name.split(",")[0]]
         for axes, line in zip(row, each.values(), strict=True):
             band(axes, line.k, line.runs, color=color, ls=dash, marker=mark, markevery=5, ms=4, label=name)
             if math.isfinite(line.power):

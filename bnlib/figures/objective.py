@@ -22,13 +22,13 @@ def draw_surface(figure: Figure, data, construction: str, batch_size: int, lr: f
         left.contour(surface.axis, surface.axis, surface.values, _LEVELS, colors=[GREY], linewidths=0.7)
     left.plot(*data.path.T, color=GREEN, lw=0.9)
     left.plot(*data.path[0], "o", color=GREEN, ms=5)
-    left.plot(*ideal, "*", color=VERMILLION, ms=12, label="best of all data, (5)")
-    left.plot(*((np.nan, np.nan) if flat else surface.best), "o", color=BLUE, ms=8, label="best of (4)")
+    left.plot(*ideal, "*", color=VERMILLION, ms=12, label="minimum of (5), all data")
+    left.plot(*((np.nan, np.nan) if flat else surface.best), "o", color=BLUE, ms=8, label="minimum of (4)")
     left.plot([], [], color=GREEN, lw=0.9, marker="o", ms=5, label="SGD from its start")
     ends = surface.axis[0], surface.axis[-1]
     left.set(xlim=ends, ylim=ends, aspect="equal", xlabel="weight of input 1", ylabel="weight of input 2")
     values = (surface.least, surface.evaluated, least)
-    rows = ("objective (4)\nat its best", "the same weights\nevaluated, (5)", "best of (5)")
+    rows = ("objective (4)\nat its minimum", "the same weights\nevaluated, (5)", "minimum of (5)")
     right.barh(rows, values, color=[BLUE, PURPLE, VERMILLION], height=0.55)
     for row, value in enumerate(values):
         right.text(value + 0.01, row, f"{value:.3f}", va="center", fontsize=9)
@@ -37,16 +37,21 @@ def draw_surface(figure: Figure, data, construction: str, batch_size: int, lr: f
     right.invert_yaxis()
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     where = (
-        "is the same for all weights, so there is nothing to minimise and SGD stays where it is"
+        f"is the same for all weights; SGD stays at ({data.path[0, 0]:.2f}, {data.path[0, 1]:.2f})"
         if flat
         else f"is least at ({_signed(surface.best[0])}, {_signed(surface.best[1])})"
     )
     return (
-        f"Batches: {construction}, {batch_size} samples each, {len(surface.batches)} different ones. Objective (4) "
+        f"Batches: {construction}, {_samples(batch_size)} each, {len(surface.batches)} different ones. Objective (4) "
         f"{where}: {surface.least:.3f}. Evaluated with the statistics of all samples these weights give "
-        f"{surface.evaluated:.3f}; the best are ({ideal[0]:.2f}, {ideal[1]:.2f}) with {least:.3f}. "
-        f"Path: {len(data.path) - 1} steps at learning rate {lr:g}."
+        f"{surface.evaluated:.3f}; the best are ({ideal[0]:.2f}, {ideal[1]:.2f}) with {least:.3f}. After "
+        f"{len(data.path) - 1} steps at learning rate {lr:g} the path is at ({_signed(data.path[-1, 0])}, "
+        f"{_signed(data.path[-1, 1])})."
     )
+
+
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count} samples"
 
 
 def _signed(value: float) -> str:
@@ -120,7 +125,7 @@ def draw_objective_and_evaluation(
     right.set(ylim=(-3, 103), ylabel="errors (%)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return (
-        f"Labels {labels}, batches {construction}, {batch_size} samples each: median errors on the training batches, "
+        f"Labels {labels}, batches {construction}, {_samples(batch_size)} each: median errors on the training batches, "
         f"in reshuffled batches, in eval mode and on the test set: {'; '.join(told)}. Bars: range over five seeds."
     )
 

@@ -84,6 +84,8 @@ def test_the_paths_of_the_composition_are_those_of_single_runs_on_average():
     assert abs(np.median(values[:, -10:]) - composition_paths.OPTIMUM) < 0.3
     still = composition_paths.lookup("constant", "1", 0.1).values
     assert (still == composition_paths.START).all()
+    alone = list(composition_paths.walk("independent", [("0.03", 0.01)], 0))[-1][0]
+    np.testing.assert_allclose(alone.values, values)
     done, total, paths = next(composition_paths.train("same", "0.3", 0.03))
     assert 0 < done < total and len(paths.steps) == paths.values.shape[1]
 
@@ -108,6 +110,6 @@ def test_figures_tell_what_they_show():
 
 def test_errors_by_strength_are_those_of_the_parts():
     found = strength.EXPERIMENT.once(("batch norm", 20, 200, 400), 0)
-    assert 0 <= found["train"] <= found["test"] and len(found["by_strength"]) == 4
+    assert 0 <= found["test"] <= found["train_mode"] <= 1 and len(found["by_strength"]) == 4
     # The parts hold about 10, 10, 20 and 60 per cent of the samples.
     assert abs(np.dot(found["by_strength"], (0.1, 0.1, 0.2, 0.6)) - found["test"]) < 0.1

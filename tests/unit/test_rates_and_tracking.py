@@ -219,10 +219,10 @@ def power_laws():
 def test_the_figure_of_rates_tells_slopes_and_promises():
     cells = power_laws() | {("tail", "same", 0.8, 0.4, 6000): {}}
     told = figures.picture(figures.draw_rates, mcsgd_rates.lines(cells, "quadratic")).alt
-    assert "same, γ = 0.8, a = 0.4: error -0.40 (theory -0.40), average -0.31 (theory -0.20)" in told
-    assert "running, γ = 0, a = 0.4: error -0.40 (theory none)" in told
+    assert "same, p = 0.8, a = 0.4: error -0.40 (theory -0.40), average -0.31 (theory -0.20)" in told
+    assert "running, p = 0, a = 0.4: error -0.40 (theory none)" in told
     told = figures.picture(figures.draw_rates, mcsgd_rates.lines(cells, "quadratic", ("gradient",))).alt
-    assert "same, γ = 0.8, a = 0.4: gradient -0.90 (theory none);" in told
+    assert "same, p = 0.8, a = 0.4: gradient -0.90 (theory none);" in told
 
 
 @pytest.mark.parametrize("quantity", ["mean", "variance"])
