@@ -4,6 +4,7 @@
 the functions that use them.
 """
 
+from bnlib.doctor import diagnose
 from bnlib.norm import (
     NORMS,
     ActivationNoise,
@@ -30,6 +31,7 @@ __all__ = [
     "NoisyBatchNorm",
     "__version__",
     "convert",
+    "diagnose",
     "use_domain",
     "weight_standardise",
 ]

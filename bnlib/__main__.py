@@ -1,4 +1,4 @@
-"""``python -m bnlib``: list, run and draw the experiments of the book."""
+"""``python -m bnlib``: list, run and draw the experiments of the book; diagnose a model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bnlib.distributed import joined, world
+from bnlib.doctor import from_file
 from bnlib.experiments import registry
 from bnlib.experiments.experiment import Experiment
 
@@ -21,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bnlib", description="The experiments of The Batch Norm Book.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bnlib", description="The experiments and the doctor of The Batch Norm Book."
+    )
     groups = parser.add_subparsers(title="commands", required=True)
     experiments = groups.add_parser("experiments", help="list or run the experiments")
     actions = experiments.add_subparsers(title="actions", required=True)
@@ -62,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     drawing.add_argument("--folder", type=Path, default=Path("_build/figures"), help="where NAME_SCALE.svg goes")
     drawing.set_defaults(do=_draw)
+
+    doctor = groups.add_parser("diagnose", help="look for what is wrong with the batch normalisation of a model")
+    doctor.add_argument(
+        "target", metavar="FILE:FUNCTION", help="a function without arguments that returns (model, batches)"
+    )
+    doctor.set_defaults(do=_diagnose)
     return parser
 
 
@@ -95,6 +104,17 @@ def _run(options: argparse.Namespace) -> int:
             if world()[0] == 0:
                 print(f"{name}: {experiment.question}\n{experiment.table(measured)}\n")
     return 0
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    """Print the report; the exit status is 1 if it names an error, 2 if there is nothing to look at."""
+    try:
+        report = from_file(options.target)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(report)
+    return int(any(finding.severity == "error" for finding in report))
 
 
 _PANELS = 6

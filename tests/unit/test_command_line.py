@@ -117,3 +117,17 @@ def test_an_interruption_says_how_to_go_on(tiny, monkeypatch, capsys):
 def test_it_is_a_module_that_runs():
     done = subprocess.run([sys.executable, "-m", "bnlib", "experiments", "list"], capture_output=True, text=True)
     assert done.returncode == 0 and "full_norm_digits" in done.stdout
+
+
+def test_diagnose_prints_the_report_and_tells_errors_by_its_exit_status(tmp_path, capsys):
+    lines = ["import torch, bnlib", "def make():", "    torch.manual_seed(0)"]
+    lines += ["    model = torch.nn.Sequential(torch.nn.Linear(3, 4), bnlib.BatchNorm(4))"]
+    file = tmp_path / "mine.py"
+    file.write_text("\n".join([*lines, "    return model, [torch.randn(1, 3) for _ in range(4)]"]))
+    assert __main__.main(["diagnose", f"{file}:make"]) == 1
+    assert "ERROR one-value-per-channel at 1" in capsys.readouterr().out
+    file.write_text("\n".join([*lines, "    return model, [torch.randn(64, 3) for _ in range(4)]"]))
+    assert __main__.main(["diagnose", f"{file}:make"]) == 0
+    assert "error" not in capsys.readouterr().out.lower()
+    assert __main__.main(["diagnose", "nothing.py:make"]) == 2
+    assert "nothing.py" in capsys.readouterr().err
