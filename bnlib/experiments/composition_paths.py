@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnlib.mcsgd import ORACLES, Batch, Composition, Stage, minimize
+from bnlib.mcsgd import Batch, Composition, Stage, minimize
 from bnlib.schedules import corollary3, figure4
 
 SAMPLES = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1.0, 1.5, 2.0]], dtype=torch.float64)
@@ -31,8 +31,6 @@ ALPHAS: dict[str, float | Callable] = {
     "(k+1)^-0.4": corollary3,
 }
 LEARNING_RATES = (0.01, 0.03, 0.1)
-
-__all__ = ["ALPHAS", "BIASED", "LEARNING_RATES", "OPTIMUM", "ORACLES", "Paths", "composition", "lookup", "train"]
 
 
 def composition(copies: int = 1) -> Composition:

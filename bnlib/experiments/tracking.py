@@ -60,11 +60,6 @@ class Estimates:
         }
 
 
-def noise(alpha: float, batch_size: int) -> float:
-    """Root mean square error of the exponential average of means of independent samples, in standard deviations."""
-    return float(np.sqrt(alpha / ((2 - alpha) * batch_size)))
-
-
 def statistics(network: nn.Sequential, x: Tensor, parts: int = 1) -> Tensor:
     """Mean and mean square, in float64, of each input of the first and the last norm of a network in eval mode.
 

@@ -191,7 +191,7 @@ def test_the_noise_of_an_average_of_independent_batches():
         seen = torch.randn(4, 2000, generator=generator).double().mean(0)
         estimates.update(torch.tensor([[0.3]]).double(), seen, seen)
         errors.append(estimates.values["exponential"].square().mean())
-    assert torch.stack(errors[20:]).mean().sqrt().item() == pytest.approx(tracking.noise(0.3, 4), rel=0.02)
+    assert torch.stack(errors[20:]).mean().sqrt().item() == pytest.approx(math.sqrt(0.3 / ((2 - 0.3) * 4)), rel=0.02)
 
 
 def test_a_short_training_is_tracked(monkeypatch):
