@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CACHE := _build/.jupyter_cache
 BOOK = $(BIN)/jupyter-book build . -W -n --keep-going
 # What the pages show depends on these; the notebook cache does not look at them.
 INPUTS = $(shell find bnlib data requirements.txt _config.yml _ext assets -type f -not -path '*/__pycache__/*' | sort)
@@ -38,6 +39,9 @@ _build/inputs: $(INSTALLED) $(INPUTS)
 	    rm -rf _build/html _build/.doctrees _build/.jupyter_cache; mv _build/inputs.new _build/inputs; fi
 
 book: $(INSTALLED) _build/inputs
+	@mkdir -p $(CACHE)
+	$(BIN)/jcache notebook --cache-path $(CACHE) add chapters/*.ipynb
+	$(BIN)/jcache project --cache-path $(CACHE) execute --executor local-parallel --timeout 300
 	$(BOOK)
 	@echo "The book is in _build/html/index.html; make serve shows it."
 
@@ -47,9 +51,10 @@ lint: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest tests/unit tests/property -n 2
+	rm -rf _build/strict
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/book/sanitize.cfg --nbval-cell-timeout 300 \
-	    -p no:cacheprovider -n 2 --dist loadfile chapters
-	rm -rf _build/strict && $(BOOK) --path-output _build/strict
+	    -p tools.executed --executed _build/strict/$(CACHE) -p no:cacheprovider -n 2 --dist loadfile chapters
+	$(BOOK) --path-output _build/strict
 	$(BIN)/python -m pytest tests/book -n 2 --dist loadfile
 
 lab: $(INSTALLED)

@@ -1,22 +1,55 @@
-"""Every slider of every chapter, called at every position in plain Python."""
+"""Every slider of every chapter: the frames that its page holds, and the widgets that show them in a notebook."""
 
+import json
 import re
+from functools import cache
 
 import pytest
+from bs4 import BeautifulSoup
+from conftest import SITE
 
 from chapters import ALL_EXPLORERS, explorers
 from tools.notebooks import CHAPTERS
 
 
+@cache
+def elements(chapter: str) -> list:
+    page = (SITE / "chapters" / f"{chapter}.html").read_text()
+    return BeautifulSoup(page, "html.parser").select(".bnb-explorer")
+
+
+def frames(explorer, element) -> dict[tuple, tuple[str, str]]:
+    """What the page shows at each position, put together as its script does."""
+    payload = json.loads(element.select_one("script").string)
+    lines = payload["lines"]
+    drawn = [
+        "\n".join(line for start, end in zip(frame[::2], frame[1::2], strict=True) for line in lines[start:end])
+        for frame in payload["frames"]
+    ]
+    keys = [tuple(setting.values()) for setting in explorer.settings()]
+    return dict(zip(keys, zip(drawn, payload["notes"], strict=True), strict=True))
+
+
 @pytest.fixture(scope="module", params=ALL_EXPLORERS, ids=lambda place: f"{place[0]}-{place[1]}")
-def explorer(request):
+def explorer(request, site):
+    """The explorer of the notebook, with the frames that its page was built with instead of new ones."""
     chapter, index = request.param
-    return explorers(CHAPTERS / f"{chapter}.ipynb")[index]
+    made = explorers(CHAPTERS / f"{chapter}.ipynb")
+    assert len(elements(chapter)) == len(made)
+    made[index].element = elements(chapter)[index]
+    made[index].frames = frames(made[index], made[index].element)
+    return made[index]
+
+
+def test_the_page_shows_what_the_notebook_draws(explorer):
+    first, *_, last = explorer.settings()
+    for setting in (first, last):
+        drawn, note = explorer.picture(explorer.lookup(**setting), setting)
+        assert (drawn, note) == explorer.frames[tuple(setting.values())], setting
 
 
 def test_every_position_is_drawn_and_described(explorer):
-    for setting in explorer.settings():
-        svg, note = explorer.frames[tuple(setting.values())]
+    for svg, note in explorer.frames.values():
         assert svg.startswith("<svg") and 'role="img" aria-label="' in svg
         assert len(note) > 40
         assert "nan" not in svg.lower().replace("tenant", "")
@@ -44,9 +77,11 @@ def test_the_callback_of_the_kernel_shows_the_frame_of_the_position(explorer):
 
 
 def test_the_page_of_the_explorer_keeps_its_budget(explorer):
-    assert len(explorer.html.encode()) <= explorer.budget
+    assert len(str(explorer.element).encode()) <= explorer.budget
 
 
-def test_the_sliders_have_labels(explorer):
+def test_the_sliders_have_labels_and_the_values_of_the_notebook(explorer):
+    inputs = explorer.element.select("label.bnb-slider input[type=range]")
+    assert [each.parent.span.string for each in inputs] == [slider.label for slider in explorer.sliders]
     assert all(slider.label for slider in explorer.sliders)
-    assert all(f"<span>{slider.label}</span><input" in explorer.html for slider in explorer.sliders)
+    assert [json.loads(each["data-values"]) for each in inputs] == [slider.texts for slider in explorer.sliders]
