@@ -1,5 +1,6 @@
 """Measurements on any model that leave its training as it was."""
 
+from bnlib.probes.contracts import batch_independence, relative_change, train_equals_test
 from bnlib.probes.hessian import Sharpness, sharpness
 from bnlib.probes.landscape import (
     AlongGradient,
@@ -47,6 +48,7 @@ __all__ = [
     "Surface",
     "activation_moments",
     "along_gradient",
+    "batch_independence",
     "covariate_shift",
     "distance",
     "effective_learning_rate",
@@ -59,10 +61,12 @@ __all__ = [
     "next_parameters",
     "probe_step",
     "recording",
+    "relative_change",
     "scale_invariance",
     "sharpness",
     "spherical_step",
     "step_lengths",
     "theorem_4_1",
     "theorem_4_2",
+    "train_equals_test",
 ]
