@@ -5,6 +5,7 @@ from __future__ import annotations
 from bnlib.experiments import (
     deep_linear_shift,
     digits_grid,
+    discriminator,
     full_norm_digits,
     gradient_shift,
     labels_per_batch,
@@ -21,9 +22,12 @@ from bnlib.experiments import (
     noise_behind_bn,
     objective_and_evaluation,
     oracle_bias,
+    shifted_in_use,
     stable_rates,
     strength,
     tracking,
+    train_mode_in_use,
+    two_towers,
 )
 from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.measurement import Measurement
@@ -31,6 +35,7 @@ from bnlib.experiments.measurement import Measurement
 _MODULES = (
     deep_linear_shift,
     digits_grid,
+    discriminator,
     full_norm_digits,
     gradient_shift,
     labels_per_batch,
@@ -47,8 +52,11 @@ _MODULES = (
     noise_behind_bn,
     objective_and_evaluation,
     oracle_bias,
+    shifted_in_use,
     stable_rates,
     strength,
     tracking,
+    train_mode_in_use,
+    two_towers,
 )
 EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -34,6 +34,7 @@ from bnlib.probes.shift import (
     recording,
 )
 from bnlib.probes.smoothness import Inequality, theorem_4_1, theorem_4_2
+from bnlib.probes.statistics import with_statistics_of
 
 __all__ = [
     "AlongGradient",
@@ -69,4 +70,5 @@ __all__ = [
     "theorem_4_1",
     "theorem_4_2",
     "train_equals_test",
+    "with_statistics_of",
 ]
