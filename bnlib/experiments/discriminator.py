@@ -122,3 +122,24 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """The committed result."""
     return EXPERIMENT.load("quick")
+
+
+def lookup(kind: str, batches: str, count: int = 150) -> dict[str, object]:
+    """The committed numbers by norm, and samples as a layer of BN in front of the discriminator would pass them on.
+
+    Returns:
+        ``numbers``: by norm; ``real`` and ``fake``: (``count``, 2).
+    """
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = real(count, generator), fake(kind, count, generator)
+    if batches == "separate":
+        seen = normalised(ours), normalised(theirs)
+    else:
+        seen = normalised(torch.cat((ours, theirs))).split(count)
+    numbers = {norm: load()[norm, kind, batches] for norm in NORMS}
+    return {"numbers": numbers, "real": seen[0].numpy(), "fake": seen[1].numpy()}
+
+
+def normalised(x: Tensor) -> Tensor:
+    """``x`` of mean 0 and variance 1 in each column."""
+    return F.batch_norm(x, None, None, training=True)

@@ -93,6 +93,6 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
-def lookup(shift: float, share: float) -> dict[str, np.ndarray]:
-    """The committed accuracies at one shift, by way of choosing statistics: one row a seed, one column a share."""
-    return load()[(shift,)]
+def lookup() -> dict[str, np.ndarray]:
+    """The committed accuracies by way of choosing statistics, (seeds, shifts, shares)."""
+    return {way: np.stack([load()[(shift,)][way] for shift in SHIFTS], 1) for way in WAYS}

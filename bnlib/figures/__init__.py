@@ -9,6 +9,7 @@ from bnlib.figures.objective import (
     draw_objective_and_evaluation,
     draw_surface,
 )
+from bnlib.figures.perils import draw_discriminator, draw_in_use, draw_shifted, draw_towers
 from bnlib.figures.picture import (
     BLUE,
     GREEN,
@@ -49,10 +50,12 @@ __all__ = [
     "draw_composition",
     "draw_curves",
     "draw_deep_linear",
+    "draw_discriminator",
     "draw_error_maps",
     "draw_errors_by_batch_size",
     "draw_gain",
     "draw_gradient_shift",
+    "draw_in_use",
     "draw_labels",
     "draw_landscape",
     "draw_moving_activations",
@@ -62,10 +65,12 @@ __all__ = [
     "draw_rates",
     "draw_running",
     "draw_shift_and_loss",
+    "draw_shifted",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",
     "draw_surface",
+    "draw_towers",
     "draw_tracking",
     "draw_training",
     "new_figure",
