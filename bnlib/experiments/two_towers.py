@@ -72,13 +72,33 @@ def measure(name: str, norm: str, share: float, batch_size: int, *, seed: int, d
     Returns:
         test accuracies in the first and the second domain, in eval mode, with the statistics of the training
         (``running``), and for BN with those of both training sets together (``pooled``) and of the domain in question
-        (``own``), computed anew without training; ``loss``: mean training loss of the last epoch in both towers.
+        (``own``), computed anew without training; ``loss``: mean training loss of the last epoch in both towers;
+        ``apart``: for BN, see there.
     """
     first, second = (each.to(device) for each in domains(name, seed))
     *_, (model, losses) = training(first, second, norm, share, batch_size, seed)
-    return {"loss": losses[-(len(first.train_y) // batch_size) :].mean(0).tolist()} | evaluated(
-        model, norm, first, second
-    )
+    found = {"loss": losses[-(len(first.train_y) // batch_size) :].mean(0).tolist()}
+    if norm == "batch norm":
+        found["apart"] = apart(model, first, second)
+    return found | evaluated(model, norm, first, second)
+
+
+def apart(model: nn.Module, first: Dataset, second: Dataset) -> list[float]:
+    """How far apart the domains are in front of each BN layer, where each is normalised by its own statistics.
+
+    Returns:
+        for each layer the median over channels of the difference of the means over the standard deviation within.
+    """
+    ours, theirs = (norms(with_statistics_of(model, [each.train_x])) for each in (first, second))
+    return [
+        ((a.running_mean - b.running_mean).abs() / ((a.running_var + b.running_var) / 2).sqrt()).median().item()
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+
+
+def norms(model: nn.Module) -> list[BatchNorm]:
+    """The BN layers of ``model``, in order."""
+    return [layer for layer in model.modules() if isinstance(layer, BatchNorm)]
 
 
 def training(
