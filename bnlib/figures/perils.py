@@ -95,7 +95,7 @@ def _column(axes: Axes, spot: float, values: np.ndarray, color: str, mark: str) 
 
 
 _JUDGES = {
-    "BN, pure batches": ("batch norm", "separate"),
+    "BN, separate batches": ("batch norm", "separate"),
     "BN, mixed batches": ("batch norm", "mixed"),
     "BN, eval mode": ("batch norm", "eval"),
     "layer norm": ("layer norm", "eval"),
@@ -119,7 +119,7 @@ def draw_discriminator(figure: Figure, data: Mapping, kind: str, batches: str) -
         told.append(f"{name} {np.median(values):.0f} %")
     right.axvline(50, color=GREY, ls=":", lw=1)
     right.set_yticks(range(len(_JUDGES)), _JUDGES)
-    right.set(xlim=(-3, 103), ylim=(4.5, -0.5), xlabel="new samples judged rightly (%)")
+    right.set(xlim=(-3, 103), ylim=(4.5, -0.5), xlabel="new samples judged rightly (%)", title="asked in")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     trained = {"separate": "all-real and all-generated batches", "mixed": "mixed batches"}[batches]
     bn = numbers["batch norm"]
