@@ -57,17 +57,25 @@ def measure(norm: str, kind: str, batches: str, *, seed: int, device) -> dict[st
         gradients, in batches as those of the training.
     """
     generator = torch.Generator().manual_seed(seed)
+    model, losses = trained(norm, kind, batches, seed, generator, device)
+    last = losses[-STEPS // 5 :].mean().item()
+    push = np.mean([_push(model, kind, batches, generator, device) for _ in range(20)])
+    return {"loss": last, "push": float(push)} | _accuracies(model, kind, generator, device)
+
+
+def trained(
+    norm: str, kind: str, batches: str, seed: int, generator: torch.Generator, device="cpu", steps: int = STEPS
+) -> tuple[nn.Module, Tensor]:
+    """A discriminator after so many steps of SGD, and the loss of each; ``generator`` draws the samples."""
     model = mlp(SIZES, NORMS[norm], seed=seed).to(device)
-    optimiser, losses = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE), []
-    for _ in range(STEPS):
+    optimiser, losses = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE), torch.empty(steps)
+    for step in range(steps):
         loss = _loss(model, *_pair(kind, generator, device), batches)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(loss.detach())
-    last = torch.stack(losses[-STEPS // 5 :]).mean().item()
-    push = np.mean([_push(model, kind, batches, generator, device) for _ in range(20)])
-    return {"loss": last, "push": float(push)} | _accuracies(model, kind, generator, device)
+        losses[step] = loss.detach()
+    return model, losses
 
 
 def _pair(kind: str, generator: torch.Generator, device) -> tuple[Tensor, Tensor]:

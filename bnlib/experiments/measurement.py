@@ -114,12 +114,11 @@ class Measurement:
 
     def table(self, measured: Mapping[tuple, Sequence[Mapping[str, Any]]]) -> str:
         """As text: for each cell the median over seeds, the least and the largest; of a list, of its mean."""
-        names = list(next(iter(measured.values()))[0])
+        names = list(dict.fromkeys(name for rows in measured.values() for name in rows[0]))
         rows = [(*self.axes, *(name.replace("_", " ") for name in names))]
         for cell, each in measured.items():
-            rows.append(
-                (*map(str, cell), *(spread([np.mean(np.array(one[name], float)) for one in each]) for name in names))
-            )
+            means = {name: spread([np.mean(np.array(one[name], float)) for one in each]) for name in each[0]}
+            rows.append((*map(str, cell), *(means.get(name, "") for name in names)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
