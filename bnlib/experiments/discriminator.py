@@ -20,7 +20,8 @@ from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
 from bnlib.models import mlp
 
-NORMS = {"no norm": None, "batch norm": BatchNorm, "layer norm": "layer_norm"}
+NORMS = {"no norm": None, "batch norm": BatchNorm, "later batch norm": BatchNorm, "layer norm": "layer_norm"}
+"""Of both hidden layers; ``later``: of the second one alone."""
 FAKES = ("shifted", "scaled", "reshaped")
 BATCHES = ("separate", "mixed")
 SIZES, BATCH_SIZE, STEPS, LEARNING_RATE = (2, 64, 64, 1), 64, 1500, 0.05
@@ -63,11 +64,19 @@ def measure(norm: str, kind: str, batches: str, *, seed: int, device) -> dict[st
     return {"loss": last, "push": float(push)} | _accuracies(model, kind, generator, device)
 
 
+def network(norm: str, seed: int) -> nn.Sequential:
+    """A discriminator of points in the plane: one number, above 0 for real."""
+    if norm != "later batch norm":
+        return mlp(SIZES, NORMS[norm], seed=seed)
+    first, *_ = (layer for layer in mlp(SIZES, seed=seed) if isinstance(layer, nn.Linear))
+    return nn.Sequential(first, nn.ReLU(), mlp(SIZES[1:], NORMS[norm], seed=seed + 1000))
+
+
 def trained(
     norm: str, kind: str, batches: str, seed: int, generator: torch.Generator, device="cpu", steps: int = STEPS
 ) -> tuple[nn.Module, Tensor]:
     """A discriminator after so many steps of SGD, and the loss of each; ``generator`` draws the samples."""
-    model = mlp(SIZES, NORMS[norm], seed=seed).to(device)
+    model = network(norm, seed).to(device)
     optimiser, losses = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE), torch.empty(steps)
     for step in range(steps):
         loss = _loss(model, *_pair(kind, generator, device), batches)

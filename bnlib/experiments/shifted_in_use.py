@@ -24,7 +24,7 @@ SHIFTS = (0.0, 0.2, 0.4, 0.6, 0.8)
 """Added to each pixel, where black is 0 and white is 1."""
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Of one class among the samples met; the others have equal parts of the rest. One in ten is as in training."""
-WAYS = ("training", "half", "new")
+WAYS = ("training", "half", "new", "balanced")
 COUNT = 200
 SEEDS = {"quick": range(5), "paper": range(20)}
 
@@ -39,8 +39,9 @@ def measure(shift: float, *, seed: int, device) -> dict[str, list[float]]:
 
     Returns:
         the share of right answers, mean over the ten classes that can be the frequent one, for each share: in eval mode
-        with the statistics of the training, with those of the 200 samples (``new``), and with the means and variances
-        halfway between them (``half``).
+        with the statistics of the training, with those of the 200 samples (``new``), with the means and variances
+        halfway between them (``half``), and with those of 200 samples of the new kind in the proportions of the
+        training (``balanced``).
     """
     data = datasets.load("digits").to(device)
     model = trained("fully connected", seed, device)
@@ -57,7 +58,9 @@ def _met(model: nn.Module, data: datasets.Dataset, shift: float, share: float, f
     index = drawn(data.test_y.cpu(), frequent, share, generator)
     x, y = data.test_x[index] + shift, data.test_y[index]
     renewed = with_statistics_of(model, [x])
-    return [1 - error_rate(each, x, y) for each in (model, halfway(model, renewed), renewed)]
+    alike = data.test_x[drawn(data.test_y.cpu(), frequent, 1 / data.num_classes, generator)] + shift
+    models = model, halfway(model, renewed), renewed, with_statistics_of(model, [alike])
+    return [1 - error_rate(each, x, y) for each in models]
 
 
 def drawn(labels: Tensor, frequent: int, share: float, generator: torch.Generator, count: int = COUNT) -> Tensor:

@@ -98,9 +98,12 @@ _JUDGES = {
     "BN, separate batches": ("batch norm", "separate"),
     "BN, mixed batches": ("batch norm", "mixed"),
     "BN, eval mode": ("batch norm", "eval"),
+    "BN later, separate batches": ("later batch norm", "separate"),
+    "BN later, eval mode": ("later batch norm", "eval"),
     "layer norm": ("layer norm", "eval"),
     "no norm": ("no norm", "eval"),
 }
+_JUDGE_LOOKS = {"batch norm": (BLUE, "o"), "later batch norm": (PURPLE, "D")}
 
 
 def draw_discriminator(figure: Figure, data: Mapping, kind: str, batches: str) -> str:
@@ -113,13 +116,15 @@ def draw_discriminator(figure: Figure, data: Mapping, kind: str, batches: str) -
     numbers, told = data["numbers"], []
     for row, (name, (norm, mode)) in enumerate(_JUDGES.items()):
         values = 100 * numbers[norm][mode]
-        color, mark = (BLUE, "o") if norm == "batch norm" else (GREEN, "s")
+        color, mark = _JUDGE_LOOKS.get(norm, (GREEN, "s"))
         right.plot(np.median(values), row, mark, color=color, ms=7)
         right.hlines(row, values.min(), values.max(), color=color, lw=1.6)
         told.append(f"{name} {np.median(values):.0f} %")
     right.axvline(50, color=GREY, ls=":", lw=1)
     right.set_yticks(range(len(_JUDGES)), _JUDGES)
-    right.set(xlim=(-3, 103), ylim=(4.5, -0.5), xlabel="new samples judged rightly (%)", title="asked in")
+    right.set(
+        xlim=(-3, 103), ylim=(len(_JUDGES) - 0.5, -0.5), xlabel="new samples judged rightly (%)", title="asked in"
+    )
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     trained = {"separate": "all-real and all-generated batches", "mixed": "mixed batches"}[batches]
     bn = numbers["batch norm"]
@@ -145,6 +150,7 @@ def draw_shifted(
         "training": ("of the training", BLUE, "o", "-"),
         "half": ("halfway", PURPLE, "D", "-."),
         "new": ("of the new data", VERMILLION, "s", "--"),
+        "balanced": ("new, old proportions", GREEN, "^", ":"),
     }
     row, column, told = list(shifts).index(shift), list(shares).index(share), []
     for way, (name, color, mark, line) in looks.items():
@@ -160,7 +166,7 @@ def draw_shifted(
     left.set_title(f"pictures {shift:g} brighter")
     right.set(xlabel="added to each pixel (0 black, 1 white)", title=f"{share:.0%} of one class")
     right.set_xticks(shifts)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return (
         f"Pictures {shift:g} brighter, {share:.0%} of them of one class. Right answers with statistics "
         f"{', '.join(told)}. Medians and ranges over five seeds."

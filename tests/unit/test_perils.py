@@ -118,9 +118,7 @@ def test_the_ring_has_the_mean_and_the_covariance_of_the_real_samples():
 def test_bn_lets_no_common_push_through_to_samples_of_a_batch_of_their_own():
     generator = torch.Generator().manual_seed(0)
     pushes = {
-        (norm, batches): discriminator._push(
-            models.mlp(discriminator.SIZES, discriminator.NORMS[norm], seed=0), "shifted", batches, generator, "cpu"
-        )
+        (norm, batches): discriminator._push(discriminator.network(norm, seed=0), "shifted", batches, generator, "cpu")
         for norm, batches in itertools.product(discriminator.NORMS, discriminator.BATCHES)
     }
     assert pushes["batch norm", "separate"] < 1e-5
