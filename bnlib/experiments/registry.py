@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from bnlib.experiments import (
+    as_printed,
     deep_linear_shift,
     digits_grid,
+    evaluation_statistics,
     full_norm_digits,
+    gamma_at_start,
     gradient_shift,
     labels_per_batch,
     landscape_over_training,
@@ -21,17 +24,22 @@ from bnlib.experiments import (
     noise_behind_bn,
     objective_and_evaluation,
     oracle_bias,
+    placement,
     stable_rates,
     strength,
     tracking,
+    units,
 )
 from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.measurement import Measurement
 
 _MODULES = (
+    as_printed,
     deep_linear_shift,
     digits_grid,
+    evaluation_statistics,
     full_norm_digits,
+    gamma_at_start,
     gradient_shift,
     labels_per_batch,
     landscape_over_training,
@@ -47,8 +55,10 @@ _MODULES = (
     noise_behind_bn,
     objective_and_evaluation,
     oracle_bias,
+    placement,
     stable_rates,
     strength,
     tracking,
+    units,
 )
 EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -1,0 +1,175 @@
+"""Which statistics eval mode is given: running averages of any momentum, or those of the data, for any micro-batch.
+
+A step of training has always the same samples. Cut into micro-batches whose gradients are added up, they give a plain
+network the same gradient; a network with BN is normalised by each micro-batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bnlib import BatchNorm, datasets
+from bnlib.experiments.experiment import Scale
+from bnlib.experiments.measurement import Measurement
+from bnlib.models import mlp
+from bnlib.samplers import shuffled
+
+SIZES = (64, 100, 100, 10)
+MOMENTA = (1.0, 0.5, 0.1, 0.03, 0.01)
+"""Weights of the newest micro-batch; 0.1 is torch's, 0.01 that of Keras."""
+LARGE, SMALL = 256, 32
+"""Samples a step: to be cut into micro-batches, and as they are."""
+MICRO_BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
+LEARNING_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+EPOCHS = {LARGE: 30, SMALL: 6}
+CHECKPOINTS = {LARGE: (1, 2, 5, 10, 20, 30, 50, 75, 100, 125, 150), SMALL: (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 264)}
+RECOMPUTED = (1, 2, 4, 8, 16, 32)
+"""Numbers of batches of ``SMALL`` samples from which statistics are estimated anew."""
+SEEDS = {"quick": range(5), "paper": range(20)}
+
+
+class MicroBatchNorm(BatchNorm):
+    """BN of a batch that is cut into micro-batches of ``size``, each normalised by itself, with many running averages.
+
+    Attributes:
+        size: samples a micro-batch.
+        averages: after training on batches the running mean and variance for each of ``MOMENTA``, shape (M, 2, C).
+    """
+
+    def __init__(self, num_features: int, size: int) -> None:
+        super().__init__(num_features, track_running_stats=True)
+        self.size = size
+        start = torch.stack([torch.zeros(num_features), torch.ones(num_features)])
+        self.register_buffer("averages", start.repeat(len(MOMENTA), 1, 1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise by micro-batches in train mode, by ``running_mean`` and ``running_var`` in eval mode."""
+        if not self.training:
+            return super().forward(input)
+        parts = input.view(-1, self.size, self.num_features)
+        variances, means = torch.var_mean(parts, 1, correction=0)
+        self._follow(means.detach(), variances.detach() * self.size / (self.size - 1))
+        scale = (variances + self.eps).rsqrt()[:, None] * self.weight
+        return ((parts - means[:, None]) * scale + self.bias).view_as(input)
+
+    def _follow(self, means: Tensor, variances: Tensor) -> None:
+        """Update the averages by one micro-batch after the other, in closed form."""
+        kept = 1 - torch.tensor(MOMENTA, device=means.device)
+        ages = torch.arange(len(means) - 1, -1, -1, device=means.device)
+        weights = (1 - kept)[:, None] * kept[:, None] ** ages
+        newest = torch.einsum("mg,gsc->msc", weights, torch.stack([means, variances], 1))
+        self.averages.mul_((kept ** len(means))[:, None, None]).add_(newest)
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """Micro-batches of a large batch at two rates, a small batch at all, and both without BN."""
+    grid = [("batch norm", LARGE, micro, lr) for micro in MICRO_BATCHES for lr in (0.1, 1.0)]
+    grid += [("batch norm", SMALL, SMALL, lr) for lr in LEARNING_RATES]
+    grid += [("no norm", LARGE, LARGE, lr) for lr in (0.1, 1.0)]
+    return {setting: SEEDS[scale] for setting in grid}
+
+
+def network(norm: str, micro: int, seed: int) -> nn.Sequential:
+    """The network on digits whose BN layers see micro-batches of ``micro`` samples."""
+    return mlp(SIZES, (lambda channels: MicroBatchNorm(channels, micro)) if norm == "batch norm" else None, seed=seed)
+
+
+def measure(norm: str, batch_size: int, micro: int, lr: float, *, seed: int, device) -> dict[str, list]:
+    """Train with SGD; at ``CHECKPOINTS`` take losses in nats and shares of errors, each as a pair.
+
+    Returns:
+        ``train``, of the steps since the last checkpoint in train mode; of the test set in eval mode, ``precise``, with
+        the statistics of all training samples, and ``running``, with the averages of each of ``MOMENTA``; at the end,
+        ``recomputed``, with statistics averaged over each number of ``RECOMPUTED`` of random training batches.
+    """
+    data = datasets.load("digits").to(device)
+    model = network(norm, micro, seed).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr)
+    found: dict[str, list] = {"train": [], "precise": [], "running": []}
+    seen: list[list[float]] = []
+    steps = CHECKPOINTS[batch_size][-1]
+    indices = itertools.islice(shuffled(data.train_y.cpu(), batch_size, seed), steps)
+    for step, index in enumerate(indices, 1):
+        optimiser.zero_grad()
+        outputs = model(data.train_x[index])
+        F.cross_entropy(outputs, data.train_y[index]).backward()
+        optimiser.step()
+        seen.append(_judged(outputs.detach(), data.train_y[index]))
+        if step in CHECKPOINTS[batch_size]:
+            found["train"].append(np.mean(seen, 0).tolist())
+            seen = []
+            found["precise"].append(_precise(model, data, [data.train_x]))
+            found["running"].append([_running(model, data, place) for place in range(len(MOMENTA))])
+    order = iter(shuffled(data.train_y.cpu(), SMALL, seed + 1000))
+    batches = [data.train_x[next(order)] for _ in range(max(RECOMPUTED))]
+    return found | {"recomputed": [_precise(model, data, batches[:count]) for count in RECOMPUTED]}
+
+
+def _norms(model: nn.Module) -> list[MicroBatchNorm]:
+    return [layer for layer in model if isinstance(layer, MicroBatchNorm)]
+
+
+@torch.no_grad()
+def _running(model: nn.Module, data: datasets.Dataset, place: int) -> list[float]:
+    for layer in _norms(model):
+        layer.running_mean.copy_(layer.averages[place, 0])
+        layer.running_var.copy_(layer.averages[place, 1])
+    return _tested(model, data)
+
+
+@torch.no_grad()
+def _precise(model: nn.Module, data: datasets.Dataset, batches: Sequence[Tensor]) -> list[float]:
+    """Estimate statistics as ``swa_utils.update_bn`` does, batches weighing the same, and test with them."""
+    layers, taken = _norms(model), []
+    for batch in batches:
+        values = [batch]
+        for layer in model:
+            if isinstance(layer, MicroBatchNorm):
+                variance, mean = torch.var_mean(values[-1], 0)
+                taken.append(torch.stack([mean, variance]))
+                values.append(_scaled(layer, values[-1], mean, variance * (1 - 1 / len(batch))))
+            else:
+                values.append(layer(values[-1]))
+    for place, layer in enumerate(layers):
+        mean, variance = torch.stack(taken[place :: len(layers)]).mean(0)
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+    return _tested(model, data)
+
+
+def _scaled(layer: MicroBatchNorm, input: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return (input - mean) * (variance + layer.eps).rsqrt() * layer.weight + layer.bias
+
+
+def _tested(model: nn.Module, data: datasets.Dataset) -> list[float]:
+    model.eval()
+    judged = _judged(model(data.test_x), data.test_y)
+    model.train()
+    return judged
+
+
+def _judged(outputs: Tensor, labels: Tensor) -> list[float]:
+    return [F.cross_entropy(outputs, labels).item(), (outputs.argmax(1) != labels).float().mean().item()]
+
+
+EXPERIMENT = Measurement(
+    name="evaluation_statistics",
+    question="When are running averages worse than the statistics of the data, and what do micro-batches cost?",
+    source="Wu and Johnson 2021, sections 3 and 4, at the size of digits",
+    axes=("norm", "batch_size", "micro", "lr"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
