@@ -1,4 +1,7 @@
-"""Digits in other units: all inputs multiplied by one number, with BN of the usual eps, of a tiny one, and without."""
+"""Digits in other units: all inputs multiplied by one number, with BN of the usual eps and of a tiny one.
+
+In front of BN the bias is useless. Here it can do harm: its gradient is 0 but for rounding, and the gain multiplies that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
+from torch import nn
 
 from bnlib import BatchNorm, datasets
 from bnlib.datasets import Dataset
@@ -15,7 +19,13 @@ from bnlib.figures import as_array
 from bnlib.models import mlp
 from bnlib.sweep import Run
 
-NORMS = {"eps 1e-5": BatchNorm, "eps 1e-14": partial(BatchNorm, eps=1e-14), "no norm": None}
+NETWORKS = {
+    "eps 1e-5, bias": (1e-5, True),
+    "eps 1e-5, no bias": (1e-5, False),
+    "eps 1e-14, bias": (1e-14, True),
+    "eps 1e-14, no bias": (1e-14, False),
+}
+"""The eps of BN, and whether the linear layers in front of it have a bias."""
 FACTORS = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 SEEDS = {"quick": range(5), "paper": range(20)}
 
@@ -26,17 +36,24 @@ def multiplied(factor: float) -> Dataset:
     return replace(data, train_x=factor * data.train_x, test_x=factor * data.test_x)
 
 
+def network(name: str, *, seed: int = 0) -> nn.Sequential:
+    """One of ``NETWORKS``; all start from the same weights."""
+    eps, bias = NETWORKS[name]
+    model = mlp((64, 100, 100, 10), partial(BatchNorm, eps=eps), seed=seed)
+    for layer, after in itertools.pairwise(model):
+        if isinstance(after, BatchNorm) and not bias:
+            layer.bias = None
+    return model
+
+
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each norm in each unit."""
+    """Each network in each unit."""
     return {
-        (norm, factor): [
-            Run(
-                partial(mlp, (64, 100, 100, 10), NORMS[norm]), partial(multiplied, factor), 32, 0.1, seed,
-                epochs=10, points=5,
-            )
+        (name, factor): [
+            Run(partial(network, name), partial(multiplied, factor), 32, 0.1, seed, epochs=10, points=5)
             for seed in SEEDS[scale]
         ]
-        for norm, factor in itertools.product(NORMS, FACTORS)
+        for name, factor in itertools.product(NETWORKS, FACTORS)
     }  # fmt: skip
 
 
@@ -44,13 +61,13 @@ EXPERIMENT = Experiment(
     name="units",
     question="From which unit of the inputs on is their variation taken for nothing?",
     source="'Why is my BN failing?', the chapter",
-    axes=("norm", "factor"),
+    axes=("network", "factor"),
     cells=cells,
     curves=("train_loss", "test_error"),
 )
 
 
 @cache
-def errors() -> dict[tuple, np.ndarray]:
-    """The test error at the end for each seed, by norm and factor."""
-    return {cell: as_array(row["test_error"])[:, -1] for cell, row in EXPERIMENT.load("quick").items()}
+def ends(curve: str) -> dict[tuple, np.ndarray]:
+    """The last value of a curve for each seed, by network and factor."""
+    return {cell: as_array(row[curve])[:, -1] for cell, row in EXPERIMENT.load("quick").items()}
