@@ -192,8 +192,29 @@ class Exam:
         return float(gaps.mean()) > max(0.1 * self.scale, 3 * error)
 
     @cached_property
+    def dealt_score(self) -> Score | None:
+        """Of train mode with the same samples dealt out into other batches of these sizes; None if they cannot be."""
+        parts = [[getattr(batch, name) for batch in self.batches] for name in ("inputs", "targets")]
+        if any(len({_shape(each) for each in part} - {None}) != 1 or None in map(_shape, part) for part in parts):
+            return None
+        sizes = [len(each) for each in parts[0]]
+        if len(sizes) < 2 or sizes != [len(each) for each in parts[1]]:
+            return None
+        order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))
+        dealt = [torch.cat(part)[order.to(part[0].device)].split(sizes) for part in parts]
+        return self.beside([Batch(*pair) for pair in zip(*dealt, strict=True)], self._domain).seen_score
+
+    @cached_property
     def company(self) -> tuple[Tensor, Tensor] | None:
         """Outputs, as the model was handed over, of the same samples in two batches that they share with others."""
+        return self._in_company("handed")
+
+    @cached_property
+    def company_in_eval(self) -> tuple[Tensor, Tensor] | None:
+        """The same after ``model.eval()``, however far that reaches."""
+        return self._in_company("running")
+
+    def _in_company(self, how: str) -> tuple[Tensor, Tensor] | None:
         inputs = [batch.inputs for batch in self.batches]
         alike = [each for each in inputs if isinstance(each, Tensor) and each.shape[1:] == inputs[0].shape[1:]]
         pool = torch.cat(alike) if alike and alike[0].dim() else ()
@@ -203,7 +224,7 @@ class Exam:
         kept = max(1, size // 2)
         first, second = pool[:size], torch.cat([pool[:kept], pool[-(size - kept) :]])
         with self._told():
-            outputs = [self.watch(each, "handed").outputs for each in (first, second)]
+            outputs = [self.watch(each, how).outputs for each in (first, second)]
         if not all(isinstance(each, Tensor) and len(each) == size for each in outputs):
             return None
         return outputs[0][:kept], outputs[1][:kept]
@@ -236,6 +257,11 @@ class Exam:
     def _told(self):
         many = any(isinstance(module, DomainBatchNorm) for module in self.watch.model.modules())
         return use_domain(self.watch.model, self._domain) if many and self._domain is not None else nullcontext()
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    """Of a sample; None for what holds no samples."""
+    return tuple(value.shape[1:]) if isinstance(value, Tensor) and value.dim() else None
 
 
 def spread(statistics: Statistics, layer: nn.Module) -> Tensor:

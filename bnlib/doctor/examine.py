@@ -62,10 +62,12 @@ def diagnose(
         raise ValueError(f"most must be at least 1, got {most}")
     with _generators_kept(model):
         watch = Watch(model)
+        exam = Exam(watch, _taken("batches", batches, most, watch.model), loss, inference)
         if not watch.norms:
             remark = f"{type(model).__name__} has no layer with statistics of batches, so there was nothing to check."
-            return Report(remarks=[remark])
-        exam = Exam(watch, _taken("batches", batches, most, watch.model), loss, inference)
+            # There may be a function instead.
+            found = list(company.by_batch_in_eval(exam))
+            return Report(found, [] if found else [remark])
         exam.training = model.training and not inference
         exam.domains = {
             name: exam.beside(_taken(f"domains[{name!r}]", each, most, watch.model), name)

@@ -173,3 +173,17 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """The committed result."""
     return EXPERIMENT.load("quick")
+
+
+def by_micro_batch(micro: int, lr: float) -> dict[str, object]:
+    """Steps, and shares of errors (seeds, checkpoints) of the large batch in micro-batches and without a norm."""
+    rows = {"batch norm": load()["batch norm", LARGE, micro, lr], "no norm": load()["no norm", LARGE, LARGE, lr]}
+    errors = {norm: {name: row[name][..., 1] for name in ("train", "precise")} for norm, row in rows.items()}
+    return {"steps": CHECKPOINTS[LARGE], "batch size": LARGE} | errors
+
+
+def by_momentum(lr: float, momentum: float) -> dict[str, object]:
+    """Steps, and pairs of loss and error (seeds, checkpoints, 2) of the small batch, with running and precise ones."""
+    row = load()["batch norm", SMALL, SMALL, lr]
+    running = row["running"][:, :, MOMENTA.index(momentum)]
+    return {"steps": CHECKPOINTS[SMALL], "precise": row["precise"], "running": running}

@@ -145,4 +145,6 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 
 def lookup(network: str, gamma: float) -> dict[str, object]:
     """The committed numbers at one position, those of gamma 1, and the gradients of the first step."""
-    return {"row": load()[network, gamma], "usual": load()[network, 1.0], "gradients": gradients(network, gamma)}
+    steps = [(a + b) / 2 for a, b in itertools.pairwise((0, *CHECKPOINTS))]
+    rows = {"row": load()[network, gamma], "usual": load()[network, 1.0]}
+    return rows | {"steps": steps, "gradients": gradients(network, gamma)}

@@ -1,6 +1,6 @@
 """Digits in other units: all inputs multiplied by one number, with BN of the usual eps and of a tiny one.
 
-In front of BN the bias is useless. Here it can do harm: its gradient is 0 but for rounding, and the gain multiplies that.
+In front of BN a bias is useless. Here it can do harm: its gradient is 0 but for rounding, and the gain is in that.
 """
 
 from __future__ import annotations
