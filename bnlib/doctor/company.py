@@ -90,18 +90,19 @@ def _change(first: Tensor, second: Tensor) -> float:
 def by_batch_in_eval(exam: Exam) -> Iterator[Finding]:
     """A model whose predictions depend on the batch after ``model.eval()``, because that does not reach all it uses.
 
-    The model is run as it is, so that this also sees what is no layer, or none that torch knows of. Rounding depends on
-    the company, too, by a millionth; a batch as large as a whole data set would still change the outputs by 1 %.
+    The model is run as it is, so that this also sees what is no layer, or none that torch knows of. Statistics do not
+    depend on the order of the others; where that matters as much, the model pairs samples, or they are steps in time.
+    Rounding depends on the company, too, by a millionth.
     """
     outputs = exam.company_in_eval
     # Layers without running statistics are another finding.
     if outputs is None or any(layer.running_mean is None for layer in exam.watch.norms.values()):
         return
-    first, second = (each.detach().cpu() for each in outputs)
-    if not first.is_floating_point():
+    if not outputs[0].is_floating_point():
         return
-    change = _change(first.double().flatten(1), second.double().flatten(1))
-    if not change > max(1e-3, 10 * torch.finfo(first.dtype).eps):
+    first, other, reverse = (each.detach().cpu().double().flatten(1) for each in outputs)
+    change = _change(first, other)
+    if not change > max(1e-3, 10 * torch.finfo(outputs[0].dtype).eps) or _change(other, reverse) > 0.1 * change:
         return
     again = [name for name, layer in exam.watch.norms.items() if layer.training]
     lost = sorted(_unregistered(exam.watch.model))
@@ -133,13 +134,15 @@ def _unregistered(model: nn.Module) -> Iterator[str]:
 def memorised(exam: Exam) -> Iterator[Finding]:
     """A model that knows its batches: the loss is small in these, and not where the same samples are dealt out anew.
 
-    It says nothing of batches that are unlike each other, in which the loss is another for other reasons.
+    It says nothing of batches that are unlike each other, in which the loss is another for other reasons, nor of models
+    that pair the samples of a batch, which are worse in eval mode, too, when these are dealt out anew.
     """
-    if exam.inference or exam.domains or exam.seen_score is None or any(representative(exam)):
+    dealt = exam.dealt
+    if exam.inference or exam.domains or dealt is None or exam.seen_score is None or any(representative(exam)):
         return
-    if exam.dealt_score is not None and exam.costs(exam.dealt_score, exam.seen_score):
+    if exam.costs(dealt.seen_score, exam.seen_score) and not exam.costs(dealt.used_score, exam.used_score):
         text = (
-            f"In train mode the loss is {exam.seen_score} in these batches, and {exam.dealt_score} where the same "
+            f"In train mode the loss is {exam.seen_score} in these batches, and {dealt.seen_score} where the same "
             f"samples are dealt out anew: it has learnt who comes with whom."
         )
         yield finding("company-memorised", "", "warning", text)

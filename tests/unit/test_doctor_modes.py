@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import datasets, models, samplers, training
-from bnlib.doctor import diagnose
+from bnlib.doctor import diagnose, four_numbers
 
 
 def batches(size=32, count=8, sampler=samplers.shuffled, seed=0):
@@ -117,9 +117,32 @@ def test_a_model_that_knows_its_batches_is_told_from_one_that_knows_the_samples(
     report = diagnose(model, few)
     assert ("company-memorised" in report.codes) == known, str(report)
     assert "company-memorised" not in diagnose(model.eval(), few, inference=True).codes
+    numbers = {name: float(score.losses.mean()) for name, score in four_numbers(model, few).items()}
+    assert (numbers["dealt"] > 3 * numbers["own"]) == known
+    with torch.no_grad():
+        by_hand = torch.stack([F.cross_entropy(model.train()(x), y) for x, y in few]).mean()
+    assert numbers["own"] == pytest.approx(float(by_hand), rel=1e-3)
 
 
 def test_batches_that_cannot_be_dealt_out_anew_are_left_alone():
     model = models.mlp((64, 32, 10), nn.BatchNorm1d)
     assert "company-memorised" not in diagnose(model, batches(count=1)).codes
     assert "company-memorised" not in diagnose(model, [x for x, _ in batches()]).codes
+
+
+def test_four_numbers_without_a_norm_are_one_and_need_a_loss():
+    scores = four_numbers(models.mlp((64, 32, 10)), batches())
+    values = [float(score.losses.mean()) for score in scores.values()]
+    assert list(scores) == ["own", "dealt", "precise", "running"]
+    assert values == pytest.approx([values[0]] * 4, rel=1e-4)
+    with pytest.raises(ValueError, match="loss must be given"):
+        four_numbers(models.mlp((64, 32, 10)), [x for x, _ in batches()])
+    with pytest.raises(ValueError, match="most must be at least 1"):
+        four_numbers(models.mlp((64, 32, 10)), batches(), most=0)
+
+
+def test_statistics_that_are_young_show_in_the_last_number_alone():
+    model = models.mlp((64, 32, 10), lambda channels: bnlib.BatchNorm(channels, momentum=0.01))
+    training.fit(model, datasets.load("digits"), batch_size=32, lr=0.1, epochs=1, progress=False)
+    numbers = {name: float(score.losses.mean()) for name, score in four_numbers(model, batches()).items()}
+    assert numbers["running"] > 1.5 * max(numbers["own"], numbers["dealt"], numbers["precise"])
