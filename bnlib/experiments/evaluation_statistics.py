@@ -61,7 +61,7 @@ class MicroBatchNorm(BatchNorm):
 
     def _follow(self, means: Tensor, variances: Tensor) -> None:
         """Update the averages by one micro-batch after the other, in closed form."""
-        kept = 1 - torch.tensor(MOMENTA, device=means.device)
+        kept = 1 - torch.tensor(MOMENTA, dtype=means.dtype, device=means.device)
         ages = torch.arange(len(means) - 1, -1, -1, device=means.device)
         weights = (1 - kept)[:, None] * kept[:, None] ** ages
         newest = torch.einsum("mg,gsc->msc", weights, torch.stack([means, variances], 1))
