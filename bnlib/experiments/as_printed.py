@@ -35,6 +35,7 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
     grid = [(net, "printed", size, 1.0) for net in NETWORKS for size in (4, 32)]
     grid += [("BN, ReLU", order, 4, 1.0) for order in ("same batches", "shuffled")]
     grid += [("BN, ReLU", order, 4, noise) for order in ("printed", "shuffled") for noise in NOISE[:-1]]
+    grid += [("no norm", order, 4, 0.0) for order in ("printed", "shuffled")]
     return {setting: range({"quick": 2, "paper": 6}[scale]) for setting in grid}
 
 
