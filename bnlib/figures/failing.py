@@ -24,7 +24,7 @@ def draw_own_and_dealt(figure: Figure, panels: Mapping[str, Mapping], epochs: Se
     for axes, (title, row) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
         for name, (label, color, dash) in _WHERE.items():
             band(axes, epochs, row[name].T, color=color, label=label, ls=dash, lw=1.4)
-        axes.set(xlabel="epoch", title=title, ylim=(0, 2.2), xlim=(0, epochs[-1]))
+        axes.set(xlabel="epoch", title=title, ylim=(0, 2.4), xlim=(0, epochs[-1]))
         ends = ", ".join(f"{label} {np.median(row[name][-1]):.2f}" for name, (label, *_) in _WHERE.items())
         told.append(f"{title}: {ends}")
     figure.axes[0].set_ylabel("squared error (variance of y)")
@@ -70,7 +70,7 @@ def draw_statistics(figure: Figure, data: Mapping[str, object], lr: float, momen
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     place = list(steps).index(20)
     told = [
-        ", ".join(f"{100 * np.median(data[name][:, where, 1]):.1f} %" for where in (place, -1))
+        " and ".join(f"{100 * np.median(data[name][:, where, 1]):.1f} %" for where in (place, -1))
         for name in ("running", "precise")
     ]
     return (
@@ -109,7 +109,7 @@ def draw_gamma(figure: Figure, data: Mapping[str, object], network: str, gamma: 
         right.plot(list(own), heights, mark, color=color, ms=5, label=label, ls="-", lw=0.6)
     layers = max(int(name[1:]) for name in found)
     right.axhline(_FLOOR * 30, color=GREY, lw=0.6, ls=":")
-    right.set(yscale="log", ylim=(_FLOOR / 10, 100), xlim=(0.5, layers + 0.5), xlabel="number of the layer of its kind")
+    right.set(yscale="log", ylim=(_FLOOR / 10, 100), xlim=(0.5, layers + 0.5), xlabel="layer, linear or BN")
     right.set(ylabel="norm of the gradient", title="first step")
     plain_ticks(right.yaxis, (_FLOOR, 1e-15, 1e-10, 1e-5, 1), ["0", "10⁻¹⁵", "10⁻¹⁰", "10⁻⁵", "1"])
     right.set_xticks(range(1, layers + 1, 1 if layers < 6 else 3))
@@ -117,10 +117,10 @@ def draw_gamma(figure: Figure, data: Mapping[str, object], network: str, gamma: 
     zero = sum(value == 0 for name, value in found.items() if name[0] in kinds)
     of = sum(name[0] in kinds for name in found)
     return (
-        f"{network}, γ = {gamma:g} at the start: training loss {np.median(row['loss'][:, -1]):.2f} after "
-        f"{data['steps'][-1]:.0f} steps and test error {100 * np.median(row['error']):.0f} % (medians of "
-        f"{len(row['error'])} seeds); with γ = 1 {100 * np.median(usual['error']):.0f} %. In the first step the "
-        f"gradient is exactly 0 in {zero} of {of} tensors W, γ and β."
+        f"{network}, γ = {gamma:g} at the start: at the end a training loss of {np.median(row['loss'][:, -1]):.2f} and a "
+        f"test error of {100 * np.median(row['error']):.1f} % (medians of {len(row['error'])} seeds); from γ = 1 it is "
+        f"{100 * np.median(usual['error']):.1f} %. In the first step the gradient is exactly 0 in {zero} of {of} tensors "
+        f"W, γ and β."
     )
 
 
