@@ -117,10 +117,10 @@ def draw_gamma(figure: Figure, data: Mapping[str, object], network: str, gamma: 
     zero = sum(value == 0 for name, value in found.items() if name[0] in kinds)
     of = sum(name[0] in kinds for name in found)
     return (
-        f"{network}, γ = {gamma:g} at the start: at the end a training loss of {np.median(row['loss'][:, -1]):.2f} and a "
-        f"test error of {100 * np.median(row['error']):.1f} % (medians of {len(row['error'])} seeds); from γ = 1 it is "
-        f"{100 * np.median(usual['error']):.1f} %. In the first step the gradient is exactly 0 in {zero} of {of} tensors "
-        f"W, γ and β."
+        f"{network}, γ = {gamma:g} at the start: at the end the training loss is {np.median(row['loss'][:, -1]):.2f}, "
+        f"the test error {100 * np.median(row['error']):.1f} % (medians of {len(row['error'])} seeds), and from γ = 1 "
+        f"{100 * np.median(usual['error']):.1f} %. In the first step the gradient is exactly 0 in {zero} of {of} "
+        f"tensors W, γ and β."
     )
 
 
