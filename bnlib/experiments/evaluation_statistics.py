@@ -187,3 +187,16 @@ def by_momentum(lr: float, momentum: float) -> dict[str, object]:
     row = load()["batch norm", SMALL, SMALL, lr]
     running = row["running"][:, :, MOMENTA.index(momentum)]
     return {"steps": CHECKPOINTS[SMALL], "precise": row["precise"], "running": running}
+
+
+def last_errors(micro: int, lr: float) -> tuple[np.ndarray, np.ndarray]:
+    """Errors in per cent at the end of the large batch's training, in train mode and on the test set, one a seed."""
+    row = by_micro_batch(micro, lr)["batch norm"]
+    return 100 * row["train"][:, -1], 100 * row["precise"][:, -1]
+
+
+def cost(lr: float, momentum: float, step: int) -> np.ndarray:
+    """Test errors with running averages less those with precise statistics, in points, one a seed."""
+    row = by_momentum(lr, momentum)
+    place = row["steps"].index(step)
+    return 100 * (row["running"][:, place, 1] - row["precise"][:, place, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
@@ -143,8 +144,41 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
+SHORT = {"2 layers": "BN, ReLU", "8 layers": "BN, ReLU, 8 layers", "ReLU, BN": "ReLU, BN", "residual": "residual"}
+"""The networks as they stand beside a slider."""
+
+
 def lookup(network: str, gamma: float) -> dict[str, object]:
     """The committed numbers at one position, those of gamma 1, and the gradients of the first step."""
+    name = SHORT[network]
     steps = [(a + b) / 2 for a, b in itertools.pairwise((0, *CHECKPOINTS))]
-    rows = {"row": load()[network, gamma], "usual": load()[network, 1.0]}
-    return rows | {"steps": steps, "gradients": gradients(network, gamma)}
+    rows = {"row": load()[name, gamma], "usual": load()[name, 1.0]}
+    return rows | {"steps": steps, "gradients": gradients(name, gamma)}
+
+
+SLOPE = (math.pi - 1) / (6 * math.pi)
+"""The variance that a layer hands on for gamma 1, by torch's initial weights and a ReLU."""
+
+
+@torch.no_grad()
+def variances(gamma: float, eps: float = 1e-5, init=None, seeds: Sequence[int] = range(3)) -> np.ndarray:
+    """The variance that each of eight BN layers is given, on average over channels and seeds, before any training."""
+    found = []
+    for seed in seeds:
+        model = mlp((64, *[WIDTH] * 8, 10), partial(BatchNorm, eps=eps), init=init, seed=seed)
+        values, seen = datasets.load("digits").train_x, []
+        for layer in model:
+            if isinstance(layer, BatchNorm):
+                nn.init.constant_(layer.weight, gamma)
+                seen.append(values.var(0, correction=0).mean().item())
+            values = layer(values)
+        found.append(seen)
+    return np.mean(found, 0)
+
+
+def predicted(gamma: float, first: float, eps: float = 1e-5) -> list[float]:
+    """The same by the recursion, from what the first layer is given."""
+    found = [first]
+    for _ in range(7):
+        found.append(SLOPE * gamma**2 * found[-1] / (found[-1] + eps))
+    return found

@@ -47,3 +47,15 @@ EXPERIMENT = Experiment(
 def ends(curve: str) -> dict[tuple, np.ndarray]:
     """The last value of a curve for each seed, by placement, depth and learning rate."""
     return {cell: as_array(row[curve])[:, -1] for cell, row in EXPERIMENT.load("quick").items()}
+
+
+def after_less_before(curve: str) -> dict[tuple[int, float], np.ndarray]:
+    """How much larger the end of a curve is with BN after the activation, for each seed, by depth and learning rate."""
+    found = ends(curve)
+    grid = itertools.product(DEPTHS, LEARNING_RATES)
+    return {(depth, lr): found["after", depth, lr] - found["before", depth, lr] for depth, lr in grid}
+
+
+def best(curve: str, placement: str, depth: int) -> float:
+    """The least median over the learning rates."""
+    return min(float(np.median(ends(curve)[placement, depth, lr])) for lr in LEARNING_RATES)

@@ -10,13 +10,16 @@ from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
+import torch
 from torch import nn
+from torch.nn import functional as F
 
 from bnlib import BatchNorm, datasets
 from bnlib.datasets import Dataset
 from bnlib.experiments.experiment import Experiment, Scale
 from bnlib.figures import as_array
 from bnlib.models import mlp
+from bnlib.samplers import shuffled
 from bnlib.sweep import Run
 
 NETWORKS = {
@@ -65,6 +68,19 @@ EXPERIMENT = Experiment(
     cells=cells,
     curves=("train_loss", "test_error"),
 )
+
+
+def in_precision(kind: torch.dtype, factor: float = 1e-4, name: str = "eps 1e-14, bias") -> tuple[float, float]:
+    """Train in a precision; the test error, and how far the first biases went, in standard deviations of the signal."""
+    data, model = multiplied(factor), network(name).to(kind)
+    start, signal = model[1].bias.detach().clone(), model[:2](data.train_x.to(kind)).std(0).mean().item()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for index in itertools.islice(shuffled(data.train_y, 32, 0), 440):
+        optimiser.zero_grad()
+        F.cross_entropy(model(data.train_x[index].to(kind)), data.train_y[index]).backward()
+        optimiser.step()
+    wrong = model.eval()(data.test_x.to(kind)).argmax(1) != data.test_y
+    return wrong.double().mean().item(), (model[1].bias - start).abs().mean().item() / signal
 
 
 @cache

@@ -118,8 +118,8 @@ def draw_gamma(figure: Figure, data: Mapping[str, object], network: str, gamma: 
     of = sum(name[0] in kinds for name in found)
     return (
         f"{network}, γ = {gamma:g} at the start: at the end the training loss is {np.median(row['loss'][:, -1]):.2f}, "
-        f"the test error {100 * np.median(row['error']):.1f} % (medians of {len(row['error'])} seeds), and from γ = 1 "
-        f"{100 * np.median(usual['error']):.1f} %. In the first step the gradient is exactly 0 in {zero} of {of} "
+        f"the test error {100 * np.median(row['error']):.1f} % (medians of {len(row['error'])} seeds); from γ = 1 "
+        f"it is {100 * np.median(usual['error']):.1f} %. In the first step the gradient is exactly 0 in {zero} of {of} "
         f"tensors W, γ and β."
     )
 

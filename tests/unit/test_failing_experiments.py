@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib import BatchNorm, datasets, figures
-from bnlib.experiments import as_printed, evaluation_statistics, gamma_at_start, units
+from bnlib.experiments import as_printed, broken, evaluation_statistics, gamma_at_start, placement, units
 from bnlib.experiments.evaluation_statistics import MOMENTA, MicroBatchNorm
 from bnlib.models import mlp
 
@@ -143,7 +143,34 @@ def test_the_figures_can_be_drawn_and_say_what_is_to_be_seen():
             lambda figure: figures.draw_statistics(figure, evaluation_statistics.by_momentum(0.1, 0.01), 0.1, 0.01)
         ).alt
     )
-    view = gamma_at_start.lookup("BN, ReLU", 0.0)
+    view = gamma_at_start.lookup("2 layers", 0.0)
     assert "exactly 0 in 7 of 7" in figures.picture(lambda f: figures.draw_gamma(f, view, "BN, ReLU", 0.0)).alt
     ends = {(where, 1, lr): np.array([0.1, 0.2]) for where in ("before", "after") for lr in (0.1, 1.0)}
     assert "depth 1: 15.0, 15.0" in figures.picture(figures.draw_placement, ends).alt
+
+
+def test_what_the_chapter_reads_of_the_results():
+    assert set(gamma_at_start.SHORT.values()) == set(gamma_at_start.NETWORKS)
+    train, test = evaluation_statistics.last_errors(2, 0.1)
+    assert train.shape == test.shape == (5,) and 30 < np.median(train) < 50 and 8 < np.median(test) < 18
+    row = evaluation_statistics.load()["batch norm", 32, 32, 0.1]
+    expected = 100 * (row["running"][:, 4, 2, 1] - row["precise"][:, 4, 1])
+    np.testing.assert_array_equal(evaluation_statistics.cost(0.1, 0.1, 20), expected)
+    ends, apart = placement.ends("test_error"), placement.after_less_before("test_error")
+    np.testing.assert_array_equal(apart[1, 0.1], ends["after", 1, 0.1] - ends["before", 1, 0.1])
+    medians = [np.median(ends["after", 8, lr]) for lr in placement.LEARNING_RATES]
+    assert placement.best("test_error", "after", 8) == min(medians)
+
+
+def test_the_recursion_of_the_variances_is_what_networks_do():
+    for gamma in (1.0, 0.1, 0.01, 0.003):
+        measured = gamma_at_start.variances(gamma)
+        np.testing.assert_allclose(measured, gamma_at_start.predicted(gamma, measured[0]), rtol=0.2)
+
+
+def test_broken_networks_are_broken_and_the_healthy_one_is_not():
+    models = broken.wrong_modes()
+    wrong = {name: [broken.error_after_eval(model, size) for size in (360, 2)] for name, model in models.items()}
+    assert {name for name, (many, few) in wrong.items() if few > many + 0.2} == {"WrittenDown", "Listed", "Forced"}
+    assert max(many for many, _ in wrong.values()) < 0.1
+    assert len(broken.loader()) == 16 and broken.random_labels().train_y.shape == (256,)
