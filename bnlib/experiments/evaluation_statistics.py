@@ -7,7 +7,7 @@ network the same gradient; a network with BN is normalised by each micro-batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -20,6 +20,7 @@ from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.samplers import shuffled
+from bnlib.training import best_device
 
 SIZES = (64, 100, 100, 10)
 MOMENTA = (1.0, 0.5, 0.1, 0.03, 0.01)
@@ -28,11 +29,11 @@ LARGE, SMALL = 256, 32
 """Samples a step: to be cut into micro-batches, and as they are."""
 MICRO_BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
-EPOCHS = {LARGE: 30, SMALL: 6}
 CHECKPOINTS = {LARGE: (1, 2, 5, 10, 20, 30, 50, 75, 100, 125, 150), SMALL: (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 264)}
 RECOMPUTED = (1, 2, 4, 8, 16, 32)
 """Numbers of batches of ``SMALL`` samples from which statistics are estimated anew."""
 SEEDS = {"quick": range(5), "paper": range(20)}
+_live_seed = itertools.count(100)
 
 
 class MicroBatchNorm(BatchNorm):
@@ -89,13 +90,23 @@ def measure(norm: str, batch_size: int, micro: int, lr: float, *, seed: int, dev
         the statistics of all training samples, and ``running``, with the averages of each of ``MOMENTA``; at the end,
         ``recomputed``, with statistics averaged over each number of ``RECOMPUTED`` of random training batches.
     """
-    data = datasets.load("digits").to(device)
     model = network(norm, micro, seed).to(device)
+    found = {}
+    for _, found in _checkpoints(model, batch_size, lr, seed):  # noqa: B007, the last is wanted
+        pass
+    data = datasets.load("digits").to(device)
+    order = iter(shuffled(data.train_y.cpu(), SMALL, seed + 1000))
+    batches = [data.train_x[next(order)] for _ in range(max(RECOMPUTED))]
+    return found | {"recomputed": [_precise(model, data, batches[:count]) for count in RECOMPUTED]}
+
+
+def _checkpoints(model: nn.Module, batch_size: int, lr: float, seed: int) -> Iterator[tuple[int, dict[str, list]]]:
+    """Train, and yield at each checkpoint the number of steps and all that was found until then."""
+    data = datasets.load("digits").to(model[1].weight.device)
     optimiser = torch.optim.SGD(model.parameters(), lr=lr)
     found: dict[str, list] = {"train": [], "precise": [], "running": []}
     seen: list[list[float]] = []
-    steps = CHECKPOINTS[batch_size][-1]
-    indices = itertools.islice(shuffled(data.train_y.cpu(), batch_size, seed), steps)
+    indices = itertools.islice(shuffled(data.train_y.cpu(), batch_size, seed), CHECKPOINTS[batch_size][-1])
     for step, index in enumerate(indices, 1):
         optimiser.zero_grad()
         outputs = model(data.train_x[index])
@@ -107,9 +118,7 @@ def measure(norm: str, batch_size: int, micro: int, lr: float, *, seed: int, dev
             seen = []
             found["precise"].append(_precise(model, data, [data.train_x]))
             found["running"].append([_running(model, data, place) for place in range(len(MOMENTA))])
-    order = iter(shuffled(data.train_y.cpu(), SMALL, seed + 1000))
-    batches = [data.train_x[next(order)] for _ in range(max(RECOMPUTED))]
-    return found | {"recomputed": [_precise(model, data, batches[:count]) for count in RECOMPUTED]}
+            yield step, found
 
 
 def _norms(model: nn.Module) -> list[MicroBatchNorm]:
@@ -200,3 +209,32 @@ def cost(lr: float, momentum: float, step: int) -> np.ndarray:
     row = by_momentum(lr, momentum)
     place = row["steps"].index(step)
     return 100 * (row["running"][:, place, 1] - row["precise"][:, place, 1])
+
+
+def train_micro_batch(
+    micro: int, lr: float, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, object]]]:
+    """Train one position of ``by_micro_batch`` for real, with a new seed; see ``widgets.Explorer``."""
+    shown = by_micro_batch(micro, lr)
+    for step, total, live in _live(LARGE, micro, lr, device):
+        errors = {name: live[name][..., 1] for name in ("train", "precise")}
+        yield step, total, shown | {"live": {"steps": live["steps"]} | errors}
+
+
+def train_momentum(
+    lr: float, momentum: float, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, object]]]:
+    """The same for ``by_momentum``."""
+    shown = by_momentum(lr, momentum)
+    for step, total, live in _live(SMALL, SMALL, lr, device):
+        running = live["running"][:, MOMENTA.index(momentum)]
+        yield step, total, shown | {"live": live | {"running": running}}
+
+
+def _live(batch_size: int, micro: int, lr: float, device) -> Iterator[tuple[int, int, dict]]:
+    seed = next(_live_seed)
+    model = network("batch norm", micro, seed).to(device or best_device())
+    for step, found in _checkpoints(model, batch_size, lr, seed):
+        steps = CHECKPOINTS[batch_size][: len(found["train"])]
+        live = {name: np.array(values) for name, values in found.items()}
+        yield step, CHECKPOINTS[batch_size][-1], {"steps": steps} | live

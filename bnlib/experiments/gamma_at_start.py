@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -17,10 +17,13 @@ from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.samplers import shuffled
+from bnlib.training import best_device
 
 GAMMAS = (0.0, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 1.0)
 BATCH_SIZE, LEARNING_RATE, STEPS = 32, 0.1, 440
 CHECKPOINTS = (1, 10, 20, 40, 80, 120, 160, 200, 240, 280, 320, 360, 400, 440)
+_MIDDLES = [(a + b) / 2 for a, b in itertools.pairwise((0, *CHECKPOINTS))]
+_live_seed = itertools.count(100)
 WIDTH = 64
 SEEDS = {"quick": range(3), "paper": range(20)}
 
@@ -56,7 +59,7 @@ NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
 }
 
 
-def network(name: str, gamma: float, seed: int) -> nn.Sequential:
+def make(name: str, gamma: float, seed: int) -> nn.Sequential:
     """One of ``NETWORKS`` whose gammas start at ``gamma``; of a residual block only that of the last norm."""
     model = NETWORKS[name](seed=seed)
     found = [each.branch[-1] for each in model if isinstance(each, Block)]
@@ -79,27 +82,39 @@ def measure(name: str, gamma: float, *, seed: int, device) -> dict[str, list | f
         what they were at the start; ``first``, the norm of the gradient of the first linear layer's weights at the
         first step, and ``first_gamma`` that of the first gamma that was set.
     """
-    data = datasets.load("digits").to(device)
-    model = network(name, gamma, seed).to(device)
+    model = make(name, gamma, seed).to(device)
     before = [each.detach().clone() for each in model.parameters()]
-    optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     losses: list[float] = []
     found: dict[str, list | float] = {}
-    for index in itertools.islice(shuffled(data.train_y.cpu(), BATCH_SIZE, seed), STEPS):
-        optimiser.zero_grad()
-        loss = F.cross_entropy(model(data.train_x[index]), data.train_y[index])
-        loss.backward()
+    for loss in _steps(model, seed):
         if not losses:
             found = {"first": model[1].weight.grad.norm().item(), "first_gamma": _first_gamma(model).norm().item()}
-        optimiser.step()
-        losses.append(loss.item())
-    bounds = (0, *CHECKPOINTS)
-    found["loss"] = [float(np.mean(losses[a:b])) for a, b in itertools.pairwise(bounds)]
+        losses.append(loss)
+    found["loss"] = _between_checkpoints(losses)
+    data = datasets.load("digits").to(device)
     with torch.no_grad():
         found["error"] = (model.eval()(data.test_x).argmax(1) != data.test_y).float().mean().item()
     now = model.parameters()
     found["moved"] = float(np.mean([not torch.equal(a, b) for a, b in zip(before, now, strict=True)]))
     return found
+
+
+def _steps(model: nn.Sequential, seed: int) -> Iterator[float]:
+    """Train the model; the loss of each step, after it."""
+    data = datasets.load("digits").to(model[1].weight.device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    for index in itertools.islice(shuffled(data.train_y.cpu(), BATCH_SIZE, seed), STEPS):
+        optimiser.zero_grad()
+        loss = F.cross_entropy(model(data.train_x[index]), data.train_y[index])
+        loss.backward()
+        optimiser.step()
+        yield loss.item()
+
+
+def _between_checkpoints(losses: Sequence[float]) -> list[float]:
+    """The mean loss between any two of the checkpoints that were reached."""
+    reached = [0, *(step for step in CHECKPOINTS if step <= len(losses))]
+    return [float(np.mean(losses[a:b])) for a, b in itertools.pairwise(reached)]
 
 
 def _first_gamma(model: nn.Sequential) -> Tensor:
@@ -111,7 +126,7 @@ def _first_gamma(model: nn.Sequential) -> Tensor:
 def gradients(name: str, gamma: float, seed: int = 0) -> dict[str, float]:
     """The norm of each parameter's gradient at the first step, by the layer's place and the parameter's symbol."""
     data = datasets.load("digits")
-    model = network(name, gamma, seed)
+    model = make(name, gamma, seed)
     index = next(iter(shuffled(data.train_y, BATCH_SIZE, seed)))
     F.cross_entropy(model(data.train_x[index]), data.train_y[index]).backward()
     found, counts = {}, {"W": 0, "BN": 0}
@@ -151,9 +166,21 @@ SHORT = {"2 layers": "BN, ReLU", "8 layers": "BN, ReLU, 8 layers", "ReLU, BN": "
 def lookup(network: str, gamma: float) -> dict[str, object]:
     """The committed numbers at one position, those of gamma 1, and the gradients of the first step."""
     name = SHORT[network]
-    steps = [(a + b) / 2 for a, b in itertools.pairwise((0, *CHECKPOINTS))]
     rows = {"row": load()[name, gamma], "usual": load()[name, 1.0]}
-    return rows | {"steps": steps, "gradients": gradients(name, gamma)}
+    return rows | {"steps": _MIDDLES, "gradients": gradients(name, gamma)}
+
+
+def train(
+    network: str, gamma: float, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, object]]]:
+    """Train a network of one position for real, with a seed that no result has used; see ``widgets.Explorer``."""
+    shown, seed, losses = lookup(network, gamma), next(_live_seed), []
+    model = make(SHORT[network], gamma, seed).to(device or best_device())
+    for loss in _steps(model, seed):
+        losses.append(loss)
+        if len(losses) in CHECKPOINTS:
+            curve = _between_checkpoints(losses)
+            yield len(losses), STEPS, shown | {"live": {"steps": _MIDDLES[: len(curve)], "loss": curve}}
 
 
 SLOPE = (math.pi - 1) / (6 * math.pi)

@@ -18,10 +18,16 @@ _WHERE = {
 }
 
 
+_LIVE = {"marker": "o", "ms": 3, "lw": 1, "ls": ":"}
+"""The reader's own run."""
+
+
 def draw_own_and_dealt(figure: Figure, panels: Mapping[str, Mapping], epochs: Sequence[int]) -> str:
     """Losses in four ways over the epochs, a panel a training; see ``experiments.as_printed``."""
     told = []
-    for axes, (title, row) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+    for axes, (title, row) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels.items(), strict=True
+    ):
         for name, (label, color, dash) in _WHERE.items():
             band(axes, epochs, row[name].T, color=color, label=label, ls=dash, lw=1.4)
         axes.set(xlabel="epoch", title=title, ylim=(0, 2.4), xlim=(0, epochs[-1]))
@@ -40,6 +46,9 @@ def draw_micro_batches(figure: Figure, data: Mapping[str, object], micro: int, l
     band(left, steps, 100 * bn["train"], color=BLUE, label="BN, train mode")
     band(right, steps, 100 * plain["precise"], color=VERMILLION, label="no norm", ls="--")
     band(right, steps, 100 * bn["precise"], color=GREEN, label="BN, eval mode, statistics of the data")
+    if live := data.get("live"):
+        left.plot(live["steps"], 100 * live["train"], color=BLUE, **_LIVE)
+        right.plot(live["steps"], 100 * live["precise"], color=GREEN, **_LIVE)
     left.set(title="training, train mode", ylabel="errors (%)")
     right.set(title="test, eval mode")
     for axes in (left, right):
@@ -62,6 +71,9 @@ def draw_statistics(figure: Figure, data: Mapping[str, object], lr: float, momen
     for name, (label, color, dash) in looks.items():
         band(left, steps, data[name][..., 0], color=color, label=label, ls=dash)
         band(right, steps, 100 * data[name][..., 1], color=color, label=label, ls=dash)
+        if live := data.get("live"):
+            left.plot(live["steps"], live[name][:, 0], color=color, **_LIVE)
+            right.plot(live["steps"], 100 * live[name][:, 1], color=color, **_LIVE)
     left.set(ylabel="test loss (nats)", yscale="log", ylim=(0.03, 30), xscale="log", xlabel="steps")
     plain_ticks(left.yaxis, (0.1, 1, 10))
     plain_ticks(left.xaxis, (1, 10, 100))
@@ -99,6 +111,8 @@ def draw_gamma(figure: Figure, data: Mapping[str, object], network: str, gamma: 
     row, usual = data["row"], data["usual"]
     band(left, data["steps"], usual["loss"], color=GREY, label="γ = 1", ls="--")
     band(left, data["steps"], row["loss"], color=BLUE, label=f"γ = {gamma:g}")
+    if live := data.get("live"):
+        left.plot(live["steps"], live["loss"], color=BLUE, **_LIVE)
     left.axhline(np.log(10), color=GREY, lw=0.8, ls=":")
     left.set(ylim=(0, 3), xlabel="steps", ylabel="training loss (nats)", title=f"γ = {gamma:g} (grey: γ = 1)")
     kinds = {"W": ("W, weights", VERMILLION, "s"), "γ": ("γ", BLUE, "o"), "β": ("β", GREEN, "^")}

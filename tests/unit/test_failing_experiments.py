@@ -99,13 +99,13 @@ def test_targets_have_variance_one_and_the_share_of_noise_they_say():
 
 
 def test_gamma_of_a_residual_network_is_set_at_the_end_of_branches_alone():
-    model = gamma_at_start.network("residual", 0.0, 0)
+    model = gamma_at_start.make("residual", 0.0, 0)
     blocks = [each for each in model if isinstance(each, gamma_at_start.Block)]
     assert len(blocks) == 4
     assert all(not block.branch[4].weight.any() and (block.branch[1].weight == 1).all() for block in blocks)
     x = torch.randn(8, gamma_at_start.WIDTH)
     assert torch.equal(blocks[0](x), x)
-    plain = gamma_at_start.network("BN, ReLU", 0.1, 0)
+    plain = gamma_at_start.make("BN, ReLU", 0.1, 0)
     assert all((each.weight == 0.1).all() for each in plain if isinstance(each, BatchNorm))
 
 
@@ -129,8 +129,7 @@ def test_another_unit_is_another_eps_and_only_the_bias_is_left_out():
 
 def test_the_figures_can_be_drawn_and_say_what_is_to_be_seen():
     panels = {"BN": as_printed.load()["BN, ReLU", "printed", 4, 1.0]}
-    assert "own" not in (text := figures.picture(figures.draw_own_and_dealt, panels, as_printed.CHECKPOINTS).alt)
-    assert "dealt out anew" in text
+    assert "dealt out anew" in figures.picture(figures.draw_own_and_dealt, panels, as_printed.CHECKPOINTS).alt
     assert (
         "micro-batches of 2,"
         in figures.picture(
@@ -174,3 +173,19 @@ def test_broken_networks_are_broken_and_the_healthy_one_is_not():
     assert {name for name, (many, few) in wrong.items() if few > many + 0.2} == {"WrittenDown", "Listed", "Forced"}
     assert max(many for many, _ in wrong.values()) < 0.1
     assert len(broken.loader()) == 16 and broken.random_labels().train_y.shape == (256,)
+
+
+def test_live_runs_are_drawn_beside_the_results(monkeypatch):
+    monkeypatch.setitem(evaluation_statistics.CHECKPOINTS, 32, (1, 3))
+    monkeypatch.setitem(evaluation_statistics.CHECKPOINTS, 256, (1, 2))
+    monkeypatch.setattr(gamma_at_start, "STEPS", 10)
+    *_, (done, total, data) = gamma_at_start.train("2 layers", 0.1, "cpu")
+    assert done == total == 10 and len(data["live"]["loss"]) == 2
+    figures.picture(lambda figure: figures.draw_gamma(figure, data, "2 layers", 0.1))
+    for train, draw, setting in (
+        (evaluation_statistics.train_micro_batch, figures.draw_micro_batches, {"micro": 8, "lr": 0.1}),
+        (evaluation_statistics.train_momentum, figures.draw_statistics, {"lr": 0.1, "momentum": 0.1}),
+    ):
+        *_, (done, total, data) = train(**setting, device="cpu")
+        assert done == total and len(data["live"]["precise"]) == len(data["live"]["steps"]) == 2
+        figures.picture(draw, data, *setting.values())
