@@ -144,7 +144,7 @@ def draw_placement(figure: Figure, errors: Mapping[tuple, np.ndarray]) -> str:
     rates = list(dict.fromkeys(lr for _, _, lr in errors))
     looks = {"before": (BLUE, "s-", "BN before the ReLU"), "after": (VERMILLION, "o--", "BN after it")}
     told = []
-    for axes, depth in zip(figure.subplots(1, len(depths), sharey=True), depths, strict=True):
+    for axes, depth in zip(np.atleast_1d(figure.subplots(1, len(depths), sharey=True)), depths, strict=True):
         for shift, (placement, (color, mark, label)) in zip((0.94, 1.06), looks.items(), strict=True):
             each = 100 * np.array([errors[placement, depth, lr] for lr in rates])
             middle = np.median(each, 1)
