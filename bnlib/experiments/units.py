@@ -21,6 +21,7 @@ from bnlib.figures import as_array
 from bnlib.models import mlp
 from bnlib.samplers import shuffled
 from bnlib.sweep import Run
+from bnlib.training import error_rate
 
 NETWORKS = {
     "eps 1e-5, bias": (1e-5, True),
@@ -70,17 +71,25 @@ EXPERIMENT = Experiment(
 )
 
 
-def in_precision(kind: torch.dtype, factor: float = 1e-4, name: str = "eps 1e-14, bias") -> tuple[float, float]:
-    """Train in a precision; the test error, and how far the first biases went, in standard deviations of the signal."""
+def in_precision(kind: torch.dtype, factor: float = 1e-4, name: str = "eps 1e-14, bias") -> dict[str, float]:
+    """Train in a precision.
+
+    Returns:
+        ``running`` and ``precise``, the test errors with running averages and with statistics computed afresh; ``far``,
+        how far the biases of the first layer went, in standard deviations of what it puts out.
+    """
     data, model = multiplied(factor), network(name).to(kind)
-    start, signal = model[1].bias.detach().clone(), model[:2](data.train_x.to(kind)).std(0).mean().item()
+    x, y = data.train_x.to(kind), data.train_y
+    start, signal = model[1].bias.detach().clone(), model[:2](x).std(0).mean().item()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    for index in itertools.islice(shuffled(data.train_y, 32, 0), 440):
+    for index in itertools.islice(shuffled(y, 32, 0), 440):
         optimiser.zero_grad()
-        F.cross_entropy(model(data.train_x[index].to(kind)), data.train_y[index]).backward()
+        F.cross_entropy(model(x[index]), y[index]).backward()
         optimiser.step()
-    wrong = model.eval()(data.test_x.to(kind)).argmax(1) != data.test_y
-    return wrong.double().mean().item(), (model[1].bias - start).abs().mean().item() / signal
+    found = {"running": error_rate(model, data.test_x.to(kind), data.test_y)}
+    torch.optim.swa_utils.update_bn(x.split(256), model)
+    found["precise"] = error_rate(model, data.test_x.to(kind), data.test_y)
+    return found | {"far": (model[1].bias - start).abs().mean().item() / signal}
 
 
 @cache
