@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnlib.doctor.exam import Exam
 from bnlib.doctor.report import Finding, finding
+from bnlib.doctor.watch import NORMS
 from bnlib.norm import FullNorm
 
 _PERMUTATIONS = 200
@@ -73,12 +74,78 @@ def _disagreement(exam: Exam) -> str:
     if outputs is None:
         return ", so that a prediction depends on what else is in the batch"
     first, second = (each.cpu().double().flatten(1) for each in outputs)
-    size = (first - first.mean(0)).square().mean().sqrt() if len(first) > 1 else first.square().mean().sqrt()
-    change = float((first - second).square().mean().sqrt() / size.clamp(min=torch.finfo(torch.float32).tiny))
+    change = _change(first, second)
     text = f": in other company the outputs of the same {len(first)} samples change by {change:.1%} of their spread"
     if first.size(1) > 1 and exam.used_score is not None and exam.used_score.error is not None:
         text += f", and {int((first.argmax(1) != second.argmax(1)).sum())} of the predictions"
     return text
+
+
+def _change(first: Tensor, second: Tensor) -> float:
+    """How far two outputs for the same samples are apart, as a share of the spread over the samples."""
+    size = (first - first.mean(0)).square().mean().sqrt() if len(first) > 1 else first.square().mean().sqrt()
+    return float((first - second).square().mean().sqrt() / size.clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def by_batch_in_eval(exam: Exam) -> Iterator[Finding]:
+    """A model whose predictions depend on the batch after ``model.eval()``, because that does not reach all it uses.
+
+    The model is run as it is, so that this also sees what is no layer, or none that torch knows of. Statistics do not
+    depend on the order of the others; where that matters as much, the model pairs samples, or they are steps in time.
+    Rounding depends on the company, too, by a millionth.
+    """
+    outputs = exam.company_in_eval
+    # Layers without running statistics are another finding.
+    if outputs is None or any(layer.running_mean is None for layer in exam.watch.norms.values()):
+        return
+    if not outputs[0].is_floating_point():
+        return
+    first, other, reverse = (each.detach().cpu().double().flatten(1) for each in outputs)
+    change = _change(first, other)
+    if not change > max(1e-3, 10 * torch.finfo(outputs[0].dtype).eps) or _change(other, reverse) > 0.1 * change:
+        return
+    again = [name for name, layer in exam.watch.norms.items() if layer.training]
+    lost = sorted(_unregistered(exam.watch.model))
+    if again:
+        why = f"Back in train mode after model.eval(): {', '.join(again)}."
+    elif lost:
+        why = f"Norm layers in a plain list, which model.eval() does not reach: {', '.join(lost)}."
+    else:
+        why = "No norm layer that is known to the model does it: look for a function such as F.batch_norm."
+    text = (
+        f"After model.eval() the outputs of the same {len(first)} samples change by {change:.1%} of their spread in "
+        f"other company. {why}"
+    )
+    yield finding("eval-depends-on-batch", "", "error" if again or lost else "warning", text)
+
+
+def _unregistered(model: nn.Module) -> Iterator[str]:
+    """Where norm layers are kept in lists or dictionaries, as attributes that are no submodules."""
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            held = list(value.values()) if isinstance(value, dict) else value
+            if key.startswith("_") or not isinstance(held, (list, tuple)):
+                continue
+            inside = [part for each in held if isinstance(each, nn.Module) for part in each.modules()]
+            if any(isinstance(part, NORMS) for part in inside):
+                yield f"{name}.{key}".lstrip(".")
+
+
+def memorised(exam: Exam) -> Iterator[Finding]:
+    """A model that knows its batches: the loss is small in these, and not where the same samples are dealt out anew.
+
+    It says nothing of batches that are unlike each other, in which the loss is another for other reasons, nor of models
+    that pair the samples of a batch, which are worse in eval mode, too, when these are dealt out anew.
+    """
+    dealt = exam.dealt
+    if exam.inference or exam.domains or dealt is None or exam.seen_score is None or any(representative(exam)):
+        return
+    if exam.costs(dealt.seen_score, exam.seen_score) and not exam.costs(dealt.used_score, exam.used_score):
+        text = (
+            f"In train mode the loss is {exam.seen_score} in these batches, and {dealt.seen_score} where the same "
+            f"samples are dealt out anew: it has learnt who comes with whom."
+        )
+        yield finding("company-memorised", "", "warning", text)
 
 
 def representative(exam: Exam) -> Iterator[Finding]:
@@ -236,4 +303,4 @@ def _counts(exam: Exam) -> dict[str, Tensor]:
     return found
 
 
-CHECKS = (one_value, tiny, by_batch_at_inference, representative)
+CHECKS = (one_value, tiny, by_batch_at_inference, by_batch_in_eval, representative, memorised)

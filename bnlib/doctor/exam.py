@@ -192,21 +192,52 @@ class Exam:
         return float(gaps.mean()) > max(0.1 * self.scale, 3 * error)
 
     @cached_property
+    def dealt(self) -> Exam | None:
+        """The same samples dealt out into other batches of these sizes; None if they cannot be."""
+        parts = [[getattr(batch, name) for batch in self.batches] for name in ("inputs", "targets")]
+        if any(len({_shape(each) for each in part} - {None}) != 1 or None in map(_shape, part) for part in parts):
+            return None
+        sizes = [len(each) for each in parts[0]]
+        if len(sizes) < 2 or sizes != [len(each) for each in parts[1]]:
+            return None
+        order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))
+        dealt = [torch.cat(part)[order.to(part[0].device)].split(sizes) for part in parts]
+        return self.beside([Batch(*pair) for pair in zip(*dealt, strict=True)], self._domain)
+
+    @cached_property
     def company(self) -> tuple[Tensor, Tensor] | None:
         """Outputs, as the model was handed over, of the same samples in two batches that they share with others."""
+        size = max(2, len(self._pool()[0]))
+        return self._in_company("handed", size, lambda others: [others])
+
+    @cached_property
+    def company_in_eval(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The same after ``model.eval()``, however far that reaches, and a third time with the others in reverse."""
+        return self._in_company("running", 16, lambda others: [others, others.flip(0)], least=4)
+
+    def _pool(self) -> list[Tensor]:
+        """The inputs of the batches whose samples are like those of the first; an empty tensor if they are none."""
         inputs = [batch.inputs for batch in self.batches]
         alike = [each for each in inputs if isinstance(each, Tensor) and each.shape[1:] == inputs[0].shape[1:]]
-        pool = torch.cat(alike) if alike and alike[0].dim() else ()
-        if len(pool) < 3:
+        return alike if alike and alike[0].dim() else [torch.empty(0)]
+
+    def _in_company(self, how: str, size: int, orders, least: int = 2) -> tuple[Tensor, ...] | None:
+        """Outputs of the first half of a batch, in the company of the second half, and of other samples in ``orders``.
+
+        ``least`` is the smallest batch to do it with.
+        """
+        pool = torch.cat(self._pool())
+        size = max(2, min(size, len(pool) // 2))
+        if len(pool) < 3 or size < least:
             return None
-        size = max(2, min(len(alike[0]), len(pool) // 2))
         kept = max(1, size // 2)
-        first, second = pool[:size], torch.cat([pool[:kept], pool[-(size - kept) :]])
+        others = orders(pool[-(size - kept) :])
         with self._told():
-            outputs = [self.watch(each, "handed").outputs for each in (first, second)]
+            mixed = [pool[:size], *(torch.cat([pool[:kept], each]) for each in others)]
+            outputs = [self.watch(each, how).outputs for each in mixed]
         if not all(isinstance(each, Tensor) and len(each) == size for each in outputs):
             return None
-        return outputs[0][:kept], outputs[1][:kept]
+        return tuple(each[:kept] for each in outputs)
 
     def remarks(self) -> Iterator[str]:
         """What could not be looked at."""
@@ -236,6 +267,11 @@ class Exam:
     def _told(self):
         many = any(isinstance(module, DomainBatchNorm) for module in self.watch.model.modules())
         return use_domain(self.watch.model, self._domain) if many and self._domain is not None else nullcontext()
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    """Of a sample; None for what holds no samples."""
+    return tuple(value.shape[1:]) if isinstance(value, Tensor) and value.dim() else None
 
 
 def spread(statistics: Statistics, layer: nn.Module) -> Tensor:

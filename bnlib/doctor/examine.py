@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.doctor import company, flow, layers, running
-from bnlib.doctor.exam import Batch, Exam, Loss
+from bnlib.doctor.exam import Batch, Exam, Loss, Score
 from bnlib.doctor.report import Finding, Report
 from bnlib.doctor.watch import Watch
 from bnlib.probes.apart import generators_kept
@@ -62,16 +62,46 @@ def diagnose(
         raise ValueError(f"most must be at least 1, got {most}")
     with _generators_kept(model):
         watch = Watch(model)
+        exam = Exam(watch, _taken("batches", batches, most, watch.model), loss, inference)
         if not watch.norms:
             remark = f"{type(model).__name__} has no layer with statistics of batches, so there was nothing to check."
-            return Report(remarks=[remark])
-        exam = Exam(watch, _taken("batches", batches, most, watch.model), loss, inference)
+            # There may be a function instead.
+            found = list(company.by_batch_in_eval(exam))
+            return Report(found, [] if found else [remark])
         exam.training = model.training and not inference
         exam.domains = {
             name: exam.beside(_taken(f"domains[{name!r}]", each, most, watch.model), name)
             for name, each in (domains or {}).items()
         }
         return Report(_findings(exam), exam.remarks())
+
+
+def four_numbers(
+    model: nn.Module, batches: Iterable, *, loss: Loss | None = None, most: int = 32
+) -> dict[str, Score | None]:
+    """Take the loss on the same samples in four ways; nothing is changed.
+
+    Arguments:
+        model, batches, loss, most: see ``diagnose``. The batches are those that the model was trained on.
+
+    Returns:
+        by name the ``Score`` of train mode in these batches, ``"own"``; of train mode with the same samples dealt out
+        into other batches, ``"dealt"``, None where they cannot be; of eval mode with the statistics of these batches,
+        ``"precise"``, and with the running ones, ``"running"``.
+
+    Raises:
+        ValueError: no loss is known for what the model returns; else as ``diagnose``.
+    """
+    if most < 1:
+        raise ValueError(f"most must be at least 1, got {most}")
+    with _generators_kept(model):
+        watch = Watch(model)
+        exam = Exam(watch, _taken("batches", batches, most, watch.model), loss, inference=False)
+        if exam.seen_score is None:
+            raise ValueError("loss must be given for these outputs and targets, got None")
+        dealt = None if exam.dealt is None else exam.dealt.seen_score
+        scores = {"own": exam.seen_score, "dealt": dealt, "precise": exam.precise_score}
+        return scores | {"running": exam.used_score}
 
 
 def _findings(exam: Exam) -> Iterator[Finding]:

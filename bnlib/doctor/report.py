@@ -25,8 +25,9 @@ class Advice:
     chapter: str
 
 
-_FORMULA, _SMOOTHNESS, _OBJECTIVE = (
-    f"chapters/{stem}.ipynb" for stem in ("01_the_formula", "03_lipschitz_smoothness", "04_the_objective")
+_FORMULA, _SMOOTHNESS, _OBJECTIVE, _FAILING = (
+    f"chapters/{stem}.ipynb"
+    for stem in ("01_the_formula", "03_lipschitz_smoothness", "04_the_objective", "07_why_is_my_bn_failing")
 )
 
 ADVICE: dict[str, Advice] = {
@@ -46,13 +47,13 @@ ADVICE: dict[str, Advice] = {
     "statistics-never-updated": Advice(
         "Train in train mode with momentum above 0, load the buffers with the weights, or estimate them now: "
         "torch.optim.swa_utils.update_bn(batches, model); for FullNorm and BatchRenorm, batches in train mode.",
-        _FORMULA,
+        _FAILING,
     ),
     "statistics-far-from-data": Advice(
         "Estimate the statistics anew from data like these (torch.optim.swa_utils.update_bn(batches, model); for "
         "FullNorm and BatchRenorm, batches in train mode), and look for what differs: preprocessing, a learning rate "
         "too large for the momentum, buffers of another checkpoint.",
-        _OBJECTIVE,
+        _FAILING,
     ),
     "shared-layer": Advice(
         "Give each use a norm layer of its own (bnlib.DomainBatchNorm, or one layer a time step), or send all inputs "
@@ -69,15 +70,24 @@ ADVICE: dict[str, Advice] = {
         "be as they are, use bnlib.FullNorm or a norm that does not depend on the batch.",
         _OBJECTIVE,
     ),
+    "company-memorised": Advice(
+        "Shuffle the samples anew in each epoch (DataLoader(shuffle=True)), so that no sample keeps its company.",
+        _FAILING,
+    ),
+    "eval-depends-on-batch": Advice(
+        "Let each layer go by its own mode: F.batch_norm(..., training=self.training), layers in nn.ModuleList or "
+        "nn.Sequential instead of a list, and no train() of a child in forward() or train().",
+        _FAILING,
+    ),
     "zero-gamma": Advice(
         "Start gamma at 1. At 0 it belongs only into the last norm of a residual branch, where the shortcut passes "
         "the gradient on.",
-        _FORMULA,
+        _FAILING,
     ),
     "variance-near-eps": Advice(
         "Scale the inputs to a variance near 1, remove constant features, or look for dead units below the layer; a "
         "smaller eps only amplifies noise.",
-        _FORMULA,
+        _FAILING,
     ),
     "gradient-explosion": Advice(
         "Use fewer layers, residual connections, a small gamma at the start (0.1), or LayerNorm; warm up the learning "
@@ -87,7 +97,7 @@ ADVICE: dict[str, Advice] = {
     "tiny-batches": Advice(
         "Use larger batches, SyncBatchNorm over the devices, bnlib.FullNorm, or a norm that does not depend on the "
         "batch. Accumulating gradients does not help: statistics are those of each micro-batch.",
-        _OBJECTIVE,
+        _FAILING,
     ),
     "frozen-but-updating": Advice(
         "Put frozen norm layers into eval mode after each model.train(): requires_grad_(False) does not stop the "
@@ -99,7 +109,7 @@ ADVICE: dict[str, Advice] = {
         _FORMULA,
     ),
     "odd-momentum": Advice(
-        "torch's momentum is the weight of the newest batch: 0.1 is usual. Keras's 0.99 is torch's 0.01.", _FORMULA
+        "torch's momentum is the weight of the newest batch: 0.1 is usual. Keras's 0.99 is torch's 0.01.", _FAILING
     ),
     "not-finite": Advice(
         "Reset the layer (reset_running_stats) and look for the batch that did it: one without variance, an overflow, "

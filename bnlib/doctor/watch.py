@@ -186,11 +186,11 @@ class Watch:
                 return original(input)
             return _scaled(layer, input - input, 0, 1)
         if self._how == "handed" and self.modes[name]:
-            layer.training = True
+            before, layer.training = layer.training, True
             try:
                 return original(input)
             finally:
-                layer.training = False
+                layer.training = before
         if by_batch and input.numel():
             kind = torch.promote_types(input.dtype, torch.float32)
             variance, mean = torch.var_mean(input.to(kind), _dims(input), correction=0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bnlib.experiments import (
+    as_printed,
     deep_linear_shift,
     digits_grid,
     discriminator,
+    evaluation_statistics,
     full_norm_digits,
+    gamma_at_start,
     gradient_shift,
     labels_per_batch,
     landscape_over_training,
@@ -22,21 +25,26 @@ from bnlib.experiments import (
     noise_behind_bn,
     objective_and_evaluation,
     oracle_bias,
+    placement,
     shifted_in_use,
     stable_rates,
     strength,
     tracking,
     train_mode_in_use,
     two_towers,
+    units,
 )
 from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.measurement import Measurement
 
 _MODULES = (
+    as_printed,
     deep_linear_shift,
     digits_grid,
     discriminator,
+    evaluation_statistics,
     full_norm_digits,
+    gamma_at_start,
     gradient_shift,
     labels_per_batch,
     landscape_over_training,
@@ -52,11 +60,13 @@ _MODULES = (
     noise_behind_bn,
     objective_and_evaluation,
     oracle_bias,
+    placement,
     shifted_in_use,
     stable_rates,
     strength,
     tracking,
     train_mode_in_use,
     two_towers,
+    units,
 )
 EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

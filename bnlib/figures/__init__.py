@@ -1,6 +1,7 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
+from bnlib.figures.failing import draw_gamma, draw_micro_batches, draw_own_and_dealt, draw_placement, draw_statistics
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
 from bnlib.figures.objective import (
@@ -54,20 +55,25 @@ __all__ = [
     "draw_error_maps",
     "draw_errors_by_batch_size",
     "draw_gain",
+    "draw_gamma",
     "draw_gradient_shift",
     "draw_in_use",
     "draw_labels",
     "draw_landscape",
+    "draw_micro_batches",
     "draw_moving_activations",
     "draw_noise",
     "draw_objective_and_evaluation",
     "draw_oracle_bias",
+    "draw_own_and_dealt",
+    "draw_placement",
     "draw_rates",
     "draw_running",
     "draw_shift_and_loss",
     "draw_shifted",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
+    "draw_statistics",
     "draw_step",
     "draw_surface",
     "draw_towers",

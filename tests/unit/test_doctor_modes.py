@@ -1,0 +1,148 @@
+"""``bnlib.diagnose`` on models that normalise by the batch after ``eval()``, and on models that know their batches."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import bnlib
+from bnlib import datasets, models, samplers, training
+from bnlib.doctor import diagnose, four_numbers
+
+
+def batches(size=32, count=8, sampler=samplers.shuffled, seed=0):
+    data = datasets.load("digits")
+    index = sampler(data.train_y, size, seed)
+    return [(data.train_x[i].flatten(1), data.train_y[i]) for i, _ in zip(index, range(count), strict=False)]
+
+
+class Functional(nn.Module):
+    """BN as a function, in the mode that somebody wrote down."""
+
+    def __init__(self, training):
+        super().__init__()
+        self.first, self.last, self.mode = nn.Linear(64, 16), nn.Linear(16, 10), training
+        self.register_buffer("mean", torch.zeros(16))
+        self.register_buffer("var", torch.ones(16))
+
+    def forward(self, x):
+        on = self.training if self.mode is None else self.mode
+        return self.last(torch.relu(F.batch_norm(self.first(x), self.mean, self.var, training=on)))
+
+
+class Listed(nn.Module):
+    """Blocks in a list, of which torch knows nothing, or in one that it knows."""
+
+    def __init__(self, holder):
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 16), nn.Linear(16, 10)
+        self.blocks = holder([nn.BatchNorm1d(16), nn.ReLU()])
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x)
+
+
+class Turned(nn.Module):
+    """A norm that a method puts back into train mode."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.first, self.norm, self.last, self.where = nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Linear(16, 10), where
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.where == "train":
+            self.norm.train()
+        return self
+
+    def forward(self, x):
+        if self.where == "forward":
+            self.norm.train()
+        return self.last(torch.relu(self.norm(self.first(x))))
+
+
+def modes(report):
+    return report.by_code("eval-depends-on-batch")
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize(
+    ("bad", "good", "said"),
+    [
+        (lambda: Functional(True), lambda: Functional(None), "F.batch_norm"),
+        (lambda: Listed(list), lambda: Listed(nn.ModuleList), "blocks"),
+        (lambda: Turned("forward"), lambda: Turned(None), "norm"),
+        (lambda: Turned("train"), lambda: Turned(None), "norm"),
+    ],
+    ids=["functional", "list", "forward", "train"],
+)
+def test_a_mode_read_from_the_wrong_place_is_found(bad, good, said, inference):
+    model = bad()
+    before = copy.deepcopy(model.state_dict())
+    (finding,) = modes(diagnose(model.train(not inference), batches(), inference=inference))
+    assert said in finding.evidence and "other company" in finding.evidence
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not modes(diagnose(good().train(not inference), batches(), inference=inference))
+
+
+def test_half_precision_is_no_company():
+    model = models.mlp((64, 32, 10), nn.BatchNorm1d).to(torch.bfloat16)
+    few = [(x.to(torch.bfloat16), y) for x, y in batches()]
+    assert not modes(diagnose(model, few))
+
+
+def fitted(norm, sampler):
+    """On 256 samples with random labels, which can only be learnt by heart."""
+    data = datasets.load("digits")
+    labels = torch.randint(10, (256,), generator=torch.Generator().manual_seed(0))
+    x = data.train_x[:256].flatten(1)
+    small = datasets.Dataset("small", x, labels, x, labels, 10)
+    model = models.mlp((64, 64, 64, 10), norm)
+    training.fit(model, small, batch_size=16, lr=0.1, epochs=60, batches=sampler, progress=False)
+    index = samplers.Fixed()(labels, 16, 0)
+    return model.train(), [(x[i], labels[i]) for i, _ in zip(index, range(16), strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("norm", "sampler", "known"),
+    [(bnlib.BatchNorm, samplers.Fixed(), True), (bnlib.BatchNorm, samplers.shuffled, False)],
+)
+def test_a_model_that_knows_its_batches_is_told_from_one_that_knows_the_samples(norm, sampler, known):
+    model, few = fitted(norm, sampler)
+    report = diagnose(model, few)
+    assert ("company-memorised" in report.codes) == known, str(report)
+    assert "company-memorised" not in diagnose(model.eval(), few, inference=True).codes
+    numbers = {name: float(score.losses.mean()) for name, score in four_numbers(model, few).items()}
+    assert (numbers["dealt"] > 3 * numbers["own"]) == known
+    with torch.no_grad():
+        by_hand = torch.stack([F.cross_entropy(model.train()(x), y) for x, y in few]).mean()
+    assert numbers["own"] == pytest.approx(float(by_hand), rel=1e-3)
+
+
+def test_batches_that_cannot_be_dealt_out_anew_are_left_alone():
+    model = models.mlp((64, 32, 10), nn.BatchNorm1d)
+    assert "company-memorised" not in diagnose(model, batches(count=1)).codes
+    assert "company-memorised" not in diagnose(model, [x for x, _ in batches()]).codes
+
+
+def test_four_numbers_without_a_norm_are_one_and_need_a_loss():
+    scores = four_numbers(models.mlp((64, 32, 10)), batches())
+    values = [float(score.losses.mean()) for score in scores.values()]
+    assert list(scores) == ["own", "dealt", "precise", "running"]
+    assert values == pytest.approx([values[0]] * 4, rel=1e-4)
+    with pytest.raises(ValueError, match="loss must be given"):
+        four_numbers(models.mlp((64, 32, 10)), [x for x, _ in batches()])
+    with pytest.raises(ValueError, match="most must be at least 1"):
+        four_numbers(models.mlp((64, 32, 10)), batches(), most=0)
+
+
+def test_statistics_that_are_young_show_in_the_last_number_alone():
+    model = models.mlp((64, 32, 10), lambda channels: bnlib.BatchNorm(channels, momentum=0.01))
+    training.fit(model, datasets.load("digits"), batch_size=32, lr=0.1, epochs=1, progress=False)
+    numbers = {name: float(score.losses.mean()) for name, score in four_numbers(model, batches()).items()}
+    assert numbers["running"] > 1.5 * max(numbers["own"], numbers["dealt"], numbers["precise"])
