@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets, models
+from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets
 from bnlib.experiments import discriminator, shifted_in_use, train_mode_in_use, two_towers
 from bnlib.probes import with_statistics_of
 
