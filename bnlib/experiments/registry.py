@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from bnlib.experiments import (
+    deep_descent,
+    deep_gradients,
+    deep_jitter,
+    deep_limits,
     deep_linear_shift,
+    deep_lstm,
     digits_grid,
     full_norm_digits,
     gradient_shift,
@@ -29,7 +34,12 @@ from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.measurement import Measurement
 
 _MODULES = (
+    deep_descent,
+    deep_gradients,
+    deep_jitter,
+    deep_limits,
     deep_linear_shift,
+    deep_lstm,
     digits_grid,
     full_norm_digits,
     gradient_shift,

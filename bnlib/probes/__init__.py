@@ -1,5 +1,6 @@
 """Measurements on any model that leave its training as it was."""
 
+from bnlib.probes.depth import LayerGradient, gradient_by_layer, growth_per_layer
 from bnlib.probes.hessian import Sharpness, sharpness
 from bnlib.probes.landscape import (
     AlongGradient,
@@ -38,6 +39,7 @@ __all__ = [
     "AlongGradient",
     "Distance",
     "Inequality",
+    "LayerGradient",
     "LayerShift",
     "Moments",
     "ScaleInvariance",
@@ -52,6 +54,8 @@ __all__ = [
     "effective_learning_rate",
     "equilibrium",
     "filter_normalised_direction",
+    "gradient_by_layer",
+    "growth_per_layer",
     "largest_stable",
     "layer_groups",
     "loss_surface",
