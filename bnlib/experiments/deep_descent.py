@@ -191,7 +191,16 @@ _live_seed = itertools.count(100)
 
 def train(depth: int, lr: float) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
     """Train both with a seed that no result has used, a new one a call: steps done, steps in all, the curves so far."""
-    seed, shown = next(_live_seed), lookup(depth, lr)
+    yield from _live(lookup(depth, lr), depth, lr)
+
+
+def train_variant(variant: str, lr: float) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
+    """The same for a variant and the plain stack with BN, both of 100 layers."""
+    yield from _live(compare(variant, lr), 100, lr)
+
+
+def _live(shown: dict[str, Curves], depth: int, lr: float) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
+    seed = next(_live_seed)
     runs = {name: descend(name, depth, lr, seed) for name in shown}
     losses: dict[str, list[float]] = {f"{name}, your run": [] for name in runs}
     for step in range(STEPS + 1):

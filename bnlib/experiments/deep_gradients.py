@@ -88,6 +88,11 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
+def lookup(network: str, characters: int) -> np.ndarray:
+    """The gradient at the weights of the narrow network, (seeds, layers)."""
+    return load()[network, characters, WIDTH]["weights"]
+
+
 def relu_growth(samples: int) -> float:
     r"""$\lambda$ of ReLU for a batch of so many samples, in the limit of many units.
 

@@ -1,6 +1,7 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
+from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
 from bnlib.figures.objective import (
@@ -49,10 +50,14 @@ __all__ = [
     "draw_composition",
     "draw_curves",
     "draw_deep_linear",
+    "draw_depth",
     "draw_error_maps",
     "draw_errors_by_batch_size",
     "draw_gain",
     "draw_gradient_shift",
+    "draw_gradients",
+    "draw_growth",
+    "draw_jitter",
     "draw_labels",
     "draw_landscape",
     "draw_moving_activations",
@@ -68,6 +73,7 @@ __all__ = [
     "draw_surface",
     "draw_tracking",
     "draw_training",
+    "draw_variant",
     "new_figure",
     "picture",
     "plain_ticks",
