@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from bnlib import BatchNorm
 from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
-from bnlib.models import deep_stack, residual_stack
+from bnlib.models import Shortcut, deep_stack, residual_stack
 
 CHARACTERS, WIDTH, STEPS = 50, 63, 60
 DEPTHS = (5, 10, 20, 40, 100)
@@ -36,6 +36,15 @@ def _batch_norm(value: float, shift: float, num_features: int) -> nn.Module:
         layer.weight.fill_(value)
         layer.bias.fill_(shift)
     return layer
+
+
+def _branches(value: float, **sizes) -> nn.Module:
+    """The stack with shortcuts, with other gammas in its branches; what the shortcuts carry is as it was."""
+    model = residual_stack(norm=BatchNorm, **sizes)
+    for block in model:
+        if isinstance(block, Shortcut):
+            nn.init.constant_(block.branch[1].weight, value)
+    return model
 
 
 _STACK = partial(deep_stack, norm=BatchNorm)
@@ -73,8 +82,8 @@ VARIANTS: dict[str, Variant] = {
     "tanh, gamma 0.1": Variant(partial(deep_stack, norm=gamma(0.1), activation=nn.Tanh)),
     "beta 3": Variant(partial(deep_stack, norm=gamma(1.0, 3.0))),
     "residual": Variant(partial(residual_stack, norm=BatchNorm)),
-    "residual, gamma 0.1": Variant(partial(residual_stack, norm=gamma(0.1))),
-    "residual, gamma 0": Variant(partial(residual_stack, norm=gamma(0.0))),
+    "residual, gamma 0.1": Variant(partial(_branches, 0.1)),
+    "residual, gamma 0": Variant(partial(_branches, 0.0)),
     "layer norm": Variant(partial(deep_stack, norm="layer_norm")),
 }
 COMPARED = (1e-4, 0.4)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from bnlib.experiments.deep_descent import VARIANTS, WIDTH, sentence
 from bnlib.experiments.experiment import Scale
 from bnlib.experiments.measurement import Measurement
-from bnlib.probes import gradient_by_layer
+from bnlib.probes import gradient_by_layer, growth_per_layer
 
 DEPTH = 100
 CHARACTERS = (5, 16, 50, 128)
@@ -54,9 +54,10 @@ def measure(network: str, characters: int, width: int, *, seed: int, device: str
     """One backward pass with all characters, in float64.
 
     Returns:
-        ``weights`` and ``outputs``: norms of the gradient at the weights and at the outputs of the hidden linear
-        layers, the first layer first; ``apart``, one minus the mean cosine between what two characters are when they
-        enter the last layer.
+        ``weights``: norms of the gradient at the weights of the hidden layers, the first layer first; ``growth``, its
+        factor from a layer to the one below, at the weights and at the outputs of the linear layers, without the ends
+        of the stack; ``apart``, one minus the mean cosine between what two characters are when they enter the last
+        layer.
     """
     x, y = (each.to(device) for each in sentence(characters=characters))
     sizes = {"in_features": characters, "num_classes": characters}
@@ -65,9 +66,11 @@ def measure(network: str, characters: int, width: int, *, seed: int, device: str
     with torch.no_grad():
         units = F.normalize(model[:-1](x), dim=1)
     others = ~torch.eye(characters, dtype=torch.bool, device=device)
+    weights = [each.gradient_norm.item() for each in hidden]
+    outputs = [each.output_gradient_norm.item() for each in hidden]
     return {
-        "weights": [each.gradient_norm.item() for each in hidden],
-        "outputs": [each.output_gradient_norm.item() for each in hidden],
+        "weights": weights,
+        "growth": [growth_per_layer(each[5:-5]) if min(each) > 0 else math.nan for each in (weights, outputs)],
         "apart": (1 - (units @ units.T)[others]).mean().item(),
     }
 
