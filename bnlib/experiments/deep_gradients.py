@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -91,9 +92,33 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
-def lookup(network: str, characters: int) -> np.ndarray:
-    """The gradient at the weights of the narrow network, (seeds, layers)."""
-    return load()[network, characters, WIDTH]["weights"]
+@dataclass(frozen=True)
+class View:
+    """What the explorer draws: the gradient at the weights, (seeds, layers), and the factor of theory or None."""
+
+    weights: np.ndarray
+    theory: float | None
+
+
+def lookup(network: str, characters: int) -> View:
+    """A network of the stack's width and an alphabet."""
+    return View(load()[network, characters, WIDTH]["weights"], theory(network, characters))
+
+
+def theory(network: str, characters: int) -> float | None:
+    r"""The factor $\sqrt\lambda$ of a network of many units, from a layer to the one below; None where we have none.
+
+    For tanh that of many samples. Without BN the weights count: the variance of torch's is 1 / (3 fan-in), and half of
+    the units pass the gradient on; He's make up for that, and Layer Norm divides by the root of the mean square.
+    """
+    if network in ("batch norm", "linear"):
+        return math.sqrt((relu_growth if network == "batch norm" else linear_growth)(characters))
+    return {
+        "tanh": math.sqrt(growth(torch.tanh)),
+        "no norm": math.sqrt(1 / 6),
+        "layer norm": 1.0,
+        "no norm, He": 1.0,
+    }.get(network)
 
 
 def relu_growth(samples: int) -> float:

@@ -24,20 +24,10 @@ def _powers(axis: Axis, exponents: Sequence[int]) -> None:
     plain_ticks(axis, [10.0**each for each in exponents], [power(each) for each in exponents])
 
 
-def draw_gradients(
-    figure: Figure, weights: np.ndarray, network: str, characters: int, theory: float | None = None
-) -> str:
-    """Gradient at the weights of each layer before training, (seeds, layers); see ``experiments.deep_gradients``.
-
-    Arguments:
-        figure: where to draw.
-        weights: norms, the first layer first.
-        network, characters: what it is.
-        theory: factor from a layer to the one below, drawn as a line through the last layer; None for none.
-    """
-    axes = figure.subplots()
+def draw_gradients(figure: Figure, data, network: str, characters: int) -> str:
+    """Gradient at the weights of each layer before training; see ``experiments.deep_gradients.View``."""
+    axes, (weights, theory) = figure.subplots(), (data.weights, data.theory)
     layers = np.arange(1, weights.shape[1] + 1)
-    # What is smaller than all that the picture shows leaves it.
     shown = np.where(weights > 0, weights, np.nan)
     band(axes, layers, shown, color=BLUE, label="measured")
     middle = np.median(weights, 0)
