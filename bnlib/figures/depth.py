@@ -60,17 +60,16 @@ def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: floa
         base, live, _ = name.partition(", your run")
         looks.setdefault(base, (_FIRST, _SECOND)[len(looks)])
         color, dash = looks[base]
-        line = {"color": color, "ls": dash, "label": name}
+        line = {"color": color, "ls": dash, "lw": 1}
         if live:
-            line.update(marker="o", ms=2, lw=1, ls=":")
-        losses = np.clip(curves.losses, -1, 1e6)
-        steps = np.arange(losses.shape[1])
-        band(left, steps, losses, **line)
-        change = np.abs(np.diff(curves.losses))
-        if change.size:
-            band(right, steps[1:], np.where(change > 0, np.clip(change, 1e-30, 1e30), np.nan), **line)
+            line.update(marker="o", ms=2, ls=":")
+        # Each run by itself: the median of three would hide the jumps.
+        for number, losses in enumerate(np.clip(curves.losses, -1, 1e6)):
+            left.plot(losses, label=name if number == 0 else None, **line)
+            change = np.abs(np.diff(losses))
+            right.plot(np.arange(1, len(losses)), np.where(change > 0, change, np.nan), **line)
         told.append(f"{name}: {_measures(curves)}")
-    left.set(ylim=(0, 6), xlabel="step", ylabel="loss (nats)")
+    left.set(ylim=(0, 5), xlabel="step", ylabel="loss (nats)")
     right.set(yscale="log", ylim=(1e-9, 1e2), xlabel="step", ylabel="change in a step (nats)")
     _powers(right.yaxis, range(-8, 3, 2))
     # Without end, a short live run would move the axis.
@@ -100,7 +99,7 @@ def _measures(curves) -> str:
     if not there.any():
         return "diverged"
     end, jitter, progress = (np.median(each[there]) for each in (curves.losses[:, -1], curves.jitter, curves.progress))
-    return f"loss at the end {end:.3g}, change in a step {jitter:.2g}, progress in a step {progress:.2g}{lost}"
+    return f"loss at the end {end:.3g}, jitter {jitter:.2g}, progress {progress:.2g} a step{lost}"
 
 
 def draw_jitter(
