@@ -58,8 +58,7 @@ def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: floa
     looks, told = {}, []
     for name, curves in data.items():
         base, live, _ = name.partition(", your run")
-        looks.setdefault(base, (_FIRST, _SECOND)[len(looks)])
-        color, dash = looks[base]
+        color, dash = looks.setdefault(base, _SECOND if looks else _FIRST)
         line = {"color": color, "ls": dash, "lw": 1}
         if live:
             line.update(marker="o", ms=2, ls=":")
