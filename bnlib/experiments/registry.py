@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from bnlib.experiments import (
     as_printed,
+    deep_descent,
+    deep_gradients,
+    deep_jitter,
+    deep_limits,
     deep_linear_shift,
+    deep_lstm,
     digits_grid,
     discriminator,
     evaluation_statistics,
@@ -39,7 +44,12 @@ from bnlib.experiments.measurement import Measurement
 
 _MODULES = (
     as_printed,
+    deep_descent,
+    deep_gradients,
+    deep_jitter,
+    deep_limits,
     deep_linear_shift,
+    deep_lstm,
     digits_grid,
     discriminator,
     evaluation_statistics,

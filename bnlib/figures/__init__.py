@@ -2,6 +2,7 @@
 
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
 from bnlib.figures.failing import draw_gamma, draw_micro_batches, draw_own_and_dealt, draw_placement, draw_statistics
+from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
 from bnlib.figures.objective import (
@@ -52,12 +53,16 @@ __all__ = [
     "draw_curves",
     "draw_deep_linear",
     "draw_discriminator",
+    "draw_depth",
     "draw_error_maps",
     "draw_errors_by_batch_size",
     "draw_gain",
     "draw_gamma",
     "draw_gradient_shift",
     "draw_in_use",
+    "draw_gradients",
+    "draw_growth",
+    "draw_jitter",
     "draw_labels",
     "draw_landscape",
     "draw_micro_batches",
@@ -79,6 +84,7 @@ __all__ = [
     "draw_towers",
     "draw_tracking",
     "draw_training",
+    "draw_variant",
     "new_figure",
     "picture",
     "plain_ticks",

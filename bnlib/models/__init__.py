@@ -8,7 +8,7 @@ from bnlib.models.building import NormLike
 from bnlib.models.convolutional import figure6, small_cnn, vgg
 from bnlib.models.feed_forward import deep_stack, logistic, mlp, three_point_network
 from bnlib.models.recurrent import LSTMStack, PerStep, SharedSteps, lstm_stack
-from bnlib.models.residual import BasicBlock, resnet18
+from bnlib.models.residual import BasicBlock, Shortcut, residual_stack, resnet18
 
 __all__ = [
     "BasicBlock",
@@ -16,11 +16,13 @@ __all__ = [
     "NormLike",
     "PerStep",
     "SharedSteps",
+    "Shortcut",
     "deep_stack",
     "figure6",
     "logistic",
     "lstm_stack",
     "mlp",
+    "residual_stack",
     "resnet18",
     "small_cnn",
     "three_point_network",
@@ -28,5 +30,16 @@ __all__ = [
 ]
 
 # A run of ``bnlib.sweep`` is found again by the name of its builder, which is not to depend on the file it is in.
-for _builder in (deep_stack, figure6, logistic, lstm_stack, mlp, resnet18, small_cnn, three_point_network, vgg):
+for _builder in (
+    deep_stack,
+    figure6,
+    logistic,
+    lstm_stack,
+    mlp,
+    residual_stack,
+    resnet18,
+    small_cnn,
+    three_point_network,
+    vgg,
+):
     _builder.__module__ = __name__

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from bnlib.models.building import NormLike, check_counts, convolution, drawn_from
+from bnlib.models.feed_forward import deep_stack
 from bnlib.norm.batch_norm import BatchNorm
 
 
@@ -72,3 +75,52 @@ class BasicBlock(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return relu(residual + shortcut)."""
         return torch.relu(self.residual(input) + self.shortcut(input))
+
+
+def residual_stack(
+    depth: int = 100,
+    width: int = 63,
+    norm: NormLike = None,
+    *,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    in_features: int = 50,
+    num_classes: int = 50,
+    init: Callable[[Tensor], object] | None = None,
+    seed: int = 0,
+) -> nn.Sequential:
+    r"""Build a ``deep_stack`` with a shortcut around every hidden layer but the first: x + activation(norm(linear(x))).
+
+    Its weights start from the same numbers as those of a ``deep_stack`` of the same sizes and ``seed``.
+
+    Arguments:
+        depth, width, norm, activation, in_features, num_classes, init, seed: see ``deep_stack``.
+
+    Shape:
+        (N, \*) with ``in_features`` values a sample, to (N, ``num_classes``).
+
+    Raises:
+        ValueError: a count below 1; and what ``mlp`` raises.
+
+    Source: He et al. 2016 (https://arxiv.org/abs/1512.03385), the idea; the order of the layers is that of the stack.
+    """
+    options = {"activation": activation, "in_features": in_features, "num_classes": num_classes}
+    flatten, *layers, last = deep_stack(depth, width, norm, init=init, seed=seed, **options)
+    size = len(layers) // depth
+    hidden = [layers[size * i : size * (i + 1)] for i in range(depth)]
+    return nn.Sequential(flatten, *hidden[0], *[Shortcut(nn.Sequential(*each)) for each in hidden[1:]], last)
+
+
+class Shortcut(nn.Module):
+    """A branch, and a shortcut around it.
+
+    Shape:
+        that of the branch, which must not change it.
+    """
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return input + branch(input)."""
+        return input + self.branch(input)

@@ -1,6 +1,7 @@
 """Measurements on any model that leave its training as it was."""
 
 from bnlib.probes.contracts import batch_independence, relative_change, train_equals_test
+from bnlib.probes.depth import LayerGradient, gradient_by_layer, growth_per_layer
 from bnlib.probes.hessian import Sharpness, sharpness
 from bnlib.probes.landscape import (
     AlongGradient,
@@ -40,6 +41,7 @@ __all__ = [
     "AlongGradient",
     "Distance",
     "Inequality",
+    "LayerGradient",
     "LayerShift",
     "Moments",
     "ScaleInvariance",
@@ -55,6 +57,8 @@ __all__ = [
     "effective_learning_rate",
     "equilibrium",
     "filter_normalised_direction",
+    "gradient_by_layer",
+    "growth_per_layer",
     "largest_stable",
     "layer_groups",
     "loss_surface",

@@ -47,12 +47,15 @@ def beginning(run):
     return history
 
 
-def differ(kept, fresh, same):
-    """Whether at some point all fresh runs lie on one side of all the kept ones. By chance: 2 of 165 for 3 and 8."""
+def differ(kept, fresh, same, share=0.0):
+    """Whether at more than a share of the points all fresh runs lie on one side of all the kept ones.
+
+    By chance: 2 of 165 for 3 and 8, at each point, so that of many points that are chaotic some must be let through.
+    """
     points = min(len(kept[0]), *(len(row) for row in fresh))
     kept, fresh = kept[:, :points], np.array([row[:points] for row in fresh])
     above = np.nanmin(fresh, 0) > np.nanmax(kept, 0) + same[:points]
-    return (above | (np.nanmax(fresh, 0) < np.nanmin(kept, 0) - same[:points])).any()
+    return (above | (np.nanmax(fresh, 0) < np.nanmin(kept, 0) - same[:points])).mean() > share
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -109,4 +112,4 @@ def test_a_random_measurement_comes_out_again(name):
             continue
         company = company or [found, *(experiment.once(cell, seed) for seed in range(100, 107))]
         fresh = [np.array(each[value], dtype=float).ravel() for each in company]
-        assert not differ(seeds.reshape(len(seeds), -1), fresh, np.full(again.size, same)), where
+        assert not differ(seeds.reshape(len(seeds), -1), fresh, np.full(again.size, same), share=0.1), where

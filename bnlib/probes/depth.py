@@ -1,0 +1,155 @@
+r"""How the gradient of a loss grows or fades on its way down through the layers.
+
+Source: Yang et al. 2019 (https://arxiv.org/abs/1902.08129), whose theory is about the gradient at the outputs of the
+linear layers; that of the weights grows alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnlib.probes.apart import Loss, apart, leaves_at, one_number, precise
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGradient:
+    r"""The gradient at one layer; 0-dimensional tensors.
+
+    Attributes:
+        layer: its name.
+        weight_norm: $\|w\|$ of its trained parameters of two dimensions or more.
+        gradient_norm: of the gradient at these.
+        output_gradient_norm: of the gradient at the layer's output; of all outputs, if it was called several times.
+    """
+
+    layer: str
+    weight_norm: Tensor
+    gradient_norm: Tensor
+    output_gradient_norm: Tensor
+
+    @property
+    def spherical(self) -> Tensor:
+        r"""$\|w\|\,\|\nabla_w L\|$, the gradient at $w / \|w\|$ if a norm follows the layer."""
+        return self.weight_norm * self.gradient_norm
+
+
+def gradient_by_layer(model: nn.Module, loss: Loss, layers: Iterable[str] | None = None) -> list[LayerGradient]:
+    """Measure the gradient of every layer, in the mode the model is in; nothing is changed.
+
+    Arguments:
+        model: any network.
+        loss: function of the model that returns the loss on a batch, a single number.
+        layers: names of submodules that have trained weights of their own; by default all that have some of two
+            dimensions or more, such as linear layers, convolutions and LSTMs.
+
+    Returns:
+        One entry for each layer that was called, in the order of the first calls. The gradient is 0 where the loss does
+        not depend on it, or where it is too small for the data type.
+
+    Raises:
+        ValueError: ``layers`` has a name without trained weights; no layer has any, or none was called; a loss that is
+            no single number.
+    """
+    weights = _weights(model, layers)
+    leaves = leaves_at(model, dict(model.named_parameters()))
+    outputs: dict[str, list[Tensor]] = {}
+
+    def within(model: nn.Module) -> tuple[Tensor | None, ...]:
+        with torch.enable_grad(), _kept(model.get_submodule, weights, outputs):
+            value = one_number(loss(model))
+            wanted = [leaves[name] for layer in outputs for name in weights[layer]]
+            wanted += [each for kept in outputs.values() for each in kept]
+            if not wanted:
+                raise ValueError(f"loss must call one of the layers {', '.join(weights)}, got one that calls none")
+            return torch.autograd.grad(value, wanted, allow_unused=True)
+
+    found = iter(apart(model, within, leaves))
+    at_weights = {layer: [next(found) for _ in weights[layer]] for layer in outputs}
+    at_outputs = {layer: [next(found) for _ in kept] for layer, kept in outputs.items()}
+    like = next(iter(leaves.values()))
+    return [
+        LayerGradient(
+            layer,
+            _norm([leaves[name] for name in weights[layer]], like),
+            _norm(at_weights[layer], like),
+            _norm(at_outputs[layer], like),
+        )
+        for layer in outputs
+    ]
+
+
+def growth_per_layer(norms: Sequence[float] | Tensor | np.ndarray) -> float:
+    """The factor by which numbers grow from one layer to the one below: the slope of their logarithm, by least squares.
+
+    Arguments:
+        norms: from the first layer to the last, all positive.
+
+    Returns:
+        Above 1 if the first layer has the largest.
+
+    Raises:
+        ValueError: fewer than two numbers, or one that is not positive and finite.
+    """
+    values = np.array([float(each) for each in norms])
+    if len(values) < 2 or not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(f"norms must be two positive numbers or more, got {values.tolist()}")
+    return float(np.exp(-np.polyfit(np.arange(len(values)), np.log(values), 1)[0]))
+
+
+def _weights(model: nn.Module, layers: Iterable[str] | None) -> dict[str, list[str]]:
+    """Names of the trained parameters of two dimensions or more, by the submodule that has them."""
+    found: dict[str, list[str]] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad and value.dim() > 1:
+            path = name.split(".")[:-1]
+            path = path[: path.index("parametrizations")] if "parametrizations" in path else path
+            found.setdefault(".".join(path), []).append(name)
+    if layers is not None:
+        wanted = list(layers)
+        for layer in wanted:
+            if layer not in found:
+                raise ValueError(
+                    f"layers must name submodules with trained weights, such as {list(found)}, got {layer!r}"
+                )
+        found = {layer: names for layer, names in found.items() if layer in wanted}
+    if not found:
+        raise ValueError("model must have a layer with trained weights of two dimensions or more, got none")
+    return found
+
+
+@contextmanager
+def _kept(submodule, layers: Iterable[str], outputs: dict[str, list[Tensor]]) -> Iterator[None]:
+    """Collect the outputs of ``layers``, and hand on a copy, for what follows may write into it."""
+
+    def hook(layer: nn.Module, args: tuple, output: object, *, name: str) -> object:
+        first = output[0] if isinstance(output, tuple) else output
+        outputs.setdefault(name, [])
+        if not first.requires_grad:
+            return None
+        outputs[name].append(first)
+        return (first.clone(), *output[1:]) if isinstance(output, tuple) else first.clone()
+
+    hooks = [
+        submodule(layer).register_forward_hook(lambda *passed, name=layer: hook(*passed, name=name)) for layer in layers
+    ]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+
+
+def _norm(tensors: Iterable[Tensor | None], like: Tensor) -> Tensor:
+    """Of all values together, each divided by the largest first: the square of a small number may be 0."""
+    values = [precise(each.detach()).flatten() for each in tensors if each is not None]
+    if not values:
+        return precise(like.new_zeros(()))
+    joined = torch.cat(values)
+    largest = joined.abs().max()
+    return largest * (joined / largest).norm() if 0 < largest < torch.inf else joined.norm()
