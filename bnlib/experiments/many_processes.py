@@ -42,13 +42,13 @@ def _layer(method: str) -> Callable[[int], nn.Module] | str | None:
 
 
 class _Counter:
-    """Messages and bytes that this process hands over for statistics and for gradients."""
+    """Messages and bytes that this process hands over, of all kinds and of gradients."""
 
     def __init__(self) -> None:
-        self.statistics, self.gradients = np.zeros(2), np.zeros(2)
+        self.all, self.gradients = np.zeros(2), np.zeros(2)
 
     def all_reduce(self, tensor, *args, send=torch.distributed.all_reduce, **options):
-        self.statistics += 1, tensor.nbytes
+        self.all += 1, tensor.nbytes
         return send(tensor, *args, **options)
 
     def hook(self, group, bucket):
@@ -82,9 +82,14 @@ def work(method: str, skew: float, seed: int, batch_size: int, steps: int, broad
         optimiser.step()
     return {
         "state": {name: value.numpy() for name, value in model.state_dict().items()},
-        "statistics": counter.statistics / steps,
+        "statistics": (counter.all - counter.gradients) / steps,
         "gradients": counter.gradients / steps,
     }
+
+
+def work_on(settings: Sequence[tuple[str, bool]], *arguments) -> list[dict]:
+    """``work`` for several pairs of method and ``broadcast``, one after the other in the same processes."""
+    return [work(method, *arguments, broadcast=broadcast) for method, broadcast in settings]
 
 
 def apart(states: Sequence[dict[str, np.ndarray]], models: Sequence[nn.Module]) -> float:

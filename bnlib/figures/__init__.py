@@ -3,6 +3,7 @@
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
+from bnlib.figures.machines import draw_local_statistics, draw_many_machines
 from bnlib.figures.objective import (
     draw_absorbed,
     draw_errors_by_batch_size,
@@ -55,6 +56,8 @@ __all__ = [
     "draw_gradient_shift",
     "draw_labels",
     "draw_landscape",
+    "draw_local_statistics",
+    "draw_many_machines",
     "draw_moving_activations",
     "draw_noise",
     "draw_objective_and_evaluation",
