@@ -70,7 +70,7 @@ def together(function: Callable[..., T], workers: int, *arguments: Any) -> list[
     """
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(function, rank, workers, folder, arguments) for rank in range(workers)]
-        done = dict(share_out(_call_joined, jobs, workers, preload=[function.__module__, "sklearn.datasets"]))
+        done = dict(share_out(_call_joined, jobs, workers, preload=[function.__module__]))
     return [done[rank] for rank in range(workers)]
 
 

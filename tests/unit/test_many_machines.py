@@ -46,11 +46,11 @@ def test_a_step_goes_down_the_gradient_of_objective_4(method, joined):
 def test_processes_do_what_is_simulated():
     methods = list(many_machines.METHODS)
     settings = [(method, False) for method in methods]
-    done = distributed.together(many_processes.work_on, 2, settings, 0.9, 3, 40, 5)
+    done = many_processes.run(settings, 2, 0.9, 3, batch_size=40, steps=5)
     for number, method in enumerate(methods):
         ((_, models),) = many_machines.simulate(method, 2, 0.9, 3, batch_size=40, steps=5, lr=0.1)
-        assert many_processes.apart([each[number]["state"] for each in done], models) < 1e-10, method
-        messages, sent = done[0][number]["statistics"]
+        assert many_processes.apart([each["state"] for each in done[number]], models) < 1e-10, method
+        messages, sent = done[number][0]["statistics"]
         # Two layers of 100 channels, forward and backward: a count and two float64 numbers a channel.
         expected = (4, 4 * 8 * 201) if method in ("SyncBN", "shared FN") else (0, 0)
         assert (messages, sent) == expected, method
