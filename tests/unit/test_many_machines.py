@@ -94,7 +94,7 @@ def test_what_lies_between_workers_goes_with_the_square_of_the_skew():
     for workers in local_statistics.WORKERS:
         for skew in local_statistics.SKEWS:
             view = local_statistics.lookup(workers, skew)
-            assert (view.shares - view.predicted).abs().mean() < 0.012
+            assert (view.shares - view.predicted).abs().mean() < 0.02
             torch.testing.assert_close(
                 view.normalised.mean(1), torch.zeros(workers, dtype=torch.float64), rtol=0, atol=1e-9
             )
