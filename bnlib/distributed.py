@@ -1,7 +1,8 @@
 """Training in several processes, which ``torchrun`` starts: each has a shard of the data and draws its own batches.
 
 The set of batches is then the union of those of all workers, as in section 3 of Lian and Liu (2019). Batch
-normalisation takes the statistics of a worker's own batch; Full Normalization shares one set of estimates.
+normalisation takes the statistics of a worker's own batch, ``SyncBatchNorm`` those of the joined batch; Full
+Normalization shares one set of estimates.
 """
 
 from __future__ import annotations
