@@ -1,21 +1,25 @@
 """Training in several processes, which ``torchrun`` starts: each has a shard of the data and draws its own batches.
 
 The set of batches is then the union of those of all workers, as in section 3 of Lian and Liu (2019). Batch
-normalisation takes the statistics of a worker's own batch; Full Normalization shares one set of estimates.
+normalisation takes the statistics of a worker's own batch, ``SyncBatchNorm`` those of the joined batch; Full
+Normalization shares one set of estimates.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bnlib.norm import FullNorm
+from bnlib.processes import share_out
 
 T = TypeVar("T")
 
@@ -50,6 +54,34 @@ def joined(device: str) -> Iterator[str]:
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def together(function: Callable[..., T], workers: int, *arguments: Any) -> list[T]:
+    """Call ``function(*arguments)`` in ``workers`` new processes of this machine, which are joined with gloo.
+
+    Arguments:
+        function: one that can be imported; what it returns must be such as can be pickled, and no tensors.
+        workers: at least 1.
+        arguments: the same for all; ``world`` says who is who.
+
+    Returns:
+        What each process has returned, by its number.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [(function, rank, workers, folder, arguments) for rank in range(workers)]
+        done = dict(share_out(_call_joined, jobs, workers, preload=[function.__module__]))
+    return [done[rank] for rank in range(workers)]
+
+
+def _call_joined(function: Callable[..., T], rank: int, workers: int, folder: str, arguments: tuple) -> tuple[int, T]:
+    # Who waits for one that has failed must not do so for gloo's half an hour.
+    limit = timedelta(minutes=2)
+    meet = f"file://{folder}/meet"
+    distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=workers, timeout=limit)
+    try:
+        return rank, function(*arguments)
     finally:
         distributed.destroy_process_group()
 

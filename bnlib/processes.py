@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context, parent_process
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 
-def share_out(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -> Iterator[Any]:
+def share_out(
+    function: Callable[..., Any], jobs: Iterable[tuple], workers: int, preload: Sequence[str] | None = None
+) -> Iterator[Any]:
     """Call ``function`` with each job's arguments in ``workers`` processes; yields what comes back, as it comes.
 
     The processes are fresh ones, for a fork would share the threads and the GPU; they share out torch's threads. Each
@@ -22,9 +24,13 @@ def share_out(function: Callable[..., Any], jobs: Iterable[tuple], workers: int)
         function: one that can be imported.
         jobs: its arguments, which must be such as can be pickled.
         workers: at least 1.
+        preload: modules for short calls; a process that has them starts the others (Python's fork server), so that they
+            are imported once. Those of the first call count.
     """
-    threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (threads,)) as pool:
+    threads, context = max(1, torch.get_num_threads() // workers), get_context("forkserver" if preload else "spawn")
+    if preload:
+        context.set_forkserver_preload(list(preload))
+    with ProcessPoolExecutor(workers, context, _begin, (threads,)) as pool:
         futures = [pool.submit(function, *job) for job in jobs]
         try:
             for future in as_completed(futures):

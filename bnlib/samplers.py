@@ -187,8 +187,8 @@ class Fixed:
 class PerWorker:
     """What one of several workers sees that have shards of the data set, each its own.
 
-    The shards are random, of the same size and disjoint, and the same for all workers of a seed; together they are all
-    samples but fewer than ``world_size``. Each worker goes its own way through its shard.
+    The shards are those of ``shards``, the same for all workers of a seed. Each worker goes its own way through its
+    shard.
 
     Arguments:
         rank: which worker, from 0 to ``world_size - 1``.
@@ -196,10 +196,11 @@ class PerWorker:
         base: the sampler that builds batches from the shard.
         redraw: draw new shards after as many batches as a shard makes, as ``torch.utils.data.DistributedSampler``
             does in each epoch; else a worker never sees another shard.
+        skew: see ``shards``.
 
     Raises:
-        ValueError: ``world_size`` below 1 or ``rank`` outside 0..``world_size - 1``; when called, ``batch_size``
-            outside 1..samples of a shard, and what ``base`` raises.
+        ValueError: ``world_size`` below 1, ``rank`` outside 0..``world_size - 1`` or ``skew`` outside 0..1; when
+            called, ``batch_size`` outside 1..samples of a shard, and what ``base`` raises.
 
     Source: Lian and Liu 2019, section 4, where the set of batches is the union of those of all workers.
     """
@@ -208,10 +209,10 @@ class PerWorker:
     world_size: int
     base: Sampler = shuffled
     redraw: bool = False
+    skew: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.world_size < 1:
-            raise ValueError(f"world_size must be at least 1, got {self.world_size}")
+        _check_workers(self.world_size, self.skew)
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank must lie between 0 and world_size - 1 ({self.world_size - 1}), got {self.rank}")
 
@@ -221,14 +222,38 @@ class PerWorker:
         check_batch_size(batch_size, size, "samples of a worker")
 
         def epoch(generator: torch.Generator) -> Iterator[Tensor]:
-            shards = torch.randperm(len(labels), generator=generator)[: size * self.world_size]
-            shard = shards[self.rank :: self.world_size]
+            shard = shards(labels, self.world_size, self.skew, generator)[self.rank]
             # One seed for all would pair the same samples of two shards in every step.
             seeds = torch.randint(2**31, (self.world_size,), generator=generator)
             batches = self.base(labels[shard], batch_size, seeds[self.rank].item())
             return (shard[batch] for batch in islice(batches, size // batch_size if self.redraw else None))
 
         return _endless(epoch, torch.Generator().manual_seed(seed))
+
+
+def shards(labels: Tensor, world_size: int, skew: float, generator: torch.Generator) -> list[Tensor]:
+    """Deal all samples but fewer than ``world_size`` out to workers: index tensors, disjoint and of the same size.
+
+    A share of each shard is of the worker's own labels: of ``skew`` of all samples the first worker has those with the
+    lowest labels, and so on. The rest is random. So ``skew`` 0 is a random deal, and 1 sorts by label.
+
+    Raises:
+        ValueError: ``world_size`` below 1, or ``skew`` outside 0..1.
+    """
+    _check_workers(world_size, skew)
+    size = len(labels) // world_size
+    order = torch.randperm(len(labels), generator=generator)[: size * world_size]
+    own = round(skew * size)
+    first, rest = order[: own * world_size], order[own * world_size :]
+    sorted_ = first[labels[first].argsort(stable=True)].view(world_size, own)
+    return [torch.cat([sorted_[rank], rest[rank::world_size]]) for rank in range(world_size)]
+
+
+def _check_workers(world_size: int, skew: float) -> None:
+    if world_size < 1:
+        raise ValueError(f"world_size must be at least 1, got {world_size}")
+    if not 0 <= skew <= 1:
+        raise ValueError(f"skew must lie between 0 and 1, got {skew}")
 
 
 class _Left:

@@ -1,10 +1,11 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
-from bnlib.figures.failing import draw_gamma, draw_micro_batches, draw_own_and_dealt, draw_placement, draw_statistics
 from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
+from bnlib.figures.failing import draw_gamma, draw_micro_batches, draw_own_and_dealt, draw_placement, draw_statistics
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
+from bnlib.figures.machines import draw_local_statistics, draw_many_machines
 from bnlib.figures.objective import (
     draw_absorbed,
     draw_errors_by_batch_size,
@@ -52,19 +53,21 @@ __all__ = [
     "draw_composition",
     "draw_curves",
     "draw_deep_linear",
-    "draw_discriminator",
     "draw_depth",
+    "draw_discriminator",
     "draw_error_maps",
     "draw_errors_by_batch_size",
     "draw_gain",
     "draw_gamma",
     "draw_gradient_shift",
-    "draw_in_use",
     "draw_gradients",
     "draw_growth",
+    "draw_in_use",
     "draw_jitter",
     "draw_labels",
     "draw_landscape",
+    "draw_local_statistics",
+    "draw_many_machines",
     "draw_micro_batches",
     "draw_moving_activations",
     "draw_noise",

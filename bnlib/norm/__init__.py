@@ -8,6 +8,7 @@ from bnlib.norm.domain import DomainBatchNorm, use_domain
 from bnlib.norm.full_norm import FullNorm
 from bnlib.norm.noisy import ActivationNoise, NoisyBatchNorm
 from bnlib.norm.registry import NORMS, Norm
+from bnlib.norm.sync_batch_norm import SyncBatchNorm
 from bnlib.norm.weight_standardisation import WeightStandardisation, weight_standardise
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FullNorm",
     "NoisyBatchNorm",
     "Norm",
+    "SyncBatchNorm",
     "WeightStandardisation",
     "convert",
     "use_domain",

@@ -15,10 +15,11 @@ from torch.nn.utils.parametrize import is_parametrized
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
 from bnlib.norm.full_norm import FullNorm
+from bnlib.norm.sync_batch_norm import SyncBatchNorm
 
 _RANKED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-LAYERS = (BatchNorm, BatchRenorm, FullNorm, *_RANKED, nn.SyncBatchNorm)
+LAYERS = (BatchNorm, BatchRenorm, FullNorm, SyncBatchNorm, *_RANKED, nn.SyncBatchNorm)
 """What ``convert`` swaps for one another. A class joins by being listed, if its parameters and running statistics have
 torch.nn.BatchNorm's names and its other arguments are attributes."""
 

@@ -54,13 +54,13 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
     $\nu - \mu^2$ does in Algorithm 3, without its cancellation. A channel whose new variance is not finite stays.
     """
     kind, largest = statistics_dtype(x), torch.finfo(running_var.dtype).max
-    count, mean, variance, shifted, shift = _moments(x)
+    count, mean, variance, shifted, shift = moments(x)
     # An overflow stands for the largest number, so that the output stays finite.
     variance = variance.clamp(0, torch.finfo(kind).max)
     old_mean, old_var = running_mean.double() + running_mean_rest.double(), running_var.double()
     difference = mean - old_mean
     if settings.process_group is not None:
-        count, difference, squares = _joined(settings.process_group, count, difference, variance + difference.square())
+        count, difference, squares = joined(settings.process_group, count, difference, variance + difference.square())
         variance = (squares - difference.square()).clamp(min=0)
         if settings.oracle == "leave_one_out" and count <= math.prod(x.shape[2:]):
             raise ValueError("input must hold at least two samples in all processes for oracle='leave_one_out', got 1")
@@ -88,7 +88,7 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
     return output, stored, rest, new_var, new_mean.to(kind), gain.to(kind), new_var > settings.eps
 
 
-def _moments(x: Tensor):
+def moments(x: Tensor):
     """Values a channel, mean and biased variance in float64, and if it shifts, the shifted data and the shift."""
     count = x.numel() // x.size(1)
     if count == 0:
@@ -117,7 +117,7 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
     grad_weight, grad_bias = _sums(g, x, mean, gain)
     count, projection, total = x.numel() // x.size(1), grad_weight, grad_bias
     if group is not None and oracle != "constant":
-        count, projection, total = _joined(group, count, projection, total, weigh=False)
+        count, projection, total = joined(group, count, projection, total, weigh=False)
         projection, total = projection.to(mean.dtype), total.to(mean.dtype)
     scale = gain if weight is None else gain * (weight if weight.dtype is kind else weight.to(kind))
     if oracle == "leave_one_out":
@@ -154,7 +154,7 @@ def _sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Ten
     return _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, (False, True, True))[1:]
 
 
-def _joined(group, count: int, first: Tensor, second: Tensor, weigh: bool = True):
+def joined(group, count: int, first: Tensor, second: Tensor, weigh: bool = True):
     """Values a channel of all processes, and two means (``weigh``) or sums over all of them, in float64."""
     weight = count if weigh else 1
     counted = first.new_full((1,), count, dtype=torch.float64)

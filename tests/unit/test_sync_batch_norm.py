@@ -1,0 +1,103 @@
+"""SyncBatchNorm: several processes, each with its part of a batch, are one process with all of it."""
+
+import pytest
+import torch
+import torch.distributed
+from torch import nn
+
+import bnlib
+from bnlib import distributed
+
+STEPS, SHAPE = 3, (9, 4, 2)
+# Samples of each process. They differ, and one may have none.
+PARTS = {2: [5, 4], 3: [2, 0, 7]}
+OPTIONS = {"defaults": {}, "cumulative": {"momentum": None}, "not affine": {"affine": False}}
+
+
+def batch(step):
+    generator = torch.Generator().manual_seed(step)
+    # A constant channel; an offset must not cost digits.
+    x = torch.randn(SHAPE, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 2.0, 0.0, 0.1]).view(4, 1)
+    g = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
+    return x + torch.tensor([0.0, 1e3, 5.0, -1.0]).view(4, 1), g
+
+
+def train(kind, part, **options):
+    """Outputs and gradients of each step on a part of the batches, and the state at the end."""
+    layer = kind(4, dtype=torch.float64, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.arange(4) - 1.5)
+    steps = []
+    for step in range(STEPS):
+        x, g = (each[part] for each in batch(step))
+        x = x.clone().requires_grad_()
+        y = layer(x)
+        found = torch.autograd.grad(y, (x, *layer.parameters()), g)
+        steps.append([each.detach().numpy() for each in (y, *found)])
+    return steps, {name: value.numpy() for name, value in layer.state_dict().items()}
+
+
+def of_one(parts):
+    torch.set_num_threads(1)
+    rank, _ = distributed.world()
+    begin = sum(parts[:rank])
+    part = slice(begin, begin + parts[rank])
+    found = {name: train(bnlib.SyncBatchNorm, part, **each) for name, each in OPTIONS.items()}
+    single = bnlib.SyncBatchNorm(2)
+    alone = single(torch.full((int(rank == 0), 2), 7.0)), single.running_mean, single.running_var
+    found["one value"] = [each.detach().clone().numpy() for each in alone]
+    x = torch.randn(4, 2, requires_grad=True)
+    try:
+        nn.SyncBatchNorm(2)(x)
+    except ValueError as error:
+        found["torch"] = str(error)
+    (first,) = torch.autograd.grad(single(x).square().sum(), x, create_graph=True)
+    try:
+        first.sum().backward()
+    except RuntimeError as error:
+        found["twice"] = str(error)
+    return found
+
+
+@pytest.fixture(scope="module", params=sorted(PARTS))
+def together(request):
+    return distributed.together(of_one, request.param, PARTS[request.param])
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_processes_together_equal_one_on_the_joined_batch(together, name):
+    expected, state = train(bnlib.BatchNorm, slice(None), **OPTIONS[name])
+    for step, (y, dx, *of_parameters) in enumerate(expected):
+        found = [each[name][0][step] for each in together]
+        for number, whole in enumerate((y, dx)):
+            joined = torch.cat([torch.from_numpy(each[number]) for each in found])
+            torch.testing.assert_close(joined, torch.from_numpy(whole), rtol=1e-7, atol=1e-7)
+        for number, whole in enumerate(of_parameters, 2):
+            summed = torch.from_numpy(sum(each[number] for each in found))
+            torch.testing.assert_close(summed, torch.from_numpy(whole), rtol=1e-7, atol=1e-7)
+    for each in together:
+        assert list(each[name][1]) == list(state) == list(nn.SyncBatchNorm(4, **OPTIONS[name]).state_dict())
+        for key, value in state.items():
+            torch.testing.assert_close(torch.tensor(each[name][1][key]), torch.tensor(value), rtol=1e-9, atol=1e-9)
+
+
+def test_one_value_in_all_processes_gives_beta_and_leaves_the_variance(together):
+    for rank, each in enumerate(together):
+        output, mean, variance = each["one value"]
+        assert output.tolist() == [[0.0, 0.0]] * (rank == 0)
+        assert mean.tolist() == pytest.approx([0.7, 0.7]) and variance.tolist() == [1.0, 1.0]
+
+
+def test_torchs_own_refuses_the_cpu_and_a_second_derivative_is_refused(together):
+    for each in together:
+        assert "GPU" in each["torch"] and "once_differentiable" in each["twice"]
+
+
+def test_alone_and_in_eval_mode_it_is_batch_norm():
+    x = torch.randn(6, 3)
+    ours, plain = bnlib.SyncBatchNorm(3), bnlib.BatchNorm(3)
+    for _ in range(2):
+        torch.testing.assert_close(ours(x), plain(x), rtol=0, atol=0)
+        ours.eval(), plain.eval()
+    torch.testing.assert_close(ours.state_dict(), plain.state_dict(), rtol=0, atol=0)
