@@ -25,9 +25,9 @@ class Advice:
     chapter: str
 
 
-_FORMULA, _SMOOTHNESS, _OBJECTIVE, _FAILING = (
+_FORMULA, _OBJECTIVE, _PERILS, _FAILING, _DEPTH = (
     f"chapters/{stem}.ipynb"
-    for stem in ("01_the_formula", "03_lipschitz_smoothness", "04_the_objective", "07_why_is_my_bn_failing")
+    for stem in ("01_the_formula", "04_the_objective", "06_perils", "07_why_is_my_bn_failing", "08_deep_stacks")
 )
 
 ADVICE: dict[str, Advice] = {
@@ -38,7 +38,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "train-mode-inference": Advice(
         "Call model.eval() before predicting. A model that was traced or exported in train mode must be exported anew.",
-        _FORMULA,
+        _PERILS,
     ),
     "no-running-statistics": Advice(
         "Set track_running_stats=True and train, or take a norm that does not depend on the batch, such as GroupNorm.",
@@ -58,12 +58,12 @@ ADVICE: dict[str, Advice] = {
     "shared-layer": Advice(
         "Give each use a norm layer of its own (bnlib.DomainBatchNorm, or one layer a time step), or send all inputs "
         "through as one batch.",
-        _OBJECTIVE,
+        _PERILS,
     ),
     "domains-differ": Advice(
         "Mix the domains in each batch, or keep statistics for each with bnlib.DomainBatchNorm; without training "
         "again, estimate the statistics of each domain by itself. Statistics of the pooled data do not help.",
-        _OBJECTIVE,
+        _PERILS,
     ),
     "batches-not-representative": Advice(
         "Shuffle the samples (DataLoader(shuffle=True)) so that each batch looks like the data set; where batches must "
@@ -90,9 +90,9 @@ ADVICE: dict[str, Advice] = {
         _FAILING,
     ),
     "gradient-explosion": Advice(
-        "Use fewer layers, residual connections, a small gamma at the start (0.1), or LayerNorm; warm up the learning "
-        "rate. Another scale of the weights does not help: the norm takes it out.",
-        _SMOOTHNESS,
+        "Use fewer layers, or residual connections with a small gamma, 0 or 0.1, in the last norm of each branch. "
+        "Another scale of the weights, a larger eps or a warm-up do not help.",
+        _DEPTH,
     ),
     "tiny-batches": Advice(
         "Use larger batches, SyncBatchNorm over the devices, bnlib.FullNorm, or a norm that does not depend on the "
@@ -102,7 +102,7 @@ ADVICE: dict[str, Advice] = {
     "frozen-but-updating": Advice(
         "Put frozen norm layers into eval mode after each model.train(): requires_grad_(False) does not stop the "
         "running statistics.",
-        _FORMULA,
+        _PERILS,
     ),
     "half-precision-statistics": Advice(
         "Keep norm layers in float32 (layer.float() after model.half()), or train with torch.autocast, which does.",
