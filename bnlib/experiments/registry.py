@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bnlib.experiments import (
+    alternatives,
+    alternatives_images,
     deep_linear_shift,
     digits_grid,
     full_norm_digits,
@@ -29,6 +31,8 @@ from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.measurement import Measurement
 
 _MODULES = (
+    alternatives,
+    alternatives_images,
     deep_linear_shift,
     digits_grid,
     full_norm_digits,
