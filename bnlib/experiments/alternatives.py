@@ -9,8 +9,11 @@ fast as BN's: with the schedule of its paper it would be BN for the first 5000 s
 from __future__ import annotations
 
 import itertools
-from functools import partial
+from collections.abc import Iterator
+from functools import cache, partial
 
+import numpy as np
+import torch
 from torch import nn
 
 from bnlib import BatchRenorm
@@ -78,3 +81,66 @@ EXPERIMENT = Experiment(
     cells=cells,
     curves=("train_loss", "test_error"),
 )
+
+
+@cache
+def load() -> dict[tuple, dict]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def possible(construction: str, batch_size: int) -> bool:
+    """Whether there are such batches: no class has 256 pictures."""
+    return construction != "one label" or batch_size < 256
+
+
+def errors(norm: str, budget: str, construction: str, batch_size: int) -> np.ndarray:
+    """Test errors, shares, shape (learning rates, seeds), at the end of a budget; 0.9 for a run that diverged.
+
+    Raises:
+        ValueError: there are no such batches.
+    """
+    if not possible(construction, batch_size):
+        raise ValueError(f"batch_size must be at most 139 for batches of one label, got {batch_size}")
+    made, point = "shuffled" if batch_size == 1 else construction, _point(budget, batch_size)
+    rows = [load()[norm, made, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
+    return np.array([[_at(run, point) for run in row] for row in rows])
+
+
+def best(table: np.ndarray) -> int:
+    """Index of the learning rate with the least median error over seeds; of equal ones that with the least mean."""
+    return min(range(len(table)), key=lambda index: (np.median(table[index]), table[index].mean()))
+
+
+def lookup(budget: str, construction: str, batch_size: int) -> dict[str, object]:
+    """What ``figures.draw_alternatives`` draws: errors by norm, rates, and the index of the best rate of each."""
+    if not possible(construction, batch_size):
+        return {"errors": {}, "rates": LEARNING_RATES, "chosen": {}}
+    found = {norm: errors(norm, budget, construction, batch_size) for norm in NORMS}
+    return {"errors": found, "rates": LEARNING_RATES, "chosen": {norm: best(table) for norm, table in found.items()}}
+
+
+def train(
+    budget: str, construction: str, batch_size: int, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, object]]]:
+    """Train all norms for real, each at its best rate, to be drawn beside the grid; see ``Experiment.live``.
+
+    Raises:
+        ValueError: there are no such batches.
+    """
+    if not possible(construction, batch_size):
+        raise ValueError(f"batch_size must be at most 139 for batches of one label, got {batch_size}")
+    shown, point = lookup(budget, construction, batch_size), _point(budget, batch_size)
+    made = "shuffled" if batch_size == 1 else construction
+    cells = {norm: (norm, made, batch_size, LEARNING_RATES[index]) for norm, index in shown["chosen"].items()}
+    for done, total, curves in EXPERIMENT.live(cells, {}, device):
+        ends = {norm: curves[f"{norm}, your run"]["test_error"][0] for norm in NORMS}
+        yield done, total, shown | {"live": {norm: run[min(point, len(run) - 1)] for norm, run in ends.items()}}
+
+
+def _point(budget: str, batch_size: int) -> int:
+    return round(BUDGETS[budget][batch_size] * POINTS[batch_size] / EPOCHS[batch_size])
+
+
+def _at(run: list[float | None], point: int) -> float:
+    return 0.9 if len(run) <= point or run[point] is None else run[point]

@@ -1,5 +1,6 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
+from bnlib.figures.alternatives import draw_alternatives, draw_sharing
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
@@ -44,6 +45,7 @@ __all__ = [
     "band",
     "draw_absorbed",
     "draw_alpha",
+    "draw_alternatives",
     "draw_answers",
     "draw_batch_noise",
     "draw_composition",
@@ -61,6 +63,7 @@ __all__ = [
     "draw_oracle_bias",
     "draw_rates",
     "draw_running",
+    "draw_sharing",
     "draw_shift_and_loss",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
