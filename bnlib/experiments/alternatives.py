@@ -43,8 +43,8 @@ BATCH_SIZES = tuple(EPOCHS)
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SAMPLES, STEPS = "as many pictures", "as many steps"
 BUDGETS = {SAMPLES: dict.fromkeys(BATCH_SIZES, 5.0), STEPS: {1: 0.25, 4: 1.0, 16: 4.0, 64: 16.0, 256: 72.0}}
-"""Epochs after which the runs are compared: five, which are 6,400 pictures (incomplete batches are dropped) to 7,185, or
-as many as make 352 to 360 steps."""
+"""Epochs after which the runs are compared: five, which are 6,400 pictures (incomplete batches are dropped) to 7,185,
+or as many as make 352 to 360 steps."""
 SEEDS = {"quick": range(3), "paper": range(10)}
 
 
