@@ -1,4 +1,4 @@
-"""The normalisations of ``alternatives`` in a small convolutional network on digits, instance norm among them.
+"""The norms of activations in a small convolutional network on digits, instance norm among them.
 
 A convolution has as many values a channel as there are positions, 64, 16 and 4 here, even in a batch of one picture.
 All runs are compared after as many steps. Weights are drawn as He et al. propose, the same for all norms.
@@ -20,8 +20,10 @@ from bnlib.sweep import Run
 
 WIDTH = 8
 """Channels of the first convolution; the others have 2 and 4 times as many."""
-NORMS = {name: norm for name, norm in alternatives.NORMS.items() if name not in ("none, torch's start", "cosine")}
-NORMS["instance norm"] = "instance_norm"
+NORMS = {
+    name: alternatives.NORMS[name]
+    for name in ("none", "batch norm", "Full Norm", "Batch Renorm", "layer norm", "group norm")
+} | {"instance norm": "instance_norm"}
 CONSTRUCTIONS = {"shuffled": shuffled, "one label": single_label}
 EPOCHS = {1: 1, 16: 4}
 POINTS = {1: 4, 16: 4}
