@@ -105,7 +105,7 @@ def errors(norm: str, budget: str, construction: str, batch_size: int) -> np.nda
         raise ValueError(f"batch_size must be at most 139 for batches of one label, got {batch_size}")
     made, point = "shuffled" if batch_size == 1 else construction, _point(budget, batch_size)
     rows = [load()[norm, made, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
-    return np.array([[_at(run, point) for run in row] for row in rows])
+    return np.array([[error_at(run, point) for run in row] for row in rows])
 
 
 def best(table: np.ndarray) -> int:
@@ -143,5 +143,6 @@ def _point(budget: str, batch_size: int) -> int:
     return round(BUDGETS[budget][batch_size] * POINTS[batch_size] / EPOCHS[batch_size])
 
 
-def _at(run: list[float | None], point: int) -> float:
+def error_at(run: list[float | None], point: int) -> float:
+    """The error at a checkpoint; 0.9 if the run had diverged by then."""
     return 0.9 if len(run) <= point or run[point] is None else run[point]

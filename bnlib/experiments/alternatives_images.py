@@ -7,8 +7,9 @@ All runs are compared after as many steps. Weights are drawn as He et al. propos
 from __future__ import annotations
 
 import itertools
-from functools import partial
+from functools import cache, partial
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -70,3 +71,16 @@ EXPERIMENT = Experiment(
     cells=cells,
     curves=("train_loss", "test_error"),
 )
+
+
+@cache
+def load() -> dict[tuple, dict]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def errors(norm: str, construction: str, batch_size: int) -> np.ndarray:
+    """Test errors, shares, shape (learning rates, seeds), after as many steps for all; see ``alternatives.best``."""
+    point = round(COMPARED[batch_size] * POINTS[batch_size] / EPOCHS[batch_size])
+    rows = [load()[norm, construction, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
+    return np.array([[alternatives.error_at(run, point) for run in row] for row in rows])

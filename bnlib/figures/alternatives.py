@@ -36,7 +36,9 @@ def draw_sharing(figure: Figure, data, norm: str, kind: str, batch_size: int) ->
     _cells(weights, np.zeros((channels, inputs, 1), bool) if data is None else data.weights[:, :, None], PURPLE)
     weights.set(title="weights", xlabel="input", ylabel="channel")
     weights.set(xlim=(0, inputs), ylim=(channels + 2.6, 0))
-    _box(weights, channels + 0.9, channels + 2.2, inputs, "the input", PURPLE if norm == "cosine" and data else "none")
+    _box(
+        weights, channels + 0.9, channels + 2.2, inputs, "length of x", PURPLE if norm == "cosine" and data else "none"
+    )
     for axes, values, title, color in zip(
         (forward, backward), shown, ("forward", "backward"), (BLUE, VERMILLION), strict=True
     ):
