@@ -80,7 +80,7 @@ EXPERIMENT = Experiment(
     source="Irpan 2017, On The Perils of Batch Norm, last section",
     axes=("norm", "construction", "batch_size", "lr"),
     cells=cells,
-    curves=("train_loss", "test_error"),
+    curves=("test_error",),
 )
 
 

@@ -69,7 +69,7 @@ EXPERIMENT = Experiment(
     source="Wu and He 2018, Group Normalization, figure 1, at the scale of digits",
     axes=("norm", "construction", "batch_size", "lr"),
     cells=cells,
-    curves=("train_loss", "test_error"),
+    curves=("test_error",),
 )
 
 
