@@ -8,6 +8,7 @@ follow first, so each invariance is measured twice: at once, and after ``FOLLOWE
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +26,13 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "images": (lambda: nn.Conv2d(FAN_IN, CHANNELS, 1), (FAN_IN, SIDE, SIDE)),
 }
 FACTOR, FOLLOWED = 3.0, 300
-LAYERS = NORMS | {
-    "batch_renorm, corrects": Norm(
-        "batch_renorm, corrects", "Batch Renorm, corrects", partial(BatchRenorm, momentum=0.1, r_max=3.0, d_max=5.0)
-    )
+_CORRECTS = Norm(
+    "batch_renorm, corrects", "Batch Renorm, corrects", partial(BatchRenorm, momentum=0.1, r_max=3.0, d_max=5.0)
+)
+LAYERS = {
+    norm.name: norm
+    for each in NORMS.values()
+    for norm in ((each, _CORRECTS) if each.name == "batch_renorm" else (each,))
 }
 """The registry, and Batch Renorm as ``bnlib.experiments.alternatives`` has it: in that of its paper the first 5000
 steps are BN's."""
@@ -106,6 +110,35 @@ def table() -> dict[tuple[str, str], Kept]:
         for kind in KINDS
         if isinstance(made[kind], norm.takes)
     }
+
+
+PROMISES = {
+    "company": "company",
+    "gradient": "gradient",
+    "mode": "mode",
+    "weights": "all_weights",
+    "row": "one_row",
+    "bias": "one_bias",
+    "loudness": "contrast",
+    "from one": "one_sample",
+}
+"""Names of what is kept or not, and the attributes of ``Kept`` that say so."""
+
+
+def verdicts(found: Kept) -> dict[str, str]:
+    """For each of ``PROMISES`` "yes" or "no"; "later" if only once averages have followed, "-" if there is none."""
+    return {
+        promise: ("yes" if found.one_sample > 1e-6 else "no") if promise == "from one" else _verdict(found, attribute)
+        for promise, attribute in PROMISES.items()
+    }
+
+
+def _verdict(found: Kept, attribute: str) -> str:
+    value = getattr(found, attribute)
+    at_once, later = value if isinstance(value, tuple) else (value, value)
+    if math.isnan(at_once):
+        return "-"
+    return "yes" if at_once < KEPT else "later" if later < KEPT else "no"
 
 
 def _trained(norm: Norm, layer: nn.Module, shape: tuple[int, ...], steps: int = 20) -> nn.Module:

@@ -1,6 +1,6 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
-from bnlib.figures.alternatives import draw_alternatives, draw_sharing
+from bnlib.figures.alternatives import draw_alternatives, draw_kept, draw_sharing
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
 from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
 from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
@@ -55,6 +55,7 @@ __all__ = [
     "draw_errors_by_batch_size",
     "draw_gain",
     "draw_gradient_shift",
+    "draw_kept",
     "draw_labels",
     "draw_landscape",
     "draw_moving_activations",

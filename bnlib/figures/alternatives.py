@@ -105,6 +105,45 @@ def _count(what: str, way: str, count: int, past: bool) -> str:
     return f"{what} {values}{averages[way] * past}"
 
 
+_MARKS = {
+    "yes": {"marker": "o", "color": GREEN, "ms": 8},
+    "later": {"marker": "o", "color": BLUE, "mfc": "none", "ms": 8},
+    "no": {"marker": "x", "color": VERMILLION, "ms": 7},
+    "-": {"marker": "_", "color": GREY, "ms": 6},
+}
+
+
+def draw_kept(figure: Figure, kept: Mapping[tuple[str, str], Mapping[str, str]], names: Mapping[str, str]) -> str:
+    """A mark for each promise that a norm keeps, keeps later or breaks; see ``experiments.norm_contracts.verdicts``.
+
+    Arguments:
+        figure: where to draw.
+        kept: verdicts by norm and kind of input.
+        names: of the norms, for the reader, in the order in which to show them.
+    """
+    kinds, told = list(dict.fromkeys(kind for _, kind in kept)), []
+    for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
+        rows = {norm: row for (norm, of), row in kept.items() if of == kind}
+        promises = list(next(iter(rows.values())))
+        for height, norm in enumerate(names):
+            for place, verdict in enumerate(rows.get(norm, {}).values()):
+                axes.plot(place, height, ls="", **_MARKS[verdict])
+        axes.set(title=kind, xlim=(-0.6, len(promises) - 0.4), ylim=(len(names) - 0.4, -0.6))
+        axes.set_xticks(range(len(promises)), promises, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names.values())
+        axes.axvline(2.5, color=GREY, ls=":", lw=1)
+        axes.axvline(6.5, color=GREY, ls=":", lw=1)
+        axes.tick_params(length=0)
+        told += [
+            f"{names[norm]}, {kind}: {', '.join(promise for promise, verdict in row.items() if verdict == 'yes')}"
+            for norm, row in rows.items()
+        ]
+    for verdict, label in (("yes", "kept"), ("later", "once averages have followed"), ("no", "broken")):
+        figure.axes[0].plot([], [], ls="", label=label, **_MARKS[verdict])
+    figure.legend(loc="outside lower center", ncols=3)
+    return f"What is kept. {'; '.join(told)}."
+
+
 def draw_alternatives(
     figure: Figure, data: Mapping[str, np.ndarray], budget: str, construction: str, batch_size: int
 ) -> str:

@@ -101,3 +101,14 @@ def test_the_contest_is_drawn_with_a_run_of_ones_own_beside_it():
     assert "none 10.0" in note and "shuffled, batch size 4, as many steps" in note
     empty = {"errors": {}, "rates": (0.1,), "chosen": {}}
     assert "there are none" in figures.picture(figures.draw_alternatives, empty, "as many steps", "one label", 256).alt
+
+
+def test_what_is_kept_has_a_mark_for_each_promise_of_each_norm():
+    kept = {
+        (norm, kind): norm_contracts.verdicts(norm_contracts.measure(norm, kind))
+        for norm, kind in (("layer_norm", "vectors"), ("instance_norm", "images"))
+    }
+    assert set(kept["instance_norm", "images"].values()) == {"yes"}
+    names = {"layer_norm": "LN", "instance_norm": "IN"}
+    note = figures.picture(figures.draw_kept, kept, names, size=(7, 4)).alt
+    assert "LN, vectors: company, gradient, mode, weights, loudness, from one" in note
