@@ -79,8 +79,12 @@ def load() -> dict[tuple, dict]:
     return EXPERIMENT.load("quick")
 
 
-def errors(norm: str, construction: str, batch_size: int) -> np.ndarray:
-    """Test errors, shares, shape (learning rates, seeds), after as many steps for all; see ``alternatives.best``."""
-    point = round(COMPARED[batch_size] * POINTS[batch_size] / EPOCHS[batch_size])
+def errors(norm: str, construction: str, batch_size: int, *, end: bool = False) -> np.ndarray:
+    """Test errors, shares, shape (learning rates, seeds), after as many steps for all or at the ``end`` of the runs.
+
+    The rows are for ``alternatives.best`` to choose from. At batch size 1 the end is that of an epoch, 1437 steps.
+    """
+    when = EPOCHS[batch_size] if end else COMPARED[batch_size]
+    point = round(when * POINTS[batch_size] / EPOCHS[batch_size])
     rows = [load()[norm, construction, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
     return np.array([[alternatives.error_at(run, point) for run in row] for row in rows])
