@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bnlib.norm import ActivationNoise, BatchNorm, BatchRenorm, FullNorm, NoisyBatchNorm
 
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
-_PER_CHANNEL = (BatchNorm, BatchRenorm, FullNorm, nn.BatchNorm1d)
+_PER_CHANNEL = (BatchNorm, BatchRenorm, FullNorm, nn.BatchNorm1d, nn.GroupNorm)
 
 
 def stack(models: Sequence[nn.Module]) -> Stack:
@@ -172,8 +172,12 @@ class _PerChannel(nn.Module):
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
-        self.channels, self.layer = layers[0].num_features, copy.deepcopy(layers[0])
-        self.layer.num_features *= len(layers)
+        self.layer = copy.deepcopy(layers[0])
+        grouped = isinstance(self.layer, nn.GroupNorm)
+        self.channels = self.layer.num_channels if grouped else self.layer.num_features
+        # The channels of a model lie side by side, so that its groups do, too.
+        for name in ("num_channels", "num_groups") if grouped else ("num_features",):
+            setattr(self.layer, name, len(layers) * getattr(self.layer, name))
         for name, value in layers[0].named_parameters():
             joined = torch.cat([getattr(layer, name).detach() for layer in layers])
             setattr(self.layer, name, nn.Parameter(joined, value.requires_grad))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bnlib.experiments import (
+    alternatives,
+    alternatives_images,
     as_printed,
     deep_descent,
     deep_gradients,
@@ -26,6 +28,7 @@ from bnlib.experiments import (
     lian_figure_7,
     lian_figure_8,
     lian_figure_9,
+    lower_layers,
     many_machines,
     many_processes,
     mcsgd_rates,
@@ -46,6 +49,8 @@ from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.measurement import Measurement
 
 _MODULES = (
+    alternatives,
+    alternatives_images,
     as_printed,
     deep_descent,
     deep_gradients,
@@ -69,6 +74,7 @@ _MODULES = (
     lian_figure_7,
     lian_figure_8,
     lian_figure_9,
+    lower_layers,
     many_machines,
     many_processes,
     mcsgd_rates,

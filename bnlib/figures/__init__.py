@@ -1,5 +1,6 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
+from bnlib.figures.alternatives import draw_alternatives, draw_kept, draw_sharing
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
 from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
 from bnlib.figures.failing import draw_gamma, draw_micro_batches, draw_own_and_dealt, draw_placement, draw_statistics
@@ -48,6 +49,7 @@ __all__ = [
     "band",
     "draw_absorbed",
     "draw_alpha",
+    "draw_alternatives",
     "draw_answers",
     "draw_batch_noise",
     "draw_composition",
@@ -64,6 +66,7 @@ __all__ = [
     "draw_growth",
     "draw_in_use",
     "draw_jitter",
+    "draw_kept",
     "draw_labels",
     "draw_landscape",
     "draw_local_statistics",
@@ -77,6 +80,7 @@ __all__ = [
     "draw_placement",
     "draw_rates",
     "draw_running",
+    "draw_sharing",
     "draw_shift_and_loss",
     "draw_shifted",
     "draw_smoothness_by_loss",

@@ -47,7 +47,7 @@ def situation(norm, kind, samples, fan_in, channels, steps, offset, scale, seed)
 
 
 @pytest.mark.parametrize(("norm", "kind"), CASES)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(given=st.fixed_dictionaries(SITUATIONS))
 def test_company_changes_the_output_of_those_norms_that_are_said_to_depend_on_the_batch(norm, kind, given):
     change = batch_independence(*situation(norm, kind, **given))
@@ -55,7 +55,7 @@ def test_company_changes_the_output_of_those_norms_that_are_said_to_depend_on_th
 
 
 @pytest.mark.parametrize(("norm", "kind"), CASES)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(given=st.fixed_dictionaries(SITUATIONS))
 def test_eval_mode_is_another_function_for_those_norms_that_are_said_to_change(norm, kind, given):
     difference = train_equals_test(*situation(norm, kind, **given))
@@ -63,7 +63,7 @@ def test_eval_mode_is_another_function_for_those_norms_that_are_said_to_change(n
 
 
 @pytest.mark.parametrize(("norm", "kind"), CASES)
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(given=st.fixed_dictionaries(SITUATIONS), frozen=st.booleans())
 def test_measuring_leaves_no_trace(norm, kind, given, frozen):
     model, x = situation(norm, kind, **given)

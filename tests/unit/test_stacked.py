@@ -27,16 +27,18 @@ BUILDERS = {
         (6, 5, 4, 3), lambda channels: bnlib.FullNorm(channels, oracle="literal"), seed=seed
     ),
     "mlp, GroupNorm": lambda seed: models.mlp((6, 5, 4, 3), lambda channels: nn.GroupNorm(1, channels), seed=seed),
+    "mlp, groups": lambda seed: models.mlp((6, 8, 4, 3), lambda channels: nn.GroupNorm(2, channels), seed=seed),
+    "mlp, cosine": lambda seed: models.mlp((6, 5, 4, 3), "cosine", seed=seed),
     "no bias": lambda seed: without_bias(models.mlp((6, 5, 3), seed=seed)),
 }
-BY_HAND = {"mlp", "mlp, BatchNorm", "mlp, BatchNorm1d", "mlp, FullNorm", "mlp, BatchRenorm", "no bias"}
+MAPPED = {"mlp, FullNorm literal", "mlp, cosine"}
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_stack_trains_as_its_models_do(name):
     singles = [BUILDERS[name](seed).double() for seed in range(3)]
     whole = stack(singles)
-    assert type(whole) is (LayerStack if name in BY_HAND else MappedStack)
+    assert type(whole) is (MappedStack if name in MAPPED else LayerStack)
     alone = [copy.deepcopy(each) for each in singles]
     optimisers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in (whole, *alone)]
     x = torch.randn(4, 3, 7, 1, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
