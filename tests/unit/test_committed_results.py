@@ -54,8 +54,9 @@ def differ(kept, fresh, same, share=0.0):
     """
     points = min(len(kept[0]), *(len(row) for row in fresh))
     kept, fresh = kept[:, :points], np.array([row[:points] for row in fresh])
-    above = np.nanmin(fresh, 0) > np.nanmax(kept, 0) + same[:points]
-    return (above | (np.nanmax(fresh, 0) < np.nanmin(kept, 0) - same[:points])).mean() > share
+    # Where all have diverged there is nothing to compare.
+    above = np.fmin.reduce(fresh) > np.fmax.reduce(kept) + same[:points]
+    return (above | (np.fmax.reduce(fresh) < np.fmin.reduce(kept) - same[:points])).mean() > share
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -71,14 +72,16 @@ def test_a_random_part_comes_out_again(name):
     number, run = random.choice(list(enumerate(cells[cell])))
     history, company = beginning(run), None
     for curve in experiment.curves:
-        again, seeds = np.array(getattr(history, curve)), as_array(kept[cell][curve])[:, : len(history.epoch)]
+        again, seeds = np.array(getattr(history, curve)), as_array(kept[cell][curve])
+        points = min(len(again), seeds.shape[1])  # another processor may diverge a checkpoint earlier or later
+        again, seeds = again[:points], seeds[:, :points]
         where = f"{name} {cell} seed {run.seed} {curve}: {again} and {seeds}"
         apart = np.abs(again - seeds[number])
         assert apart[0] <= (1e-3 if curve.endswith("error") else 1e-3 * (1 + abs(again[0]))), where
         same = np.full(len(again), 0.03) if curve.endswith("error") else 0.01 + 0.1 * np.abs(seeds[number])
-        ranges = np.nanmax(seeds, 0) - np.nanmin(seeds, 0)
+        ranges = np.fmax.reduce(seeds) - np.fmin.reduce(seeds)
         # Three seeds may agree by chance at one point, but not at its neighbours too.
-        spread = np.array([ranges[max(0, point - 2) : point + 3].max() for point in range(len(ranges))])
+        spread = np.array([np.fmax.reduce(ranges[max(0, point - 2) : point + 3]) for point in range(len(ranges))])
         if (apart > same + 3 * spread).any():
             company = company or [history, *(beginning(replace(run, seed=seed)) for seed in range(100, 107))]
             assert not differ(seeds, [getattr(each, curve) for each in company], same), where
