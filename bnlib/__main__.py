@@ -1,4 +1,4 @@
-"""``python -m bnlib``: list, run and draw the experiments of the book; diagnose a model."""
+"""``python -m bnlib``: the experiments of the book, its ledger of claims, and the doctor."""
 
 from __future__ import annotations
 
@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     drawing.add_argument("--folder", type=Path, default=Path("_build/figures"), help="where NAME_SCALE.svg goes")
     drawing.set_defaults(do=_draw)
 
+    ledger = groups.add_parser("claims", help="what the sources claim, and what came out")
+    ledger.add_argument("ids", nargs="*", metavar="ID", help="show these in full; without any, a line for each claim")
+    ledger.add_argument("--rerun", nargs="+", default=[], metavar="ID", help="run anew what these rest on, with new seeds")
+    ledger.set_defaults(do=_claims)
+
     doctor = groups.add_parser("diagnose", help="look for what is wrong with the batch normalisation of a model")
     doctor.add_argument(
         "target", metavar="FILE:FUNCTION", help="a function without arguments that returns (model, batches)"
@@ -104,6 +109,27 @@ def _run(options: argparse.Namespace) -> int:
             if world()[0] == 0:
                 print(f"{name}: {experiment.question}\n{experiment.table(measured)}\n")
     return 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    """Print the ledger or parts of it; the exit status is 1 if a new run changes a verdict, 2 if there is no claim."""
+    from bnlib import claims
+
+    asked = options.ids + options.rerun
+    if unknown := [name for name in asked if name not in claims.CLAIMS]:
+        print(f"ID must be one of those that `python -m bnlib claims` lists, got {unknown[0]!r}", file=sys.stderr)
+        return 2
+    if not asked:
+        print(claims.as_text([claims.judge(claim) for claim in claims.CLAIMS.values()]))
+    for name in options.ids:
+        print(claims.in_full(claims.judge(claims.CLAIMS[name])), end="\n\n")
+    changed = False
+    for name in options.rerun:
+        claim = claims.CLAIMS[name]
+        before, now = claims.judge(claim), claims.judge(claim, claims.Fresh())
+        changed |= before.verdict != now.verdict
+        print(f"committed\n{claims.in_full(before)}\n\nrun anew, scale quick\n{claims.in_full(now)}\n")
+    return int(changed)
 
 
 def _diagnose(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from bnlib.claims.claim import (
     judge,
     shown,
 )
+from bnlib.claims.table import Ledger, as_text, counts, in_full
 
 SOURCES: dict[str, str] = {
     "kari2018": "A question on Stack Exchange (Kari, 2018) and its answers",
@@ -48,8 +49,12 @@ __all__ = [
     "Effects",
     "Fresh",
     "Judgement",
+    "Ledger",
     "Rows",
     "Verdict",
+    "as_text",
+    "counts",
+    "in_full",
     "judge",
     "shown",
 ]

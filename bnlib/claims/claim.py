@@ -169,9 +169,9 @@ class Judgement:
 
     @property
     def seeds(self) -> str:
-        """How many seeds the cells have."""
-        counts = sorted(set(self.asked.values()))
-        return " or ".join(map(str, counts)) if counts else "none: computed when asked"
+        """How many runs an effect rests on: as many as it has numbers, or, where it is a median, as the cells have."""
+        counts = {len(values) for values in self.effects.values() if len(values) > 1} if self.asked else set()
+        return " or ".join(map(str, sorted(counts or set(self.asked.values()))))
 
 
 def judge(claim: Claim, rows: Rows | None = None) -> Judgement:
@@ -197,4 +197,4 @@ def shown(values: np.ndarray) -> str:
 def _number(value: float) -> str:
     if np.isinf(value):
         return "diverged"
-    return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"
+    return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.3g}"

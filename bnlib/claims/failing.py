@@ -55,7 +55,7 @@ def _mechanism(rows: Rows) -> Effects:
 
 def _shape(rows: Rows) -> Effects:
     values = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
-    layer = BatchNorm(1, eps=0.0, dtype=torch.float64)
+    layer = BatchNorm(1, eps=1e-30, dtype=torch.float64)
     out = layer(values).detach()
     with torch.no_grad():
         layer.weight.copy_(values.std(0, unbiased=False))

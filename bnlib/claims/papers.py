@@ -59,9 +59,8 @@ def _starts(rows: Rows) -> Effects:
 def _scale(rows: Rows) -> Effects:
     data = datasets.load("digits")
     net = mlp((64, 20, 10), BatchNorm, seed=0).double()
-    net[2].eps = 0.0
+    net[2].eps = 1e-30
     weight = net[1].weight
-    # A pixel that is always black has no weight that matters; the units all vary.
     loss = F.cross_entropy(net(data.train_x[:64].double()), data.train_y[:64])
     (before,) = torch.autograd.grad(loss, weight)
     with torch.no_grad():
@@ -123,8 +122,9 @@ def _one_step(rows: Rows) -> Effects:
 
     before, layers = growth()
     weights = [net.get_submodule(each.layer).weight for each in layers]
+    gradients = torch.autograd.grad(loss(net), weights)
     with torch.no_grad():
-        torch._foreach_sub_(weights, torch.autograd.grad(loss(net), weights), alpha=1e3)
+        torch._foreach_sub_(weights, gradients, alpha=1e3)
     return {"growth a layer before": float(before), "growth a layer after one long step": float(growth()[0])}
 
 
@@ -246,7 +246,7 @@ def _separate(e: Effects, norm: str) -> bool:
 def _length(rows: Rows) -> Effects:
     data = datasets.load("digits")
     net = mlp((64, 20, 10), BatchNorm, seed=0).double()
-    net[2].eps = 0.0
+    net[2].eps = 1e-30
     x, y, weight = data.train_x[:64].double(), data.train_y[:64], net[1].weight
     lengths, off = [weight.norm().item()], 0.0
     for _ in range(20):

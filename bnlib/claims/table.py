@@ -1,0 +1,118 @@
+"""The ledger as text for a terminal, and as a table for a page."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+
+from bnlib.claims.claim import VERDICTS, Judgement, Verdict, shown
+
+MARKS: dict[Verdict, str] = {
+    "reproduced": "✓",
+    "in part": "◐",
+    "not reproduced": "○",
+    "wrong": "✗",
+    "untestable here": "?",
+}
+_STYLE = """<style>
+.bnb-ledger{width:100%;border-collapse:collapse;text-align:left;display:table}
+.bnb-ledger th,.bnb-ledger td{vertical-align:top;padding:.5rem .6rem;border-top:1px solid rgba(128,128,128,.45)}
+.bnb-ledger td:first-child{white-space:nowrap;font-weight:600}
+.bnb-ledger p{margin:0 0 .4rem}
+.bnb-ledger ul{margin:.2rem 0 .4rem;padding-left:1.2rem}
+.bnb-ledger li{overflow-wrap:anywhere}
+.bnb-ledger code{white-space:normal;overflow-wrap:anywhere}
+@media (max-width:40rem){
+.bnb-ledger thead{display:none}
+.bnb-ledger,.bnb-ledger tbody,.bnb-ledger tr,.bnb-ledger td{display:block;width:100%}
+.bnb-ledger td+td{border-top:0;padding-top:0}}
+</style>"""
+
+
+def counts(judgements: Sequence[Judgement]) -> dict[Verdict, int]:
+    """How many claims have each verdict."""
+    found = Counter(each.verdict for each in judgements)
+    return {verdict: found[verdict] for verdict in VERDICTS}
+
+
+def as_text(judgements: Sequence[Judgement]) -> str:
+    """A line a claim: verdict, id and statement; and the counts."""
+    width = max(len(each.claim.id) for each in judgements)
+    lines = [f"{each.verdict:15}  {each.claim.id:{width}}  {each.claim.says}" for each in judgements]
+    found = ", ".join(f"{count} {verdict}" for verdict, count in counts(judgements).items())
+    return "\n".join([*lines, f"{len(judgements)} claims: {found}"])
+
+
+def in_full(judgement: Judgement) -> str:
+    """All there is to say of a claim, over several lines."""
+    claim = judgement.claim
+    lines = [f"{claim.id}: {judgement.verdict}", claim.says, f"({claim.source}, {claim.place})"]
+    if claim.why_not:
+        return "\n".join(map(_wrapped, [*lines, claim.why_not]))
+    lines += [f"  {name}: {shown(values)}" for name, values in judgement.effects.items()]
+    lines += [f"  {'holds' if true else 'fails'}: {words}" for words, true in judgement.holds.items()]
+    lines += [claim.note] * bool(claim.note)
+    return "\n".join(map(_wrapped, [*lines, f"measured by {_origin(judgement)}; see chapters/{_link(judgement)}"]))
+
+
+def _wrapped(line: str) -> str:
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(line, 110, subsequent_indent=indent + "  " * bool(indent), break_on_hyphens=False)
+
+
+def _origin(judgement: Judgement) -> str:
+    if not judgement.asked:
+        return "a computation of seconds"
+    names = ", ".join(judgement.experiments)
+    return f"{names} (scale {judgement.claim.scale}, {judgement.seeds} seeds)"
+
+
+def _link(judgement: Judgement) -> str:
+    chapter, _, anchor = judgement.claim.chapter.partition("#")
+    return f"{chapter}.ipynb" + f"#{anchor}" * bool(anchor)
+
+
+class Ledger:
+    """Judgements that a notebook shows as a table."""
+
+    def __init__(self, judgements: Sequence[Judgement]):
+        self.judgements = list(judgements)
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{count} {verdict}" for verdict, count in counts(self.judgements).items() if count)
+        return f"A table of {len(self.judgements)} claims: {found}."
+
+    def _repr_html_(self) -> str:
+        rows = "\n".join(map(_row, self.judgements))
+        head = "<thead><tr><th>Verdict</th><th>Claim</th><th>What we found</th></tr></thead>"
+        return f'{_STYLE}<table class="bnb-ledger">{head}<tbody>\n{rows}\n</tbody></table>'
+
+
+def _row(judgement: Judgement) -> str:
+    claim, verdict = judgement.claim, judgement.verdict
+    statement = f"<p>{escape(claim.says)}</p><p><small>{escape(claim.place)} · <code>{claim.id}</code></small></p>"
+    cells = [f"{MARKS[verdict]} {verdict}", statement, _found(judgement)]
+    return f'<tr id="{claim.id}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _found(judgement: Judgement) -> str:
+    claim = judgement.claim
+    link = f'<a href="{_link(judgement)}">{_chapter(claim.chapter)}</a>'
+    if claim.why_not:
+        return f"<p>{escape(claim.why_not)}</p><p><small>See {link}.</small></p>"
+    conditions = _list(f"{'holds' if true else 'fails'}: {escape(words)}" for words, true in judgement.holds.items())
+    effects = _list(f"{escape(name)}: {shown(values)}" for name, values in judgement.effects.items())
+    note = f"<p>{escape(claim.note)}</p>" * bool(claim.note)
+    origin = f"<p><small>From {escape(_origin(judgement))}. See {link}.</small></p>"
+    numbers = f"<details><summary>Numbers: median (least to largest over seeds)</summary>{effects}</details>"
+    return f"{conditions}{note}{numbers}{origin}"
+
+
+def _list(items) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+
+
+def _chapter(place: str) -> str:
+    return f"chapter {int(place[:2])}"
