@@ -1,4 +1,4 @@
-"""Sphinx hooks that make the built site self-contained: mathematics, icons and widget state."""
+"""Sphinx hooks that make the built site self-contained: mathematics, icons, widget state and links of the ledger."""
 
 from __future__ import annotations
 
@@ -53,9 +53,17 @@ def drop_widget_state(app: Sphinx, doctree) -> None:
         logger.warning("an error is stored inside a widget of this notebook", location=app.env.docname)
 
 
+def link_ledger_to_pages(app: Sphinx, exception: Exception | None) -> None:
+    """Let the tables of the ledger, which link to notebooks, link to the notebooks' pages."""
+    page = Path(app.outdir) / "chapters" / "claims.html"
+    if not exception and app.builder.format == "html" and page.exists():
+        page.write_text(re.sub(r'(href="\d\d_\w+)\.ipynb\b', r"\1.html", page.read_text()))
+
+
 def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
     app.connect("doctree-read", drop_widget_state)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", link_ledger_to_pages)
     app.connect("build-finished", keep_used_icons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

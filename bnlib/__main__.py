@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
     ledger = groups.add_parser("claims", help="what the sources claim, and what came out")
     ledger.add_argument("ids", nargs="*", metavar="ID", help="show these in full; without any, a line for each claim")
-    ledger.add_argument("--rerun", nargs="+", default=[], metavar="ID", help="run anew what these rest on, with new seeds")
+    ledger.add_argument(
+        "--rerun", nargs="+", default=[], metavar="ID", help="run anew what these rest on, with new seeds"
+    )
     ledger.set_defaults(do=_claims)
 
     doctor = groups.add_parser("diagnose", help="look for what is wrong with the batch normalisation of a model")

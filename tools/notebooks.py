@@ -22,6 +22,11 @@ def chapters() -> list[Path]:
     return sorted(path for path in CHAPTERS.glob("*.ipynb"))
 
 
+def numbered() -> list[Path]:
+    """The chapters proper, without the appendices."""
+    return [path for path in chapters() if path.name[0].isdigit()]
+
+
 def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Run every cell, in the folder of the chapters; an error in a cell is raised."""
     resources = {"metadata": {"path": str(CHAPTERS)}}

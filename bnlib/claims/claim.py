@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -23,6 +24,25 @@ MEANINGS: dict[Verdict, str] = {
     "wrong": "no condition holds, and the statement is of a kind that one counterexample refutes",
     "untestable here": "nothing in this book can decide it; the reason is given",
 }
+SOURCES: dict[str, str] = {
+    "kari2018": "Kari 2018",
+    "irpan2017": "Irpan 2017",
+    "failing2025": "answer of 2025",
+    "kariya2018": "Kariya 2018",
+    "santurkar2018": "Santurkar et al. 2018",
+    "lian2019": "Lian and Liu 2019",
+    "ioffe2015": "Ioffe and Szegedy 2015",
+    "ioffe2017": "Ioffe 2017",
+    "yang2019": "Yang et al. 2019",
+    "bjorck2018": "Bjorck et al. 2018",
+    "wu2018": "Wu and He 2018",
+    "wu2021": "Wu and Johnson 2021",
+    "goyal2017": "Goyal et al. 2017",
+    "cooijmans2017": "Cooijmans et al. 2017",
+    "li2016": "Li et al. 2016",
+    "chintala2016": "Chintala et al. 2016",
+    "vanlaarhoven2017": "van Laarhoven 2017",
+}
 Row = Mapping[str, np.ndarray]
 Effects = dict[str, np.ndarray]
 
@@ -32,7 +52,9 @@ class Rows(Protocol):
 
     asked: dict[tuple, int]
 
-    def __call__(self, name: str, *cell) -> Row: ...
+    def __call__(self, name: str, *cell) -> Row:
+        """Numbers of a cell."""
+        ...
 
 
 @dataclass
@@ -86,10 +108,11 @@ class Fresh:
         given = experiment.cells("quick")[cell]
         if isinstance(experiment, Experiment):
             runs = [replace(given[0], seed=seed) for seed in self.seeds]
-            histories = sweep.run(runs, progress=False)
+            with tempfile.TemporaryDirectory() as cache:
+                histories = sweep.run(runs, cache, progress=False)
             return {curve: _padded([getattr(each, curve) for each in histories]) for curve in experiment.curves}
         found = [experiment.once(cell, seed) for seed in self.seeds]
-        return {name: np.array([each[name] for each in found], dtype=float) for name in found[0]}
+        return {value: np.array([each[value] for each in found], dtype=float) for value in found[0]}
 
 
 def _padded(curves: Sequence[Sequence[float | None]]) -> np.ndarray:
@@ -136,11 +159,13 @@ class Claim:
         """Check that there is either a measurement with conditions, or a reason why there is none.
 
         Raises:
-            ValueError: both or neither.
+            ValueError: both or neither; an unknown source; ``refuted`` is another verdict.
         """
         testable = self.measure is not None and bool(self.conditions)
         if testable == bool(self.why_not):
             raise ValueError(f"{self.id} must have either measure and conditions or why_not")
+        if self.source not in SOURCES:
+            raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {self.source!r}")
         if self.refuted not in ("not reproduced", "wrong"):
             raise ValueError(f"refuted must be 'not reproduced' or 'wrong', got {self.refuted!r}")
 

@@ -15,7 +15,8 @@ SOURCE, CHAPTER = "failing2025", "07_why_is_my_bn_failing"
 def _printed(rows: Rows) -> Effects:
     found = {size: rows("as_printed", "BN, ReLU", "printed", size, 1.0) for size in (4, 32)}
     return {f"{what} of the last epoch's losses, batches of {size}": row[name].ravel()
-            for what, name in (("mean", "seen"), ("deviation", "fluctuation")) for size, row in found.items()}  # fmt: skip
+            for what, name in (("mean", "seen"), ("deviation", "fluctuation"))
+            for size, row in found.items()}  # fmt: skip
 
 
 def _micro(rows: Rows) -> Effects:

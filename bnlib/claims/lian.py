@@ -55,9 +55,9 @@ def _companies(rows: Rows) -> Effects:
 def _one_label(rows: Rows) -> Effects:
     found = {}
     for name, where in (("in training", "objective"), ("in eval mode", "evaluation")):
-        found[f"errors {name}, one label, batches of 64, %"] = 100 * rows(
-            "objective_and_evaluation", "true", "one label", 64, "batch norm"
-        )[where][:, 1]
+        found[f"errors {name}, one label, batches of 64, %"] = (
+            100 * rows("objective_and_evaluation", "true", "one label", 64, "batch norm")[where][:, 1]
+        )
     return found
 
 
@@ -66,9 +66,7 @@ def _figure_1(rows: Rows) -> Effects:
     return {
         "training loss at the start, nats": row["train_loss"][:, 0],
         "training loss at the end, nats": last(row, "train_loss"),
-        "share of seeds whose test loss ends above its start": (
-            last(row, "test_loss") > row["test_loss"][:, 0]
-        ).mean(),
+        "share of seeds whose test loss ends above its start": (last(row, "test_loss") > row["test_loss"][:, 0]).mean(),
     }
 
 
@@ -222,7 +220,8 @@ CLAIMS = (
         "At batch size 1 BN overfits three samples: the training loss falls and the test loss rises.",
         f"{FOUR}#figures-1-to-3-of-the-paper", _figure_1,
         (("the training loss falls by more than 0.05 nats in the mean over seeds",
-          lambda e: np.mean(e["training loss at the end, nats"]) < np.mean(e["training loss at the start, nats"]) - 0.05),
+          lambda e: np.mean(e["training loss at the end, nats"])
+          < np.mean(e["training loss at the start, nats"]) - 0.05),
          ("the test loss ends above its start in more than half of the seeds",
           lambda e: e["share of seeds whose test loss ends above its start"].max() > 0.5),
          ("it overfits: the median training loss gets below ln 3 - 0.1, which needs a look at the samples",

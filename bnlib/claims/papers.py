@@ -256,7 +256,10 @@ def _length(rows: Rows) -> Effects:
             weight.sub_(0.5 * gradient)
         lengths.append(weight.norm().item())
         off = max(off, abs(lengths[-1] - expected))
-    return {"largest distance from Pythagoras in 20 steps": off, "length at the end over start": lengths[-1] / lengths[0]}
+    return {
+        "largest distance from Pythagoras in 20 steps": off,
+        "length at the end over start": lengths[-1] / lengths[0],
+    }
 
 
 CLAIMS = (

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-from bnlib.claims.claim import VERDICTS, Judgement, Verdict, shown
+from bnlib.claims.claim import SOURCES, VERDICTS, Judgement, Verdict, shown
 
 MARKS: dict[Verdict, str] = {
     "reproduced": "✓",
@@ -48,7 +48,7 @@ def as_text(judgements: Sequence[Judgement]) -> str:
 def in_full(judgement: Judgement) -> str:
     """All there is to say of a claim, over several lines."""
     claim = judgement.claim
-    lines = [f"{claim.id}: {judgement.verdict}", claim.says, f"({claim.source}, {claim.place})"]
+    lines = [f"{claim.id}: {judgement.verdict}", claim.says, f"({SOURCES[claim.source]}, {claim.place})"]
     if claim.why_not:
         return "\n".join(map(_wrapped, [*lines, claim.why_not]))
     lines += [f"  {name}: {shown(values)}" for name, values in judgement.effects.items()]
@@ -92,7 +92,8 @@ class Ledger:
 
 def _row(judgement: Judgement) -> str:
     claim, verdict = judgement.claim, judgement.verdict
-    statement = f"<p>{escape(claim.says)}</p><p><small>{escape(claim.place)} · <code>{claim.id}</code></small></p>"
+    place = escape(f"{SOURCES[claim.source]}, {claim.place}")
+    statement = f"<p>{escape(claim.says)}</p><p><small>{place} · <code>{claim.id}</code></small></p>"
     cells = [f"{MARKS[verdict]} {verdict}", statement, _found(judgement)]
     return f'<tr id="{claim.id}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 

@@ -8,6 +8,7 @@ from chapters import code_cells, read
 from tools import notebooks
 
 CHAPTERS = pytest.mark.parametrize("path", notebooks.chapters(), ids=lambda path: path.stem)
+NUMBERED = pytest.mark.parametrize("path", notebooks.numbered(), ids=lambda path: path.stem)
 
 
 @CHAPTERS
@@ -36,14 +37,14 @@ def test_only_cells_that_show_figures_or_train_are_excused_from_comparison(path)
             assert re.search(r"^figures\.picture|^widgets\.Explorer|^assert ", cell.source, flags=re.M), cell.source
 
 
-@CHAPTERS
+@NUMBERED
 def test_a_chapter_has_at_least_three_assertions_and_a_slider(path):
     source = "\n".join(cell.source for cell in code_cells(path))
     assert len(re.findall(r"^\s*assert ", source, flags=re.M)) >= 3
     assert "widgets.Explorer(" in source
 
 
-@CHAPTERS
+@NUMBERED
 def test_exercises_have_folded_solutions_that_are_executed(path):
     cells = read(path).cells
     exercises = [cell for cell in cells if cell.cell_type == "markdown" and "### Exercise" in cell.source]

@@ -1,0 +1,188 @@
+"""The ledger: its rule, its verdicts on the committed results and on new runs, and the command line."""
+
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnlib import __main__
+from bnlib.claims import CLAIMS, SOURCES, VERDICTS, Claim, Committed, Fresh, Ledger, as_text, counts, in_full, judge
+from bnlib.claims.claim import last, shown
+from bnlib.experiments.registry import EXPERIMENTS
+from tools.notebooks import CHAPTERS, chapters
+
+EXPECTED = {
+    "reproduced": """
+        kari-noise kari-ten-layers kari-smaller-rate kari-small-batches kari-lstm irpan-checkpoint
+        irpan-averages irpan-towers irpan-own-norms irpan-contracts irpan-fast failing-gamma-zero
+        santurkar-theorem lian-objective lian-absorb lian-companies lian-trust lian-figure-4-test lian-figure-7
+        lian-figure-8 lian-figure-9 lian-bias lian-lemma-1 lian-corollary-3 ioffe-still ioffe-rates ioffe-start
+        ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step yang-depth cooijmans-gamma
+        renorm-small renorm-individual wu-groups wu-precise goyal-zero vanlaarhoven-length
+    """,
+    "in part": """
+        kari-rate-of-ten kari-calm-is-healthy kari-explosion irpan-alone irpan-gan irpan-tuned irpan-labelled
+        failing-below-sixteen failing-relu-first kariya-noisy kariya-standard-worse kariya-noise-prevents
+        kariya-gradient-shift santurkar-deep-linear kariya-smoother kariya-larger-rates lian-figure-1
+        lian-figure-3 lian-any-size lian-machines ioffe-faster bjorck-rates li-domain chintala-separate
+    """,
+    "not reproduced": """
+        kari-lstm-rate-of-ten lian-figure-2 lian-figure-4-train lian-algorithm-3 lian-figure-5 ioffe-why
+        renorm-retains
+    """,
+    "wrong": """
+        kari-stochastic kari-numerical irpan-renorm failing-erratic failing-gamma-reason failing-distribution
+        santurkar-theorem-gloss lian-theorem-2 ioffe-jacobian
+    """,
+    "untestable here": """
+        irpan-leaky irpan-indefensible failing-recurrent failing-early-layers kariya-trapped santurkar-lp
+        santurkar-vgg lian-converges lian-conditioned ioffe-regularises ioffe-inception
+    """,
+}
+VERDICT = {name: verdict for verdict, names in EXPECTED.items() for name in names.split()}
+# Those whose cells take seconds, and whose conditions leave room for three other seeds.
+CHEAP = """
+    kari-ten-layers lian-bias goyal-zero
+""".split()
+
+
+def test_the_ledger_is_complete():
+    assert VERDICT.keys() == CLAIMS.keys() and len(CLAIMS) >= 40
+    assert {each.source for each in CLAIMS.values()} == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_the_committed_result_gives_the_verdict(name):
+    found = judge(CLAIMS[name])
+    assert found.verdict == VERDICT[name], in_full(found)
+
+
+@pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.scale == "paper"])
+def test_the_quick_scale_gives_the_same_verdict_as_the_papers(name):
+    found = judge(CLAIMS[name], Committed("quick"))
+    assert found.verdict == VERDICT[name], in_full(found)
+
+
+def test_random_claims_run_anew_give_the_same_verdict():
+    """Other ones each time; the message names them and their numbers."""
+    for name in random.sample(CHEAP, 3):
+        found = judge(CLAIMS[name], Fresh())
+        assert found.verdict == VERDICT[name], in_full(found)
+
+
+def anchors(path):
+    """Those of the headings, as the site makes them."""
+    heads = re.findall(r'^\s*"#{2,3} ([^"\\]*)', path.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+def test_each_claim_names_a_known_source_and_a_place_in_a_chapter():
+    known = re.findall(r"^@\w+\{(\w+),", (CHAPTERS / "references.bib").read_text(), flags=re.M)
+    notebooks = {path.stem: anchors(path) for path in chapters()}
+    for claim in CLAIMS.values():
+        chapter, _, anchor = claim.chapter.partition("#")
+        assert claim.source in known and chapter in notebooks, claim.id
+        assert not anchor or anchor in notebooks[chapter], claim.chapter
+
+
+def test_what_is_reported_says_where_it_comes_from():
+    for name, claim in CLAIMS.items():
+        found, page = judge(claim), Ledger([judge(claim)])._repr_html_()
+        assert set(found.experiments) <= EXPERIMENTS.keys()
+        assert not any(np.isnan(values).any() for values in found.effects.values())
+        assert found.verdict in page and f'id="{name}"' in page and ">nan" not in page and " nan" not in page
+        if not claim.why_not:
+            assert found.effects and claim.rule.startswith("It holds if ")
+            assert all(words in re.sub(r"\s+", " ", in_full(found)) for words in found.holds)
+
+
+def made(*true, refuted="not reproduced"):
+    conditions = tuple((f"condition {n}", lambda e, t=t: t) for n, t in enumerate(true))
+    return Claim("x", "irpan2017", "here", "Something.", "06_perils", lambda rows: {"a": 1.0}, conditions, refuted)
+
+
+@pytest.mark.parametrize(
+    ("true", "refuted", "verdict"),
+    [
+        ((True, True), "wrong", "reproduced"),
+        ((True, False), "wrong", "in part"),
+        ((False, False), "wrong", "wrong"),
+        ((False,), "not reproduced", "not reproduced"),
+    ],
+)
+def test_the_verdict_follows_from_the_conditions(true, refuted, verdict):
+    assert judge(made(*true, refuted=refuted)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"why_not": "Too large."}, "x must have either measure and conditions or why_not"),
+        ({"conditions": ()}, "x must have either measure and conditions or why_not"),
+        ({"refuted": "in part"}, "refuted must be 'not reproduced' or 'wrong', got 'in part'"),
+        ({"source": "nobody1900"}, "source must be one of kari2018, .*, got 'nobody1900'"),
+    ],
+)
+def test_a_claim_that_is_no_claim_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(made(True), **change)
+
+
+def test_committed_rows_have_a_number_for_each_seed_and_count_a_run_that_diverged():
+    rows = Committed()
+    plain = rows("noise_behind_bn", "9 layers", "He", 0.3, "none", 0.0, 1.0)
+    assert np.isinf(last(plain, "train_loss")).any() and plain["train_loss"].shape[0] == 5
+    assert list(rows.asked.values()) == [5]
+    with pytest.raises(KeyError):
+        rows("noise_behind_bn", "10 layers", "He", 0.3, "none", 0.0, 1.0)
+
+
+def test_fresh_rows_are_other_ones_of_the_same_form():
+    committed, fresh = Committed(), Fresh(seeds=(100,))
+    cells = [("oracle_bias", 1, "batch", 1), ("lian_figure_1", "none")]
+    for cell in cells:
+        old, new = committed(*cell), fresh(*cell)
+        assert old.keys() == new.keys()
+        for name, values in new.items():
+            assert values.shape == (1, *old[name].shape[1:]) and not (old[name] == values).all(axis=tuple(
+                range(1, values.ndim))).any()  # fmt: skip
+        assert fresh(*cell) is new
+    assert list(fresh.asked.values()) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([0.5], "0.5"), ([1.0, 2.0, 4.0], "2 (1 to 4)"), ([1.0, 1.0], "1"), ([0.1, np.inf, np.inf], "diverged (0.1 to di"),
+     ([99.96], "100"), ([2524.4], "2524")],
+)  # fmt: skip
+def test_numbers_are_shown_with_their_spread(values, text):
+    assert shown(np.array(values)).startswith(text)
+
+
+def test_a_table_counts_and_escapes():
+    found = [judge(replace(made(True), says="a < b & c")), judge(made(False))]
+    assert "a &lt; b &amp; c" in Ledger(found)._repr_html_()
+    assert repr(Ledger(found)) == "A table of 2 claims: 1 reproduced, 1 not reproduced."
+    assert sum(counts(found).values()) == 2 and list(counts(found)) == list(VERDICTS)
+    assert as_text(found).endswith("2 claims: 1 reproduced, 0 in part, 1 not reproduced, 0 wrong, 0 untestable here")
+
+
+def test_the_command_line_lists_shows_and_runs_anew(capsys, monkeypatch):
+    assert __main__.main(["claims"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(CLAIMS) + 1 and lines[0].startswith("reproduced       kari-noise ")
+    assert __main__.main(["claims", "kari-ten-layers", "irpan-leaky"]) == 0
+    out = capsys.readouterr().out
+    assert "roughness, 40 layers: 4" in out and "deep_descent (scale quick, 3 seeds)" in out and "Hearsay" in out
+    assert __main__.main(["claims", "--rerun", "lian-bias"]) == 0
+    old, new = capsys.readouterr().out.split("run anew, scale quick\n")
+    assert "lian-bias: reproduced" in old and "lian-bias: reproduced" in new and old[10:] != new
+    fickle = replace(made(True), conditions=(("committed", lambda e: e["a"].size == 1),),
+                     measure=lambda rows: {"a": np.ones(1 + isinstance(rows, Fresh))})  # fmt: skip
+    monkeypatch.setitem(CLAIMS, "x", fickle)
+    assert __main__.main(["claims", "--rerun", "x"]) == 1
+    assert __main__.main(["claims", "nothing"]) == 2
+    assert "ID must be one of those that `python -m bnlib claims` lists, got 'nothing'" in capsys.readouterr().err
