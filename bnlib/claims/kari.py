@@ -86,6 +86,10 @@ def _explosion(rows: Rows) -> Effects:
     }
 
 
+def _no_inference(rows: Rows) -> Effects:
+    return {"roughness with BN, never in eval mode": roughness(_stack(rows, "batch norm", 1e-4))}
+
+
 def _growth(rows: Rows) -> Effects:
     return {f"growth a layer, batch of {n}": rows("deep_gradients", "batch norm", n, 63)["growth"][:, 0]
             for n in (5, 16, 50)}  # fmt: skip
@@ -172,6 +176,14 @@ CLAIMS = (
           lambda e: e["largest stable rate, 8 layers, BN"].min() > e["largest stable rate, 8 layers, none"].max()),
          ("in 100 layers with BN the gradient grows by less than 5 % a layer",
           lambda e: e["growth of the gradient a layer, 100 layers, BN"].max() < 1.05)),
+    ),
+    Claim(
+        "kari-inference", SOURCE, "third answer",
+        "It comes from the difference between training and inference, where moving averages stand for the batch.",
+        "08_deep_stacks#what-the-answers-got-right-and-wrong", _no_inference,
+        (("where only the loss of the training is looked at, in train mode, the roughness is below 2",
+          lambda e: e["roughness with BN, never in eval mode"].max() < 2),),
+        refuted="wrong", note="The asker says that there is no inference, and with a full batch nothing to average.",
     ),
     Claim(
         "kari-small-batches", SOURCE, "third answer",
