@@ -34,8 +34,8 @@ EXPECTED = {
         renorm-retains
     """,
     "wrong": """
-        kari-stochastic kari-numerical kari-inference irpan-renorm failing-erratic failing-gamma-reason failing-distribution
-        santurkar-theorem-gloss lian-theorem-2 ioffe-jacobian
+        kari-stochastic kari-numerical kari-inference irpan-renorm failing-erratic failing-gamma-reason
+        failing-distribution santurkar-theorem-gloss lian-theorem-2 ioffe-jacobian
     """,
     "untestable here": """
         irpan-leaky irpan-indefensible failing-recurrent failing-early-layers kariya-trapped santurkar-lp
