@@ -19,8 +19,10 @@ MARKS: dict[Verdict, str] = {
 _STYLE = """<style>
 .bnb-ledger{width:100%;border-collapse:collapse;text-align:left;display:table}
 .bnb-ledger th,.bnb-ledger td{vertical-align:top;padding:.5rem .6rem;border-top:1px solid rgba(128,128,128,.45)}
-.bnb-ledger td:first-child{white-space:nowrap;font-weight:600}
+.bnb-ledger td:first-child{width:42%}
 .bnb-ledger p{margin:0 0 .4rem}
+html .bd-content div.cell_output .text_html:has(table.bnb-ledger){background:none;color:inherit;padding:0}
+html[data-theme=dark] .bd-content div.cell_output .text_html:has(table.bnb-ledger){background:none;color:inherit}
 .bnb-ledger ul{margin:.2rem 0 .4rem;padding-left:1.2rem}
 .bnb-ledger li{overflow-wrap:anywhere}
 .bnb-ledger code{white-space:normal;overflow-wrap:anywhere}
@@ -86,16 +88,15 @@ class Ledger:
 
     def _repr_html_(self) -> str:
         rows = "\n".join(map(_row, self.judgements))
-        head = "<thead><tr><th>Verdict</th><th>Claim</th><th>What we found</th></tr></thead>"
+        head = "<thead><tr><th>Claim and verdict</th><th>What we found</th></tr></thead>"
         return f'{_STYLE}<table class="bnb-ledger">{head}<tbody>\n{rows}\n</tbody></table>'
 
 
 def _row(judgement: Judgement) -> str:
     claim, verdict = judgement.claim, judgement.verdict
     place = escape(f"{SOURCES[claim.source]}, {claim.place}")
-    statement = f"<p>{escape(claim.says)}</p><p><small>{place} · <code>{claim.id}</code></small></p>"
-    cells = [f"{MARKS[verdict]} {verdict}", statement, _found(judgement)]
-    return f'<tr id="{claim.id}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    statement = f"<p><strong>{MARKS[verdict]} {verdict}</strong></p><p>{escape(claim.says)}</p><p><small>{place} · <code>{claim.id}</code></small></p>"
+    return f'<tr id="{claim.id}"><td>{statement}</td><td>{_found(judgement)}</td></tr>'
 
 
 def _found(judgement: Judgement) -> str:
@@ -107,7 +108,7 @@ def _found(judgement: Judgement) -> str:
     effects = _list(f"{escape(name)}: {shown(values)}" for name, values in judgement.effects.items())
     note = f"<p>{escape(claim.note)}</p>" * bool(claim.note)
     origin = f"<p><small>From {escape(_origin(judgement))}. See {link}.</small></p>"
-    numbers = f"<details><summary>Numbers: median (least to largest over seeds)</summary>{effects}</details>"
+    numbers = f"<details><summary>Numbers</summary>{effects}</details>"
     return f"{conditions}{note}{numbers}{origin}"
 
 
