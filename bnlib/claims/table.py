@@ -95,7 +95,8 @@ class Ledger:
 def _row(judgement: Judgement) -> str:
     claim, verdict = judgement.claim, judgement.verdict
     place = escape(f"{SOURCES[claim.source]}, {claim.place}")
-    statement = f"<p><strong>{MARKS[verdict]} {verdict}</strong></p><p>{escape(claim.says)}</p><p><small>{place} · <code>{claim.id}</code></small></p>"
+    statement = f"<p><strong>{MARKS[verdict]} {verdict}</strong></p><p>{escape(claim.says)}</p>"
+    statement += f"<p><small>{place} · <code>{claim.id}</code></small></p>"
     return f'<tr id="{claim.id}"><td>{statement}</td><td>{_found(judgement)}</td></tr>'
 
 
