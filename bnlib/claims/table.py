@@ -28,7 +28,7 @@ html[data-theme=dark] .bd-content div.cell_output .text_html:has(table.bnb-ledge
 .bnb-ledger code{white-space:normal;overflow-wrap:anywhere}
 @media (max-width:40rem){
 .bnb-ledger thead{display:none}
-.bnb-ledger,.bnb-ledger tbody,.bnb-ledger tr,.bnb-ledger td{display:block;width:100%}
+.bnb-ledger,.bnb-ledger tbody,.bnb-ledger tr,.bnb-ledger td,.bnb-ledger td:first-child{display:block;width:100%}
 .bnb-ledger td+td{border-top:0;padding-top:0}}
 </style>"""
 

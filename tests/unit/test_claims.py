@@ -45,7 +45,8 @@ EXPECTED = {
 VERDICT = {name: verdict for verdict, names in EXPECTED.items() for name in names.split()}
 # Those whose cells take seconds, and whose conditions leave room for three other seeds.
 CHEAP = """
-    kari-ten-layers lian-bias goyal-zero
+    kari-small-batches irpan-alone irpan-labelled failing-gamma-zero failing-gamma-reason kariya-gradient-shift
+    lian-bias lian-trust lian-figure-1 lian-figure-3 yang-growth yang-linear cooijmans-gamma
 """.split()
 
 
