@@ -6,6 +6,7 @@
 import argparse
 import platform
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -81,26 +82,28 @@ def machine(device: str) -> str:
     return f"cpu ({model}), one thread"
 
 
-def main() -> None:
-    """Compare all layers at all sizes, on the CPU with one thread."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(name: str, description: str, measure: Callable[[str], list[dict]]) -> None:
+    """Measure on the device that the command line names, one thread on the CPU, and save the rows if it says so."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--save", action="store_true", help="write data/results/layers_DEVICE.json")
+    parser.add_argument("--save", action="store_true", help=f"write data/results/{name}_DEVICE.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-
-    def run() -> list[dict]:
-        rows = [row for shape in SIZES for row in compare(layers(shape, arguments.device), shape, arguments.device)]
-        return rows + compare(weight_layers(arguments.device), (64, 512), arguments.device)
-
+    device = arguments.device
     if not arguments.save:
-        run()
+        measure(device)
         return
-    command = f"python benchmarks/layers.py --save --device {arguments.device}"
-    with write_result(f"layers_{arguments.device}", command, [0], device=machine(arguments.device)) as result:
-        result["rows"] = run()
+    command = f"python benchmarks/{name}.py --save --device {device}"
+    with write_result(f"{name}_{device}", command, [0], device=machine(device)) as result:
+        result["rows"] = measure(device)
+
+
+def compare_all(device: str) -> list[dict]:
+    """All layers at all sizes."""
+    rows = [row for shape in SIZES for row in compare(layers(shape, device), shape, device)]
+    return rows + compare(weight_layers(device), (64, 512), device)
 
 
 if __name__ == "__main__":
-    main()
+    main("layers", __doc__, compare_all)

@@ -4,15 +4,12 @@
 Forward and backward of a layer with its norm, over those of the same layer with torch's BatchNorm behind it.
 """
 
-import argparse
 from collections.abc import Callable
 
-import torch
-from layers import compare, machine
+from layers import compare, main
 from torch import nn
 
 import bnlib
-from bnlib.experiments.results import write_result
 
 WIDE, CHANNELS = 512, 64
 CASES: dict[tuple[int, ...], tuple[Callable[[], nn.Module], nn.Module]] = {
@@ -29,25 +26,10 @@ def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
     return {name: layer.to(device) for name, layer in made.items()}
 
 
-def main() -> None:
-    """Compare, on the CPU with one thread."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--save", action="store_true", help="write data/results/norms_DEVICE.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-    def run() -> list[dict]:
-        return [row for shape in CASES for row in compare(layers(shape, arguments.device), shape, arguments.device)]
-
-    if not arguments.save:
-        run()
-        return
-    command = f"python benchmarks/norms.py --save --device {arguments.device}"
-    with write_result(f"norms_{arguments.device}", command, [0], device=machine(arguments.device)) as result:
-        result["rows"] = run()
+def compare_all(device: str) -> list[dict]:
+    """All norms at both sizes."""
+    return [row for shape in CASES for row in compare(layers(shape, device), shape, device)]
 
 
 if __name__ == "__main__":
-    main()
+    main("norms", __doc__, compare_all)

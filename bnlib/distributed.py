@@ -1,6 +1,6 @@
 """Training in several processes, which ``torchrun`` starts: each has a shard of the data and draws its own batches.
 
-The set of batches is then the union of those of all workers, as in section 3 of Lian and Liu (2019). Batch
+The set of batches is then the union of those of all workers, as in section 4 of Lian and Liu (2019). Batch
 normalisation takes the statistics of a worker's own batch, ``SyncBatchNorm`` those of the joined batch; Full
 Normalization shares one set of estimates.
 """

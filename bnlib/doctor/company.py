@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -157,7 +158,19 @@ def representative(exam: Exam) -> Iterator[Finding]:
     if found is None and not exam.domains:
         found = _means(exam)
     if found is not None:
-        yield found
+        yield replace(found, evidence=found.evidence + _what_it_costs(exam))
+
+
+def _what_it_costs(exam: Exam) -> str:
+    """The four numbers in a sentence."""
+    if exam.seen_score is None:
+        return ""
+    scores = exam.four_scores
+    dealt = "" if scores["dealt"] is None else f", {scores['dealt']} with the same samples dealt out anew"
+    return (
+        f" The loss is {scores['own']} in these batches{dealt}; in eval mode {scores['precise']} with their statistics "
+        f"and {scores['running']} with the running ones."
+    )
 
 
 def _labels(exam: Exam) -> Finding | None:

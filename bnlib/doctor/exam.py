@@ -104,6 +104,13 @@ class Exam:
         given = {name: (each.mean, each.total) for name, each in self.statistics.items()}
         return self.score(self._passes("given", given))
 
+    @property
+    def four_scores(self) -> dict[str, Score | None]:
+        """Of train mode in these batches and dealt out anew, of eval mode with precise and with running statistics."""
+        dealt = None if self.dealt is None else self.dealt.seen_score
+        scores = {"own": self.seen_score, "dealt": dealt, "precise": self.precise_score}
+        return scores | {"running": self.used_score}
+
     @cached_property
     def gradients(self) -> Pass | None:
         """A backward pass on the first batch, without a loss from random numbers at the output; None if it has none.

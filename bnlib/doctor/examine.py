@@ -99,9 +99,7 @@ def four_numbers(
         exam = Exam(watch, _taken("batches", batches, most, watch.model), loss, inference=False)
         if exam.seen_score is None:
             raise ValueError("loss must be given for these outputs and targets, got None")
-        dealt = None if exam.dealt is None else exam.dealt.seen_score
-        scores = {"own": exam.seen_score, "dealt": dealt, "precise": exam.precise_score}
-        return scores | {"running": exam.used_score}
+        return exam.four_scores
 
 
 def _findings(exam: Exam) -> Iterator[Finding]:

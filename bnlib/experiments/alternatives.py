@@ -9,7 +9,7 @@ fast as BN's: with the schedule of its paper it would be BN for the first 5000 s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 
 import numpy as np
@@ -61,16 +61,28 @@ def model(norm: str, *, seed: int) -> nn.Sequential:
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """Each norm with each kind of batches at each batch size and learning rate."""
     grid = itertools.product(NORMS, CONSTRUCTIONS, BATCH_SIZES, LEARNING_RATES)
+    chosen = [cell for cell in grid if trained(cell[1], cell[2])]
+    return runs(chosen, model, CONSTRUCTIONS, EPOCHS, POINTS, SEEDS[scale])
+
+
+def runs(
+    chosen: Iterable[tuple[str, str, int, float]],
+    model: Callable[..., nn.Module],
+    constructions: Mapping[str, Sampler],
+    epochs: Mapping[int, int],
+    points: Mapping[int, int],
+    seeds: Iterable[int],
+) -> dict[tuple, list[Run]]:
+    """The runs of cells (norm, construction, batch size, learning rate) on digits, one for each seed."""
     return {
         (norm, construction, batch_size, lr): [
             Run(
                 partial(model, norm), "digits", batch_size, lr, seed,
-                epochs=EPOCHS[batch_size], points=POINTS[batch_size], batches=CONSTRUCTIONS[construction],
+                epochs=epochs[batch_size], points=points[batch_size], batches=constructions[construction],
             )
-            for seed in SEEDS[scale]
+            for seed in seeds
         ]
-        for norm, construction, batch_size, lr in grid
-        if trained(construction, batch_size)
+        for norm, construction, batch_size, lr in chosen
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ All runs are compared after as many steps. Weights are drawn as He et al. propos
 from __future__ import annotations
 
 import itertools
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import torch
@@ -50,17 +50,9 @@ def model(norm: str, *, seed: int) -> nn.Sequential:
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """Each norm with both kinds of batches at each batch size and learning rate."""
-    return {
-        (norm, construction, batch_size, lr): [
-            Run(
-                partial(model, norm), "digits", batch_size, lr, seed,
-                epochs=EPOCHS[batch_size], points=POINTS[batch_size], batches=CONSTRUCTIONS[construction],
-            )
-            for seed in SEEDS[scale]
-        ]
-        for norm, construction, batch_size, lr in itertools.product(NORMS, CONSTRUCTIONS, BATCH_SIZES, LEARNING_RATES)
-        if batch_size > 1 or construction == "shuffled"
-    }  # fmt: skip
+    grid = itertools.product(NORMS, CONSTRUCTIONS, BATCH_SIZES, LEARNING_RATES)
+    chosen = [cell for cell in grid if cell[2] > 1 or cell[1] == "shuffled"]
+    return alternatives.runs(chosen, model, CONSTRUCTIONS, EPOCHS, POINTS, SEEDS[scale])
 
 
 EXPERIMENT = Experiment(

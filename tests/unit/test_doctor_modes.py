@@ -1,6 +1,7 @@
 """``bnlib.diagnose`` on models that normalise by the batch after ``eval()``, and on models that know their batches."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -128,6 +129,20 @@ def test_batches_that_cannot_be_dealt_out_anew_are_left_alone():
     model = models.mlp((64, 32, 10), nn.BatchNorm1d)
     assert "company-memorised" not in diagnose(model, batches(count=1)).codes
     assert "company-memorised" not in diagnose(model, [x for x, _ in batches()]).codes
+
+
+def test_batches_of_one_kind_are_reported_with_the_four_numbers():
+    data = datasets.load("digits")
+    model = models.mlp((64, 64, 10), bnlib.BatchNorm)
+    training.fit(model, data, batch_size=32, lr=0.1, epochs=2, batches=samplers.single_label, progress=False)
+    x, y = data.train_x.flatten(1), data.train_y
+    index = list(itertools.islice(samplers.single_label(y, 32, 0), 16))
+    single = [(x[i], y[i]) for i in index]
+    (found,) = diagnose(model.train(), single).by_code("batches-not-representative")
+    for score in four_numbers(model, single).values():
+        assert str(score) in found.evidence
+    (found,) = diagnose(model, single, loss=lambda outputs, targets: None).by_code("batches-not-representative")
+    assert "loss" not in found.evidence
 
 
 def test_four_numbers_without_a_norm_are_one_and_need_a_loss():
