@@ -1,5 +1,6 @@
 # make book    build the website in _build/html
 # make test    everything that CI checks
+# make latest  the same with the newest versions of all packages, and a report
 # make lab     open the chapters in JupyterLab, sliders and training live
 # make serve   look at the built site on http://localhost:8000
 # make bench   print the ratios that benchmarks/ measures
@@ -7,9 +8,12 @@
 # make clean   remove what was built and the environment
 PYTHON ?= python3
 VENV := .venv
+LATEST := .venv-latest
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CACHE := _build/.jupyter_cache
+PACKAGES := -r requirements.txt
+STEPS := lint units executed strict pages
 BOOK = $(BIN)/jupyter-book build . -W -n --keep-going
 # What the pages show depends on these; the notebook cache does not look at them.
 INPUTS = $(shell find bnlib data requirements.txt _config.yml _ext assets -type f -not -path '*/__pycache__/*' | sort)
@@ -20,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: book test lab serve bench notebooks lint clean
+.PHONY: book test latest lab serve bench notebooks clean $(STEPS)
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("The book needs Python 3.11 or newer; " \
@@ -28,7 +32,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "This Python has no venv module. On Debian or \
 	Ubuntu: apt install python3-venv. Or name another Python: make PYTHON=... ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet $(PACKAGES)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -49,13 +53,36 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint
+units: $(INSTALLED)
 	$(BIN)/python -m pytest tests/unit tests/property -n 2
+
+executed: $(INSTALLED)
 	rm -rf _build/strict
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/book/sanitize.cfg --nbval-cell-timeout 300 \
 	    -p tools.executed --executed _build/strict/$(CACHE) -p no:cacheprovider -n 2 --dist loadfile chapters
+
+strict: $(INSTALLED)
 	$(BOOK) --path-output _build/strict
+
+pages: $(INSTALLED)
 	$(BIN)/python -m pytest tests/book -n 2 --dist loadfile
+
+test: $(INSTALLED)
+	@for step in $(STEPS); do $(MAKE) --no-print-directory $$step || exit 1; done
+
+# In an environment of its own, with what pyproject.toml asks for and no more; every step is tried, and the report tells.
+latest:
+	rm -rf $(LATEST)
+	@mkdir -p _build
+	$(MAKE) VENV=$(LATEST) PACKAGES='--upgrade setuptools .[notebook,book]' $(LATEST)/.installed
+	@{ echo "Other versions than in requirements.txt (< there, > newest):"; \
+	    $(LATEST)/bin/python -m pip freeze --all --exclude-editable | grep -v '^bnlib' | sort -f > _build/newest; \
+	    grep == requirements.txt | sort -f | diff - _build/newest | grep '^[<>]'; echo; } > _build/latest.txt
+	@for step in $(STEPS); do \
+	    if $(MAKE) --no-print-directory VENV=$(LATEST) $$step; then result=passed; else result=FAILED; fi; \
+	    echo "$$step: $$result" >> _build/latest.txt; done 2>&1 | tee _build/latest.log
+	@cat _build/latest.txt
+	@! grep -q FAILED _build/latest.txt
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab chapters
@@ -70,4 +97,4 @@ notebooks: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks
 
 clean:
-	rm -rf _build $(VENV) *.egg-info
+	rm -rf _build $(VENV) $(LATEST) *.egg-info
