@@ -31,11 +31,11 @@ EXPECTED = {
     """,
     "not reproduced": """
         kari-lstm-rate-of-ten lian-figure-2 lian-figure-4-train lian-algorithm-3 lian-figure-5 ioffe-why
-        renorm-retains
+        ioffe-jacobian renorm-retains
     """,
     "wrong": """
         kari-stochastic kari-numerical kari-inference irpan-renorm failing-erratic failing-gamma-reason
-        failing-distribution santurkar-theorem-gloss lian-theorem-2 ioffe-jacobian
+        failing-distribution santurkar-theorem-gloss lian-theorem-2
     """,
     "untestable here": """
         irpan-leaky irpan-indefensible failing-recurrent failing-early-layers kariya-trapped santurkar-lp
