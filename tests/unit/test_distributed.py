@@ -91,7 +91,7 @@ TINY = """
 
     model = functools.partial(models.mlp, (64, 8, 10), BatchNorm)
     def cells(scale):
-        return {(size,): [Run(model, "digits", size, 0.1, seed, epochs=1, points=2) for seed in (3, 4)] for size in (32, 64)}
+        return {(size,): [Run(model, "digits", size, 0.1, seed, epochs=1, points=2) for seed in (3, 4)] for size in (64, 128)}
     registry.EXPERIMENTS["tiny"] = Experiment("tiny", "Does it work?", "nowhere", ("batch size",), cells)
     Experiment.save.__defaults__ = ("quick", __import__("pathlib").Path(sys.argv[1]))
     sys.exit(__main__.main(["experiments", "run", "tiny"]))
@@ -105,7 +105,7 @@ def test_torchrun_runs_an_experiment(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     for _ in range(2):
         done = subprocess.run(
-            [*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, timeout=120
+            [*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("tiny: Does it work?") == 1
