@@ -19,12 +19,19 @@ def _numbered(doctree: nodes.document):
     """Pairs of an anchor and the node that gets it."""
     for block in doctree.findall(nodes.math_block):
         for chapter, number in _TAG.findall(block.astext()):
-            yield f"equation-{chapter}-{number}", block
+            yield f"equation-{chapter}-{number}", _taggable(block)
     for strong in doctree.findall(nodes.strong):
         found = _CAPTION.fullmatch(strong.astext())
         if found and strong.parent.astext().startswith(strong.astext()):
             strong.parent["classes"].append("bnb-caption")
             yield f"figure-{found[1]}-{found[2]}", strong.parent
+
+
+def _taggable(block: nodes.math_block) -> nodes.math_block:
+    """The block in an environment that may have a tag: Sphinx would put several lines into one that may not."""
+    block["nowrap"] = True
+    block[:] = [nodes.Text(rf"\begin{{equation}}{block.astext()}\end{{equation}}")]
+    return block
 
 
 def add_anchors(app: Sphinx, doctree: nodes.document) -> None:
