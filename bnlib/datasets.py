@@ -50,6 +50,10 @@ class Dataset:
         num_classes: number of classes.
 
     The tensors of a part that was not asked for are None.
+
+    Example:
+        >>> datasets.load("three_points")
+        Dataset('three_points', 3 classes, train: (3, 3) on cpu, test: (3, 3) on cpu)
     """
 
     name: str
@@ -88,6 +92,14 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
         ValueError: an unknown name.
         TypeError: an option that the data set does not have.
         DatasetError: a file is missing, broken or not the right one.
+
+    Example:
+        >>> datasets.load("digits")
+        Dataset('digits', 10 classes, train: (1437, 1, 8, 8) on cpu, test: (360, 1, 8, 8) on cpu)
+        >>> datasets.load("cifar")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: name must be one of ..., got 'cifar'; did you mean 'cifar10'?
     """
     if name not in _LOADERS:
         close = difflib.get_close_matches(str(name), NAMES, n=1)
@@ -106,6 +118,10 @@ def digits() -> Dataset:
 
     Raises:
         ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> datasets.digits().train_y.bincount().tolist()
+        [142, 146, 142, 146, 145, 145, 145, 143, 139, 144]
     """
     try:
         from sklearn.datasets import load_digits
@@ -168,6 +184,10 @@ def three_points() -> Dataset:
     """The three samples (0, 0, 0), (1, 1, 1), (2, 2, 2) with labels 0, 1, 2, to train and to test.
 
     Source: Lian and Liu 2019, figure 1.
+
+    Example:
+        >>> datasets.three_points().train_x.tolist()
+        [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
     x, y = torch.arange(3.0)[:, None].expand(3, 3).clone(), torch.arange(3)
     return Dataset("three_points", x, y, x, y, 3)
@@ -186,6 +206,10 @@ def wide_variation(
     The noise is normal with standard deviation ``noise``. The same ``seed`` gives the same data.
 
     Source: Lian and Liu 2019, figure 3.
+
+    Example:
+        >>> datasets.wide_variation(num_classes=5, num_train=20, num_test=10)
+        Dataset('wide_variation', 5 classes, train: (20, 5) on cpu, test: (10, 5) on cpu)
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -207,6 +231,12 @@ def multiplied(name: str, low: float = -2.5, high: float = 2.5, seed: int = 0) -
         name: as for ``load``.
 
     Source: Lian and Liu 2019, section 6.1, which does not say whether the test set was changed, too.
+
+    Example:
+        >>> changed = datasets.multiplied("three_points")
+        >>> factors = changed.train_x[1:, 0] / datasets.load("three_points").train_x[1:, 0]
+        >>> bool((factors.abs() <= 2.5).all()), bool(factors[0] != factors[1])
+        (True, True)
     """
     data, generator = load(name), torch.Generator().manual_seed(seed)
 
@@ -373,6 +403,14 @@ def read_idx(path: str | Path) -> np.ndarray:
 
     Raises:
         DatasetError: the file is missing, cut off, damaged, or not IDX; names it, what was found and expected.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "labels")
+        ...     written = file.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))
+        ...     datasets.read_idx(file)
+        array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
     zipped = _check_head(path, "an IDX file")[:2] == b"\x1f\x8b"

@@ -33,6 +33,13 @@ class Norm:
         same_in_eval: whether eval mode, right after a step on a batch, repeats the step's output.
         learns_from_one: whether a batch of one sample without spatial dimensions passes a gradient to the weights.
         paper: link.
+
+    Example:
+        >>> block = bnlib.NORMS["group_norm"].apply(nn.Conv2d(3, 8, 3))
+        >>> [type(layer).__name__ for layer in block], block[1].num_groups
+        (['Conv2d', 'GroupNorm'], 2)
+        >>> [name for name, norm in bnlib.NORMS.items() if not norm.learns_from_one]
+        ['batch_norm', 'batch_renorm']
     """
 
     name: str
