@@ -51,6 +51,7 @@ lint: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest tests/unit tests/property -n 2
+	$(BIN)/python -m pytest --doctest-modules bnlib -n 2
 	rm -rf _build/strict
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/book/sanitize.cfg --nbval-cell-timeout 300 \
 	    -p tools.executed --executed _build/strict/$(CACHE) -p no:cacheprovider -n 2 --dist loadfile chapters

@@ -21,14 +21,22 @@ import torch
 from torch import Tensor
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+"""Where the files of MNIST are."""
+
 MNIST_SHA256 = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+"""What they must hash to."""
+
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+"""Where the archive of CIFAR-10 is."""
+
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+"""What it must hash to."""
+
 _CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 _CIFAR10_RECORDS = 10_000  # in each file
 _CIFAR10_RECORD = 1 + 3 * 32 * 32  # bytes: a label and a picture
@@ -256,6 +264,7 @@ _LOADERS = {
 }
 _FROM_FILES = ("mnist", "cifar10")
 NAMES = tuple(_LOADERS)
+"""The data sets that ``load`` knows."""
 
 
 def _no_tensors(parts: Sequence[str]) -> dict[str, Tensor | None]:

@@ -22,11 +22,19 @@ from torch import Tensor
 from bnlib.schedules import Schedule
 
 Params = Mapping[str, Tensor]
+"""The parameters w by name."""
+
 Batch = tuple[Tensor, Tensor]
+"""Samples, shape (b, ...), and what the loss compares them with."""
 
 ORACLES = ("same", "independent", "running", "constant")
+"""The ways of ``minimize`` to make a gradient."""
+
 ESTIMATORS = ("exponential", "corrected", "momentum")
+"""The ways of ``minimize`` to follow the statistics."""
+
 ORDERS = ("algorithm 2", "layerwise")
+"""What a stage of ``minimize`` sees of those before it."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnlib.norm import BatchNorm
 
 Activation = Callable[[Tensor], Tensor]
+"""An elementwise function."""
+
 Layers = Sequence[tuple[Tensor, Activation]]
+"""A network: weight, shape (out, in + 1), and activation of each layer, the input's first."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""``loss(outputs, targets)``, one number a sample."""
 
 
 class Layer(NamedTuple):
@@ -106,7 +111,7 @@ def bn_network(layers: Layers, x: Tensor, batch: Tensor, eps: float = 0.0) -> Te
         eps: see ``bn_operator``.
 
     Returns:
-        Shape (..., n, out). With eps = 0 a unit that is constant on B gives nan: the formula is not defined there.
+        Shape (..., n, out). With eps = 0 a unit that is constant on B gives nan, for the formula is not defined there.
 
     Example:
         >>> layers, x = [(torch.tensor([[1.0, 0.0]]), nn.Identity())], torch.tensor([[1.0]])

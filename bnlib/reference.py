@@ -1,6 +1,6 @@
 """Batch and Full Normalization in NumPy, float64: the formulas that everything else is tested against.
 
-Inputs have shape (N, C) or (N, C, *spatial). Statistics run over every dimension but the second, so that each of the
+Inputs have shape ``(N, C)`` or ``(N, C, *spatial)``. Statistics run over every dimension but the second, so that each of the
 C channels is normalised on its own; ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
 """
 
@@ -44,7 +44,7 @@ def batch_norm_forward(x, weight=None, bias=None, eps: float = 1e-5) -> tuple[np
     """Normalise with the batch's own statistics, then scale and shift (train mode).
 
     Shape:
-        x: (N, C, *spatial); the output has the same. ``weight`` (1 if None) and ``bias`` (0 if None): (C,).
+        ``x``: ``(N, C, *spatial)``; the output has the same. ``weight`` (1 if None) and ``bias`` (0 if None): (C,).
 
     Raises:
         ValueError: as ``batch_statistics``.

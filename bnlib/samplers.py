@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 Sampler = Callable[[Tensor, int, int], Iterator[Tensor]]
+"""``sampler(labels, batch_size, seed)``, an endless iterator of index tensors."""
 
 
 def check_batch_size(batch_size: int, count: int, of: str = "samples") -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 Step = TypeVar("Step", float, Tensor)
 Schedule = Callable[[Step], Step]
+"""A function of the step."""
 
 
 def check_schedule(name: str, schedule: Schedule) -> float:

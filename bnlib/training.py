@@ -20,7 +20,10 @@ from bnlib.schedules import Schedule
 from bnlib.stacked import Stack, stack
 
 OptimiserMaker = Callable[..., Optimizer]
+"""Makes an optimiser from parameters and ``lr=``."""
+
 Callback = Callable[[int, nn.Module, Tensor], object]
+"""``callback(steps, model, indices)``, called after a step; something true as its answer ends the run."""
 
 
 @dataclass

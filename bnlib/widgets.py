@@ -145,7 +145,7 @@ class Explorer:
 
     @cached_property
     def panel(self):
-        """The explorer for a notebook with a kernel: a ``Panel`` whose ``box`` is the ipywidget."""
+        """The explorer for a notebook with a kernel, a ``Panel`` whose ``box`` is the ipywidget."""
         return Panel(self)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:

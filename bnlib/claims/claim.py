@@ -200,7 +200,7 @@ class Judgement:
 
     @property
     def seeds(self) -> str:
-        """How many runs an effect rests on: as many as it has numbers, or, where it is a median, as the cells have."""
+        """The number of runs that an effect rests on, as many as it has values, or as the cells have for a median."""
         counts = {len(values) for values in self.effects.values() if len(values) > 1} if self.asked else set()
         return " or ".join(map(str, sorted(counts or set(self.asked.values()))))
 

@@ -17,8 +17,11 @@ from bnlib.sweep import Run, run
 from bnlib.training import History, best_device
 
 Scale = Literal["quick", "paper"]
+"""Minutes on two cores, or the size of the source's runs."""
+
 _live_seed = itertools.count(100)
 CURVES = ("train_loss", "train_error", "test_loss", "test_error")
+"""What is kept of a ``History`` unless an experiment says otherwise."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from bnlib.processes import share_out
 from bnlib.sweep import cache_folder, code_hash, describe
 
 Measure = Callable[..., Mapping[str, Any]]
+"""``measure(*cell, seed=..., device=...)``, which returns numbers by name."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ import numpy as np
 import torch
 
 FOLDER = Path(__file__).parents[2] / "data" / "results"
+"""Where the committed results are."""
+
+_THIS_CPU = f"cpu ({platform.machine()})"
 
 
 def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
 
 @contextmanager
 def write_result(
-    name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER, device: str = f"cpu ({platform.machine()})"
+    name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER, device: str = _THIS_CPU
 ) -> Iterator[dict[str, Any]]:
     """Collect a result in the dictionary given and write it, with its provenance, if the block ends well.
 

@@ -25,7 +25,8 @@ class Norm:
     Arguments:
         name: its key in ``NORMS``.
         title: its name for readers.
-        layer: makes the layer that follows from the number of output channels, for (N, C) and (N, C, *spatial); None
+        layer: makes the layer that follows from the number of output channels, for ``(N, C)`` and
+            ``(N, C, *spatial)``; None
             where that is not all there is to do.
         replace: makes the normalised layer from the layer itself, where ``layer`` is None.
         takes: the types of layer that it can be applied to.

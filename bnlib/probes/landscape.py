@@ -49,7 +49,7 @@ class AlongGradient:
 
     @property
     def beta(self) -> Tensor:
-        """The effective beta-smoothness: the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
+        """The effective beta-smoothness, the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
         return (self.gradient_change / self.distance).amax()
 
     @property
