@@ -1,7 +1,7 @@
 """Batch and Full Normalization in NumPy, float64: the formulas that everything else is tested against.
 
-Inputs have shape ``(N, C)`` or ``(N, C, *spatial)``. Statistics run over every dimension but the second, so that each of the
-C channels is normalised on its own; ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
+Inputs have shape ``(N, C)`` or ``(N, C, *spatial)``. Statistics run over every dimension but the second, so that each
+of the C channels is normalised on its own; ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ import re
 from collections import Counter
 from typing import TypeVar
 
-import bnlib
 import pytest
 from bs4 import BeautifulSoup
 from conftest import PAGES, REFERENCE, ROOT
 from sphinx.util.inventory import InventoryFile
+
+import bnlib
 
 # What stands behind a figure is a file a question, which its experiment names; helpers of a package are not for others.
 EXPERIMENTS = [f"bnlib.experiments.{name}" for name in ("experiment", "measurement", "registry", "results")]

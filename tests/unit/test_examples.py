@@ -5,8 +5,9 @@ import importlib
 import inspect
 import pkgutil
 
-import bnlib
 import pytest
+
+import bnlib
 
 MODULES = [
     found.name for found in pkgutil.iter_modules(bnlib.__path__) if found.name not in ("__main__", "experiments")
