@@ -31,7 +31,7 @@ Activation = Callable[[Tensor], Tensor]
 """An elementwise function."""
 
 Layers = Sequence[tuple[Tensor, Activation]]
-"""A network: weight, shape (out, in + 1), and activation of each layer, the input's first."""
+"""A network, as weight, shape (out, in + 1), and activation of each layer, the input's first."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(outputs, targets)``, one number a sample."""
