@@ -54,7 +54,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 units: $(INSTALLED)
-	$(BIN)/python -m pytest tests/unit tests/property -n 2
+	$(BIN)/python -m pytest --doctest-modules bnlib tests/unit tests/property -n 2
 
 executed: $(INSTALLED)
 	rm -rf _build/strict

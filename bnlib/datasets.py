@@ -21,14 +21,22 @@ import torch
 from torch import Tensor
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+"""Where the files of MNIST are."""
+
 MNIST_SHA256 = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+"""What they must hash to."""
+
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+"""Where the archive of CIFAR-10 is."""
+
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+"""What it must hash to."""
+
 _CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 _CIFAR10_RECORDS = 10_000  # in each file
 _CIFAR10_RECORD = 1 + 3 * 32 * 32  # bytes: a label and a picture
@@ -50,6 +58,10 @@ class Dataset:
         num_classes: number of classes.
 
     The tensors of a part that was not asked for are None.
+
+    Example:
+        >>> datasets.load("three_points")
+        Dataset('three_points', 3 classes, train: (3, 3) on cpu, test: (3, 3) on cpu)
     """
 
     name: str
@@ -88,6 +100,14 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
         ValueError: an unknown name.
         TypeError: an option that the data set does not have.
         DatasetError: a file is missing, broken or not the right one.
+
+    Example:
+        >>> datasets.load("digits")
+        Dataset('digits', 10 classes, train: (1437, 1, 8, 8) on cpu, test: (360, 1, 8, 8) on cpu)
+        >>> datasets.load("cifar")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: name must be one of ..., got 'cifar'; did you mean 'cifar10'?
     """
     if name not in _LOADERS:
         close = difflib.get_close_matches(str(name), NAMES, n=1)
@@ -106,6 +126,10 @@ def digits() -> Dataset:
 
     Raises:
         ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> datasets.digits().train_y.bincount().tolist()
+        [142, 146, 142, 146, 145, 145, 145, 143, 139, 144]
     """
     try:
         from sklearn.datasets import load_digits
@@ -168,6 +192,10 @@ def three_points() -> Dataset:
     """The three samples (0, 0, 0), (1, 1, 1), (2, 2, 2) with labels 0, 1, 2, to train and to test.
 
     Source: Lian and Liu 2019, figure 1.
+
+    Example:
+        >>> datasets.three_points().train_x.tolist()
+        [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
     x, y = torch.arange(3.0)[:, None].expand(3, 3).clone(), torch.arange(3)
     return Dataset("three_points", x, y, x, y, 3)
@@ -186,6 +214,10 @@ def wide_variation(
     The noise is normal with standard deviation ``noise``. The same ``seed`` gives the same data.
 
     Source: Lian and Liu 2019, figure 3.
+
+    Example:
+        >>> datasets.wide_variation(num_classes=5, num_train=20, num_test=10)
+        Dataset('wide_variation', 5 classes, train: (20, 5) on cpu, test: (10, 5) on cpu)
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -207,6 +239,12 @@ def multiplied(name: str, low: float = -2.5, high: float = 2.5, seed: int = 0) -
         name: as for ``load``.
 
     Source: Lian and Liu 2019, section 6.1, which does not say whether the test set was changed, too.
+
+    Example:
+        >>> changed = datasets.multiplied("three_points")
+        >>> factors = changed.train_x[1:, 0] / datasets.load("three_points").train_x[1:, 0]
+        >>> bool((factors.abs() <= 2.5).all()), bool(factors[0] != factors[1])
+        (True, True)
     """
     data, generator = load(name), torch.Generator().manual_seed(seed)
 
@@ -226,6 +264,7 @@ _LOADERS = {
 }
 _FROM_FILES = ("mnist", "cifar10")
 NAMES = tuple(_LOADERS)
+"""The data sets that ``load`` knows."""
 
 
 def _no_tensors(parts: Sequence[str]) -> dict[str, Tensor | None]:
@@ -373,6 +412,14 @@ def read_idx(path: str | Path) -> np.ndarray:
 
     Raises:
         DatasetError: the file is missing, cut off, damaged, or not IDX; names it, what was found and expected.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "labels")
+        ...     written = file.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))
+        ...     datasets.read_idx(file)
+        array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
     zipped = _check_head(path, "an IDX file")[:2] == b"\x1f\x8b"

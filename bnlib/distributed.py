@@ -25,7 +25,12 @@ T = TypeVar("T")
 
 
 def world() -> tuple[int, int]:
-    """Number of this process and of all that train together; 0 and 1 if this one is alone."""
+    """Number of this process and of all that train together; 0 and 1 if this one is alone.
+
+    Example:
+        >>> distributed.world()
+        (0, 1)
+    """
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
@@ -40,6 +45,11 @@ def joined(device: str) -> Iterator[str]:
 
     Raises:
         ValueError: fewer GPUs than processes on this machine.
+
+    Example:
+        >>> with distributed.joined("cpu") as device:
+        ...     print(device, distributed.world())
+        cpu (0, 1)
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
@@ -68,6 +78,10 @@ def together(function: Callable[..., T], workers: int, *arguments: Any) -> list[
 
     Returns:
         What each process has returned, by its number.
+
+    Example:
+        >>> distributed.together(distributed.world, 2)
+        [(0, 2), (1, 2)]
     """
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(function, rank, workers, folder, arguments) for rank in range(workers)]
@@ -81,13 +95,21 @@ def _call_joined(function: Callable[..., T], rank: int, workers: int, folder: st
     meet = f"file://{folder}/meet"
     distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=workers, timeout=limit)
     try:
+        # One that is done at once must not hang up while another is still connecting.
+        distributed.barrier()
         return rank, function(*arguments)
     finally:
         distributed.destroy_process_group()
 
 
 def spread(model: nn.Module) -> nn.Module:
-    """What to call in place of ``model`` so that the gradients are the means over all processes."""
+    """What to call in place of ``model`` so that the gradients are the means over all processes.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> distributed.spread(model) is model  # nothing to do for a single process
+        True
+    """
     if world()[1] == 1:
         return model
     for layer in model.modules():
@@ -98,7 +120,12 @@ def spread(model: nn.Module) -> nn.Module:
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean of a tensor over all processes."""
+    """The mean of a tensor over all processes.
+
+    Example:
+        >>> distributed.mean(torch.tensor([1.0, 2.0]))  # of one process
+        tensor([1., 2.])
+    """
     size = world()[1]
     if size == 1:
         return values
@@ -108,7 +135,12 @@ def mean(values: Tensor) -> Tensor:
 
 
 def agreed(value: T) -> T:
-    """What process 0 says, which all must know or do alike."""
+    """What process 0 says, which all must know or do alike.
+
+    Example:
+        >>> distributed.agreed("go on")
+        'go on'
+    """
     if world()[1] == 1:
         return value
     said = [value]

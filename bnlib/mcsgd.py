@@ -22,16 +22,24 @@ from torch import Tensor
 from bnlib.schedules import Schedule
 
 Params = Mapping[str, Tensor]
+"""The parameters w by name."""
+
 Batch = tuple[Tensor, Tensor]
+"""Samples, shape (b, ...), and what the loss compares them with."""
 
 ORACLES = ("same", "independent", "running", "constant")
+"""The ways of ``minimize`` to make a gradient."""
+
 ESTIMATORS = ("exponential", "corrected", "momentum")
+"""The ways of ``minimize`` to follow the statistics."""
+
 ORDERS = ("algorithm 2", "layerwise")
+"""What a stage of ``minimize`` sees of those before it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One F and the statistic that it takes.
+    r"""One F and the statistic that it takes.
 
     Attributes:
         apply: ``apply(params, z, y)``: values z of samples, shape (b, ...), and the statistic y, shape (k,), to values.
@@ -40,6 +48,17 @@ class Stage:
         coordinates: None, or a pair of functions ``(params, y, adjoint)``, each (k,) to (k,): into the coordinates in
             which the oracle ``"running"`` averages the derivative of the loss with respect to y, and back. For what
             moves with y itself, as a derivative with respect to a variance does.
+
+    Example:
+        The statistic is a mean of products $w \xi$, and the stage passes on nothing but that mean:
+
+        >>> stage = mcsgd.Stage(
+        ...     apply=lambda params, z, y: y.expand(len(z), 1),
+        ...     statistic=lambda params, z: params["w"] * z,
+        ...     start=torch.zeros(1),
+        ... )
+        >>> stage.statistic({"w": torch.tensor(3.0)}, torch.tensor([[0.0], [2.0]])).mean(0)
+        tensor([3.])
     """
 
     apply: Callable[[Params, Tensor, Tensor], Tensor]
@@ -50,11 +69,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class Composition:
-    """Stages, and the loss behind them.
+    r"""Stages, and the loss behind them.
 
     Attributes:
         stages: in the order in which they are applied.
         loss: ``loss(params, z, target)``: of each sample, shape (b,).
+
+    Example:
+        $f(w) = (w\,E\xi - 1)^2$, with an expectation inside a square:
+
+        >>> def apply(params, z, y):
+        ...     return y.expand(len(z), 1)
+        >>> stage = mcsgd.Stage(apply, lambda params, z: params["w"] * z, torch.zeros(1))
+        >>> problem = mcsgd.Composition([stage], loss=lambda params, z, target: (z[:, 0] - 1).square())
+        >>> data = torch.tensor([[0.0], [2.0]]), None
+        >>> [problem.value({"w": torch.tensor(w)}, data).item() for w in (1.0, 3.0)]
+        [0.0, 4.0]
     """
 
     stages: Sequence[Stage]
@@ -158,6 +188,20 @@ def minimize(
         ValueError: an oracle, estimator or order of another name.
 
     Source: Lian and Liu 2019, Algorithm 2; Theorem 2 for lr and alpha.
+
+    Example:
+        $f(w) = (w\,E\xi - 1)^2$ has its minimum at $w = 1/E\xi = 1$. The mean loss of single samples,
+        $E(w\xi - 1)^2$, which SGD would minimise, has it at 1/2.
+
+        >>> def apply(params, z, y):
+        ...     return y.expand(len(z), 1)
+        >>> stage = mcsgd.Stage(apply, lambda params, z: params["w"] * z, torch.zeros(1))
+        >>> problem = mcsgd.Composition([stage], loss=lambda params, z, target: (z[:, 0] - 1).square())
+        >>> samples = torch.tensor([[0.0], [2.0]])
+        >>> batches = ((samples[[step % 2]], None) for step in range(400))
+        >>> *_, state = mcsgd.minimize(problem, {"w": torch.tensor(2.0)}, batches, lr=0.05, alpha=0.1)
+        >>> round(state.params["w"].item(), 1)
+        1.0
     """
     for name, value, known in (
         ("oracle", oracle, ORACLES), ("estimator", estimator, ESTIMATORS), ("order", order, ORDERS),

@@ -28,8 +28,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnlib.norm import BatchNorm
 
 Activation = Callable[[Tensor], Tensor]
+"""An elementwise function."""
+
 Layers = Sequence[tuple[Tensor, Activation]]
+"""A network, as weight, shape (out, in + 1), and activation of each layer, the input's first."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""``loss(outputs, targets)``, one number a sample."""
 
 
 class Layer(NamedTuple):
@@ -54,7 +59,13 @@ class Estimate(NamedTuple):
 
 
 def plain_operator(weight: Tensor, activation: Activation, values: Tensor) -> Tensor:
-    r"""Equation (2): $\sigma(W\,[g, 1])$, for values g of shape (..., b, in); returns (..., b, out)."""
+    r"""Equation (2): $\sigma(W\,[g, 1])$, for values g of shape (..., b, in); returns (..., b, out).
+
+    Example:
+        >>> objective.plain_operator(torch.tensor([[2.0, 1.0]]), torch.relu, torch.tensor([[3.0], [-3.0]]))
+        tensor([[7.],
+                [0.]])
+    """
     ones = torch.ones_like(values[..., :1])
     return activation(torch.cat((values, ones), -1) @ weight.mT)
 
@@ -67,13 +78,24 @@ def bn_operator(weight: Tensor, activation: Activation, values: Tensor, of_batch
         values: of g at any samples, shape (..., n, in).
         of_batch: of g at those of the batch B, shape (..., b, in).
         eps: to be added to the variance; the paper has none.
+
+    Example:
+        >>> weight, values = torch.tensor([[2.0, 1.0]]), torch.tensor([[3.0]])
+        >>> objective.bn_operator(weight, torch.relu, values, of_batch=torch.tensor([[1.0], [5.0]]))
+        tensor([[1.]])
     """
     mean, variance = of_batch.mean(-2, keepdim=True), of_batch.var(-2, correction=0, keepdim=True)
     return plain_operator(weight, activation, (values - mean) / (variance + eps).sqrt())
 
 
 def plain_network(layers: Layers, x: Tensor) -> Tensor:
-    """The network without BN, a composition of ``plain_operator``; shape (..., n, out)."""
+    """The network without BN, a composition of ``plain_operator``; shape (..., n, out).
+
+    Example:
+        >>> layers = [(torch.tensor([[2.0, 1.0]]), torch.relu), (torch.tensor([[1.0, -1.0]]), nn.Identity())]
+        >>> objective.plain_network(layers, torch.tensor([[3.0]]))
+        tensor([[6.]])
+    """
     for weight, activation in layers:
         x = plain_operator(weight, activation, x)
     return x
@@ -89,7 +111,14 @@ def bn_network(layers: Layers, x: Tensor, batch: Tensor, eps: float = 0.0) -> Te
         eps: see ``bn_operator``.
 
     Returns:
-        Shape (..., n, out). With eps = 0 a unit that is constant on B gives nan: the formula is not defined there.
+        Shape (..., n, out). With eps = 0 a unit that is constant on B gives nan, for the formula is not defined there.
+
+    Example:
+        >>> layers, x = [(torch.tensor([[1.0, 0.0]]), nn.Identity())], torch.tensor([[1.0]])
+        >>> for batch in ([[0.0], [2.0]], [[1.0], [3.0]]):  # the same x in two batches
+        ...     print(objective.bn_network(layers, x, torch.tensor(batch)).item())
+        0.0
+        -1.0
     """
     for weight, activation in layers:
         x, batch = (bn_operator(weight, activation, values, batch, eps) for values in (x, batch))
@@ -103,6 +132,11 @@ def plain_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         layers: of the network.
         loss: ``loss(outputs, targets)``, one number a sample, shape (..., n).
         x, y: the data, shapes (n, in) and (n, ...).
+
+    Example:
+        >>> layers, x = [(torch.tensor([[1.0, 0.0]]), nn.Identity())], torch.tensor([[1.0], [2.0]])
+        >>> objective.plain_objective(layers, lambda outputs, y: (outputs[..., 0] - y).square(), x, torch.zeros(2))
+        tensor(2.5000)
     """
     return loss(plain_network(layers, x), y).mean(-1)
 
@@ -119,6 +153,19 @@ def bn_objective(
 
     Raises:
         ValueError: no batches.
+
+    Example:
+        The same weights and data; another set of batches, another objective:
+
+        >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+        >>> layers = [(torch.tensor([[0.5, 0.5]]), nn.Identity())]
+        >>> def loss(outputs, targets):
+        ...     return (outputs[..., 0] - targets).square()
+        >>> for batches in ([[0, 1], [2, 3]], [[0, 2], [1, 3]], [[0, 1, 2, 3]]):
+        ...     print(batches, round(objective.bn_objective(layers, loss, x, y, torch.tensor(batches)).item(), 3))
+        [[0, 1], [2, 3]] 0.5
+        [[0, 2], [1, 3]] 0.0
+        [[0, 1, 2, 3]] 0.053
     """
     batches = batches if isinstance(batches, Tensor) else list(batches)
     if len(batches) == 0:
@@ -132,7 +179,15 @@ def bn_objective(
 
 
 def full_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor, eps: float = 0.0) -> Tensor:
-    """Equation (5): equation (4) with one batch, all the data; what Full Normalization minimises."""
+    """Equation (5): equation (4) with one batch, all the data; what Full Normalization minimises.
+
+    Example:
+        >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+        >>> layers = [(torch.tensor([[0.5, 0.5]]), nn.Identity())]
+        >>> value = objective.full_objective(layers, lambda outputs, y: (outputs[..., 0] - y).square(), x, y)
+        >>> round(value.item(), 3)
+        0.053
+    """
     return bn_objective(layers, loss, x, y, torch.arange(len(x))[None], eps)
 
 
@@ -147,6 +202,17 @@ def estimated_objective(
             dealt out without replacement it is too large.
         count: how many batches, at least 2.
         eps: see ``bn_operator``.
+
+    Example:
+        >>> x, y = torch.arange(20.0)[:, None], (torch.arange(20) > 9).float()
+        >>> layers = [(torch.tensor([[0.5, 0.5]]), nn.Identity())]
+        >>> def loss(outputs, targets):
+        ...     return (outputs[..., 0] - targets).square()
+        >>> exact = objective.bn_objective(layers, loss, x, y, objective.all_batches(20, 3))
+        >>> batches = samplers.shuffled(y, 3, seed=0)
+        >>> found = objective.estimated_objective(layers, loss, x, y, batches, 600)
+        >>> bool((found.mean - exact).abs() < 3 * found.standard_error)
+        True
     """
     if count < 2:
         raise ValueError(f"count must be at least 2, got {count}")
@@ -175,6 +241,17 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
 
     Raises:
         ValueError: no batches, or a batch size that a norm of the model refuses.
+
+    Example:
+        >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+        >>> model = nn.Sequential(bnlib.BatchNorm(1), nn.Flatten(0))
+        >>> def loss(outputs, targets):
+        ...     return (outputs - targets).square()
+        >>> for batches in ([[0, 1], [2, 3]], [[0, 2], [1, 3]]):
+        ...     value = objective.model_objective(model, loss, x, y, map(torch.tensor, batches))
+        ...     print(batches, round(value.item(), 2))
+        [[0, 1], [2, 3]] 1.5
+        [[0, 2], [1, 3]] 0.5
     """
     modes = {module: module.training for module in model.modules()}
     parameters = dict(model.named_parameters())
@@ -198,6 +275,10 @@ def all_batches(samples: int, batch_size: int, most: int = 200_000) -> Tensor:
 
     Raises:
         ValueError: ``batch_size`` outside 1..samples, or more than ``most`` subsets; then draw some.
+
+    Example:
+        >>> objective.all_batches(4, 2).tolist()
+        [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     """
     if not 1 <= batch_size <= samples:
         raise ValueError(f"batch_size must lie in 1..{samples}, got {batch_size}")
@@ -215,6 +296,10 @@ def worker_batches(shards: Sequence[Sequence[int]], batch_size: int, most: int =
 
     Raises:
         ValueError: as ``all_batches``, for a shard.
+
+    Example:
+        >>> [batch.tolist() for batch in objective.worker_batches([[0, 1, 2], [3, 4]], 2)]
+        [[0, 1], [0, 2], [1, 2], [3, 4]]
     """
     found = []
     for shard in shards:
@@ -247,6 +332,15 @@ def absorb(network: nn.Module, data: Tensor) -> nn.Sequential:
         ValueError: a batch norm that is next to no linear layer.
 
     Source: Lian and Liu 2019, section 4.
+
+    Example:
+        >>> x = torch.linspace(-1, 2, 12).view(4, 3) ** 2
+        >>> network = models.mlp((3, 5, 2), bnlib.BatchNorm)
+        >>> plain = objective.absorb(network, x)
+        >>> any(isinstance(layer, bnlib.BatchNorm) for layer in plain)
+        False
+        >>> torch.allclose(plain(x), network.train()(x), atol=1e-4)
+        True
     """
     if not isinstance(network, nn.Sequential):
         raise TypeError(f"network must be an nn.Sequential, got {type(network).__name__}")

@@ -1,7 +1,7 @@
 """Batch and Full Normalization in NumPy, float64: the formulas that everything else is tested against.
 
-Inputs have shape (N, C) or (N, C, *spatial). Statistics run over every dimension but the second, so that each of the
-C channels is normalised on its own; ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
+Inputs have shape ``(N, C)`` or ``(N, C, *spatial)``. Statistics run over every dimension but the second, so that each
+of the C channels is normalised on its own; ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         ValueError: ``x`` has fewer than two dimensions or no values to average.
+
+    Example:
+        >>> reference.batch_statistics([[1.0, 10.0], [3.0, 30.0]])
+        (array([ 2., 20.]), array([  1., 100.]))
     """
     x = _input(x)
     if x.size == 0:
@@ -40,12 +44,17 @@ def batch_norm_forward(x, weight=None, bias=None, eps: float = 1e-5) -> tuple[np
     """Normalise with the batch's own statistics, then scale and shift (train mode).
 
     Shape:
-        x: (N, C, *spatial); the output has the same. ``weight`` (1 if None) and ``bias`` (0 if None): (C,).
+        ``x``: ``(N, C, *spatial)``; the output has the same. ``weight`` (1 if None) and ``bias`` (0 if None): (C,).
 
     Raises:
         ValueError: as ``batch_statistics``.
 
     Source: Ioffe and Szegedy 2015, Algorithm 1; Lian and Liu 2019, Algorithm 1.
+
+    Example:
+        >>> y, cache = reference.batch_norm_forward([[1.0], [2.0], [6.0]], weight=[2.0], bias=[5.0], eps=0)
+        >>> y.mean(), y.std().round(9)  # beta and gamma
+        (np.float64(5.0), np.float64(2.0))
     """
     x = _input(x)
     mean, variance = batch_statistics(x)
@@ -62,6 +71,14 @@ def batch_norm_backward(grad_output, cache: Cache) -> tuple[np.ndarray, np.ndarr
     $r\,(h - \overline{h} - \hat x\,\overline{h \hat x})$, a bar meaning the average over the channel's N values.
 
     Source: derived in chapter 1; the three paths of Ioffe and Szegedy 2015, section 3, added up.
+
+    Example:
+        >>> y, cache = reference.batch_norm_forward([[1.0], [2.0], [6.0]], eps=0)
+        >>> grad_input, grad_weight, grad_bias = reference.batch_norm_backward([[1.0], [0.0], [0.0]], cache)
+        >>> grad_input.ravel().round(3)
+        array([ 0.176, -0.22 ,  0.044])
+        >>> float(abs(grad_input.sum())) < 1e-12, float(abs((grad_input * y).sum())) < 1e-12
+        (True, True)
     """
     g = np.asarray(grad_output, dtype=np.float64)
     normalised, gain, weight = cache
@@ -79,6 +96,10 @@ def batch_norm_inference(x, running_mean, running_var, weight=None, bias=None, e
         ValueError: ``x`` has fewer than two dimensions.
 
     Source: Ioffe and Szegedy 2015, Algorithm 2.
+
+    Example:
+        >>> reference.batch_norm_inference([[4.0]], running_mean=[2.0], running_var=[4.0], eps=0)
+        array([[1.]])
     """
     x = _input(x)
     weight, bias = _affine(weight, bias, x)
@@ -98,6 +119,14 @@ def update_running(running_mean, running_var, x, momentum: float = 0.1, conventi
     Raises:
         ValueError: an unknown convention, ``momentum`` outside [0, 1], or ``"torch"`` with one value a channel, which
             has no unbiased variance; else as ``batch_statistics``.
+
+    Example:
+        >>> for convention in ("torch", "algorithm1", "keras"):
+        ...     mean, variance = reference.update_running([0.0], [1.0], [[1.0], [3.0]], 0.1, convention)
+        ...     print(f"{convention}: {mean.item():.1f} {variance.item():.1f}")
+        torch: 0.2 1.1
+        algorithm1: 0.2 1.0
+        keras: 1.8 1.0
     """
     if convention not in ("torch", "algorithm1", "keras"):
         raise ValueError(f"convention must be 'torch', 'algorithm1' or 'keras', got {convention!r}")
@@ -142,6 +171,14 @@ def full_norm_forward(
         ValueError: as ``batch_statistics``.
 
     Source: Lian and Liu 2019, Algorithm 3, forward pass.
+
+    Example:
+        >>> start = reference.Estimates(np.zeros(1), np.ones(1))
+        >>> y, estimates, cache = reference.full_norm_forward([[1.0], [3.0]], start, alpha=0.5)
+        >>> estimates  # half of the way to the batch, whose second moment is 5
+        Estimates(mean=array([1.]), second_moment=array([3.]))
+        >>> y.ravel().round(2)
+        array([0.  , 1.41])
     """
     x = _input(x)
     mean, second_moment = (np.asarray(estimate, dtype=np.float64) for estimate in estimates)
@@ -176,6 +213,16 @@ def full_norm_backward(
         ValueError: an unknown oracle.
 
     Source: Lian and Liu 2019, equation (7) and Algorithm 3, backward pass.
+
+    Example:
+        With one value, the same-batch oracle of Algorithm 3 points the wrong way:
+
+        >>> estimates = reference.Estimates(np.zeros(1), np.ones(1))
+        >>> y, estimates, cache = reference.full_norm_forward([[2.0]], estimates, alpha=None)
+        >>> for oracle in ("constant", "batch"):
+        ...     print(oracle, reference.full_norm_backward([[1.0]], cache, oracle)[0].item())
+        constant 1.0
+        batch -4.0
     """
     x, (mean, second_moment), weight, eps = cache
     g = np.asarray(grad_output, dtype=np.float64)

@@ -18,10 +18,18 @@ import torch
 from torch import Tensor
 
 Sampler = Callable[[Tensor, int, int], Iterator[Tensor]]
+"""``sampler(labels, batch_size, seed)``, an endless iterator of index tensors."""
 
 
 def check_batch_size(batch_size: int, count: int, of: str = "samples") -> None:
-    """Raise a ValueError if ``batch_size`` lies outside 1..``count``, the number of ``of``."""
+    """Raise a ValueError if ``batch_size`` lies outside 1..``count``, the number of ``of``.
+
+    Example:
+        >>> samplers.check_batch_size(32, 20)
+        Traceback (most recent call last):
+            ...
+        ValueError: batch_size must lie between 1 and the number of samples (20), got 32
+    """
     if not 1 <= batch_size <= count:
         raise ValueError(f"batch_size must lie between 1 and the number of {of} ({count}), got {batch_size}")
 
@@ -33,6 +41,11 @@ def shuffled(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
 
     Raises:
         ValueError: ``batch_size`` outside 1..number of samples.
+
+    Example:
+        >>> batches = samplers.shuffled(torch.zeros(6), batch_size=2, seed=0)
+        >>> sorted(torch.cat([next(batches) for _ in range(3)]).tolist())
+        [0, 1, 2, 3, 4, 5]
     """
     count = len(labels)
     check_batch_size(batch_size, count)
@@ -52,6 +65,12 @@ def single_label(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]
         ValueError: ``batch_size`` above the number of samples of the smallest class.
 
     Source: Lian and Liu 2019, section 6.2, "unshuffled case".
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
+        >>> batches = samplers.single_label(labels, batch_size=3, seed=0)
+        >>> sorted(labels[next(batches)].tolist() for _ in range(3))
+        [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
     """
     classes = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
     check_batch_size(batch_size, min(map(len, classes), default=0), "samples of the smallest class")
@@ -80,6 +99,12 @@ class AtMostLabels:
         ValueError: ``k`` outside 1..number of classes, or ``batch_size`` above what the ``k`` largest classes hold.
 
     Source: Lian and Liu 2019, figure 5, with ``k=3``; how the batches were built is not stated there.
+
+    Example:
+        >>> labels = torch.arange(100) % 10
+        >>> batches = samplers.AtMostLabels(3)(labels, 20, 0)
+        >>> max(len(labels[next(batches)].unique()) for _ in range(5))
+        3
     """
 
     k: int
@@ -120,6 +145,12 @@ class ClassSkewed:
     Raises:
         ValueError: ``share`` outside 0..1; when called, a ``batch_size`` outside 1..number of samples or for which
             there is no class with that many samples, or too few samples besides.
+
+    Example:
+        >>> labels = torch.arange(100) % 10
+        >>> batches = samplers.ClassSkewed(0.75)(labels, 8, 0)
+        >>> int(labels[next(batches)].bincount().max())
+        6
     """
 
     share: float
@@ -163,6 +194,11 @@ class Fixed:
 
     Raises:
         ValueError: ``batch_size`` outside 1..number of samples.
+
+    Example:
+        >>> batches = samplers.Fixed(shuffle_samples=False)(torch.zeros(5), 2, 0)
+        >>> [next(batches).tolist() for _ in range(4)]
+        [[0, 1], [2, 3], [0, 1], [2, 3]]
     """
 
     shuffle_samples: bool = True
@@ -203,6 +239,12 @@ class PerWorker:
             called, ``batch_size`` outside 1..samples of a shard, and what ``base`` raises.
 
     Source: Lian and Liu 2019, section 4, where the set of batches is the union of those of all workers.
+
+    Example:
+        >>> both = [samplers.PerWorker(rank, world_size=2)(torch.zeros(8), 4, 0) for rank in (0, 1)]
+        >>> first, second = (next(batches) for batches in both)
+        >>> sorted(torch.cat([first, second]).tolist())
+        [0, 1, 2, 3, 4, 5, 6, 7]
     """
 
     rank: int
@@ -239,6 +281,12 @@ def shards(labels: Tensor, world_size: int, skew: float, generator: torch.Genera
 
     Raises:
         ValueError: ``world_size`` below 1, or ``skew`` outside 0..1.
+
+    Example:
+        >>> labels = torch.tensor([2, 1, 0, 0, 1, 2])
+        >>> found = samplers.shards(labels, world_size=3, skew=1.0, generator=torch.Generator())
+        >>> [labels[shard].tolist() for shard in found]
+        [[0, 0], [1, 1], [2, 2]]
     """
     _check_workers(world_size, skew)
     size = len(labels) // world_size

@@ -15,6 +15,7 @@ from torch import Tensor
 
 Step = TypeVar("Step", float, Tensor)
 Schedule = Callable[[Step], Step]
+"""A function of the step."""
 
 
 def check_schedule(name: str, schedule: Schedule) -> float:
@@ -22,6 +23,10 @@ def check_schedule(name: str, schedule: Schedule) -> float:
 
     Raises:
         ValueError: one of the calls fails or gives no single number.
+
+    Example:
+        >>> schedules.check_schedule("alpha", schedules.corollary3)
+        1.0
     """
     for step in (torch.tensor(0.0, dtype=torch.float64, device="cpu"), 0):
         try:
@@ -49,6 +54,12 @@ class PowerSchedule:
         ValueError: an argument outside its range.
 
     Source: Lian and Liu 2019, figures 4 to 9 and Corollary 3 (without a floor).
+
+    Example:
+        >>> [round(schedules.figure4(step), 2) for step in (0, 20, 1000)]
+        [1.0, 0.76, 0.21]
+        >>> schedules.PowerSchedule(scale=1, power=1, floor=0.03)(1000)
+        0.03
     """
 
     scale: float
@@ -80,6 +91,10 @@ class Ramp:
         ValueError: ``end`` is not after ``begin``.
 
     Source: the relaxation of r_max and d_max in Ioffe 2017, section 3.
+
+    Example:
+        >>> [schedules.Ramp(1.0, 3.0, 5000, 40000)(step) for step in (0, 22500, 50000)]
+        [1.0, 2.0, 3.0]
     """
 
     low: float
@@ -106,6 +121,10 @@ class Steps:
         ValueError: ``every`` is not positive.
 
     Source: the learning rate of Lian and Liu 2019, figures 5 and 8, with a fifth every 20 epochs.
+
+    Example:
+        >>> [round(schedules.Steps(every=20, factor=0.2)(epoch), 2) for epoch in (0, 19, 20, 40)]
+        [1.0, 1.0, 0.2, 0.04]
     """
 
     every: float

@@ -28,6 +28,14 @@ def stack(models: Sequence[nn.Module]) -> Stack:
 
     Raises:
         ValueError: no models, models that are not built alike, or that draw noise (``can_stack``).
+
+    Example:
+        >>> single = [models.mlp((3, 4, 2), bnlib.BatchNorm, seed=seed) for seed in range(2)]
+        >>> both, x = stacked.stack(single), torch.linspace(-1, 1, 30).view(2, 5, 3) ** 3
+        >>> torch.allclose(both(x)[1], single[1](x[1]), atol=1e-4)
+        True
+        >>> [type(model).__name__ for model in both.unstack()]
+        ['Sequential', 'Sequential']
     """
     if not models:
         raise ValueError("models must hold at least one model, got none")
@@ -40,12 +48,22 @@ def stack(models: Sequence[nn.Module]) -> Stack:
 
 
 def can_stack(model: nn.Module) -> bool:
-    """Whether ``stack`` takes it. Noise with a seed of its own cannot be mapped over models."""
+    """Whether ``stack`` takes it. Noise with a seed of its own cannot be mapped over models.
+
+    Example:
+        >>> stacked.can_stack(models.mlp((3, 4, 2), bnlib.NoisyBatchNorm))
+        False
+    """
     return not any(isinstance(layer, (ActivationNoise, NoisyBatchNorm)) for layer in model.modules())
 
 
 def by_hand(model: nn.Module) -> bool:
-    """Whether ``stack`` knows all layers of ``model``, or else leaves it to ``torch.func.vmap``."""
+    """Whether ``stack`` knows all layers of ``model``, or else leaves it to ``torch.func.vmap``.
+
+    Example:
+        >>> stacked.by_hand(models.mlp((3, 4, 2), bnlib.FullNorm)), stacked.by_hand(models.small_cnn())
+        (True, False)
+    """
     return isinstance(model, nn.Sequential) and all(map(_can_stack, model))
 
 

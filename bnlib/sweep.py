@@ -47,6 +47,13 @@ class Run:
         data: name of the data set, for ``datasets.load``, or a function without arguments that returns it.
         batch_size, lr, optimiser, schedule, epochs, points, batches, every_step: as in ``training.iterate``.
         seed: of the initial weights and of the batches.
+
+    Example:
+        >>> from functools import partial
+        >>> network = partial(models.mlp, (64, 32, 10), bnlib.BatchNorm)
+        >>> run = sweep.Run(network, "digits", batch_size=64, lr=0.5, seed=0, epochs=1, points=1)
+        >>> [(step, steps) for step, steps, history in run.start()]
+        [(0, 22), (22, 22)]
     """
 
     model: Callable[..., nn.Module]
@@ -103,6 +110,16 @@ def run(
         ValueError: ``together`` or ``workers`` below 1, workers in the processes of ``torchrun``, no device, or a
             broken file in the cache.
         TypeError: part of a run has no description that would be the same tomorrow, such as a lambda.
+
+    Example:
+        >>> import tempfile
+        >>> rates = (0.1, 1.0)
+        >>> runs = [sweep.Run(models.three_point_network, "three_points", batch_size=3, lr=lr, seed=0) for lr in rates]
+        >>> with tempfile.TemporaryDirectory() as cache:
+        ...     first = sweep.run(runs, cache, progress=False)
+        ...     again = sweep.run(runs, cache, progress=False)  # reads what the first call has left
+        >>> len(first), again == first
+        (2, True)
     """
     for name, value in (("together", together), ("workers", workers), ("len(devices)", len(devices))):
         if value < 1:
@@ -130,7 +147,14 @@ def run(
 
 
 def key(run: Run, device_type: str = "cpu") -> str:
-    """Name of a run's result: a hash of its description, of the code and of what it runs on."""
+    """Name of a run's result: a hash of its description, of the code and of what it runs on.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> run = sweep.Run(models.three_point_network, "three_points", batch_size=3, lr=0.1, seed=0)
+        >>> sweep.key(run) == sweep.key(replace(run)), sweep.key(run) == sweep.key(replace(run, seed=1))
+        (True, False)
+    """
     text = json.dumps([describe(run), code_hash(), torch.__version__, device_type, distributed.world()[1]])
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
@@ -140,6 +164,10 @@ def describe(value: Any) -> Any:
 
     Raises:
         TypeError: there is no such description.
+
+    Example:
+        >>> sweep.describe(schedules.Steps(every=20, factor=0.2))
+        {'a': 'bnlib.schedules.Steps', 'every': 20, 'factor': 0.2}
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -169,7 +197,12 @@ def _source_outside(value: Any) -> str:
 
 @functools.cache
 def code_hash() -> str:
-    """A hash of the sources that results depend on."""
+    """A hash of the sources that results depend on.
+
+    Example:
+        >>> sweep.code_hash() == sweep.code_hash()
+        True
+    """
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
         if path.relative_to(_PACKAGE).parts[0] not in _NO_PART:
@@ -178,7 +211,14 @@ def code_hash() -> str:
 
 
 def cache_folder(cache: str | Path | None) -> Path:
-    """The folder of the results, made if it is not there; by default in the user's cache."""
+    """The folder of the results, made if it is not there; by default in the user's cache.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sweep.cache_folder(f"{folder}/new").exists()
+        True
+    """
     if cache is None:
         import pooch
 

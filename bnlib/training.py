@@ -20,7 +20,10 @@ from bnlib.schedules import Schedule
 from bnlib.stacked import Stack, stack
 
 OptimiserMaker = Callable[..., Optimizer]
+"""Makes an optimiser from parameters and ``lr=``."""
+
 Callback = Callable[[int, nn.Module, Tensor], object]
+"""``callback(steps, model, indices)``, called after a step; something true as its answer ends the run."""
 
 
 @dataclass
@@ -50,14 +53,23 @@ class History:
 
 
 def best_device() -> torch.device:
-    """The machine's accelerator if it has one that torch can use, else the CPU."""
+    """The machine's accelerator if it has one that torch can use, else the CPU.
+
+    Example:
+        >>> data = datasets.load("three_points").to(training.best_device())
+    """
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def error_rate(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of samples classified wrongly, with ``model`` in eval mode and left in the mode it had."""
+    """Share of samples classified wrongly, with ``model`` in eval mode and left in the mode it had.
+
+    Example:
+        >>> round(training.error_rate(nn.Identity(), torch.eye(3), torch.tensor([0, 1, 0])), 2)
+        0.33
+    """
     return _evaluate(model, x, y)[1].item()
 
 
@@ -103,6 +115,14 @@ def iterate(
 
     Raises:
         ValueError: a ``batch_size`` that ``batches`` cannot make, such as one above the number of training samples.
+
+    Example:
+        >>> data, model = datasets.load("three_points"), models.three_point_network(seed=1)
+        >>> for step, steps, history in training.iterate(model, data, batch_size=3, lr=0.5, epochs=100, points=2):
+        ...     print(f"{step} of {steps}: loss {history.test_loss[-1]:.1f}")
+        0 of 100: loss 1.1
+        50 of 100: loss 0.1
+        100 of 100: loss 0.0
     """
     rank, workers = distributed.world()
     batches = batches if workers == 1 else PerWorker(rank, workers, batches)
@@ -135,6 +155,15 @@ def iterate_many(
     Raises:
         ValueError: not as many learning rates or seeds as models; learning rates that differ with an optimiser that
             ``scales`` not; else as ``iterate`` and ``stacked.stack``.
+
+    Example:
+        >>> data, rates = datasets.load("three_points"), [0.01, 0.5]
+        >>> both = [models.three_point_network(seed=1) for _ in rates]
+        >>> *_, (step, steps, histories) = training.iterate_many(
+        ...     both, data, lrs=rates, seeds=[0, 0], batch_size=3, epochs=100
+        ... )
+        >>> [round(history.train_loss[-1], 1) for history in histories]
+        [0.8, 0.0]
     """
     for name, values in (("lrs", lrs), ("seeds", seeds)):
         if len(values) != len(models):
@@ -148,7 +177,12 @@ def iterate_many(
 
 
 def scales(optimiser: OptimiserMaker) -> bool:
-    """Whether its step is proportional to the gradient, so that a factor there does what a learning rate does."""
+    """Whether its step is proportional to the gradient, so that a factor there does what a learning rate does.
+
+    Example:
+        >>> training.scales(torch.optim.SGD), training.scales(torch.optim.Adam)
+        (True, False)
+    """
     kind = optimiser.func if isinstance(optimiser, partial) else optimiser
     return kind is SGD and not (isinstance(optimiser, partial) and optimiser.keywords.get("weight_decay"))
 
@@ -257,6 +291,12 @@ def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -
 
     Raises:
         ValueError: as ``iterate``.
+
+    Example:
+        >>> model = models.mlp((64, 32, 10), bnlib.BatchNorm)
+        >>> history = training.fit(model, datasets.load("digits"), batch_size=64, lr=0.5, epochs=3, progress=False)
+        >>> history.test_error[0] > 0.7, history.test_error[-1] < 0.1
+        (True, True)
     """
     with ExitStack() as stack:
         bar = None

@@ -25,6 +25,10 @@ class Slider:
         values: the positions, in order.
         default: the position at which the slider starts; must be one of ``values``.
         format: how a value is written, as in ``str.format``.
+
+    Example:
+        >>> widgets.Slider("lr", "learning rate", values=[0.01, 0.1], default=0.1).texts
+        ['0.01', '0.1']
     """
 
     name: str
@@ -66,6 +70,20 @@ class Explorer:
 
     Raises:
         ValueError: a ``name`` with other characters; when shown, HTML over the budget.
+
+    Example:
+        >>> def draw(figure, data, power):
+        ...     figure.add_subplot().plot(data)
+        ...     return f"Powers of {power}."
+        >>> explorer = widgets.Explorer(
+        ...     "powers",
+        ...     "Powers of a number",
+        ...     [widgets.Slider("power", "power", values=[1, 2, 3], default=2)],
+        ...     lookup=lambda power: [x**power for x in range(5)],
+        ...     draw=draw,
+        ... )
+        >>> len(explorer.frames), explorer.html.startswith('<div class="bnb-explorer" id="explorer-powers"')
+        (3, True)
     """
 
     def __init__(
@@ -127,7 +145,7 @@ class Explorer:
 
     @cached_property
     def panel(self):
-        """The explorer for a notebook with a kernel: a ``Panel`` whose ``box`` is the ipywidget."""
+        """The explorer for a notebook with a kernel, a ``Panel`` whose ``box`` is the ipywidget."""
         return Panel(self)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:

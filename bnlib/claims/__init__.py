@@ -20,6 +20,7 @@ from bnlib.claims.table import Ledger, as_text, counts, in_full
 CLAIMS: dict[str, Claim] = {
     claim.id: claim for module in (kari, irpan, failing, smoothness, lian, papers) for claim in module.CLAIMS
 }
+"""Every claim by its id, in the order of the ledger."""
 
 __all__ = [
     "CLAIMS",

@@ -59,7 +59,13 @@ class Rows(Protocol):
 
 @dataclass
 class Committed:
-    """The committed results at a scale. ``asked``: the cells that were read, and how many seeds they have."""
+    """The committed results at a scale. ``asked``: the cells that were read, and how many seeds they have.
+
+    Example:
+        >>> rows = claims.Committed("quick")
+        >>> sorted(rows("oracle_bias", 1, "batch", 1))
+        ['bias', 'cosine', 'noise']
+    """
 
     scale: Scale = "quick"
     asked: dict[tuple, int] = field(default_factory=dict)
@@ -194,13 +200,19 @@ class Judgement:
 
     @property
     def seeds(self) -> str:
-        """How many runs an effect rests on: as many as it has numbers, or, where it is a median, as the cells have."""
+        """The number of runs that an effect rests on, as many as it has values, or as the cells have for a median."""
         counts = {len(values) for values in self.effects.values() if len(values) > 1} if self.asked else set()
         return " or ".join(map(str, sorted(counts or set(self.asked.values()))))
 
 
 def judge(claim: Claim, rows: Rows | None = None) -> Judgement:
-    """Measure a claim, on its committed result unless told otherwise, and apply its conditions."""
+    """Measure a claim, on its committed result unless told otherwise, and apply its conditions.
+
+    Example:
+        >>> found = claims.judge(claims.CLAIMS["kari-ten-layers"])
+        >>> found.verdict, found.experiments
+        ('reproduced', ['deep_descent'])
+    """
     if claim.measure is None:
         return Judgement(claim, {}, {}, "untestable here", {})
     rows = Committed(claim.scale) if rows is None else rows
@@ -214,7 +226,12 @@ def judge(claim: Claim, rows: Rows | None = None) -> Judgement:
 
 
 def shown(values: np.ndarray) -> str:
-    """The median, and least and largest where there are several seeds."""
+    """The median, and least and largest where there are several seeds.
+
+    Example:
+        >>> claims.shown(np.array([0.1, 0.3, 0.2])), claims.shown(np.array([7.0]))
+        ('0.2 (0.1 to 0.3)', '7')
+    """
     middle, low, high = (_number(each(values)) for each in (np.median, np.min, np.max))
     return middle if len(values) == 1 or low == high else f"{middle} ({low} to {high})"
 

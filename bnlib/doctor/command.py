@@ -25,6 +25,19 @@ def from_file(target: str) -> Report:
         FileNotFoundError: there is no such file.
         ValueError: ``target`` is of another form, the file has no such function, or it returns something else; and
             what ``diagnose`` raises.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> source = '''
+        ... import torch, bnlib
+        ... def make():
+        ...     return bnlib.BatchNorm(3), [torch.eye(3)[:1]]
+        ... '''
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "train.py")
+        ...     written = file.write_text(source)
+        ...     doctor.from_file(f"{file}:make").codes
+        ['one-value-per-channel', 'statistics-never-updated']
     """
     path, colon, name = target.rpartition(":")
     if not (colon and path and name):

@@ -51,8 +51,18 @@ def diagnose(
             number; ``most`` below 1; a model that cannot be copied.
 
     Example:
-        >>> print(bnlib.diagnose(model, loader))
+        The same model and samples, in random order and sorted by label:
+
+        >>> data, model = datasets.load("digits"), models.mlp((64, 32, 10), bnlib.BatchNorm)
+        >>> history = training.fit(model, data, batch_size=64, lr=0.5, epochs=2, progress=False)
+        >>> shuffled = list(zip(data.train_x.split(64), data.train_y.split(64), strict=True))
+        >>> print(bnlib.diagnose(model, shuffled))
         Nothing found.
+        >>> order = data.train_y.argsort()
+        >>> by_label = list(zip(data.train_x[order].split(64), data.train_y[order].split(64), strict=True))
+        >>> report = bnlib.diagnose(model, by_label)
+        >>> report.codes, report[0].severity
+        (['batches-not-representative'], 'error')
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -91,6 +101,16 @@ def four_numbers(
 
     Raises:
         ValueError: no loss is known for what the model returns; else as ``diagnose``.
+
+    Example:
+        A good model is bad in train mode only, and only in the company of its own kind:
+
+        >>> data, model = datasets.load("digits"), models.mlp((64, 32, 10), bnlib.BatchNorm)
+        >>> history = training.fit(model, data, batch_size=64, lr=0.5, epochs=2, progress=False)
+        >>> order = data.train_y.argsort()
+        >>> by_label = list(zip(data.train_x[order].split(64), data.train_y[order].split(64), strict=True))
+        >>> {way: score.error > 0.5 for way, score in doctor.four_numbers(model, by_label).items()}
+        {'own': True, 'dealt': False, 'precise': False, 'running': False}
     """
     if most < 1:
         raise ValueError(f"most must be at least 1, got {most}")

@@ -155,6 +155,20 @@ class Report(Sequence[Finding]):
 
     Attributes:
         remarks: as given.
+
+    Example:
+        >>> report = bnlib.diagnose(bnlib.BatchNorm(3), [torch.ones(1, 3)])
+        >>> len(report), report.codes
+        (2, ['one-value-per-channel', 'statistics-never-updated'])
+        >>> print(doctor.Report(report.by_code("one-value-per-channel")))
+        1 error
+        <BLANKLINE>
+        ERROR one-value-per-channel
+          In train mode 1 of 1 batches give it one value a channel, which is its own mean: the output is
+          beta, whatever the input.
+          Use larger batches and drop the incomplete last one (drop_last=True), or a norm that takes one
+          sample: bnlib.FullNorm, GroupNorm, LayerNorm. To predict, call model.eval() first.
+          See chapters/01_the_formula.ipynb.
     """
 
     def __init__(self, findings: Iterable[Finding] = (), remarks: Iterable[str] = ()) -> None:

@@ -17,8 +17,11 @@ from bnlib.sweep import Run, run
 from bnlib.training import History, best_device
 
 Scale = Literal["quick", "paper"]
+"""Minutes on two cores, or the size of the source's runs."""
+
 _live_seed = itertools.count(100)
 CURVES = ("train_loss", "train_error", "test_loss", "test_error")
+"""What is kept of a ``History`` unless an experiment says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,16 @@ class Experiment:
         cells: the runs of each cell, one for each seed, by the cell's values on the axes; takes the scale: ``"quick"``
             takes minutes on two cores, ``"paper"`` is the size of the source's.
         curves: what is kept of each history.
+
+    Example:
+        >>> from bnlib.experiments.registry import EXPERIMENTS
+        >>> EXPERIMENTS["lian_figure_4"].question
+        'Do BN and Full Normalization learn from batches of one label each?'
+        >>> EXPERIMENTS["lian_figure_4"].command("paper")
+        'python -m bnlib experiments run lian_figure_4 --scale paper'
+        >>> result = EXPERIMENTS["lian_figure_4"].load("quick")
+        >>> list(result)[:2]
+        [('convolutional', 'BN'), ('convolutional', 'FN, batch')]
     """
 
     name: str
@@ -148,16 +161,34 @@ class Experiment:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median, least and largest of what is finite; a run that diverged has no last loss."""
+    """Median, least and largest of what is finite; a run that diverged has no last loss.
+
+    Example:
+        >>> from bnlib.experiments.experiment import spread
+        >>> spread([0.1, 0.5, 0.3, float("nan")])
+        '0.3 [0.1, 0.5]'
+    """
     finite = [value for value in values if math.isfinite(value)]
     return f"{median(finite):.3g} [{min(finite):.3g}, {max(finite):.3g}]" if finite else "-"
 
 
 def rounded(values: Sequence[float]) -> list[float | None]:
-    """Four significant digits, None for what is not finite."""
+    """Four significant digits, None for what is not finite.
+
+    Example:
+        >>> from bnlib.experiments.experiment import rounded
+        >>> rounded([0.123456, float("inf")])
+        [0.1235, None]
+    """
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
 
 def on(devices: str) -> dict[str, str]:
-    """What ``write_result`` is to be told of the devices; of the CPU it knows more."""
+    """What ``write_result`` is to be told of the devices; of the CPU it knows more.
+
+    Example:
+        >>> from bnlib.experiments.experiment import on
+        >>> on("cpu"), on("cuda:0")
+        ({}, {'device': 'cuda:0'})
+    """
     return {} if devices == "cpu" else {"device": devices}

@@ -23,6 +23,7 @@ from bnlib.processes import share_out
 from bnlib.sweep import cache_folder, code_hash, describe
 
 Measure = Callable[..., Mapping[str, Any]]
+"""``measure(*cell, seed=..., device=...)``, which returns numbers by name."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ class Measurement:
         cells: the seeds of each cell, by the cell's values on the axes; takes the scale, as in ``Experiment``.
         measure: ``measure(*cell, seed=..., device=...)`` returns numbers, or lists of them, by name; a function that
             can be imported.
+
+    Example:
+        >>> from bnlib.experiments.registry import EXPERIMENTS
+        >>> bias = EXPERIMENTS["oracle_bias"]
+        >>> bias.axes
+        ('depth', 'oracle', 'batch_size')
+        >>> len(bias.load("quick")) == len(bias.cells("quick"))
+        True
     """
 
     name: str

@@ -92,3 +92,4 @@ _MODULES = (
     units,
 )
 EXPERIMENTS: dict[str, Experiment | Measurement] = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}
+"""Every experiment by its name; ``python -m bnlib experiments list`` prints their questions."""

@@ -17,6 +17,9 @@ import numpy as np
 import torch
 
 FOLDER = Path(__file__).parents[2] / "data" / "results"
+"""Where the committed results are."""
+
+_THIS_CPU = f"cpu ({platform.machine()})"
 
 
 def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -24,6 +27,11 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
 
     Raises:
         FileNotFoundError: names the file and the command that makes it.
+
+    Example:
+        >>> from bnlib.experiments.results import read_result
+        >>> sorted(read_result("oracle_bias_quick", "python -m bnlib experiments run oracle_bias")["provenance"])
+        ['command', 'commit', 'date', 'device', 'seconds', 'seeds', 'versions']
     """
     path = folder / f"{name}.json"
     try:
@@ -34,12 +42,23 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
 
 @contextmanager
 def write_result(
-    name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER, device: str = f"cpu ({platform.machine()})"
+    name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER, device: str = _THIS_CPU
 ) -> Iterator[dict[str, Any]]:
     """Collect a result in the dictionary given and write it, with its provenance, if the block ends well.
 
     ``device`` says what it ran on. The file is replaced in one step: an interrupted run leaves the earlier result as it
     was.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from bnlib.experiments.results import read_result, write_result
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = pathlib.Path(name)
+        ...     with write_result("toy", "python toy.py", seeds=[0], folder=folder) as result:
+        ...         result["answer"] = 42
+        ...     found = read_result("toy", "python toy.py", folder)
+        >>> found["answer"], found["provenance"]["command"]
+        (42, 'python toy.py')
     """
     # The commit is read before the run: what is edited meanwhile does not take part in it.
     began, commit = time.perf_counter(), _commit()

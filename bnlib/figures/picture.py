@@ -56,7 +56,12 @@ _DRAWING = threading.RLock()
 
 
 class Picture:
-    """A finished figure: themed SVG on a page or in a notebook, its description where pictures are not shown."""
+    """A finished figure: themed SVG on a page or in a notebook, its description where pictures are not shown.
+
+    Example:
+        >>> figures.Picture("<svg></svg>", "A line that falls.").alt
+        'A line that falls.'
+    """
 
     def __init__(self, svg: str, alt: str):
         self.svg, self.alt = svg, alt
@@ -69,13 +74,25 @@ class Picture:
 
 
 def new_figure(width: float = 6.6, height: float = 2.8) -> Figure:
-    """An empty figure of this size in inches, drawn without pyplot so that a thread may draw it."""
+    """An empty figure of this size in inches, drawn without pyplot so that a thread may draw it.
+
+    Example:
+        >>> figures.new_figure(4, 3).get_size_inches().tolist()
+        [4.0, 3.0]
+    """
     return Figure(figsize=(width, height), layout="constrained")
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The book's matplotlib settings, to draw and render under; one thread at a time."""
+    """The book's matplotlib settings, to draw and render under; one thread at a time.
+
+    Example:
+        >>> with figures.style():
+        ...     axes = figures.new_figure().add_subplot()
+        >>> axes.spines["top"].get_visible()
+        False
+    """
     with _DRAWING, rc_context(_STYLE):
         yield
 
@@ -87,6 +104,14 @@ def render(figure: Figure, alt: str) -> str:
 
     Raises:
         ValueError: ``alt`` is empty; every image of the book is described.
+
+    Example:
+        >>> with figures.style():
+        ...     figure = figures.new_figure(2, 1)
+        ...     axes = figure.add_subplot()
+        ...     svg = figures.render(figure, "Axes without a line.")
+        >>> "currentColor" in svg, 'aria-label="Axes without a line."' in svg
+        (True, True)
     """
     if not alt.strip():
         raise ValueError("alt must describe the figure in words, got an empty text")
@@ -145,6 +170,13 @@ def picture(draw: Callable[..., str], *data: Any, size: tuple[float, float] = (6
 
     Raises:
         ValueError: ``draw`` describes nothing.
+
+    Example:
+        >>> def draw(figure, losses):
+        ...     figure.add_subplot().plot(losses, color=figures.BLUE)
+        ...     return f"A loss that falls from {losses[0]} to {losses[-1]}."
+        >>> figures.picture(draw, [2.3, 1.1, 0.4]).alt
+        'A loss that falls from 2.3 to 0.4.'
     """
     with style():
         figure = new_figure(*size)
@@ -162,6 +194,12 @@ def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label:
         color: of line and band.
         label: name in the legend.
         line: further options of ``Axes.plot``.
+
+    Example:
+        >>> axes = figures.new_figure().add_subplot()
+        >>> figures.band(axes, [0, 1], figures.as_array([[2.3, 0.4], [2.2, 0.6]]), color=figures.BLUE, label="BN")
+        >>> axes.lines[0].get_ydata().round(2).tolist()
+        [2.25, 0.5]
     """
     runs = np.asarray(runs, dtype=float)
     present = ~np.isnan(runs).all(0)
@@ -172,7 +210,13 @@ def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label:
 
 
 def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Curves of several runs as one array, shape (R, P); NaN for None and after the end of a shorter run."""
+    """Curves of several runs as one array, shape (R, P); NaN for None and after the end of a shorter run.
+
+    Example:
+        >>> figures.as_array([[2.3, 0.4], [2.3]])  # the second run diverged
+        array([[2.3, 0.4],
+               [2.3, nan]])
+    """
     table = np.full((len(runs), max(map(len, runs))), np.nan)
     for row, run in zip(table, runs, strict=True):
         row[: len(run)] = [np.nan if value is None else value for value in run]
@@ -180,6 +224,13 @@ def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
 
 
 def plain_ticks(axis: Axis, places: Sequence[float], labels: Sequence[str] | None = None) -> None:
-    """Ticks of a logarithmic axis written as numbers; matplotlib's powers of ten take most of the drawing time."""
+    """Ticks of a logarithmic axis written as numbers; matplotlib's powers of ten take most of the drawing time.
+
+    Example:
+        >>> axes = figures.new_figure().add_subplot(xscale="log")
+        >>> figures.plain_ticks(axes.xaxis, [1, 1000])
+        >>> [label.get_text() for label in axes.get_xticklabels()]
+        ['1', '1,000']
+    """
     axis.set_ticks(places, labels or [f"{place:,g}" for place in places])
     axis.set_minor_locator(NullLocator())

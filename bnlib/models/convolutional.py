@@ -52,6 +52,12 @@ def figure6(
         TypeError: ``norm`` is of another kind, or not for both convolutions and linear layers.
 
     Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 6 and section 6.
+
+    Example:
+        >>> models.figure6()(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+        >>> models.figure6((3, 32, 32), norm="group_norm")(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
     if len(image_shape) != 3 or min(image_shape[1:]) < 4:
         raise ValueError(f"image_shape must be channels, height and width, at least 4 x 4, got {tuple(image_shape)}")
@@ -99,6 +105,10 @@ def small_cnn(
     Raises:
         ValueError: a count below 1, or no normalisation of the name.
         TypeError: ``norm`` is of another kind, or not for convolutions.
+
+    Example:
+        >>> models.small_cnn(norm=bnlib.FullNorm)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
     with drawn_from(seed):
@@ -143,6 +153,11 @@ def vgg(
 
     Source: Simonyan and Zisserman 2015 (https://arxiv.org/abs/1409.1556), Table 1, columns A, B, D and E; Santurkar et
     al. 2018 (https://arxiv.org/abs/1805.11604).
+
+    Example:
+        >>> model = models.vgg(norm="batch_norm", depth=11, width=4)
+        >>> model(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
     if depth not in _VGG_CONVOLUTIONS:
         raise ValueError(f"depth must be one of {', '.join(map(str, _VGG_CONVOLUTIONS))}, got {depth}")

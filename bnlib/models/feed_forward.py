@@ -41,6 +41,13 @@ def mlp(
     Raises:
         ValueError: fewer than two sizes, another placement, or no normalisation of the name.
         TypeError: ``activation`` or ``norm`` is of another kind, or ``norm`` is not for linear layers.
+
+    Example:
+        >>> [type(layer).__name__ for layer in models.mlp((64, 100, 10), bnlib.BatchNorm)]
+        ['Flatten', 'Linear', 'BatchNorm', 'ReLU', 'Linear']
+        >>> plain, normed = models.mlp((64, 100, 10), seed=3), models.mlp((64, 100, 10), "layer_norm", seed=3)
+        >>> torch.equal(plain[1].weight, normed[1].weight)
+        True
     """
     if len(sizes) < 2:
         raise ValueError(f"sizes must name at least an input and an output width, got {tuple(sizes)}")
@@ -97,6 +104,11 @@ def deep_stack(
         ValueError: a count below 1; and what ``mlp`` raises.
 
     Source: Kari, a question on Stack Exchange, March 2018.
+
+    Example:
+        >>> model = models.deep_stack(10, norm=bnlib.BatchNorm)
+        >>> sum(isinstance(layer, nn.Linear) for layer in model), model(torch.eye(50)).shape
+        (11, torch.Size([50, 50]))
     """
     check_counts(depth=depth, width=width, in_features=in_features, num_classes=num_classes)
     sizes = (in_features, *[width] * depth, num_classes)
@@ -113,6 +125,10 @@ def three_point_network(norm: NormLike = BatchNorm, *, seed: int = 0) -> nn.Sequ
         (N, 3) to (N, 3).
 
     Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 1.
+
+    Example:
+        >>> [type(layer).__name__ for layer in models.three_point_network("full_norm")]
+        ['Flatten', 'Linear', 'FullNorm', 'ReLU', 'Linear']
     """
     return mlp((3, 3, 3), norm, seed=seed)
 
@@ -137,6 +153,10 @@ def logistic(in_features: int, num_classes: int, norm: NormLike = None, *, seed:
         TypeError: ``norm`` is of another kind, or not for linear layers.
 
     Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 3 and equation (1).
+
+    Example:
+        >>> [type(layer).__name__ for layer in models.logistic(5, 3, bnlib.BatchNorm)]
+        ['Flatten', 'BatchNorm', 'Linear']
     """
     check_counts(in_features=in_features, num_classes=num_classes)
     with drawn_from(seed):

@@ -50,6 +50,11 @@ def lstm_stack(
 
     Source: Kari, a question on Stack Exchange, March 2018; Cooijmans et al. 2017 (https://arxiv.org/abs/1603.09025),
     section 3; Laurent et al. 2015 (https://arxiv.org/abs/1510.01378).
+
+    Example:
+        >>> model = models.lstm_stack(2, 4, bnlib.BatchNorm, in_features=5, num_classes=5)
+        >>> model(torch.zeros(3, 7, 5)).shape  # samples, time steps, features
+        torch.Size([3, 7, 5])
     """
     check_counts(depth=depth, width=width, in_features=in_features, num_classes=num_classes)
     if steps is not None:
@@ -83,6 +88,12 @@ class SharedSteps(nn.Module):
 
     Shape:
         (N, T, C) to the same.
+
+    Example:
+        >>> layer = models.SharedSteps(bnlib.BatchNorm(1, momentum=1.0))
+        >>> y = layer(torch.tensor([[[1.0], [3.0]]]))  # one sample of two time steps
+        >>> layer.norm.running_mean
+        tensor([2.])
     """
 
     def __init__(self, norm: nn.Module) -> None:
@@ -107,6 +118,12 @@ class PerStep(nn.Module):
         ValueError: when called with more steps.
 
     Source: Cooijmans et al. 2017 (https://arxiv.org/abs/1603.09025), section 3.
+
+    Example:
+        >>> layer = models.PerStep([bnlib.BatchNorm(1, momentum=1.0) for _ in range(2)])
+        >>> y = layer(torch.tensor([[[1.0], [3.0]], [[3.0], [9.0]]]))
+        >>> [norm.running_mean.item() for norm in layer.norms], layer.norms[0].weight is layer.norms[1].weight
+        ([2.0, 6.0], True)
     """
 
     def __init__(self, norms: Sequence[nn.Module]) -> None:

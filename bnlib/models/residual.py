@@ -42,6 +42,11 @@ def resnet18(
         TypeError: ``norm`` is of another kind, or not for convolutions.
 
     Source: He et al. 2016 (https://arxiv.org/abs/1512.03385), Table 1, with the first layer of its section 4.2.
+
+    Example:
+        >>> model = models.resnet18(norm="batch_norm", width=4)
+        >>> model(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
     check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
     with drawn_from(seed):
@@ -62,6 +67,10 @@ class BasicBlock(nn.Module):
         (N, ``fan_in``, H, W) to (N, ``fan_out``, ceil(H / ``stride``), ceil(W / ``stride``)).
 
     Source: He et al. 2016, Figure 5 left and option B of section 4.1.
+
+    Example:
+        >>> models.BasicBlock(4, 8, stride=2, norm=bnlib.BatchNorm)(torch.zeros(2, 4, 9, 9)).shape
+        torch.Size([2, 8, 5, 5])
     """
 
     def __init__(self, fan_in: int, fan_out: int, stride: int, norm: NormLike) -> None:
@@ -102,6 +111,11 @@ def residual_stack(
         ValueError: a count below 1; and what ``mlp`` raises.
 
     Source: He et al. 2016 (https://arxiv.org/abs/1512.03385), the idea; the order of the layers is that of the stack.
+
+    Example:
+        >>> model = models.residual_stack(10, norm=bnlib.BatchNorm)
+        >>> sum(isinstance(layer, models.Shortcut) for layer in model)
+        9
     """
     options = {"activation": activation, "in_features": in_features, "num_classes": num_classes}
     flatten, *layers, last = deep_stack(depth, width, norm, init=init, seed=seed, **options)
@@ -115,6 +129,10 @@ class Shortcut(nn.Module):
 
     Shape:
         that of the branch, which must not change it.
+
+    Example:
+        >>> models.Shortcut(nn.ReLU())(torch.tensor([-1.0, 2.0]))
+        tensor([-1.,  4.])
     """
 
     def __init__(self, branch: nn.Module) -> None:

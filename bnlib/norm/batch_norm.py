@@ -39,7 +39,11 @@ class BatchNorm(_BatchNorm):
             where the batch's own statistics are used.
 
     Example:
-        >>> bnlib.BatchNorm(3)(torch.tensor([[5.0, -1e6, 0.0]])).tolist()
+        >>> x = torch.arange(8.0).view(4, 2) ** 2
+        >>> ours, theirs = bnlib.BatchNorm(2), nn.BatchNorm1d(2)
+        >>> torch.equal(ours(x), theirs(x)), torch.equal(ours.running_var, theirs.running_var)
+        (True, True)
+        >>> bnlib.BatchNorm(3)(torch.tensor([[5.0, -1e6, 0.0]])).tolist()  # one sample, which torch.nn refuses
         [[0.0, 0.0, 0.0]]
     """
 

@@ -46,6 +46,15 @@ class BatchRenorm(_NormBase):
         ValueError: an argument outside its range; when called, as BatchNorm.
 
     Source: Ioffe 2017, Algorithm 1; the defaults are those of its experiments. TensorFlow's ``renorm`` stores the same.
+
+    Example:
+        >>> x = torch.tensor([[1.0], [2.0], [6.0]])
+        >>> free = bnlib.BatchRenorm(1, r_max=100.0, d_max=100.0)  # nothing is clipped: what eval mode gives
+        >>> torch.allclose(free(x), nn.BatchNorm1d(1).eval()(x), atol=1e-3)
+        True
+        >>> bound = bnlib.BatchRenorm(1, r_max=1.0, d_max=0.0)  # what Batch Normalization gives
+        >>> torch.allclose(bound(x), nn.BatchNorm1d(1)(x), atol=1e-3)
+        True
     """
 
     def __init__(

@@ -73,8 +73,11 @@ def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = 
         UserWarning: layers that were left as they are, with ``strict=False``.
 
     Example:
-        >>> bnlib.convert(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-3)), to=bnlib.BatchRenorm)[1].eps
-        0.001
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-3))
+        >>> gamma = model[1].weight
+        >>> layer = bnlib.convert(model, to=bnlib.FullNorm, alpha=0.1)[1]
+        >>> layer.weight is gamma, layer.eps, layer.alpha
+        (True, 0.001, 0.1)
     """
     if to not in LAYERS:
         raise ValueError(f"to must be one of {', '.join(each.__name__ for each in LAYERS)}, got {to!r}")

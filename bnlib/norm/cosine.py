@@ -25,6 +25,12 @@ class CosineLinear(nn.Linear):
         (\*, in_features) to (\*, out_features).
 
     Source: Luo et al. 2017, section 2.
+
+    Example:
+        >>> layer, x = bnlib.CosineLinear(2, 1), torch.tensor([[3.0, 4.0]])
+        >>> layer.weight.data = torch.tensor([[7.0, 0.0]])
+        >>> [round(layer(scale * x).item(), 3) for scale in (1, 1000)]
+        [0.6, 0.6]
     """
 
     def __init__(

@@ -32,12 +32,15 @@ class DomainBatchNorm(nn.Module):
         ValueError: ``num_domains`` below 1; a ``domain`` that does not exist; when called, as BatchNorm.
         RuntimeError: when called before a domain was chosen.
 
-    Example:
-        >>> model = nn.Sequential(nn.Linear(3, 2), DomainBatchNorm(2, num_domains=2))
-        >>> with use_domain(model, 1):
-        ...     y = model(torch.randn(4, 3))
-
     Source: Chang et al. 2019, section 3.
+
+    Example:
+        >>> layer = bnlib.DomainBatchNorm(1, num_domains=2, momentum=None)
+        >>> for domain, level in enumerate((0.0, 10.0)):
+        ...     with bnlib.use_domain(layer, domain):
+        ...         y = layer(torch.tensor([[level - 1], [level + 1]]))
+        >>> [each.running_mean.item() for each in layer.domains]
+        [0.0, 10.0]
     """
 
     def __init__(
@@ -92,6 +95,13 @@ def use_domain(model: nn.Module, domain: int | None) -> Iterator[None]:
 
     Raises:
         ValueError: ``model`` has no DomainBatchNorm, or one of them no such domain.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 2), bnlib.DomainBatchNorm(2, num_domains=2))
+        >>> with bnlib.use_domain(model, 1):
+        ...     y = model(torch.zeros(4, 3))
+        >>> [int(each.num_batches_tracked) for each in model[1].domains], model[1].domain
+        ([0, 1], None)
     """
     layers = [module for module in model.modules() if isinstance(module, DomainBatchNorm)]
     if not layers:

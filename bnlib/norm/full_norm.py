@@ -99,6 +99,26 @@ class FullNorm(nn.Module):
     channels-last are as inexact as those of torch's own batch norm: 1e-4 at a mean of 20 sigma.
 
     Source: Lian and Liu 2019, Algorithm 3 and equation (7).
+
+    Example:
+        A stream of batches of one label each: to BN all of them look alike, FN goes by the whole stream.
+
+        >>> labels = [torch.full((4, 1), 3.0), torch.full((4, 1), 5.0)]
+        >>> full, batch = bnlib.FullNorm(1, alpha=0.03), bnlib.BatchNorm(1)
+        >>> for _ in range(200):
+        ...     outputs = [(full(x), batch(x)) for x in labels]
+        >>> [round(by_full.mean().item()) for by_full, _ in outputs]
+        [-1, 1]
+        >>> [round(by_batch.mean().item()) for _, by_batch in outputs]
+        [0, 0]
+
+        One sample is enough, and the function in train mode is that of eval mode:
+
+        >>> x = torch.tensor([[4.5]], requires_grad=True)
+        >>> y = full(x)
+        >>> y.sum().backward()
+        >>> bool(x.grad > 0), torch.allclose(y, full.eval()(x))
+        (True, True)
     """
 
     def __init__(

@@ -34,6 +34,13 @@ class ActivationNoise(nn.Module):
     ``state_dict``. It is drawn on the CPU, so that it is the same on all devices.
 
     Source: Santurkar et al. 2018, section 2.1 and appendix, with shift 0.5, scale 1.25 and both spreads 0.1.
+
+    Example:
+        >>> layer, x = bnlib.ActivationNoise(shift=2.0, seed=1), torch.zeros(1000, 1)
+        >>> [round(layer(x).mean().item(), 1) for step in range(3)]  # another shift in each step
+        [1.3, -1.0, 1.0]
+        >>> torch.equal(layer.eval()(x), x)
+        True
     """
 
     def __init__(
@@ -101,6 +108,11 @@ class NoisyBatchNorm(BatchNorm):
     The ``state_dict`` is that of ``BatchNorm``, whose ``num_batches_tracked`` counts the steps of the noise, too.
 
     Source: Santurkar et al. 2018, section 2.1 ("noisy" BatchNorm).
+
+    Example:
+        >>> layer, x = bnlib.NoisyBatchNorm(1, shift=2.0, seed=1), torch.arange(1000.0)[:, None]
+        >>> [round(layer(x).mean().item(), 1) for step in range(3)]  # behind the normalisation
+        [1.3, -1.0, 1.0]
     """
 
     def __init__(

@@ -25,7 +25,8 @@ class Norm:
     Arguments:
         name: its key in ``NORMS``.
         title: its name for readers.
-        layer: makes the layer that follows from the number of output channels, for (N, C) and (N, C, *spatial); None
+        layer: makes the layer that follows from the number of output channels, for ``(N, C)`` and
+            ``(N, C, *spatial)``; None
             where that is not all there is to do.
         replace: makes the normalised layer from the layer itself, where ``layer`` is None.
         takes: the types of layer that it can be applied to.
@@ -33,6 +34,13 @@ class Norm:
         same_in_eval: whether eval mode, right after a step on a batch, repeats the step's output.
         learns_from_one: whether a batch of one sample without spatial dimensions passes a gradient to the weights.
         paper: link.
+
+    Example:
+        >>> block = bnlib.NORMS["group_norm"].apply(nn.Conv2d(3, 8, 3))
+        >>> [type(layer).__name__ for layer in block], block[1].num_groups
+        (['Conv2d', 'GroupNorm'], 2)
+        >>> [name for name, norm in bnlib.NORMS.items() if not norm.learns_from_one]
+        ['batch_norm', 'batch_renorm']
     """
 
     name: str

@@ -35,6 +35,12 @@ class SyncBatchNorm(BatchNorm):
     Raises:
         ValueError: as ``BatchNorm``.
         RuntimeError: when differentiated twice in several processes.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        >>> model = bnlib.convert(model, to=bnlib.SyncBatchNorm)  # before DistributedDataParallel(model)
+        >>> type(model[1]).__name__
+        'SyncBatchNorm'
     """
 
     def __init__(

@@ -25,6 +25,11 @@ class WeightStandardisation(nn.Module):
 
     Raises:
         ValueError: when called with a single weight for each output channel, which has no variance.
+
+    Example:
+        >>> weight = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+        >>> [[round(each, 1) for each in row] for row in bnlib.norm.WeightStandardisation()(weight).tolist()]
+        [[-1.2, 0.0, 1.2], [-1.2, -0.0, 1.2]]
     """
 
     def __init__(self, eps: float = 1e-5, dim: int = 0, groups: int = 1) -> None:
@@ -69,6 +74,13 @@ def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight
         ValueError: each output channel has a single weight.
 
     Source: Qiao et al. 2019, section 3, and as a layer of batch norm timm's ``StdConv2d``.
+
+    Example:
+        >>> layer = bnlib.weight_standardise(nn.Linear(8, 2))
+        >>> torch.allclose(layer.weight.mean(1), torch.zeros(2), atol=1e-5)
+        True
+        >>> sorted(name for name, _ in layer.named_parameters())
+        ['bias', 'parametrizations.weight.original']
     """
     transposed = isinstance(module, _ConvTransposeNd)
     standardisation = WeightStandardisation(eps, int(transposed), module.groups if transposed else 1)

@@ -40,6 +40,11 @@ def batch_independence(module: nn.Module, inputs: Tensor, company: Tensor | None
 
     Raises:
         ValueError: no samples, or a ``company`` of other shape; and what the module raises.
+
+    Example:
+        >>> x = torch.arange(12.0).view(4, 3) ** 2
+        >>> [round(probes.batch_independence(layer, x), 2) for layer in (bnlib.BatchNorm(3), nn.LayerNorm(3))]
+        [1.65, 0.0]
     """
     _check_samples("inputs", inputs)
     company = _stranger(inputs) if company is None else company
@@ -70,13 +75,23 @@ def train_equals_test(module: nn.Module, inputs: Tensor) -> float:
 
     Raises:
         ValueError: no samples; and what the module raises.
+
+    Example:
+        >>> x = torch.arange(12.0).view(4, 3)
+        >>> [round(probes.train_equals_test(layer, x), 1) for layer in (bnlib.BatchNorm(3), bnlib.FullNorm(3))]
+        [1.9, 0.0]
     """
     _check_samples("inputs", inputs)
     return relative_change(*_outputs(module, lambda run: (run(True, inputs), run(False, inputs))))
 
 
 def relative_change(first: Tensor, second: Tensor) -> float:
-    """The largest difference of two tensors of one shape over the root of the mean square of both; 0 if both are 0."""
+    """The largest difference of two tensors of one shape over the root of the mean square of both; 0 if both are 0.
+
+    Example:
+        >>> round(probes.relative_change(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.1])), 2)
+        0.1
+    """
     first, second = precise(first.detach()), precise(second.detach())
     if torch.equal(first, second):
         return 0.0

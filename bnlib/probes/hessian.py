@@ -79,6 +79,14 @@ def sharpness(
             statistics that stay, it has a Hessian like any layer.
 
     Source: Lanczos 1950; for networks Cohen et al. 2021 (https://arxiv.org/abs/2103.00065).
+
+    Example:
+        A quadratic with the eigenvalues 2 and 10, on which gradient descent is stable below 2/10:
+
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> found = probes.sharpness(model, lambda model: (model.weight.square() * torch.tensor([1.0, 5.0])).sum())
+        >>> round(found.value.item(), 3), round(2 / found.value.item(), 3), found.converged
+        (10.0, 0.2, True)
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")

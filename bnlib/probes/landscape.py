@@ -49,7 +49,7 @@ class AlongGradient:
 
     @property
     def beta(self) -> Tensor:
-        """The effective beta-smoothness: the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
+        """The effective beta-smoothness, the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
         return (self.gradient_change / self.distance).amax()
 
     @property
@@ -113,6 +113,10 @@ def step_lengths(lr: float, low: float = 1 / 2, high: float = 4, count: int = 8,
         ValueError: ``lr`` or ``low`` is not positive, ``high`` not above ``low``, or ``count`` below 2.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), section 3.2.
+
+    Example:
+        >>> [round(each, 3) for each in probes.step_lengths(0.1, low=0.5, high=2, count=3).tolist()]
+        [0.05, 0.1, 0.2]
     """
     if not 0 < lr < math.inf:
         raise ValueError(f"lr must be positive and finite, got {lr}")
@@ -152,6 +156,14 @@ def along_gradient(
             not trained; a loss that is no single number.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), section 3.2 and Figure 4.
+
+    Example:
+        On a parabola with second derivative 6 the effective smoothness is 6, wherever it is measured:
+
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> found = probes.along_gradient(model, lambda model: 3 * model.weight.square(), [0.01, 0.1])
+        >>> round(found.beta.item(), 3)
+        6.0
     """
     lengths = _row("lengths", lengths)
     if not (lengths > 0).all():
@@ -190,6 +202,12 @@ def filter_normalised_direction(model: nn.Module, seed: int, names: Iterable[str
         ValueError: ``names`` has one that does not exist or is not trained.
 
     Source: Li et al. 2018 (https://arxiv.org/abs/1712.09913), section 4.
+
+    Example:
+        >>> model = models.mlp((3, 4, 2))
+        >>> direction = probes.filter_normalised_direction(model, seed=0)
+        >>> torch.allclose(direction["1.weight"].norm(dim=1), model[1].weight.norm(dim=1), atol=1e-5)
+        True
     """
     old, generator, direction = dict(model.named_parameters()), torch.Generator().manual_seed(seed), {}
     for name in trained(model, names):
@@ -223,6 +241,13 @@ def loss_surface(
             ``steps`` as directions, or none for one; a loss that is no single number.
 
     Source: Li et al. 2018 (https://arxiv.org/abs/1712.09913), section 2.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0]])
+        >>> direction = {"weight": torch.tensor([[1.0]])}
+        >>> probes.loss_surface(model, lambda model: model.weight.square(), [direction], [[-1.0, 0.0, 1.0]]).losses
+        tensor([0., 1., 4.])
     """
     old = {name: value.detach() for name, value in model.named_parameters()}
     if not directions:
@@ -264,6 +289,17 @@ def largest_stable(run: Callable[[float], bool], low: float, high: float, ratio:
     Raises:
         ValueError: ``low`` and ``high`` not positive or not in this order, ``ratio`` not above 1, ``low`` not stable or
             ``high`` stable.
+
+    Example:
+        Gradient descent on $5w^2$, whose second derivative is 10:
+
+        >>> def run(lr):
+        ...     w = 1.0
+        ...     for _ in range(1000):
+        ...         w -= lr * 10 * w
+        ...     return abs(w) < 1
+        >>> round(probes.largest_stable(run, low=0.01, high=1.0, ratio=1.01).low, 2)
+        0.2
     """
     if not 0 < low < high < math.inf:
         raise ValueError(f"low and high must be positive and in this order, got {low} and {high}")

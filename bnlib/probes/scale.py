@@ -78,6 +78,12 @@ def scale_invariance(
     Raises:
         ValueError: ``factor`` is not positive or 1; ``names`` has one that does not exist or is not trained; a loss
             that is no single number.
+
+    Example:
+        >>> model, x = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.linspace(-2, 2, 15).view(5, 3) ** 3
+        >>> found = probes.scale_invariance(model, lambda model: model(x).square().mean())
+        >>> [(each.name, bool(each.gradient_error < 0.01)) for each in found]
+        [('1.weight', True), ('4.weight', False)]
     """
     if not 0 < factor < math.inf or factor == 1:
         raise ValueError(f"factor must be positive and not 1, got {factor}")
@@ -122,6 +128,10 @@ def effective_learning_rate(lr: float, weight: Tensor, *, rows: bool = False) ->
         ValueError: ``lr`` is not positive; ``rows`` of a weight without dimensions.
 
     Source: van Laarhoven 2017 (https://arxiv.org/abs/1706.05350), section 2.
+
+    Example:
+        >>> round(probes.effective_learning_rate(0.1, torch.tensor([3.0, 4.0])).item(), 6)
+        0.004
     """
     _check_positive(lr=lr)
     return lr / _norms(weight, rows).square()
@@ -138,6 +148,11 @@ def spherical_step(lr: float, weight: Tensor, gradient: Tensor, *, rows: bool = 
         ValueError: as ``effective_learning_rate``; ``gradient`` in another shape.
 
     Source: Hoffer et al. 2018 (https://arxiv.org/abs/1803.01814), section 2.
+
+    Example:
+        >>> step = probes.spherical_step(1.0, weight=torch.tensor([3.0, 4.0]), gradient=torch.tensor([4.0, -3.0]))
+        >>> round(step.weight_norm.item() ** 2, 3), round(step.angle.item() * 180 / np.pi, 3)
+        (50.0, 45.0)
     """
     if gradient.shape != weight.shape:
         raise ValueError(f"gradient must have the shape of weight, {tuple(weight.shape)}, got {tuple(gradient.shape)}")
@@ -168,6 +183,11 @@ def equilibrium(lr: float, weight_decay: float, unit_gradient_norm: float) -> tu
         ValueError: an argument is not positive, or their product ``lr * weight_decay`` is not below 1.
 
     Source: Wan et al. 2021 (https://arxiv.org/abs/2006.08419), which has the leading terms.
+
+    Example:
+        >>> norm, angle = probes.equilibrium(lr=0.1, weight_decay=5e-4, unit_gradient_norm=1.0)
+        >>> round(norm, 2), round(angle, 4), round((2 * 0.1 * 5e-4) ** 0.5, 4)
+        (3.16, 0.01, 0.01)
     """
     _check_positive(lr=lr, weight_decay=weight_decay, unit_gradient_norm=unit_gradient_norm)
     shrinkage = lr * weight_decay

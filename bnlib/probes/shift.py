@@ -98,6 +98,11 @@ def moments(values: Tensor, *, quantiles: int = 100, channel: int = 1) -> Moment
 
     Raises:
         ValueError: ``quantiles`` below 1, or ``values`` without a value a channel or without that dimension.
+
+    Example:
+        >>> found = probes.moments(torch.tensor([[1.0], [3.0], [3.0], [5.0]]), quantiles=2)
+        >>> found.mean.tolist(), found.variance.tolist(), found.quantiles.tolist()
+        ([3.0], [2.0], [[3.0], [5.0]])
     """
     if quantiles < 1:
         raise ValueError(f"quantiles must be at least 1, got {quantiles}")
@@ -116,6 +121,13 @@ def distance(first: Moments, second: Moments) -> Distance:
 
     Raises:
         ValueError: the snapshots differ in the number of channels or of quantiles.
+
+    Example:
+        >>> before = probes.moments(torch.tensor([[-1.0], [1.0]]))
+        >>> after = probes.moments(torch.tensor([[1.0], [3.0]]))
+        >>> found = probes.distance(before, after)
+        >>> found.mean.item(), found.log_variance.item(), round(found.wasserstein.item(), 6)
+        (2.0, 0.0, 2.0)
     """
     if first.quantiles.shape != second.quantiles.shape:
         shapes = tuple(first.quantiles.shape), tuple(second.quantiles.shape)
@@ -152,6 +164,12 @@ def activation_moments(
 
     Raises:
         ValueError: no submodule has that name; else as ``moments``.
+
+    Example:
+        >>> model, x = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.linspace(-2, 2, 30).view(10, 3) ** 3
+        >>> found = probes.activation_moments(model, x)
+        >>> list(found), torch.allclose(found["2"].mean, torch.zeros(4), atol=1e-4)
+        (['1', '2', '4'], True)
     """
     found: dict[str, list[Moments]] = {}
     measure = partial(moments, quantiles=quantiles, channel=channel)
@@ -181,9 +199,13 @@ def recording(
         ValueError: no submodule has that name; when the model is called, as ``moments``.
 
     Example:
-        >>> with recording(model, ["1"]) as log:
-        ...     training.fit(model, data, batch_size=64, lr=0.1)
-        >>> distance(log["1"][0], log["1"][-1]).average()
+        >>> model, data = models.mlp((64, 32, 10), bnlib.BatchNorm), datasets.load("digits")
+        >>> with probes.recording(model, ["1"]) as log:
+        ...     history = training.fit(model, data, batch_size=64, lr=0.5, epochs=1, progress=False)
+        >>> len(log["1"])
+        22
+        >>> bool(probes.distance(log["1"][0], log["1"][-1]).average().mean > 0.1)
+        True
     """
     found: dict[str, list[Moments]] = {}
     measure = partial(moments, quantiles=quantiles, channel=channel)
@@ -204,6 +226,11 @@ def layer_groups(model: nn.Module, loss: Loss) -> dict[str, list[str]]:
     Raises:
         ValueError: the place of a parameter is unknown, because its module is not called itself (as in
             ``nn.MultiheadAttention``); then name the groups.
+
+    Example:
+        >>> model, x = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.linspace(-1, 1, 9).view(3, 3) ** 3
+        >>> probes.layer_groups(model, lambda model: model(x).square().sum())
+        {'1': ['1.weight', '1.bias', '2.weight', '2.bias'], '4': ['4.weight', '4.bias']}
     """
     return _group(model, *_survey(model, loss))
 
@@ -235,6 +262,13 @@ def covariate_shift(
             ``layer_groups`` raises.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), section 2.2.
+
+    Example:
+        >>> model, x = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.linspace(-1, 1, 9).view(3, 3) ** 3
+        >>> new = models.mlp((3, 4, 2), bnlib.BatchNorm, seed=1).state_dict()
+        >>> found = probes.covariate_shift(model, lambda model: model(x).square().sum(), new)
+        >>> [(each.layer, bool(each.ics > 0)) for each in found]  # nothing comes before the first layer
+        [('1', False), ('4', True)]
     """
     return _shifts(model, loss, new, groups, *_survey(model, loss))
 
@@ -248,6 +282,14 @@ def next_parameters(model: nn.Module, optimiser: Optimizer, loss: Loss) -> dict[
 
     Raises:
         ValueError: the loss is no single number.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0]])
+        >>> optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> new = probes.next_parameters(model, optimiser, lambda model: model(torch.tensor([[2.0]])).sum())
+        >>> round(new["weight"].item(), 3), model.weight.item()
+        (0.8, 1.0)
     """
     return _stepped(model, optimiser, _survey(model, loss)[0])
 
@@ -263,8 +305,11 @@ def probe_step(model: nn.Module, optimiser: Optimizer, loss: Loss, groups: Group
         ValueError: as ``covariate_shift``.
 
     Example:
-        >>> shifts = probe_step(model, optimiser, lambda model: F.cross_entropy(model(x), y))
-        >>> [(each.layer, float(each.cosine)) for each in shifts]
+        >>> model, x, y = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.eye(3), torch.tensor([0, 1, 1])
+        >>> optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+        >>> found = probes.probe_step(model, optimiser, lambda model: F.cross_entropy(model(x), y))
+        >>> [(each.layer, round(each.cosine.item(), 1)) for each in found]
+        [('1', 1.0), ('4', 0.9)]
     """
     gradients, called = _survey(model, loss)
     return _shifts(model, loss, _stepped(model, optimiser, gradients), groups, gradients, called)

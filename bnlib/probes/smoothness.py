@@ -58,6 +58,14 @@ def theorem_4_1(
         ValueError: ``y`` or ``at`` in another shape, ``eps`` negative, a loss that is no single number.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), Theorem 4.1.
+
+    Example:
+        With the gradient taken after the BN it is an equality, and a large gamma amplifies:
+
+        >>> y, target = torch.linspace(-1, 1, 10)[:, None] ** 3, torch.linspace(-1, 1, 10)[:, None]
+        >>> sides = probes.theorem_4_1(lambda y: (y - target).square().sum(), y, gamma=2.0)
+        >>> bool(sides.slack.abs() < 1e-3 * sides.right)
+        True
     """
     y, at, gamma, beta, scale, normalised = _prepared(y, at, gamma, beta, eps)
     left = _gradient(_with_bn(loss, gamma, beta, eps), y).square().sum(0)
@@ -102,6 +110,12 @@ def theorem_4_2(
         ValueError: as ``theorem_4_1``.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), Theorem 4.2.
+
+    Example:
+        >>> y, target = torch.linspace(-1, 1, 10)[:, None] ** 3, torch.linspace(-1, 1, 10)[:, None]
+        >>> sides = probes.theorem_4_2(lambda y: (y - target).square().sum(), y)
+        >>> bool(sides.slack.abs() < 1e-3 * sides.right.abs())
+        True
     """
     y, at, gamma, beta, scale, normalised = _prepared(y, at, gamma, beta, eps)
     with_bn = _with_bn(loss, gamma, beta, eps)

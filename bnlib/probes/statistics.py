@@ -25,6 +25,13 @@ def with_statistics_of(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module
         ValueError: no batches, or a layer (FullNorm, BatchRenorm) whose running averages are not estimated like that.
 
     Source: Wu and Johnson 2021, section 3, precise BN.
+
+    Example:
+        >>> model = nn.Sequential(bnlib.BatchNorm(1))
+        >>> x = torch.tensor([[4.0], [6.0]])
+        >>> adapted = probes.with_statistics_of(model, [x])
+        >>> adapted[0].running_mean, model[0].running_mean
+        (tensor([5.]), tensor([0.]))
     """
     for name, layer in model.named_modules():
         if isinstance(layer, FullNorm | BatchRenorm):

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("BNLIB_SITE", ROOT / "_build" / "strict" / "_build" / "html"))
 PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/*.html"))
+REFERENCE = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/reference/*.html"))
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"

@@ -7,9 +7,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import PAGES, ROOT, SITE
+from conftest import PAGES, REFERENCE, ROOT, SITE
 
-EVERY_PAGE = pytest.mark.parametrize("page", [*PAGES, "index.html", "search.html", "genindex.html"])
+EVERY_PAGE = pytest.mark.parametrize("page", [*PAGES, *REFERENCE, "index.html", "search.html", "genindex.html"])
 
 
 @cache
@@ -23,8 +23,9 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_every_chapter_was_built(site):
-    sources = {path.stem for path in (ROOT / "chapters").glob("*.*") if path.suffix in (".md", ".ipynb")}
-    assert sources and sources == {Path(page).stem for page in PAGES}
+    sources = {path for path in (ROOT / "chapters").rglob("*.*") if path.suffix in (".md", ".ipynb")}
+    pages = {str(path.relative_to(ROOT).with_suffix(".html")) for path in sources if "checkpoints" not in str(path)}
+    assert pages and pages == {*PAGES, *REFERENCE}
 
 
 @EVERY_PAGE
@@ -60,11 +61,11 @@ def test_every_image_is_described(site, page):
         assert figure["role"] == "img" and len(figure["aria-label"]) > 20
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *REFERENCE])
 def test_the_download_is_the_committed_source(site, page):
     link = soup(site / page).select_one("a.btn-download-source-button[href]")
     assert (SITE / page).parent.joinpath(link["href"]).read_bytes() == (
-        ROOT / "chapters" / Path(link["href"]).name
+        ROOT / Path(page).parent / Path(link["href"]).name
     ).read_bytes()
 
 

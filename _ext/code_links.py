@@ -1,0 +1,56 @@
+"""Sphinx hook: inline code that names something of ``bnlib`` is a link to where the reference describes it.
+
+In a chapter ``bnlib.diagnose(model, batches)`` and ``probes.sharpness`` are, and ``FullNorm``, which ``bnlib`` has
+itself. In the reference a docstring may also name what is in its own module or class. Other code stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util.nodes import make_refnode
+
+_NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(\(.*\))?", re.DOTALL)
+
+
+def _parents(node: nodes.Node) -> Iterator[nodes.Node]:
+    while node := node.parent:
+        yield node
+
+
+def _scopes(signatures: list[addnodes.desc_signature]) -> Iterator[str]:
+    """Where a name may be meant to be found, the innermost first."""
+    for signature in signatures:
+        yield f"{signature['module']}.{signature['fullname']}."
+    for signature in signatures:
+        yield f"{signature['module']}."
+    yield from ("", "bnlib.")
+
+
+def link(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Wrap each literal that resolves in a reference."""
+    objects = app.env.get_domain("py").objects
+    for literal in list(doctree.findall(nodes.literal)):
+        named, parents = _NAME.fullmatch(literal.astext()), list(_parents(literal))
+        if not named or any(isinstance(parent, (nodes.reference, nodes.title)) for parent in parents):
+            continue
+        signatures = [each[0] for each in parents if isinstance(each, addnodes.desc) and each["domain"] == "py"]
+        found = next((scope + named[1] for scope in _scopes(signatures) if scope + named[1] in objects), None)
+        if found is None or any(found == f"{each['module']}.{each['fullname']}" for each in signatures):
+            continue
+        entry = objects[found]
+        # A bare word that is also the name of a module means something else.
+        if entry.objtype == "module" and not named[1].startswith("bnlib."):
+            continue
+        reference = make_refnode(app.builder, docname, entry.docname, entry.node_id, literal.deepcopy(), found)
+        literal.replace_self(reference)
+
+
+def setup(app: Sphinx) -> dict:
+    """Connect the hook."""
+    app.connect("doctree-resolved", link)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
