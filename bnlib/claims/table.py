@@ -84,7 +84,7 @@ class Ledger:
 
     def __repr__(self) -> str:
         found = ", ".join(f"{count} {verdict}" for verdict, count in counts(self.judgements).items() if count)
-        return f"A table of {len(self.judgements)} claims: {found}."
+        return f"A table of {len(self.judgements)} claim{'s' * (len(self.judgements) != 1)}: {found}."
 
     def _repr_html_(self) -> str:
         rows = "\n".join(map(_row, self.judgements))

@@ -84,3 +84,26 @@ def test_the_glossary_leads_to_sections_that_use_the_term(term, meaning, page, p
 def test_each_term_of_the_glossary_has_one_entry_with_a_link():
     terms = re.findall(r"^(?![#`:]|What |\s)(\S.*)$", (FOLDER / "glossary.md").read_text(), flags=re.MULTILINE)
     assert [term for term, *_ in GLOSSARY] == terms == sorted(set(terms), key=str.casefold) and len(terms) >= 60
+
+
+@pytest.mark.parametrize("path", notebooks.numbered(), ids=lambda path: path.stem)
+def test_a_chapter_ends_with_papers_to_read_next(path):
+    items = re.findall(r"^- .+$", sections(path.stem)["further-reading"], flags=re.MULTILINE)
+    assert 2 <= len(items) <= 5
+    assert all(re.search(r"\d{4}\. .{20,}\.$", item) for item in items), "venue, year and a sentence why"
+
+
+def test_the_summaries_have_a_page_for_each_chapter():
+    pages = [text for anchor, text in sections("summaries").items() if anchor.startswith("chapter-")]
+    assert len(pages) == len(notebooks.numbered())
+    for page, path in zip(pages, notebooks.numbered(), strict=True):
+        assert f"({path.name})" in page.splitlines()[1]
+        assert all(f"**{part}" in page for part in ("Question.", "Answer.", "The equation:", "Rule of thumb:"))
+        # Of four hundred words and a dozen claims on a page of paper.
+        assert len(page.split()) < 400
+
+
+def test_every_place_that_the_pages_to_look_things_up_lead_to_is_there():
+    for name in ("glossary.md", "intro.md", "status.md", "notation.md"):
+        for page, place in re.findall(r"\(([\w]+)\.(?:ipynb|md)#([\w-]+)\)", (FOLDER / name).read_text()):
+            assert place in sections(page), (name, page, place)
