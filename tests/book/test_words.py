@@ -97,8 +97,8 @@ def test_the_summaries_have_a_page_for_each_chapter():
     pages = [text for anchor, text in sections("summaries").items() if anchor.startswith("chapter-")]
     assert len(pages) == len(notebooks.numbered())
     for page, path in zip(pages, notebooks.numbered(), strict=True):
-        assert f"({path.name})" in page.splitlines()[1]
-        assert all(f"**{part}" in page for part in ("Question.", "Answer.", "The equation:", "Rule of thumb:"))
+        assert f"**Question** of [chapter {int(path.stem[:2])}]({path.name})" in page
+        assert all(f"**{part}" in page for part in ("Answer.", "The equation:", "Rule of thumb:"))
         # Of four hundred words and a dozen claims on a page of paper.
         assert len(page.split()) < 400
 
