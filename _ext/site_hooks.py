@@ -55,9 +55,11 @@ def drop_widget_state(app: Sphinx, doctree) -> None:
 
 def link_ledger_to_pages(app: Sphinx, exception: Exception | None) -> None:
     """Let the tables of the ledger, which link to notebooks, link to the notebooks' pages."""
-    page = Path(app.outdir) / "chapters" / "claims.html"
-    if not exception and app.builder.format == "html" and page.exists():
-        page.write_text(re.sub(r'(href="\d\d_\w+)\.ipynb\b', r"\1.html", page.read_text()))
+    if exception or app.builder.format != "html":
+        return
+    for page in (Path(app.outdir) / "chapters").glob("*.html"):
+        if page.stem in ("claims", "summaries"):
+            page.write_text(re.sub(r'(href="(?:claims|\d\d_\w+))\.ipynb\b', r"\1.html", page.read_text()))
 
 
 def setup(app: Sphinx) -> dict:

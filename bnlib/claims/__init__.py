@@ -15,7 +15,7 @@ from bnlib.claims.claim import (
     judge,
     shown,
 )
-from bnlib.claims.table import Ledger, as_text, counts, in_full
+from bnlib.claims.table import Ledger, Verdicts, as_text, counts, in_full
 
 CLAIMS: dict[str, Claim] = {
     claim.id: claim for module in (kari, irpan, failing, smoothness, lian, papers) for claim in module.CLAIMS
@@ -35,6 +35,7 @@ __all__ = [
     "Ledger",
     "Rows",
     "Verdict",
+    "Verdicts",
     "as_text",
     "counts",
     "in_full",

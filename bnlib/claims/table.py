@@ -113,12 +113,26 @@ class Ledger:
 
     def __repr__(self) -> str:
         found = ", ".join(f"{count} {verdict}" for verdict, count in counts(self.judgements).items() if count)
-        return f"A table of {len(self.judgements)} claims: {found}."
+        return f"A table of {len(self.judgements)} claim{'s' * (len(self.judgements) != 1)}: {found}."
 
     def _repr_html_(self) -> str:
         rows = "\n".join(map(_row, self.judgements))
         head = "<thead><tr><th>Claim and verdict</th><th>What we found</th></tr></thead>"
         return f'{_STYLE}<table class="bnb-ledger">{head}<tbody>\n{rows}\n</tbody></table>'
+
+
+class Verdicts(Ledger):
+    """Judgements that a notebook shows in short: a line a claim, which leads to its entry in the ledger."""
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><td style="white-space: nowrap">{MARKS[each.verdict]} {each.verdict}</td>'
+            f'<td><a href="claims.ipynb#{each.claim.id}">{escape(each.claim.says)}</a>'
+            f" ({escape(SOURCES[each.claim.source])})</td></tr>\n"
+            for each in self.judgements
+        )
+        head = "<thead><tr><th>Verdict</th><th>Claim</th></tr></thead>"
+        return f'<div class="bnb-table"><table>{head}<tbody>\n{rows}</tbody></table></div>'
 
 
 def _row(judgement: Judgement) -> str:

@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 from bnlib import __main__
-from bnlib.claims import CLAIMS, SOURCES, VERDICTS, Claim, Committed, Fresh, Ledger, as_text, counts, in_full, judge
+from bnlib.claims import (
+    CLAIMS,
+    SOURCES,
+    VERDICTS,
+    Claim,
+    Committed,
+    Fresh,
+    Ledger,
+    Verdicts,
+    as_text,
+    counts,
+    in_full,
+    judge,
+)
 from bnlib.claims.claim import last, shown
 from bnlib.experiments.registry import EXPERIMENTS
 from tools.notebooks import CHAPTERS, chapters
@@ -172,6 +185,9 @@ def test_a_table_counts_and_escapes():
     found = [judge(replace(made(True), says="a < b & c")), judge(made(False))]
     assert "a &lt; b &amp; c" in Ledger(found)._repr_html_()
     assert repr(Ledger(found)) == "A table of 2 claims: 1 reproduced, 1 not reproduced."
+    short = Verdicts(found)._repr_html_()
+    assert "a &lt; b &amp; c" in short and short.count('href="claims.ipynb#') == 2
+    assert repr(Verdicts(found[:1])) == "A table of 1 claim: 1 reproduced."
     assert sum(counts(found).values()) == 2 and list(counts(found)) == list(VERDICTS)
     assert as_text(found).endswith("2 claims: 1 reproduced, 0 in part, 1 not reproduced, 0 wrong, 0 untestable here")
 

@@ -1,0 +1,36 @@
+"""Sphinx hook: the entries of ``chapters/index.yml`` lead from the general index to the sections they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+FOLDER, FILE = "chapters", "index.yml"
+
+
+def add_entries(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the entries of the page into the index; a section that the page does not have is a warning."""
+    path = Path(app.srcdir) / FOLDER / FILE
+    folder, _, page = app.env.docname.rpartition("/")
+    if folder != FOLDER or not path.exists():
+        return
+    app.env.note_dependency(str(path))
+    slugs = app.env.metadata[app.env.docname].get("myst_slugs", {})
+    # Not an `index` node: domains have collected theirs when the page is complete.
+    found = app.env.get_domain("index").entries.setdefault(app.env.docname, [])
+    for section, terms in yaml.safe_load(path.read_text()).get(page, {}).items():
+        if section not in slugs:
+            logger.warning("%s names a section that is not there: %s", FILE, section, location=app.env.docname)
+            continue
+        found += [("single", term, slugs[section][1], "", None) for term in terms]
+
+
+def setup(app: Sphinx) -> dict:
+    """Connect the hook, behind those that add anchors."""
+    app.connect("doctree-read", add_entries, priority=600)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
