@@ -131,8 +131,11 @@ class Explorer:
         return Panel(self)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        bundle = {"text/html": self.html, "text/plain": f"[Explorer: {self.title}]"}
-        return {**self.panel.box._repr_mimebundle_(), **bundle}
+        return {
+            "application/vnd.jupyter.widget-view+json": self.panel.box.get_view_spec(),
+            "text/html": self.html,
+            "text/plain": f"[Explorer: {self.title}]",
+        }
 
 
 def _page(explorer: Explorer) -> str:
