@@ -64,7 +64,6 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """A copy with the parts left out that are not the same for every run."""
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    # The first code cell counts for nothing: putting it in leaves the numbers of all others as they were.
     executed, others = 0, itertools.count()
     for cell in notebook.cells:
         cell.id = "first-cell" if is_first(cell) else f"cell-{next(others):03d}"
@@ -72,7 +71,7 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
             # Numbered as one run from top to bottom; nbval takes a cell without a number for one never run.
-            executed += not is_first(cell)
+            executed += 1
             cell.execution_count = executed
             cell.outputs = _merged(
                 [_output(output, executed) for output in cell.outputs if output.get("name") != "stderr"]
