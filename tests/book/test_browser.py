@@ -129,7 +129,7 @@ elements => elements.map(element => {
     behind = behind.parentElement;
   }
   const style = getComputedStyle(element);
-  const ink = parse(element.closest("svg") ? style.fill : style.color);
+  const ink = parse(style.fill);
   const [high, low] = [light(ink), light(colour)].sort((a, b) => b - a);
   return (high + 0.05) / (low + 0.05);
 })
@@ -138,16 +138,16 @@ elements => elements.map(element => {
 
 @SCHEMES
 @pytest.mark.parametrize("page", CHAPTERS)
-def test_text_in_pages_and_figures_is_readable_in_light_and_dark(visit, page, scheme):
+def test_text_in_figures_is_readable_in_light_and_dark(visit, page, scheme):
+    """Axe reads the other text."""
     opened = visit(page, color_scheme=scheme).page
     background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     behind = "e => e.map(x => getComputedStyle(x.parentElement).backgroundColor)"
     assert set(opened.eval_on_selector_all(".bnb-figure, .bnb-explorer", behind)) == {"rgba(0, 0, 0, 0)"}
-    figures = "svg text[style*=currentColor], svg tspan[style*=currentColor]"
-    for kind in ("article p", "article li", ".bnb-slider span", ".bnb-slider output", f"article {figures}"):
-        contrasts = opened.eval_on_selector_all(kind, CONTRAST)
-        assert contrasts and min(contrasts) >= 4.5, kind
+    figures = "article svg text[style*=currentColor], article svg tspan[style*=currentColor]"
+    contrasts = opened.eval_on_selector_all(figures, CONTRAST)
+    assert contrasts and min(contrasts) >= 4.5
 
 
 @pytest.mark.parametrize("page", PAGES)
