@@ -5,6 +5,7 @@
 # make serve   look at the built site on http://localhost:8000
 # make bench   print the ratios that benchmarks/ measures
 # make notebooks   execute the chapters and store them normalised
+# make address     write the repository's address, set in _config.yml, into the chapters
 # make clean   remove what was built and the environment
 PYTHON ?= python3
 VENV := .venv
@@ -24,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: book test latest lab serve bench notebooks clean $(STEPS)
+.PHONY: book test latest lab serve bench notebooks address clean $(STEPS)
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("The book needs Python 3.11 or newer; " \
@@ -95,6 +96,9 @@ bench: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks
+
+address: $(INSTALLED)
+	$(BIN)/python -m tools.notebooks --first-cell
 
 clean:
 	rm -rf _build $(VENV) $(LATEST) *.egg-info

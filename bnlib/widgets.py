@@ -115,7 +115,8 @@ class Explorer:
             yield dict(zip(names, values, strict=True))
 
     def picture(self, data: Any, setting: Mapping[str, Any]) -> tuple[str, str]:
-        """Draw ``data``: the SVG and the sentences that describe it."""
+        """Draw ``data``: the SVG, whose accessible name says the setting too, and the sentences that describe it."""
+        places = ", ".join(f"{slider.label} {slider.format.format(setting[slider.name])}" for slider in self.sliders)
         with figures.style():
             figure = figures.new_figure(*self.size)
             note = self.draw(figure, data, **setting)
@@ -125,7 +126,7 @@ class Explorer:
             figure.set_layout_engine("none")
             for axes, place in zip(figure.axes, self._places, strict=True):
                 axes.set_position(place)
-            return figures.render(figure, self.title), note
+            return figures.render(figure, f"{self.title}; {places}", salt=self.title), note
 
     @cached_property
     def frames(self) -> dict[tuple, tuple[str, str]]:
@@ -149,8 +150,11 @@ class Explorer:
         return Panel(self)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        bundle = {"text/html": self.html, "text/plain": f"[Explorer: {self.title}]"}
-        return {**self.panel.box._repr_mimebundle_(), **bundle}
+        return {
+            "application/vnd.jupyter.widget-view+json": self.panel.box.get_view_spec(),
+            "text/html": self.html,
+            "text/plain": f"[Explorer: {self.title}]",
+        }
 
 
 def _page(explorer: Explorer) -> str:
@@ -191,7 +195,8 @@ def _input(slider: Slider) -> str:
         f'<label class="bnb-slider"><span>{html.escape(slider.label)}</span>'
         f'<input type="range" min="0" max="{last}" step="1" value="{place}" aria-valuetext="{text}" '
         f'autocomplete="off" data-values="{html.escape(json.dumps(slider.texts))}" disabled>'
-        f"<output>{text}</output></label>"
+        # Said once, as the slider's value; without this it would be a part of the label and a live region too.
+        f'<output aria-hidden="true">{text}</output></label>'
     )
 
 

@@ -2,17 +2,23 @@
 
 A normalised notebook holds the text outputs that the tests compare and nothing that differs from run to run: no
 timing, no widget state, no progress bars, and in place of a figure or an explorer the sentence that describes it.
+Its first code cell is ``tools/first_cell.py``; ``make address`` renews that cell alone and executes nothing.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import json
 from pathlib import Path
 
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from tqdm import tqdm
 
-CHAPTERS = Path(__file__).parents[1] / "chapters"
+ROOT = Path(__file__).parents[1]
+CHAPTERS = ROOT / "chapters"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 KEPT = {"text/plain", "text/latex", "application/json"}
 
@@ -27,6 +33,27 @@ def numbered() -> list[Path]:
     return [path for path in chapters() if path.name[0].isdigit()]
 
 
+def address() -> str:
+    """The address of the book's public repository, from ``_config.yml``; empty while there is none."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+
+
+def is_first(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell is the one that fetches the book where bnlib is missing, which no page shows."""
+    return "remove-cell" in cell.metadata.get("tags", [])
+
+
+def with_first_cell(notebook: nbformat.NotebookNode, book: str) -> nbformat.NotebookNode:
+    """A copy whose first code cell fetches ``bnlib`` from the address ``book`` where it is missing."""
+    notebook = nbformat.from_dict(notebook)
+    notebook.cells = [cell for cell in notebook.cells if not is_first(cell)]
+    source = (ROOT / "tools" / "first_cell.py").read_text().rstrip().replace('BOOK = ""', f"BOOK = {json.dumps(book)}")
+    place = next(number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    first = nbformat.v4.new_code_cell(source, metadata={"tags": ["remove-cell"]})
+    notebook.cells.insert(place, first)
+    return notebook
+
+
 def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Run every cell, in the folder of the chapters; an error in a cell is raised."""
     resources = {"metadata": {"path": str(CHAPTERS)}}
@@ -37,9 +64,9 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """A copy with the parts left out that are not the same for every run."""
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    executed = 0
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number:03d}"
+    executed, others = 0, itertools.count()
+    for cell in notebook.cells:
+        cell.id = "first-cell" if is_first(cell) else f"cell-{next(others):03d}"
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
@@ -80,10 +107,14 @@ def text(notebook: nbformat.NotebookNode) -> str:
 
 
 def main() -> None:
-    """Execute and normalise every chapter in place."""
+    """Execute and normalise every chapter in place, or only renew its first cell."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--first-cell", action="store_true", help="renew the first cells, execute nothing")
+    only_first = parser.parse_args().first_cell
+    book = address()
     for path in tqdm(chapters(), unit="chapter"):
-        notebook = execute(nbformat.read(path, as_version=4))
-        path.write_text(text(normalised(notebook)))
+        notebook = with_first_cell(nbformat.read(path, as_version=4), book)
+        path.write_text(text(normalised(notebook if only_first else execute(notebook))))
 
 
 if __name__ == "__main__":

@@ -97,10 +97,11 @@ def style() -> Iterator[None]:
         yield
 
 
-def render(figure: Figure, alt: str) -> str:
+def render(figure: Figure, alt: str, salt: str | None = None) -> str:
     """Write ``figure`` as one ``<svg>`` element with ``alt`` as its accessible name, one drawing element a line.
 
-    The text is the same for the same figure: ids come from the drawing, no date is written.
+    The text is the same for the same figure: no date is written, and ids come from the drawing and from ``salt``, which
+    is ``alt`` if not given. Drawings that stand for each other have more lines in common with one salt.
 
     Raises:
         ValueError: ``alt`` is empty; every image of the book is described.
@@ -116,7 +117,7 @@ def render(figure: Figure, alt: str) -> str:
     if not alt.strip():
         raise ValueError("alt must describe the figure in words, got an empty text")
     out = StringIO()
-    with rc_context({**_STYLE, "svg.hashsalt": alt}):
+    with rc_context({**_STYLE, "svg.hashsalt": salt or alt}):
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<g id=") : text.rindex("</svg>")].replace(_INK, "currentColor")

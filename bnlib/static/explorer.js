@@ -19,8 +19,19 @@ document.addEventListener("DOMContentLoaded", () => {
       stage.innerHTML = svg;
       note.textContent = notes[frame];
     };
+    // A screen reader is told the note once, when the slider has come to rest, and not at each step of the way.
+    let rest;
+    const tell = () => {
+      note.ariaLive = "polite";
+      note.replaceChildren(note.textContent);
+    };
     for (const slider of sliders) {
-      slider.addEventListener("input", show);
+      slider.addEventListener("input", () => {
+        note.ariaLive = "off";
+        show();
+        clearTimeout(rest);
+        rest = setTimeout(tell, 500);
+      });
       slider.disabled = false;
     }
     show(); // a browser may have kept the slider's place over a reload

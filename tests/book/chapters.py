@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 
 from bnlib.widgets import Explorer
-from tools.notebooks import chapters
+from tools.notebooks import chapters, is_first
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -16,11 +16,12 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
-    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+    """The code of a notebook from its imports on: without the cell that fetches the book where bnlib is missing."""
+    return [cell for cell in read(path).cells if cell.cell_type == "code" and not is_first(cell)]
 
 
 def explorers(path: Path) -> list[Explorer]:
-    """Every explorer of a notebook, made by its cell's own source after the notebook's first cell (the imports)."""
+    """Every explorer of a notebook, made by its cell's own source after the notebook's imports."""
     setup, *rest = [cell.source for cell in code_cells(path)]
     found = []
     for source in rest:

@@ -1,5 +1,6 @@
 """Every slider of every chapter: the frames that its page holds, and the widgets that show them in a notebook."""
 
+import html
 import json
 import re
 from functools import cache
@@ -56,9 +57,18 @@ def test_every_position_is_drawn_and_described(explorer):
         assert not re.search(r"\bnan\b|\binf\b", note)
 
 
+def test_each_position_has_a_name_of_its_own(explorer):
+    """The description of the picture follows the sliders."""
+    names = {key: re.search(r' aria-label="([^"]*)"', svg)[1] for key, (svg, _) in explorer.frames.items()}
+    assert len(set(names.values())) == len(names)
+    for key, name in names.items():
+        for slider, value in zip(explorer.sliders, key, strict=True):
+            assert f"{slider.label} {slider.format.format(value)}" in html.unescape(name)
+
+
 def test_no_two_neighbouring_positions_look_alike(explorer):
-    """A slider that changes nothing teaches nothing."""
-    frames = explorer.frames
+    """A slider that changes nothing teaches nothing; the name of the picture, its first line, does not count."""
+    frames = {key: (svg.split("\n", 1)[1], note) for key, (svg, note) in explorer.frames.items()}
     for place, slider in enumerate(explorer.sliders):
         for key in frames:
             index = list(slider.values).index(key[place])

@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from broken import Broken, passes, whole_passes
 
+from chapters import code_cells, read
+
 pytestmark = pytest.mark.mutation
 
 
@@ -33,11 +35,10 @@ def test_a_broken_formula_is_noticed(copy, file, old, new):
 @pytest.fixture(scope="module")
 def short_chapter(copy) -> Path:
     """Chapter 1 up to its first asserted facts that need no training."""
-    notebook = nbformat.read(copy / "chapters" / "01_the_formula.ipynb", as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    facts = next(cell for cell in code if "standard_cauchy" in cell.source)
-    notebook.cells = [code[0], facts]
-    path = copy / "short.ipynb"
+    chapter, path = copy / "chapters" / "01_the_formula.ipynb", copy / "short.ipynb"
+    imports, *code = code_cells(chapter)
+    notebook = read(chapter)
+    notebook.cells = [imports, next(cell for cell in code if "standard_cauchy" in cell.source)]
     nbformat.write(notebook, path)
     return path
 

@@ -9,13 +9,16 @@ import pytest
 from broken import Broken, passes
 from conftest import SITE
 
+from chapters import code_cells, read
+
 pytestmark = pytest.mark.mutation
 
 
 def test_a_slider_whose_drawing_fails_at_one_position_is_noticed(copy):
-    notebook = nbformat.read(copy / "chapters" / "01_the_formula.ipynb", as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    notebook.cells = [code[0], next(cell for cell in code if "figures.draw_gain" in cell.source)]
+    chapter = copy / "chapters" / "01_the_formula.ipynb"
+    imports, *code = code_cells(chapter)
+    notebook = read(chapter)
+    notebook.cells = [imports, next(cell for cell in code if "figures.draw_gain" in cell.source)]
     nbformat.write(notebook, copy / "slider.ipynb")
     assert passes(copy, "--nbval", "slider.ipynb")
     drawing = copy / "bnlib" / "figures" / "formula.py"

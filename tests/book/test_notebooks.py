@@ -12,8 +12,9 @@ NUMBERED = pytest.mark.parametrize("path", notebooks.numbered(), ids=lambda path
 
 
 @CHAPTERS
-def test_a_notebook_is_stored_normalised(path):
-    assert path.read_text() == notebooks.text(notebooks.normalised(read(path))), "run `make notebooks`"
+def test_a_notebook_is_stored_normalised_with_the_first_cell_of_all(path):
+    renewed = notebooks.with_first_cell(read(path), notebooks.address())
+    assert path.read_text() == notebooks.text(notebooks.normalised(renewed)), "run `make notebooks` or `make address`"
 
 
 @CHAPTERS

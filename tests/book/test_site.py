@@ -9,6 +9,8 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import PAGES, REFERENCE, ROOT, SITE
 
+from tools import notebooks
+
 EVERY_PAGE = pytest.mark.parametrize("page", [*PAGES, *REFERENCE, "index.html", "search.html", "genindex.html"])
 
 
@@ -71,10 +73,12 @@ def test_the_download_is_the_committed_source(site, page):
 
 @EVERY_PAGE
 def test_there_is_no_button_that_leads_nowhere(site, page):
-    """No repository and no kernel server are named, so nothing may offer to launch, edit or report."""
-    html = str(soup(site / page))
-    assert "executablebooks/jupyter-book" not in html
-    assert not soup(site / page).select(".dropdown-launch-buttons, .dropdown-source-buttons, .thebe-launch-button")
+    """While no repository is named nothing may offer to launch, edit or report; later, only that repository."""
+    html = soup(site / page)
+    assert "executablebooks/jupyter-book" not in str(html)
+    buttons = html.select(".dropdown-launch-buttons a, .btn-source-repository-button, .thebe-launch-button")
+    repository = notebooks.address().removeprefix("https://github.com/")
+    assert all(repository and repository in link["href"] for link in buttons)
 
 
 def test_a_chapters_page_has_two_sliders_or_more(site):

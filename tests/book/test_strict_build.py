@@ -8,17 +8,19 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from conftest import ROOT
 
 HEALTHY = "import ipywidgets\nout = ipywidgets.Output()\nwith out:\n    print(1 / 1)\nout"
 
 
-def build(folder: Path, code: str, prose: str = "# A page") -> subprocess.CompletedProcess:
+def build(folder: Path, code: str, prose: str = "# A page", address: str = "") -> subprocess.CompletedProcess:
     """Build a book of one notebook with the configuration and the hooks of the real one."""
     for name in ("_ext", "assets", "bnlib"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "chapters").mkdir()
-    shutil.copyfile(ROOT / "_config.yml", folder / "_config.yml")
+    config = (ROOT / "_config.yml").read_text().replace('url: ""', f'url: "{address}"')
+    (folder / "_config.yml").write_text(config)
     shutil.copyfile(ROOT / "chapters" / "references.bib", folder / "chapters" / "references.bib")
     (folder / "_toc.yml").write_text("format: jb-book\nroot: chapters/page\n")
     cells = [nbformat.v4.new_markdown_cell(prose), nbformat.v4.new_code_cell(code)]
@@ -53,3 +55,16 @@ def test_a_healthy_book_is_built_without_its_widget_state(tmp_path):
 def test_a_broken_book_is_not_built(tmp_path, code, prose, said):
     done = build(tmp_path, code, prose)
     assert done.returncode != 0 and said in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_with_an_address_the_page_leads_to_its_repository_and_opens_elsewhere(tmp_path):
+    done = build(tmp_path, HEALTHY, address="https://github.com/someone/book")
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = BeautifulSoup((tmp_path / "_build" / "html" / "chapters" / "page.html").read_text(), "html.parser")
+    launch, source = page.select_one(".dropdown-launch-buttons"), page.select_one("a.btn-source-repository-button")
+    assert source["href"] == "https://github.com/someone/book"
+    assert [link["href"] for link in launch.select("a[href]")] == [
+        "https://mybinder.org/v2/gh/someone/book/main?urlpath=lab/tree/chapters/page.ipynb",
+        "https://colab.research.google.com/github/someone/book/blob/main/chapters/page.ipynb",
+        "https://kaggle.com/kernels/welcome?src=https://github.com/someone/book/blob/main/chapters/page.ipynb",
+    ]

@@ -1,0 +1,59 @@
+"""axe-core reads every page, in light on a wide screen and in dark on a phone."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import PAGES
+
+READERS = {"light": {"width": 1280, "height": 900}, "dark": {"width": 375, "height": 740}}
+# A screen reader gets the name of a formula or a picture, not its parts; axe takes minutes to walk through them.
+REMOVE_PARTS = "document.querySelectorAll('mjx-container > *, svg[aria-label] > *').forEach(part => part.remove())"
+
+# Contrast depends on the inks, the ground and the size of letters: one element of each sort is as good as all.
+MARK_ONE_OF_EACH_SORT = """
+() => {
+  const seen = new Set();
+  for (const element of document.querySelectorAll("body *")) {
+    delete element.dataset.sort;
+    const written = [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (!written || element.closest("mjx-container, svg, script, style") || !element.checkVisibility()) continue;
+    const { color, fontSize, fontWeight, opacity } = getComputedStyle(element);
+    const sort = [color, fontSize, fontWeight, opacity];
+    for (let behind = element; behind; behind = behind.parentElement)
+      sort.push(getComputedStyle(behind).backgroundColor);
+    if (!seen.has(String(sort))) element.dataset.sort = seen.add(String(sort)).size;
+  }
+}
+"""
+
+
+def complaints(page) -> str:
+    """What axe finds, as a text to read; empty if nothing."""
+    page.evaluate(REMOVE_PARTS)
+    structure = Axe().run(page, options={"rules": {"color-contrast": {"enabled": False}}})
+    page.evaluate(MARK_ONE_OF_EACH_SORT)
+    contrast = Axe().run(page, {"include": ["[data-sort]"]}, {"runOnly": "color-contrast"})
+    return "".join(found.generate_report() for found in (structure, contrast) if found.violations_count)
+
+
+@pytest.mark.parametrize("path", [*PAGES, "search.html?q=variance", "genindex.html"])
+def test_axe_finds_nothing_to_mend(visit, path):
+    opened = visit(path).page
+    for scheme, screen in READERS.items():
+        opened.emulate_media(color_scheme=scheme)
+        opened.set_viewport_size(screen)
+        assert complaints(opened) == ""
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "for (const slider of document.querySelectorAll('.bnb-slider')) slider.replaceWith(slider.children[1])",
+        "document.querySelector('article p').style.color = '#999'",
+        "document.querySelector('.bnb-stage svg').removeAttribute('aria-label')",
+    ],
+    ids=["a slider without a label", "pale letters", "a picture without a name"],
+)
+def test_axe_finds_what_was_harmed(visit, harm):
+    opened = visit("chapters/01_the_formula.html", color_scheme="light").page
+    opened.evaluate(harm)
+    assert complaints(opened)
