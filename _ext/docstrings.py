@@ -1,4 +1,4 @@
-"""Sphinx hook: docstrings write mathematics in dollars, as the chapters do; reStructuredText has a role for it."""
+"""Sphinx hooks: docstrings write mathematics in dollars, as the chapters do; reStructuredText has a role for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ def translate(app: Sphinx, what: str, name: str, obj, options, lines: list[str])
     lines[:] = _INLINE.sub(lambda found: f":math:`{' '.join(found[1].split())}`", text).split("\n")
 
 
+def skip_fields(app: Sphinx, what: str, name: str, obj, skip: bool, options) -> bool | None:
+    """Leave out the fields of a record, which its docstring describes: autodoc would describe their values."""
+    alias = what == "class" and callable(obj) and getattr(obj, "__name__", name) != name
+    numbered = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+    return True if alias or numbered else None
+
+
 def setup(app: Sphinx) -> dict:
-    """Connect the hook, to run after napoleon has read the sections."""
+    """Connect the hooks; napoleon is to have read the sections before."""
     app.connect("autodoc-process-docstring", translate, priority=600)
+    app.connect("autodoc-skip-member", skip_fields)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,7 +22,7 @@ class BatchNorm(_BatchNorm):
     empty output, the running statistics as they were, the batch counted.
 
     Arguments:
-        num_features: C.
+        num_features: number of channels, C.
         eps: added to the variance inside the root.
         momentum: weight of the newest batch in the running statistics; None for the average of all batches.
         affine: learn ``weight`` (gamma).

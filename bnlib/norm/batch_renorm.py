@@ -29,7 +29,7 @@ class BatchRenorm(_NormBase):
     exactly 0, and $\mu$ and $\sigma$ move on. An empty batch changes nothing.
 
     Arguments:
-        num_features: C.
+        num_features: number of channels, C.
         eps: added to the variance inside the root.
         momentum: weight of the newest batch in $\mu$ and $\sigma$, the paper's $\alpha$.
         r_max: limit of r, at least 1: a number or a schedule (see ``bnlib.schedules``) of the batches seen before.

@@ -19,7 +19,7 @@ class DomainBatchNorm(nn.Module):
     A batch of one sample gives beta in train mode, as in ``BatchNorm``.
 
     Arguments:
-        num_features: C.
+        num_features: number of channels, C.
         num_domains: how many domains there are, numbered from 0.
         eps, momentum, affine, track_running_stats, device, dtype, bias: as in ``BatchNorm``, for each domain.
         shared_affine: one gamma and one beta for all domains, so that only the statistics differ, as in AdaBN

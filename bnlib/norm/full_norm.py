@@ -63,7 +63,7 @@ class FullNorm(nn.Module):
     forward pass, and nothing keeps their $\nu - \mu^2$ from falling below 0.
 
     Arguments:
-        num_features: C.
+        num_features: number of channels, C.
         eps: least variance, positive.
         alpha: weight of the newest batch in (0, 1], or a schedule (``bnlib.schedules``) of the number of batches
             before, which is given to it as a number or as a tensor.

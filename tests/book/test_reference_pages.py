@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import pkgutil
 import posixpath
 import re
@@ -26,7 +27,7 @@ def public(module) -> list[str]:
     if hasattr(module, "__all__"):
         return module.__all__
     names = []
-    for node in ast.parse(open(module.__file__).read()).body:
+    for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             names += [target.id for target in getattr(node, "targets", [getattr(node, "target", None)])]
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
