@@ -74,7 +74,7 @@ def test_each_figure_is_followed_by_its_caption_and_figures_are_numbered_in_orde
 @EVERY_PAGE
 def test_a_link_leads_to_the_number_it_names(path):
     for words, target in re.findall(LINK, prose(path)):
-        page, _, fragment = target.partition("#")
+        _, _, fragment = target.partition("#")
         kind = re.match(r"(equation|figure)-\d+-\d+$", fragment)
         named = {k: re.findall(pattern, words) for k, pattern in NAMES.items()}
         if kind or any(named.values()):
