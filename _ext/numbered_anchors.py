@@ -1,7 +1,7 @@
 r"""Sphinx hook: numbered equations and figures are anchors, ``#equation-4-2`` and ``#figure-6-3``, to link to.
 
 The numbers stand in the source, as ``\tag{4.2}`` and as a caption that begins with ``**Figure 6.3.**``, so that they
-are there in JupyterLab, too.
+are also there in JupyterLab. The tests count them.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 import re
 from functools import cache
 
+import nbformat
 import pytest
 
-from chapters import read
 from tools import notebooks
 
 NUMBERED = pytest.mark.parametrize("path", notebooks.numbered(), ids=lambda path: path.stem)
@@ -19,6 +19,12 @@ LINK = r"\[([^\]]+)\]\(([^)\s]+)\)"
 NAMES = {"equation": r"\((\d+\.\d+)\)", "figure": r"\b[Ff]igure (\d+\.\d+)"}
 
 
+@cache
+def cells(path) -> list:
+    """The cells of a notebook; ``chapters.read`` would make every explorer of the book first."""
+    return nbformat.read(path, as_version=4).cells
+
+
 def is_solution(cell) -> bool:
     """Whether a cell is part of the folded solution of an exercise, where nothing needs a number."""
     return cell.source.startswith("<details>") or "hide-cell" in cell.metadata.get("tags", [])
@@ -28,7 +34,7 @@ def prose(path) -> str:
     """The text of a page without its code."""
     if path.suffix == ".md":
         return path.read_text()
-    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    return "\n\n".join(cell.source for cell in cells(path) if cell.cell_type == "markdown")
 
 
 def expected(path, count: int) -> list[str]:
@@ -50,7 +56,7 @@ def anchors() -> set[str]:
 
 @NUMBERED
 def test_equations_are_numbered_in_order(path):
-    texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown" and not is_solution(cell)]
+    texts = [cell.source for cell in cells(path) if cell.cell_type == "markdown" and not is_solution(cell)]
     equations = re.findall(r"\$\$(.+?)\$\$", "\n\n".join(texts), flags=re.S)
     tags = [re.findall(r"\\tag\{(.*?)\}", equation) for equation in equations]
     assert equations and tags == [[number] for number in expected(path, len(equations))]
@@ -58,14 +64,13 @@ def test_equations_are_numbered_in_order(path):
 
 @NUMBERED
 def test_each_figure_is_followed_by_its_caption_and_figures_are_numbered_in_order(path):
-    cells = read(path).cells
     shown = [
         place
-        for place, cell in enumerate(cells)
+        for place, cell in enumerate(cells(path))
         if cell.cell_type == "code" and re.search(SHOWN, cell.source, flags=re.M) and not is_solution(cell)
     ]
-    captions = [re.match(CAPTION, cells[place + 1].source) for place in shown]
-    assert shown and all(captions), [cells[p].source for p, c in zip(shown, captions, strict=True) if not c]
+    captions = [re.match(CAPTION, cells(path)[place + 1].source) for place in shown]
+    assert shown and all(captions), [cells(path)[p].source for p, c in zip(shown, captions, strict=True) if not c]
     assert [caption[1] for caption in captions] == expected(path, len(shown))
     # A caption anywhere else would be the caption of nothing.
     assert re.findall(f"^{CAPTION}", prose(path), flags=re.M) == expected(path, len(shown))
@@ -74,12 +79,11 @@ def test_each_figure_is_followed_by_its_caption_and_figures_are_numbered_in_orde
 @EVERY_PAGE
 def test_a_link_leads_to_the_number_it_names(path):
     for words, target in re.findall(LINK, prose(path)):
-        _, _, fragment = target.partition("#")
-        kind = re.match(r"(equation|figure)-\d+-\d+$", fragment)
-        named = {k: re.findall(pattern, words) for k, pattern in NAMES.items()}
-        if kind or any(named.values()):
+        fragment = target.partition("#")[2]
+        named = [(kind, number) for kind, name in NAMES.items() for number in re.findall(name, words)]
+        if named or re.fullmatch(r"(equation|figure)-\d+-\d+", fragment):
             assert target in anchors(), f"[{words}]({target})"
-            assert [f"{k}-{n.replace('.', '-')}" for k, found in named.items() for n in found] == [fragment], words
+            assert [f"{kind}-{number.replace('.', '-')}" for kind, number in named] == [fragment], words
 
 
 @EVERY_PAGE
