@@ -8,6 +8,7 @@ import textwrap
 from sphinx.application import Sphinx
 
 _DISPLAY = re.compile(r"^([ ]*)\$\$(.+?)\$\$", re.DOTALL | re.MULTILINE)
+_OBJECT = re.compile(r"<(?:function|class) '?(?:\w+\.)*(\w+)[^>]*>")
 _INLINE = re.compile(r"\$([^$]+)\$")
 
 
@@ -29,8 +30,14 @@ def skip_fields(app: Sphinx, what: str, name: str, obj, skip: bool, options) -> 
     return True if alias or numbered else None
 
 
+def name_defaults(app: Sphinx, what: str, name: str, obj, options, signature: str | None, returns: str | None):
+    """Write a default that is a function or a class by its name; records tell no other source of it."""
+    return _OBJECT.sub(r"\1", signature or "") or None, returns
+
+
 def setup(app: Sphinx) -> dict:
     """Connect the hooks; napoleon is to have read the sections before."""
     app.connect("autodoc-process-docstring", translate, priority=600)
+    app.connect("autodoc-process-signature", name_defaults)
     app.connect("autodoc-skip-member", skip_fields)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

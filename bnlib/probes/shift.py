@@ -240,9 +240,11 @@ def covariate_shift(
 ) -> list[LayerShift]:
     r"""Internal covariate shift of each layer as Santurkar et al. define it.
 
-    $G_i = \nabla_{W_i} L(W_1^t, \dots, W_k^t)$ and $G'_i = \nabla_{W_i} L(W_1^{t+1}, \dots, W_{i-1}^{t+1}, W_i^t,
-    \dots, W_k^t)$ on one batch, so that only the layers before have made their step. Both are taken in the mode the
-    model is in, from the same running statistics and random numbers (Dropout's masks). For the first layer $G' = G$.
+    $$G_i = \nabla_{W_i} L(W_1^t, \dots, W_k^t),\qquad
+    G'_i = \nabla_{W_i} L(W_1^{t+1}, \dots, W_{i-1}^{t+1}, W_i^t, \dots, W_k^t)$$
+
+    on one batch, so that only the layers before have made their step. Both are taken in the mode the model is in, from
+    the same running statistics and random numbers (Dropout's masks). For the first layer $G' = G$.
 
     It grows with the step: compare networks next to ``step_ratio``. The cost is that of k gradients.
 

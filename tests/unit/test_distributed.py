@@ -130,3 +130,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1000")
     with pytest.raises(ValueError, match="one process for each GPU of this machine"), distributed.joined("cuda"):
         pass
+
+
+def test_who_is_done_at_once_does_not_hang_up_on_those_still_connecting():
+    assert distributed.together(distributed.world, 3) == [(0, 3), (1, 3), (2, 3)]
