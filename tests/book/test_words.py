@@ -104,6 +104,7 @@ def test_the_summaries_have_a_page_for_each_chapter():
 
 
 def test_every_place_that_the_pages_to_look_things_up_lead_to_is_there():
+    """Also that of a page which is not built; equations and figures have anchors on the site alone."""
     for name in ("glossary.md", "intro.md", "status.md", "notation.md"):
-        for page, place in re.findall(r"\(([\w]+)\.(?:ipynb|md)#([\w-]+)\)", (FOLDER / name).read_text()):
-            assert place in sections(page), (name, page, place)
+        for page, place in re.findall(r"\((\w+)\.(?:ipynb|md)#([\w-]+)\)", (FOLDER / name).read_text()):
+            assert place in sections(page) or re.match(r"(equation|figure)-\d", place), (name, page, place)
