@@ -1,6 +1,7 @@
 """Glossary, index, summaries: what they name exists and speaks of it, and no section of the book is left out."""
 
 import re
+from collections import Counter
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from mdit_py_plugins.anchors.index import slugify
 
 from tools import notebooks
@@ -67,6 +69,13 @@ def test_the_index_leads_to_sections_that_speak_of_the_entry(page, place):
 def test_the_index_has_no_entry_twice_and_symptoms_among_them():
     assert len(ENTRIES) == len(set(ENTRIES)) >= 150
     assert sum(term.startswith("symptom; ") for *_, term in ENTRIES) >= 20
+
+
+def test_the_index_on_the_site_has_every_entry(site):
+    html = BeautifulSoup((site / "genindex.html").read_text(), "html.parser")
+    links = Counter(link["href"] for link in html.select(".indextable a"))
+    expected = Counter(f"chapters/{page}.html#{place}" for page, place, _ in ENTRIES)
+    assert not expected - links
 
 
 @pytest.mark.parametrize("path", notebooks.numbered(), ids=lambda path: path.stem)
