@@ -68,7 +68,7 @@ class Table:
         head = "".join(f"<th>{escape(cell)}</th>" for cell in self.head)
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in self.rows)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>"
-        return f'<div class="bnb-table" style="overflow-x: auto">{table}</div>'
+        return f'<div class="bnb-table" style="overflow-x: auto" tabindex="0">{table}</div>'
 
 
 def build() -> Table:
