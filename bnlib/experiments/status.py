@@ -68,7 +68,7 @@ class Table:
         head = "".join(f"<th>{escape(cell)}</th>" for cell in self.head)
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in self.rows)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>"
-        return f'<div class="bnb-table" style="overflow-x: auto">{table}</div>'
+        return f'<div class="bnb-table" style="overflow-x: auto" tabindex="0">{table}</div>'
 
 
 def build() -> Table:
@@ -81,7 +81,7 @@ def build() -> Table:
 
 def table(results: Sequence[Result]) -> Table:
     """A row a result."""
-    return Table(("result", "question", "seeds", "date", "commit", "time"), list(map(_row, results)))
+    return Table(("result and its question", "seeds", "date", "commit", "time"), list(map(_row, results)))
 
 
 def origins(results: Sequence[Result]) -> Table:
@@ -96,4 +96,4 @@ def _row(result: Result) -> tuple[str, ...]:
     provenance = result.provenance
     time = f"{result.seconds} s" if result.seconds < 120 else f"{result.seconds / 60:.0f} min"
     seeds = str(len(provenance["seeds"]))
-    return result.name, result.question, seeds, provenance["date"], provenance["commit"], time
+    return f"{result.name}: {result.question}", seeds, provenance["date"], provenance["commit"], time

@@ -8,9 +8,9 @@ from bnlib.experiments.results import FOLDER, write_result
 
 
 def test_every_committed_result_has_a_row_with_its_question():
-    rows = {row[0]: row for row in status.table(status.committed()).rows}
+    rows = {row[0].partition(": ")[0]: row for row in status.table(status.committed()).rows}
     assert set(rows) == {path.stem for path in FOLDER.glob("*.json")}
-    assert rows["two_towers_quick"][1] == EXPERIMENTS["two_towers"].question
+    assert rows["two_towers_quick"][0].endswith(EXPERIMENTS["two_towers"].question)
     assert all(all(row) for row in rows.values())
 
 
