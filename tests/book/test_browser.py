@@ -25,8 +25,8 @@ def test_a_page_asks_no_other_host_and_does_not_complain(visit, address, page):
     assert [response.url for response in visited.responses if response.status >= 400] == []
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
-def test_a_chapter_weighs_at_most_one_and_a_half_megabytes(visit, page):
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_weighs_at_most_one_and_a_half_megabytes(visit, page):
     own = [response for response in visit(page).responses if "/mathjax/" not in response.url]
     assert sum(len(response.body()) for response in own) <= 1_500_000
 
