@@ -16,9 +16,9 @@ CHAPTER = notebooks.CHAPTERS / "01_the_formula.ipynb"
 IN_COLAB = {"COLAB_RELEASE_TAG": "a test"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def python(tmp_path_factory) -> Path:
-    """The Python of an environment that sees every package of this one but ``bnlib``."""
+    """The Python of a new environment that sees every package of this one but ``bnlib``."""
     folder = tmp_path_factory.mktemp("environment")
     (folder / "packages").mkdir()
     for package in Path(sysconfig.get_path("purelib")).iterdir():

@@ -19,7 +19,7 @@ def build(folder: Path, code: str, prose: str = "# A page", address: str = "") -
     for name in ("_ext", "assets", "bnlib"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "chapters").mkdir()
-    config = (ROOT / "_config.yml").read_text().replace('url: ""', f'url: "{address}"')
+    config = (ROOT / "_config.yml").read_text().replace('&address ""', f'&address "{address}"')
     (folder / "_config.yml").write_text(config)
     shutil.copyfile(ROOT / "chapters" / "references.bib", folder / "chapters" / "references.bib")
     (folder / "_toc.yml").write_text("format: jb-book\nroot: chapters/page\n")

@@ -1,0 +1,52 @@
+"""The pages on paper: what a browser prints, for a reader in the dark."""
+
+import pytest
+from conftest import PAGES
+
+# A4 less its margins, in pixels of CSS.
+SHEET = {"width": 688, "height": 1001}
+HIDDEN = (
+    ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer, .copybtn, .bnb-slider input"
+)
+
+# What reaches over the right edge of the sheet, or is cut off within a box of its own.
+CUT_OFF = """
+() => [...document.querySelectorAll("article :is(div, pre, table, p, svg)")].filter(element => {
+  if (!element.checkVisibility() || element.closest("mjx-container, svg *")) return false;
+  const clips = getComputedStyle(element).overflowX !== "visible" && element.scrollWidth > element.clientWidth + 1;
+  return clips || element.getBoundingClientRect().right > innerWidth + 1;
+}).map(element => element.outerHTML.slice(0, 200))
+"""
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_on_paper_nothing_is_cut_off_folded_or_dark(visit, path):
+    opened = visit(path, color_scheme="dark", viewport=SHEET).page
+    opened.emulate_media(media="print")
+    folds = opened.locator("article details").count()
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.locator("article details[open]").count() == folds
+    assert all(text.is_visible() for text in opened.locator("article details > :not(summary)").all())
+    assert not any(part.is_visible() for part in opened.locator(HIDDEN).all())
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert opened.evaluate(CUT_OFF) == []
+    for explorer in opened.locator(".bnb-explorer").all():
+        assert all(place.is_visible() for place in explorer.locator("output").all())
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.locator("article details[open]").count() == 0
+    assert opened.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_the_browser_asks_for_this_when_it_prints(visit):
+    opened = visit("chapters/01_the_formula.html", color_scheme="dark").page
+    opened.evaluate("addEventListener('beforeprint', () => { window.theme = document.documentElement.dataset.theme })")
+    opened.pdf()
+    assert opened.evaluate("window.theme") == "light"
+
+
+def test_what_is_too_wide_for_the_sheet_is_noticed(visit):
+    opened = visit("chapters/01_the_formula.html", viewport=SHEET).page
+    opened.emulate_media(media="print")
+    opened.evaluate("document.querySelector('article pre').style.whiteSpace = 'pre'")
+    opened.evaluate("document.querySelector('article pre').prepend('wide '.repeat(100))")
+    assert opened.evaluate(CUT_OFF) != []
