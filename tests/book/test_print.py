@@ -11,10 +11,11 @@ HIDDEN = (
 
 # What reaches over the right edge of the sheet, or is cut off within a box of its own.
 CUT_OFF = """
-() => [...document.querySelectorAll("article :is(div, pre, table, p, svg)")].filter(element => {
+() => [...document.querySelectorAll("html, article :is(div, pre, table, p, svg)")].filter(element => {
   if (!element.checkVisibility() || element.closest("mjx-container, svg *")) return false;
-  const clips = getComputedStyle(element).overflowX !== "visible" && element.scrollWidth > element.clientWidth + 1;
-  return clips || element.getBoundingClientRect().right > innerWidth + 1;
+  const holds = element.matches("html, pre") || getComputedStyle(element).overflowX !== "visible";
+  const cut = holds && element.scrollWidth > element.clientWidth + 1;
+  return cut || element.getBoundingClientRect().right > innerWidth + 1;
 }).map(element => element.outerHTML.slice(0, 200))
 """
 
