@@ -1,4 +1,4 @@
-"""Sphinx hooks that make the built site self-contained: mathematics, icons, widget state and links of the ledger."""
+"""Sphinx hooks: the site gets its mathematics, the icons in use, links of the ledger, and names for nameless folds."""
 
 from __future__ import annotations
 
@@ -62,10 +62,20 @@ def link_ledger_to_pages(app: Sphinx, exception: Exception | None) -> None:
             page.write_text(re.sub(r'(href="(?:claims|\d\d_\w+))\.ipynb\b', r"\1.html", page.read_text()))
 
 
+def name_folds_of_the_side_bar(app: Sphinx, exception: Exception | None) -> None:
+    """Give the chevron beside an entry with pages below it a name, which the theme does not."""
+    if exception or app.builder.format != "html":
+        return
+    nameless = re.compile(r'(<li class="toctree[^>]*><a[^>]*>)([^<]*)(</a><details[^>]*><summary)>')
+    for page in Path(app.outdir).rglob("*.html"):
+        page.write_text(nameless.sub(r'\1\2\3 aria-label="Pages of \2">', page.read_text()))
+
+
 def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
     app.connect("doctree-read", drop_widget_state)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", link_ledger_to_pages)
+    app.connect("build-finished", name_folds_of_the_side_bar)
     app.connect("build-finished", keep_used_icons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
