@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib import BatchNorm, figures, models
-from bnlib.experiments import deep_descent, deep_gradients, deep_jitter, deep_limits, deep_lstm
+from bnlib.experiments import deep_carried_on, deep_descent, deep_gradients, deep_jitter, deep_limits, deep_lstm
 from bnlib.models import Shortcut
 
 
@@ -149,3 +149,11 @@ def test_figures_tell_what_they_show():
     assert "deep: 2 over the sharpness is 0.001" in told
     lost = {"batch norm": deep_descent.Curves(np.array([[1.0, 2.0, np.nan, np.nan]]))}
     assert "batch norm: diverged" in figures.picture(figures.draw_depth, lost, 5, 0.1).alt
+
+
+def test_what_is_carried_on_begins_as_the_short_descent(monkeypatch):
+    monkeypatch.setattr(deep_carried_on, "STEPS", 4)
+    monkeypatch.setattr(deep_carried_on, "EVERY", 2)
+    found = deep_carried_on.measure(0.4, seed=0, device="cpu")
+    losses = list(itertools.islice(deep_descent.descend("batch norm", 100, 0.4, 0), 5))
+    assert found["loss"] == losses[::2] and found["least"] == min(losses)
