@@ -1,4 +1,4 @@
-"""Sphinx hooks: the site gets its mathematics, the icons in use, links of the ledger, and names for nameless folds."""
+"""Sphinx hooks: the site gets its mathematics, the icons in use, links of the ledger, and what screen readers need."""
 
 from __future__ import annotations
 
@@ -62,13 +62,25 @@ def link_ledger_to_pages(app: Sphinx, exception: Exception | None) -> None:
             page.write_text(re.sub(r'(href="(?:claims|\d\d_\w+))\.ipynb\b', r"\1.html", page.read_text()))
 
 
-def name_folds_of_the_side_bar(app: Sphinx, exception: Exception | None) -> None:
-    """Give the chevron beside an entry with pages below it a name, which the theme does not."""
+def help_screen_readers(app: Sphinx, exception: Exception | None) -> None:
+    """Name the chevron beside an entry of the side bar, and make no list of a bibliography that has more than items."""
     if exception or app.builder.format != "html":
         return
     nameless = re.compile(r'(<li class="toctree[^>]*><a[^>]*>)([^<]*)(</a><details[^>]*><summary)>')
     for page in Path(app.outdir).rglob("*.html"):
-        page.write_text(nameless.sub(r'\1\2\3 aria-label="Pages of \2">', page.read_text()))
+        text = nameless.sub(r'\1\2\3 aria-label="Pages of \2">', page.read_text())
+        page.write_text(re.sub(r'(<div[^>]*class="citation[^>]*) role="(?:list|doc-biblioentry)"', r"\1", text))
+
+
+def find_anchors_with_dots(app: Sphinx, exception: Exception | None) -> None:
+    """Let the search look for ``#module-bnlib.probes`` by its name: in a selector a dot begins a class."""
+    if exception or app.builder.format != "html":
+        return
+    script = Path(app.outdir) / "_static" / "searchtools.js"
+    text, found = script.read_text(), '`[role="main"] ${anchor}`'
+    if found not in text:
+        logger.warning("searchtools.js has changed: see whether it finds anchors with dots")
+    script.write_text(text.replace(found, '`[role="main"] #${CSS.escape(anchor.slice(1))}`'))
 
 
 def setup(app: Sphinx) -> dict:
@@ -76,6 +88,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-read", drop_widget_state)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", link_ledger_to_pages)
-    app.connect("build-finished", name_folds_of_the_side_bar)
+    app.connect("build-finished", help_screen_readers)
+    app.connect("build-finished", find_anchors_with_dots)
     app.connect("build-finished", keep_used_icons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -51,6 +51,7 @@ class Rows(Protocol):
     """Where numbers come from: ``rows(experiment, *cell)`` has them by name, the first dimension that of the seeds."""
 
     asked: dict[tuple, int]
+    scale: Scale
 
     def __call__(self, name: str, *cell) -> Row:
         """Numbers of a cell."""
@@ -96,6 +97,7 @@ class Fresh:
 
     seeds: Sequence[int] = (100, 101, 102)
     asked: dict[tuple, int] = field(default_factory=dict)
+    scale: Scale = field(default="quick", init=False)
     _done: dict[tuple, Row] = field(default_factory=dict)
 
     def __call__(self, name: str, *cell) -> Row:
@@ -185,13 +187,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim measured: the effects, which conditions hold, the verdict, and the cells it rests on."""
+    """A claim measured: the effects, which conditions hold, the verdict, and the cells it rests on, of which scale."""
 
     claim: Claim
     effects: Effects
     holds: dict[str, bool]
     verdict: Verdict
     asked: dict[tuple, int]
+    scale: Scale
 
     @property
     def experiments(self) -> list[str]:
@@ -214,7 +217,7 @@ def judge(claim: Claim, rows: Rows | None = None) -> Judgement:
         ('reproduced', ['deep_descent'])
     """
     if claim.measure is None:
-        return Judgement(claim, {}, {}, "untestable here", {})
+        return Judgement(claim, {}, {}, "untestable here", {}, claim.scale)
     rows = Committed(claim.scale) if rows is None else rows
     effects = {name: np.atleast_1d(np.asarray(v, dtype=float)) for name, v in claim.measure(rows).items()}
     holds = {words: bool(true(effects)) for words, true in claim.conditions}
@@ -222,7 +225,7 @@ def judge(claim: Claim, rows: Rows | None = None) -> Judgement:
         verdict: Verdict = "reproduced"
     else:
         verdict = "in part" if any(holds.values()) else claim.refuted
-    return Judgement(claim, effects, holds, verdict, dict(rows.asked))
+    return Judgement(claim, effects, holds, verdict, dict(rows.asked), rows.scale)
 
 
 def shown(values: np.ndarray) -> str:

@@ -57,6 +57,7 @@ def _rate_of_ten(rows: Rows) -> Effects:
         "jitter at 0.4, nats": jitter(_stack(rows, "batch norm", 0.4)),
         "loss at the end at 10, nats": end(_stack(rows, "batch norm", 10.0)),
         "loss at the end at 0.4, nats": end(_stack(rows, "batch norm", 0.4)),
+        "loss after 300 steps at 10, nats": rows("deep_carried_on", 10.0)["loss"][:, -1],
     }
 
 
@@ -140,7 +141,9 @@ CLAIMS = (
         (("the median jitter at 10 is below that at 0.4",
           lambda e: np.median(e["jitter at 10, nats"]) < np.median(e["jitter at 0.4, nats"])),
          ("the median loss at 10 ends below that at 0.4",
-          lambda e: np.median(e["loss at the end at 10, nats"]) < np.median(e["loss at the end at 0.4, nats"]))),
+          lambda e: np.median(e["loss at the end at 10, nats"]) < np.median(e["loss at the end at 0.4, nats"])),
+         ("carried on to 300 steps at 10 it is below that of a constant answer, ln 50, in some seed",
+          lambda e: e["loss after 300 steps at 10, nats"].min() < math.log(50) - 0.01)),
     ),
     Claim(
         "kari-stochastic", SOURCE, "title and question",
@@ -176,6 +179,8 @@ CLAIMS = (
           lambda e: e["largest stable rate, 8 layers, BN"].min() > e["largest stable rate, 8 layers, none"].max()),
          ("in 100 layers with BN the gradient grows by less than 5 % a layer",
           lambda e: e["growth of the gradient a layer, 100 layers, BN"].max() < 1.05)),
+        note="The answer means the explosion that a high rate causes; the second condition is about depth, before "
+        "training.",
     ),
     Claim(
         "kari-inference", SOURCE, "third answer",

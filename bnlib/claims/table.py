@@ -92,7 +92,7 @@ def _origin(judgement: Judgement) -> str:
     if not judgement.asked:
         return "a computation of seconds"
     names = ", ".join(judgement.experiments)
-    return f"{names} (scale {judgement.claim.scale}, {judgement.seeds} seeds)"
+    return f"{names} (scale {judgement.scale}, {judgement.seeds} seeds)"
 
 
 def _link(judgement: Judgement) -> str:

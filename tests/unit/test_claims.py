@@ -30,24 +30,25 @@ from tools.notebooks import CHAPTERS, chapters
 EXPECTED = {
     "reproduced": """
         kari-noise kariya-not-moments kari-ten-layers kari-smaller-rate kari-small-batches kari-lstm irpan-checkpoint
-        irpan-averages irpan-towers irpan-own-norms irpan-contracts irpan-fast failing-gamma-zero
+        irpan-gan irpan-averages irpan-towers irpan-own-norms irpan-contracts irpan-fast failing-gamma-zero
         santurkar-theorem lian-objective lian-absorb lian-companies lian-trust lian-figure-4-test lian-figure-7
         lian-figure-8 lian-figure-9 lian-bias lian-lemma-1 lian-corollary-3 ioffe-still ioffe-rates ioffe-start
-        ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step yang-depth cooijmans-gamma
-        renorm-small renorm-individual wu-groups wu-precise goyal-zero vanlaarhoven-length
+        ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step cooijmans-gamma
+        renorm-individual wu-groups wu-precise goyal-zero vanlaarhoven-length
     """,
     "in part": """
-        kari-rate-of-ten kari-calm-is-healthy kari-explosion irpan-alone irpan-gan irpan-tuned irpan-labelled
+        kari-rate-of-ten kari-calm-is-healthy kari-explosion irpan-alone irpan-tuned irpan-labelled
         failing-below-sixteen failing-relu-first kariya-noisy kariya-standard-worse kariya-noise-prevents
         kariya-gradient-shift santurkar-deep-linear kariya-smoother kariya-larger-rates lian-figure-1
         lian-figure-3 lian-any-size lian-machines ioffe-faster bjorck-rates li-domain chintala-separate
+        renorm-small renorm-retains yang-depth
     """,
     "not reproduced": """
         kari-lstm-rate-of-ten lian-figure-2 lian-figure-4-train lian-algorithm-3 lian-figure-5 ioffe-why
-        ioffe-jacobian renorm-retains
+        ioffe-jacobian failing-erratic
     """,
     "wrong": """
-        kari-stochastic kari-numerical kari-inference irpan-renorm failing-erratic failing-gamma-reason
+        kari-stochastic kari-numerical kari-inference irpan-renorm failing-gamma-reason
         failing-distribution santurkar-theorem-gloss lian-theorem-2
     """,
     "untestable here": """
@@ -201,6 +202,7 @@ def test_the_command_line_lists_shows_and_runs_anew(capsys, monkeypatch):
     assert "roughness, 40 layers: 4" in out and "deep_descent (scale quick, 3 seeds)" in out and "Hearsay" in out
     assert __main__.main(["claims", "--rerun", "lian-bias"]) == 0
     old, new = capsys.readouterr().out.split("run anew, scale quick\n")
+    assert "(scale quick, " in in_full(judge(replace(CLAIMS["lian-bias"], scale="paper"), Committed("quick")))
     assert "lian-bias: reproduced" in old and "lian-bias: reproduced" in new and old[10:] != new
     fickle = replace(made(True), conditions=(("committed", lambda e: e["a"].size == 1),),
                      measure=lambda rows: {"a": np.ones(1 + isinstance(rows, Fresh))})  # fmt: skip
