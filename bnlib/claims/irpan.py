@@ -203,8 +203,8 @@ CLAIMS = (
           lambda e: all(e[n].min() > e[n.replace("right in eval mode, trained on mixed batches", "the same, trained on "
           "separate ones")].max() for n in e if "trained on mixed batches" in n)),
          ("asked about batches of one kind it is right less often than in eval mode, in the median",
-          lambda e: all(np.median(e[n]) < np.median(e[n.replace("separate batches, trained on mixed", "eval mode, trained "
-          "on mixed batches")]) for n in e if "in separate batches" in n))),
+          lambda e: all(np.median(e[n]) < np.median(e[n.replace("separate batches, trained on mixed",
+          "eval mode, trained on mixed batches")]) for n in e if "in separate batches" in n))),
         note="Points in the plane, BN in both layers; no generator is trained.",
     ),
     Claim(
