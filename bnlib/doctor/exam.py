@@ -106,6 +106,11 @@ class Exam:
         return self.score(self._passes("given", given))
 
     @property
+    def split(self) -> bool:
+        """Whether eval mode loses what train mode has."""
+        return self.used_score is not None and self.costs(self.used_score, self.seen_score)
+
+    @property
     def four_scores(self) -> dict[str, Score | None]:
         """Of train mode in these batches and dealt out anew, of eval mode with precise and with running statistics."""
         dealt = None if self.dealt is None else self.dealt.seen_score

@@ -95,8 +95,9 @@ ADVICE: dict[str, Advice] = {
         _DEPTH,
     ),
     "tiny-batches": Advice(
-        "Use larger batches, SyncBatchNorm over the devices, bnlib.FullNorm, or a norm that does not depend on the "
-        "batch. Accumulating gradients does not help: statistics are those of each micro-batch.",
+        "Where eval mode is bad, too, use larger batches, SyncBatchNorm over the devices, bnlib.FullNorm, or a norm "
+        "that does not depend on the batch. Accumulating gradients does not help: statistics are those of each "
+        "micro-batch.",
         _FAILING,
     ),
     "frozen-but-updating": Advice(

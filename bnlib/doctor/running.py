@@ -83,7 +83,7 @@ def shared(exam: Exam) -> Iterator[Finding]:
             )
             if exam.used_score is not None:
                 text += f" The loss is {exam.seen_score} in train mode and {exam.used_score} in eval mode."
-            severity = _severity(exam.used_score is None, _split(exam))
+            severity = _severity(exam.used_score is None, exam.split)
             yield finding("shared-layer", name, severity, text)
 
 
@@ -97,7 +97,7 @@ def domains(exam: Exam) -> Iterator[Finding]:
     if len(parts) < 2:
         return
     judged = all(part.used_score is not None for part in parts.values())
-    split = {name: part for name, part in parts.items() if judged and _split(part)}
+    split = {name: part for name, part in parts.items() if judged and part.split}
     if not (split if judged else between_batches(exam)[1]):
         return
     text = "".join(
@@ -156,11 +156,6 @@ def _untouched(layer: nn.Module) -> bool:
 def _lossy(exam: Exam) -> bool:
     """Whether eval mode would gain by statistics of these batches."""
     return exam.used_score is not None and exam.costs(exam.used_score, exam.precise_score)
-
-
-def _split(exam: Exam) -> bool:
-    """Whether eval mode loses what train mode has."""
-    return exam.used_score is not None and exam.costs(exam.used_score, exam.seen_score)
 
 
 def _severity(unknown: bool, costs: bool) -> str:
