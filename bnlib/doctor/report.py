@@ -79,6 +79,11 @@ ADVICE: dict[str, Advice] = {
         "nn.Sequential instead of a list, and no train() of a child in forward() or train().",
         _FAILING,
     ),
+    "batch-statistics-needed": Advice(
+        "Train with more samples in each batch: statistics of one or two pictures are mostly their own. Or use a norm "
+        "that is the same in both modes: GroupNorm, or InstanceNorm, which is what BN does to a single picture.",
+        _FAILING,
+    ),
     "zero-gamma": Advice(
         "Start gamma at 1. At 0 it belongs only into the last norm of a residual branch, where the shortcut passes "
         "the gradient on.",
