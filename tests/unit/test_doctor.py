@@ -642,6 +642,12 @@ def odd():
 def nothing():
     pass
 
+def sized(size, *, kind="a"):
+    return make()
+
+def usual(size=3):
+    return make()
+
 constant = 3
 """
 
@@ -654,7 +660,8 @@ def file(tmp_path):
 
 
 def test_a_function_of_a_file_is_called(file):
-    assert from_file(f"{file}:make").codes[0] == "one-value-per-channel"
+    for name in ("make", "usual"):
+        assert from_file(f"{file}:{name}").codes[0] == "one-value-per-channel"
     assert from_file(f"{file}:stuck").codes[0] == "train-mode-inference"
 
 
@@ -663,8 +670,9 @@ def test_a_function_of_a_file_is_called(file):
     [
         ("file.py", "target must be FILE:FUNCTION, such as train.py:make, got 'file.py'"),
         ("nowhere.py:make", "target must name a Python file, got 'nowhere.py', which does not exist"),
-        ("{}:missing", "which defines make, stuck, odd, nothing; got 'missing'"),
+        ("{}:missing", "which defines make, stuck, odd, nothing, sized, usual; got 'missing'"),
         ("{}:constant", "got 'constant'"),
+        ("{}:sized", "must name a function without arguments, but of sized: missing a required argument: 'size'"),
         ("{}:nothing", "must return .model, batches., or a mapping of arguments of diagnose, got NoneType"),
         ("{}:odd", "wrong or missing: batches, betches"),
     ],
