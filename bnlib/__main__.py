@@ -73,9 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     ledger.set_defaults(do=_claims)
 
-    doctor = groups.add_parser("diagnose", help="look for what is wrong with the batch normalisation of a model")
+    doctor = groups.add_parser(
+        "diagnose",
+        help="look for what is wrong with the batch normalisation of a model",
+        epilog="Exit status: 0, 1 if an error is found, 2 if there is nothing to look at.",
+    )
     doctor.add_argument(
-        "target", metavar="FILE:FUNCTION", help="a function without arguments that returns (model, batches)"
+        "target",
+        metavar="FILE:FUNCTION",
+        help="a function without arguments that returns (model, batches), or a mapping of arguments of "
+        "bnlib.diagnose, such as loss or inference",
     )
     doctor.set_defaults(do=_diagnose)
     return parser

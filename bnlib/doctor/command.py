@@ -23,8 +23,8 @@ def from_file(target: str) -> Report:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: ``target`` is of another form, the file has no such function, or it returns something else; and
-            what ``diagnose`` raises.
+        ValueError: ``target`` is of another form, the file has no such function, it takes arguments or returns
+            something else; and what ``diagnose`` raises.
 
     Example:
         >>> import pathlib, tempfile
@@ -46,7 +46,12 @@ def from_file(target: str) -> Report:
     if not file.is_file():
         raise FileNotFoundError(f"target must name a Python file, got {path!r}, which does not exist")
     with _beside(file):
-        returned = _function(file, name)()
+        function = _function(file, name)
+        try:
+            signature(function).bind()
+        except TypeError as error:
+            raise ValueError(f"target must name a function without arguments, but of {name}: {error}") from error
+        returned = function()
         return diagnose(**_arguments(target, returned))
 
 

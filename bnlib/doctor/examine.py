@@ -37,7 +37,8 @@ def diagnose(
         model: any network, in the mode in which it is used. Looked at are torch's BatchNorm1d to 3d and SyncBatchNorm,
             and BatchNorm, BatchRenorm, FullNorm and DomainBatchNorm of bnlib.
         batches: inputs, or pairs (inputs, targets), as the loader yields them that the model is trained with. The
-            model is called with ``inputs``; with targets losses and labels can be judged, too.
+            model is called with ``inputs``; with targets losses and labels can be judged, too. Batches of another form
+            are to be unpacked first: ``((b["x"], b["y"]) for b in loader)``.
         loss: ``loss(outputs, targets)``, a single number; by default cross-entropy where the targets are classes.
         domains: for a model that meets data of several kinds, batches of each kind by its name. A model with
             DomainBatchNorm is told these names, so they must be its numbers.

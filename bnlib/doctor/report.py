@@ -79,6 +79,11 @@ ADVICE: dict[str, Advice] = {
         "nn.Sequential instead of a list, and no train() of a child in forward() or train().",
         _FAILING,
     ),
+    "batch-statistics-needed": Advice(
+        "Train with more samples in each batch: statistics of one or two pictures are mostly their own. Or use a norm "
+        "that is the same in both modes: GroupNorm, or InstanceNorm, which is what BN does to a single picture.",
+        _FAILING,
+    ),
     "zero-gamma": Advice(
         "Start gamma at 1. At 0 it belongs only into the last norm of a residual branch, where the shortcut passes "
         "the gradient on.",
@@ -95,8 +100,9 @@ ADVICE: dict[str, Advice] = {
         _DEPTH,
     ),
     "tiny-batches": Advice(
-        "Use larger batches, SyncBatchNorm over the devices, bnlib.FullNorm, or a norm that does not depend on the "
-        "batch. Accumulating gradients does not help: statistics are those of each micro-batch.",
+        "Where eval mode is bad, too, use larger batches, SyncBatchNorm over the devices, bnlib.FullNorm, or a norm "
+        "that does not depend on the batch. Accumulating gradients does not help: statistics are those of each "
+        "micro-batch.",
         _FAILING,
     ),
     "frozen-but-updating": Advice(

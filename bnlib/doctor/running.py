@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from bnlib.doctor.company import between_batches
+from bnlib.doctor.company import between_batches, representative
 from bnlib.doctor.exam import Exam, spread
 from bnlib.doctor.layers import batches_needed, batches_tracked, initial_weight
 from bnlib.doctor.report import Finding, finding
@@ -83,8 +83,27 @@ def shared(exam: Exam) -> Iterator[Finding]:
             )
             if exam.used_score is not None:
                 text += f" The loss is {exam.seen_score} in train mode and {exam.used_score} in eval mode."
-            severity = _severity(exam.used_score is None, _split(exam))
+            severity = _severity(exam.used_score is None, exam.split)
             yield finding("shared-layer", name, severity, text)
+
+
+def needed(exam: Exam) -> Iterator[Finding]:
+    """Eval mode that loses, whatever its statistics, what train mode has in any company.
+
+    With a picture or two in a batch, statistics tell the network of these. Layers that are called several times and
+    batches of one kind each do it, too; those are findings of their own.
+    """
+    if exam.inference or exam.domains or not exam.split or exam.dealt is None:
+        return
+    own, dealt, precise = exam.seen_score, exam.dealt.seen_score, exam.precise_score
+    if exam.costs(dealt, own) or not exam.costs(precise, own) or any(shared(exam)) or any(representative(exam)):
+        return
+    text = (
+        f"In train mode the loss is {own} in these batches, and {dealt} where the same samples are dealt out anew; in "
+        f"eval mode it is {exam.used_score}, and with the statistics of these batches still {precise}. The network "
+        f"goes by what the statistics of a batch tell of its samples."
+    )
+    yield finding("batch-statistics-needed", "", "error", text)
 
 
 def domains(exam: Exam) -> Iterator[Finding]:
@@ -97,7 +116,7 @@ def domains(exam: Exam) -> Iterator[Finding]:
     if len(parts) < 2:
         return
     judged = all(part.used_score is not None for part in parts.values())
-    split = {name: part for name, part in parts.items() if judged and _split(part)}
+    split = {name: part for name, part in parts.items() if judged and part.split}
     if not (split if judged else between_batches(exam)[1]):
         return
     text = "".join(
@@ -158,11 +177,6 @@ def _lossy(exam: Exam) -> bool:
     return exam.used_score is not None and exam.costs(exam.used_score, exam.precise_score)
 
 
-def _split(exam: Exam) -> bool:
-    """Whether eval mode loses what train mode has."""
-    return exam.used_score is not None and exam.costs(exam.used_score, exam.seen_score)
-
-
 def _severity(unknown: bool, costs: bool) -> str:
     return "warning" if unknown else "error" if costs else "note"
 
@@ -173,4 +187,4 @@ def _scores(exam: Exam) -> str:
     return f" The loss in eval mode is {exam.used_score}, with statistics of these batches {exam.precise_score}."
 
 
-CHECKS = (never_updated, far, shared, domains)
+CHECKS = (never_updated, far, shared, needed, domains)

@@ -7,6 +7,7 @@ import pkgutil
 import posixpath
 import re
 from collections import Counter
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -91,6 +92,13 @@ def test_a_page_of_the_reference_is_light_and_readable(visit, page, scheme):
     assert sum(len(each.body()) for each in opened.responses if "/mathjax/" not in each.url) <= 1_500_000
     assert opened.complaints == [] and opened.page.locator("mjx-merror").count() == 0
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_all_that_the_doctor_can_find_stands_in_its_page(site):
+    rows = soup(site / "chapters/reference/doctor.html").select("#what-it-can-find tbody tr")
+    found = {row.code.get_text(): row.a["href"] for row in rows}
+    assert found == {code: f"../{Path(advice.chapter).stem}.html" for code, advice in bnlib.doctor.ADVICE.items()}
+    assert all(row.a.get_text() for row in rows)
 
 
 def test_the_readme_says_where_the_reference_is():

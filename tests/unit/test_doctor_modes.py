@@ -125,10 +125,52 @@ def test_a_model_that_knows_its_batches_is_told_from_one_that_knows_the_samples(
     assert numbers["own"] == pytest.approx(float(by_hand), rel=1e-3)
 
 
+@pytest.mark.parametrize("norm", [bnlib.BatchNorm, bnlib.BatchRenorm, bnlib.FullNorm, "leave one out"])
+def test_the_first_number_is_that_of_train_mode_whatever_the_norm(norm):
+    norm = (lambda width: bnlib.FullNorm(width, oracle="leave_one_out")) if norm == "leave one out" else norm
+    data = datasets.load("digits")
+    model = models.mlp((64, 32, 32, 10), norm)
+    training.fit(model, data, batch_size=32, lr=0.1, epochs=2, progress=False)
+    single = batches(sampler=samplers.single_label)
+    own = four_numbers(model.train(), single)["own"]
+    with torch.no_grad():
+        by_hand = [F.cross_entropy(copy.deepcopy(model).train()(x), y) for x, y in single]
+    assert own.losses.tolist() == pytest.approx([float(loss) for loss in by_hand], rel=1e-3)
+    assert diagnose(model.eval(), [(x[:1], y[:1]) for x, y in single], inference=True).remarks == ()
+
+
 def test_batches_that_cannot_be_dealt_out_anew_are_left_alone():
     model = models.mlp((64, 32, 10), nn.BatchNorm1d)
     assert "company-memorised" not in diagnose(model, batches(count=1)).codes
     assert "company-memorised" not in diagnose(model, [x for x, _ in batches()]).codes
+
+
+@pytest.mark.parametrize(("dims", "side"), [(1, 64), (1, 8), (2, 8)])
+@pytest.mark.parametrize("size", [1, 32])
+def test_a_model_that_needs_the_statistics_of_its_batch_is_found(dims, side, size):
+    """Which points are brighter than their picture, judged point by point.
+
+    Each picture has an exposure of its own, of which a batch of one picture tells by its statistics.
+    """
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.randn(256, 1, *[side] * dims, generator=generator)
+    x = plain + 5 * torch.randn(256, 1, *[1] * dims, generator=generator)
+    y = (plain[:, 0] > plain[:, 0].flatten(1).mean(1).view(-1, *[1] * dims)).long()
+    few = list(zip(x.split(size), y.split(size), strict=True))
+    conv, norm = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d))[dims - 1]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(conv(1, 8, 1), norm(8), nn.ReLU(), conv(8, 2, 1))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for inputs, targets in few * max(1, size // 4):
+        optimiser.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        optimiser.step()
+    report = diagnose(model, few)
+    assert ("batch-statistics-needed" in report.codes) == (size == 1), str(report)
+    tiny = report.by_code("tiny-batches")
+    assert [each.severity for each in tiny] == ["warning"] * (size == 1 and side**dims == 8)
+    assert "batch-statistics-needed" not in diagnose(model.eval(), few, inference=True).codes
 
 
 def test_batches_of_one_kind_are_reported_with_the_four_numbers():
