@@ -210,20 +210,6 @@ def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label:
         axes.fill_between(x, np.nanmin(runs, 0), np.nanmax(runs, 0), color=color, alpha=0.25, linewidth=0)
 
 
-def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Curves of several runs as one array, shape (R, P); NaN for None and after the end of a shorter run.
-
-    Example:
-        >>> figures.as_array([[2.3, 0.4], [2.3]])  # the second run diverged
-        array([[2.3, 0.4],
-               [2.3, nan]])
-    """
-    table = np.full((len(runs), max(map(len, runs))), np.nan)
-    for row, run in zip(table, runs, strict=True):
-        row[: len(run)] = [np.nan if value is None else value for value in run]
-    return table
-
-
 def plain_ticks(axis: Axis, places: Sequence[float], labels: Sequence[str] | None = None) -> None:
     """Ticks of a logarithmic axis written as numbers; matplotlib's powers of ten take most of the drawing time.
 
