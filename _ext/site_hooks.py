@@ -1,4 +1,7 @@
-"""Sphinx hooks: the site gets its mathematics, the icons in use, links of the ledger, and names for nameless folds."""
+"""Sphinx hooks: the site gets its mathematics, the icons in use, links of the ledger, and names for nameless folds.
+
+Pages of source code lose the links that lead nowhere.
+"""
 
 from __future__ import annotations
 
@@ -71,9 +74,20 @@ def name_folds_of_the_side_bar(app: Sphinx, exception: Exception | None) -> None
         page.write_text(nameless.sub(r'\1\2\3 aria-label="Pages of \2">', page.read_text()))
 
 
+def drop_dead_links_of_sources(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Drop what viewcode takes for described: it looks for all names of a file in the module of the first it met."""
+    if not pagename.startswith("_modules/"):
+        return
+    described = {entry.node_id for entry in app.env.get_domain("py").objects.values()}
+    body = context["body"].replace('<li><a href="builtins.html">builtins</a></li>', "")
+    back = re.compile(r'<a class="viewcode-back" href="[^"#]*#([^"]*)">[^<]*</a>')
+    context["body"] = back.sub(lambda link: link[0] if link[1] in described else "", body)
+
+
 def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
     app.connect("doctree-read", drop_widget_state)
+    app.connect("html-page-context", drop_dead_links_of_sources)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", link_ledger_to_pages)
     app.connect("build-finished", name_folds_of_the_side_bar)

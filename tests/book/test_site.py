@@ -42,6 +42,18 @@ def test_internal_links_and_anchors_resolve(site, page):
             assert unquote(target.fragment) in anchors(file.resolve()), link
 
 
+def test_links_of_the_pages_of_source_code_resolve(site):
+    sources = sorted((site / "_modules").rglob("*.html"))
+    assert len(sources) > 20
+    for source in sources:
+        # The bar at the side is the same on every page.
+        for link in soup(source).select("article a[href]"):
+            target = urlsplit(link["href"])
+            if not target.scheme and (target.path or target.fragment):
+                file = (source.parent / target.path).resolve() if target.path else source
+                assert file.exists() and unquote(target.fragment) in anchors(file), (source, link)
+
+
 @EVERY_PAGE
 def test_nothing_is_loaded_from_another_host(site, page):
     html = soup(site / page)

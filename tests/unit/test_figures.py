@@ -105,7 +105,11 @@ def test_a_run_that_ended_early_counts_with_its_last_error():
 
 def test_the_curves_of_an_experiment_have_a_row_a_panel_and_a_line_a_norm():
     def kept(end):
-        return {"epoch": [0, 1], "train_loss": [[1.0, end]] * 2 + [[1.0, None]], "test_error": [[1.0, end]] * 2 + [[1.0]]}
+        return {
+            "epoch": [0, 1],
+            "train_loss": [[1.0, end]] * 2 + [[1.0, None]],
+            "test_error": [[1.0, end]] * 2 + [[1.0]],
+        }
 
     panels = {"batch size 1": {"BN": kept(0.5)}, "batch size 2": {"BN": kept(0.25), "FN": kept(0.125)}}
     with figures.style():
