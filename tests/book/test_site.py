@@ -44,14 +44,16 @@ def test_internal_links_and_anchors_resolve(site, page):
 
 def test_links_of_the_pages_of_source_code_resolve(site):
     sources = sorted((site / "_modules").rglob("*.html"))
-    assert len(sources) > 20
+    found = 0
     for source in sources:
-        # The bar at the side is the same on every page.
-        for link in soup(source).select("article a[href]"):
-            target = urlsplit(link["href"])
-            if not target.scheme and (target.path or target.fragment):
-                file = (source.parent / target.path).resolve() if target.path else source
-                assert file.exists() and unquote(target.fragment) in anchors(file), (source, link)
+        # Large pages, not parsed; the bar at the side is that of every page.
+        _, _, article = source.read_text().partition("<article")
+        links = re.findall(r'<a\b[^>]* href="([^"]*)"', article.partition("</article>")[0])
+        found += len(links)
+        for path, _, anchor in (link.partition("#") for link in links):
+            file = (source.parent / path).resolve()
+            assert file.exists() and (not anchor or unquote(anchor) in anchors(file)), (source, path, anchor)
+    assert found > 200
 
 
 @EVERY_PAGE
