@@ -1,4 +1,4 @@
-"""Sphinx hooks: the site gets its mathematics, the icons in use, links of the ledger, and what screen readers need."""
+"""Sphinx hooks: the site gets its mathematics and icons, its links lead somewhere, and screen readers get names."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def help_screen_readers(app: Sphinx, exception: Exception | None) -> None:
     nameless = re.compile(r'(<li class="toctree[^>]*><a[^>]*>)([^<]*)(</a><details[^>]*><summary)>')
     for page in Path(app.outdir).rglob("*.html"):
         text = nameless.sub(r'\1\2\3 aria-label="Pages of \2">', page.read_text())
-        page.write_text(re.sub(r'(<div[^>]*class="citation[^>]*) role="(?:list|doc-biblioentry)"', r"\1", text))
+        page.write_text(re.sub(r' role="(?:doc-biblioentry|list(?=" class="citation-list))"', "", text))
 
 
 def find_anchors_with_dots(app: Sphinx, exception: Exception | None) -> None:
@@ -83,9 +83,20 @@ def find_anchors_with_dots(app: Sphinx, exception: Exception | None) -> None:
     script.write_text(text.replace(found, '`[role="main"] #${CSS.escape(anchor.slice(1))}`'))
 
 
+def drop_dead_links_of_sources(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Drop what viewcode takes for described: it looks for all names of a file in the module of the first it met."""
+    if not pagename.startswith("_modules/"):
+        return
+    described = {entry.node_id for entry in app.env.get_domain("py").objects.values()}
+    body = context["body"].replace('<li><a href="builtins.html">builtins</a></li>', "")
+    back = re.compile(r'<a class="viewcode-back" href="[^"#]*#([^"]*)">[^<]*</a>')
+    context["body"] = back.sub(lambda link: link[0] if link[1] in described else "", body)
+
+
 def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
     app.connect("doctree-read", drop_widget_state)
+    app.connect("html-page-context", drop_dead_links_of_sources)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", link_ledger_to_pages)
     app.connect("build-finished", help_screen_readers)

@@ -22,7 +22,7 @@ from bnlib.datasets import Dataset
 from bnlib.processes import share_out
 from bnlib.samplers import Sampler, shuffled
 from bnlib.schedules import Schedule
-from bnlib.training import History, OptimiserMaker, iterate, iterate_many, scales
+from bnlib.training import History, OptimiserMaker, iterate, iterate_many, progress_bar, scales
 
 _PACKAGE = Path(__file__).parent
 # What describes runs or draws their results does not change them.
@@ -297,12 +297,13 @@ def _model_steps(run: Run) -> int:
 @contextmanager
 def _bar(left: list[list[Run]], progress: bool) -> Iterator[Callable[[int], None]]:
     """Yield what is to be called with the number of steps done; say on an interruption how to go on."""
-    from tqdm.auto import tqdm
-
     total = sum(_model_steps(chunk[0]) * len(chunk) for chunk in left)
     try:
-        with tqdm(total=total, unit="step", unit_scale=True, disable=not progress or not left) as bar:
-            yield bar.update
+        if progress and left:
+            with progress_bar(total=total, unit="step", unit_scale=True) as bar:
+                yield bar.update
+        else:
+            yield lambda steps: None
     except BaseException as error:
         error.add_note("What is done is kept: the same call goes on from there.")
         raise

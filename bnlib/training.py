@@ -290,6 +290,7 @@ def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -
     After an interruption (Ctrl-C, or the notebook's stop button) the model holds the weights it has reached.
 
     Raises:
+        ModuleNotFoundError: a bar is asked for and tqdm is not installed.
         ValueError: as ``iterate``.
 
     Example:
@@ -301,9 +302,7 @@ def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -
     with ExitStack() as stack:
         bar = None
         if progress:
-            from tqdm.auto import tqdm
-
-            bar = stack.enter_context(tqdm(unit="step", leave=False))
+            bar = stack.enter_context(progress_bar(unit="step", leave=False))
         done = total = 0
         try:
             for step, total, history in iterate(model, data, **settings):  # noqa: B007, the last is wanted
@@ -315,3 +314,23 @@ def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -
             error.add_note(f"The model holds its weights after {done} or more of {total} steps.")
             raise
     return history
+
+
+def progress_bar(iterable: Iterable | None = None, **settings):
+    """A bar of tqdm, with its ``settings``, for the terminal or the notebook.
+
+    Raises:
+        ModuleNotFoundError: tqdm is not installed.
+
+    Example:
+        >>> list(training.progress_bar(range(3), disable=True))
+        [0, 1, 2]
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a progress bar needs tqdm, which is missing: pass progress=False, which training.fit and sweep.run take, "
+            "or pip install 'bnlib[notebook]'"
+        ) from error
+    return tqdm(iterable, **settings)

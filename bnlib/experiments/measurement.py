@@ -21,6 +21,7 @@ from bnlib.experiments.experiment import Scale, on, rounded, spread
 from bnlib.experiments.results import FOLDER, read_result, write_result
 from bnlib.processes import share_out
 from bnlib.sweep import cache_folder, code_hash, describe
+from bnlib.training import progress_bar
 
 Measure = Callable[..., Mapping[str, Any]]
 """``measure(*cell, seed=..., device=...)``, which returns numbers by name."""
@@ -141,12 +142,10 @@ class Measurement:
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
     def _work_off(self, left: list, paths: Mapping, workers: int, devices: Sequence[str]) -> None:
-        from tqdm.auto import tqdm
-
         jobs = [(self, task, paths[task], devices[number % len(devices)]) for number, task in enumerate(left)]
         done = share_out(_do, jobs, workers) if workers > 1 else itertools.starmap(_do, jobs)
         try:
-            for _ in tqdm(done, total=len(left), unit="run", disable=not left):
+            for _ in progress_bar(done, total=len(left), unit="run") if left else ():
                 pass
         except BaseException as error:
             error.add_note("What is done is kept: the same call goes on from there.")

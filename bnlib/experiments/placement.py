@@ -9,7 +9,7 @@ import numpy as np
 
 from bnlib import BatchNorm
 from bnlib.experiments.experiment import Experiment, Scale
-from bnlib.figures import as_array
+from bnlib.experiments.results import as_array
 from bnlib.models import mlp
 from bnlib.sweep import Run
 

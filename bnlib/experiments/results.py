@@ -40,6 +40,21 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
         raise FileNotFoundError(f"no result at {path}; make it with `{command}` in a checkout of the book") from None
 
 
+def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """Curves of several runs as one array, shape (R, P); NaN for None and after the end of a shorter run.
+
+    Example:
+        >>> from bnlib.experiments.results import as_array
+        >>> as_array([[2.3, 0.4], [2.3]])  # the second run diverged
+        array([[2.3, 0.4],
+               [2.3, nan]])
+    """
+    table = np.full((len(runs), max(map(len, runs))), np.nan)
+    for row, run in zip(table, runs, strict=True):
+        row[: len(run)] = [np.nan if value is None else value for value in run]
+    return table
+
+
 @contextmanager
 def write_result(
     name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER, device: str = _THIS_CPU

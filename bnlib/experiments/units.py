@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from bnlib import BatchNorm, datasets
 from bnlib.datasets import Dataset
 from bnlib.experiments.experiment import Experiment, Scale
-from bnlib.figures import as_array
+from bnlib.experiments.results import as_array
 from bnlib.models import mlp
 from bnlib.samplers import shuffled
 from bnlib.sweep import Run

@@ -1,5 +1,6 @@
 """Matplotlib figures of the book in one style, one file a subject."""
 
+from bnlib.experiments.results import as_array as as_array  # described there
 from bnlib.figures.alternatives import draw_alternatives, draw_kept, draw_sharing
 from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
 from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
@@ -21,7 +22,6 @@ from bnlib.figures.picture import (
     PURPLE,
     VERMILLION,
     Picture,
-    as_array,
     band,
     new_figure,
     picture,
@@ -45,7 +45,6 @@ __all__ = [
     "PURPLE",
     "VERMILLION",
     "Picture",
-    "as_array",
     "band",
     "draw_absorbed",
     "draw_alpha",

@@ -28,8 +28,8 @@ def draw_gradients(figure: Figure, data, network: str, characters: int) -> str:
     """Gradient at the weights of each layer before training; see ``experiments.deep_gradients.View``."""
     axes, (weights, theory) = figure.subplots(), (data.weights, data.theory)
     layers = np.arange(1, weights.shape[1] + 1)
-    shown = np.where(weights > 0, weights, np.nan)
-    band(axes, layers, shown, color=BLUE, label="measured")
+    # What has underflowed lies below the axis.
+    band(axes, layers, np.maximum(weights, 1e-30), color=BLUE, label="measured")
     middle = np.median(weights, 0)
     if theory is not None:
         line = middle[-1] * theory ** (layers[-1] - layers.astype(float))

@@ -27,7 +27,7 @@ def draw_running(figure: Figure, paths: dict[float, np.ndarray], target: float) 
         axes.plot(path, color=color, ls=dash, lw=1.4, label=f"momentum {momentum:g}")
     axes.axhline(target, color=GREY, lw=1, label="mean of the data")
     axes.set(xlim=(0, len(path) - 1), xlabel="batches seen", ylabel="running mean")
-    axes.legend(ncols=len(paths) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     momenta = ", ".join(f"{momentum:g}" for momentum in paths)
     return (
         f"Running mean over batches for momentum {momenta}: the larger ones reach the mean of the data at once and "
@@ -46,6 +46,8 @@ def draw_batch_noise(figure: Figure, data, batch_size: int) -> str:
     right.hist(data.outputs, bins=np.linspace(-3.2, 3.2, 65), histtype="stepfilled", color=BLUE)
     right.axvline(data.alone, color=VERMILLION, ls="--", lw=1.5)
     right.set(xlim=(-3.2, 3.2), xlabel="normalised value x̂", ylabel="batches", title="one picture's output")
+    for axes in (left, right):
+        axes.yaxis.set_label_coords(-0.24, 0.5)  # room for four digits at every batch size
     shares = f"{np.quantile(data.outputs, 0.05):.2f} and {np.quantile(data.outputs, 0.95):.2f}"
     return (
         f"Batches of {batch_size}: the batch mean misses the data mean by {data.means.std() / spread:.2f} standard "

@@ -24,7 +24,7 @@ def draw_step(figure: Figure, data, waves: float, step_length: float) -> str:
     axes.plot([data.to], [data.after], "o", color=VERMILLION, ms=7, label="after the step")
     axes.annotate("", (data.to, data.after), (start, data.before), arrowprops={"arrowstyle": "->", "color": VERMILLION})
     axes.set(xlim=(-4, 4), ylim=(-0.5, 6), xlabel="w", ylabel="f(w)")
-    axes.legend(loc="upper right")
+    axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     fell = "fell" if data.after < data.before else "rose"
     kept = "promised" if data.promised < data.before else "not promised"
     return (

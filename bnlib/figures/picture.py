@@ -188,6 +188,8 @@ def picture(draw: Callable[..., str], *data: Any, size: tuple[float, float] = (6
 def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label: str, **line) -> None:
     """Draw the median over runs as a line and the range from the lowest to the highest as a band.
 
+    A run that diverged counts as infinite: the line ends where half of the runs have, while the band spans the others.
+
     Arguments:
         axes: where to draw.
         x: the common abscissae, length P.
@@ -205,23 +207,10 @@ def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label:
     runs = np.asarray(runs, dtype=float)
     present = ~np.isnan(runs).all(0)
     x, runs = np.asarray(x, dtype=float)[present], runs[:, present]
-    axes.plot(x, np.nanmedian(runs, 0), color=color, label=label, **line)
+    middle = np.median(np.nan_to_num(runs, nan=np.inf, posinf=np.inf), 0)
+    axes.plot(x, np.where(np.isfinite(middle), middle, np.nan), color=color, label=label, **line)
     if len(runs) > 1:
         axes.fill_between(x, np.nanmin(runs, 0), np.nanmax(runs, 0), color=color, alpha=0.25, linewidth=0)
-
-
-def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Curves of several runs as one array, shape (R, P); NaN for None and after the end of a shorter run.
-
-    Example:
-        >>> figures.as_array([[2.3, 0.4], [2.3]])  # the second run diverged
-        array([[2.3, 0.4],
-               [2.3, nan]])
-    """
-    table = np.full((len(runs), max(map(len, runs))), np.nan)
-    for row, run in zip(table, runs, strict=True):
-        row[: len(run)] = [np.nan if value is None else value for value in run]
-    return table
 
 
 def plain_ticks(axis: Axis, places: Sequence[float], labels: Sequence[str] | None = None) -> None:

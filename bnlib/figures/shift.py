@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, as_array, band, plain_ticks
+from bnlib.experiments.results import as_array
+from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
 
 _COLORS = {"no norm": VERMILLION, "batch norm": BLUE, "noisy batch norm": GREEN}
 _LINES = {"BN": (BLUE, "-"), "BN, noise": (GREEN, "-"), "none": (VERMILLION, "--"), "noise": (GREY, ":")}

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, as_array, band, plain_ticks
+from bnlib.experiments.results import as_array
+from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _LOOKS = {
     "batch norm": (BLUE, "-"),

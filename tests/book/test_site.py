@@ -42,6 +42,20 @@ def test_internal_links_and_anchors_resolve(site, page):
             assert unquote(target.fragment) in anchors(file.resolve()), link
 
 
+def test_links_of_the_pages_of_source_code_resolve(site):
+    sources = sorted((site / "_modules").rglob("*.html"))
+    found = 0
+    for source in sources:
+        # Large pages, not parsed; the bar at the side is that of every page.
+        _, _, article = source.read_text().partition("<article")
+        links = re.findall(r'<a\b[^>]* href="([^"]*)"', article.partition("</article>")[0])
+        found += len(links)
+        for path, _, anchor in (link.partition("#") for link in links):
+            file = (source.parent / path).resolve()
+            assert file.exists() and (not anchor or unquote(anchor) in anchors(file)), (source, path, anchor)
+    assert found > 200
+
+
 @EVERY_PAGE
 def test_nothing_is_loaded_from_another_host(site, page):
     html = soup(site / page)

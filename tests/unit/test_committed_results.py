@@ -9,8 +9,7 @@ import pytest
 
 from bnlib.experiments.experiment import Experiment
 from bnlib.experiments.registry import EXPERIMENTS
-from bnlib.experiments.results import FOLDER, read_result
-from bnlib.figures import as_array
+from bnlib.experiments.results import FOLDER, as_array, read_result
 
 CURVES = sorted(name for name, each in EXPERIMENTS.items() if isinstance(each, Experiment))
 MEASURED = sorted(EXPERIMENTS.keys() - set(CURVES))

@@ -73,13 +73,15 @@ def test_a_band_reaches_from_the_lowest_to_the_highest_run():
     assert (corners[:, 1].min(), corners[:, 1].max()) == (1, 9)
 
 
-def test_a_run_that_diverged_leaves_the_others_in_the_band():
-    runs = figures.as_array([[1.0, 2.0, 3.0], [1.0, None]])
-    assert np.isnan(runs[1, 1:]).all()
+def test_a_run_that_diverged_counts_as_infinite_in_the_line_and_leaves_the_band():
+    runs = figures.as_array([[1.0, 2.0, 3.0], [1.0, 4.0], [1.0, None]])
+    assert np.isnan(runs[1:, 2]).all()
     with figures.style():
         axes = figures.new_figure().subplots()
         figures.band(axes, [0, 1, 2], runs, color=figures.BLUE, label="x")
-    assert axes.lines[0].get_ydata().tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [1, 4, np.nan])
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert {(0, 1), (1, 2), (1, 4), (2, 3)} <= set(map(tuple, corners))
 
 
 def test_the_error_map_shows_a_number_for_every_cell_also_where_runs_diverged():
@@ -103,7 +105,11 @@ def test_a_run_that_ended_early_counts_with_its_last_error():
 
 def test_the_curves_of_an_experiment_have_a_row_a_panel_and_a_line_a_norm():
     def kept(end):
-        return {"epoch": [0, 1], "train_loss": [[1.0, end], [1.0, None]], "test_error": [[1.0, end], [1.0]]}
+        return {
+            "epoch": [0, 1],
+            "train_loss": [[1.0, end]] * 2 + [[1.0, None]],
+            "test_error": [[1.0, end]] * 2 + [[1.0]],
+        }
 
     panels = {"batch size 1": {"BN": kept(0.5)}, "batch size 2": {"BN": kept(0.25), "FN": kept(0.125)}}
     with figures.style():

@@ -6,20 +6,41 @@ import tomllib
 from itertools import chain
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 
 
+BLOCKED = "ipywidgets matplotlib sklearn pooch tqdm IPython".split()
+
+
+def bare(*lines: str) -> None:
+    """Run these lines where torch and numpy are all there is."""
+    block = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))"
+    subprocess.run([sys.executable, "-c", "\n".join([block, *lines])], check=True)
+
+
 def test_layers_models_and_local_data_need_only_torch_and_numpy():
     """A GPU machine need not have what the notebooks draw and slide with."""
-    blocked = "ipywidgets matplotlib sklearn pooch tqdm IPython".split()
-    lines = [f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))"]
-    lines += ["import bnlib, bnlib.reference, bnlib.datasets, bnlib.models, bnlib.training"]
-    lines += ["bnlib.training.fit(bnlib.models.mlp((3, 4, 3), bnlib.BatchNorm), bnlib.datasets.load('three_points'),"]
-    lines += ["    batch_size=3, lr=0.1, epochs=1, progress=False)"]
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+    bare(
+        "import bnlib, bnlib.reference, bnlib.datasets, bnlib.models, bnlib.training, bnlib.sweep",
+        "model, data = bnlib.models.mlp((3, 4, 3), bnlib.BatchNorm), bnlib.datasets.load('three_points')",
+        "settings = dict(batch_size=3, lr=0.1, epochs=1)",
+        "bnlib.training.fit(model, data, **settings, progress=False)",
+        "try:",
+        "    bnlib.training.fit(model, data, **settings)",
+        "except ModuleNotFoundError as error:",
+        "    assert 'progress=False' in str(error) and 'bnlib[notebook]' in str(error)",
+        "else:",
+        "    raise SystemExit('a bar was drawn without tqdm')",
+    )
+
+
+@pytest.mark.parametrize("command", ["diagnose --help", "experiments list", "claims --help"])
+def test_the_command_line_needs_only_torch_and_numpy(command):
+    bare("import runpy", f"sys.argv[1:] = {command.split()!r}", "runpy.run_module('bnlib', run_name='__main__')")
 
 
 def test_what_is_pinned_is_also_asked_for_without_a_version():
