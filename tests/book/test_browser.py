@@ -80,7 +80,6 @@ async () => {
     for (const place of [slider.max, 0, slider.max - 1]) {
       slider.value = place;
       slider.dispatchEvent(new Event("input"));
-      await new Promise(requestAnimationFrame);
     }
   await new Promise(resolve => setTimeout(resolve, 1000));
   return said;
