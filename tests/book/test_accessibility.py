@@ -1,4 +1,7 @@
-"""axe-core reads every page, in light on a wide screen and in dark on a phone."""
+"""axe-core reads every page in light on a wide screen, and one of each kind also in dark on a phone.
+
+All pages have the same styles, and a chapter every kind of element: what axe can find in dark it finds in these.
+"""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -24,18 +27,23 @@ REMOVE_PARTS = """
 def complaints(page) -> str:
     """What axe finds, as a text to read; empty if nothing."""
     page.evaluate(REMOVE_PARTS)
-    found = Axe().run(page)
+    found = Axe().run(page, options={"resultTypes": ["violations"]})  # without the names of all that is well
     return found.generate_report() if found.violations_count else ""
 
 
-@pytest.mark.parametrize("path", [*PAGES, "search.html?q=variance", "genindex.html"])
+FOUND = "search.html?q=variance"
+IN_DARK = ("chapters/07_why_is_my_bn_failing.html", "chapters/claims.html", "chapters/status.html", FOUND)
+
+
+@pytest.mark.parametrize("path", [*PAGES, FOUND, "genindex.html"])
 def test_axe_finds_nothing_to_mend(visit, path):
     opened = visit(path).page
     for scheme, screen in READERS.items():
-        opened.emulate_media(color_scheme=scheme)
-        opened.set_viewport_size(screen)
-        opened.wait_for_timeout(500)  # the theme sees after 300 ms what scrolls now and must be reached by keyboard
-        assert complaints(opened) == ""
+        if scheme == "light" or path in IN_DARK:
+            opened.emulate_media(color_scheme=scheme)
+            opened.set_viewport_size(screen)
+            opened.wait_for_timeout(500)  # the theme sees after 300 ms what scrolls and must be reached by keyboard
+            assert complaints(opened) == ""
 
 
 @pytest.mark.parametrize(
