@@ -105,7 +105,7 @@ class Ledger:
 
     Example:
         >>> claims.Ledger([claims.judge(claims.CLAIMS["kari-ten-layers"])])
-        A table of 1 claims: 1 reproduced.
+        A table of 1 claim: 1 reproduced.
     """
 
     def __init__(self, judgements: Sequence[Judgement]):
