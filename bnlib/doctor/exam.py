@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnlib.doctor.watch import Pass, Statistics, Watch, default_loss, pooled
+from bnlib.doctor.watch import CORRECTED, Pass, Statistics, Watch, default_loss, pooled
 from bnlib.norm import DomainBatchNorm, FullNorm, use_domain
 
 Loss = Callable[[object, object], Tensor]
@@ -90,8 +90,9 @@ class Exam:
 
     @cached_property
     def seen_score(self) -> Score | None:
-        """Of train mode."""
-        return self.score(self.seen)
+        """Of train mode, which in some layers does not go by the batch alone."""
+        by_batch = not any(isinstance(layer, CORRECTED) for layer in self.watch.norms.values())
+        return self.score(self.seen if by_batch else self._passes("train"))
 
     @cached_property
     def used_score(self) -> Score | None:

@@ -20,6 +20,9 @@ from bnlib.probes.apart import apart, precise
 NORMS = (_BatchNorm, BatchRenorm, FullNorm)
 """The layers that are looked at: those with statistics of batches."""
 
+CORRECTED = (BatchRenorm, FullNorm)
+"""Those whose train mode uses running statistics, too."""
+
 
 @dataclass(frozen=True, eq=False)
 class Call:
@@ -115,8 +118,8 @@ class Watch:
 
         Arguments:
             inputs: of the model.
-            how: norm layers normalise by "batch", as train mode does; by "running", as eval mode; as "handed", each in
-                the mode it came in; by what is "given".
+            how: norm layers normalise by "batch", as BN's train mode does; as each does in "train" mode; by "running",
+                as eval mode; as "handed", each in the mode it came in; by what is "given".
             given: mean and variance by the layer's name.
         """
         with torch.no_grad():
@@ -173,19 +176,20 @@ class Watch:
 
     def _normalised(self, name, layer, original, input: Tensor, count: int) -> Tensor:
         tracked = layer.running_mean is not None
-        by_batch = not tracked or (self._how == "batch" and name not in self.kept)
-        by_batch = by_batch or (self._how == "handed" and self.modes[name])
+        as_is = self.modes[name] if self._how == "handed" else self._how == "train" and _corrects(layer, input)
+        as_is = as_is and name not in self.kept
+        by_batch = not tracked or as_is or (self._how in ("batch", "train") and name not in self.kept)
         if self._how == "given" and name in self._given and name not in self.kept:
             kind = torch.promote_types(input.dtype, torch.float32)
             mean, variance = (each.to(kind).to(input.device) for each in self._given[name])
             return _scaled(layer, input, mean, variance)
-        if by_batch and count == 1 and not (self._how == "handed" and isinstance(layer, FullNorm)):
+        if by_batch and count == 1 and not (as_is and isinstance(layer, CORRECTED)):
             # torch.nn refuses. What train mode does with one value is a finding of its own; the layers after it are
             # to be looked at all the same.
-            if self._how == "batch" and tracked:
+            if self._how in ("batch", "train") and tracked:
                 return original(input)
             return _scaled(layer, input - input, 0, 1)
-        if self._how == "handed" and self.modes[name]:
+        if as_is:
             before, layer.training = layer.training, True
             try:
                 return original(input)
@@ -196,6 +200,12 @@ class Watch:
             variance, mean = torch.var_mean(input.to(kind), _dims(input), correction=0)
             return _scaled(layer, input, mean, variance)
         return original(input)
+
+
+def _corrects(layer: nn.Module, input: Tensor) -> bool:
+    """Whether train mode gives something for this input, and not by the batch alone."""
+    alone = getattr(layer, "oracle", "") == "leave_one_out" and len(input) == 1
+    return isinstance(layer, CORRECTED) and not alone
 
 
 def measured(input: Tensor, samples: int) -> Call:

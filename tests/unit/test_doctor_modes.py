@@ -125,6 +125,20 @@ def test_a_model_that_knows_its_batches_is_told_from_one_that_knows_the_samples(
     assert numbers["own"] == pytest.approx(float(by_hand), rel=1e-3)
 
 
+@pytest.mark.parametrize("norm", [bnlib.BatchNorm, bnlib.BatchRenorm, bnlib.FullNorm, "leave one out"])
+def test_the_first_number_is_that_of_train_mode_whatever_the_norm(norm):
+    norm = (lambda width: bnlib.FullNorm(width, oracle="leave_one_out")) if norm == "leave one out" else norm
+    data = datasets.load("digits")
+    model = models.mlp((64, 32, 32, 10), norm)
+    training.fit(model, data, batch_size=32, lr=0.1, epochs=2, progress=False)
+    single = batches(sampler=samplers.single_label)
+    own = four_numbers(model.train(), single)["own"]
+    with torch.no_grad():
+        by_hand = [F.cross_entropy(copy.deepcopy(model).train()(x), y) for x, y in single]
+    assert own.losses.tolist() == pytest.approx([float(loss) for loss in by_hand], rel=1e-3)
+    assert diagnose(model.eval(), [(x[:1], y[:1]) for x, y in single], inference=True).remarks == ()
+
+
 def test_batches_that_cannot_be_dealt_out_anew_are_left_alone():
     model = models.mlp((64, 32, 10), nn.BatchNorm1d)
     assert "company-memorised" not in diagnose(model, batches(count=1)).codes
