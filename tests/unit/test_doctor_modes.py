@@ -125,9 +125,16 @@ def test_a_model_that_knows_its_batches_is_told_from_one_that_knows_the_samples(
     assert numbers["own"] == pytest.approx(float(by_hand), rel=1e-3)
 
 
-@pytest.mark.parametrize("norm", [bnlib.BatchNorm, bnlib.BatchRenorm, bnlib.FullNorm, "leave one out"])
+NORMS = {
+    "BN": bnlib.BatchNorm,
+    "Batch Renorm": lambda width: bnlib.BatchRenorm(width, r_max=3.0, d_max=5.0),
+    "Full Norm": bnlib.FullNorm,
+    "leave one out": lambda width: bnlib.FullNorm(width, oracle="leave_one_out"),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 def test_the_first_number_is_that_of_train_mode_whatever_the_norm(norm):
-    norm = (lambda width: bnlib.FullNorm(width, oracle="leave_one_out")) if norm == "leave one out" else norm
     data = datasets.load("digits")
     model = models.mlp((64, 32, 32, 10), norm)
     training.fit(model, data, batch_size=32, lr=0.1, epochs=2, progress=False)
