@@ -173,6 +173,6 @@ def draw_alternatives(
     plain_ticks(axes.xaxis, (0.5, 1, 3, 10, 30, 90))
     if not errors:
         axes.text(6, len(names) / 2, f"no class has {batch_size} pictures", ha="center")
-        return f"Batches of {construction}, batch size {batch_size}: there are none, as no class has as many pictures."
+        return f"{title}: there are no such batches, as no class has {batch_size} pictures."
     seeds = "Bars: range over three seeds; circles: medians at the other rates."
     return f"{title}: median test errors in percent at the best rate: {', '.join(told)}. {seeds}"

@@ -100,7 +100,21 @@ class Visit:
             "console",
             lambda message: message.type in ("error", "warning") and self.complaints.append(message.text),
         )
-        self.page.goto(url, wait_until="networkidle")
+        # The network can be idle before the styles are there, while the page is busy setting its mathematics.
+        self.page.goto(url, wait_until="load")
+        self.page.wait_for_load_state("networkidle")
+
+
+def open_once(pages: list[str]):
+    """A fixture: each of these pages in turn, opened once for all the tests of a file that read it."""
+
+    @pytest.fixture(scope="module", params=pages)
+    def opened(request, browser, address):
+        visited = Visit(browser, address + request.param)
+        yield visited
+        visited.context.close()
+
+    return opened
 
 
 @pytest.fixture

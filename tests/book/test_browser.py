@@ -1,73 +1,43 @@
 """The built site in Chromium, with no kernel anywhere."""
 
+import itertools
+
 import pytest
-from conftest import PAGES
+from conftest import PAGES, open_once
 
 CHAPTERS = [page for page in PAGES if page.split("/")[1][0].isdigit()]
-SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
-
-# For each key press: milliseconds until the frame after the change was shown.
-STOPWATCH = """
-window.waits = [];
-let pressed;
-addEventListener("keydown", () => { pressed = performance.now(); }, true);
-addEventListener("input", () => requestAnimationFrame(() => setTimeout(
-    () => window.waits.push(performance.now() - pressed))));
-"""
+visited = open_once(PAGES)
+visited_chapter = open_once(CHAPTERS)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "search.html?q=variance"])
-def test_a_page_asks_no_other_host_and_does_not_complain(visit, address, page):
-    visited = visit(page)
+def test_a_page_asks_no_other_host_and_does_not_complain(visited, address):
+    check_that_it_is_at_home(visited, address)
+
+
+def check_that_it_is_at_home(visited, address):
     visited.page.wait_for_timeout(300)
     assert [url for url in visited.requests if not url.startswith((address, "data:"))] == []
     assert visited.complaints == []
     assert [response.url for response in visited.responses if response.status >= 400] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_weighs_at_most_a_megabyte_beside_what_all_pages_share(visit, page):
-    own = [response for response in visit(page).responses if "/_static/" not in response.url]
+def test_a_page_weighs_at_most_a_megabyte_beside_what_all_pages_share(visited):
+    own = [response for response in visited.responses if "/_static/" not in response.url]
     assert 0 < sum(len(response.body()) for response in own) <= 1_000_000
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
-def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visit, page):
-    opened = visit(page).page
-    opened.evaluate(STOPWATCH)
-    for _ in range(3):
-        waits = [wait for explorer in opened.locator(".bnb-explorer").all() for wait in walk(opened, explorer)]
-        assert len(waits) >= 10
-        late, median = sorted(waits)[int(0.95 * len(waits))], sorted(waits)[len(waits) // 2]
-        print(f"{page}: {len(waits)} steps, median {median:.0f} ms, longest {max(waits):.0f} ms")
-        # Other work on the machine can only add to the time: another walk tells.
-        if late < 100:
-            # Last, because a browser that keeps an accessibility tree is slower.
-            check_what_a_screen_reader_is_told(opened)
-            return
-    pytest.fail(f"five in a hundred steps take {late:.0f} ms or more, three times over")
+def test_every_icon_is_drawn(visited):
+    """The icon script is cut down to what the pages use; an icon cut off by mistake would be blank."""
+    visited.page.wait_for_selector("svg.svg-inline--fa path", state="attached")
+    assert visited.page.locator("i[class*='fa-'], svg.fa-circle-question").count() == 0
+    assert visited.page.locator("svg.svg-inline--fa:not(:has(path))").count() == 0
 
 
-def walk(opened, explorer) -> list[float]:
-    """Move each slider of an explorer through all its positions by keyboard; returns how long each step took, in ms."""
-    waits, positions = [], 0
-    drawing, note = explorer.locator(".bnb-stage svg"), explorer.locator(".bnb-note")
-    for slider in explorer.locator("input[type=range]").all():
-        slider.focus()
-        opened.keyboard.press("Home")
-        texts = slider.evaluate("s => JSON.parse(s.dataset.values)")
-        positions += len(texts) - 1
-        for position in range(1, len(texts)):
-            before, said = drawing.inner_html(), note.inner_text()
-            opened.evaluate("window.waits = []")
-            opened.keyboard.press("ArrowRight")
-            opened.wait_for_function("window.waits.length == 1", timeout=5000)
-            assert drawing.inner_html() != before and note.inner_text() != said, (texts, position)
-            assert slider.get_attribute("aria-valuetext") == texts[position]
-            assert explorer.locator("output").all_inner_texts().count(texts[position])
-            waits += opened.evaluate("window.waits")
-    assert len(waits) == positions
-    return waits
+def test_a_phone_shows_the_page_without_scrolling_sideways(visited):
+    visited.page.set_viewport_size({"width": 375, "height": 740})
+    assert visited.page.evaluate("document.documentElement.scrollWidth") <= 375
+    for slider in visited.page.locator("input[type=range]").all():
+        assert slider.bounding_box()["width"] > 200
 
 
 # Drags every slider through three positions, and collects what live regions then say.
@@ -138,35 +108,77 @@ elements => elements.map(element => {
 """
 
 
-@SCHEMES
-@pytest.mark.parametrize("page", CHAPTERS)
-def test_text_in_figures_is_readable_in_light_and_dark(visit, page, scheme):
+def test_text_in_figures_is_readable_in_light_and_dark(visited_chapter):
     """Axe reads the other text."""
-    opened = visit(page, color_scheme=scheme).page
-    background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
-    behind = "e => e.map(x => getComputedStyle(x.parentElement).backgroundColor)"
-    assert set(opened.eval_on_selector_all(".bnb-figure, .bnb-explorer", behind)) == {"rgba(0, 0, 0, 0)"}
+    opened = visited_chapter.page
     figures = "article svg text[style*=currentColor], article svg tspan[style*=currentColor]"
-    contrasts = opened.eval_on_selector_all(figures, CONTRAST)
-    assert contrasts and min(contrasts) >= 4.5
+    behind = "e => e.map(x => getComputedStyle(x.parentElement).backgroundColor)"
+    for scheme in ("dark", "light"):
+        opened.emulate_media(color_scheme=scheme)
+        opened.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
+        background = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+        assert set(opened.eval_on_selector_all(".bnb-figure, .bnb-explorer", behind)) == {"rgba(0, 0, 0, 0)"}
+        contrasts = opened.eval_on_selector_all(figures, CONTRAST)
+        assert contrasts and min(contrasts) >= 4.5
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_phone_shows_the_page_without_scrolling_sideways(visit, page):
-    opened = visit(page, viewport={"width": 375, "height": 740}).page
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 375
-    for slider in opened.locator("input[type=range]").all():
-        assert slider.bounding_box()["width"] > 200
+# Keeps, for each step of a slider: what was to be seen in the frame after, and the milliseconds since the key press.
+WATCH = """
+() => {
+  window.steps = [];
+  let pressed;
+  addEventListener("keydown", () => { pressed = performance.now(); }, true);
+  addEventListener("input", ({target: slider}) => requestAnimationFrame(() => setTimeout(() => {
+    const box = slider.closest(".bnb-explorer");
+    window.steps.push({
+      wait: performance.now() - pressed,
+      drawing: box.querySelector(".bnb-stage svg").innerHTML,
+      note: box.querySelector(".bnb-note").innerText,
+      told: slider.getAttribute("aria-valuetext"),
+      texts: [...box.querySelectorAll("output")].map(output => output.innerText),
+    });
+  })));
+}
+"""
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_icon_is_drawn(visit, page):
-    """The icon script is cut down to what the pages use; an icon cut off by mistake would be blank."""
-    opened = visit(page).page
-    opened.wait_for_selector("svg.svg-inline--fa path", state="attached")
-    assert opened.locator("i[class*='fa-'], svg.fa-circle-question").count() == 0
-    assert opened.locator("svg.svg-inline--fa:not(:has(path))").count() == 0
+def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visited_chapter):
+    opened = visited_chapter.page
+    opened.evaluate(WATCH)
+    shortest = None
+    for _ in range(6):
+        waits = [wait for slider in opened.locator("input[type=range]").all() for wait in walk(opened, slider)]
+        assert len(waits) >= 10
+        # Other work on the machine can only add to the time of a step: another walk tells.
+        shortest = waits if shortest is None else list(map(min, waits, shortest))
+        late, median = sorted(shortest)[int(0.95 * len(waits))], sorted(shortest)[len(waits) // 2]
+        print(f"{opened.url}: {len(waits)} steps, median {median:.0f} ms, longest {max(shortest):.0f} ms")
+        if late < 100:
+            break
+    assert late < 100, "five in a hundred steps take longer in each of six walks"
+    # Last, because a browser that keeps an accessibility tree is slower.
+    check_what_a_screen_reader_is_told(opened)
+
+
+def walk(opened, slider) -> list[float]:
+    """Move a slider through all its positions by keyboard and put it back; returns how long each step took, in ms."""
+    texts = slider.evaluate("s => JSON.parse(s.dataset.values)")
+    slider.focus()
+    opened.keyboard.press("End")
+    opened.keyboard.press("Home")
+    opened.evaluate("new Promise(shown => requestAnimationFrame(() => setTimeout(shown)))")
+    opened.evaluate("window.steps = window.steps.slice(-1)")
+    for position in range(1, len(texts)):
+        opened.keyboard.press("ArrowRight")
+        opened.wait_for_function("seen => window.steps.length > seen", arg=position, timeout=5000)
+    steps = opened.evaluate("window.steps")
+    slider.evaluate("s => { s.value = s.defaultValue; s.dispatchEvent(new Event('input', {bubbles: true})) }")
+    assert [step["told"] for step in steps] == texts
+    for before, after in itertools.pairwise(steps):
+        assert after["drawing"] != before["drawing"] and after["note"] != before["note"], after["told"]
+        assert after["told"] in after["texts"]
+    return [step["wait"] for step in steps[1:]]
 
 
 @pytest.mark.parametrize("width", [375, 1280])
@@ -186,7 +198,8 @@ def test_mathematics_is_set(visit):
     assert opened.locator("mjx-merror").count() == 0
 
 
-def test_the_search_finds_what_a_chapter_says(visit):
-    opened = visit("search.html?q=biased").page
-    opened.wait_for_selector("#search-results li")
-    assert "The formula" in opened.locator("#search-results").inner_text()
+def test_the_search_finds_what_a_chapter_says_without_another_host(visit, address):
+    visited = visit("search.html?q=biased")
+    visited.page.wait_for_selector("#search-results li")
+    assert "The formula" in visited.page.locator("#search-results").inner_text()
+    check_that_it_is_at_home(visited, address)
