@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("BNLIB_SITE", ROOT / "_build" / "strict" / "_build" / "html"))
@@ -21,6 +22,12 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+
+
+@functools.cache
+def soup(path: Path) -> BeautifulSoup:
+    """A page of the site, to be read only."""
+    return BeautifulSoup(path.read_text(), "html.parser")
 
 
 @pytest.fixture(scope="session")

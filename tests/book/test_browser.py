@@ -40,6 +40,18 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(visited):
         assert slider.bounding_box()["width"] > 200
 
 
+def test_a_slider_that_does_not_move_its_picture_is_noticed(visit, site):
+    script = (site / "_static" / "explorer.js").read_text()
+    dead = script.replace("stage.innerHTML = svg", "svg = svg")
+    assert dead != script
+    opened = visit(CHAPTERS[0]).page
+    opened.route("**/explorer.js*", lambda route: route.fulfill(body=dead, content_type="text/javascript"))
+    opened.reload()
+    opened.evaluate(WATCH)
+    with pytest.raises(AssertionError, match="drawing"):
+        walk(opened, opened.locator("input[type=range]").first)
+
+
 # Drags every slider through three positions, and collects what live regions then say.
 DRAG = """
 async () => {
@@ -176,7 +188,8 @@ def walk(opened, slider) -> list[float]:
     slider.evaluate("s => { s.value = s.defaultValue; s.dispatchEvent(new Event('input', {bubbles: true})) }")
     assert [step["told"] for step in steps] == texts
     for before, after in itertools.pairwise(steps):
-        assert after["drawing"] != before["drawing"] and after["note"] != before["note"], after["told"]
+        assert after["drawing"] != before["drawing"], f"the drawing stays at {after['told']}"
+        assert after["note"] != before["note"], f"the note stays at {after['told']}"
         assert after["told"] in after["texts"]
     return [step["wait"] for step in steps[1:]]
 

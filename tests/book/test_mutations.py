@@ -5,6 +5,7 @@ Every mutation is paired with the same run on the unbroken copy, which must pass
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -16,41 +17,45 @@ from chapters import code_cells, read
 pytestmark = pytest.mark.mutation
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("reference.py", "- normalised * _wide(along_normalised, g)", ""),
-        ("reference.py", "variance * count / (count - 1)", "variance"),
-        ("norm/batch_norm.py", "return super().forward(input)", "return super().forward(input) * 1.001"),
-        ("norm/batch_norm.py", "deviation = input - input", "deviation = input"),
-    ],
-)
+FORMULAS = [
+    ("reference.py", "- normalised * _wide(along_normalised, g)", ""),
+    ("reference.py", "variance * count / (count - 1)", "variance"),
+    ("norm/batch_norm.py", "return super().forward(input)", "return super().forward(input) * 1.001"),
+    ("norm/batch_norm.py", "deviation = input - input", "deviation = input"),
+]
+
+
+def tests_of(file: str) -> str:
+    return f"tests/unit/test_{Path(file).name}"
+
+
+@pytest.mark.parametrize(("file", "old", "new"), FORMULAS)
 def test_a_broken_formula_is_noticed(copy, file, old, new):
-    test = f"tests/unit/test_{Path(file).name}"
-    assert whole_passes(copy, test)
+    assert whole_passes(copy, *sorted({tests_of(each) for each, *_ in FORMULAS}))
     with Broken(copy / "bnlib" / file, old, new):
-        assert not passes(copy, test)
+        assert not passes(copy, tests_of(file))
 
 
 @pytest.fixture(scope="module")
 def short_chapter(copy) -> Path:
-    """Chapter 1 up to its first asserted facts that need no training."""
+    """Of chapter 1: its first asserted facts that need no training, and a slider."""
     chapter, path = copy / "chapters" / "01_the_formula.ipynb", copy / "short.ipynb"
     imports, *code = code_cells(chapter)
     notebook = read(chapter)
-    notebook.cells = [imports, next(cell for cell in code if "standard_cauchy" in cell.source)]
+    notebook.cells = [imports, *(cell for cell in code if re.search("standard_cauchy|figures.draw_gain", cell.source))]
     nbformat.write(notebook, path)
     return path
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("file", "old", "new"),
     [
-        ("assert largest <= bound", "assert largest <= bound - 1"),  # the asserted number
-        ("normalised values: 4.36", "normalised values: 4.37"),  # the stored number
+        ("short.ipynb", "assert largest <= bound", "assert largest <= bound - 1"),  # the asserted number
+        ("short.ipynb", "normalised values: 4.36", "normalised values: 4.37"),  # the stored number
+        ("bnlib/figures/formula.py", "    floor = 1e-9\n", "    floor = 1e-9 if eps < 10 else None\n"),  # one position
     ],
 )
-def test_a_wrong_number_in_a_chapter_is_noticed(copy, short_chapter, old, new):
+def test_a_wrong_number_or_a_drawing_that_fails_in_a_chapter_is_noticed(copy, short_chapter, file, old, new):
     assert whole_passes(copy, "--nbval", short_chapter.name)
-    with Broken(short_chapter, old, new):
+    with Broken(copy / file, old, new):
         assert not passes(copy, "--nbval", short_chapter.name)

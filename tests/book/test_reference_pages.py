@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from bs4 import BeautifulSoup
-from conftest import PAGES, REFERENCE, ROOT
+from conftest import PAGES, REFERENCE, ROOT, soup
 from sphinx.util.inventory import InventoryFile
 
 import bnlib
@@ -62,10 +61,6 @@ def test_no_name_stands_there_twice(site):
     described = [signature["id"] for page in REFERENCE for signature in soup(site / page).select("dl.py > dt[id]")]
     assert len(described) > 250
     assert not [name for name, count in Counter(described).items() if count > 1]
-
-
-def soup(path):
-    return BeautifulSoup(path.read_text(), "html.parser")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if re.match(r"chapters/0[2-8]", page)])

@@ -6,17 +6,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from bs4 import BeautifulSoup
-from conftest import PAGES, REFERENCE, ROOT, SITE
+from conftest import PAGES, REFERENCE, ROOT, SITE, soup
 
 from tools import notebooks
 
 EVERY_PAGE = pytest.mark.parametrize("page", [*PAGES, *REFERENCE, "index.html", "search.html", "genindex.html"])
-
-
-@cache
-def soup(path: Path) -> BeautifulSoup:
-    return BeautifulSoup(path.read_text(), "html.parser")
 
 
 @cache

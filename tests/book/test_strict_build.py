@@ -25,6 +25,11 @@ def build(folder: Path, code: str, prose: str = "# A page", address: str = "") -
     (folder / "_toc.yml").write_text("format: jb-book\nroot: chapters/page\n")
     cells = [nbformat.v4.new_markdown_cell(prose), nbformat.v4.new_code_cell(code)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "chapters" / "page.ipynb")
+    return jupyter_book(folder)
+
+
+def jupyter_book(folder: Path) -> subprocess.CompletedProcess:
+    """Build the book in ``folder`` as `make book` does."""
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "-n", "--keep-going"]
     environment = {**os.environ, "NO_COLOR": "1"}
     settings = {"cwd": folder, "capture_output": True, "text": True, "env": environment, "timeout": 90}
@@ -36,11 +41,30 @@ def build(folder: Path, code: str, prose: str = "# A page", address: str = "") -
         return subprocess.run(command, **settings)
 
 
-def test_a_healthy_book_is_built_without_its_widget_state(tmp_path):
-    done = build(tmp_path, HEALTHY)
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory) -> Path:
+    """The folder of a book that was built."""
+    folder = tmp_path_factory.mktemp("healthy")
+    done = build(folder, HEALTHY, address="https://github.com/someone/book")
     assert done.returncode == 0, done.stdout + done.stderr
-    page = (tmp_path / "_build" / "html" / "chapters" / "page.html").read_text()
-    assert "widget-state" not in page
+    return folder
+
+
+def test_a_book_is_built_without_its_widget_state_and_built_again(healthy):
+    assert "widget-state" not in (healthy / "_build" / "html" / "chapters" / "page.html").read_text()
+    done = jupyter_book(healthy)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_with_an_address_the_page_leads_to_its_repository_and_opens_elsewhere(healthy):
+    page = BeautifulSoup((healthy / "_build" / "html" / "chapters" / "page.html").read_text(), "html.parser")
+    launch, source = page.select_one(".dropdown-launch-buttons"), page.select_one("a.btn-source-repository-button")
+    assert source["href"] == "https://github.com/someone/book"
+    assert [link["href"] for link in launch.select("a[href]")] == [
+        "https://mybinder.org/v2/gh/someone/book/main?urlpath=lab/tree/chapters/page.ipynb",
+        "https://colab.research.google.com/github/someone/book/blob/main/chapters/page.ipynb",
+        "https://kaggle.com/kernels/welcome?src=https://github.com/someone/book/blob/main/chapters/page.ipynb",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -55,16 +79,3 @@ def test_a_healthy_book_is_built_without_its_widget_state(tmp_path):
 def test_a_broken_book_is_not_built(tmp_path, code, prose, said):
     done = build(tmp_path, code, prose)
     assert done.returncode != 0 and said in done.stdout + done.stderr, done.stdout + done.stderr
-
-
-def test_with_an_address_the_page_leads_to_its_repository_and_opens_elsewhere(tmp_path):
-    done = build(tmp_path, HEALTHY, address="https://github.com/someone/book")
-    assert done.returncode == 0, done.stdout + done.stderr
-    page = BeautifulSoup((tmp_path / "_build" / "html" / "chapters" / "page.html").read_text(), "html.parser")
-    launch, source = page.select_one(".dropdown-launch-buttons"), page.select_one("a.btn-source-repository-button")
-    assert source["href"] == "https://github.com/someone/book"
-    assert [link["href"] for link in launch.select("a[href]")] == [
-        "https://mybinder.org/v2/gh/someone/book/main?urlpath=lab/tree/chapters/page.ipynb",
-        "https://colab.research.google.com/github/someone/book/blob/main/chapters/page.ipynb",
-        "https://kaggle.com/kernels/welcome?src=https://github.com/someone/book/blob/main/chapters/page.ipynb",
-    ]

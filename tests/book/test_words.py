@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from bs4 import BeautifulSoup
+from conftest import soup
 from mdit_py_plugins.anchors.index import slugify
 
 from tools import notebooks
@@ -72,7 +72,7 @@ def test_the_index_has_no_entry_twice_and_symptoms_among_them():
 
 
 def test_the_index_on_the_site_has_every_entry(site):
-    html = BeautifulSoup((site / "genindex.html").read_text(), "html.parser")
+    html = soup(site / "genindex.html")
     links = Counter(link["href"] for link in html.select(".indextable a"))
     expected = Counter(f"chapters/{page}.html#{place}" for page, place, _ in ENTRIES)
     assert not expected - links

@@ -100,7 +100,10 @@ def test_the_contest_is_drawn_with_a_run_of_ones_own_beside_it():
     note = figures.picture(figures.draw_alternatives, data, "as many steps", "shuffled", 4).alt
     assert "none 10.0" in note and "shuffled, batch size 4, as many steps" in note
     empty = {"errors": {}, "rates": (0.1,), "chosen": {}}
-    assert "there are no such batches" in figures.picture(figures.draw_alternatives, empty, "as many steps", "one label", 256).alt
+    assert (
+        "there are no such batches"
+        in figures.picture(figures.draw_alternatives, empty, "as many steps", "one label", 256).alt
+    )
 
 
 def test_what_is_kept_has_a_mark_for_each_promise_of_each_norm():
