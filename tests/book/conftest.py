@@ -17,6 +17,7 @@ from bs4 import BeautifulSoup
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("BNLIB_SITE", ROOT / "_build" / "strict" / "_build" / "html"))
 PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/*.html"))
+CHAPTERS = [page for page in PAGES if page.split("/")[1][0].isdigit()]
 REFERENCE = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/reference/*.html"))
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -112,16 +113,12 @@ class Visit:
         self.page.wait_for_load_state("networkidle")
 
 
-def open_once(pages: list[str]):
-    """A fixture: each of these pages in turn, opened once for all the tests of a file that read it."""
-
-    @pytest.fixture(scope="module", params=pages)
-    def opened(request, browser, address):
-        visited = Visit(browser, address + request.param)
-        yield visited
-        visited.context.close()
-
-    return opened
+def check_that_it_is_at_home(visited: Visit, address: str):
+    """No other host was asked, nothing was missing and nothing was complained of."""
+    visited.page.wait_for_timeout(300)
+    assert [url for url in visited.requests if not url.startswith((address, "data:"))] == []
+    assert visited.complaints == []
+    assert [response.url for response in visited.responses if response.status >= 400] == []
 
 
 @pytest.fixture

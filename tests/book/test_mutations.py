@@ -25,15 +25,15 @@ FORMULAS = [
 ]
 
 
-def tests_of(file: str) -> str:
+def unit_tests_of(file: str) -> str:
     return f"tests/unit/test_{Path(file).name}"
 
 
 @pytest.mark.parametrize(("file", "old", "new"), FORMULAS)
 def test_a_broken_formula_is_noticed(copy, file, old, new):
-    assert whole_passes(copy, *sorted({tests_of(each) for each, *_ in FORMULAS}))
+    assert whole_passes(copy, *sorted({unit_tests_of(each) for each, *_ in FORMULAS}))
     with Broken(copy / "bnlib" / file, old, new):
-        assert not passes(copy, tests_of(file))
+        assert not passes(copy, unit_tests_of(file))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def jupyter_book(folder: Path) -> subprocess.CompletedProcess:
     """Build the book in ``folder`` as `make book` does."""
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "-n", "--keep-going"]
     environment = {**os.environ, "NO_COLOR": "1"}
-    settings = {"cwd": folder, "capture_output": True, "text": True, "env": environment, "timeout": 90}
+    settings = {"cwd": folder, "capture_output": True, "text": True, "env": environment, "timeout": 45}
     try:
         return subprocess.run(command, **settings)
     except subprocess.TimeoutExpired:
@@ -70,12 +70,11 @@ def test_with_an_address_the_page_leads_to_its_repository_and_opens_elsewhere(he
 @pytest.mark.parametrize(
     ("code", "prose", "said"),
     [
-        (HEALTHY.replace("1 / 1", "1 / 0"), "# A page", "an error is stored inside a widget"),
-        ("1 / 0", "# A page", "ZeroDivisionError"),
-        (HEALTHY, "# A page\n\n[nowhere](missing.md)", "missing.md"),
+        (HEALTHY.replace("1 / 1", "1 / 0"), "# A page\n\n[nowhere](missing.md)", ["inside a widget", "missing.md"]),
+        ("1 / 0", "# A page", ["ZeroDivisionError"]),
     ],
-    ids=["widget", "cell", "link"],
+    ids=["widget and link", "cell"],
 )
 def test_a_broken_book_is_not_built(tmp_path, code, prose, said):
     done = build(tmp_path, code, prose)
-    assert done.returncode != 0 and said in done.stdout + done.stderr, done.stdout + done.stderr
+    assert done.returncode != 0 and all(each in done.stdout + done.stderr for each in said), done.stdout + done.stderr

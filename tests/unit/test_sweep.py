@@ -211,9 +211,9 @@ def test_a_killed_sweep_goes_on_to_the_identical_result(tmp_path):
     expected = kept(tmp_path / "whole")
     assert len(expected) == 12
     folder, chance = tmp_path / "killed", random.Random(os.urandom(8))
-    for _ in range(6):
+    for _ in range(3):
         with started(folder) as process:
-            time.sleep(chance.uniform(0, seconds / 3))
+            time.sleep(chance.uniform(0, seconds / 2))
             process.send_signal(signal.SIGKILL)
         assert all(expected[name] == result for name, result in kept(folder).items())
     with started(folder) as process:
