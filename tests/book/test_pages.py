@@ -269,7 +269,7 @@ def test_the_browser_asks_for_this_when_it_prints(visit):
 
 
 def test_what_is_too_wide_for_the_sheet_is_noticed(visit):
-    opened = visit("chapters/intro.html", viewport=SHEET).page
+    opened = visit(CHAPTERS[-1], viewport=SHEET).page
     opened.emulate_media(media="print")
     opened.evaluate("document.querySelector('article pre').style.whiteSpace = 'pre'")
     opened.evaluate("document.querySelector('article pre').prepend('wide '.repeat(100))")
