@@ -69,7 +69,8 @@ pages: $(INSTALLED)
 	$(BIN)/python -m pytest tests/book -n 2 --dist loadfile
 
 test: $(INSTALLED)
-	@for step in $(STEPS); do $(MAKE) --no-print-directory $$step || exit 1; done
+	@for step in $(STEPS); do began=$$(date +%s); $(MAKE) --no-print-directory $$step || exit 1; \
+	    echo "$$step took $$(( $$(date +%s) - began )) s"; done
 
 # In an environment of its own, with what pyproject.toml asks for and no more; every step is tried, and the report tells.
 latest:

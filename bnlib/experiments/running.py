@@ -19,16 +19,21 @@ def follow(batch_size: int, momentum: float, convention: str, steps: int, seed: 
     Returns:
         array of shape (``steps`` + 1, 2).
     """
-    rng, values = np.random.default_rng(seed), channel()
-    mean, variance = np.zeros(1), np.ones(1)
-    path = [(0.0, 1.0)]
-    for _ in range(steps):
-        batch = rng.choice(values, batch_size, replace=False)[:, None]
-        mean, variance = reference.update_running(mean, variance, batch, momentum, convention)
-        path.append((mean[0], variance[0]))
-    return np.array(path)
+    return _paths(batch_size, momentum, convention, steps, [seed])[:, :, 0]
 
 
 def settled(batch_size: int, momentum: float, convention: str, seeds: Sequence[int], steps: int = 400) -> np.ndarray:
     """The last running mean and variance of one run a seed, shape (len(seeds), 2)."""
-    return np.array([follow(batch_size, momentum, convention, steps, seed)[-1] for seed in seeds])
+    return _paths(batch_size, momentum, convention, steps, seeds)[-1].T
+
+
+def _paths(batch_size: int, momentum: float, convention: str, steps: int, seeds: Sequence[int]) -> np.ndarray:
+    """What ``follow`` returns for each seed, as channels of one layer: shape (steps + 1, 2, len(seeds))."""
+    rngs, values = [np.random.default_rng(seed) for seed in seeds], channel()
+    statistics = np.zeros(len(rngs)), np.ones(len(rngs))
+    path = [statistics]
+    for _ in range(steps):
+        batch = np.stack([rng.choice(values, batch_size, replace=False) for rng in rngs], 1)
+        statistics = reference.update_running(*statistics, batch, momentum, convention)
+        path.append(statistics)
+    return np.array(path)

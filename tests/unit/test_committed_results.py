@@ -16,7 +16,7 @@ MEASURED = sorted(EXPERIMENTS.keys() - set(CURVES))
 ALL = [
     (name, scale) for name in EXPERIMENTS for scale in ("quick", "paper") if (FOLDER / f"{name}_{scale}.json").exists()
 ]
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 @pytest.mark.parametrize(("name", "scale"), ALL)
