@@ -21,7 +21,8 @@ CHAPTERS = [page for page in PAGES if page.split("/")[1][0].isdigit()]
 REFERENCE = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/reference/*.html"))
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--disable-component-update --disable-sync --disable-site-isolation-trials --disable-threaded-animation "
+    "--disable-checker-imaging"
 ).split()
 
 

@@ -4,7 +4,7 @@ import pytest
 from conftest import CHAPTERS, check_that_it_is_at_home
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
+@pytest.mark.parametrize("page", [CHAPTERS[0], CHAPTERS[-1]])
 def test_without_scripts_the_default_pictures_are_there(visit, page):
     opened = visit(page, java_script_enabled=False).page
     for explorer in opened.locator(".bnb-explorer").all():
