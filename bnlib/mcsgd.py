@@ -224,11 +224,12 @@ def _moved(composition: Composition, state: State, x: Tensor, alpha: float, esti
     """The estimates and trends after a batch."""
     estimates, trends = [], []
     now, before = x, x
+    corrects, last = estimator == "corrected" and state.previous is not None, len(composition.stages) - 1
     with torch.no_grad():
         for number, stage in enumerate(composition.stages):
             old, trend = state.estimates[number], state.trends[number]
             seen = stage.statistic(state.params, now).mean(0)
-            if estimator == "corrected" and state.previous is not None:
+            if corrects:
                 estimate = (1 - alpha) * (old - stage.statistic(state.previous, before).mean(0)) + seen
             elif estimator == "momentum":
                 estimate = (1 - alpha) * (old + trend) + alpha * seen
@@ -237,9 +238,9 @@ def _moved(composition: Composition, state: State, x: Tensor, alpha: float, esti
                 estimate = (1 - alpha) * old + alpha * seen
             estimates.append(estimate)
             trends.append(trend)
-            now = stage.apply(state.params, now, old if order == "algorithm 2" else estimate)
-            if state.previous is not None:
-                before = stage.apply(state.previous, before, old)
+            if number < last:
+                now = stage.apply(state.params, now, old if order == "algorithm 2" else estimate)
+                before = stage.apply(state.previous, before, old) if corrects else before
     return estimates, trends
 
 
