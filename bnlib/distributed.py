@@ -85,7 +85,7 @@ def together(function: Callable[..., T], workers: int, *arguments: Any) -> list[
     """
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(function, rank, workers, folder, arguments) for rank in range(workers)]
-        done = dict(share_out(_call_joined, jobs, workers, preload=[function.__module__]))
+        done = dict(share_out(_call_joined, jobs, workers, preload=[__name__, function.__module__]))
     return [done[rank] for rank in range(workers)]
 
 

@@ -8,7 +8,6 @@ import textwrap
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import nn
 
 import bnlib
@@ -29,9 +28,8 @@ def digits():
     )
 
 
-def worker(rank, size, folder):
+def of_one(folder):
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
     results = {}
     for norm in (None, bnlib.BatchNorm, bnlib.FullNorm):
         model, seen = build(norm), []
@@ -39,14 +37,13 @@ def worker(rank, size, folder):
             model, digits(), callbacks=[lambda step, model, index, seen=seen: seen.append(index)], **SETTINGS
         )
         results[getattr(norm, "__name__", "none")] = total, vars(history), model.state_dict(), torch.stack(seen)
-    torch.save(results, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.save(results, f"{folder}/{distributed.world()[0]}.pt")
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(worker, (2, str(folder)), nprocs=2)
+    distributed.together(of_one, 2, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

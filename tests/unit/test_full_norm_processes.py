@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 
 import bnlib
+from bnlib import distributed
 from bnlib.reference import ORACLES
 
 STEPS, SHAPE = 3, (9, 4, 2)
@@ -34,9 +34,9 @@ def train(oracle, part=slice(None), process_group=None):
     return steps, layer.state_dict()
 
 
-def worker(rank, parts, folder):
+def of_one(parts, folder):
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(parts))
+    rank, _ = distributed.world()
     begin = sum(parts[:rank])
     part = slice(begin, begin + parts[rank])
     with pytest.raises(ValueError, match="at least two samples in all processes for oracle='leave_one_out', got 1"):
@@ -44,12 +44,11 @@ def worker(rank, parts, folder):
         alone(torch.ones(int(rank == 0), 4, 2))
     results = {oracle: train(oracle, part, torch.distributed.group.WORLD) for oracle in ORACLES}
     torch.save(results, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("processes", sorted(PARTS))
 def test_processes_together_equal_one_on_the_joined_batch(processes, tmp_path):
-    torch.multiprocessing.spawn(worker, (PARTS[processes], str(tmp_path)), nprocs=processes)
+    distributed.together(of_one, processes, PARTS[processes], str(tmp_path))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)]
     for oracle in ORACLES:
         steps, state = train(oracle)

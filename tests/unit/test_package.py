@@ -6,7 +6,6 @@ import tomllib
 from itertools import chain
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -38,9 +37,16 @@ def test_layers_models_and_local_data_need_only_torch_and_numpy():
     )
 
 
-@pytest.mark.parametrize("command", ["diagnose --help", "experiments list", "claims --help"])
-def test_the_command_line_needs_only_torch_and_numpy(command):
-    bare("import runpy", f"sys.argv[1:] = {command.split()!r}", "runpy.run_module('bnlib', run_name='__main__')")
+def test_the_command_line_needs_only_torch_and_numpy():
+    commands = ["experiments list", "diagnose --help", "claims --help"]
+    bare(
+        "import runpy",
+        f"for sys.argv[1:] in {[command.split() for command in commands]!r}:",
+        "    try:",
+        "        runpy.run_module('bnlib', run_name='__main__')",
+        "    except SystemExit as end:",
+        "        assert not end.code",
+    )
 
 
 def test_what_is_pinned_is_also_asked_for_without_a_version():
