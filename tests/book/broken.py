@@ -11,8 +11,9 @@ from pathlib import Path
 
 def passes(copy: Path, *arguments: str, **environment: str) -> bool:
     """Whether pytest, run in the copy on the copy's own package, ends with every test passed."""
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    plugins = [] if "--nbval" in arguments else ["-p", "no:nbval"]  # which takes seconds to import
+    settings = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {**os.environ, **settings, **environment}
+    plugins = ["-p", "nbval.plugin"] if "--nbval" in arguments else []  # others take seconds to import
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *plugins, *arguments]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr  # 0 passed, 1 failed; else nothing was tested
