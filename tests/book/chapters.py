@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import nbformat
 
 from bnlib.widgets import Explorer
-from tools.notebooks import chapters, is_first
+from tools.notebooks import is_first
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -20,18 +21,19 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in read(path).cells if cell.cell_type == "code" and not is_first(cell)]
 
 
+def with_explorer(path: Path) -> list[str]:
+    """The sources of the cells of a notebook that show an explorer."""
+    return [cell.source for cell in code_cells(path) if "widgets.Explorer(" in cell.source]
+
+
+@cache
 def explorers(path: Path) -> list[Explorer]:
     """Every explorer of a notebook, made by its cell's own source after the notebook's imports."""
-    setup, *rest = [cell.source for cell in code_cells(path)]
     found = []
-    for source in rest:
-        if "widgets.Explorer(" in source:
-            namespace: dict = {}
-            exec(setup, namespace)
-            *before, last = ast.parse(source).body
-            exec(compile(ast.Module(before, []), str(path), "exec"), namespace)
-            found.append(eval(compile(ast.Expression(last.value), str(path), "eval"), namespace))
+    for source in with_explorer(path):
+        namespace: dict = {}
+        exec(code_cells(path)[0].source, namespace)
+        *before, last = ast.parse(source).body
+        exec(compile(ast.Module(before, []), str(path), "exec"), namespace)
+        found.append(eval(compile(ast.Expression(last.value), str(path), "eval"), namespace))
     return found
-
-
-ALL_EXPLORERS = [(path.stem, index) for path in chapters() for index in range(len(explorers(path)))]

@@ -9,8 +9,10 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import SITE
 
-from chapters import ALL_EXPLORERS, explorers
-from tools.notebooks import CHAPTERS
+from chapters import explorers, with_explorer
+from tools.notebooks import CHAPTERS, chapters
+
+ALL_EXPLORERS = [(path.stem, index) for path in chapters() for index in range(len(with_explorer(path)))]
 
 
 @cache
