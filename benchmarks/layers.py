@@ -1,6 +1,7 @@
 """Every layer of bnlib.norm against torch.nn.BatchNorm: time of forward and backward, as a ratio.
 
-``python benchmarks/layers.py`` prints the ratios; with ``--save`` it also writes ``data/results/layers_DEVICE.json``.
+``python benchmarks/layers.py`` prints the ratios; with ``--save`` it also writes
+``data/results/benchmarks/layers_DEVICE.json``.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import bnlib
-from bnlib.experiments.results import write_result
+from bnlib.experiments.framework.results import write_result
 from bnlib.reference import ORACLES
 from bnlib.schedules import figure4
 
@@ -86,7 +87,7 @@ def main(name: str, description: str, measure: Callable[[str], list[dict]]) -> N
     """Measure on the device that the command line names, one thread on the CPU, and save the rows if it says so."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--save", action="store_true", help=f"write data/results/{name}_DEVICE.json")
+    parser.add_argument("--save", action="store_true", help=f"write data/results/benchmarks/{name}_DEVICE.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -95,7 +96,7 @@ def main(name: str, description: str, measure: Callable[[str], list[dict]]) -> N
         measure(device)
         return
     command = f"python benchmarks/{name}.py --save --device {device}"
-    with write_result(f"{name}_{device}", command, [0], device=machine(device)) as result:
+    with write_result(f"benchmarks/{name}_{device}", command, [0], device=machine(device)) as result:
         result["rows"] = measure(device)
 
 

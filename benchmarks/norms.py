@@ -1,6 +1,7 @@
 """Every norm of the registry behind, or in, the layer it is for: time of a step, as a ratio to torch.nn.BatchNorm.
 
-``python benchmarks/norms.py`` prints the ratios; with ``--save`` it also writes ``data/results/norms_DEVICE.json``.
+``python benchmarks/norms.py`` prints the ratios; with ``--save`` it also writes
+``data/results/benchmarks/norms_DEVICE.json``.
 Forward and backward of a layer with its norm, over those of the same layer with torch's BatchNorm behind it.
 """
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bnlib.distributed import joined, world
 from bnlib.doctor import from_file
-from bnlib.experiments import registry
-from bnlib.experiments.experiment import Experiment
+from bnlib.experiments.framework import registry
+from bnlib.experiments.framework.experiment import Experiment
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from bnlib import sweep
-from bnlib.experiments.experiment import Experiment, Scale
-from bnlib.experiments.registry import EXPERIMENTS
+from bnlib.experiments.framework.experiment import Experiment, Scale
+from bnlib.experiments.framework.registry import EXPERIMENTS
 
 Verdict = Literal["reproduced", "in part", "not reproduced", "wrong", "untestable here"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "in part", "not reproduced", "wrong", "untestable here")
@@ -64,7 +64,7 @@ class Committed:
 
     Example:
         >>> rows = claims.Committed("quick")
-        >>> sorted(rows("oracle_bias", 1, "batch", 1))
+        >>> sorted(rows("full_normalization.oracle_bias", 1, "batch", 1))
         ['bias', 'cosine', 'noise']
     """
 
@@ -214,7 +214,7 @@ def judge(claim: Claim, rows: Rows | None = None) -> Judgement:
     Example:
         >>> found = claims.judge(claims.CLAIMS["kari-ten-layers"])
         >>> found.verdict, found.experiments
-        ('reproduced', ['deep_descent'])
+        ('reproduced', ['depth.descent'])
     """
     if claim.measure is None:
         return Judgement(claim, {}, {}, "untestable here", {}, claim.scale)

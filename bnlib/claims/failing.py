@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from bnlib.claims.claim import Claim, Effects, Rows, last
-from bnlib.experiments import evaluation_statistics, placement
+from bnlib.experiments.failing import evaluation_statistics, placement
 from bnlib.norm import BatchNorm
 
 SOURCE, CHAPTER = "failing2025", "07_why_is_my_bn_failing"
 
 
 def _printed(rows: Rows) -> Effects:
-    found = {size: rows("as_printed", "BN, ReLU", "printed", size, 1.0) for size in (4, 32)}
+    found = {size: rows("failing.published_examples", "BN, ReLU", "printed", size, 1.0) for size in (4, 32)}
     return {f"{what} of the last epoch's losses, batches of {size}": row[name].ravel()
             for what, name in (("mean", "seen"), ("deviation", "fluctuation"))
             for size, row in found.items()}  # fmt: skip
@@ -22,7 +22,7 @@ def _printed(rows: Rows) -> Effects:
 def _micro(rows: Rows) -> Effects:
     return {
         f"test error, micro-batches of {m}, %": 100
-        * rows("evaluation_statistics", "batch norm", evaluation_statistics.LARGE, m, 0.1)["precise"][:, -1, 1]
+        * rows("failing.evaluation_statistics", "batch norm", evaluation_statistics.LARGE, m, 0.1)["precise"][:, -1, 1]
         for m in (2, 8, 16, 256)
     }
 
@@ -30,24 +30,29 @@ def _micro(rows: Rows) -> Effects:
 def _placement(rows: Rows) -> Effects:
     found: Effects = {}
     for depth in placement.DEPTHS:
-        best = [min(np.median(last(rows("placement", where, depth, lr), "test_error"))
+        best = [min(np.median(last(rows("failing.placement", where, depth, lr), "test_error"))
                     for lr in placement.LEARNING_RATES) for where in ("after", "before")]  # fmt: skip
         found[f"test error after less before, each at its best rate, {depth} layers, points"] = 100 * (
             best[0] - best[1]
         )
-    small = [last(rows("placement", where, 1, 0.03), "train_loss") for where in ("after", "before")]
+    small = [last(rows("failing.placement", where, 1, 0.03), "train_loss") for where in ("after", "before")]
     found["training loss after less before, one layer, rate 0.03, nats"] = small[0] - small[1]
-    own = [rows("as_printed", name, "printed", 32, 1.0)["seen"].ravel() for name in ("ReLU, BN", "BN, ReLU")]
+    own = [
+        rows("failing.published_examples", name, "printed", 32, 1.0)["seen"].ravel()
+        for name in ("ReLU, BN", "BN, ReLU")
+    ]
     found["loss after less before, the answer's own program"] = own[0] - own[1]
     return found
 
 
 def _gamma(rows: Rows) -> Effects:
-    return {f"test error, gamma {g:g}, %": 100 * rows("gamma_at_start", "BN, ReLU", g)["error"] for g in (0.0, 1.0)}
+    return {
+        f"test error, gamma {g:g}, %": 100 * rows("failing.initial_gamma", "BN, ReLU", g)["error"] for g in (0.0, 1.0)
+    }
 
 
 def _mechanism(rows: Rows) -> Effects:
-    dead, behind = (rows("gamma_at_start", name, 0.0) for name in ("BN, ReLU", "ReLU, BN"))
+    dead, behind = (rows("failing.initial_gamma", name, 0.0) for name in ("BN, ReLU", "ReLU, BN"))
     return {
         "gradient of gamma in the first step, BN before ReLU": dead["first_gamma"],
         "test error, gamma 0, BN behind ReLU, %": 100 * behind["error"],

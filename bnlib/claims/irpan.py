@@ -9,7 +9,8 @@ import torch
 
 from bnlib import probes
 from bnlib.claims.claim import Claim, Effects, Rows
-from bnlib.experiments import alternatives, shifted_in_use, train_mode_in_use
+from bnlib.experiments.alternatives import batch_sizes
+from bnlib.experiments.perils import distribution_shift, train_mode_at_inference
 from bnlib.models import mlp
 from bnlib.norm import NORMS, BatchNorm, BatchRenorm
 
@@ -17,12 +18,12 @@ SOURCE, CHAPTER = "irpan2017", "06_perils"
 
 
 def _alone(rows: Rows) -> Effects:
-    place = train_mode_in_use.BATCH_SIZES.index(1)
+    place = train_mode_at_inference.BATCH_SIZES.index(1)
     layer = BatchNorm(3)
     torch.nn.init.constant_(layer.bias, 0.25)
     return {
         "right answers, fully connected, one at a time, %": 100
-        * rows("train_mode_in_use", "fully connected", "shuffled")["train_mode"][:, place],
+        * rows("perils.train_mode_at_inference", "fully connected", "shuffled")["train_mode"][:, place],
         "output of a layer with beta 0.25 for one sample": layer(torch.tensor([[5.0, -1e6, 0.0]])).max().item(),
     }
 
@@ -56,7 +57,7 @@ def _towers(rows: Rows) -> Effects:
              "own norms": ("domain batch norm", 1.0)}  # fmt: skip
     found = {}
     for name, (norm, share) in cells.items():
-        right = 100 * rows("two_towers", "inverted", norm, share, 64)["running"]
+        right = 100 * rows("perils.two_towers", "inverted", norm, share, 64)["running"]
         found |= {f"right on {kind}, {name}, %": right[:, n] for n, kind in enumerate(("digits", "inverted digits"))}
     return found
 
@@ -76,7 +77,9 @@ def _wider(e: Effects) -> bool:
 def _discriminator(rows: Rows) -> Effects:
     found: Effects = {}
     for fake in ("shifted", "scaled", "reshaped"):
-        mixed, separate = (rows("discriminator", "batch norm", fake, batches) for batches in ("mixed", "separate"))
+        mixed, separate = (
+            rows("perils.gan_discriminator", "batch norm", fake, batches) for batches in ("mixed", "separate")
+        )
         found[f"{fake}: right in eval mode, trained on mixed batches, %"] = 100 * mixed["eval"]
         found[f"{fake}: the same, trained on separate ones, %"] = 100 * separate["eval"]
         found[f"{fake}: right in separate batches, trained on mixed, %"] = 100 * mixed["separate"]
@@ -95,19 +98,19 @@ def _contracts(rows: Rows) -> Effects:
 
 def _tuned(rows: Rows) -> Effects:
     found = {}
-    for budget in (alternatives.STEPS, alternatives.SAMPLES):
-        medians = [_at_best(rows, norm, budget, 256) for norm in alternatives.NORMS if norm != "none, torch's start"]
+    for budget in (batch_sizes.STEPS, batch_sizes.SAMPLES):
+        medians = [_at_best(rows, norm, budget, 256) for norm in batch_sizes.NORMS if norm != "none, torch's start"]
         found[f"batches of 256, {budget}: worst less best norm, points"] = max(medians) - min(medians)
     return found
 
 
 def _at_best(rows: Rows, norm: str, budget: str, batch_size: int) -> float:
     """Median test error at the best learning rate, per cent."""
-    points = alternatives.POINTS[batch_size] / alternatives.EPOCHS[batch_size]
-    point = round(alternatives.BUDGETS[budget][batch_size] * points)
+    points = batch_sizes.POINTS[batch_size] / batch_sizes.EPOCHS[batch_size]
+    point = round(batch_sizes.BUDGETS[budget][batch_size] * points)
     ends = []
-    for lr in alternatives.LEARNING_RATES:
-        curves = rows("alternatives", norm, "shuffled", batch_size, lr)["test_error"]
+    for lr in batch_sizes.LEARNING_RATES:
+        curves = rows("alternatives.batch_sizes", norm, "shuffled", batch_size, lr)["test_error"]
         ends.append(np.median(np.nan_to_num(curves[:, min(point, curves.shape[1] - 1)], nan=0.9)))
     return 100 * min(ends)
 
@@ -116,7 +119,7 @@ def _fast(rows: Rows) -> Effects:
     names = {"BN": "batch norm", "no norm": "none"}
     return {
         f"test error after {steps} steps of 256, {title}, %": _at_best(rows, norm, budget, 256)
-        for steps, budget in ((25, alternatives.SAMPLES), (360, alternatives.STEPS))
+        for steps, budget in ((25, batch_sizes.SAMPLES), (360, batch_sizes.STEPS))
         for title, norm in names.items()
     }
 
@@ -132,8 +135,8 @@ def _renorm(rows: Rows) -> Effects:
 
 
 def _labelled(rows: Rows) -> Effects:
-    even, skewed = shifted_in_use.SHARES.index(0.1), shifted_in_use.SHARES.index(0.9)
-    same, brighter = (100 * rows("shifted_in_use", shift)["training"] for shift in (0.0, 0.8))
+    even, skewed = distribution_shift.SHARES.index(0.1), distribution_shift.SHARES.index(0.9)
+    same, brighter = (100 * rows("perils.distribution_shift", shift)["training"] for shift in (0.0, 0.8))
     return {
         "right, as in training, %": same[:, even],
         "right, nine in ten of one class, %": same[:, skewed],

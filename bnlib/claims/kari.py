@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from bnlib.claims.claim import Claim, Effects, Row, Rows
-from bnlib.experiments import deep_descent
+from bnlib.experiments.depth import descent
 
 SOURCE, NOISE = "kari2018", "08_deep_stacks#the-suspects-one-by-one"
 
@@ -30,7 +30,7 @@ def end(row: Row) -> np.ndarray:
 
 
 def _stack(rows: Rows, variant: str, lr: float, depth: int = 100) -> Row:
-    return rows("deep_descent", variant, depth, lr)
+    return rows("depth.descent", variant, depth, lr)
 
 
 def _noise(rows: Rows) -> Effects:
@@ -57,12 +57,12 @@ def _rate_of_ten(rows: Rows) -> Effects:
         "jitter at 0.4, nats": jitter(_stack(rows, "batch norm", 0.4)),
         "loss at the end at 10, nats": end(_stack(rows, "batch norm", 10.0)),
         "loss at the end at 0.4, nats": end(_stack(rows, "batch norm", 0.4)),
-        "loss after 300 steps at 10, nats": rows("deep_carried_on", 10.0)["loss"][:, -1],
+        "loss after 300 steps at 10, nats": rows("depth.longer_descent", 10.0)["loss"][:, -1],
     }
 
 
 def _twice(rows: Rows) -> Effects:
-    first, second = (list(itertools.islice(deep_descent.descend("batch norm", 100, 1e-4, 0), 5)) for _ in range(2))
+    first, second = (list(itertools.islice(descent.descend("batch norm", 100, 1e-4, 0), 5)) for _ in range(2))
     return {"largest difference of two equal runs, nats": np.abs(np.subtract(first, second)).max()}
 
 
@@ -78,8 +78,8 @@ def _numerical(rows: Rows) -> Effects:
 
 
 def _explosion(rows: Rows) -> Effects:
-    rates = {n: rows("stable_rates", "He", n, 8)["rate"] for n in ("batch norm", "no norm")}
-    growth = rows("deep_gradients", "batch norm", 50, 63)["growth"][:, 0]
+    rates = {n: rows("smoothness.stable_learning_rates", "He", n, 8)["rate"] for n in ("batch norm", "no norm")}
+    growth = rows("depth.gradient_growth", "batch norm", 50, 63)["growth"][:, 0]
     return {
         "largest stable rate, 8 layers, BN": rates["batch norm"],
         "largest stable rate, 8 layers, none": rates["no norm"],
@@ -92,12 +92,12 @@ def _no_inference(rows: Rows) -> Effects:
 
 
 def _growth(rows: Rows) -> Effects:
-    return {f"growth a layer, batch of {n}": rows("deep_gradients", "batch norm", n, 63)["growth"][:, 0]
+    return {f"growth a layer, batch of {n}": rows("depth.gradient_growth", "batch norm", n, 63)["growth"][:, 0]
             for n in (5, 16, 50)}  # fmt: skip
 
 
 def _lstm(rows: Rows, lr: float, depth: int) -> Row:
-    return rows("deep_lstm", "shared", depth, lr)
+    return rows("depth.stacked_lstms", "shared", depth, lr)
 
 
 def _lstm_layers(rows: Rows) -> Effects:

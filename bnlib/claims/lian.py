@@ -9,7 +9,7 @@ import torch
 
 from bnlib import objective
 from bnlib.claims.claim import Claim, Effects, Rows, last
-from bnlib.experiments import mcsgd_rates
+from bnlib.experiments.full_normalization import convergence_rates
 from bnlib.models import mlp
 from bnlib.norm import BatchNorm
 
@@ -46,7 +46,7 @@ def _absorbed(rows: Rows) -> Effects:
 def _companies(rows: Rows) -> Effects:
     found: Effects = {}
     for norm in ("batch norm", "no norm"):
-        row = rows("objective_and_evaluation", "random", "fixed", 16, norm)
+        row = rows("objective.objective_and_evaluation", "random", "fixed", 16, norm)
         for name, where in (("in its batches", "objective"), ("dealt out anew", "reshuffled")):
             found[f"random labels right {name}, {norm}, %"] = 100 * (1 - row[where][:, 1])
     return found
@@ -56,13 +56,13 @@ def _one_label(rows: Rows) -> Effects:
     found = {}
     for name, where in (("in training", "objective"), ("in eval mode", "evaluation")):
         found[f"errors {name}, one label, batches of 64, %"] = (
-            100 * rows("objective_and_evaluation", "true", "one label", 64, "batch norm")[where][:, 1]
+            100 * rows("objective.objective_and_evaluation", "true", "one label", 64, "batch norm")[where][:, 1]
         )
     return found
 
 
 def _figure_1(rows: Rows) -> Effects:
-    row = rows("lian_figure_1", "BN, algorithm 1")
+    row = rows("objective.lian_figure_1", "BN, algorithm 1")
     return {
         "training loss at the start, nats": row["train_loss"][:, 0],
         "training loss at the end, nats": last(row, "train_loss"),
@@ -72,7 +72,7 @@ def _figure_1(rows: Rows) -> Effects:
 
 def _figure_2(rows: Rows) -> Effects:
     return {f"test error with BN, batches of {b}, rate {lr}, %": 100 * last(
-                rows("lian_figure_2", "BN", b, lr), "test_error")
+                rows("objective.lian_figure_2", "BN", b, lr), "test_error")
             for lr in (0.01, 0.1) for b in (2, 128)}  # fmt: skip
 
 
@@ -80,12 +80,16 @@ def _figure_3(rows: Rows) -> Effects:
     found: Effects = {}
     for name in ("BN", "none"):
         for curve in ("train_error", "test_error"):
-            found[f"{curve.replace('_', ' ')}, {name}, %"] = 100 * last(rows("lian_figure_3", name, 0.1), curve)
+            found[f"{curve.replace('_', ' ')}, {name}, %"] = 100 * last(
+                rows("objective.lian_figure_3", name, 0.1), curve
+            )
     return found
 
 
 def _error(rows: Rows, number: int, network: str, norm: str, *more, curve: str = "test_error") -> np.ndarray:
-    return (100 if curve.endswith("error") else 1) * last(rows(f"lian_figure_{number}", network, norm, *more), curve)
+    return (100 if curve.endswith("error") else 1) * last(
+        rows(f"full_normalization.lian_figure_{number}", network, norm, *more), curve
+    )
 
 
 def _table(number: int, *norms: str, networks=NETWORKS, curve: str = "test_error"):
@@ -124,23 +128,26 @@ def _figure_9(rows: Rows) -> Effects:
 
 
 def _any_size(rows: Rows) -> Effects:
-    return {f"test error, {oracle}, batches of {b}, %": 100 * last(
-                rows("full_norm_digits", f"{oracle}, floor 0.03", "shuffled", b, 0.03), "test_error")
-            for oracle in ("running", "batch") for b in (1, 4, 64)}  # fmt: skip
+    found: Effects = {}
+    for oracle in ("running", "batch"):
+        for b in (1, 4, 64):
+            row = rows("full_normalization.oracles_on_digits", f"{oracle}, floor 0.03", "shuffled", b, 0.03)
+            found[f"test error, {oracle}, batches of {b}, %"] = 100 * last(row, "test_error")
+    return found
 
 
 def _bias(rows: Rows) -> Effects:
-    return {f"bias over length of the gradient, same batch of {b}": rows("oracle_bias", 1, "batch", b)["bias"]
-            for b in (1, 2, 3)} | {
-            "cosine with the gradient, same batch of 1": rows("oracle_bias", 1, "batch", 1)["cosine"]}  # fmt: skip
+    found = {b: rows("full_normalization.oracle_bias", 1, "batch", b) for b in (1, 2, 3)}
+    bias = {f"bias over length of the gradient, same batch of {b}": row["bias"] for b, row in found.items()}
+    return bias | {"cosine with the gradient, same batch of 1": found[1]["cosine"]}
 
 
 def _slopes(*cells: tuple, name: str):
     def measure(rows: Rows) -> Effects:
         found = {}
         for problem, oracle, power, a, steps in cells:
-            row = rows("mcsgd_rates", problem, oracle, power, a, steps)
-            slope = mcsgd_rates.fitted(row, steps, name)
+            row = rows("full_normalization.convergence_rates", problem, oracle, power, a, steps)
+            slope = convergence_rates.fitted(row, steps, name)
             found[f"slope, {problem}, {oracle}, powers {power} and {a}"] = np.array(
                 sorted({slope.low, slope.middle, slope.high})
             )
@@ -157,7 +164,7 @@ _COROLLARY = [("quadratic", "independent", 0.8, 0.4, 6000), ("logistic", "indepe
 
 def _machines(rows: Rows) -> Effects:
     return {f"test error, {workers} workers, {100 * skew:.0f} % of own labels, {method}, %": 100
-            * rows("many_machines", method, workers, skew)["first"]
+            * rows("machines.label_skew", method, workers, skew)["first"]
             for workers, skew in ((10, 1.0), (10, 0.5), (2, 0.9)) for method in ("local BN", "SyncBN")}  # fmt: skip
 
 

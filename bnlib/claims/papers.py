@@ -12,15 +12,11 @@ from torch.nn import functional as F
 from bnlib import datasets, probes
 from bnlib.claims.claim import Claim, Effects, Rows, last
 from bnlib.claims.smoothness import loss_of, losses
-from bnlib.experiments import (
-    alternatives,
-    alternatives_images,
-    deep_descent,
-    deep_gradients,
-    evaluation_statistics,
-    moving_activations,
-    shifted_in_use,
-)
+from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional
+from bnlib.experiments.covariate_shift import activation_shift
+from bnlib.experiments.depth import descent, gradient_growth
+from bnlib.experiments.failing import evaluation_statistics
+from bnlib.experiments.perils import distribution_shift
 from bnlib.models import deep_stack, mlp
 from bnlib.norm import BatchNorm, BatchRenorm
 
@@ -30,7 +26,7 @@ IOFFE, RENORM, YANG = "ioffe2015", "ioffe2017", "yang2019"
 def _still(rows: Rows) -> Effects:
     found = {}
     for name in ("no norm", "batch norm"):
-        path = moving_activations.whole(name, 0.1, steps=20, every=1, seed=0)
+        path = activation_shift.whole(name, 0.1, steps=20, every=1, seed=0)
         found[f"movement of the means in 20 steps, hidden layer 8, {name}, standard deviations"] = path.moved(8, 0, 20)
     return found
 
@@ -43,7 +39,7 @@ def _grid(rows: Rows) -> Effects:
     found = {}
     for norm in ("batch norm", "no norm"):
         works = [lr for lr in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-                 if np.median(last(rows("digits_grid", norm, 32, lr), "test_error")) <= 0.06]  # fmt: skip
+                 if np.median(last(rows("formula.training_curves", norm, 32, lr), "test_error")) <= 0.06]  # fmt: skip
         found[f"largest rate with a test error of 6 % or less, {norm}"] = max(works, default=0)
     return found
 
@@ -74,7 +70,7 @@ def _scale(rows: Rows) -> Effects:
 
 
 def _jacobian(rows: Rows) -> Effects:
-    return {f"growth of the gradient a layer, {name}": rows("deep_gradients", name, 50, 256)["growth"][:, 0]
+    return {f"growth of the gradient a layer, {name}": rows("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
             for name in ("batch norm", "linear")}  # fmt: skip
 
 
@@ -98,19 +94,19 @@ def _sigmoids(rows: Rows) -> Effects:
 def _growth(rows: Rows) -> Effects:
     found: Effects = {}
     for n, width in ((5, 63), (50, 63), (50, 256)):
-        measured = rows("deep_gradients", "batch norm", n, width)["growth"][:, 0]
-        found[f"growth over theory, batch of {n}, {width} units"] = measured / deep_gradients.theory("batch norm", n)
+        measured = rows("depth.gradient_growth", "batch norm", n, width)["growth"][:, 0]
+        found[f"growth over theory, batch of {n}, {width} units"] = measured / gradient_growth.theory("batch norm", n)
     return found
 
 
 def _activations(rows: Rows) -> Effects:
     names = {"ReLU": "batch norm", "tanh": "tanh", "linear": "linear"}
-    return {f"growth a layer, {title}": rows("deep_gradients", name, 50, 256)["growth"][:, 0]
+    return {f"growth a layer, {title}": rows("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
             for title, name in names.items()}  # fmt: skip
 
 
 def _one_step(rows: Rows) -> Effects:
-    characters, following = deep_descent.sentence()
+    characters, following = descent.sentence()
     net = deep_stack(60, 63, BatchNorm, seed=0).double()
 
     def loss(model):
@@ -132,16 +128,16 @@ def _depth(rows: Rows) -> Effects:
     found: Effects = {}
     for depth in (10, 100):
         ends = []
-        for lr in deep_descent.LEARNING_RATES:
-            row = rows("deep_descent", "batch norm", depth, lr)
+        for lr in descent.LEARNING_RATES:
+            row = rows("depth.descent", "batch norm", depth, lr)
             ends.append(np.nan_to_num(row["start"] + row["change"].sum(1), nan=np.inf))
         found[f"least loss over six rates after 60 steps, {depth} layers, nats"] = np.min(ends, axis=0)
-    found["least loss in 300 steps at 0.4, 100 layers, nats"] = rows("deep_carried_on", 0.4)["least"]
+    found["least loss in 300 steps at 0.4, 100 layers, nats"] = rows("depth.longer_descent", 0.4)["least"]
     return found
 
 
 def _small_gamma(rows: Rows) -> Effects:
-    return {f"growth a layer, {name}": rows("deep_gradients", name, 50, 63)["growth"][:, 0]
+    return {f"growth a layer, {name}": rows("depth.gradient_growth", name, 50, 63)["growth"][:, 0]
             for name in ("tanh", "tanh, gamma 0.1")}  # fmt: skip
 
 
@@ -151,25 +147,25 @@ def _rates(rows: Rows) -> Effects:
 
 def _at_best(rows: Rows, norm: str, construction: str, batch_size: int, budget: str) -> np.ndarray:
     """Test errors of all seeds at the best learning rate, per cent."""
-    points = alternatives.POINTS[batch_size] / alternatives.EPOCHS[batch_size]
-    point = round(alternatives.BUDGETS[budget][batch_size] * points)
+    points = batch_sizes.POINTS[batch_size] / batch_sizes.EPOCHS[batch_size]
+    point = round(batch_sizes.BUDGETS[budget][batch_size] * points)
     table = []
-    for lr in alternatives.LEARNING_RATES:
-        curves = rows("alternatives", norm, construction, batch_size, lr)["test_error"]
+    for lr in batch_sizes.LEARNING_RATES:
+        curves = rows("alternatives.batch_sizes", norm, construction, batch_size, lr)["test_error"]
         table.append(np.nan_to_num(curves[:, min(point, curves.shape[1] - 1)], nan=0.9))
-    return 100 * table[alternatives.best(np.array(table))]
+    return 100 * table[batch_sizes.best(np.array(table))]
 
 
 def _small_renorm(rows: Rows) -> Effects:
     found: Effects = {}
     for norm in ("batch norm", "Batch Renorm"):
         for b in (1, 4):
-            found[f"test error, batches of {b}, {norm}, %"] = _at_best(rows, norm, "shuffled", b, alternatives.SAMPLES)
+            found[f"test error, batches of {b}, {norm}, %"] = _at_best(rows, norm, "shuffled", b, batch_sizes.SAMPLES)
         found[f"test error, one label, batches of 64, {norm}, %"] = _at_best(
-            rows, norm, "one label", 64, alternatives.STEPS
+            rows, norm, "one label", 64, batch_sizes.STEPS
         )
     found["test error, batches of 64, Batch Renorm, %"] = _at_best(
-        rows, "Batch Renorm", "shuffled", 64, alternatives.SAMPLES
+        rows, "Batch Renorm", "shuffled", 64, batch_sizes.SAMPLES
     )
     return found
 
@@ -195,17 +191,17 @@ def _groups(rows: Rows) -> Effects:
     found: Effects = {}
     for norm, b in itertools.product(("batch norm", "group norm"), (1, 16)):
         table = []
-        for lr in alternatives_images.LEARNING_RATES:
-            curves = rows("alternatives_images", norm, "shuffled", b, lr)["test_error"]
-            when = alternatives_images.EPOCHS[b] if b == 1 else alternatives_images.COMPARED[b]
-            point = round(when * alternatives_images.POINTS[b] / alternatives_images.EPOCHS[b])
+        for lr in batch_sizes_convolutional.LEARNING_RATES:
+            curves = rows("alternatives.batch_sizes_convolutional", norm, "shuffled", b, lr)["test_error"]
+            when = batch_sizes_convolutional.EPOCHS[b] if b == 1 else batch_sizes_convolutional.COMPARED[b]
+            point = round(when * batch_sizes_convolutional.POINTS[b] / batch_sizes_convolutional.EPOCHS[b])
             table.append(np.nan_to_num(curves[:, min(point, curves.shape[1] - 1)], nan=0.9))
-        found[f"test error, batches of {b}, {norm}, %"] = 100 * table[alternatives.best(np.array(table))]
+        found[f"test error, batches of {b}, {norm}, %"] = 100 * table[batch_sizes.best(np.array(table))]
     return found
 
 
 def _precise(rows: Rows) -> Effects:
-    row = rows("evaluation_statistics", "batch norm", 256, 256, 0.1)
+    row = rows("failing.evaluation_statistics", "batch norm", 256, 256, 0.1)
     place = evaluation_statistics.MOMENTA.index(0.01)
     return {
         "test error, running averages, momentum 0.01, 150 steps, %": 100 * row["running"][:, -1, place, 1],
@@ -214,14 +210,14 @@ def _precise(rows: Rows) -> Effects:
 
 
 def _residual(rows: Rows) -> Effects:
-    return {f"test error, residual, gamma {g:g}, %": 100 * rows("gamma_at_start", "residual", g)["error"]
+    return {f"test error, residual, gamma {g:g}, %": 100 * rows("failing.initial_gamma", "residual", g)["error"]
             for g in (0.0, 1.0)}  # fmt: skip
 
 
 def _domain(rows: Rows) -> Effects:
     found: Effects = {}
     for shift, share in ((0.8, 0.1), (0.0, 0.9)):
-        row, place = rows("shifted_in_use", shift), shifted_in_use.SHARES.index(share)
+        row, place = rows("perils.distribution_shift", shift), distribution_shift.SHARES.index(share)
         for way in ("training", "new"):
             name = f"right, {shift:g} brighter, {share:.0%} of one class, {way} statistics, %"
             found[name] = 100 * row[way][:, place]
@@ -234,7 +230,7 @@ def _better(e: Effects, setting: str) -> bool:
 
 def _ganhacks(rows: Rows) -> Effects:
     return {f"{norm}, shifted: right in {where}, trained on {batches} batches, %": 100
-            * rows("discriminator", norm, "shifted", batches)[where]
+            * rows("perils.gan_discriminator", norm, "shifted", batches)[where]
             for norm in ("batch norm", "later batch norm")
             for batches, where in itertools.product(("separate", "mixed"), ("separate", "mixed"))
             if batches == where}  # fmt: skip

@@ -11,18 +11,18 @@ from torch.nn import functional as F
 
 from bnlib import datasets, probes
 from bnlib.claims.claim import Claim, Effects, Rows, last
-from bnlib.experiments import gradient_shift, moving_activations, noise_behind_bn
+from bnlib.experiments.covariate_shift import activation_shift, gradient_shift, noisy_batch_norm
 from bnlib.models import mlp
 
 BLOG, PAPER, SHIFT = "kariya2018", "santurkar2018", "02_internal_covariate_shift"
 SETTINGS = tuple(itertools.product(("torch", "He"), (0.1, 0.3)))
-PLAIN, NOISY = (0.0, 1.0), noise_behind_bn.PUBLISHED
+PLAIN, NOISY = (0.0, 1.0), noisy_batch_norm.PUBLISHED
 
 
 def noise_ends(rows: Rows, norm: str, init: str, lr: float, curve: str = "train_loss") -> np.ndarray:
     """The ends of nine layers; with the published noise if the name of the norm says so."""
     strength = NOISY if "noise" in norm else PLAIN
-    return last(rows("noise_behind_bn", "9 layers", init, lr, norm, *strength), curve)
+    return last(rows("covariate_shift.noisy_batch_norm", "9 layers", init, lr, norm, *strength), curve)
 
 
 def losses(rows: Rows, *norms: str) -> Effects:
@@ -48,7 +48,7 @@ def _noisy(rows: Rows) -> Effects:
 def _moments(rows: Rows) -> Effects:
     found = losses(rows, "BN, noise")
     for name in ("batch norm", "noisy batch norm"):
-        path = moving_activations.whole(name, 0.1, steps=8, every=1, seed=0)
+        path = activation_shift.whole(name, 0.1, steps=8, every=1, seed=0)
         for layer in (1, 8):
             found[f"movement in a step, layer {layer}, {name}, standard deviations"] = np.median(
                 [path.moved(layer, k, k + 1) for k in range(8)]
@@ -68,7 +68,7 @@ def _shift(rows: Rows) -> Effects:
     found: Effects = {}
     for init, b, lr in [("torch", 64, 0.1), ("He", 64, 0.1), ("He", 256, 0.3), ("He", 4, 0.1)]:
         for norm in gradient_shift.NORMS:
-            row = rows("gradient_shift", "mlp", init, norm, b, lr)
+            row = rows("covariate_shift.gradient_shift", "mlp", init, norm, b, lr)
             found[f"relative shift, {init}, batches of {b}, rate {lr}, {norm}"] = np.median(row["relative_ics"], 1)
     return found
 
@@ -80,7 +80,7 @@ def _more(e: Effects, setting: str) -> bool:
 def _deep_linear(rows: Rows) -> Effects:
     found: Effects = {}
     for lr, norm in itertools.product((1e-4, 1e-3), ("no norm", "batch norm")):
-        row = rows("deep_linear_shift", norm, lr, 300)
+        row = rows("covariate_shift.deep_linear_network", norm, lr, 300)
         found[f"cosine, median over layers, rate {lr:g}, {norm}"] = np.median(row["cosine"], 1)
         found[f"loss at the end, rate {lr:g}, {norm}"] = row["loss"][:, -1]
     return found
@@ -89,11 +89,11 @@ def _deep_linear(rows: Rows) -> Effects:
 def _landscape(rows: Rows) -> Effects:
     found: Effects = {}
     for init, norm in itertools.product(("He", "torch"), ("no norm", "batch norm")):
-        row = rows("landscape_over_training", "mlp", init, norm, 64, 0.1)
+        row = rows("smoothness.landscape_over_training", "mlp", init, norm, 64, 0.1)
         found[f"effective beta, steps 10 to 50, {init}, {norm}"] = np.median(row["beta"][:, 1:6], 1)
     for init, b, lr in [("He", 256, 0.1), ("torch", 16, 0.3)]:
         for norm in ("no norm", "batch norm"):
-            row = rows("landscape_over_training", "mlp", init, norm, b, lr)
+            row = rows("smoothness.landscape_over_training", "mlp", init, norm, b, lr)
             found[f"relative beta at loss 0.3 to 0.6, {init}, batches of {b}, rate {lr}, {norm}"] = _at_loss(row)
     return found
 
@@ -109,8 +109,13 @@ def _smoother(e: Effects, setting: str) -> bool:
 
 
 def _stable(rows: Rows) -> Effects:
-    return {f"largest stable rate, {init}, {depth} layers, {norm}": rows("stable_rates", init, norm, depth)["rate"]
-            for init in ("He", "torch") for depth in (2, 4, 8) for norm in ("batch norm", "no norm")}  # fmt: skip
+    cells = itertools.product(("He", "torch"), (2, 4, 8), ("batch norm", "no norm"))
+    return {
+        f"largest stable rate, {init}, {depth} layers, {norm}": rows(
+            "smoothness.stable_learning_rates", init, norm, depth
+        )["rate"]
+        for init, depth, norm in cells
+    }
 
 
 def _tolerates(e: Effects, init: str) -> bool:

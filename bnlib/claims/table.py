@@ -71,7 +71,7 @@ def in_full(judgement: Judgement) -> str:
           roughness, 40 layers: 41.3 (21.2 to 46.5)
           holds: ten layers have a roughness below 1.2 in every seed
           holds: forty have one above 10 in every seed
-        measured by deep_descent (scale quick, 3 seeds); see chapters/08_deep_stacks.ipynb
+        measured by depth.descent (scale quick, 3 seeds); see chapters/08_deep_stacks.ipynb
     """
     claim = judgement.claim
     lines = [f"{claim.id}: {judgement.verdict}", claim.says, f"({SOURCES[claim.source]}, {claim.place})"]

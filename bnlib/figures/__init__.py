@@ -1,12 +1,33 @@
-"""Matplotlib figures of the book in one style, one file a subject."""
+"""Matplotlib figures of the book in one style, one file for each chapter."""
 
-from bnlib.experiments.results import as_array as as_array  # described there
+from bnlib.experiments.framework.results import as_array as as_array  # described there
 from bnlib.figures.alternatives import draw_alternatives, draw_kept, draw_sharing
-from bnlib.figures.composition import draw_composition, draw_oracle_bias, draw_rates, draw_tracking
+from bnlib.figures.covariate_shift import (
+    draw_deep_linear,
+    draw_gradient_shift,
+    draw_moving_activations,
+    draw_noise,
+    draw_shift_and_loss,
+)
+from bnlib.figures.curves import draw_curves
 from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
 from bnlib.figures.failing import draw_gamma, draw_micro_batches, draw_own_and_dealt, draw_placement, draw_statistics
-from bnlib.figures.formula import draw_answers, draw_batch_noise, draw_gain, draw_running
-from bnlib.figures.landscape import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
+from bnlib.figures.formula import (
+    draw_answers,
+    draw_batch_noise,
+    draw_error_maps,
+    draw_gain,
+    draw_running,
+    draw_training,
+)
+from bnlib.figures.full_normalization import (
+    draw_alpha,
+    draw_composition,
+    draw_labels,
+    draw_oracle_bias,
+    draw_rates,
+    draw_tracking,
+)
 from bnlib.figures.machines import draw_local_statistics, draw_many_machines
 from bnlib.figures.objective import (
     draw_absorbed,
@@ -29,14 +50,7 @@ from bnlib.figures.picture import (
     render,
     style,
 )
-from bnlib.figures.shift import (
-    draw_deep_linear,
-    draw_gradient_shift,
-    draw_moving_activations,
-    draw_noise,
-    draw_shift_and_loss,
-)
-from bnlib.figures.training import draw_alpha, draw_curves, draw_error_maps, draw_labels, draw_training
+from bnlib.figures.smoothness import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
 
 __all__ = [
     "BLUE",

@@ -46,7 +46,7 @@ def draw_gradients(figure: Figure, data, network: str, characters: int) -> str:
 
 
 def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: float) -> str:
-    """Losses over steps, and the size of each step's change; see ``experiments.deep_descent.Curves``.
+    """Losses over steps, and the size of each step's change; see ``experiments.depth.descent.Curves``.
 
     Arguments:
         figure: where to draw.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
+from bnlib.figures.curves import ends, final_errors, loss_and_error
 from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, plain_ticks
 
 
@@ -77,3 +80,38 @@ def draw_gain(figure: Figure, data, eps: float) -> str:
         f"never change come out as 0, and would be multiplied by {data.gains[~alive].max():.4g} if they ever did; "
         f"the largest gain among the others is {data.gains[alive].max():.3g}."
     )
+
+
+def draw_training(figure: Figure, data: dict[str, dict], batch_size: int, lr: float) -> str:
+    """Draw training loss and test error over epochs, a line for each entry of ``data``.
+
+    See ``experiments.formula.training_curves``.
+    """
+    left, right = loss_and_error(figure, data)
+    for axes in (left, right):
+        axes.set_xlim(0, 10)
+    right.legend(loc="center right")
+    return f"Batch size {batch_size}, learning rate {lr:g}, after ten epochs: {ends(data)}."
+
+
+def draw_error_maps(figure: Figure, cells: dict, batch_sizes: Sequence[int], learning_rates: Sequence[float]) -> str:
+    """Median test error of each norm over the grid of batch size and learning rate, as numbers on a map."""
+    norms = list(dict.fromkeys(norm for norm, _, _ in cells))
+    for axes, norm in zip(np.atleast_1d(figure.subplots(1, len(norms), sharey=True)), norms, strict=True):
+        errors = np.array([[np.median(final_errors(cells[norm, b, lr])) for b in batch_sizes] for lr in learning_rates])
+        axes.imshow(errors, origin="lower", cmap="cividis_r", vmin=0, vmax=90, aspect="auto")
+        for (row, column), error in np.ndenumerate(errors):
+            axes.text(
+                column,
+                row,
+                f"{error:.0f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if error > 40 else "black",
+            )
+        axes.set_xticks(range(len(batch_sizes)), batch_sizes)
+        axes.set_yticks(range(len(learning_rates)), [f"{lr:g}" for lr in learning_rates])
+        axes.set(xlabel="batch size", title=norm)
+    figure.axes[0].set_ylabel("learning rate")
+    return "Median test error in percent over batch size and learning rate: " + ", ".join(norms)

@@ -15,11 +15,11 @@ DEFAULT_ALPHA = PowerSchedule(scale=1, power=1, floor=0.03, start=1)
 
 The initial variance of 1 stays for one batch because the variance of a first batch of one sample is 0: divided by the
 root of eps, the first gradients would grow by a factor of hundreds with each layer.
-Of the floors 0.003 to 0.3 tried in ``bnlib.experiments.full_norm_digits``, 0.01 and 0.03 do well at all batch sizes;
-with larger ones the estimates are too noisy at batch size 1 and on batches of one label, as they are with the paper's.
-Where the statistics move fast the estimates lag: in ``bnlib.experiments.lian_figure_2``, with a learning rate of 0.1
-and ten epochs, convolutions with this default are behind those with BN at batch sizes 64 and 128 (220 and 110 steps),
-and at 16 one seed of three fails.
+Of the floors 0.003 to 0.3 tried in ``bnlib.experiments.full_normalization.oracles_on_digits``, 0.01 and 0.03 do well at
+all batch sizes; with larger ones the estimates are too noisy at batch size 1 and on batches of one label, as they are
+with the paper's. Where the statistics move fast the estimates lag: in ``bnlib.experiments.objective.lian_figure_2``,
+with a learning rate of 0.1 and ten epochs, convolutions with this default are behind those with BN at batch sizes 64
+and 128 (220 and 110 steps), and at 16 one seed of three fails.
 """
 
 _ESTIMATES = ("running_mean", "running_mean_rest", "running_var", "running_grad_weight", "running_grad_bias")
@@ -55,12 +55,13 @@ class FullNorm(nn.Module):
       and $v$ no bias if this is the only such layer and samples are drawn independently, but in a stack, where samples
       meet again, one larger than that of ``"batch"``. Needs two samples.
 
-    These biases are exact, over all batches of a small data set, in ``bnlib.experiments.oracle_bias``. In use another
-    comes on top: $\mu$ and $v$ contain this batch with weight $\alpha$, which matters if it is small.
-    The default is the oracle that holds everywhere in ``bnlib.experiments.full_norm_digits``: at batch size 1, where
-    ``"batch"`` fails, and on batches of one label, where ``"leave_one_out"`` fails as well. Estimators of $\mu$ and $v$
-    that subtract the value of the same batch at the weights before (SCSC, STORM) are not offered: they need a second
-    forward pass, and nothing keeps their $\nu - \mu^2$ from falling below 0.
+    These biases are exact, over all batches of a small data set, in
+    ``bnlib.experiments.full_normalization.oracle_bias``. In use another comes on top: $\mu$ and $v$ contain this batch
+    with weight $\alpha$, which matters if it is small. The default is the oracle that holds everywhere in
+    ``bnlib.experiments.full_normalization.oracles_on_digits``: at batch size 1, where ``"batch"`` fails, and on batches
+    of one label, where ``"leave_one_out"`` fails as well. Estimators of $\mu$ and $v$ that subtract the value of the
+    same batch at the weights before (SCSC, STORM) are not offered: they need a second forward pass, and nothing keeps
+    their $\nu - \mu^2$ from falling below 0.
 
     Arguments:
         num_features: number of channels, C.

@@ -17,7 +17,7 @@ from sphinx.util.inventory import InventoryFile
 import bnlib
 
 # What stands behind a figure is a file a question, which its experiment names; helpers of a package are not for others.
-EXPERIMENTS = [f"bnlib.experiments.{name}" for name in ("experiment", "measurement", "registry", "results")]
+EXPERIMENTS = [f"bnlib.experiments.framework.{name}" for name in ("experiment", "measurement", "registry", "results")]
 MODULES = ["bnlib", *(f"bnlib.{found.name}" for found in pkgutil.iter_modules(bnlib.__path__)), *EXPERIMENTS]
 MODULES = [name for name in MODULES if name not in ("bnlib.__main__", "bnlib.experiments")]
 

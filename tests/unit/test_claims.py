@@ -24,7 +24,7 @@ from bnlib.claims import (
     judge,
 )
 from bnlib.claims.claim import last, shown
-from bnlib.experiments.registry import EXPERIMENTS
+from bnlib.experiments.framework.registry import EXPERIMENTS
 from tools.notebooks import CHAPTERS, chapters
 
 EXPECTED = {
@@ -153,16 +153,16 @@ def test_a_claim_that_is_no_claim_is_refused(change, message):
 
 def test_committed_rows_have_a_number_for_each_seed_and_count_a_run_that_diverged():
     rows = Committed()
-    plain = rows("noise_behind_bn", "9 layers", "He", 0.3, "none", 0.0, 1.0)
+    plain = rows("covariate_shift.noisy_batch_norm", "9 layers", "He", 0.3, "none", 0.0, 1.0)
     assert np.isinf(last(plain, "train_loss")).any() and plain["train_loss"].shape[0] == 5
     assert list(rows.asked.values()) == [5]
     with pytest.raises(KeyError):
-        rows("noise_behind_bn", "10 layers", "He", 0.3, "none", 0.0, 1.0)
+        rows("covariate_shift.noisy_batch_norm", "10 layers", "He", 0.3, "none", 0.0, 1.0)
 
 
 def test_fresh_rows_are_other_ones_of_the_same_form():
     committed, fresh = Committed(), Fresh(seeds=(100,))
-    cells = [("oracle_bias", 1, "batch", 1), ("lian_figure_1", "none")]
+    cells = [("full_normalization.oracle_bias", 1, "batch", 1), ("objective.lian_figure_1", "none")]
     for cell in cells:
         old, new = committed(*cell), fresh(*cell)
         assert old.keys() == new.keys()
@@ -199,7 +199,7 @@ def test_the_command_line_lists_shows_and_runs_anew(capsys, monkeypatch):
     assert len(lines) == len(CLAIMS) + 1 and lines[0].startswith("reproduced       kari-noise ")
     assert __main__.main(["claims", "kari-ten-layers", "irpan-leaky"]) == 0
     out = capsys.readouterr().out
-    assert "roughness, 40 layers: 4" in out and "deep_descent (scale quick, 3 seeds)" in out and "Hearsay" in out
+    assert "roughness, 40 layers: 4" in out and "depth.descent (scale quick, 3 seeds)" in out and "Hearsay" in out
     assert __main__.main(["claims", "--rerun", "lian-bias"]) == 0
     old, new = capsys.readouterr().out.split("run anew, scale quick\n")
     assert "(scale quick, " in in_full(judge(replace(CLAIMS["lian-bias"], scale="paper"), Committed("quick")))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bnlib import BatchNorm, __main__, models
-from bnlib.experiments import experiment, registry
-from bnlib.experiments.experiment import Experiment
+from bnlib.experiments.framework import experiment, registry
+from bnlib.experiments.framework.experiment import Experiment
 from bnlib.sweep import Run
 
 MODEL = functools.partial(models.mlp, (64, 8, 10), BatchNorm)
@@ -116,7 +116,7 @@ def test_an_interruption_says_how_to_go_on(tiny, monkeypatch, capsys):
 
 def test_it_is_a_module_that_runs():
     done = subprocess.run([sys.executable, "-m", "bnlib", "experiments", "list"], capture_output=True, text=True)
-    assert done.returncode == 0 and "full_norm_digits" in done.stdout
+    assert done.returncode == 0 and "full_normalization.oracles_on_digits" in done.stdout
 
 
 def test_diagnose_prints_the_report_and_tells_errors_by_its_exit_status(tmp_path, capsys):

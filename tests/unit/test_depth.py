@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import models
-from bnlib.experiments import deep_gradients
+from bnlib.experiments.depth import gradient_growth
 from bnlib.probes import gradient_by_layer, growth_per_layer
 
 
@@ -124,38 +124,38 @@ def test_growth_is_the_slope_of_the_logarithm():
 
 def test_the_growth_of_relu_has_its_known_values():
     # Of Yang et al.: the limit, and the values at 5 and 16 that their formula gives.
-    assert deep_gradients.relu_growth(10**7) == pytest.approx(math.pi / (math.pi - 1), abs=1e-6)
-    assert deep_gradients.relu_growth(5) == pytest.approx(2.2737, abs=1e-4)
-    assert deep_gradients.growth(torch.relu) == pytest.approx(math.pi / (math.pi - 1), abs=1e-3)
-    falling = [deep_gradients.relu_growth(samples) for samples in (4, 5, 8, 50, 1000)]
+    assert gradient_growth.relu_growth(10**7) == pytest.approx(math.pi / (math.pi - 1), abs=1e-6)
+    assert gradient_growth.relu_growth(5) == pytest.approx(2.2737, abs=1e-4)
+    assert gradient_growth.growth(torch.relu) == pytest.approx(math.pi / (math.pi - 1), abs=1e-3)
+    falling = [gradient_growth.relu_growth(samples) for samples in (4, 5, 8, 50, 1000)]
     assert falling == sorted(falling, reverse=True)
-    assert deep_gradients.linear_growth(5) == 1.5
-    for function in (deep_gradients.relu_growth, deep_gradients.linear_growth):
+    assert gradient_growth.linear_growth(5) == 1.5
+    for function in (gradient_growth.relu_growth, gradient_growth.linear_growth):
         with pytest.raises(ValueError, match="samples must be at least 4, got 3"):
             function(3)
 
 
 def test_only_what_is_linear_does_not_grow():
-    assert deep_gradients.growth(lambda z: 3 * z + 1) == pytest.approx(1, abs=1e-9)
+    assert gradient_growth.growth(lambda z: 3 * z + 1) == pytest.approx(1, abs=1e-9)
     for activation in (torch.tanh, torch.relu, F.gelu, torch.sigmoid, F.silu):
-        assert deep_gradients.growth(activation) > 1
+        assert gradient_growth.growth(activation) > 1
     # ReLU does not see gamma, and with a large beta it is linear; tanh is linear with a small gamma.
-    assert deep_gradients.growth(torch.relu, 0.1) == pytest.approx(deep_gradients.growth(torch.relu), rel=1e-6)
-    assert deep_gradients.growth(torch.relu, 1.0, 3.0) < 1.002
-    assert deep_gradients.growth(torch.tanh, 0.1) < 1.001
+    assert gradient_growth.growth(torch.relu, 0.1) == pytest.approx(gradient_growth.growth(torch.relu), rel=1e-6)
+    assert gradient_growth.growth(torch.relu, 1.0, 3.0) < 1.002
+    assert gradient_growth.growth(torch.tanh, 0.1) < 1.001
     # Of a Hermite polynomial of degree 2: E of (2z)^2 over the variance of z^2.
-    assert deep_gradients.growth(torch.square) == pytest.approx(2, rel=1e-4)
+    assert gradient_growth.growth(torch.square) == pytest.approx(2, rel=1e-4)
     with pytest.raises(ValueError, match="must not be constant"):
-        deep_gradients.growth(lambda z: 0 * z)
+        gradient_growth.growth(lambda z: 0 * z)
 
 
 def test_measured_growth_is_near_theory_and_the_same_at_weights_and_outputs():
-    found = deep_gradients.measure("batch norm", 16, 63, seed=0, device="cpu")
-    theory = math.sqrt(deep_gradients.relu_growth(16))
+    found = gradient_growth.measure("batch norm", 16, 63, seed=0, device="cpu")
+    theory = math.sqrt(gradient_growth.relu_growth(16))
     assert len(found["weights"]) == 100
     assert found["growth"] == pytest.approx([theory, theory], rel=0.04)
     assert 0.5 < found["apart"] < 0.9
-    assert deep_gradients.measure("layer norm", 16, 63, seed=0, device="cpu")["apart"] < 0.01
+    assert gradient_growth.measure("layer norm", 16, 63, seed=0, device="cpu")["apart"] < 0.01
 
 
 def test_a_residual_stack_has_the_weights_of_the_stack_and_shortcuts():

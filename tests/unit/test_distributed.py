@@ -83,7 +83,7 @@ TINY = """
     import functools, sys
     from bnlib import BatchNorm, __main__, models
     from bnlib.experiments import registry, results
-    from bnlib.experiments.experiment import Experiment
+    from bnlib.experiments.framework.experiment import Experiment
     from bnlib.sweep import Run
 
     model = functools.partial(models.mlp, (64, 8, 10), BatchNorm)

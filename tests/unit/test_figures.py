@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bnlib import figures
-from bnlib.experiments import digits_grid
+from bnlib.experiments.formula import training_curves
 
 
 def curve(figure, values):
@@ -85,9 +85,9 @@ def test_a_run_that_diverged_counts_as_infinite_in_the_line_and_leaves_the_band(
 
 
 def test_the_error_map_shows_a_number_for_every_cell_also_where_runs_diverged():
-    cells = digits_grid.load()
+    cells = training_curves.load()
     assert any(None in run for cell in cells.values() for run in cell["train_loss"])
-    axes = cells, digits_grid.BATCH_SIZES, digits_grid.LEARNING_RATES
+    axes = cells, training_curves.BATCH_SIZES, training_curves.LEARNING_RATES
     svg = figures.picture(figures.draw_error_maps, *axes).svg
     numbers = re.findall(r'<text style="font-size: 8px[^>]*>([^<]*)<', svg)
     assert len(numbers) == len(cells) and all(0 <= int(number) <= 100 for number in numbers)

@@ -1,0 +1,82 @@
+"""The norms of activations in a small convolutional network on digits, instance norm among them.
+
+A convolution has as many values a channel as there are positions, 64, 16 and 4 here, even in a batch of one picture.
+All runs are compared after as many steps. Weights are drawn as He et al. propose, the same for all norms.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+
+import numpy as np
+import torch
+from torch import nn
+
+from bnlib.experiments.alternatives import batch_sizes
+from bnlib.experiments.framework.experiment import Experiment, Scale
+from bnlib.models import small_cnn
+from bnlib.samplers import shuffled, single_label
+from bnlib.sweep import Run
+
+WIDTH = 8
+"""Channels of the first convolution; the others have 2 and 4 times as many."""
+NORMS = {
+    name: batch_sizes.NORMS[name]
+    for name in ("none", "batch norm", "Full Norm", "Batch Renorm", "layer norm", "group norm")
+} | {"instance norm": "instance_norm"}
+CONSTRUCTIONS = {"shuffled": shuffled, "one label": single_label}
+EPOCHS = {1: 1, 16: 4}
+POINTS = {1: 4, 16: 4}
+BATCH_SIZES = tuple(EPOCHS)
+COMPARED = {1: 0.25, 16: 4.0}
+"""Epochs after which the runs are compared: all have made 356 or 359 steps."""
+LEARNING_RATES = (0.03, 0.1, 0.3)
+SEEDS = {"quick": range(3), "paper": range(10)}
+
+
+def model(norm: str, *, seed: int) -> nn.Sequential:
+    """The network with a norm by its name here."""
+    network = small_cnn(norm=NORMS[norm], width=WIDTH, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in network:
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                weight = nn.init.kaiming_normal_(torch.empty_like(layer.weight))
+                # A parametrised weight is set through its parametrisation.
+                layer.weight = nn.Parameter(weight) if "weight" in layer._parameters else weight
+    return network
+
+
+def cells(scale: Scale) -> dict[tuple, list[Run]]:
+    """Each norm with both kinds of batches at each batch size and learning rate."""
+    grid = itertools.product(NORMS, CONSTRUCTIONS, BATCH_SIZES, LEARNING_RATES)
+    chosen = [cell for cell in grid if cell[2] > 1 or cell[1] == "shuffled"]
+    return batch_sizes.runs(chosen, model, CONSTRUCTIONS, EPOCHS, POINTS, SEEDS[scale])
+
+
+EXPERIMENT = Experiment(
+    name="alternatives.batch_sizes_convolutional",
+    question="Which normalisation trains a convolutional network at which batch size, and on batches of one label?",
+    source="Wu and He 2018, Group Normalization, figure 1, at the scale of digits",
+    axes=("norm", "construction", "batch_size", "lr"),
+    cells=cells,
+    curves=("test_error",),
+)
+
+
+@cache
+def load() -> dict[tuple, dict]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def errors(norm: str, construction: str, batch_size: int, *, end: bool = False) -> np.ndarray:
+    """Test errors, shares, shape (learning rates, seeds), after as many steps for all or at the ``end`` of the runs.
+
+    The rows are for ``alternatives.best`` to choose from. At batch size 1 the end is that of an epoch, 1437 steps.
+    """
+    when = EPOCHS[batch_size] if end else COMPARED[batch_size]
+    point = round(when * POINTS[batch_size] / EPOCHS[batch_size])
+    rows = [load()[norm, construction, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
+    return np.array([[batch_sizes.error_at(run, point) for run in row] for row in rows])

@@ -1,0 +1,60 @@
+"""The largest rate at which descent on a deep stack goes down in every step, and the sharpness at the start."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from torch.nn import functional as F
+
+from bnlib.experiments.depth.descent import DEPTHS, VARIANTS, WIDTH, descend, sentence
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.probes import largest_stable, sharpness
+
+NETWORKS = ("batch norm", "tanh", "linear")
+STEPS, RATIO = 10, 2.0
+SEEDS = {"quick": range(3), "paper": range(20)}
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """Stacks with BN and three activations at each depth."""
+    return {cell: SEEDS[scale] for cell in itertools.product(NETWORKS, DEPTHS)}
+
+
+def measure(network: str, depth: int, *, seed: int, device: str) -> dict[str, Any]:
+    """In float64.
+
+    Returns:
+        ``sharpness``, the largest eigenvalue of the Hessian before training; ``rate``, the largest that was found at
+        which each of ``STEPS`` steps leads down, no farther than a factor ``RATIO`` from one at which it does not.
+    """
+    x, y = (each.to(device) for each in sentence())
+    model = VARIANTS[network].build(depth=depth, width=WIDTH, seed=seed).to(device, x.dtype)
+    top = sharpness(model, lambda model: F.cross_entropy(model(x), y), tolerance=1e-2).value.item()
+
+    def falls(lr: float) -> bool:
+        losses = itertools.islice(descend(network, depth, lr, seed, device), STEPS + 1)
+        return all(after < before for before, after in itertools.pairwise(losses))
+
+    found = largest_stable(falls, 1e-5 / top, 1e4 / top, RATIO)
+    return {"sharpness": top, "rate": found.low}
+
+
+EXPERIMENT = Measurement(
+    name="depth.stability_limit",
+    question="Below which learning rate does descent on a deep stack go down in every step?",
+    source="Kari, a question on Stack Exchange, March 2018",
+    axes=("network", "depth"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")

@@ -1,0 +1,94 @@
+"""Full-batch descent on stacked LSTMs with a norm between the layers: the question as it was asked."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bnlib import BatchNorm
+from bnlib.experiments.depth.descent import Curves, curves
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.models import lstm_stack
+from bnlib.probes import gradient_by_layer
+
+CHARACTERS, STEPS = 50, 20
+DEPTHS, LEARNING_RATES = (10, 20, 40, 100), (1e-4, 0.4, 10.0)
+SENTENCES = {"shared": 1, "per step": 8, "none": 1}
+SEEDS = {"quick": range(3), "paper": range(20)}
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """Statistics over the 50 time steps of one sentence, per time step of eight, and no norm."""
+    shared = itertools.product(("shared",), DEPTHS, LEARNING_RATES)
+    per_step = itertools.product(("per step",), (10, 20), (1e-4,))
+    none = itertools.product(("none",), (100,), (0.4,))
+    return {cell: SEEDS[scale] for cell in (*shared, *per_step, *none)}
+
+
+def sentences(count: int) -> tuple[Tensor, Tensor]:
+    """The alphabet, begun at ``count`` places, one-hot (count, 50, 50), and the next characters (count, 50).
+
+    Raises:
+        ValueError: ``count`` is not from 1 to 50.
+    """
+    if not 1 <= count <= CHARACTERS:
+        raise ValueError(f"count must be from 1 to {CHARACTERS}, got {count}")
+    begins = torch.arange(count) * (CHARACTERS // count)
+    characters = (begins[:, None] + torch.arange(CHARACTERS)) % CHARACTERS
+    return F.one_hot(characters, CHARACTERS).float(), (characters + 1) % CHARACTERS
+
+
+def measure(statistics: str, depth: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
+    """Gradient descent in float32 with all there is in each step.
+
+    Returns:
+        ``start`` and ``change`` as ``descent.measure``; ``gradient``, its norm at the weights of each LSTM before
+        training, the first layer first.
+    """
+    x, y = (each.to(device) for each in sentences(SENTENCES[statistics]))
+    norm, steps = {"shared": (BatchNorm, None), "per step": (BatchNorm, CHARACTERS), "none": (None, None)}[statistics]
+    model = lstm_stack(depth, norm=norm, steps=steps, seed=seed).to(device)
+
+    def loss(model) -> Tensor:
+        return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+
+    *layers, _ = gradient_by_layer(model, loss)
+    parameters, losses = list(model.parameters()), []
+    for _ in range(STEPS + 1):
+        value = loss(model)
+        losses.append(value.item() if value.isfinite() else math.nan)
+        if not value.isfinite():
+            break
+        gradients = torch.autograd.grad(value, parameters)
+        with torch.no_grad():
+            torch._foreach_add_(parameters, gradients, alpha=-lr)
+    losses += [math.nan] * (STEPS + 1 - len(losses))
+    gradient = [each.gradient_norm.item() for each in layers]
+    return {"start": losses[0], "change": np.diff(losses), "gradient": gradient}
+
+
+EXPERIMENT = Measurement(
+    name="depth.stacked_lstms",
+    question="From how many LSTM layers on does full-batch descent with BN fluctuate?",
+    source="Kari, a question on Stack Exchange, March 2018",
+    axes=("statistics", "depth", "lr"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, tuple[Curves, np.ndarray]]:
+    """The committed result: losses, and gradient by layer, (seeds, depth)."""
+    return {
+        cell: (curves(row["start"], row["change"]), row["gradient"]) for cell, row in EXPERIMENT.load("quick").items()
+    }

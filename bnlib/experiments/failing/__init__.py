@@ -1,0 +1,1 @@
+"""Experiments of chapter 7, why is my BN failing?"""

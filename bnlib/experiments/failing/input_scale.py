@@ -1,0 +1,98 @@
+"""Digits in other units: all inputs multiplied by one number, with BN of the usual eps and of a tiny one.
+
+In front of BN a bias is useless. Here it can do harm: its gradient is 0 but for rounding, and the gain is in that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import cache, partial
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bnlib import BatchNorm, datasets
+from bnlib.datasets import Dataset
+from bnlib.experiments.framework.experiment import Experiment, Scale
+from bnlib.experiments.framework.results import as_array
+from bnlib.models import mlp
+from bnlib.samplers import shuffled
+from bnlib.sweep import Run
+from bnlib.training import error_rate
+
+NETWORKS = {
+    "eps 1e-5, bias": (1e-5, True),
+    "eps 1e-5, no bias": (1e-5, False),
+    "eps 1e-14, bias": (1e-14, True),
+    "eps 1e-14, no bias": (1e-14, False),
+}
+"""The eps of BN, and whether the linear layers in front of it have a bias."""
+FACTORS = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
+SEEDS = {"quick": range(5), "paper": range(20)}
+
+
+def multiplied(factor: float) -> Dataset:
+    """The digits, each pixel times ``factor``."""
+    data = datasets.load("digits")
+    return replace(data, train_x=factor * data.train_x, test_x=factor * data.test_x)
+
+
+def network(name: str, *, seed: int = 0) -> nn.Sequential:
+    """One of ``NETWORKS``; all start from the same weights."""
+    eps, bias = NETWORKS[name]
+    model = mlp((64, 100, 100, 10), partial(BatchNorm, eps=eps), seed=seed)
+    for layer, after in itertools.pairwise(model):
+        if isinstance(after, BatchNorm) and not bias:
+            layer.bias = None
+    return model
+
+
+def cells(scale: Scale) -> dict[tuple, list[Run]]:
+    """Each network in each unit."""
+    return {
+        (name, factor): [
+            Run(partial(network, name), partial(multiplied, factor), 32, 0.1, seed, epochs=10, points=5)
+            for seed in SEEDS[scale]
+        ]
+        for name, factor in itertools.product(NETWORKS, FACTORS)
+    }  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    name="failing.input_scale",
+    question="From which unit of the inputs on is their variation taken for nothing?",
+    source="'Why is my BN failing?', the chapter",
+    axes=("network", "factor"),
+    cells=cells,
+    curves=("train_loss", "test_error"),
+)
+
+
+def in_precision(kind: torch.dtype, factor: float = 1e-4, name: str = "eps 1e-14, bias") -> dict[str, float]:
+    """Train in a precision.
+
+    Returns:
+        ``running`` and ``precise``, the test errors with running averages and with statistics computed afresh; ``far``,
+        how far the biases of the first layer went, in standard deviations of what it puts out.
+    """
+    data, model = multiplied(factor), network(name).to(kind)
+    x, y = data.train_x.to(kind), data.train_y
+    start, signal = model[1].bias.detach().clone(), model[:2](x).std(0).mean().item()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for index in itertools.islice(shuffled(y, 32, 0), 440):
+        optimiser.zero_grad()
+        F.cross_entropy(model(x[index]), y[index]).backward()
+        optimiser.step()
+    found = {"running": error_rate(model, data.test_x.to(kind), data.test_y)}
+    torch.optim.swa_utils.update_bn(x.split(256), model)
+    found["precise"] = error_rate(model, data.test_x.to(kind), data.test_y)
+    return found | {"far": (model[1].bias - start).abs().mean().item() / signal}
+
+
+@cache
+def ends(curve: str) -> dict[tuple, np.ndarray]:
+    """The last value of a curve for each seed, by network and factor."""
+    return {cell: as_array(row[curve])[:, -1] for cell, row in EXPERIMENT.load("quick").items()}

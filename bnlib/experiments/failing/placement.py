@@ -1,0 +1,61 @@
+"""BN before or after the activation, over depths, learning rates and seeds, on digits."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache, partial
+
+import numpy as np
+
+from bnlib import BatchNorm
+from bnlib.experiments.framework.experiment import Experiment, Scale
+from bnlib.experiments.framework.results import as_array
+from bnlib.models import mlp
+from bnlib.sweep import Run
+
+PLACEMENTS = ("before", "after")
+DEPTHS = (1, 2, 4, 8)
+LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
+BATCH_SIZE, EPOCHS, WIDTH = 32, 10, 64
+SEEDS = {"quick": range(10), "paper": range(30)}
+
+
+def cells(scale: Scale) -> dict[tuple, list[Run]]:
+    """Both placements at each depth and learning rate, from the same weights and with the same batches."""
+    return {
+        (placement, depth, lr): [
+            Run(
+                partial(mlp, (64, *[WIDTH] * depth, 10), BatchNorm, placement=placement), "digits", BATCH_SIZE, lr,
+                seed, epochs=EPOCHS, points=5,
+            )
+            for seed in SEEDS[scale]
+        ]
+        for placement, depth, lr in itertools.product(PLACEMENTS, DEPTHS, LEARNING_RATES)
+    }  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    name="failing.placement",
+    question="Is BN worse before the activation or after it?",
+    source="'Why is the batch normalization layer failing?', 2025, section on placement",
+    axes=("placement", "depth", "lr"),
+    cells=cells,
+)
+
+
+@cache
+def ends(curve: str) -> dict[tuple, np.ndarray]:
+    """The last value of a curve for each seed, by placement, depth and learning rate."""
+    return {cell: as_array(row[curve])[:, -1] for cell, row in EXPERIMENT.load("quick").items()}
+
+
+def after_less_before(curve: str) -> dict[tuple[int, float], np.ndarray]:
+    """How much larger the end of a curve is with BN after the activation, for each seed, by depth and learning rate."""
+    found = ends(curve)
+    grid = itertools.product(DEPTHS, LEARNING_RATES)
+    return {(depth, lr): found["after", depth, lr] - found["before", depth, lr] for depth, lr in grid}
+
+
+def best(curve: str, placement: str, depth: int) -> float:
+    """The least median over the learning rates."""
+    return min(float(np.median(ends(curve)[placement, depth, lr])) for lr in LEARNING_RATES)

@@ -1,0 +1,172 @@
+"""What a measurement is: an experiment whose runs are not only trained but probed, each by a function of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bnlib.distributed import world
+from bnlib.experiments.framework.experiment import Scale, on, rounded, spread
+from bnlib.experiments.framework.results import FOLDER, read_result, result_path, write_result
+from bnlib.processes import share_out
+from bnlib.sweep import cache_folder, code_hash, describe
+from bnlib.training import progress_bar
+
+Measure = Callable[..., Mapping[str, Any]]
+"""``measure(*cell, seed=..., device=...)``, which returns numbers by name."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Numbers that answer a question, for each cell of a grid and several seeds.
+
+    Attributes:
+        name: ``CHAPTER.FILE``, the place of its file below ``bnlib/experiments``.
+        question: what it answers.
+        source: figure or section that it repeats.
+        axes: names of what tells the cells apart.
+        cells: the seeds of each cell, by the cell's values on the axes; takes the scale, as in ``Experiment``.
+        measure: ``measure(*cell, seed=..., device=...)`` returns numbers, or lists of them, by name; a function that
+            can be imported.
+
+    Example:
+        >>> from bnlib.experiments.framework.registry import EXPERIMENTS
+        >>> bias = EXPERIMENTS["full_normalization.oracle_bias"]
+        >>> bias.axes
+        ('depth', 'oracle', 'batch_size')
+        >>> len(bias.load("quick")) == len(bias.cells("quick"))
+        True
+    """
+
+    name: str
+    question: str
+    source: str
+    axes: tuple[str, ...]
+    cells: Callable[[Scale], dict[tuple, Sequence[int]]]
+    measure: Measure
+
+    def command(self, scale: Scale) -> str:
+        """What makes the result."""
+        return f"python -m bnlib experiments run {self.name} --scale {scale}"
+
+    def result(self, scale: Scale) -> str:
+        """Path of the result below ``data/results``, without its suffix."""
+        return result_path(self.name, scale)
+
+    def save(
+        self,
+        scale: Scale = "quick",
+        folder: Path = FOLDER,
+        *,
+        cache: str | Path | None = None,
+        workers: int = 1,
+        devices: Sequence[str] = ("cpu",),
+        **_,
+    ) -> dict[tuple, list[Mapping[str, Any]]]:
+        """Measure what is not in the cache yet, write the result to ``folder`` and return what was measured.
+
+        Arguments:
+            scale, folder: of the result.
+            cache: folder of what is done, by default the user's cache; an interrupted call goes on from there.
+            workers: processes that share out the work; each takes one of ``devices`` in turn.
+            devices: e.g. ``("cuda:0", "cuda:1")``.
+
+        Raises:
+            ValueError: ``workers`` below 1, in several processes of ``torchrun``, or a broken file in the cache.
+        """
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        if world()[1] > 1:
+            raise ValueError(f"{self.name} must be run by one process, got {world()[1]} of torchrun; see workers")
+        cells, kept = self.cells(scale), cache_folder(cache)
+        tasks = [(cell, seed) for cell, seeds in cells.items() for seed in seeds]
+        paths = {task: kept / f"{self._key(*task, torch.device(devices[0]).type)}.json" for task in tasks}
+        left = [task for task in tasks if not paths[task].exists()]
+        seeds = sorted({seed for _, seed in tasks})
+        with write_result(self.result(scale), self.command(scale), seeds, folder, **on(", ".join(devices))) as result:
+            self._work_off(left, paths, workers, devices)
+            done = {task: _read(paths[task]) for task in tasks}
+            # That of the work, though some of it may have been done by an earlier call.
+            result["measuring_seconds"] = round(sum(each["seconds"] for each in done.values()))
+            measured = {cell: [done[cell, seed]["values"] for seed in seeds] for cell, seeds in cells.items()}
+            result["cells"] = [
+                dict(zip(self.axes, cell, strict=True)) | {name: [each[name] for each in rows] for name in rows[0]}
+                for cell, rows in measured.items()
+            ]
+        return measured
+
+    def load(self, scale: Scale = "quick", folder: Path = FOLDER) -> dict[tuple, dict[str, np.ndarray]]:
+        """The committed result: for each cell the numbers by name, the first dimension being that of the seeds.
+
+        What is not finite is nan.
+
+        Raises:
+            FileNotFoundError: there is none; the message says how to make it.
+        """
+        rows = read_result(self.result(scale), self.command(scale), folder)["cells"]
+        return {
+            tuple(row[axis] for axis in self.axes): {
+                name: np.array(value, dtype=float) for name, value in row.items() if name not in self.axes
+            }
+            for row in rows
+        }
+
+    def table(self, measured: Mapping[tuple, Sequence[Mapping[str, Any]]]) -> str:
+        """As text: for each cell the median over seeds, the least and the largest; of a list, of its mean."""
+        names = list(dict.fromkeys(name for rows in measured.values() for name in rows[0]))
+        rows = [(*self.axes, *(name.replace("_", " ") for name in names))]
+        for cell, each in measured.items():
+            means = {name: spread([np.mean(np.array(one[name], float)) for one in each]) for name in each[0]}
+            rows.append((*map(str, cell), *(means.get(name, "") for name in names)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+    def once(self, cell: tuple, seed: int, device: str = "cpu") -> dict[str, Any]:
+        """Measure one cell with one seed; numbers with four significant digits, None for what is not finite."""
+        return {name: _rounded(value) for name, value in self.measure(*cell, seed=seed, device=device).items()}
+
+    def _key(self, cell: tuple, seed: int, device_type: str) -> str:
+        source = inspect.getsource(inspect.getmodule(self.measure))
+        text = json.dumps([source, describe(list(cell)), seed, code_hash(), torch.__version__, device_type])
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+    def _work_off(self, left: list, paths: Mapping, workers: int, devices: Sequence[str]) -> None:
+        jobs = [(self, task, paths[task], devices[number % len(devices)]) for number, task in enumerate(left)]
+        done = share_out(_do, jobs, workers) if workers > 1 else itertools.starmap(_do, jobs)
+        try:
+            for _ in progress_bar(done, total=len(left), unit="run") if left else ():
+                pass
+        except BaseException as error:
+            error.add_note("What is done is kept: the same call goes on from there.")
+            raise
+
+
+def _do(measurement: Measurement, task: tuple[tuple, int], path: Path, device: str) -> None:
+    began = time.perf_counter()
+    values = measurement.once(*task, device)
+    half = path.with_suffix(f".{os.getpid()}.part")
+    half.write_text(json.dumps({"values": values, "seconds": time.perf_counter() - began}))
+    os.replace(half, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return {name: json.loads(path.read_text())[name] for name in ("values", "seconds")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"cache must hold whole results, got {path}, which is none ({error}); delete it") from error
+
+
+def _rounded(value: Any) -> Any:
+    array = np.asarray(value, dtype=float)
+    return rounded([float(array)])[0] if array.ndim == 0 else [_rounded(each) for each in array]

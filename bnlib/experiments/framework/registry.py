@@ -1,0 +1,51 @@
+"""All experiments by name: whichever module below ``bnlib.experiments`` has an ``EXPERIMENT``."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from bnlib import experiments
+from bnlib.experiments.framework.experiment import Experiment
+from bnlib.experiments.framework.measurement import Measurement
+
+CHAPTERS = (
+    "formula",
+    "covariate_shift",
+    "smoothness",
+    "objective",
+    "full_normalization",
+    "perils",
+    "failing",
+    "depth",
+    "alternatives",
+    "machines",
+)
+"""The folders of ``bnlib/experiments`` and ``data/results``, in the order of the chapters."""
+
+
+def find() -> dict[str, Experiment | Measurement]:
+    """Import every module in the folder of a chapter and collect its ``EXPERIMENT``, if it has one.
+
+    Returns:
+        the experiments by name, in the order of the chapters, then of the alphabet.
+
+    Raises:
+        ValueError: an experiment's name is not that of its folder and its file.
+    """
+    found: dict[str, Experiment | Measurement] = {}
+    for chapter in CHAPTERS:
+        folder = import_module(f"{experiments.__name__}.{chapter}")
+        for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
+            experiment = getattr(import_module(module.name), "EXPERIMENT", None)
+            if experiment is None:
+                continue
+            name = module.name.removeprefix(f"{experiments.__name__}.")
+            if experiment.name != name:
+                raise ValueError(f"name of the EXPERIMENT in {module.name} must be {name!r}, got {experiment.name!r}")
+            found[name] = experiment
+    return found
+
+
+EXPERIMENTS: dict[str, Experiment | Measurement] = find()
+"""Every experiment by its name, which is ``CHAPTER.FILE``."""

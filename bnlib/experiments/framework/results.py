@@ -1,0 +1,111 @@
+"""Committed results: read and write ``data/results/CHAPTER/NAME_SCALE.json`` with provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+FOLDER = Path(__file__).parents[3] / "data" / "results"
+"""Where the committed results are."""
+
+_THIS_CPU = f"cpu ({platform.machine()})"
+
+
+def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Read a committed result: ``name`` is its path below ``folder`` without ``.json``.
+
+    Raises:
+        FileNotFoundError: names the file and the command that makes it.
+
+    Example:
+        >>> from bnlib.experiments.framework.results import read_result
+        >>> sorted(read_result("full_normalization/oracle_bias_quick", "see data/README.md")["provenance"])
+        ['command', 'commit', 'date', 'device', 'seconds', 'seeds', 'versions']
+    """
+    path = folder / f"{name}.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no result at {path}; make it with `{command}` in a checkout of the book") from None
+
+
+def result_path(name: str, scale: str) -> str:
+    """Say where the result of an experiment is kept, below ``FOLDER`` and without its suffix.
+
+    Example:
+        >>> from bnlib.experiments.framework.results import result_path
+        >>> result_path("full_normalization.oracle_bias", "quick")
+        'full_normalization/oracle_bias_quick'
+    """
+    return f"{name.replace('.', '/')}_{scale}"
+
+
+def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """Curves of several runs as one array, shape (R, P); NaN for None and after the end of a shorter run.
+
+    Example:
+        >>> from bnlib.experiments.framework.results import as_array
+        >>> as_array([[2.3, 0.4], [2.3]])  # the second run diverged
+        array([[2.3, 0.4],
+               [2.3, nan]])
+    """
+    table = np.full((len(runs), max(map(len, runs))), np.nan)
+    for row, run in zip(table, runs, strict=True):
+        row[: len(run)] = [np.nan if value is None else value for value in run]
+    return table
+
+
+@contextmanager
+def write_result(
+    name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER, device: str = _THIS_CPU
+) -> Iterator[dict[str, Any]]:
+    """Collect a result in the dictionary given and write it, with its provenance, if the block ends well.
+
+    ``device`` says what it ran on. The file is replaced in one step: an interrupted run leaves the earlier result as it
+    was.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from bnlib.experiments.framework.results import read_result, write_result
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = pathlib.Path(name)
+        ...     with write_result("toy", "python toy.py", seeds=[0], folder=folder) as result:
+        ...         result["answer"] = 42
+        ...     found = read_result("toy", "python toy.py", folder)
+        >>> found["answer"], found["provenance"]["command"]
+        (42, 'python toy.py')
+    """
+    # The commit is read before the run: what is edited meanwhile does not take part in it.
+    began, commit = time.perf_counter(), _commit()
+    result: dict[str, Any] = {}
+    yield result
+    result["provenance"] = {
+        "command": command,
+        "commit": commit,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "device": device,
+        "seeds": list(seeds),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(time.perf_counter() - began),
+    }
+    path = folder / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".json.part")
+    half.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+    os.replace(half, path)
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "not a git checkout"

@@ -1,0 +1,169 @@
+r"""How well moving estimates follow the mean and the variance of a layer's inputs while a network trains.
+
+The estimates do not take part in the training; the three estimators are those of ``bnlib.mcsgd``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bnlib import FullNorm, datasets, samplers
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.mcsgd import ESTIMATORS
+from bnlib.models import mlp
+
+BATCH_SIZES, LEARNING_RATES = (1, 4, 16), (0.02, 0.2)
+ALPHAS = (0.3, 0.1, 0.03, 0.01, 0.003)
+SIZES, LAYERS = (64, 50, 50, 50, 10), ("first", "last")
+STEPS, EVERY = 2000, 10
+SEEDS = {"quick": range(5), "paper": range(20)}
+
+
+class Estimates:
+    """Estimates of some statistics by all estimators and with several weights at once.
+
+    Attributes:
+        values: by estimator, each of shape (weights, k).
+
+    Arguments:
+        start: the first estimate, (k,).
+    """
+
+    def __init__(self, start: Tensor, weights: int) -> None:
+        self.values = {name: start.expand(weights, -1) for name in ESTIMATORS}
+        self._trend = torch.zeros_like(self.values["momentum"])
+
+    def update(self, alpha: Tensor, seen: Tensor, before: Tensor) -> None:
+        """Take in a batch.
+
+        Arguments:
+            alpha: weights of the newest batch, (weights, 1).
+            seen: statistics of the batch in the network as it is, (k,).
+            before: those of the same batch in the network before its last step, (k,).
+        """
+        old = self.values
+        smooth = (1 - alpha) * (old["momentum"] + self._trend) + alpha * seen
+        self._trend = (1 - alpha / 4) * self._trend + alpha / 4 * (smooth - old["momentum"])
+        self.values = {
+            "exponential": (1 - alpha) * old["exponential"] + alpha * seen,
+            "corrected": (1 - alpha) * (old["corrected"] - before) + seen,
+            "momentum": smooth,
+        }
+
+
+def statistics(network: nn.Sequential, x: Tensor, parts: int = 1) -> Tensor:
+    """Mean and mean square, in float64, of each input of the first and the last norm of a network in eval mode.
+
+    Returns:
+        those of each of ``parts`` equal parts of ``x`` after the other: (parts, layers, 2, channels).
+    """
+    found = []
+    with torch.no_grad():
+        for layer in network:
+            if isinstance(layer, FullNorm):
+                found.append(x)
+            x = layer(x)
+        z = torch.stack((found[0], found[-1])).double()
+        z = z.view(2, parts, -1, z.size(-1)).transpose(0, 1)
+        return torch.stack((z.mean(2), z.square().mean(2)), 2)
+
+
+def errors(values: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of estimates, (weights, layers, 2, channels), each result being (weights, layers, channels).
+
+    Returns:
+        the error of the mean in true standard deviations, that of the variance relative to the true one, and whether
+        the estimated variance is not positive.
+    """
+    mean, square = truth.unbind(-2)
+    variance = square - mean.square()
+    estimated = values[..., 1, :] - values[..., 0, :].square()
+    return (values[..., 0, :] - mean) / variance.sqrt(), estimated / variance - 1, estimated <= 0
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """All batch sizes and learning rates; more seeds at paper scale."""
+    return {cell: SEEDS[scale] for cell in itertools.product(BATCH_SIZES, LEARNING_RATES)}
+
+
+def measure(batch_size: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
+    """Train an MLP with FullNorm on digits by SGD, on shuffled batches; estimates start from the truth.
+
+    A batch's statistics are those in eval mode before it moves anything, so that given the network they have no bias.
+    What they should be is the same over all training data.
+
+    Returns:
+        for both ``LAYERS``, each estimator and each of ``ALPHAS``, from the second half of the steps: ``mean``, the
+        root mean square error of the mean in true standard deviations, and ``variance``, that of the variance relative
+        to the truth, medians over channels; ``not_positive``, the share of steps and channels with an estimated
+        variance of 0 or below. And ``loss``, the mean mini-batch loss of both halves.
+    """
+    data = datasets.load("digits").to(device)
+    network = mlp(SIZES, FullNorm, seed=seed).to(device)
+    optimiser, x = torch.optim.SGD(network.parameters(), lr=lr), data.train_x.flatten(1)
+    alpha = torch.tensor(ALPHAS, dtype=torch.float64, device=device)[:, None]
+    estimates = Estimates(statistics(network.eval(), x).flatten(), len(ALPHAS))
+    indices = list(itertools.islice(samplers.shuffled(data.train_y.cpu(), batch_size, seed), STEPS + 1))
+    losses, found, before = [], [], None
+    for step, (index, following) in enumerate(itertools.pairwise(indices)):
+        # The next batch as well: after the step this is what it was in the network before.
+        seen, ahead = statistics(network.eval(), x[torch.cat((index, following))], 2).flatten(1)
+        estimates.update(alpha, seen, seen if before is None else before)
+        before = ahead
+        if step >= STEPS // 2 and step % EVERY == 0:
+            truth = statistics(network, x)[0]
+            found.append([errors(each.view(-1, *truth.shape), truth) for each in estimates.values.values()])
+        loss = F.cross_entropy(network.train()(x[index]), data.train_y[index])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return _summary(found) | {"loss": torch.stack(losses).view(2, -1).mean(1).tolist()}
+
+
+def _summary(found: list[list[tuple[Tensor, Tensor, Tensor]]]) -> dict[str, np.ndarray]:
+    """From errors by step and estimator to numbers by layer, estimator and weight."""
+    parts = [torch.stack([torch.stack(row) for row in zip(*step, strict=True)]) for step in found]
+    mean, variance, negative = torch.stack(parts).unbind(1)  # each (steps, estimators, weights, layers, channels)
+    result = {
+        "mean": mean.square().mean(0).sqrt().median(-1).values,
+        "variance": variance.square().mean(0).sqrt().median(-1).values,
+        "not_positive": negative.double().mean((0, -1)),
+    }
+    return {name: value.permute(2, 0, 1).cpu().numpy() for name, value in result.items()}
+
+
+EXPERIMENT = Measurement(
+    name="full_normalization.estimator_errors",
+    question="How well do moving estimates follow the mean and the variance of a layer's inputs during training?",
+    source="Lian and Liu 2019, section 6; Chen, Sun and Yin 2021; Holt 1957",
+    axes=("batch_size", "lr"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def panels(layer: str, quantity: str) -> dict[str, dict[str, np.ndarray]]:
+    """One result of the committed ones, e.g. ``"mean"``, by setting and estimator: (seeds, alphas)."""
+    number = LAYERS.index(layer)
+    return {
+        f"batch size {batch_size}, rate {lr:g}": {
+            name: values[quantity][:, number, place] for place, name in enumerate(ESTIMATORS)
+        }
+        for (batch_size, lr), values in load().items()
+    }

@@ -1,0 +1,84 @@
+"""Full Normalization on digits: which oracle and which alpha, by batch size and by how the batches are built."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache, partial
+
+import numpy as np
+
+from bnlib import BatchNorm, FullNorm
+from bnlib.experiments.framework.experiment import Experiment, Scale
+from bnlib.models import mlp
+from bnlib.reference import ORACLES
+from bnlib.samplers import shuffled, single_label
+from bnlib.schedules import PowerSchedule, figure4
+from bnlib.sweep import Run
+
+SIZES = (64, 100, 100, 10)
+EPOCHS = {1: 3, 4: 5, 16: 10, 64: 30}
+"""Passes over the training set for each batch size: more where a pass has fewer steps."""
+LEARNING_RATES = (0.01, 0.03, 0.1, 0.3)
+SEEDS = {"quick": range(3), "paper": range(10)}
+
+# From the mean of all batches to a moving average with a weight of the floor.
+FLOORS = {floor: PowerSchedule(scale=1, power=1, floor=floor) for floor in (0.003, 0.01, 0.03, 0.1, 0.3)}
+ALPHAS = {f"floor {floor}": schedule for floor, schedule in FLOORS.items()} | {"figure 4": figure4}
+NORMS = {"batch norm": BatchNorm} | {
+    f"{oracle}, {name}": partial(FullNorm, oracle=oracle, alpha=alpha)
+    for oracle in ORACLES
+    for name, alpha in ALPHAS.items()
+    if "running" in oracle or name == "floor 0.03"
+}
+SHUFFLED, SINGLE_LABEL = "shuffled", "single label"
+CONSTRUCTIONS = {SHUFFLED: shuffled, SINGLE_LABEL: single_label}
+
+
+def cells(scale: Scale) -> dict[tuple, list[Run]]:
+    """All alphas for one oracle, all oracles for one alpha."""
+    made = {}
+    for norm, construction, batch_size, lr in itertools.product(NORMS, CONSTRUCTIONS, EPOCHS, LEARNING_RATES):
+        if norm.startswith("leave_one_out") and batch_size == 1:
+            continue
+        model = partial(mlp, SIZES, NORMS[norm])
+        settings = {"epochs": EPOCHS[batch_size], "points": 2, "batches": CONSTRUCTIONS[construction]}
+        made[norm, construction, batch_size, lr] = [
+            Run(model, "digits", batch_size, lr, seed, **settings) for seed in SEEDS[scale]
+        ]
+    return made
+
+
+EXPERIMENT = Experiment(
+    name="full_normalization.oracles_on_digits",
+    question="Which oracle and which alpha make Full Normalization train at every batch size, on batches of any kind?",
+    source="Lian and Liu 2019, Remark 1 and section 6",
+    axes=("norm", "construction", "batch size", "learning rate"),
+    cells=cells,
+)
+
+
+@cache
+def load() -> dict[tuple, dict]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def best(norm: str, construction: str, batch_size: int) -> tuple[float, np.ndarray]:
+    """The learning rate with the least median test error, and the last test errors of the seeds there."""
+    errors = {
+        lr: np.array([run[-1] for run in load()[norm, construction, batch_size, lr]["test_error"]])
+        for lr in LEARNING_RATES
+    }
+    lr = min(errors, key=lambda lr: np.median(errors[lr]))
+    return lr, errors[lr]
+
+
+def lookup(alpha: str, construction: str, lr: float) -> dict[str, np.ndarray]:
+    """The last test errors of BN and of the running oracle at each batch size, (batch sizes, seeds), for a slider."""
+
+    def ends(norm: str) -> np.ndarray:
+        rows = [load()[norm, construction, batch_size, lr]["test_error"] for batch_size in EPOCHS]
+        return np.array([[run[-1] for run in row] for row in rows])
+
+    errors = {"batch norm": ends("batch norm"), "Full Normalization": ends(f"running, {alpha}")}
+    return {"batch sizes": np.array(list(EPOCHS)), **errors}

@@ -1,0 +1,1 @@
+"""Experiments of chapter 10, many machines."""

@@ -1,0 +1,155 @@
+"""Cells of ``many_machines`` with real processes, DistributedDataParallel and gloo; messages and bytes are counted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from inspect import signature
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from bnlib import FullNorm, SyncBatchNorm, distributed
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.experiments.machines.label_skew import JOINED, LEARNING_RATE, METHODS, digits, network, simulate
+from bnlib.samplers import PerWorker
+from bnlib.training import error_rate
+
+WORKERS, SKEWS, STEPS = (2, 4), (0.0, 1.0), 20
+"""Few steps: where processes outnumber cores, a message waits for its turn."""
+COMPARED = tuple(method for method in METHODS if method != "no norm")
+_BUFFERS = "forward_sync_buffers"
+if _BUFFERS not in signature(DistributedDataParallel).parameters:
+    _BUFFERS = "broadcast_buffers"  # its name before torch 2.13
+SEEDS = {"quick": range(2), "paper": range(10)}
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """As many processes as two cores bear, without skew and with all of it."""
+    return {setting: SEEDS[scale] for setting in itertools.product(WORKERS, SKEWS)}
+
+
+def _layer(method: str) -> Callable[[int], nn.Module] | str | None:
+    """What a process of its own needs to do what ``METHODS`` does with the joined batch."""
+    shared = partial(FullNorm, process_group=torch.distributed.group.WORLD)
+    return {"SyncBN": SyncBatchNorm, "shared FN": shared}.get(method, METHODS[method].norm)
+
+
+class _Counter:
+    """Messages and bytes that this process hands over, of all kinds and of gradients."""
+
+    def __init__(self) -> None:
+        self.all, self.gradients = np.zeros(2), np.zeros(2)
+
+    def all_reduce(self, tensor, *args, send=torch.distributed.all_reduce, **options):
+        self.all += 1, tensor.nbytes
+        return send(tensor, *args, **options)
+
+    def hook(self, group, bucket):
+        self.gradients += 1, bucket.buffer().nbytes
+        return allreduce_hook(group, bucket)
+
+
+def work(
+    method: str, x: np.ndarray, y: np.ndarray, skew: float, seed: int, batch_size: int, steps: int, broadcast: bool
+) -> dict:
+    """Train in the processes that call this; see ``distributed.together``.
+
+    Arguments:
+        x, y: the training data of all workers, of which this one takes its shard.
+        method, skew, seed, batch_size, steps: see ``many_machines.simulate``.
+        broadcast: let DistributedDataParallel overwrite the running statistics with those of process 0 before each
+            forward pass, as it does by default.
+
+    Returns:
+        ``state``: this process's; ``statistics`` and ``gradients``: messages and bytes of a step.
+    """
+    torch.set_num_threads(1)
+    rank, workers = distributed.world()
+    x, y, counter = torch.from_numpy(x), torch.from_numpy(y), _Counter()
+    torch.distributed.all_reduce = counter.all_reduce
+    model = network(_layer(method), seed).train()
+    called = DistributedDataParallel(model, **{_BUFFERS: broadcast})
+    called.register_comm_hook(None, counter.hook)
+    optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    stream = PerWorker(rank, workers, skew=skew)(y, batch_size, seed)
+    for index in itertools.islice(stream, steps):
+        optimiser.zero_grad()
+        F.cross_entropy(called(x[index]), y[index]).backward()
+        optimiser.step()
+    return {
+        "state": {name: value.numpy() for name, value in model.state_dict().items()},
+        "statistics": (counter.all - counter.gradients) / steps,
+        "gradients": counter.gradients / steps,
+    }
+
+
+def _work_on(settings: Sequence[tuple[str, bool]], *arguments) -> list[dict]:
+    return [work(method, *arguments, broadcast) for method, broadcast in settings]
+
+
+def run(
+    settings: Sequence[tuple[str, bool]], workers: int, skew: float, seed: int, *, batch_size: int, steps: int
+) -> list[list[dict]]:
+    """What ``work`` returns for each pair of method and ``broadcast``, one entry a process.
+
+    The processes are started once, and are given the data, which takes less time than to load them.
+    """
+    data = digits().train_x.numpy(), digits().train_y.numpy()
+    done = distributed.together(_work_on, workers, settings, *data, skew, seed, batch_size, steps)
+    return [list(each) for each in zip(*done, strict=True)]
+
+
+def apart(states: Sequence[dict[str, np.ndarray]], models: Sequence[nn.Module]) -> float:
+    """Largest difference of parameters and running statistics between processes and the workers of a simulation.
+
+    FullNorm's estimates of gradients are left out: those of a process are for its own mean loss.
+    """
+    return max(
+        float(np.abs(state[name] - value.numpy()).max())
+        for state, model in zip(states, models, strict=True)
+        for name, value in model.state_dict().items()
+        if "running_grad" not in name
+    )
+
+
+def measure(workers: int, skew: float, *, seed: int, device) -> dict[str, list]:
+    """Train in real processes, compare with the simulation, and count.
+
+    Returns:
+        lists over ``COMPARED``: ``agrees``: 1 if no weight or running statistic is further than 1e-6 from the
+        simulation; ``error``: share of errors on the test set with the statistics of process 0; ``statistics`` and
+        ``gradients``: messages and bytes that a process hands over in a step.
+    """
+    size, found = JOINED // workers, {"agrees": [], "error": [], "statistics": [], "gradients": []}
+    done = run([(method, False) for method in COMPARED], workers, skew, seed, batch_size=size, steps=STEPS)
+    for method, each in zip(COMPARED, done, strict=True):
+        ((_, models),) = simulate(method, workers, skew, seed, batch_size=size, steps=STEPS, lr=LEARNING_RATE)
+        found["agrees"].append(float(apart([one["state"] for one in each], models) < 1e-6))
+        models[0].load_state_dict({name: torch.as_tensor(value) for name, value in each[0]["state"].items()})
+        found["error"].append(error_rate(models[0], digits().test_x, digits().test_y))
+        for name in ("statistics", "gradients"):
+            found[name].append(each[0][name].tolist())
+    return found
+
+
+EXPERIMENT = Measurement(
+    name="machines.real_processes",
+    question="Do real processes do what the simulated workers of many_machines do, and what do they send?",
+    source="Lian and Liu 2019, sections 1 and 4, on distributed training",
+    axes=("workers", "skew"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")

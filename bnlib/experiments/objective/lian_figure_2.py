@@ -1,0 +1,43 @@
+"""Figure 2 of Lian and Liu (2019): one number of epochs at many batch sizes.
+
+The batch size sets the noise of BN, but also that of SGD and the number of steps. The network without normalisation and
+the one with Full Normalization see the last two without the first. The paper gives no learning rate.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+from bnlib import BatchNorm, FullNorm
+from bnlib.experiments.framework.experiment import Experiment, Scale
+from bnlib.experiments.objective import lian_setup
+from bnlib.models import resnet18, small_cnn
+from bnlib.sweep import Run
+
+BATCH_SIZES = {"quick": (2, 4, 8, 16, 32, 64, 128), "paper": (4, 8, 16, 32, 64, 128, 256, 512)}
+LEARNING_RATES = (0.01, 0.1)
+EPOCHS = 10
+NORMS = {"BN": BatchNorm, "FN, default": FullNorm, "none": None}
+NETWORKS = {"quick": ("digits", small_cnn), "paper": ("cifar10", resnet18)}
+
+
+def cells(scale: Scale) -> dict[tuple, list[Run]]:
+    """Each norm at each batch size and learning rate."""
+    data, network = NETWORKS[scale]
+    return {
+        (norm, batch_size, lr): [
+            Run(partial(network, norm=NORMS[norm]), data, batch_size, lr, seed, epochs=EPOCHS, points=10)
+            for seed in lian_setup.SEEDS
+        ]
+        for norm, batch_size, lr in itertools.product(NORMS, BATCH_SIZES[scale], LEARNING_RATES)
+    }
+
+
+EXPERIMENT = Experiment(
+    name="objective.lian_figure_2",
+    question="Is a network with BN the worse, the smaller its batches are, and is BN the reason?",
+    source="Lian and Liu 2019, figure 2",
+    axes=("norm", "batch size", "learning rate"),
+    cells=cells,
+)

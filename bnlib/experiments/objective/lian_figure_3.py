@@ -1,0 +1,44 @@
+"""Figure 3 of Lian and Liu (2019): logistic regression on data of large variation.
+
+The paper gives no learning rate. The quick scale has a tenth of the samples, of the features and of the classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+from bnlib import BatchNorm, FullNorm
+from bnlib.datasets import wide_variation
+from bnlib.experiments.framework.experiment import Experiment, Scale
+from bnlib.experiments.objective import lian_setup
+from bnlib.models import logistic
+from bnlib.sweep import Run
+
+BATCH_SIZE, EPOCHS = 20, 20
+LEARNING_RATES = (0.01, 0.1, 1.0)
+NORMS = {"BN": BatchNorm, "FN, default": FullNorm, "none": None}
+SIZES = {"quick": (100, 1_000, 1_000), "paper": (1_000, 10_000, 100)}
+"""Classes, training and test samples. The paper's 100 test samples are kept at its scale alone."""
+
+
+def cells(scale: Scale) -> dict[tuple, list[Run]]:
+    """Each norm at each learning rate."""
+    num_classes, num_train, num_test = SIZES[scale]
+    data = partial(wide_variation, num_classes, num_train, num_test)
+    return {
+        (norm, lr): [
+            Run(partial(logistic, num_classes, num_classes, NORMS[norm]), data, BATCH_SIZE, lr, seed, epochs=EPOCHS)
+            for seed in lian_setup.SEEDS
+        ]
+        for norm, lr in itertools.product(NORMS, LEARNING_RATES)
+    }
+
+
+EXPERIMENT = Experiment(
+    name="objective.lian_figure_3",
+    question="Does BN keep logistic regression from converging on data of large variation?",
+    source="Lian and Liu 2019, figure 3",
+    axes=("norm", "learning rate"),
+    cells=cells,
+)

@@ -1,0 +1,108 @@
+"""What a network with BN has minimised, and what is left of it in other batches and in eval mode.
+
+With random labels there is nothing to learn but the training set by heart, and with fixed batches the batch is part of
+what can be learnt by heart.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cache, partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bnlib import BatchNorm, datasets
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.models import mlp
+from bnlib.objective import model_objective
+from bnlib.samplers import Fixed, Sampler, shuffled, single_label
+
+NORMS = {"no norm": None, "batch norm": BatchNorm}
+CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "fixed": Fixed(), "one label": single_label}
+LABELS = ("true", "random")
+EPOCHS = {4: 6, 16: 25, 64: 50}
+"""Passes over the training set for each batch size: more where a pass has fewer steps."""
+BATCH_SIZES = tuple(EPOCHS)
+SIZES, LEARNING_RATE = (64, 100, 100, 10), 0.1
+SEEDS = {"quick": range(5), "paper": range(20)}
+WHERE = ("objective", "reshuffled", "evaluation", "test")
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """Each norm with true and random labels at each construction and batch size."""
+    grid = itertools.product(LABELS, CONSTRUCTIONS, BATCH_SIZES, NORMS)
+    return {setting: SEEDS[scale] for setting in grid}
+
+
+def measure(labels: str, construction: str, batch_size: int, norm: str, *, seed: int, device) -> dict[str, list[float]]:
+    """Train with SGD, then take the mean loss in nats and the share of errors in four ways.
+
+    Returns:
+        ``objective``: training set in train mode, in batches as those of the training, the very same if they were
+        fixed; ``reshuffled``: in shuffled batches of that size; ``evaluation``: in eval mode; ``test``: the test set in
+        eval mode. Each is a pair, of loss and error.
+    """
+    data, sampler = datasets.load("digits"), CONSTRUCTIONS[construction]
+    classes = data.train_y if labels == "true" else _drawn(data.train_y, data.num_classes, seed)
+    model = mlp(SIZES, NORMS[norm], seed=seed).to(device)
+    x, y, test_x, test_y = (each.to(device) for each in (data.train_x, classes, data.test_x, data.test_y))
+    per_epoch = len(y) // batch_size
+    optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    for index in itertools.islice(sampler(classes, batch_size, seed), EPOCHS[batch_size] * per_epoch):
+        optimiser.zero_grad()
+        F.cross_entropy(model(x[index]), y[index]).backward()
+        optimiser.step()
+    # With the seed of the training a sampler of fixed batches makes the same ones again.
+    own, other = sampler(classes, batch_size, seed), shuffled(classes, batch_size, seed + 1000)
+    with torch.no_grad():
+        found = {
+            "objective": _in_batches(model, x, y, list(itertools.islice(own, per_epoch))),
+            "reshuffled": _in_batches(model, x, y, list(itertools.islice(other, per_epoch))),
+        }
+        model.eval()
+        return found | {"evaluation": _judged(model(x), y), "test": _judged(model(test_x), test_y)}
+
+
+def _drawn(labels: Tensor, num_classes: int, seed: int) -> Tensor:
+    return torch.randint(num_classes, labels.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _wrong(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (outputs.argmax(1) != labels).float()
+
+
+_JUDGES = (partial(F.cross_entropy, reduction="none"), _wrong)
+
+
+def _in_batches(model, x: Tensor, y: Tensor, batches: Sequence[Tensor]) -> list[float]:
+    return [model_objective(model, judge, x, y, batches).item() for judge in _JUDGES]
+
+
+def _judged(outputs: Tensor, labels: Tensor) -> list[float]:
+    return [judge(outputs, labels).mean().item() for judge in _JUDGES]
+
+
+EXPERIMENT = Measurement(
+    name="objective.objective_and_evaluation",
+    question="Is what a network with BN has learnt still there in other batches, and in eval mode?",
+    source="Lian and Liu 2019, section 4",
+    axes=("labels", "construction", "batch_size", "norm"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def lookup(labels: str, construction: str, batch_size: int) -> dict[str, dict[str, np.ndarray]]:
+    """The committed numbers at one position of the grid, one entry a norm."""
+    return {norm: load()[labels, construction, batch_size, norm] for norm in NORMS}

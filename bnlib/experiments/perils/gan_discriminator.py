@@ -1,0 +1,162 @@
+"""A discriminator whose batches are all real or all generated, as is common in training GANs, or mixed.
+
+Real samples are normal in the plane. Generated ones differ in their mean, in their scale, or in their shape alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bnlib import BatchNorm
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.models import mlp
+
+NORMS = {"no norm": None, "batch norm": BatchNorm, "later batch norm": BatchNorm, "layer norm": "layer_norm"}
+"""Of both hidden layers; ``later``: of the second one alone."""
+FAKES = ("shifted", "scaled", "reshaped")
+BATCHES = ("separate", "mixed")
+SIZES, BATCH_SIZE, STEPS, LEARNING_RATE = (2, 64, 64, 1), 64, 1500, 0.05
+SEEDS = {"quick": range(5), "paper": range(20)}
+
+
+def real(count: int, generator: torch.Generator) -> Tensor:
+    """Standard normal samples in the plane, (count, 2)."""
+    return torch.randn(count, 2, generator=generator)
+
+
+def fake(kind: str, count: int, generator: torch.Generator) -> Tensor:
+    """Generated samples, (count, 2): another mean, another scale, or a ring with the real mean and covariance."""
+    if kind == "shifted":
+        return real(count, generator) + torch.tensor([2.0, 0.0])
+    if kind == "scaled":
+        return 2 * real(count, generator)
+    angle = 2 * math.pi * torch.rand(count, generator=generator)
+    return math.sqrt(2) * torch.stack((angle.cos(), angle.sin()), 1)
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """Each norm with each kind of generated samples and of batches."""
+    return {cell: SEEDS[scale] for cell in itertools.product(NORMS, FAKES, BATCHES)}
+
+
+def measure(norm: str, kind: str, batches: str, *, seed: int, device) -> dict[str, float]:
+    """Train a discriminator with SGD and binary cross-entropy.
+
+    Returns:
+        ``loss``: of the last fifth of the training, in nats; accuracies on new samples: ``separate`` and ``mixed`` in
+        train mode in such batches, ``eval`` in eval mode; ``push``: what a generator learns of the mean of its samples,
+        the length of the mean gradient of a batch of generated samples in train mode over the mean length of the
+        gradients, in batches as those of the training.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model, losses = trained(norm, kind, batches, seed, generator, device)
+    last = losses[-STEPS // 5 :].mean().item()
+    push = np.mean([_push(model, kind, batches, generator, device) for _ in range(20)])
+    return {"loss": last, "push": float(push)} | _accuracies(model, kind, generator, device)
+
+
+def network(norm: str, seed: int) -> nn.Sequential:
+    """A discriminator of points in the plane: one number, above 0 for real."""
+    if norm != "later batch norm":
+        return mlp(SIZES, NORMS[norm], seed=seed)
+    first, *_ = (layer for layer in mlp(SIZES, seed=seed) if isinstance(layer, nn.Linear))
+    return nn.Sequential(first, nn.ReLU(), mlp(SIZES[1:], NORMS[norm], seed=seed + 1000))
+
+
+def trained(
+    norm: str, kind: str, batches: str, seed: int, generator: torch.Generator, device="cpu", steps: int = STEPS
+) -> tuple[nn.Module, Tensor]:
+    """A discriminator after so many steps of SGD, and the loss of each; ``generator`` draws the samples."""
+    model = network(norm, seed).to(device)
+    optimiser, losses = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE), torch.empty(steps)
+    for step in range(steps):
+        loss = _loss(model, *_pair(kind, generator, device), batches)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses[step] = loss.detach()
+    return model, losses
+
+
+def _pair(kind: str, generator: torch.Generator, device) -> tuple[Tensor, Tensor]:
+    return real(BATCH_SIZE, generator).to(device), fake(kind, BATCH_SIZE, generator).to(device)
+
+
+def _outputs(model: nn.Module, ours: Tensor, theirs: Tensor, batches: str) -> tuple[Tensor, Tensor]:
+    """Of real and generated samples, each kind in a batch of its own or all in one."""
+    if batches == "separate":
+        return model(ours)[:, 0], model(theirs)[:, 0]
+    ours, theirs = model(torch.cat((ours, theirs)))[:, 0].chunk(2)
+    return ours, theirs
+
+
+def _loss(model: nn.Module, ours: Tensor, theirs: Tensor, batches: str) -> Tensor:
+    ours, theirs = _outputs(model, ours, theirs, batches)
+    return (F.softplus(-ours).mean() + F.softplus(theirs).mean()) / 2
+
+
+def _push(model: nn.Module, kind: str, batches: str, generator: torch.Generator, device) -> float:
+    ours, theirs = _pair(kind, generator, device)
+    theirs.requires_grad_()
+    _, outputs = _outputs(model, ours, theirs, batches)
+    (gradient,) = torch.autograd.grad(F.softplus(-outputs).mean(), theirs)
+    return (gradient.mean(0).norm() / gradient.norm(dim=1).mean()).item()
+
+
+@torch.no_grad()
+def _accuracies(model: nn.Module, kind: str, generator: torch.Generator, device) -> dict[str, float]:
+    rows: dict[str, list[float]] = {"separate": [], "mixed": [], "eval": []}
+    for _ in range(20):
+        pair = _pair(kind, generator, device)
+        for name, row in rows.items():
+            model.train(name != "eval")
+            ours, theirs = _outputs(model, *pair, "mixed" if name == "eval" else name)
+            row.append(torch.cat((ours > 0, theirs < 0)).float().mean().item())
+        model.eval()
+    return {name: float(np.mean(row)) for name, row in rows.items()}
+
+
+EXPERIMENT = Measurement(
+    name="perils.gan_discriminator",
+    question="What does a discriminator with BN learn from batches that are all real or all generated?",
+    source="Irpan 2017",
+    axes=("norm", "fake", "batches"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def lookup(kind: str, batches: str, count: int = 150) -> dict[str, object]:
+    """The committed numbers by norm, and samples as a layer of BN in front of the discriminator would pass them on.
+
+    Returns:
+        ``numbers``: by norm; ``real`` and ``fake``: (``count``, 2).
+    """
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = real(count, generator), fake(kind, count, generator)
+    if batches == "separate":
+        seen = normalised(ours), normalised(theirs)
+    else:
+        seen = normalised(torch.cat((ours, theirs))).split(count)
+    numbers = {norm: load()[norm, kind, batches] for norm in NORMS}
+    return {"numbers": numbers, "real": seen[0].numpy(), "fake": seen[1].numpy()}
+
+
+def normalised(x: Tensor) -> Tensor:
+    """``x`` of mean 0 and variance 1 in each column."""
+    return F.batch_norm(x, None, None, training=True)

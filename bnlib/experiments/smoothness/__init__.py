@@ -1,0 +1,1 @@
+"""Experiments of chapter 3, Lipschitz smoothness."""

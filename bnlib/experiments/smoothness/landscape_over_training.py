@@ -1,0 +1,145 @@
+"""The loss along the gradient while a network trains, with BN and without: how rough is the way?
+
+On digits with a small network, and at paper scale with the VGG network of Santurkar et al. (2018) on CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bnlib.experiments.covariate_shift import probed_training
+from bnlib.experiments.covariate_shift.probed_training import AXES, INITS, LEARNING_RATES, NORMS, SIZES
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.probes import along_gradient, step_lengths
+from bnlib.probes.apart import joined, loss_and_gradients_at
+from bnlib.training import best_device
+
+__all__ = [
+    "BATCH_SIZES",
+    "EXPERIMENT",
+    "INITS",
+    "LEARNING_RATES",
+    "NORMS",
+    "SIZES",
+    "load",
+    "lookup",
+    "measure",
+    "train",
+]
+
+BATCH_SIZES = (16, 64, 256)
+STEPS = {"mlp": 200, "vgg": 15_000}
+PROBES, LENGTHS, RELATIVE = 20, 5, 0.03
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """See ``probed_training.cells``."""
+    return probed_training.cells(scale, BATCH_SIZES)
+
+
+def measure(
+    network: str, init: str, norm: str, batch_size: int, lr: float, *, seed: int, device: str
+) -> dict[str, Any]:
+    """Train with SGD and look along the gradient of the mini-batch at ``PROBES`` steps, spread evenly from the first.
+
+    Returns:
+        at each of these steps ``loss``, the mini-batch's; ``low`` and ``high``, the range of the loss at ``LENGTHS``
+        step lengths from 1/2 to 4 learning rates; ``change_low`` and ``change_high``, that of the change of the
+        gradient; ``beta``, the effective smoothness; ``cosine``, of the gradients before and after a step of one
+        learning rate; and ``relative_beta``, the smoothness of the weight matrices, each in units of its own norm, over
+        a step of length ``RELATIVE``.
+    """
+    return _columns(list(_walk(network, init, norm, batch_size, lr, seed, device)))
+
+
+def _walk(network, init, norm, batch_size: int, lr: float, seed: int, device) -> Iterator[tuple[float, ...]]:
+    steps = STEPS[network]
+    settings = network, init, norm, batch_size, lr, steps, seed, device
+    for step, model, _, loss in probed_training.moments(*settings, losses=[]):
+        if step % (steps // PROBES) == 0:
+            matrices = [name for name, value in model.named_parameters() if value.dim() > 1]
+            yield _look(model, loss, lr, matrices)
+
+
+def _columns(rows: Sequence[tuple[float, ...]]) -> dict[str, list[float]]:
+    names = ("loss", "low", "high", "change_low", "change_high", "beta", "cosine", "relative_beta")
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _look(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, ...]:
+    way = along_gradient(model, loss, step_lengths(lr, count=LENGTHS))
+    low, high = way.loss_range.tolist()
+    change_low, change_high = torch.stack(way.gradient_change.aminmax()).tolist()
+    return way.loss.item(), low, high, change_low, change_high, way.beta.item(), *_turned(model, loss, lr, matrices)
+
+
+def _turned(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, float]:
+    r"""The cosine of the gradient and that after a step of ``lr``, and the smoothness in units of each layer.
+
+    The latter in the coordinates $W_l / \|W_l\|$, with the norms of now as constants: the gradient is
+    $\|W_l\|\,g_l$. It stays when a layer that a norm follows is multiplied by a number, and when one ReLU layer is
+    and the next is divided by it.
+    """
+    old = dict(model.named_parameters())
+    _, gradients = loss_and_gradients_at(model, loss, old, list(old))
+    moved = {name: value.detach() - lr * gradients[name] for name, value in old.items()}
+    _, after = loss_and_gradients_at(model, loss, moved, list(old))
+    both = [joined(each[name] for name in old) for each in (gradients, after)]
+    norms = {name: old[name].detach().norm() for name in matrices}
+    unit = joined(norms[name] * gradients[name] for name in matrices).norm()
+    step = RELATIVE / unit
+    near = {name: old[name].detach() - step * norms[name] ** 2 * gradients[name] for name in matrices}
+    _, there = loss_and_gradients_at(model, loss, old | near, matrices)
+    change = joined(norms[name] * (there[name] - gradients[name]) for name in matrices).norm()
+    return torch.cosine_similarity(*both, dim=0).item(), (change / RELATIVE).item()
+
+
+EXPERIMENT = Measurement(
+    name="smoothness.landscape_over_training",
+    question="How much do the loss and its gradient change along the gradient while a network trains?",
+    source="Santurkar et al. 2018, figure 4",
+    axes=AXES,
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def lookup(init: str, batch_size: int, lr: float) -> dict[str, dict[str, np.ndarray]]:
+    """The committed numbers of the networks with BN and without at one position of the grid."""
+    return {norm: load()["mlp", init, norm, batch_size, lr] for norm in NORMS}
+
+
+_live_seed = itertools.count(100)
+
+
+def train(
+    init: str, batch_size: int, lr: float, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, dict[str, np.ndarray]]]]:
+    """Train both networks for real, with a seed that the grid has not used.
+
+    Yields (moments looked at, all of them, what ``lookup`` returns, of this run so far).
+    """
+    seed, device = next(_live_seed), device or best_device()
+    walks = [_walk("mlp", init, norm, batch_size, lr, seed, device) for norm in NORMS]
+    rows: list[tuple] = []
+    for pair in zip(*walks, strict=True):
+        rows.append(pair)
+        data = {
+            norm: {name: np.array([values]) for name, values in _columns(each).items()}
+            for norm, each in zip(NORMS, zip(*rows, strict=True), strict=True)
+        }
+        yield len(rows), PROBES, data

@@ -1,0 +1,84 @@
+"""The largest learning rate at which full-batch gradient descent is stable, found by bisection."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bnlib import BatchNorm, datasets
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.models import mlp
+from bnlib.probes import largest_stable, sharpness
+
+NORMS = {"no norm": None, "batch norm": BatchNorm}
+INITS = {"torch": None, "He": nn.init.kaiming_normal_}
+DEPTHS = (2, 4, 8)
+SEEDS = {"quick": range(5), "paper": range(20)}
+PICTURES, STEPS, RATIO = 512, 30, 1.15
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """Networks of 2, 4 and 8 hidden layers with BN and without, with both initialisations."""
+    return {setting: SEEDS[scale] for setting in itertools.product(INITS, NORMS, DEPTHS)}
+
+
+def measure(init: str, norm: str, depth: int, *, seed: int, device: str) -> dict[str, Any]:
+    """Stable is a learning rate at which none of ``STEPS`` steps leads to a loss above the first.
+
+    Returns:
+        ``rate``, the largest that was found stable, no farther than a factor ``RATIO`` from one that was not;
+        ``loss``, where it ends; ``sharpness``, the largest eigenvalue of the Hessian at the start.
+    """
+    data = datasets.load("digits").to(device)
+    x, y = data.train_x[:PICTURES], data.train_y[:PICTURES]
+
+    def build() -> nn.Module:
+        return mlp((64, *[100] * depth, 10), NORMS[norm], init=INITS[init], seed=seed).to(device)
+
+    def loss(model: nn.Module) -> torch.Tensor:
+        return F.cross_entropy(model(x), y)
+
+    ends: dict[float, float] = {}
+
+    def stable(lr: float) -> bool:
+        model = build()
+        optimiser, first = torch.optim.SGD(model.parameters(), lr=lr), math.inf
+        for _ in range(STEPS + 1):
+            value = loss(model)
+            first = min(first, math.inf if first < math.inf else value.item())
+            if not value.item() <= first:
+                return False
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+        ends[lr] = value.item()
+        return True
+
+    found = largest_stable(stable, 1e-3, 1e3, RATIO)
+    top = sharpness(build(), loss, tolerance=1e-2)
+    return {"rate": found.low, "loss": ends[found.low], "sharpness": top.value.item()}
+
+
+EXPERIMENT = Measurement(
+    name="smoothness.stable_learning_rates",
+    question="How large can a learning rate be before gradient descent climbs above its start?",
+    source="chapter 3",
+    axes=("init", "norm", "depth"),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """The committed result."""
+    return EXPERIMENT.load("quick")

@@ -1,0 +1,196 @@
+"""Figures of compositional optimisation: how fast errors and gradients fall, and how well estimates follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bnlib.figures.curves import ends, loss_and_error
+from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
+
+_LINES = {"independent": (BLUE, "-", "o"), "running": (GREEN, "-.", "D"), "same": (VERMILLION, "--", "s")}
+_CONSTANT_RATE = (PURPLE, ":", "v")
+_PANELS = {
+    "error": "squared error of the estimate",
+    "gradient": "squared gradient",
+    "average": "mean squared gradient up to k",
+}
+
+
+def draw_rates(figure: Figure, lines: Mapping[str, Mapping]) -> str:
+    """How the errors of Lemma 1 and the gradients of Corollary 3 fall with k; see ``experiments.mcsgd_rates.lines``.
+
+    A dashed line has the slope of the theory and begins where the fit of the slope begins: in the long run the line of
+    its colour should not lie above it.
+
+    Arguments:
+        figure: where to draw.
+        lines: by name, which begins with the oracle, and by panel, of ``"error"``, ``"gradient"`` and ``"average"``.
+    """
+    names = list(next(iter(lines.values())))
+    row = figure.subplots(1, len(names), squeeze=False)[0]
+    told = []
+    for name, each in lines.items():
+        color, dash, mark = _CONSTANT_RATE if "p = 0," in name else _LINES[name.split(",")[0]]
+        for axes, line in zip(row, each.values(), strict=True):
+            band(axes, line.k, line.runs, color=color, ls=dash, marker=mark, markevery=5, ms=4, label=name)
+            if math.isfinite(line.power):
+                part = line.k >= line.begin
+                k, first = line.k[part], np.median(line.runs, 0)[part][0]
+                axes.plot(k, first * (k / k[0]) ** line.power, ls="--", lw=1, color=color)
+        told.append(f"{name}: {', '.join(_slopes(what, line) for what, line in each.items())}")
+    for axes, what in zip(row, names, strict=True):
+        last = axes.lines[0].get_xdata()[-1]
+        axes.set(xscale="log", yscale="log", xlim=(1, last), xlabel="step k", title=_PANELS[what])
+        plain_ticks(axes.xaxis, [place for place in (1, 10, 100, 1000, 10_000, 100_000) if place <= last])
+        _decades(axes)
+    row[0].plot([], [], ls="--", lw=1, color=GREY, label="slope of the theory")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return f"Slopes on logarithmic axes over the last part of the run: {'; '.join(told)}."
+
+
+def _slopes(what: str, line) -> str:
+    found = f"{what} {round(line.slope, 2) + 0.0:.2f}"  # no -0.00
+    return found + (f" (theory {line.power:.2f})" if math.isfinite(line.power) else " (theory none)")
+
+
+def _decades(axes: Axes) -> None:
+    """Ticks at some powers of ten, within what is drawn."""
+    low, high = axes.get_ylim()
+    exponents = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+    plain_ticks(axes.yaxis, [10.0**power for power in exponents][:: 1 + len(exponents) // 6])
+
+
+_ESTIMATORS = {"exponential": (BLUE, "-", "o"), "corrected": (VERMILLION, "--", "s"), "momentum": (GREEN, ":", "^")}
+
+
+def draw_tracking(figure: Figure, panels: Mapping[str, Mapping], alphas: Sequence[float], label: str) -> str:
+    """Error of the estimators against the weight of the newest batch, a panel a setting; see ``experiments.tracking``.
+
+    Arguments:
+        figure: where to draw.
+        panels: by setting and estimator, (seeds, alphas); drawn in columns of two.
+        alphas: the weights.
+        label: what the error is.
+    """
+    grid = figure.subplots(2, len(panels) // 2, sharex=True, sharey=True, squeeze=False)
+    told = []
+    for axes, (name, estimators) in zip(grid.T.flat, panels.items(), strict=True):
+        for estimator, (color, dash, mark) in _ESTIMATORS.items():
+            band(axes, alphas, estimators[estimator], color=color, ls=dash, marker=mark, ms=4, label=estimator)
+        axes.set(xscale="log", yscale="log")
+        axes.set_title(name, fontsize=9)
+        told.append(f"{name}: {', '.join(f'{key} {_best(runs, alphas)}' for key, runs in estimators.items())}")
+    figure.supxlabel("weight of the newest batch, α", fontsize=10)
+    figure.supylabel(label, fontsize=10)
+    low, high = grid[0, 0].get_ylim()
+    plain_ticks(grid[0, 0].xaxis, sorted(alphas))
+    plain_ticks(grid[0, 0].yaxis, [place for place in (0.01, 0.03, 0.1, 0.3, 1, 3, 10) if low < place < high])
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return f"{label}, with the best α of each estimator: {'; '.join(told)}."
+
+
+def _best(runs: np.ndarray, alphas: Sequence[float]) -> str:
+    """The least median over seeds, and its weight."""
+    middle = np.nan_to_num(np.median(runs, 0), nan=np.inf)
+    best = int(middle.argmin())
+    return f"{middle[best]:.2g} at {alphas[best]:g}"
+
+
+_LIMITS = (-1.6, 1.6)
+
+
+def draw_composition(figure: Figure, data, oracle: str, alpha: str, lr: float, optimum: float, biased: float) -> str:
+    """Paths of one parameter under Algorithm 2; see ``experiments.composition_paths``.
+
+    Arguments:
+        figure: where to draw.
+        data: the paths.
+        oracle, alpha, lr: of the run.
+        optimum: the best parameter.
+        biased: where the oracle of one sample for both expectations leads.
+    """
+    axes, (low, high) = figure.subplots(), _LIMITS
+    middle, inside = np.median(data.values, 0), np.clip(data.values, 2 * low, 2 * high)
+    axes.fill_between(data.steps, inside.min(0), inside.max(0), color=BLUE, alpha=0.25, linewidth=0)
+    axes.plot(data.steps, np.clip(middle, 2 * low, 2 * high), color=BLUE, label=f"w, median of {len(inside)} runs")
+    axes.axhline(optimum, color=VERMILLION, ls="--", lw=1.2, label="best w")
+    axes.axhline(biased, color=GREY, ls=":", lw=1.2, label="zero of the biased gradient")
+    axes.set(xlim=(0, data.steps[-1]), ylim=_LIMITS, xlabel="step k", ylabel="parameter w")
+    axes.legend(loc="lower right", ncols=3, fontsize=8)
+    late = np.median(middle[-len(middle) // 4 :])
+    lost = int((np.abs(data.values[:, -1]) > high).sum())
+    text = f"Oracle {oracle}, α = {alpha}, learning rate {lr:g}: the median of w ends near {late:.2f}; the best is "
+    return text + f"{optimum:.2f}. At the end {lost} of {len(inside)} runs lie outside the picture."
+
+
+_ORACLES = {
+    "batch": (VERMILLION, "s--"),
+    "literal": (PURPLE, "v:"),
+    "constant": (GREY, "x:"),
+    "leave_one_out": (BLUE, "^-."),
+    "running": (GREEN, "D-"),
+}
+
+
+def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
+    """Bias of the gradient of each oracle against batch size, a panel a depth; see ``experiments.oracle_bias``."""
+    told = []
+    depths = sorted({depth for depth, _, _ in cells})
+    for axes, depth in zip(figure.subplots(1, len(depths), sharey=True), depths, strict=True):
+        for shift, (oracle, (color, mark)) in zip(np.linspace(-0.08, 0.08, 5), _ORACLES.items(), strict=True):
+            sizes = [b for d, name, b in cells if (d, name) == (depth, oracle)]
+            bias = np.array([cells[depth, oracle, b]["bias"] for b in sizes])
+            middle = np.median(bias, 1)
+            reach = np.abs(np.stack([bias.min(1), bias.max(1)]) - middle)
+            axes.errorbar(np.array(sizes) + shift, middle, reach, fmt=mark, color=color, ms=5, lw=1.2, label=oracle)
+            told.append(f"{oracle}, {depth}: {', '.join(f'{value:.2g}' for value in middle)}")
+        axes.set(xticks=[1, 2, 3], xlabel="batch size", ylim=(-0.1, 3.6))
+        axes.set_title(f"{depth} normalised layer{'s' * (depth > 1)}")
+    figure.axes[0].set_ylabel("bias / length of the gradient")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return f"Median bias by oracle and number of layers, at batch sizes from 1 or 2 to 3: {'; '.join(told)}."
+
+
+def draw_labels(figure: Figure, data: dict[str, dict], labels: int, batch_size: int, lr: float) -> str:
+    """Draw training loss and test error with batches that hold few labels.
+
+    See ``experiments.full_normalization.labels_per_batch``.
+    """
+    left, right = loss_and_error(figure, data)
+    for axes in (left, right):
+        axes.set_xlim(0, max(max(curve["epoch"]) for curve in data.values()))
+    handles = {name: line for line, name in zip(*left.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
+    number = "label" if labels == 1 else "labels"
+    return (
+        f"At most {labels} {number} in a batch, batch size {batch_size}, learning rate {lr:g}, at the end: "
+        f"{ends(data)}."
+    )
+
+
+def draw_alpha(figure: Figure, data: dict[str, np.ndarray], alpha: str, construction: str, lr: float) -> str:
+    """Draw test error against batch size; ``data`` has an array (batch sizes, seeds) for each norm.
+
+    See ``experiments.full_normalization.oracles_on_digits.lookup``.
+    """
+    axes, told = figure.subplots(), []
+    sizes = data["batch sizes"]
+    for norm, (color, mark) in {"batch norm": (BLUE, "s-"), "Full Normalization": (GREEN, "D-.")}.items():
+        errors = 100 * data[norm]
+        middle = np.median(errors, 1)
+        reach = np.abs(np.stack([errors.min(1), errors.max(1)]) - middle)
+        axes.errorbar(sizes, middle, reach, fmt=mark, color=color, ms=6, lw=1.4, label=norm)
+        told.append(f"{norm} {', '.join(f'{value:.1f}' for value in middle)}")
+    axes.set(xscale="log", yscale="log", ylim=(1, 120), xlabel="batch size", ylabel="test error (%)")
+    plain_ticks(axes.xaxis, sizes)
+    plain_ticks(axes.yaxis, (1, 3, 10, 30, 90))
+    axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.18))
+    return (
+        f"Batches {construction}, α with {alpha}, learning rate {lr:g}: median test errors in percent at batch sizes "
+        f"{', '.join(map(str, sizes))}: {'; '.join(told)}. Bars: range over three seeds."
+    )

@@ -1,0 +1,73 @@
+"""The experiments of chapter 2, in small."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from bnlib import BatchNorm, models
+from bnlib.datasets import Dataset
+from bnlib.experiments.covariate_shift import (
+    activation_shift,
+    deep_linear_network,
+    gradient_shift,
+    noisy_batch_norm,
+    probed_training,
+)
+from bnlib.experiments.smoothness import landscape_over_training
+
+
+def test_a_path_has_every_snapshot_of_every_layer():
+    path = activation_shift.whole("batch norm", 0.1, steps=10, every=5)
+    assert path.steps == [0, 5, 10] and list(path.moments) == [1, 2, 4, 6, 8]
+    assert path.quantiles(2, unit=3).shape == (5, 3)
+    assert (np.diff(path.quantiles(2), axis=0) >= 0).all()
+    # Before training beta is 0 and gamma 1, and the pictures are one batch.
+    assert path.moments[1][0].mean.abs().max() < 1e-5
+    assert 0 <= path.moved(1) < 0.1
+
+
+def test_the_deep_linear_network_is_the_same_with_a_norm_and_without():
+    (plain, x, target), (bn, x_again, _) = (deep_linear_network.problem(norm, 3) for norm in (None, BatchNorm))
+    weights = [[each.weight for each in net if isinstance(each, torch.nn.Linear)] for net in (plain, bn)]
+    assert len(weights[0]) == 25 and torch.equal(x, x_again) and x.shape == target.shape == (1000, 10)
+    assert all(map(torch.equal, *weights))
+    assert plain(x).std() > 0.1  # Glorot's weights let the signal through
+
+
+def test_deep_linear_losses_are_those_of_gradient_descent():
+    found = deep_linear_network.measure("no norm", 1e-4, 20, seed=0, device="cpu")
+    assert len(found["loss"]) == 11 and found["loss"][10] < found["loss"][0]
+    assert np.isnan(deep_linear_network.measure("no norm", 10.0, 20, seed=0, device="cpu")["loss"][-1])
+    assert found["cosine"].shape == (24,) and (found["cosine"] > 0.99).all()
+
+
+def test_gradient_shift_probes_the_layers_after_the_first(monkeypatch):
+    monkeypatch.setitem(gradient_shift.STEPS, "mlp", 10)
+    found = gradient_shift.measure("mlp", "He", "batch norm", 32, 0.1, seed=0, device="cpu")
+    assert all(found[name].shape == (3,) for name in ("cosine", "relative_ics", "step_ratio"))
+    assert len(found["loss"]) == 10 and found["loss"][-1] < found["loss"][0]
+
+
+def test_a_live_run_of_noise_is_shown_beside_the_grid():
+    runs = noisy_batch_norm.train(0.1, 0.5, 1.25)
+    done, total, data = next(runs)
+    assert done == 0 and total == 20 * (1437 // 64) and list(data) == list(noisy_batch_norm.INITS)
+    assert list(data["He"])[:4] == ["BN", "BN, noise", "none", "noise"]
+    assert data["He"]["BN"] is noisy_batch_norm.load()["9 layers", "He", 0.1, "BN", 0.0, 1.0]
+    done, _, later = next(runs)
+    assert done > 0 and len(later["torch"]["noise, your run"]["train_loss"][0]) == 2
+
+
+@pytest.mark.parametrize("experiment", [gradient_shift, landscape_over_training])
+def test_the_paper_scale_runs_on_pictures_in_colour(experiment, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(300, 3, 32, 32, generator=generator), torch.arange(300) % 10
+    monkeypatch.setattr(probed_training.datasets, "load", lambda name: Dataset("cifar10", x, y, x[:10], y[:10], 10))
+    monkeypatch.setattr(probed_training, "vgg", functools.partial(models.vgg, width=2, depth=11))
+    monkeypatch.setitem(experiment.STEPS, "vgg", 20)
+    for cell, seeds in experiment.cells("paper").items():
+        assert cell[0] == "vgg" and cell[-2:] == (128, 0.1) and len(seeds) == 3
+        found = experiment.EXPERIMENT.once((*cell[:-2], 8, 0.1), seeds[0])
+        assert np.isfinite(np.array(found["loss"], float)).all()

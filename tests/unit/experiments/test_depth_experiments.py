@@ -1,0 +1,157 @@
+"""The experiments of chapter 8, in small, and their figures."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bnlib import BatchNorm, figures, models
+from bnlib.experiments.depth import descent, gradient_growth, longer_descent, loss_jumps, stability_limit, stacked_lstms
+from bnlib.models import Shortcut
+
+
+def first_losses(variant, lr, steps=3, depth=4):
+    return list(itertools.islice(descent.descend(variant, depth, lr, 1), steps + 1))
+
+
+def test_descent_is_that_of_torch():
+    x, y = descent.sentence()
+    model = models.deep_stack(4, 63, BatchNorm, seed=1).double()
+    optimiser, losses = torch.optim.SGD(model.parameters(), lr=0.3), []
+    for _ in range(4):
+        loss = F.cross_entropy(model(x), y)
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    np.testing.assert_allclose(first_losses("batch norm", 0.3), losses, rtol=1e-9)
+
+
+def test_the_sentence_has_each_character_once_and_its_successor():
+    x, y = descent.sentence(torch.float32, 7)
+    assert (
+        x.dtype == torch.float32 and torch.equal(x.argmax(1), torch.arange(7)) and y.tolist() == [1, 2, 3, 4, 5, 6, 0]
+    )
+
+
+@pytest.mark.parametrize("variant", descent.VARIANTS)
+def test_each_variant_trains_and_is_another_one(variant):
+    losses = first_losses(variant, 0.1)
+    assert all(map(math.isfinite, losses))
+    if variant == "float32":
+        np.testing.assert_allclose(losses, first_losses("batch norm", 0.1), rtol=1e-3)
+    # A gamma in front of a ReLU and another BN layer does nothing but at the top, where no norm follows.
+    assert (losses == first_losses("batch norm", 0.1)) == (variant == "batch norm")
+
+
+def test_what_the_variants_change():
+    def stack(variant):
+        return descent.VARIANTS[variant].build(depth=3, width=8, seed=0)
+
+    branches = [block.branch[1] for block in stack("residual, gamma 0.1") if isinstance(block, Shortcut)]
+    assert len(branches) == 2 and all(torch.allclose(norm.weight, torch.tensor(0.1)) for norm in branches)
+    x, _ = descent.sentence(torch.float32)
+    still = stack("residual, gamma 0")
+    torch.testing.assert_close(still[:-1](x), still[:4](x))  # the branches are silent at first
+    shifted = [layer for layer in stack("beta 3") if isinstance(layer, BatchNorm)]
+    assert len(shifted) == 3 and all((norm.bias == 3).all() and (norm.weight == 1).all() for norm in shifted)
+    assert {norm.eps for norm in stack("eps 0.1") if isinstance(norm, BatchNorm)} == {0.1}
+    # With a warm-up the first step is a part of one; kept lengths make no difference to it.
+    plain, warm, kept = (first_losses(each, 1e-3, steps=1) for each in ("batch norm", "warm-up", "lengths kept"))
+    steps = descent.VARIANTS["warm-up"].warm_up
+    assert first_losses("batch norm", 1e-3 / steps, steps=1)[1] == pytest.approx(warm[1], rel=1e-12)
+    assert kept[1] == pytest.approx(plain[1], rel=1e-4)
+
+
+def test_jitter_progress_and_roughness():
+    found = descent.curves(np.array([4.0, 1.0]), np.array([[-1.0, 1.0, -1.0, 0.5], [-0.1, -0.1, -0.1, -0.1]]))
+    np.testing.assert_allclose(found.losses[0], [4, 3, 4, 3, 3.5])
+    np.testing.assert_allclose(found.jitter, [0.75, 0.1])
+    np.testing.assert_allclose(found.progress, [0.25, 0.1])
+    np.testing.assert_allclose(found.roughness, [7, 1])
+
+
+def test_a_run_that_diverges_ends_in_nan():
+    found = descent.measure("no norm, He", 5, 1e6, seed=0, device="cpu")
+    assert math.isfinite(found["start"]) and np.isnan(found["change"][-1]) and len(found["change"]) == descent.STEPS
+
+
+def test_a_live_run_is_drawn_beside_the_result():
+    *_, (done, total, shown) = itertools.islice(descent.train(5, 0.1), 3)
+    assert (done, total) == (10, descent.STEPS) and len(shown) == 4
+    told = figures.picture(figures.draw_depth, shown, 5, 0.1).alt
+    assert "5 hidden layers, learning rate 0.1" in told and "batch norm, your run: loss at the end" in told
+    shown = next(descent.train_variant("linear", 1e-4))[2]
+    assert "linear, your run: begun" in figures.picture(figures.draw_variant, shown, "linear", 1e-4).alt
+
+
+def test_only_hidden_weights_make_the_jitter(monkeypatch):
+    monkeypatch.setattr(loss_jumps, "STEPS", 4)
+    found = loss_jumps.measure("batch norm", 3, "free", -4, seed=0, device="cpu")
+    assert 0 < found["jitter"] < 0.01 and found["net"] < 0 < found["first"]
+    tenth = loss_jumps.measure("batch norm", 3, "free", -6, seed=0, device="cpu")
+    assert found["first"] / tenth["first"] == pytest.approx(100, rel=0.05)  # in proportion to small rates
+    x, y = descent.sentence()
+    model = models.deep_stack(3, 63, BatchNorm).double()
+    before = F.cross_entropy(model(x), y)
+    hidden = [each.weight for each in model if isinstance(each, nn.Linear)][:-1]
+    gradients = torch.autograd.grad(before, hidden)
+    with torch.no_grad():
+        for weight, gradient in zip(hidden, gradients, strict=True):
+            weight -= 1e-4 * gradient
+    assert abs(F.cross_entropy(model(x), y) - before).item() == pytest.approx(found["first"], rel=1e-6)
+
+
+def test_strangers_have_the_same_last_layer_and_other_hidden_ones():
+    assert 0.01 < loss_jumps.strangers("batch norm", 5, draws=4) < 0.3
+
+
+def test_limits_of_a_shallow_stack_are_near_what_the_sharpness_says():
+    found = stability_limit.measure("linear", 2, seed=0, device="cpu")
+    assert 0.1 < found["rate"] * found["sharpness"] / 2 < 10
+
+
+def test_the_sentences_of_the_lstms():
+    x, y = stacked_lstms.sentences(5)
+    assert x.shape == (5, 50, 50) and y.shape == (5, 50)
+    # At each step all sentences are at another character, and each sentence has all of them.
+    assert all(len(set(x[:, step].argmax(1).tolist())) == 5 for step in range(50))
+    assert all(sorted(row.tolist()) == list(range(50)) for row in y)
+    assert torch.equal((x.argmax(2) + 1) % 50, y)
+    with pytest.raises(ValueError, match="count must be from 1 to 50, got 0"):
+        stacked_lstms.sentences(0)
+
+
+@pytest.mark.parametrize("statistics", stacked_lstms.SENTENCES)
+def test_a_short_training_of_lstms(statistics, monkeypatch):
+    monkeypatch.setattr(stacked_lstms, "STEPS", 2)
+    found = stacked_lstms.measure(statistics, 2, 0.01, seed=0, device="cpu")
+    assert np.isfinite(found["change"]).all() and len(found["change"]) == 2 and len(found["gradient"]) == 2
+
+
+def test_figures_tell_what_they_show():
+    view = gradient_growth.View(np.array([[8.0, 4.0, 2.0, 1.0]]), 2.0)
+    told = figures.picture(figures.draw_gradients, view, "net", 50).alt
+    assert "a factor of 2.000 a layer (theory 2.000)" in told and "layer 4: 8" in told
+    gone = gradient_growth.View(np.array([[0.0, 1.0]]), None)
+    assert "0." in figures.picture(figures.draw_gradients, gone, "net", 50).alt
+    measured = {"batch norm": {5: np.array([1.5, 1.6]), 50: np.array([1.2, 1.3])}}
+    told = figures.picture(figures.draw_growth, measured, {"batch norm": {5: 1.5, 50: 1.2, None: 1.1}}).alt
+    assert "batch norm 1.55, 1.25" in told
+    rates, lines = [1e-4, 1e-2], {"deep": np.array([[1e-3, 1e-1]])}
+    told = figures.picture(figures.draw_jitter, rates, lines, {"deep": 1e-3}, 0.05).alt
+    assert "deep: 2 over the sharpness is 0.001" in told
+    lost = {"batch norm": descent.Curves(np.array([[1.0, 2.0, np.nan, np.nan]]))}
+    assert "batch norm: diverged" in figures.picture(figures.draw_depth, lost, 5, 0.1).alt
+
+
+def test_what_is_carried_on_begins_as_the_short_descent(monkeypatch):
+    monkeypatch.setattr(longer_descent, "STEPS", 4)
+    monkeypatch.setattr(longer_descent, "EVERY", 2)
+    found = longer_descent.measure(0.4, seed=0, device="cpu")
+    losses = list(itertools.islice(descent.descend("batch norm", 100, 0.4, 0), 5))
+    assert found["loss"] == losses[::2] and found["least"] == min(losses)

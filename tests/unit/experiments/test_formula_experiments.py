@@ -1,0 +1,95 @@
+"""The experiments behind chapter 1: their measurements, and that committed results are what the code gives."""
+
+import numpy as np
+import pytest
+import torch
+
+import bnlib
+from bnlib import datasets, models
+from bnlib.experiments.formula import (
+    batch_dependence,
+    batch_noise,
+    eps_and_small_variance,
+    running_statistics,
+    training_curves,
+)
+from bnlib.experiments.framework import results
+
+
+def test_company_leaves_the_model_as_it_was():
+    model = models.mlp((64, 10, 10), bnlib.BatchNorm).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    batch_dependence.answers(model, datasets.load("digits").test_x, batch_size=7, repeats=2)
+    torch.testing.assert_close(model.state_dict(), before)
+    assert not model.training
+
+
+def test_a_network_without_bn_does_not_care_for_company():
+    model, x = models.mlp((64, 10, 10)), datasets.load("digits").test_x
+    answers = batch_dependence.answers(model, x, batch_size=7, repeats=3)
+    assert torch.equal(answers, model(x).argmax(1)[:, None].expand(-1, 3))
+
+
+def test_company_at_the_size_of_the_data_is_the_full_batch():
+    model, x = models.mlp((64, 10, 10), bnlib.BatchNorm), datasets.load("digits").test_x
+    answers = batch_dependence.answers(model, x, batch_size=len(x), repeats=2)
+    assert torch.equal(answers, model.train()(x).argmax(1)[:, None].expand(-1, 2))
+
+
+@pytest.mark.parametrize("batch_size", [2, 16, 256])
+def test_batch_noise_has_the_spread_of_sampling_without_replacement(batch_size):
+    noise = batch_noise.lookup(batch_size)
+    assert noise.means.std() == pytest.approx(batch_noise.expected_std_of_mean(batch_size), rel=0.06)
+    assert noise.means.mean() == pytest.approx(noise.whole[0], abs=4 * noise.means.std() / 2000**0.5)
+
+
+def test_the_picture_of_batch_noise_is_in_every_batch():
+    assert (batch_noise.lookup(1).outputs == 0).all()
+    for batch_size in (2, 4):
+        assert np.abs(batch_noise.lookup(batch_size).outputs).max() <= (batch_size - 1) ** 0.5
+    assert np.median(np.abs(batch_noise.lookup(2).outputs)) > 0.99  # a sign, but where two pictures nearly agree
+    assert batch_noise.lookup(256).outputs.mean() == pytest.approx(batch_noise.lookup(256).alone, abs=0.02)
+
+
+def test_running_starts_at_zero_and_one_and_finds_the_data():
+    path = running_statistics.follow(64, 0.1, "torch", 200)
+    assert path[0].tolist() == [0, 1] and len(path) == 201
+    channel = batch_noise.channel()
+    assert path[-50:].mean(0) == pytest.approx([channel.mean(), channel.var()], abs=0.05)
+
+
+def test_gain_is_the_standard_deviation_that_bn_divides_by():
+    x = datasets.load("digits").train_x.flatten(1).double()
+    gain = eps_and_small_variance.lookup(1e-3)
+    y = bnlib.BatchNorm(64, eps=1e-3, dtype=torch.float64)(x).detach()
+    np.testing.assert_allclose(y.var(0, unbiased=False).numpy(), gain.output_variances, atol=1e-12)
+    np.testing.assert_allclose(y[0].numpy(), (x - x.mean(0))[0].numpy() * gain.gains, atol=1e-10)
+
+
+def test_the_dead_pixel_is_black_in_training():
+    assert datasets.load("digits").train_x[..., 0, 0].max() == 0
+    assert eps_and_small_variance.pixel_variances()[0] == 0
+
+
+def test_a_live_run_is_shown_beside_the_grid_with_a_new_seed_each_time():
+    first, second = (next(training_curves.train(64, 0.1)) for _ in range(2))
+    done, total, data = first
+    assert done == 0 and total == 10 * (1437 // 64)
+    assert list(data) == ["batch norm", "no norm", "batch norm, your run", "no norm, your run"]
+    assert data["batch norm"] is training_curves.load()["batch norm", 64, 0.1]
+    assert data["no norm, your run"]["train_loss"] != second[2]["no norm, your run"]["train_loss"]
+
+
+def test_a_missing_result_says_how_to_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json; make it with `python -m it`"):
+        results.read_result("nothing", "python -m it", tmp_path)
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path):
+    with results.write_result("kept", "python -m it", [1], tmp_path) as result:
+        result["value"] = 1
+    with pytest.raises(KeyboardInterrupt), results.write_result("kept", "python -m it", [1], tmp_path) as result:
+        result["value"] = 2
+        raise KeyboardInterrupt
+    assert results.read_result("kept", "", tmp_path)["value"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]

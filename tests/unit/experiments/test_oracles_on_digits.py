@@ -1,0 +1,50 @@
+"""What docstrings say of oracles and alphas is what the committed result holds, and that is what the code gives."""
+
+import numpy as np
+import pytest
+
+from bnlib.experiments.full_normalization import oracles_on_digits as experiment
+from bnlib.experiments.full_normalization.oracles_on_digits import SHUFFLED, SINGLE_LABEL, best
+
+BATCH_SIZES = tuple(experiment.EPOCHS)
+DEFAULT = "running, floor 0.03"
+
+
+def median(norm, construction, batch_size):
+    return np.median(best(norm, construction, batch_size)[1])
+
+
+@pytest.mark.parametrize("construction", [SHUFFLED, SINGLE_LABEL])
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_the_default_learns_everywhere(construction, batch_size):
+    assert max(best(DEFAULT, construction, batch_size)[1]) < 0.06
+    for floor in (0.003, 0.01):
+        assert median(f"running, floor {floor}", construction, batch_size) < 0.06
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_batch_norm_fails_on_batches_of_one_label_and_at_batch_size_one(batch_size):
+    assert min(best("batch norm", SINGLE_LABEL, batch_size)[1]) > 0.8
+    if batch_size == 1:
+        assert min(best("batch norm", SHUFFLED, 1)[1]) > 0.8
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_the_same_batch_for_both_fails_there_too(batch_size):
+    assert min(best("batch, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.3
+    if batch_size == 1:
+        assert min(best("batch, floor 0.03", SHUFFLED, 1)[1]) > 0.5
+    else:
+        assert min(best("leave_one_out, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.35
+
+
+@pytest.mark.parametrize("batch_size", [16, 64])
+def test_on_shuffled_batches_of_some_size_all_good_ones_are_level(batch_size):
+    for norm in ("batch norm", DEFAULT, "batch, floor 0.03", "leave_one_out, floor 0.03"):
+        assert median(norm, SHUFFLED, batch_size) < 0.03
+
+
+@pytest.mark.parametrize("alpha", ["floor 0.3", "figure 4"])
+def test_large_alphas_are_too_noisy_for_one_sample_and_for_one_label(alpha):
+    assert median(f"running, {alpha}", SHUFFLED, 1) > 2 * median(DEFAULT, SHUFFLED, 1)
+    assert median(f"running, {alpha}", SINGLE_LABEL, 64) > 2 * median(DEFAULT, SINGLE_LABEL, 64)
