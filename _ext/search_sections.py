@@ -1,8 +1,8 @@
 """Sphinx extension: the search of the site looks through sections, and its results lead to them.
 
 The script ``search_data.js`` holds one entry for each section, each term of the glossary and each name of the
-reference. The page ``search.html`` looks through them with ``assets/search_engine.js``, in place of Sphinx's own search.
-What else a section is called comes from ``chapters/index.yml`` and the glossary, and what readers type in its place from
+reference. The page ``search.html`` looks through them with ``assets/search_engine.js``, in place of Sphinx's search.
+What else a section is called comes from ``chapters/index.yml`` and the glossary, and what readers type instead from
 ``chapters/synonyms.yml``.
 """
 
@@ -22,6 +22,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.search import IndexBuilder
 
+SYNONYMS, DATA = "chapters/synonyms.yml", "_static/search_data.js"
 _LEFT_OUT = (
     nodes.Invisible,
     nodes.doctest_block,
@@ -113,24 +114,33 @@ def sections(app: Sphinx) -> Iterator[dict]:
                 }
 
 
-def leave_out_sphinxs_own(app: Sphinx) -> None:
-    """Make no index of pages, and load nothing that marks words on the page which a search has led to."""
-    if app.builder.format == "html":
-        app.builder.search = False
-        app.builder._js_files[:] = [
-            file for file in app.builder._js_files if "sphinx_highlight" not in str(file.filename)
-        ]
+def leave_out_index_of_pages(app: Sphinx) -> None:
+    """Make neither the index nor the page of Sphinx's own search."""
+    app.builder.search = False
+
+
+def leave_out_marks(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Load nothing that marks words on the page which a search has led to."""
+    if scripts := context.get("script_files"):
+        scripts[:] = [script for script in scripts if "sphinx_highlight" not in str(script)]
+
+
+def outdated(app: Sphinx, env, added: set, changed: set, removed: set) -> list[str]:
+    """Have a build to do if only the synonyms are newer than what the search looks through."""
+    synonyms, data = Path(app.srcdir) / SYNONYMS, Path(app.outdir) / DATA
+    newer = synonyms.exists() and data.exists() and synonyms.stat().st_mtime > data.stat().st_mtime
+    return [app.config.root_doc] if newer else []
 
 
 def search_page(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
     """Write what the search looks through, with Sphinx's stemmer for English, and have its page made."""
-    synonyms = Path(app.srcdir) / "chapters" / "synonyms.yml"
+    synonyms = Path(app.srcdir) / SYNONYMS
     words = yaml.safe_load(synonyms.read_text()) if synonyms.exists() else {"same": [], "see": {}}
     book = json.dumps({"sections": list(sections(app)), **words}, ensure_ascii=False, separators=(",", ":"))
     english = IndexBuilder(app.env, "en", {}, None).context_for_searchtool()
     stop_words, stemmer = english["search_language_stop_words"], english["search_language_stemming_code"]
     data = f"const stopwords = {stop_words};\n{stemmer}\nconst BOOK = {book};\n"
-    (Path(app.outdir) / "_static" / "search_data.js").write_text(data)
+    (Path(app.outdir) / DATA).write_text(data)
     yield "search", {"search_version": hashlib.sha256(data.encode()).hexdigest()[:8]}, "search.html"
 
 
@@ -143,7 +153,9 @@ def remove_sphinxs_own(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
-    app.connect("builder-inited", leave_out_sphinxs_own)
+    app.connect("builder-inited", leave_out_index_of_pages)
+    app.connect("env-get-outdated", outdated)
+    app.connect("html-page-context", leave_out_marks)
     app.connect("html-collect-pages", search_page)
     app.connect("build-finished", remove_sphinxs_own)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,8 +2,10 @@
 const field = document.querySelector(".bd-search-container input[name=q]");
 const list = document.getElementById("search-results");
 const state = document.getElementById("search-status");
-const SHOWN = 10;
-const LENGTH = 220;
+const nothing = document.getElementById("search-nothing");
+const more = document.getElementById("search-more");
+const STEP = 10;
+const LENGTH = 220; // of a snippet, in characters
 let engine;
 
 // The sentences around the place where most different words were found: pairs of a text and whether it was found.
@@ -18,7 +20,7 @@ function snippet({ text, names }, terms) {
   const end = rest.includes(" ") ? start + LENGTH + rest.indexOf(" ") : from.length;
   const parts = [];
   let at = start;
-  for (const hit of hits.filter((hit) => hit.start >= start && hit.end <= end)) {
+  for (const hit of hits.filter((hit) => hit.start >= start && hit.end <= end && hit.end - hit.start > 1)) {
     parts.push([from.slice(at, hit.start), false], [from.slice(hit.start, hit.end), true]);
     at = hit.end;
   }
@@ -39,17 +41,21 @@ function item(section) {
   return element("li", [link, ...where, element("p", words, { className: "bnb-snippet" })]);
 }
 
-function show() {
+function show(shown = STEP) {
   const query = field.value.trim();
   history.replaceState(null, "", query ? `?q=${encodeURIComponent(query)}` : location.pathname);
-  document.title = document.title.replace(/^.*Search/, query ? `${query} - Search` : "Search");
   if (query) engine ??= new BookSearch(BOOK);
   const found = query ? engine.find(query) : [];
-  list.replaceChildren(...found.slice(0, SHOWN).map(item));
-  const most = found.length > SHOWN ? `The ${SHOWN} best of ${found.length} sections` : `${found.length} section${found.length === 1 ? "" : "s"}`;
-  state.textContent = query && (found.length ? `${most} for “${query}”.` : `No section has the words “${query}”. `);
-  if (query && !found.length) state.append(document.getElementById("search-nothing").content.cloneNode(true));
-  list.dataset.query = query;
+  list.replaceChildren(...found.slice(0, shown).map(item));
+  more.hidden = found.length <= shown;
+  more.onclick = () => {
+    show(shown + STEP);
+    list.children[shown].querySelector("a").focus();
+  };
+  const all = `${found.length} section${found.length === 1 ? "" : "s"}`;
+  const best = more.hidden ? all : `The ${shown} best of ${all}`;
+  state.textContent = query && (found.length ? `${best} for “${query}”.` : `No section has the words “${query}”. `);
+  if (query && !found.length) state.append(nothing.content.cloneNode(true));
 }
 
 let waiting;
@@ -59,6 +65,7 @@ field.addEventListener("input", () => {
 });
 field.form.addEventListener("submit", (event) => {
   event.preventDefault();
+  clearTimeout(waiting);
   show();
 });
 field.value = new URLSearchParams(location.search).get("q") ?? "";
