@@ -28,7 +28,7 @@ class BookSearch {
     this.index = new MiniSearch({
       fields: Object.keys(BookSearch.FIELDS),
       stringifyField: (value) => (Array.isArray(value) ? value.join(". ") : value),
-      tokenize: (text) => this.words(text, true),
+      tokenize: (text) => this.wordsAndParts(text),
       processTerm: (term) => (this.known.add(term), term),
     });
     this.index.addAll(book.sections);
@@ -41,18 +41,24 @@ class BookSearch {
     this.named.get(key).set(id, weight);
   }
 
-  stem(word) {
-    if (!this.stems.has(word)) this.stems.set(word, this.stemmer.stemWord(word));
-    return this.stems.get(word);
+  // A word's stem, in British spelling and small letters; nothing for a word that every text has.
+  stem(typed) {
+    if (!this.stems.has(typed)) {
+      const word = typed.normalize("NFKC").toLowerCase();
+      const stem = this.stemmer.stemWord(word.replace(/iz(?=[aei])/, "is"));
+      this.stems.set(typed, BookSearch.IDLE.has(word) ? "" : stem);
+    }
+    return this.stems.get(typed);
   }
 
-  // The words of a text and where they stand, as stems in British spelling, without those that every text has.
+  // The stems of a text and where their words stand.
   plain(text) {
-    const words = [...text.matchAll(/[\p{L}\p{N}_]+/gu)].map((found) => [found[0].normalize("NFKC").toLowerCase(), found]);
-    const stem = (word) => this.stem(word.replace(/iz(?=[aei])/, "is"));
-    return words
-      .filter(([word]) => !BookSearch.IDLE.has(word))
-      .map(([word, { index, 0: { length } }]) => ({ term: stem(word), start: index, end: index + length }));
+    const found = [];
+    for (const { 0: word, index } of text.matchAll(/[\p{L}\p{N}_]+/gu)) {
+      const term = this.stem(word);
+      if (term) found.push({ term, start: index, end: index + word.length });
+    }
+    return found;
   }
 
   split(text) {
@@ -78,11 +84,19 @@ class BookSearch {
     return found;
   }
 
-  // Those words; for the index also what they are made of, as "running_mean" of "running" and "mean".
-  words(text, whole = false) {
-    const parts = ({ term, parts }) => (parts.length > 1 ? parts.map((part) => part.term) : this.split(term.replaceAll("_", " ")));
-    const all = (token) => (token.parts.length > 1 || token.term.includes("_") ? [token.term, ...parts(token)] : [token.term]);
-    return this.tokens(text).flatMap((token) => (whole ? all(token) : [token.term]));
+  words(text) {
+    return this.tokens(text).map(({ term }) => term);
+  }
+
+  // For the index those words, and what they are made of, as "running_mean" of "running" and "mean".
+  wordsAndParts(text) {
+    const found = [];
+    for (const { term, parts } of this.tokens(text)) {
+      found.push(term);
+      if (parts.length > 1) found.push(...parts.map((part) => part.term));
+      else if (term.includes("_")) found.push(...this.split(term.replaceAll("_", " ")));
+    }
+    return found;
   }
 
   key(words) {

@@ -11,7 +11,8 @@ let engine;
 // The sentences around the place where most different words were found: pairs of a text and whether it was found.
 function snippet({ text, names }, terms) {
   const from = text || names.join("; ");
-  const hits = engine.tokens(from).filter(({ term }) => terms.includes(term));
+  const found = ({ term }) => terms.includes(term);
+  const hits = engine.tokens(from).flatMap((token) => (found(token) ? token : token.parts.filter(found)));
   const within = (start) => hits.filter((hit) => hit.start >= start && hit.end <= start + LENGTH);
   const worth = (start) => new Set(within(start).map((hit) => hit.term)).size;
   const starts = [0, ...[...from.matchAll(/[.?!] (?=\S)/g)].map((end) => end.index + 2), ...hits.map((hit) => hit.start)];

@@ -1,11 +1,11 @@
 """The search of the built site in Chromium: forty queries, by keyboard, on a phone, elsewhere, without scripts."""
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from conftest import CHAPTERS, ROOT, Visit, check_that_it_is_at_home, soup
+from conftest import CHAPTERS, ROOT, Visit, check_that_it_is_at_home
 
 QUERIES = yaml.safe_load((ROOT / "tests" / "book" / "queries.yml").read_text())
 SYNONYMS = yaml.safe_load((ROOT / "chapters" / "synonyms.yml").read_text())
@@ -26,7 +26,7 @@ items => items.map(item => ({
 
 def ask(page, query: str) -> list[dict]:
     """Type a query; returns the results."""
-    page.fill("article input[name=q]", query)
+    page.fill(".bd-search-container input[name=q]", query)
     page.keyboard.press("Enter")
     return page.eval_on_selector_all("#search-results li", RESULTS)
 
@@ -62,7 +62,7 @@ def test_every_result_is_a_section_with_readable_words_around_what_was_found(ans
         assert 1 <= len(results) <= 10, query
         for result in results:
             page, _, anchor = result["href"].partition("#")
-            assert soup(site / page).find(id=unquote(anchor)), result
+            assert f'id="{anchor}"' in (site / page).read_text(), result
             assert result["title"] and 3 <= len(result["snippet"]) <= 400 and result["marks"] <= 20, result
             assert not MARKUP.search(result["snippet"]), result
         assert sum(result["marks"] > 0 for result in results) >= len(results) / 2, query
@@ -74,7 +74,7 @@ def test_the_search_asks_no_other_host_and_does_not_complain(search, answers, ad
 
 def test_results_come_while_one_types_and_a_screen_reader_is_told_how_many(search):
     page = search.page
-    page.fill("article input[name=q]", "")
+    page.fill(".bd-search-container input[name=q]", "")
     page.keyboard.type("sharpness")
     page.wait_for_function("document.querySelector('#search-status').textContent.includes('“sharpness”')")
     told = page.get_by_role("status").inner_text()
@@ -103,7 +103,7 @@ def test_synonyms_are_words_of_the_book_and_no_name_means_two_things(search):
     ask(page, "variance")
     unknown = page.evaluate(
         "all => all.filter(text => engine.words(text).some(word => !engine.known.has(word)))",
-        [*SYNONYMS["see"].values(), *(line[0] for line in SYNONYMS["same"] if len(line[0]) > 1)],
+        [*SYNONYMS["see"].values(), *(line[0] for line in SYNONYMS["same"] if not SYNONYMS["see"].keys() & set(line))],
     )
     assert unknown == [], "in chapters/synonyms.yml, but nowhere in the book"
 
@@ -112,7 +112,7 @@ def test_the_dialog_finds_by_keyboard_and_leads_to_a_section_without_marks(searc
     page = search.page
     page.set_viewport_size({"width": 390, "height": 844})
     page.emulate_media(color_scheme="dark")
-    page.goto(address + "genindex.html")
+    page.goto(address + "chapters/reference.html")
     page.keyboard.press("Control+k")
     page.keyboard.type("batch size 1")
     page.keyboard.press("Enter")
@@ -122,7 +122,7 @@ def test_the_dialog_finds_by_keyboard_and_leads_to_a_section_without_marks(searc
         page.keyboard.press("Tab")
     target = page.evaluate("document.activeElement.href")
     page.keyboard.press("Enter")
-    page.wait_for_url(target)
+    page.wait_for_url(target, wait_until="domcontentloaded")
     assert page.url.startswith(address + "chapters/")
     anchor = urlsplit(target).fragment
     page.wait_for_function("id => Math.abs(document.getElementById(id).getBoundingClientRect().top) < 300", arg=anchor)
@@ -147,7 +147,7 @@ def test_the_search_works_under_any_address(browser, site):
 @pytest.mark.parametrize("path", ["search.html", CHAPTERS[0]])
 def test_without_scripts_a_sentence_leads_to_the_index(visit, path):
     page = visit(path, java_script_enabled=False, viewport=SCREEN).page
-    sentence = page.get_by_text("Search needs JavaScript").first
-    assert sentence.is_visible()
-    assert sentence.get_by_role("link", name="index").get_attribute("href").endswith("genindex.html")
+    sentence = page.locator("noscript p").last
+    assert sentence.bounding_box()["height"] > 10 and "Search needs JavaScript" in sentence.inner_text()
+    assert sentence.locator("a").first.get_attribute("href").endswith("genindex.html")
     assert not page.locator(".bd-search:visible, .search-button__button:visible").count()
