@@ -28,13 +28,14 @@ FIRST = "links => links.slice(0, 3).map(link => link.getAttribute('href'))"
 
 
 def sphinxs_own(folder: Path) -> None:
-    """Write Sphinx's search of the same pages."""
+    """Write Sphinx's search of the same pages, as they are before citations have their labels."""
     doctrees = BUILT / ".doctrees"
     env = pickle.loads((doctrees / "environment.pickle").read_bytes())
     index = sphinx.search.IndexBuilder(env, "en", {}, None)
     for name in sorted(env.found_docs):
         doctree = pickle.loads((doctrees / f"{name}.doctree").read_bytes())
-        index.feed(name, f"{name}.html", env.titles[name].astext(), doctree)
+        number = env.toc_secnumbers.get(name, {}).get("") or ()
+        index.feed(name, f"{name}.html", ". ".join([*map(str, number), env.titles[name].astext()]), doctree)
     with (folder / "searchindex.js").open("w") as file:
         index.dump(file, sphinx.search.js_index)
     static = Path(sphinx.__file__).parent / "themes" / "basic" / "static"
