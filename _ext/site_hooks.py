@@ -72,18 +72,6 @@ def help_screen_readers(app: Sphinx, exception: Exception | None) -> None:
         page.write_text(re.sub(r' role="(?:doc-biblioentry|list(?=" class="citation-list))"', "", text))
 
 
-def find_anchors_with_dots(app: Sphinx, exception: Exception | None) -> None:
-    """Let the search look for ``#module-bnlib.probes`` by its name: in a selector a dot begins a class."""
-    if exception or app.builder.format != "html":
-        return
-    script = Path(app.outdir) / "_static" / "searchtools.js"
-    text = script.read_text()
-    found, mended = '`[role="main"] ${anchor}`', '`[role="main"] #${CSS.escape(anchor.slice(1))}`'
-    if found not in text and mended not in text:  # a second build finds what the first has mended
-        logger.warning("searchtools.js has changed: see whether it finds anchors with dots")
-    script.write_text(text.replace(found, mended))
-
-
 def drop_dead_links_of_sources(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Drop what viewcode takes for described: it looks for all names of a file in the module of the first it met."""
     if not pagename.startswith("_modules/"):
@@ -101,6 +89,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", link_ledger_to_pages)
     app.connect("build-finished", help_screen_readers)
-    app.connect("build-finished", find_anchors_with_dots)
     app.connect("build-finished", keep_used_icons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

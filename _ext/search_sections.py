@@ -1,0 +1,161 @@
+"""Sphinx extension: the search of the site looks through sections, and its results lead to them.
+
+The script ``search_data.js`` holds one entry for each section, each term of the glossary and each name of the
+reference. The page ``search.html`` looks through them with ``assets/search_engine.js``, in place of Sphinx's search.
+What else a section is called comes from ``chapters/index.yml`` and the glossary, and what readers type instead from
+``chapters/synonyms.yml``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from docutils import nodes
+from pylatexenc.latex2text import LatexNodes2Text
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.search import IndexBuilder
+
+SYNONYMS, DATA = "chapters/synonyms.yml", "_static/search_data.js"
+_LEFT_OUT = (
+    nodes.Invisible,
+    nodes.doctest_block,
+    nodes.literal_block,
+    nodes.rubric,
+    nodes.math_block,
+    nodes.raw,
+    nodes.section,
+    nodes.system_message,
+    nodes.title,
+    addnodes.desc,
+    addnodes.glossary,
+    addnodes.index,
+    addnodes.toctree,
+)
+_mathematics = LatexNodes2Text(math_mode="text", keep_comments=False)
+
+
+def readable(node: nodes.Node) -> str:
+    """The words of a node without those of its subsections, code, display equations and pictures."""
+    if isinstance(node, nodes.math):
+        return _mathematics.latex_to_text(node.astext())
+    if isinstance(node, nodes.Text):
+        return str(node)
+    if isinstance(node, _LEFT_OUT):
+        return ""
+    return "".join(map(readable, node.children)) + ("" if isinstance(node, nodes.Inline) else " ")
+
+
+def _entry(anchor: str, title: str, parts: list[nodes.Node], *names: str) -> dict:
+    text = re.sub(r"\s+", " ", "".join(map(readable, parts))).strip()
+    return {"anchor": anchor, "title": title, "text": text, "names": list(names)}
+
+
+def entries(doctree: nodes.document) -> Iterator[dict]:
+    """One for each section, word of the glossary and name of the reference: anchor, title, text, other names."""
+    for section in doctree.findall(nodes.section):
+        yield _entry(section["ids"][0], readable_title(section.next_node(nodes.title)), section.children)
+    for item in doctree.findall(nodes.definition_list_item):
+        term = item.next_node(nodes.term)
+        if isinstance(item.parent.parent, addnodes.glossary):
+            yield _entry(term["ids"][0], readable_title(term), item.children[1:])
+    for desc in doctree.findall(addnodes.desc):
+        signature = desc.next_node(addnodes.desc_signature)
+        if signature["ids"]:
+            names = " ".join(name.astext() for name in signature.findall(addnodes.desc_sig_name))
+            yield _entry(signature["ids"][0], signature["ids"][0], [desc.children[-1]], names)
+
+
+def readable_title(title: nodes.Element) -> str:
+    """The words of a heading."""
+    return "".join(map(readable, title.children)).strip()
+
+
+def other_names(app: Sphinx) -> dict[str, list[str]]:
+    """For ``page#anchor`` what the index calls the section, and the words of the glossary that are explained there."""
+    names = defaultdict(list)
+    index = Path(app.srcdir) / "chapters" / "index.yml"
+    for page, sections in (yaml.safe_load(index.read_text()) if index.exists() else {}).items():
+        for section, terms in sections.items():
+            names[f"chapters/{page}#{section}"] += terms
+    for docname in sorted(app.env.found_docs):
+        for item in app.env.get_doctree(docname).findall(nodes.definition_list_item):
+            if isinstance(item.parent.parent, addnodes.glossary):
+                for link in item.findall(addnodes.pending_xref):
+                    term = readable_title(item.next_node(nodes.term))
+                    names[f"{link['reftarget']}#{link.get('reftargetid')}"].append(term)
+    return names
+
+
+def sections(app: Sphinx) -> Iterator[dict]:
+    """The entries of all pages, also of those that this build found unchanged."""
+    names = other_names(app)
+    for docname in sorted(app.env.found_docs):
+        number = app.env.toc_secnumbers.get(docname, {}).get("")
+        page = ". ".join([*map(str, number or ()), readable_title(app.env.titles[docname])])
+        slugs = {anchor: slug for slug, (_, anchor, _) in app.env.metadata[docname].get("myst_slugs", {}).items()}
+        for entry in entries(app.env.get_doctree(docname)):
+            anchor = entry.pop("anchor")
+            others = names[f"{docname}#{slugs.get(anchor, anchor)}"]
+            entry["names"] += [name for name in others if not name.startswith("symptom; ")]
+            symptoms = [name.removeprefix("symptom; ") for name in others if name.startswith("symptom; ")]
+            if entry["text"] or entry["names"]:
+                yield {
+                    "id": f"{app.builder.get_target_uri(docname)}#{anchor}",
+                    "page": page,
+                    **entry,
+                    "symptoms": symptoms,
+                }
+
+
+def leave_out_index_of_pages(app: Sphinx) -> None:
+    """Make neither the index nor the page of Sphinx's own search."""
+    app.builder.search = False
+
+
+def leave_out_marks(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Load nothing that marks words on the page which a search has led to."""
+    if scripts := context.get("script_files"):
+        scripts[:] = [script for script in scripts if "sphinx_highlight" not in str(script)]
+
+
+def outdated(app: Sphinx, env, added: set, changed: set, removed: set) -> list[str]:
+    """Have a build to do if only the synonyms are newer than what the search looks through."""
+    synonyms, data = Path(app.srcdir) / SYNONYMS, Path(app.outdir) / DATA
+    newer = synonyms.exists() and data.exists() and synonyms.stat().st_mtime > data.stat().st_mtime
+    return [app.config.root_doc] if newer else []
+
+
+def search_page(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
+    """Write what the search looks through, with Sphinx's stemmer for English, and have its page made."""
+    synonyms = Path(app.srcdir) / SYNONYMS
+    words = yaml.safe_load(synonyms.read_text()) if synonyms.exists() else {"same": [], "see": {}}
+    book = json.dumps({"sections": list(sections(app)), **words}, ensure_ascii=False, separators=(",", ":"))
+    english = IndexBuilder(app.env, "en", {}, None).context_for_searchtool()
+    stop_words, stemmer = english["search_language_stop_words"], english["search_language_stemming_code"]
+    data = f"const stopwords = {stop_words};\n{stemmer}\nconst BOOK = {book};\n"
+    (Path(app.outdir) / DATA).write_text(data)
+    yield "search", {"search_version": hashlib.sha256(data.encode()).hexdigest()[:8]}, "search.html"
+
+
+def remove_sphinxs_own(app: Sphinx, exception: Exception | None) -> None:
+    """Remove the scripts that no page loads."""
+    if not exception and app.builder.format == "html":
+        for name in ("searchtools.js", "language_data.js", "sphinx_highlight.js"):
+            (Path(app.outdir) / "_static" / name).unlink(missing_ok=True)
+
+
+def setup(app: Sphinx) -> dict:
+    """Connect the hooks."""
+    app.connect("builder-inited", leave_out_index_of_pages)
+    app.connect("env-get-outdated", outdated)
+    app.connect("html-page-context", leave_out_marks)
+    app.connect("html-collect-pages", search_page)
+    app.connect("build-finished", remove_sphinxs_own)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
