@@ -62,7 +62,14 @@ def draw_noisy_bn(figure: Figure) -> dict[str, object]:
         ends[label] = _middle(errors[:, -1])
     axes.set(xlim=(0, noise_behind_bn.EPOCHS), ylim=(0, 100))
     _label(axes, "epoch", "test error (%)", legend="center right")
-    alt = "Test error falls to " + ", ".join(f"{value} % {label}" for label, value in ends.items()) + "."
+    alt = (
+        "At the end the test error is "
+        + ", ".join(
+            f"{value} % with {label}" if label != "without" else f"{value} % without normalisation"
+            for label, value in ends.items()
+        )
+        + "."
+    )
     return {"alt": alt, "noisy": ends["noisy batch norm"], "without": ends["without"]}
 
 
@@ -100,7 +107,7 @@ def draw_fixed_batches(figure: Figure) -> dict[str, object]:
     axes.set_yticks(range(len(names)), names.values())
     axes.invert_yaxis()
     axes.set(xlim=(0, 100))
-    _label(axes, "training images answered wrongly (%)", "")
+    _label(axes, "wrong answers (%)", "")
     numbers = {key: _middle(values) for key, values in errors.items()}
     alt = "Errors on the training set: " + ", ".join(f"{numbers[key]} % in {name}" for key, name in names.items())
     return {"alt": f"{alt}.", **numbers}
@@ -154,8 +161,8 @@ def draw_young_averages(figure: Figure) -> dict[str, object]:
     row = evaluation_statistics.by_momentum(0.1, momentum)
     place, ends = row["steps"].index(step), {}
     for key, label, color, dash in (
-        ("running", "running averages", VERMILLION, "--"),
-        ("precise", "recomputed", BLUE, "-"),
+        ("running", "running averages", BLUE, "-"),
+        ("precise", "recomputed", GREEN, "--"),
     ):
         errors = 100 * row[key][..., 1]
         band(axes, row["steps"], errors, color=color, label=label, ls=dash)
@@ -179,18 +186,19 @@ def draw_deep_gradients(figure: Figure) -> dict[str, object]:
         ("no norm, He", "without", VERMILLION, "--"),
     ):
         row = deep_gradients.load()[network, characters, deep_gradients.WIDTH]
-        band(axes, range(1, row["weights"].shape[1] + 1), row["weights"], color=color, label=label, ls=dash)
+        layers = np.r_[1, 5 : deep_gradients.DEPTH : 5, row["weights"].shape[1]]
+        band(axes, layers, row["weights"][:, layers - 1], color=color, label=label, ls=dash)
         if network == "batch norm":
             growth, whole = np.median(row["growth"][:, 0]), np.median(row["weights"][:, 0] / row["weights"][:, -1])
     axes.set(yscale="log", xlim=(1, deep_gradients.DEPTH))
     plain_ticks(axes.yaxis, (1, 1e3, 1e6, 1e9), ("1", "10³", "10⁶", "10⁹"))
     _label(axes, "layer (1 is next to the input)", "gradient norm", legend="upper right")
-    power = int(np.log10(whole))
+    numbers = {"growth": f"{growth:.2f}", "depth": deep_gradients.DEPTH, "millions": round(whole / 1e6)}
     alt = (
-        f"With batch norm the gradient grows {growth:.2f} times per layer on its way down, to about 10 to the power "
-        f"{power} times its size at the top; with layer norm, or without normalisation, it stays nearly level."
+        f"With batch norm the gradient grows {growth:.2f} times per layer on its way back to the input, "
+        f"{numbers['millions']} million times in all; with layer norm, or without normalisation, it stays nearly level."
     )
-    return {"alt": alt, "growth": f"{growth:.2f}", "depth": deep_gradients.DEPTH, "millions": round(whole / 1e6)}
+    return {"alt": alt, **numbers}
 
 
 def draw_alternatives(figure: Figure) -> dict[str, object]:
@@ -209,8 +217,7 @@ def draw_alternatives(figure: Figure) -> dict[str, object]:
     _label(axes, "batch size", "test error (%)", legend="upper center")
     told = [f"{norm.replace('none', 'no normalisation')} {each[0]} and {each[-1]} %" for norm, each in ends.items()]
     alt = f"Test errors at batch sizes {sizes[0]} and {sizes[-1]}: {', '.join(told)}."
-    numbers = {f"{norm.replace(' ', '_')}_{size}": each for norm in ends for size, each in zip(sizes, ends[norm], strict=True)}
-    return {"alt": alt, **numbers}
+    return {"alt": alt} | {norm.replace(" ", "_"): dict(zip(sizes, each, strict=True)) for norm, each in ends.items()}
 
 
 def draw_machines(figure: Figure) -> dict[str, object]:

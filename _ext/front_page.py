@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from bnlib.experiments import digits_grid
-from bnlib.figures import BLUE, VERMILLION, as_array, band, picture
+from bnlib.figures import BLUE, VERMILLION, as_array, band, new_figure, render, style
 from bnlib.widgets import Explorer, Slider
 
 PAGE = "index"
@@ -72,8 +72,8 @@ class Computed(SphinxDirective):
         return parent
 
     def filled(self, **numbers: object) -> list[str]:
-        """The directive's text with its numbers."""
-        return "\n".join(self.content).format(**numbers).split("\n")
+        """The directive's text with its numbers, none of them parted from its sign at the end of a line."""
+        return "\n".join(self.content).format(**numbers).replace(" %", "\u00a0%").split("\n")
 
 
 class DigitsExplorer(Computed):
@@ -96,15 +96,14 @@ class ChapterCard(Computed):
 
     def run(self) -> list[nodes.Node]:
         """Draw the picture of the chapter that the argument names and fill the sentence with its numbers."""
-        name, numbers = self.arguments[0], {}
-
-        def describe(figure: Figure) -> str:
-            numbers.update(PICTURES[name](figure))
-            return f"Chapter {int(name[:2])}. {numbers['alt']}"
-
-        drawn = picture(describe, size=SIZE)
-        card = self.parsed([f"{int(name[:2])}. [](/chapters/{name}.ipynb)".replace(". ", r"\. ", 1)], "bnb-card")
-        card += nodes.raw("", f'<div class="bnb-figure">{drawn.svg}</div>', format="html")
+        name = self.arguments[0]
+        with style():
+            figure = new_figure(*SIZE)
+            numbers = PICTURES[name](figure)
+            svg = render(figure, f"Chapter {int(name[:2])}. {numbers['alt']}")
+        # With a backslash: a number with a point would begin a list.
+        card = self.parsed([rf"{int(name[:2])}\. [](/chapters/{name}.ipynb)"], "bnb-card")
+        card += nodes.raw("", f'<div class="bnb-figure">{svg}</div>', format="html")
         card += self.parsed(self.filled(**numbers), "bnb-finding")
         return [card]
 

@@ -1,7 +1,7 @@
 """Sphinx hook: ``404.html``, which hosts such as GitHub Pages show at every address where there is no page.
 
-Its links are absolute where the site has an address, since the page is shown at any depth; else they are relative to the
-first page, where most readers of a copy are.
+The page is shown at any depth, so its links are absolute where ``_config.yml`` sets the address of the site
+(``html: baseurl``). While there is none they are relative, and lead somewhere from addresses in the topmost folder.
 """
 
 from __future__ import annotations

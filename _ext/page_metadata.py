@@ -14,27 +14,34 @@ from docutils import nodes
 from markupsafe import Markup
 from social_card import ALT, NAME, SIZE
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 FILE = Path("chapters") / "descriptions.yml"
+# The builder's own pages have their titles in their templates.
+_TITLES = {"genindex": "Index", "search": "Search", "py-modindex": "Python Module Index"}
 LONGEST = 200
 """Characters of a description that is taken from the page itself."""
 
 
-def read_descriptions(app: Sphinx) -> None:
-    """Read the descriptions, once for all pages."""
+def read_descriptions(app: Sphinx, config: Config) -> None:
+    """Read the descriptions; pages are written again when one has changed, as for every setting of the site."""
     path = Path(app.srcdir) / FILE
-    app.env.bnb_descriptions = yaml.safe_load(path.read_text()) if path.exists() else {}
+    config.page_descriptions = yaml.safe_load(path.read_text()) if path.exists() else {}
 
 
 def describe(app: Sphinx, pagename: str, doctree: nodes.document | None, title: str) -> str:
     """The description of a page: the written one, else its first paragraph, else its title."""
-    written = app.env.bnb_descriptions.get(pagename)
+    written = app.config.page_descriptions.get(pagename)
     if written:
         return written
     if pagename.startswith("_modules/"):
         return f"Source code of {title}, a part of the PyTorch package bnlib of {app.config.html_title}."
     paragraph = next(doctree.findall(nodes.paragraph), None) if doctree is not None else None
-    text = " ".join(paragraph.astext().split()) if paragraph is not None else f"{title}, a page of {app.config.html_title}."
+    text = (
+        " ".join(paragraph.astext().split())
+        if paragraph is not None
+        else f"{title}, a page of {app.config.html_title}."
+    )
     return text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0] + " …"
 
 
@@ -62,7 +69,9 @@ def tags(title: str, description: str, site: str, kind: str, address: str | None
         if value
     ]
     # Twitter takes the rest from the tags above.
-    return "\n".join([*lines, f'<meta name="twitter:card" content="{"summary_large_image" if image else "summary"}" />'])
+    return "\n".join(
+        [*lines, f'<meta name="twitter:card" content="{"summary_large_image" if image else "summary"}" />']
+    )
 
 
 def add_tags(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
@@ -72,7 +81,7 @@ def add_tags(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
         context["pageurl"] = base.rstrip("/") + "/"  # as readers link to it
     if pagename == "404":
         context["pageurl"] = None
-    title = str(Markup(context.get("title", pagename)).striptags())
+    title = str(Markup(context.get("title", _TITLES.get(pagename, pagename))).striptags())
     description = describe(app, pagename, doctree, title)
     image = f"{base.rstrip('/')}/_static/{NAME}" if base else None
     kind = "website" if front else "article"
@@ -82,6 +91,7 @@ def add_tags(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
 
 def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
-    app.connect("builder-inited", read_descriptions)
+    app.add_config_value("page_descriptions", {}, "html", types=[dict])
+    app.connect("config-inited", read_descriptions)
     app.connect("html-page-context", add_tags)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -21,11 +21,11 @@ LEFT_OUT = {"exercises", "references", "further-reading"}
 
 
 def sections(markdown: Sequence[str]) -> dict[str, str]:
-    """The text below each heading of the second level, up to the next one, by its anchor; what comes first by ``""``.
+    r"""The text below each heading of the second level, up to the next one, by its anchor; what comes first by ``""``.
 
     Example:
-        >>> sections(["# A\\nOne.\\n## B c\\nTwo.", "### D\\nThree."])
-        {'': 'One.', 'b-c': 'Two.\\nThree.'}
+        >>> sections(["# A\nOne.\n## B c\nTwo.", "### D\nThree."])
+        {'': 'One.', 'b-c': 'Two.\nThree.'}
     """
     found: dict[str, list[str]] = {"": []}
     place = ""
@@ -63,7 +63,9 @@ def minutes(folder: Path, named: Sequence[str]) -> int:
         texts = sections(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"])
         if section and section not in texts:
             raise ValueError(f"{page} must have the section {section!r}; it has {', '.join(filter(None, texts))}")
-        total += sum(words(text) for place, text in texts.items() if place == section or (not section and place not in LEFT_OUT))
+        total += sum(
+            words(text) for place, text in texts.items() if place == section or (not section and place not in LEFT_OUT)
+        )
     return max(5, 5 * round(total / WORDS_PER_MINUTE / 5))
 
 

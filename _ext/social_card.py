@@ -26,7 +26,9 @@ def card(title: str) -> bytes:
     with rc_context({"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(SIZE[0] / dots, SIZE[1] / dots), dpi=dots, facecolor="white")
         figure.text(0.06, 0.84, title, fontsize=46, weight="bold", va="center")
-        figure.text(0.06, 0.72, "When batch normalization helps, and when it hurts", fontsize=24, color="#444444", va="center")
+        figure.text(
+            0.06, 0.72, "When batch normalization helps, and when it hurts", fontsize=24, color="#444444", va="center"
+        )
         _chart(figure)
         drawn = io.BytesIO()
         FigureCanvasAgg(figure).print_png(drawn, metadata={"Software": None})
