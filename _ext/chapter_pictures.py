@@ -128,8 +128,8 @@ def draw_labels(figure: Figure) -> dict[str, object]:
     _label(axes, "different labels in a batch", "test error (%)", legend="upper right")
     alt = (
         f"With one label in a batch the test error is {ends['batch norm'][0]} % with batch norm and "
-        f"{ends['FN, running'][0]} % with Full Normalization; with ten both are at most "
-        f"{max(each[-1] for each in ends.values())} %."
+        f"{ends['FN, running'][0]} % with Full Normalization; with ten labels {ends['batch norm'][-1]} and "
+        f"{ends['FN, running'][-1]} %."
     )
     return {"alt": alt, "batch_norm": ends["batch norm"][0], "full_norm": ends["FN, running"][0], "size": size}
 
@@ -146,7 +146,7 @@ def draw_train_mode(figure: Figure) -> dict[str, object]:
     axes.axhline(usual, color=GREY, ls=":", lw=1.2)
     axes.set(xscale="log", ylim=(0, 104))
     plain_ticks(axes.xaxis, sizes[::2])
-    _label(axes, "batch size", "right in train mode (%)", legend="center right")
+    _label(axes, "batch size", "right in train mode (%)", legend="center")
     alt = (
         f"Right answers in train mode rise with the batch size, from {ends['shuffled'][1]} % at 1 to "
         f"{ends['shuffled'][128]} % at 128 in shuffled batches, and more slowly if images come sorted by class; "
@@ -234,7 +234,7 @@ def draw_machines(figure: Figure) -> dict[str, object]:
     _label(axes, "label skew between machines", "test error (%)", legend="upper left")
     told = [f"{each[-1]} % with {method}" for method, each in ends.items()]
     alt = f"Test error of {workers} machines against the label skew; at full skew it is {', '.join(told)}."
-    return {"alt": alt, "workers": workers, "local": ends["local BN"][-1], "sync": ends["SyncBN"][-1]}
+    return {"alt": alt, "local": ends["local BN"][-1], "sync": ends["SyncBN"][-1]}
 
 
 PICTURES = {
@@ -254,13 +254,14 @@ PICTURES = {
 _PAIR = {"no norm": ("without", VERMILLION, "--"), "batch norm": ("batch norm", BLUE, "-")}
 
 
-def _middle(values: np.ndarray) -> int:
-    """The median over seeds, rounded."""
-    return round(float(np.median(values)))
+def _middle(values: np.ndarray) -> str:
+    """The median over seeds, with two digits."""
+    median = float(np.median(values))
+    return f"{median:.2g}" if median < 99 else f"{median:.0f}"
 
 
-def _errors(axes: Axes, x: Sequence[float], rows: Sequence, mark: str, color: str, label: str) -> list[int]:
-    """Draw the median and the range of each row's final errors in per cent; return the medians, rounded."""
+def _errors(axes: Axes, x: Sequence[float], rows: Sequence, mark: str, color: str, label: str) -> list[str]:
+    """Draw the median and the range of each row's final errors in per cent; return the medians."""
     ends = [100 * np.array([np.atleast_1d(run)[-1] for run in row], dtype=float) for row in rows]
     middle = np.array([np.median(each) for each in ends])
     reach = [middle - [each.min() for each in ends], [each.max() for each in ends] - middle]

@@ -255,6 +255,7 @@ def test_on_paper_nothing_is_cut_off_folded_or_dark(visited):
     assert opened.locator("article details[open]").count() == folds
     assert all(opened.eval_on_selector_all("article details > :not(summary)", SEEN))
     assert not any(opened.eval_on_selector_all(HIDDEN, SEEN))
+    assert opened.eval_on_selector_all("h1", SEEN) == [True]
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert opened.evaluate(CUT_OFF) == []
     assert all(opened.eval_on_selector_all(".bnb-explorer output", SEEN))
