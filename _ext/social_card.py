@@ -5,15 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from front_page import LEARNING_RATE, misread
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 from sphinx.application import Sphinx
-
-from bnlib.experiments.digits_grid import BATCH_SIZES
-from bnlib.figures import BLUE, VERMILLION, plain_ticks
 
 NAME, SIZE = "card.png", (1200, 630)
 """The file in ``_static`` and its width and height in pixels, as Open Graph recommends them."""
@@ -22,6 +14,11 @@ ALT = "The Batch Norm Book. A chart: errors against batch size, with batch norm 
 
 def card(title: str) -> bytes:
     """The picture as a PNG of few colours; the same bytes for the same results and the same versions of packages."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
     dots = 100
     with rc_context({"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(SIZE[0] / dots, SIZE[1] / dots), dpi=dots, facecolor="white")
@@ -37,7 +34,12 @@ def card(title: str) -> bytes:
     return out.getvalue()
 
 
-def _chart(figure: Figure) -> None:
+def _chart(figure) -> None:
+    from digits_explorer import LEARNING_RATE, misread
+
+    from bnlib.experiments.digits_grid import BATCH_SIZES
+    from bnlib.figures import BLUE, VERMILLION, plain_ticks
+
     axes = figure.add_axes((0.12, 0.17, 0.82, 0.44))
     for norm, label, color, mark, place in (
         ("no norm", "without", VERMILLION, "o--", (256, 72)),

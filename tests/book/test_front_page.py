@@ -4,7 +4,7 @@ import json
 import re
 
 import citation
-import front_page
+import digits_explorer
 import numpy as np
 import pytest
 import yaml
@@ -45,7 +45,7 @@ def test_the_surprising_sentence_is_true_of_the_committed_result(site):
 def test_the_explorer_shows_what_the_sentence_says_when_its_first_slider_moves(explorer):
     """It starts with the first half, and says the numbers of the second at the other end of that slider."""
     _, payload = explorer
-    made = front_page.explorer()
+    made = digits_explorer.explorer()
     assert tuple(made.defaults.values()) == (256, 0.03)
     notes = dict(zip([tuple(setting.values()) for setting in made.settings()], payload["notes"], strict=True))
     for size in (256, 1):
@@ -55,9 +55,9 @@ def test_the_explorer_shows_what_the_sentence_says_when_its_first_slider_moves(e
 
 def test_the_explorer_of_the_page_has_the_drawings_of_the_committed_result(explorer):
     _, payload = explorer
-    made = front_page.explorer()
+    made = digits_explorer.explorer()
     for setting in ({"batch_size": 256, "lr": 0.03}, {"batch_size": 1, "lr": 0.03}):
-        drawn, note = made.picture(front_page.digits_grid.lookup(**setting), setting)
+        drawn, note = made.picture(digits_explorer.digits_grid.lookup(**setting), setting)
         assert set(drawn.split("\n")) <= {*payload["lines"], ""}
         assert note in payload["notes"]
 
