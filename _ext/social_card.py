@@ -41,13 +41,13 @@ def _chart(figure) -> None:
     from bnlib.figures import BLUE, VERMILLION, plain_ticks
 
     axes = figure.add_axes((0.12, 0.17, 0.82, 0.44))
-    for norm, label, color, mark, place in (
-        ("no norm", "without", VERMILLION, "o--", (256, 72)),
-        ("batch norm", "with batch norm", BLUE, "s-", (256, 18)),
+    for norm, label, color, mark, place, side in (
+        ("no norm", "without batch norm", VERMILLION, "o--", (128, 80), "right"),
+        ("batch norm", "with batch norm", BLUE, "s-", (1.15, 92), "left"),
     ):
         errors = [misread(norm, size) for size in BATCH_SIZES]
         axes.plot(BATCH_SIZES, errors, mark, color=color, lw=4, ms=11)
-        axes.text(*place, label, color=color, fontsize=22, ha="right", va="center", weight="bold")
+        axes.text(*place, label, color=color, fontsize=22, ha=side, va="center", weight="bold")
     axes.set(xscale="log", ylim=(0, 100))
     plain_ticks(axes.xaxis, BATCH_SIZES)
     axes.tick_params(labelsize=17)

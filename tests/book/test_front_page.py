@@ -19,7 +19,7 @@ FRONT = "index.html"
 
 def misread(norm: str, batch_size: int, lr: float) -> int:
     """Per cent, in the median over the seeds of the committed file."""
-    rows = json.loads((ROOT / "data" / "results" / "digits_grid_quick.json").read_text())["rows"]
+    rows = json.loads((ROOT / "data" / "results" / "digits_grid_quick.json").read_text())["cells"]
     setting = {"norm": norm, "batch_size": batch_size, "lr": lr}
     (row,) = [row for row in rows if setting.items() <= row.items()]
     return round(100 * float(np.median([run[-1] for run in row["test_error"]])))
