@@ -143,7 +143,7 @@ def draw_train_mode(figure: Figure) -> dict[str, object]:
         band(axes, sizes, right, color=color, label=f"{order} by class" if order == "sorted" else order, ls=dash)
         ends[order] = dict(zip(sizes, map(_middle, right.T), strict=True))
     usual = _middle(100 * row["eval_mode"])
-    axes.axhline(usual, color=GREY, ls=":", lw=1.2)
+    axes.axhline(float(np.median(100 * row["eval_mode"])), color=GREY, ls=":", lw=1.2)
     axes.set(xscale="log", ylim=(0, 104))
     plain_ticks(axes.xaxis, sizes[::2])
     _label(axes, "batch size", "right in train mode (%)", legend="center")
