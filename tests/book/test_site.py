@@ -10,7 +10,8 @@ from conftest import PAGES, REFERENCE, ROOT, SITE, soup
 
 from tools import notebooks
 
-EVERY_PAGE = pytest.mark.parametrize("page", [*PAGES, *REFERENCE, "index.html", "search.html", "genindex.html"])
+WRITTEN = [*PAGES, *REFERENCE, "index.html", "CHANGELOG.html"]
+EVERY_PAGE = pytest.mark.parametrize("page", [*WRITTEN, "search.html", "genindex.html", "404.html"])
 
 
 @cache
@@ -71,7 +72,7 @@ def test_every_image_is_described(site, page):
         assert figure["role"] == "img" and len(figure["aria-label"]) > 20
 
 
-@pytest.mark.parametrize("page", [*PAGES, *REFERENCE])
+@pytest.mark.parametrize("page", WRITTEN)
 def test_the_download_is_the_committed_source(site, page):
     link = soup(site / page).select_one("a.btn-download-source-button[href]")
     assert (SITE / page).parent.joinpath(link["href"]).read_bytes() == (

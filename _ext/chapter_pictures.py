@@ -1,0 +1,275 @@
+"""What each chapter finds, as a small picture of its results for the front page.
+
+A drawing fills an empty figure and returns what the front page says of it: ``alt``, the description for readers who do
+not see the picture, and the numbers that the sentence beside it names. Each number comes from the same arrays as the
+picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# The only names that this site takes from the experiments.
+from bnlib.experiments.alternatives import batch_sizes
+from bnlib.experiments.covariate_shift import noisy_batch_norm
+from bnlib.experiments.depth import gradient_growth
+from bnlib.experiments.failing import evaluation_statistics
+from bnlib.experiments.formula import batch_noise
+from bnlib.experiments.full_normalization import labels_per_batch
+from bnlib.experiments.machines import label_skew
+from bnlib.experiments.objective import objective_and_evaluation
+from bnlib.experiments.perils import train_mode_at_inference
+from bnlib.experiments.smoothness import landscape_over_training
+from bnlib.figures import BLUE, GREEN, GREY, VERMILLION, as_array, band, plain_ticks
+
+SIZE = (3.1, 1.9)
+
+
+def draw_one_input(figure: Figure) -> dict[str, object]:
+    """Chapter 1: one picture's normalised value over random batches."""
+    size, axes = 8, figure.subplots()
+    noise = batch_noise.lookup(size)
+    axes.hist(noise.outputs, bins=np.linspace(-2, 1.5, 50), color=BLUE, histtype="stepfilled")
+    axes.axvline(noise.alone, color=VERMILLION, ls="--", lw=1.5)
+    _label(axes, "normalised value of one input", "batches")
+    low, high = np.quantile(noise.outputs, (0.05, 0.95))
+    alt = (
+        f"Histogram: in random batches of {size} the normalised value of one input spreads from {low:.1f} to "
+        f"{high:.1f}; with the statistics of all data it is {noise.alone:.1f}, a dashed line."
+    )
+    return {"alt": alt, "size": size, "low": f"{low:.1f}".replace("-", "−"), "high": f"{high:.1f}"}
+
+
+def draw_noisy_bn(figure: Figure) -> dict[str, object]:
+    """Chapter 2: test error over epochs with BN, with noise behind it, and without normalisation."""
+    setting, axes = ("9 layers", "torch", 0.1), figure.subplots()
+    looks = {
+        ("none", 0.0, 1.0): ("without", VERMILLION, "--"),
+        ("BN, noise", *noisy_batch_norm.PUBLISHED): ("noisy batch norm", GREEN, "-"),
+        ("BN", 0.0, 1.0): ("batch norm", BLUE, "-"),
+    }
+    ends = {}
+    for cell, (label, color, dash) in looks.items():
+        row = noisy_batch_norm.load()[*setting, *cell]
+        errors = 100 * as_array(row["test_error"])
+        band(axes, row["epoch"], errors, color=color, label=label, ls=dash)
+        ends[label] = _middle(errors[:, -1])
+    axes.set(xlim=(0, noisy_batch_norm.EPOCHS), ylim=(0, 100))
+    _label(axes, "epoch", "test error (%)", legend="center right")
+    alt = (
+        "At the end the test error is "
+        + ", ".join(
+            f"{value} % with {label}" if label != "without" else f"{value} % without normalisation"
+            for label, value in ends.items()
+        )
+        + "."
+    )
+    return {"alt": alt, "noisy": ends["noisy batch norm"], "without": ends["without"]}
+
+
+def draw_smoothness(figure: Figure) -> dict[str, object]:
+    """Chapter 3: how fast the gradient changes, against the training loss, with BN and without."""
+    size, lr, at, axes = 64, 0.1, 0.3, figure.subplots()
+    found = {}
+    for norm, (label, color, dash) in _PAIR.items():
+        row = landscape_over_training.load()["mlp", "He", norm, size, lr]
+        loss, beta = np.median(row["loss"], 0), np.median(row["relative_beta"], 0)
+        order = loss.argsort()
+        axes.plot(loss[order], beta[order], color=color, ls=dash, marker=".", ms=5, lw=1.3, label=label)
+        found[norm] = np.exp(np.interp(np.log(at), np.log(loss[order]), np.log(beta[order])))
+    axes.set(xscale="log", yscale="log", ylim=(100, 20_000))
+    axes.invert_xaxis()
+    plain_ticks(axes.xaxis, (2, 0.5, 0.1))
+    plain_ticks(axes.yaxis, (100, 1000, 10_000))
+    _label(axes, "training loss", "change of gradient", legend="upper left")
+    times = round(found["no norm"] / found["batch norm"])
+    alt = (
+        f"At the same training loss the gradient changes faster without batch norm, {times} times as fast at a loss "
+        f"of {at}."
+    )
+    return {"alt": alt, "times": times, "size": size}
+
+
+def draw_fixed_batches(figure: Figure) -> dict[str, object]:
+    """Chapter 4: errors on memorised random labels in the training's own batches and in others."""
+    row = objective_and_evaluation.lookup("random", "fixed", 16)["batch norm"]
+    names = {"objective": "its own batches", "reshuffled": "reshuffled", "evaluation": "eval mode"}
+    errors, axes = {key: 100 * row[key][:, 1] for key in names}, figure.subplots()
+    for place, values in enumerate(errors.values()):
+        axes.barh(place, np.median(values), color=BLUE, height=0.6)
+        axes.plot([values.min(), values.max()], [place, place], color=GREY, lw=1.5)
+    axes.set_yticks(range(len(names)), names.values())
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 100))
+    _label(axes, "wrong answers (%)", "")
+    numbers = {key: _middle(values) for key, values in errors.items()}
+    alt = "Errors on the training set: " + ", ".join(f"{numbers[key]} % in {name}" for key, name in names.items())
+    return {"alt": f"{alt}.", **numbers}
+
+
+def draw_labels(figure: Figure) -> dict[str, object]:
+    """Chapter 5: test error against the number of labels in a batch, with BN and with Full Normalization."""
+    size, lr, labels, axes = 16, 0.03, labels_per_batch.LABELS, figure.subplots()
+    ends = {}
+    for norm, label, color, mark in (
+        ("batch norm", "batch norm", BLUE, "s-"),
+        ("FN, running", "Full Normalization", GREEN, "D-."),
+    ):
+        rows = [labels_per_batch.load()[norm, count, size, lr]["test_error"] for count in labels]
+        ends[norm] = _errors(axes, labels, rows, mark, color, label)
+    axes.set(ylim=(0, 100))
+    axes.set_xticks(labels)
+    _label(axes, "different labels in a batch", "test error (%)", legend="upper right")
+    alt = (
+        f"With one label in a batch the test error is {ends['batch norm'][0]} % with batch norm and "
+        f"{ends['FN, running'][0]} % with Full Normalization; with ten labels {ends['batch norm'][-1]} and "
+        f"{ends['FN, running'][-1]} %."
+    )
+    return {"alt": alt, "batch_norm": ends["batch norm"][0], "full_norm": ends["FN, running"][0], "size": size}
+
+
+def draw_train_mode(figure: Figure) -> dict[str, object]:
+    """Chapter 6: right answers of a trained network that is left in train mode, against the batch size."""
+    sizes, axes, ends = train_mode_at_inference.BATCH_SIZES, figure.subplots(), {}
+    for order, color, dash in (("shuffled", BLUE, "-"), ("sorted", VERMILLION, "--")):
+        row = train_mode_at_inference.load()["fully connected", order]
+        right = 100 * row["train_mode"]
+        band(axes, sizes, right, color=color, label=f"{order} by class" if order == "sorted" else order, ls=dash)
+        ends[order] = dict(zip(sizes, map(_middle, right.T), strict=True))
+    usual = _middle(100 * row["eval_mode"])
+    axes.axhline(float(np.median(100 * row["eval_mode"])), color=GREY, ls=":", lw=1.2)
+    axes.set(xscale="log", ylim=(0, 104))
+    plain_ticks(axes.xaxis, sizes[::2])
+    _label(axes, "batch size", "right in train mode (%)", legend="center")
+    alt = (
+        f"Right answers in train mode rise with the batch size, from {ends['shuffled'][1]} % at 1 to "
+        f"{ends['shuffled'][128]} % at 128 in shuffled batches, and more slowly if images come sorted by class; "
+        f"in eval mode they are {usual} %, a dotted line."
+    )
+    return {"alt": alt, "eval_mode": usual, "one": ends["shuffled"][1], "sorted": ends["sorted"][32]}
+
+
+def draw_young_averages(figure: Figure) -> dict[str, object]:
+    """Chapter 7: test error over the first steps with running averages and with recomputed statistics."""
+    momentum, step, axes = 0.01, 100, figure.subplots()
+    row = evaluation_statistics.by_momentum(0.1, momentum)
+    place, ends = row["steps"].index(step), {}
+    for key, label, color, dash in (
+        ("running", "running averages", BLUE, "-"),
+        ("precise", "recomputed", GREEN, "--"),
+    ):
+        errors = 100 * row[key][..., 1]
+        band(axes, row["steps"], errors, color=color, label=label, ls=dash)
+        ends[key] = _middle(errors[:, place])
+    axes.set(xscale="log", ylim=(0, 100))
+    plain_ticks(axes.xaxis, (1, 10, 100))
+    _label(axes, "training steps", "test error (%)", legend="upper right")
+    alt = (
+        f"After {step} steps the test error is {ends['running']} % with running averages of momentum {momentum} and "
+        f"{ends['precise']} % with statistics computed afresh."
+    )
+    return {"alt": alt, "momentum": momentum, "step": step, **ends}
+
+
+def draw_deep_gradients(figure: Figure) -> dict[str, object]:
+    """Chapter 8: the gradient at each of 100 layers before training, with BN, with layer norm and without."""
+    characters, axes = 50, figure.subplots()
+    for network, label, color, dash in (
+        ("batch norm", "batch norm", BLUE, "-"),
+        ("layer norm", "layer norm", GREEN, "-."),
+        ("no norm, He", "without", VERMILLION, "--"),
+    ):
+        row = gradient_growth.load()[network, characters, gradient_growth.WIDTH]
+        layers = np.r_[1, 5 : gradient_growth.DEPTH : 5, row["weights"].shape[1]]
+        band(axes, layers, row["weights"][:, layers - 1], color=color, label=label, ls=dash)
+        if network == "batch norm":
+            growth, whole = np.median(row["growth"][:, 0]), np.median(row["weights"][:, 0] / row["weights"][:, -1])
+    axes.set(yscale="log", xlim=(1, gradient_growth.DEPTH))
+    plain_ticks(axes.yaxis, (1, 1e3, 1e6, 1e9), ("1", "10³", "10⁶", "10⁹"))
+    _label(axes, "layer (1 is next to the input)", "gradient norm", legend="upper right")
+    numbers = {"growth": f"{growth:.2f}", "depth": gradient_growth.DEPTH, "millions": round(whole / 1e6)}
+    alt = (
+        f"With batch norm the gradient grows {growth:.2f} times per layer on its way back to the input, "
+        f"{numbers['millions']} million times in all; with layer norm, or without normalisation, it stays nearly level."
+    )
+    return {"alt": alt, **numbers}
+
+
+def draw_alternatives(figure: Figure) -> dict[str, object]:
+    """Chapter 9: test error against the batch size, at the best learning rate of each normalisation."""
+    sizes, axes, ends = batch_sizes.BATCH_SIZES, figure.subplots(), {}
+    for norm, label, color, mark in (
+        ("none", "without", VERMILLION, "o--"),
+        ("layer norm", "layer norm", GREEN, "^-."),
+        ("batch norm", "batch norm", BLUE, "s-"),
+    ):
+        tables = [batch_sizes.errors(norm, batch_sizes.SAMPLES, "shuffled", size) for size in sizes]
+        ends[norm] = _errors(axes, sizes, [table[batch_sizes.best(table)] for table in tables], mark, color, label)
+    axes.set(xscale="log", yscale="log", ylim=(1, 120))
+    plain_ticks(axes.xaxis, sizes)
+    plain_ticks(axes.yaxis, (1, 10, 100))
+    _label(axes, "batch size", "test error (%)", legend="upper center")
+    told = [f"{norm.replace('none', 'no normalisation')} {each[0]} and {each[-1]} %" for norm, each in ends.items()]
+    alt = f"Test errors at batch sizes {sizes[0]} and {sizes[-1]}: {', '.join(told)}."
+    return {"alt": alt} | {norm.replace(" ", "_"): dict(zip(sizes, each, strict=True)) for norm, each in ends.items()}
+
+
+def draw_machines(figure: Figure) -> dict[str, object]:
+    """Chapter 10: test error of ten machines against the label skew, with local, synchronised and shared statistics."""
+    workers, skews, axes, ends = 10, label_skew.SKEWS, figure.subplots(), {}
+    for method, label, color, mark in (
+        ("local BN", "local batch norm", BLUE, "s-"),
+        ("SyncBN", "synchronised", VERMILLION, "o--"),
+        ("shared FN", "shared Full Norm", GREEN, "D-."),
+    ):
+        rows = [label_skew.lookup(workers, skew)[method]["first"] for skew in skews]
+        ends[method] = _errors(axes, skews, rows, mark, color, label)
+    axes.set(ylim=(0, 100))
+    _label(axes, "label skew between machines", "test error (%)", legend="upper left")
+    told = [f"{each[-1]} % with {method}" for method, each in ends.items()]
+    alt = f"Test error of {workers} machines against the label skew; at full skew it is {', '.join(told)}."
+    return {"alt": alt, "local": ends["local BN"][-1], "sync": ends["SyncBN"][-1]}
+
+
+PICTURES = {
+    "01_the_formula": draw_one_input,
+    "02_internal_covariate_shift": draw_noisy_bn,
+    "03_lipschitz_smoothness": draw_smoothness,
+    "04_the_objective": draw_fixed_batches,
+    "05_full_normalization": draw_labels,
+    "06_perils": draw_train_mode,
+    "07_why_is_my_bn_failing": draw_young_averages,
+    "08_deep_stacks": draw_deep_gradients,
+    "09_alternatives": draw_alternatives,
+    "10_many_machines": draw_machines,
+}
+"""The drawing of each chapter, by the name of its page."""
+
+_PAIR = {"no norm": ("without", VERMILLION, "--"), "batch norm": ("batch norm", BLUE, "-")}
+
+
+def _middle(values: np.ndarray) -> str:
+    """The median over seeds, with two digits."""
+    median = float(np.median(values))
+    return f"{median:.2g}" if median < 99 else f"{median:.0f}"
+
+
+def _errors(axes: Axes, x: Sequence[float], rows: Sequence, mark: str, color: str, label: str) -> list[str]:
+    """Draw the median and the range of each row's final errors in per cent; return the medians."""
+    ends = [100 * np.array([np.atleast_1d(run)[-1] for run in row], dtype=float) for row in rows]
+    middle = np.array([np.median(each) for each in ends])
+    reach = [middle - [each.min() for each in ends], [each.max() for each in ends] - middle]
+    axes.errorbar(x, middle, reach, fmt=mark, color=color, ms=4, lw=1.4, label=label)
+    return [_middle(each) for each in ends]
+
+
+def _label(axes: Axes, x: str, y: str, legend: str = "") -> None:
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.tick_params(labelsize=9)
+    if legend:
+        axes.legend(loc=legend, fontsize=8.5, handlelength=1.6, labelspacing=0.3)

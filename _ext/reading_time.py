@@ -1,0 +1,86 @@
+"""Sphinx role: how long some pages take to read, without exercises, computed from their words.
+
+``{reading-time}`01_the_formula 07_why_is_my_bn_failing#the-table``` names pages, or single sections of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from docutils import nodes
+from mdit_py_plugins.anchors.index import slugify
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxRole
+
+WORDS_PER_MINUTE = 150
+LEFT_OUT = {"exercises", "references", "further-reading"}
+"""Sections that are not counted: what one works through, or looks up."""
+
+
+def sections(markdown: Sequence[str]) -> dict[str, str]:
+    r"""The text below each heading of the second level, up to the next one, by its anchor; what comes first by ``""``.
+
+    Example:
+        >>> sections(["# A\nOne.\n## B c\nTwo.", "### D\nThree."])
+        {'': 'One.', 'b-c': 'Two.\nThree.'}
+    """
+    found: dict[str, list[str]] = {"": []}
+    place = ""
+    for line in "\n".join(markdown).split("\n"):
+        heading = re.fullmatch(r"(#+) (.+)", line)
+        if heading and len(heading[1]) == 2:
+            place = slugify(heading[2])
+            found[place] = []
+        elif not heading:
+            found[place].append(line)
+    return {place: "\n".join(lines) for place, lines in found.items()}
+
+
+def words(text: str) -> int:
+    """How many words there are, without displayed equations and the addresses of links.
+
+    Example:
+        >>> words("See [the table](page.md#table): $$a = b + c$$ two rows.")
+        5
+    """
+    prose = re.sub(r"\$\$.*?\$\$|\]\([^)]*\)", " ", text, flags=re.DOTALL)
+    return len(re.findall(r"\w[^\s]*", prose))
+
+
+def minutes(folder: Path, named: Sequence[str]) -> int:
+    """The time for pages in ``folder``, rounded to five minutes, at least five.
+
+    Raises:
+        ValueError: a page has no such section.
+    """
+    total = 0
+    for each in named:
+        page, _, section = each.partition("#")
+        cells = json.loads((folder / f"{page}.ipynb").read_text())["cells"]
+        texts = sections(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"])
+        if section and section not in texts:
+            raise ValueError(f"{page} must have the section {section!r}; it has {', '.join(filter(None, texts))}")
+        total += sum(
+            words(text) for place, text in texts.items() if place == section or (not section and place not in LEFT_OUT)
+        )
+    return max(5, 5 * round(total / WORDS_PER_MINUTE / 5))
+
+
+class ReadingTime(SphinxRole):
+    """The time in words."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Count the words of the pages beside this one, or of their sections."""
+        folder, named = Path(self.env.doc2path(self.env.docname)).parent, self.text.split()
+        for page in named:
+            self.env.note_dependency(str(folder / f"{page.partition('#')[0]}.ipynb"))
+        return [nodes.Text(f"{minutes(folder, named)} minutes")], []
+
+
+def setup(app: Sphinx) -> dict:
+    """Add the role."""
+    app.add_role("reading-time", ReadingTime())
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
