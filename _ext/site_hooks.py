@@ -1,10 +1,8 @@
-"""Sphinx hooks: the site gets its mathematics and icons, its links lead somewhere, and screen readers get names."""
+"""Sphinx hooks: the site gets its icons, its links lead somewhere, and screen readers get names."""
 
 from __future__ import annotations
 
 import re
-import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -13,19 +11,6 @@ from sphinx.util import logging
 logger = logging.getLogger(__name__)
 
 _ICON = re.compile(r'"?([a-z0-9-]+)"?:\[\d+,\d+,\[[^\]]*\],"[0-9a-f]*",(?:"[^"]*"|\[[^\]]*\])\],?')
-
-
-def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
-    """Put MathJax and its fonts on the site, from the package that holds them, without its 24 MB of variants."""
-    if exception or app.builder.format != "html":
-        return
-    source = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
-    target = Path(app.outdir) / "_static" / "mathjax"
-    fonts = Path("output") / "chtml" / "fonts" / "woff-v2"
-    (target / fonts).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / "tex-mml-chtml.js", target / "tex-mml-chtml.js")
-    for font in (source / fonts).glob("*.woff"):
-        shutil.copyfile(font, target / fonts / font.name)
 
 
 def keep_used_icons(app: Sphinx, exception: Exception | None) -> None:
@@ -98,7 +83,6 @@ def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
     app.connect("doctree-read", drop_widget_state)
     app.connect("html-page-context", drop_dead_links_of_sources)
-    app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", link_ledger_to_pages)
     app.connect("build-finished", help_screen_readers)
     app.connect("build-finished", find_anchors_with_dots)
