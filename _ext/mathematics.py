@@ -67,13 +67,15 @@ def show(translator, node: nodes.Element) -> None:
     """Put a formula into the page."""
     display = isinstance(node, nodes.math_block)
     tag = "div" if display else "span"
+    # The theme gives what has this class a place in the order of tabs while it is too wide and scrolls.
+    classes = "math notranslate" + " pst-scrollable-table-container" * display
     try:
         formula = mathml(node.astext(), display)
     except LatexError as error:
         place = node if node.source else translator.builder.current_docname
         logger.warning("a formula cannot be shown, %s: %s", error, node.astext(), location=place)
         formula = translator.encode(node.astext())
-    translator.body.append(translator.starttag(node, tag, "", CLASS="math notranslate"))
+    translator.body.append(translator.starttag(node, tag, "", CLASS=classes))
     translator.body.append(f"{formula}</{tag}>" + "\n" * display)
     raise nodes.SkipNode
 

@@ -6,6 +6,7 @@ them; here its web font does, with the glyphs that a page or script names.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,8 +71,7 @@ def _selectors(prelude: list) -> list[list]:
 
 def _classes(selector: list) -> set[str]:
     """Collect the classes that an element must have; those within parentheses may be what it must not have."""
-    pairs = zip(selector, selector[1:], strict=False)
-    return {name.value for dot, name in pairs if dot == "." and name.type == "ident"}
+    return {name.value for dot, name in itertools.pairwise(selector) if dot == "." and name.type == "ident"}
 
 
 def trim_styles(app: Sphinx, exception: Exception | None) -> None:
