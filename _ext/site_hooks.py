@@ -1,48 +1,14 @@
-"""Sphinx hooks: the site gets its mathematics and icons, its links lead somewhere, and screen readers get names."""
+"""Sphinx hooks: links lead somewhere, and screen readers get names."""
 
 from __future__ import annotations
 
 import re
-import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
-
-_ICON = re.compile(r'"?([a-z0-9-]+)"?:\[\d+,\d+,\[[^\]]*\],"[0-9a-f]*",(?:"[^"]*"|\[[^\]]*\])\],?')
-
-
-def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
-    """Put MathJax and its fonts on the site, from the package that holds them, without its 24 MB of variants."""
-    if exception or app.builder.format != "html":
-        return
-    source = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
-    target = Path(app.outdir) / "_static" / "mathjax"
-    fonts = Path("output") / "chtml" / "fonts" / "woff-v2"
-    (target / fonts).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / "tex-mml-chtml.js", target / "tex-mml-chtml.js")
-    for font in (source / fonts).glob("*.woff"):
-        shutil.copyfile(font, target / fonts / font.name)
-
-
-def keep_used_icons(app: Sphinx, exception: Exception | None) -> None:
-    """Leave only the icons that some page or script names in the theme's FontAwesome script and styles.
-
-    The script, which draws them all, shrinks from 1.5 MB to a tenth; the styles' rules are for a web font that no page
-    uses.
-    """
-    if exception or app.builder.format != "html":
-        return
-    static = Path(app.outdir) / "_static"
-    script, styles = static / "scripts" / "fontawesome.js", static / "styles" / "pydata-sphinx-theme.css"
-    pages = [*Path(app.outdir).rglob("*.html"), *static.glob("*.js"), *static.glob("scripts/*.js")]
-    texts = [page.read_text(errors="ignore") for page in pages if page != script]
-    used = {name for text in texts for name in re.findall(r"fa-([a-z0-9-]+)", text)}
-    script.write_text(_ICON.sub(lambda icon: icon[0] if icon[1] in used else "", script.read_text()))
-    styles.write_text(re.sub(r"\.fa-[a-z0-9-]+:before\{[^}]*\}", "", styles.read_text()))
 
 
 def drop_widget_state(app: Sphinx, doctree) -> None:
@@ -86,8 +52,6 @@ def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
     app.connect("doctree-read", drop_widget_state)
     app.connect("html-page-context", drop_dead_links_of_sources)
-    app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", link_ledger_to_pages)
     app.connect("build-finished", help_screen_readers)
-    app.connect("build-finished", keep_used_icons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -72,6 +72,14 @@ def test_every_image_is_described(site, page):
         assert figure["role"] == "img" and len(figure["aria-label"]) > 20
 
 
+@EVERY_PAGE
+def test_no_formula_is_left_as_it_was_written(site, page):
+    """What a page holds before any script runs, with titles and the contents at its sides."""
+    texts = soup(site / page).find_all(string=True)
+    prose = [text for text in texts if not text.find_parent(["code", "pre", "script", "style", "svg"])]
+    assert [text for text in prose if re.search(r"\\[a-zA-Z(\[{|]|\$[^$]+\$", text)] == []
+
+
 @pytest.mark.parametrize("page", WRITTEN)
 def test_the_download_is_the_committed_source(site, page):
     link = soup(site / page).select_one("a.btn-download-source-button[href]")

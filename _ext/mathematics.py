@@ -1,0 +1,112 @@
+r"""Sphinx hook: formulas become MathML when the site is built, so that a page needs no script to show them.
+
+A formula that cannot be shown is a warning, and a warning fails the build. Pages with formulas load ``mathematics.css``
+and one font: STIX Two Math (SIL Open Font License 1.1, from the package ziamath), cut down to the characters that the
+formulas of the site use. Other pages load neither.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from html import unescape
+from importlib.util import find_spec
+from pathlib import Path
+from unicodedata import normalize
+
+from docutils import nodes
+from fontTools import subset
+from fontTools.ttLib import TTFont
+from math_core import LatexError, LatexToMathML
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+
+_FONT = "mathematics.woff2"
+_FORMULA = re.compile(r"<math\b.*?</math>", re.DOTALL)
+_SLANTED = [chr(code) for code in (*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C), 0x210E)]
+_CHOOSES_A_SHAPE = "\ufe00"  # follows a script letter; no character of its own
+# What math-core 0.9.0 writes and a browser does not draw. An element for a frame is no part of MathML Core; Chromium
+# stretches a bracket with an exponent only if it is alone in a row; a line above was written as a line below.
+_MENDED = [
+    (re.compile(r'<menclose notation="box">(.*?)</menclose>', re.DOTALL), r'<mrow class="boxed">\1</mrow>'),
+    (re.compile(r"(<m(?:sub|sup|subsup)>)(<mo [^>]*minsize=[^<]*</mo>)"), r"\1<mrow>\2</mrow>"),
+    (re.compile('<mo stretchy="true">\u0332</mo>'), '<mo stretchy="true">\u203e</mo>'),
+]
+_convert = LatexToMathML(fancy_error=False).convert_with_local_state
+
+
+def mathml(tex: str, display: bool) -> str:
+    r"""Convert a formula; ``math_core.LatexError`` says what is wrong with it.
+
+    >>> mathml(r"\epsilon^2", display=False)
+    '<math><msup><mi>ϵ</mi><mn>2</mn></msup></math>'
+    """
+    formula = _convert(tex, displaystyle=display)
+    for found, mended in _MENDED:
+        formula = found.sub(mended, formula)
+    missing = drawn(formula) - {chr(code) for code in _font().getBestCmap()} - {_CHOOSES_A_SHAPE}
+    if missing:
+        raise LatexError(f"STIX Two Math has no {', '.join(sorted(missing))}")
+    return formula
+
+
+def drawn(formulas: str) -> set[str]:
+    """Collect the characters that a browser draws for some MathML: it slants letters, and roots have a sign."""
+    written = set(unescape(re.sub("<[^>]*>", "", formulas))) | {"√"}
+    return written | {letter for letter in _SLANTED if normalize("NFKC", letter) in written}
+
+
+@functools.cache
+def _font() -> TTFont:
+    return TTFont(Path(find_spec("ziamath").origin).parent / "fonts" / "STIXTwoMath-Regular.ttf")
+
+
+def show(translator, node: nodes.Element) -> None:
+    """Put a formula into the page."""
+    display = isinstance(node, nodes.math_block)
+    tag = "div" if display else "span"
+    # The theme gives what has this class a place in the order of tabs while it is too wide and scrolls.
+    classes = "math notranslate" + " pst-scrollable-table-container" * display
+    try:
+        formula = mathml(node.astext(), display)
+    except LatexError as error:
+        place = node if node.source else translator.builder.current_docname
+        logger.warning("a formula cannot be shown, %s: %s", error, node.astext(), location=place)
+        formula = translator.encode(node.astext())
+    translator.body.append(translator.starttag(node, tag, "", CLASS=classes))
+    translator.body.append(f"{formula}</{tag}>" + "\n" * display)
+    raise nodes.SkipNode
+
+
+def add_styles(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Let a page with formulas load their styles, and the font at the same time."""
+    if _FORMULA.search(context.get("body", "")):
+        app.add_css_file("mathematics.css")
+        font = context["pathto"](f"_static/{_FONT}", resource=True)
+        context["metatags"] += f'<link rel="preload" as="font" type="font/woff2" href="{font}" crossorigin />'
+
+
+def write_font(app: Sphinx, exception: Exception | None) -> None:
+    """Write one small font with what the formulas of all pages need."""
+    if exception or app.builder.format != "html":
+        return
+    pages = (page.read_text() for page in Path(app.outdir).rglob("*.html"))
+    characters = drawn("".join(formula for page in pages for formula in _FORMULA.findall(page)))
+    options = subset.Options(flavor="woff2", layout_features=[], hinting=False)
+    cut, font = subset.Subsetter(options), TTFont(_font().reader.file.name)
+    for table in font["cmap"].tables:
+        if "minute.ssty" in font.getGlyphOrder() and 0x2032 in getattr(table, "cmap", ()):
+            table.cmap[0x2032] = "minute.ssty"  # the prime as an exponent, which it always is; Chromium does not choose
+    cut.populate(text="".join(characters))
+    cut.subset(font)
+    subset.save_font(font, str(Path(app.outdir) / "_static" / _FONT), options)
+
+
+def setup(app: Sphinx) -> dict:
+    """Connect the hooks; ``html_math_renderer`` in _config.yml chooses what they register."""
+    app.add_html_math_renderer("mathml", (show, None), (show, None))
+    app.connect("html-page-context", add_styles)
+    app.connect("build-finished", write_font)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
