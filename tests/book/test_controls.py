@@ -3,8 +3,6 @@
 import pytest
 from conftest import CHAPTERS, Visit
 
-PHONE = {"width": 390, "height": 844}
-
 
 @pytest.fixture(scope="module")
 def page(browser, address):
@@ -73,12 +71,12 @@ def test_the_menu_of_downloads_opens(page):
     assert not link.is_visible()
 
 
-def test_a_phone_shows_the_chapters_and_the_contents_of_the_page_when_asked(page):
-    page.set_viewport_size(PHONE)
+def test_a_phone_shows_the_chapters_and_the_contents_of_the_page_when_asked(visit):
+    page = visit(CHAPTERS[0], viewport={"width": 390, "height": 844}).page
     for side in ("primary", "secondary"):
-        links = page.locator(f".bd-sidebar-{side} a, #pst-{side}-sidebar-modal a").locator("visible=true")
-        links.first.wait_for(state="hidden")
+        dialog = page.locator(f"#pst-{side}-sidebar-modal")
+        assert not dialog.is_visible()
         page.locator(f".{side}-toggle:visible").click()
-        links.nth(5).wait_for()
+        dialog.locator("a").nth(5).wait_for()
         page.keyboard.press("Escape")
-        links.first.wait_for(state="hidden")
+        dialog.wait_for(state="hidden")
