@@ -14,7 +14,7 @@ from bnlib.figures.objective import (
     draw_objective_and_evaluation,
     draw_surface,
 )
-from bnlib.figures.panels import Box, Layout, in_panels
+from bnlib.figures.panels import Box, Layout, in_panels, lay_out
 from bnlib.figures.perils import draw_discriminator, draw_in_use, draw_shifted, draw_towers
 from bnlib.figures.picture import (
     BLUE,
@@ -97,6 +97,7 @@ __all__ = [
     "draw_training",
     "draw_variant",
     "in_panels",
+    "lay_out",
     "new_figure",
     "picture",
     "plain_ticks",

@@ -91,10 +91,10 @@ def in_panels(figure: Figure, alt: str, salt: str | None = None, layout: Layout 
     _label_every_panel(figure)
     names, handles = _take_legends(figure)
     if layout is None:
-        layout = _lay_out(figure)
+        layout = _arranged(figure)
     elif len(layout.places) != len(figure.axes):
         raise ValueError(
-            f"every drawing of an explorer must have the same axes: this one has {len(figure.axes)}, the first one "
+            f"every drawing of an explorer must have the same axes: this one has {len(figure.axes)}, the default one "
             f"{len(layout.places)}; leave axes empty instead of leaving them out"
         )
     _put(figure, layout)
@@ -137,13 +137,32 @@ def _take_legends(figure: Figure) -> tuple[list[str], list[Any]]:
     return names, [samples[name] for name in names]
 
 
-def _lay_out(figure: Figure) -> Layout:
+def lay_out(figure: Figure) -> Layout:
+    """Arrange the axes of ``figure`` as ``in_panels`` does, for other drawings of the same axes; changes the figure.
+
+    Example:
+        >>> with figures.style():
+        ...     figure = figures.new_figure(6, 2)
+        ...     left, right = figure.subplots(1, 2)
+        ...     layout = figures.lay_out(figure)
+        >>> layout.panel_of
+        [0, 1]
+    """
+    _label_every_panel(figure)
+    _take_legends(figure)
+    return _arranged(figure)
+
+
+def _arranged(figure: Figure) -> Layout:
     """Let matplotlib arrange the axes, on a figure whose panels are legible on a phone."""
     width, height = figure.get_size_inches()
+    if not figure.axes:
+        return Layout((width, height), [], [], [Box(0, 0, 72 * width, 72 * height)])
     for _ in range(3):
         figure.draw_without_rendering()
-        panel_of = _panels(figure)
-        boxes = _boxes(figure, panel_of)
+        cells = _cells(figure)
+        panel_of = [sorted(set(cells)).index(cell) for cell in cells]
+        boxes = _boxes(figure, cells)
         too_wide = max(box.width / limit for box, limit in zip(boxes, _limits(figure, panel_of), strict=True))
         if too_wide <= 1.001:
             break
@@ -152,44 +171,32 @@ def _lay_out(figure: Figure) -> Layout:
     return Layout((width, height), [axes.get_position() for axes in figure.axes], panel_of, boxes)
 
 
-def _panels(figure: Figure) -> list[int]:
-    """The panel of each axes: one a cell of the grid, and what has no cell (a colour bar) belongs to the nearest."""
-    cells: dict[tuple[int, int], int] = {}
-    found: list[int | None] = []
-    for axes in figure.axes:
-        spec = axes.get_subplotspec()
-        cell = None if spec is None else (spec.rowspan.start, spec.colspan.start)
-        found.append(None if cell is None else cells.setdefault(cell, len(cells)))
-    centres = np.array(
-        [(axes.get_position().x0 + axes.get_position().x1, axes.get_position().y0) for axes in figure.axes]
-    )
-    owned = [place for place, panel in enumerate(found) if panel is not None]
-    for place, panel in enumerate(found):
-        if panel is None:
-            nearest = min(owned, key=lambda other: float(np.abs(centres[other] - centres[place]).sum()))
-            found[place] = found[nearest]
-    return [panel or 0 for panel in found]
+def _cells(figure: Figure) -> list[tuple[int, int]]:
+    """Row and column of each axes; what has no cell of a grid (a colour bar) is in that of the nearest that has one."""
+    specs = [axes.get_subplotspec() for axes in figure.axes]
+    cells = [None if spec is None else (spec.rowspan.start, spec.colspan.start) for spec in specs]
+    places = [axes.get_position() for axes in figure.axes]
+    middles = np.array([((place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2) for place in places])
+    for number, cell in enumerate(cells):
+        if cell is None:
+            distances = np.abs(middles - middles[number]).sum(1)
+            near = [cells[other] for other in distances.argsort() if specs[other] is not None]
+            cells[number] = near[0] if near else (0, 0)
+    return cells
 
 
-def _boxes(figure: Figure, panel_of: Sequence[int]) -> list[Box]:
-    """The figure cut into rows and columns halfway between neighbouring panels."""
+def _boxes(figure: Figure, cells: Sequence[tuple[int, int]]) -> list[Box]:
+    """The window of each cell: the figure is cut halfway between what stands in neighbouring rows and columns."""
     width, height = figure.get_size_inches() * 72
-    extents: dict[int, list[float]] = {}
-    for axes, panel in zip(figure.axes, panel_of, strict=True):
-        box = axes.get_tightbbox()
-        x0, x1, y0, y1 = (value * 72 / figure.dpi for value in (box.x0, box.x1, box.y0, box.y1))
-        old = extents.setdefault(panel, [x0, x1, height - y1, height - y0])
-        extents[panel] = [min(old[0], x0), max(old[1], x1), min(old[2], height - y1), max(old[3], height - y0)]
-    grid = {}
-    for axes, panel in zip(figure.axes, panel_of, strict=True):
-        if (spec := axes.get_subplotspec()) is not None:
-            grid[panel] = (spec.rowspan.start, spec.colspan.start)
-    columns = _cuts([(grid[panel][1], each[0], each[1]) for panel, each in extents.items()], width)
-    rows = _cuts([(grid[panel][0], each[2], each[3]) for panel, each in extents.items()], height)
+    extents = [np.array(axes.get_tightbbox().extents) * 72 / figure.dpi for axes in figure.axes]
+    columns = _cuts([(cell[1], box[0], box[2]) for cell, box in zip(cells, extents, strict=True)], width)
+    rows = _cuts(
+        [(cell[0], height - box[3], height - box[1]) for cell, box in zip(cells, extents, strict=True)], height
+    )
     found = []
-    for panel in sorted(extents):
-        (top, bottom), (left, right) = rows[grid[panel][0]], columns[grid[panel][1]]
-        found.append(Box(*(round(value, 1) for value in (left, top, right - left, bottom - top))))
+    for row, column in sorted(set(cells)):
+        (top, bottom), (left, right) = rows[row], columns[column]
+        found.append(Box(*(round(float(value), 1) for value in (left, top, right - left, bottom - top))))
     return found
 
 
@@ -267,7 +274,7 @@ def _element(alt: str, layout: Layout, names: Sequence[str], groups: Mapping[str
     widest = LARGEST * sum(box.width for box in layout.boxes if box.y == layout.boxes[0].y)
     yield (
         f'<div class="bnb-panels" role="img" aria-label="{html.escape(alt)}" style="display:flex;flex-wrap:wrap;'
-        f"justify-content:center;align-items:flex-start;max-width:{widest:.0f}px;margin:0 auto;"
+        f"justify-content:center;align-items:flex-start;row-gap:8px;max-width:{widest:.0f}px;margin:0 auto;"
         'stroke-linejoin:round;font-family:system-ui,sans-serif">'
     )
     if names:

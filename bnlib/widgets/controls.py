@@ -74,7 +74,7 @@ class Choice(Control):
     """
 
     # So many letters, with a few more for the frame of each button, stand in one row on a phone.
-    _ROW = 42
+    _ROW = 38
 
     @property
     def in_a_row(self) -> bool:

@@ -74,8 +74,6 @@ class Explorer:
             raise ValueError(f"controls must be one or more, each with a name of its own, got names {names}")
         # Settings that were trained live, so that coming back to one shows the run again.
         self.runs: dict[tuple, Any] = {}
-        # Made once, so that the axes stand still while a control moves.
-        self._layout: figures.Layout | None = None
 
     def settings(self) -> Iterator[dict[str, Any]]:
         """Every setting of the grid, the last control moving fastest."""
@@ -89,9 +87,16 @@ class Explorer:
         with figures.style():
             figure = figures.new_figure(*self.size)
             note = self.draw(figure, data, **setting)
-            alt = f"{self.title}; {places}"
-            text, self._layout = figures.in_panels(figure, alt, salt=self.title, layout=self._layout)
+            text, _ = figures.in_panels(figure, f"{self.title}; {places}", salt=self.title, layout=self._layout)
             return text, note
+
+    @cached_property
+    def _layout(self) -> figures.Layout:
+        """Where everything stands at the default setting, so that the axes stand still while a control moves."""
+        with figures.style():
+            figure = figures.new_figure(*self.size)
+            self.draw(figure, self.data(**self.defaults), **self.defaults)
+            return figures.lay_out(figure)
 
     @cached_property
     def frames(self) -> dict[tuple, tuple[str, str]]:

@@ -11,12 +11,14 @@ from bnlib.widgets.controls import Choice, Control
 if TYPE_CHECKING:
     from bnlib.widgets.explorer import Explorer
 
-# Jupyter marks a widget whose kernel is gone with the class of the second rule; no Python is there to say anything.
-_GONE = (
-    "<style>.bnb-gone { display: none } .jupyter-widgets-disconnected .bnb-gone { display: block }</style>"
-    '<p class="bnb-gone" role="status"><strong>Run this cell again.</strong> The kernel of this figure was restarted '
-    "or shut down, so its controls do nothing.</p>"
-)
+# Jupyter marks widgets whose kernel is gone with a class and a broken chain; no Python is there to say anything.
+_GONE = """<style>
+.bnb-gone { display: none }
+.jupyter-widgets-disconnected .bnb-gone { display: block }
+.bnb-panel.jupyter-widgets-disconnected::before, .bnb-panel .jupyter-widgets-disconnected::before { display: none }
+.bnb-panel .bnb-live.jupyter-widgets-disconnected { opacity: 0.4; pointer-events: none }
+</style><p class="bnb-gone" role="status"><strong>Run this cell again.</strong> The kernel of this figure was restarted
+or shut down, so its controls do nothing.</p>"""
 
 
 class Panel:
@@ -61,7 +63,8 @@ class Panel:
             self.train_button.on_click(lambda _: self.start())
             self.stop_button.on_click(lambda _: self.stop())
             rows += [widgets.HBox([self.train_button, self.stop_button, self.progress]), self.status]
-        self.box = widgets.VBox([widgets.HTML(_GONE), *rows, self.view, self.note])
+        live = widgets.VBox(rows).add_class("bnb-live")
+        self.box = widgets.VBox([widgets.HTML(_GONE), live, self.view, self.note]).add_class("bnb-panel")
         self.thread: threading.Thread | None = None
         # Of the newest run: set when it is to end, and the setting in words. Held while a picture is chosen and put.
         self.stopping, self.training, self.drawing = threading.Event(), "", threading.RLock()
