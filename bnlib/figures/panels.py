@@ -104,23 +104,28 @@ def in_panels(figure: Figure, alt: str, salt: str | None = None, layout: Layout 
 
 
 def _label_every_panel(figure: Figure) -> None:
-    """Give every axes the numbers and the label of the axis that it shares."""
+    """Give every axes the numbers and the label of the axis that it shares, or the label of the whole figure."""
+    of_all = {"x": figure.get_supxlabel(), "y": figure.get_supylabel()}
+    for label, remove in zip(of_all.values(), (figure.supxlabel, figure.supylabel), strict=True):
+        if label:
+            remove("")
     for axes in figure.axes:
+        if axes.get_subplotspec() is None:
+            continue
         for name, shared, side in (
             ("x", axes.get_shared_x_axes(), "labelbottom"),
             ("y", axes.get_shared_y_axes(), "labelleft"),
         ):
             siblings = shared.get_siblings(axes)
-            if len(siblings) == 1 or axes.get_subplotspec() is None:
-                continue
-            axes.tick_params(axis=name, **{side: True})
-            labels = [each.get(f"{name}label") for each in map(_properties, siblings)]
-            if not _properties(axes)[f"{name}label"]:
-                axes.set(**{f"{name}label": next(filter(None, labels), "")})
+            if len(siblings) > 1:
+                axes.tick_params(axis=name, **{side: True})
+            if not _label(axes, name):
+                labels = [_label(each, name) for each in siblings]
+                axes.set(**{f"{name}label": next(filter(None, labels), of_all[name])})
 
 
-def _properties(axes: Axes) -> dict[str, str]:
-    return {"xlabel": axes.get_xlabel(), "ylabel": axes.get_ylabel()}
+def _label(axes: Axes, name: str) -> str:
+    return axes.get_xlabel() if name == "x" else axes.get_ylabel()
 
 
 def _take_legends(figure: Figure) -> tuple[list[str], list[Any]]:

@@ -106,9 +106,9 @@ def test_a_link_copies_a_setting_and_shows_it_again(visit, page):
 
 def test_an_address_with_unknown_settings_shows_the_default_and_keeps_its_anchor(visit):
     usual = state(visit(TRAINING).page.locator(".bnb-explorer").last)
-    opened = visit(f"{TRAINING}?training.lr=7&training.none=1&highlight=batch#exercises").page
+    opened = visit(f"{TRAINING}?training.lr=7&training.none=1&other=batch#exercises").page
     assert state(opened.locator(".bnb-explorer").last) == usual
-    assert opened.url.endswith("?training.lr=7&training.none=1&highlight=batch#exercises")
+    assert opened.url.endswith("?training.lr=7&training.none=1&other=batch#exercises")
 
 
 def test_reset_returns_to_the_default(visit):

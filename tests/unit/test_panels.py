@@ -78,9 +78,12 @@ def test_a_colour_bar_stays_in_the_panel_of_its_picture():
 def test_rows_and_columns_are_cut_into_as_many_windows_which_fill_the_figure():
     def draw(figure):
         figure.subplots(2, 3, sharex=True, sharey=True)
+        figure.supxlabel("a label of all")
         return "Six panels."
 
-    found = windows(elements(draw, size=(7, 4)))
+    page = elements(draw, size=(7, 4))
+    assert all("a label of all" in svg.text for svg in page.select(".bnb-panels > svg"))
+    found = windows(page)
     assert len(found) == 6
     assert [y == 0 for _, y, *_ in found] == [True] * 3 + [False] * 3
     assert sum(width for *_, width, _ in found[:3]) == pytest.approx(found[2][0] + found[2][2], abs=0.3)
