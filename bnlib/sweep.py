@@ -26,7 +26,7 @@ from bnlib.training import History, OptimiserMaker, iterate, iterate_many, progr
 
 _PACKAGE = Path(__file__).parent
 # What describes runs or draws their results does not change them.
-_NO_PART = ("experiments", "figures", "widgets.py")
+_NO_PART = ("experiments", "figures", "widgets")
 
 
 _SETTINGS = ("batch_size", "optimiser", "schedule", "epochs", "points", "batches", "every_step")

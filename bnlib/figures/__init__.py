@@ -35,6 +35,7 @@ from bnlib.figures.objective import (
     draw_objective_and_evaluation,
     draw_surface,
 )
+from bnlib.figures.panels import Box, Layout, in_panels, lay_out
 from bnlib.figures.perils import draw_discriminator, draw_in_use, draw_shifted, draw_towers
 from bnlib.figures.picture import (
     BLUE,
@@ -44,6 +45,7 @@ from bnlib.figures.picture import (
     VERMILLION,
     Picture,
     band,
+    cleaned,
     new_figure,
     picture,
     plain_ticks,
@@ -58,8 +60,11 @@ __all__ = [
     "GREY",
     "PURPLE",
     "VERMILLION",
+    "Box",
+    "Layout",
     "Picture",
     "band",
+    "cleaned",
     "draw_absorbed",
     "draw_alpha",
     "draw_alternatives",
@@ -105,6 +110,8 @@ __all__ = [
     "draw_tracking",
     "draw_training",
     "draw_variant",
+    "in_panels",
+    "lay_out",
     "new_figure",
     "picture",
     "plain_ticks",

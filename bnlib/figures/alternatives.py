@@ -166,7 +166,6 @@ def draw_alternatives(
         if name in live:
             axes.plot(100 * max(live[name], 1 / 720), row, "x", color=_FAMILIES[name], ms=8)
     axes.axvline(90, color=GREY, ls=":", lw=1)
-    axes.set_title(title, loc="left")
     axes.text(125, -1.05, "rate", va="center", fontsize=9)
     axes.set(xscale="log", xlim=(0.4, 110), ylim=(len(names) - 0.4, -0.6), xlabel="test error (%)")
     axes.set_yticks(range(len(names)), names)

@@ -93,10 +93,10 @@ def _bound(value: float) -> str:
 
 
 _PLACES = {
-    "objective": "train mode,\nits batches",
-    "reshuffled": "train mode,\nreshuffled",
-    "evaluation": "eval mode,\ntraining set",
-    "test": "eval mode,\ntest set",
+    "objective": "train\nmode,\nits\nbatches",
+    "reshuffled": "train\nmode,\nre-\nshuffled",
+    "evaluation": "eval\nmode,\ntraining\nset",
+    "test": "eval\nmode,\ntest\nset",
 }
 
 
@@ -116,7 +116,7 @@ def draw_objective_and_evaluation(
             if column:
                 errors = ", ".join(f"{value:.1f}" for value in np.median(values, 1))
                 told.append(f"{norm} {errors} %")
-        axes.set_xticks(range(len(_PLACES)), _PLACES.values(), fontsize=7.5)
+        axes.set_xticks(range(len(_PLACES)), _PLACES.values(), fontsize=8)
         axes.set(xlim=(-0.5, 3.5))
         axes.axvline(1.5, color=GREY, ls=":", lw=1)
     left, right = figure.axes

@@ -50,9 +50,9 @@ def draw_in_use(
 
 _STATISTICS = {
     "running": "running\n(shared)",
-    "pooled": "both domains\npooled",
-    "own": "each domain's\nown",
-    "separate": "own from the\nstart",
+    "pooled": "both\ndomains\npooled",
+    "own": "each\ndomain's\nown",
+    "separate": "own\nfrom the\nstart",
 }
 
 
@@ -108,7 +108,7 @@ _JUDGE_LOOKS = {"batch norm": (BLUE, "o"), "later batch norm": (PURPLE, "D")}
 
 def draw_discriminator(figure: Figure, data: Mapping, kind: str, batches: str) -> str:
     """Samples as BN passes them on, and how often a discriminator is right; see ``experiments.discriminator``."""
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
     left.plot(*data["real"].T, "o", color=BLUE, ms=2.5, label="real", alpha=0.8)
     left.plot(*data["fake"].T, "x", color=VERMILLION, ms=3.5, label="generated", alpha=0.8)
     left.set(xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), aspect="equal", title="after BN")

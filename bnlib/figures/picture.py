@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -56,19 +57,29 @@ _DRAWING = threading.RLock()
 
 
 class Picture:
-    """A finished figure: themed SVG on a page or in a notebook, its description where pictures are not shown.
+    """A finished figure: panels on a page or in a notebook, its description where pictures are not shown.
+
+    Attributes:
+        html: what a page shows, from ``in_panels``.
+        alt: the description in words.
+        draw_svg: draws the same as one SVG for a file.
 
     Example:
         >>> figures.Picture("<svg></svg>", "A line that falls.").alt
         'A line that falls.'
     """
 
-    def __init__(self, svg: str, alt: str):
-        self.svg, self.alt = svg, alt
+    def __init__(self, html: str, alt: str, draw_svg: Callable[[], str] | None = None):
+        self.html, self.alt, self._draw_svg = html, alt, draw_svg
+
+    @property
+    def svg(self) -> str:
+        """The whole figure as one ``<svg>`` element, for a file of its own."""
+        return self._draw_svg() if self._draw_svg else self.html
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {
-            "text/html": f'<div class="bnb-figure">{self.svg}</div>',
+            "text/html": f'<div class="bnb-figure">{self.html}</div>',
             "text/plain": f"[Figure: {self.alt}]",
         }
 
@@ -116,8 +127,26 @@ def render(figure: Figure, alt: str, salt: str | None = None) -> str:
     """
     if not alt.strip():
         raise ValueError("alt must describe the figure in words, got an empty text")
+    width, height = figure.get_size_inches() * 72
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'aria-label="{html.escape(alt)}" viewBox="0 0 {width:g} {height:g}" '
+        f'style="width:100%;max-width:{width * 1.4:.0f}px;stroke-linejoin:round;font-family:system-ui,sans-serif">'
+    )
+    return "\n".join([head, *cleaned(figure, salt or alt), "</svg>"])
+
+
+def cleaned(figure: Figure, salt: str) -> list[str]:
+    """The elements of the drawing of ``figure``, one a line, for ``render`` and ``in_panels`` to put into an SVG.
+
+    Example:
+        >>> with figures.style():
+        ...     lines = figures.cleaned(figures.new_figure(2, 1), "a salt")
+        >>> all(line.startswith("<") for line in lines)
+        True
+    """
     out = StringIO()
-    with rc_context({**_STYLE, "svg.hashsalt": salt or alt}):
+    with rc_context({**_STYLE, "svg.hashsalt": salt}):
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<g id=") : text.rindex("</svg>")].replace(_INK, "currentColor")
@@ -126,17 +155,11 @@ def render(figure: Figure, alt: str, salt: str | None = None) -> str:
     text = re.sub(r' (?:d|x|y|width|height|transform|points)="[^"]*"', _round_coordinates, text)
     # The page's own font, and no names of groups: they would stand many times on a page.
     text = re.sub(
-        r"<g id=\"[^\"]*\"|font-family: [^;\"]*;? ?|<!--.*?-->|\s*transform=\"rotate\(-0 [^\"]*\"",
+        r"<g id=\"(?!(?:panel|key)-\d)[^\"]*\"|font-family: [^;\"]*;? ?|<!--.*?-->|\s*transform=\"rotate\(-0 [^\"]*\"",
         _without,
         text,
     )
-    width, height = figure.get_size_inches() * 72
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-        f'aria-label="{html.escape(alt)}" viewBox="0 0 {width:g} {height:g}" '
-        f'style="width:100%;max-width:{width * 1.4:.0f}px;stroke-linejoin:round;font-family:system-ui,sans-serif">'
-    )
-    return "\n".join([head, *_ungrouped(text), "</svg>"])
+    return _ungrouped(text)
 
 
 def _ungrouped(text: str) -> list[str]:
@@ -179,10 +202,18 @@ def picture(draw: Callable[..., str], *data: Any, size: tuple[float, float] = (6
         >>> figures.picture(draw, [2.3, 1.1, 0.4]).alt
         'A loss that falls from 2.3 to 0.4.'
     """
+    from bnlib.figures.panels import in_panels  # which builds on this file
+
     with style():
         figure = new_figure(*size)
         alt = draw(figure, *data)
-        return Picture(render(figure, alt), alt)
+        return Picture(in_panels(figure, alt)[0], alt, partial(_draw_svg, draw, data, size))
+
+
+def _draw_svg(draw: Callable[..., str], data: Sequence[Any], size: tuple[float, float]) -> str:
+    with style():
+        figure = new_figure(*size)
+        return render(figure, draw(figure, *data))
 
 
 def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label: str, **line) -> None:

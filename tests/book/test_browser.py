@@ -8,8 +8,10 @@ from conftest import CHAPTERS, check_that_it_is_at_home
 def test_without_scripts_the_default_pictures_are_there(visit, page):
     opened = visit(page, java_script_enabled=False).page
     for explorer in opened.locator(".bnb-explorer").all():
-        assert explorer.locator(".bnb-stage svg").is_visible()
-        assert explorer.locator("input").first.is_disabled()
+        assert explorer.locator(".bnb-panels > svg").first.is_visible()
+        assert all(control.is_disabled() for control in explorer.locator("input, select").all())
+        assert explorer.get_by_text("These controls do nothing here").is_visible()
+        assert explorer.locator("button").count() == 0
 
 
 def test_the_search_finds_what_a_chapter_says_without_another_host(visit, address):

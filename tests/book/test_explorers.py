@@ -1,4 +1,4 @@
-"""Every slider of every chapter: the frames that its page holds, and the widgets that show them in a notebook."""
+"""Every explorer of every chapter: the frames that its page holds, and the widgets that show them in a notebook."""
 
 import html
 import json
@@ -9,6 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import SITE
 
+from bnlib.widgets import Choice, Slider
 from chapters import explorers, with_explorer
 from tools.notebooks import CHAPTERS, chapters
 
@@ -47,35 +48,35 @@ def explorer(request, site):
 def test_the_page_shows_what_the_notebook_draws(explorer):
     first, *_, last = explorer.settings()
     for setting in (first, last):
-        drawn, note = explorer.picture(explorer.lookup(**setting), setting)
+        drawn, note = explorer.picture(explorer.data(**setting), setting)
         assert (drawn, note) == explorer.frames[tuple(setting.values())], setting
 
 
 def test_every_position_is_drawn_and_described(explorer):
     for svg, note in explorer.frames.values():
-        assert svg.startswith("<svg") and 'role="img" aria-label="' in svg
+        assert svg.startswith('<div class="bnb-panels" role="img" aria-label="') and "<svg" in svg
         assert len(note) > 40
         assert "nan" not in svg.lower().replace("tenant", "")
         assert not re.search(r"\bnan\b|\binf\b", note)
 
 
 def test_each_position_has_a_name_of_its_own(explorer):
-    """The description of the picture follows the sliders."""
+    """The description of the picture follows the controls."""
     names = {key: re.search(r' aria-label="([^"]*)"', svg)[1] for key, (svg, _) in explorer.frames.items()}
     assert len(set(names.values())) == len(names)
     for key, name in names.items():
-        for slider, value in zip(explorer.sliders, key, strict=True):
-            assert f"{slider.label} {slider.format.format(value)}" in html.unescape(name)
+        for control, value in zip(explorer.controls, key, strict=True):
+            assert f"{control.label} {control.text(value)}" in html.unescape(name)
 
 
 def test_no_two_neighbouring_positions_say_the_same(explorer):
     """The note tells what a step has changed even where nothing moves; the walk in the browser sees the picture."""
-    for place, slider in enumerate(explorer.sliders):
+    for place, control in enumerate(explorer.controls):
         for key, (_, note) in explorer.frames.items():
-            index = list(slider.values).index(key[place])
+            index = control.values.index(key[place])
             if index:
-                neighbour = (*key[:place], slider.values[index - 1], *key[place + 1 :])
-                assert note != explorer.frames[neighbour][1], (slider.name, key)
+                neighbour = (*key[:place], control.values[index - 1], *key[place + 1 :])
+                assert note != explorer.frames[neighbour][1], (control.name, key)
 
 
 def test_the_callback_of_the_kernel_shows_the_frame_of_the_position(explorer):
@@ -91,8 +92,19 @@ def test_the_page_of_the_explorer_keeps_its_budget(explorer):
     assert len(str(explorer.element).encode()) <= explorer.budget
 
 
-def test_the_sliders_have_labels_and_the_values_of_the_notebook(explorer):
-    inputs = explorer.element.select("label.bnb-slider input[type=range]")
-    assert [each.parent.span.string for each in inputs] == [slider.label for slider in explorer.sliders]
-    assert all(slider.label for slider in explorer.sliders)
-    assert [json.loads(each["data-values"]) for each in inputs] == [slider.texts for slider in explorer.sliders]
+def test_the_controls_have_labels_and_the_values_of_the_notebook(explorer):
+    elements = explorer.element.select(".bnb-controls > [data-name]")
+    texts = json.loads(explorer.element.select_one("script").string)["texts"]
+    for control, element in zip(explorer.controls, elements, strict=True):
+        assert control.label and element.select_one("label, legend").string == control.label
+        assert element["data-name"] == control.name and texts[control.name] == control.texts
+        told = [each.string for each in element.select("option, .bnb-buttons span, output")]
+        assert told == (control.texts if isinstance(control, Choice) else [control.text(control.default)])
+
+
+def test_sliders_are_for_numbers_in_order(explorer):
+    for control in explorer.controls:
+        in_order = all(isinstance(each, int | float) for each in control.values) and (
+            control.values in (sorted(control.values), sorted(control.values, reverse=True))
+        )
+        assert isinstance(control, Slider) == in_order, control.name

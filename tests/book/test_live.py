@@ -58,12 +58,19 @@ def test_training_goes_on_behind_the_cell_and_can_be_stopped(kernel):
     assert notes and "Batch size 1" in notes[0]
     assert any(isinstance(state.get("value"), (int, float)) and state["value"] > 0 for state in states), "no progress"
     run(kernel, "assert panel.thread.is_alive(); panel.stop_button.click(); panel.thread.join(60)")
-    run(kernel, "assert not panel.thread.is_alive() and 'Stopped by you' in panel.note.value")
+    run(kernel, "assert not panel.thread.is_alive()")
+    run(
+        kernel,
+        "assert 'Training at batch size 1, learning rate 0.1 stopped because you pressed Stop' in panel.status.value",
+    )
     run(kernel, "assert 'your run' in panel.note.value and not panel.train_button.disabled")
     # A run that the slider leaves behind ends by itself.
     run(kernel, "panel.train_button.click(); first = panel.thread\npanel.controls['batch_size'].value = 32")
     run(kernel, "first.join(60); assert not first.is_alive() and 'your run' not in panel.note.value")
+    words = "stopped because you changed the batch size. Press Train to train the new setting."
+    run(kernel, f"assert {words!r} in panel.status.value and not panel.progress.children")
     began = time.monotonic()
     run(kernel, "panel.train_button.click()")
     assert live_states(kernel, points=1) and time.monotonic() - began < LONGEST_WAIT
     run(kernel, "panel.thread.join(60); assert 'Batch size 32' in panel.note.value and 'your run' in panel.note.value")
+    run(kernel, "assert 'is finished. The figure shows your run.' in panel.status.value")

@@ -84,15 +84,41 @@ def test_mathematics_is_set_without_a_script_and_only_where_there_is_some(visite
         assert visited.page.evaluate("document.fonts.check('16px \"STIX Two Math\"')")
 
 
+# Of each panel of each figure: whether it is cut off, the smallest letters in it, and what of its text leaves it.
+PANELS = """
+() => [...document.querySelectorAll(".bnb-figure, .bnb-stage")].map(figure => {
+  const panels = [...figure.querySelectorAll(".bnb-panels > svg")];
+  const texts = panels.flatMap(panel => [...panel.querySelectorAll("text")].map(text => {
+    const [inner, outer] = [text.getBoundingClientRect(), panel.getBoundingClientRect()];
+    const out = Math.max(outer.left - inner.left, inner.right - outer.right, outer.top - inner.top,
+                         inner.bottom - outer.bottom);
+    const size = parseFloat(getComputedStyle(text).fontSize) * outer.width / panel.viewBox.baseVal.width;
+    return {text: text.textContent, out, size};
+  }));
+  const parts = [figure, ...panels, ...figure.querySelectorAll(".bnb-legend, .bnb-legend > span")];
+  return {
+    name: figure.querySelector("[role=img]").ariaLabel.slice(0, 80),
+    panels: panels.length,
+    right: Math.max(...parts.map(part => part.getBoundingClientRect().right)),
+    scrolls: parts.some(part => part.scrollWidth > part.clientWidth + 1 && part.matches("div, span")),
+    small: texts.filter(each => each.size < 11).map(each => each.text),
+    out: texts.filter(each => each.out > 3).map(each => each.text),
+    tops: new Set(panels.map(panel => panel.getBoundingClientRect().top)).size,
+  };
+})
+"""
+
+
 @EVERY_CHAPTER
-@pytest.mark.parametrize("width", [375, 1280])
-def test_a_figure_that_scrolls_can_be_reached_by_keyboard(visited, width):
+@pytest.mark.parametrize("width", [375, 390, 1280])
+def test_panels_and_legends_are_whole_and_legible_at_every_width(visited, width):
     visited.page.set_viewport_size({"width": width, "height": 740})
-    boxes = visited.page.eval_on_selector_all(
-        ".bnb-figure, .bnb-stage", "boxes => boxes.map(box => [box.scrollWidth > box.clientWidth, box.tabIndex === 0])"
-    )
-    assert boxes and all(scrolls == focusable for scrolls, focusable in boxes)
-    assert any(scrolls for scrolls, _ in boxes) == (width == 375)
+    figures = visited.page.evaluate(PANELS)
+    assert figures
+    for each in figures:
+        assert each["right"] <= width and not each["scrolls"], each
+        assert not each["small"] and not each["out"], each
+        assert width > 600 or each["tops"] == each["panels"], f"panels do not stack: {each}"
 
 
 CONTRAST = """
@@ -142,10 +168,10 @@ WATCH = """
     const box = slider.closest(".bnb-explorer");
     window.steps.push({
       wait: performance.now() - pressed,
-      drawing: box.querySelector(".bnb-stage svg").innerHTML,
+      drawing: [...box.querySelectorAll(".bnb-panels > svg")].map(svg => svg.innerHTML).join(),
       note: box.querySelector(".bnb-note").innerText,
-      told: slider.getAttribute("aria-valuetext"),
-      texts: [...box.querySelectorAll("output")].map(output => output.innerText),
+      told: slider.getAttribute("aria-valuetext") ?? slider.selectedOptions?.[0].text ?? slider.nextSibling.innerText,
+      texts: [...box.querySelectorAll("output, option:checked, :checked + span")].map(shown => shown.textContent),
     });
   })));
 }
@@ -153,12 +179,12 @@ WATCH = """
 
 
 @WITH_SLIDERS
-def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visited):
+def test_every_control_moves_its_picture_by_keyboard_within_100_ms(visited):
     opened = visited.page
     opened.evaluate(WATCH)
     shortest = None
     for _ in range(6):
-        waits = [wait for slider in opened.locator("input[type=range]").all() for wait in walk(opened, slider)]
+        waits = [wait for control in opened.locator("[data-name]").all() for wait in walk(opened, control)]
         assert len(waits) >= 10
         # Other work on the machine can only add to the time of a step: another walk tells.
         shortest = waits if shortest is None else list(map(min, waits, shortest))
@@ -171,19 +197,31 @@ def test_every_slider_moves_its_picture_by_keyboard_within_100_ms(visited):
     check_what_a_screen_reader_is_told(opened)
 
 
-def walk(opened, slider) -> list[float]:
-    """Move a slider through all its positions by keyboard and put it back; returns how long each step took, in ms."""
-    texts = slider.evaluate("s => JSON.parse(s.dataset.values)")
-    slider.focus()
-    opened.keyboard.press("End")
-    opened.keyboard.press("Home")
+TEXTS = """
+control => JSON.parse(control.closest(".bnb-explorer").querySelector("script").textContent).texts[control.dataset.name]
+"""
+RESET = "control => control.closest('.bnb-explorer').querySelector('.bnb-actions button').click()"
+
+
+def walk(opened, control) -> list[float]:
+    """Move a control through all its values by keyboard and reset it; returns how long each step took, in ms."""
+    texts = control.evaluate(TEXTS)
+    input = control.locator("input:not([type=radio]), select, input[type=radio]:checked").first
+    input.focus()
+    if input.get_attribute("type") == "radio":
+        to_first = ["ArrowRight"] * (len(texts) - control.locator("input:checked").evaluate("each => +each.value"))
+    else:
+        to_first = ["End", "Home"]
+    step_key = "ArrowDown" if control.locator("select").count() else "ArrowRight"
+    for key in to_first:
+        opened.keyboard.press(key)
     opened.evaluate("new Promise(shown => requestAnimationFrame(() => setTimeout(shown)))")
     opened.evaluate("window.steps = window.steps.slice(-1)")
     for position in range(1, len(texts)):
-        opened.keyboard.press("ArrowRight")
+        opened.keyboard.press(step_key)
         opened.wait_for_function("seen => window.steps.length > seen", arg=position, timeout=5000)
     steps = opened.evaluate("window.steps")
-    slider.evaluate("s => { s.value = s.defaultValue; s.dispatchEvent(new Event('input', {bubbles: true})) }")
+    control.evaluate(RESET)
     assert [step["told"] for step in steps] == texts
     for before, after in itertools.pairwise(steps):
         assert after["drawing"] != before["drawing"], f"the drawing stays at {after['told']}"
@@ -192,16 +230,17 @@ def walk(opened, slider) -> list[float]:
     return [step["wait"] for step in steps[1:]]
 
 
-# Drags every slider through three positions, and collects what live regions then say.
+# Moves every control through some of its values, and collects what live regions then say.
 DRAG = """
 async () => {
   const said = [];
   for (const note of document.querySelectorAll("[aria-live], output:not([aria-hidden])"))
     new MutationObserver(() => note.ariaLive !== "off" && said.push(note.textContent)).observe(note, {childList: true});
-  for (const slider of document.querySelectorAll(".bnb-slider input"))
-    for (const place of [slider.max, 0, slider.max - 1]) {
-      slider.value = place;
-      slider.dispatchEvent(new Event("input"));
+  for (const input of document.querySelectorAll(".bnb-slider input, .bnb-choice select, .bnb-choice input"))
+    for (const place of [input.max, 0, input.max - 1]) {
+      if (input.type === "radio") input.checked = true;
+      else input.value = place || 0;
+      input.dispatchEvent(new Event("input", {bubbles: true}));
     }
   await new Promise(resolve => setTimeout(resolve, 1000));
   return said;
@@ -210,30 +249,35 @@ async () => {
 
 
 def check_what_a_screen_reader_is_told(opened):
-    """In the browser's accessibility tree: each slider and its position, the picture's name, and the note, once."""
+    """In the browser's accessibility tree: each control and its value, the picture's name, and the note, once."""
     said = opened.evaluate(DRAG)
     assert sorted(said) == sorted(opened.locator(".bnb-note").all_text_contents())
     browser = opened.context.new_cdp_session(opened)
     root = browser.send("DOM.getDocument")["root"]["nodeId"]
-    sliders = browser.send("Accessibility.queryAXTree", {"nodeId": root, "role": "slider"})["nodes"]
-    names, texts = opened.locator(".bnb-slider span"), opened.locator(".bnb-slider output")
-    assert [node["name"]["value"] for node in sliders] == names.all_text_contents()
-    states = [{each["name"]: each["value"].get("value") for each in node["properties"]} for node in sliders]
-    assert all(state.get("focusable") and not state.get("disabled") for state in states)
+    names = {"slider": ".bnb-slider label", "combobox": ".bnb-choice > label", "radio": ".bnb-buttons span"}
+    for role, name in names.items():
+        nodes = browser.send("Accessibility.queryAXTree", {"nodeId": root, "role": role})["nodes"]
+        assert [node["name"]["value"] for node in nodes] == opened.locator(name).all_text_contents()
+        states = [{each["name"]: each["value"].get("value") for each in node["properties"]} for node in nodes]
+        assert all(state.get("focusable") and not state.get("disabled") for state in states)
+    groups = browser.send("Accessibility.queryAXTree", {"nodeId": root, "role": "group"})["nodes"]
+    legends = opened.locator(".bnb-choice > legend").all_text_contents()
+    assert set(legends) <= {node["name"]["value"] for node in groups}
     # Not in this tree, which has the number of the position: the value in words.
-    inputs = opened.locator(".bnb-slider input").all()
+    inputs, texts = opened.locator(".bnb-slider input").all(), opened.locator(".bnb-slider output")
     assert [each.get_attribute("aria-valuetext") for each in inputs] == texts.all_text_contents()
     images = browser.send("Accessibility.queryAXTree", {"nodeId": root, "role": "image"})["nodes"]
     told = [node["name"]["value"] for node in images]
     for explorer in opened.locator(".bnb-explorer").all():
-        name = explorer.locator("svg").get_attribute("aria-label")
+        name = explorer.locator(".bnb-panels").get_attribute("aria-label")
         assert name in told
-        assert all(text in name for text in explorer.locator("output").all_text_contents())
+        chosen = explorer.locator("output, option:checked, :checked + span").all_text_contents()
+        assert len(chosen) == explorer.locator("[data-name]").count() and all(text in name for text in chosen)
 
 
-def test_a_slider_that_does_not_move_its_picture_is_noticed(browser, address, site):
+def test_a_control_that_does_not_move_its_picture_is_noticed(browser, address, site):
     script = (site / "_static" / "explorer.js").read_text()
-    dead = script.replace("stage.innerHTML = svg", "svg = svg")
+    dead = script.replace("this.stage.innerHTML = picture", "void picture")
     assert dead != script
     with browser.new_context() as context:
         context.route("**/explorer.js*", lambda route: route.fulfill(body=dead, content_type="text/javascript"))
@@ -241,13 +285,14 @@ def test_a_slider_that_does_not_move_its_picture_is_noticed(browser, address, si
         opened.goto(address + CHAPTERS[-1])
         opened.evaluate(WATCH)
         with pytest.raises(AssertionError, match="drawing"):
-            walk(opened, opened.locator("input[type=range]").first)
+            walk(opened, opened.locator("[data-name]").first)
 
 
 # A4 less its margins, in pixels of CSS.
 SHEET = {"width": 688, "height": 1001}
 HIDDEN = (
-    ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer, .copybtn, .bnb-slider input"
+    ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer, .copybtn, .bnb-slider input, "
+    ".bnb-play, .bnb-actions, .bnb-rest, .bnb-buttons input:not(:checked) + span"
 )
 
 # What reaches over the right edge of the sheet, or is cut off within a box of its own.
@@ -281,7 +326,7 @@ def test_on_paper_nothing_is_cut_off_folded_or_dark(visited):
     assert opened.eval_on_selector_all("h1", SEEN) == [True]
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert opened.evaluate(CUT_OFF) == []
-    assert all(opened.eval_on_selector_all(".bnb-explorer output", SEEN))
+    assert all(opened.eval_on_selector_all(".bnb-explorer :is(output, select, :checked + span)", SEEN))
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
     assert opened.locator("article details[open]").count() == 0
     assert opened.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -309,7 +354,7 @@ READERS = {"light": {"width": 1280, "height": 900}, "dark": {"width": 375, "heig
 # parts, one word of each colour tells whether coloured code can be read, and ten rows how a long table or list is made.
 REMOVE_PARTS = """
 () => {
-  document.querySelectorAll("math > *, svg[aria-label] > *").forEach(part => part.remove());
+  document.querySelectorAll("math > *, svg[aria-label] > *, .bnb-panels > *").forEach(part => part.remove());
   document.querySelectorAll("article :is(tr, li, dt, dd):nth-child(n + 11)").forEach(entry => entry.remove());
   for (const code of document.querySelectorAll("pre")) {
     const seen = new Set();
@@ -361,9 +406,9 @@ def test_axe_finds_nothing_to_mend_where_one_looks_things_up(visit, path):
 
 HARM = """
 () => {
-  for (const slider of document.querySelectorAll(".bnb-slider")) slider.replaceWith(slider.children[1]);
+  for (const label of document.querySelectorAll(".bnb-slider label")) label.remove();
   document.querySelector("article p").style.color = "#999";
-  document.querySelector(".bnb-stage svg").removeAttribute("aria-label");
+  document.querySelector(".bnb-stage .bnb-panels").removeAttribute("aria-label");
 }
 """
 
@@ -371,4 +416,4 @@ HARM = """
 def test_axe_finds_sliders_without_a_name_pale_letters_and_a_picture_without_words(visit):
     opened = visit(CHAPTERS[0]).page
     opened.evaluate(HARM)
-    assert {"label", "color-contrast", "svg-img-alt"} <= complaints(opened).keys()
+    assert {"label", "color-contrast", "role-img-alt"} <= complaints(opened).keys()

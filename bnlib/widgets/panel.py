@@ -1,0 +1,198 @@
+"""An explorer in a notebook with a kernel: its controls as ipywidgets, and training behind them."""
+
+from __future__ import annotations
+
+import html
+import threading
+from typing import TYPE_CHECKING, Any
+
+from bnlib.widgets.controls import Choice, Control
+
+if TYPE_CHECKING:
+    from bnlib.widgets.explorer import Explorer
+
+# Jupyter marks widgets whose kernel is gone with a class and a broken chain; no Python is there to say anything.
+_GONE = """<style>
+.bnb-gone { display: none }
+.jupyter-widgets-disconnected .bnb-gone { display: block }
+.bnb-panel.jupyter-widgets-disconnected::before, .bnb-panel .jupyter-widgets-disconnected::before { display: none }
+.bnb-panel .bnb-live.jupyter-widgets-disconnected { opacity: 0.4; pointer-events: none }
+</style><p class="bnb-gone" role="status"><strong>Run this cell again.</strong> The kernel of this figure was restarted
+or shut down, so its controls do nothing.</p>"""
+
+
+class Panel:
+    """The ipywidgets of one explorer and the thread that trains behind them.
+
+    Attributes:
+        explorer: what is shown.
+        controls: the ipywidget of each control, by name.
+        view: the ipywidget of the picture.
+        note: the sentences below it.
+        status: what training is doing, in words; only with ``explorer.train``, as the next three.
+        train_button, stop_button: the buttons.
+        progress: the box of the progress bar.
+        box: all of it, to be displayed.
+
+    Example:
+        >>> def draw(figure, data, power):
+        ...     figure.add_subplot().plot(data)
+        ...     return f"Powers of {power}."
+        >>> slider = widgets.Slider("power", "power", values=[1, 2, 3], default=2)
+        >>> explorer = widgets.Explorer("powers", "Powers", [slider], lambda power: [power, power**2], draw)
+        >>> explorer.panel.controls["power"].value = 3
+        >>> explorer.panel.note.value
+        'Powers of 3.'
+    """
+
+    def __init__(self, explorer: Explorer):
+        import ipywidgets as widgets
+
+        self.explorer = explorer
+        self.controls = {control.name: _widget(control) for control in explorer.controls}
+        self.view, self.note = widgets.HTML(), widgets.HTML()
+        for control in explorer.controls:
+            self.controls[control.name].observe(lambda _, control=control: self.move(control), "value")
+        rows = [_row(control, self.controls[control.name]) for control in explorer.controls]
+        if explorer.train is not None:
+            self.train_button = widgets.Button(
+                description="Train", icon="play", tooltip="Train a network at this setting"
+            )
+            self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True, tooltip="Stop training")
+            self.progress, self.status = widgets.VBox(), widgets.HTML()
+            self.train_button.on_click(lambda _: self.start())
+            self.stop_button.on_click(lambda _: self.stop())
+            rows += [widgets.HBox([self.train_button, self.stop_button, self.progress]), self.status]
+        live = widgets.VBox(rows).add_class("bnb-live")
+        self.box = widgets.VBox([widgets.HTML(_GONE), live, self.view, self.note]).add_class("bnb-panel")
+        self.thread: threading.Thread | None = None
+        # Of the newest run: set when it is to end, and the setting in words. Held while a picture is chosen and put.
+        self.stopping, self.training, self.drawing = threading.Event(), "", threading.RLock()
+        self.stopping.set()
+        self.show()
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The values of the controls."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def move(self, control: Control) -> None:
+        """Show the setting that the controls have after a change of ``control``, and end the run of the old one."""
+        with self.drawing:
+            if self.explorer.train is not None:
+                was_training = not self.stopping.is_set()
+                self.stopping.set()
+                self._say(
+                    f"Training at {self.training} stopped because you changed the {control.label}. "
+                    "Press Train to train the new setting."
+                    if was_training
+                    else ""
+                )
+            self.show()
+
+    def show(self) -> None:
+        """Show the picture of the controls' setting: the last live run there, else the frame of the grid."""
+        key = tuple(self.setting.values())
+        if key in self.explorer.runs:
+            self.put(*self.explorer.picture(self.explorer.runs[key], self.setting))
+        else:
+            self.put(*self.explorer.frames[key])
+
+    def put(self, picture: str, note: str) -> None:
+        """Replace what is shown."""
+        self.view.value, self.note.value = f'<div class="bnb-figure">{picture}</div>', html.escape(note)
+
+    def start(self) -> None:
+        """Train the controls' setting in the background; does nothing while a run of it goes on."""
+        before = self.thread if self.thread is not None and self.thread.is_alive() else None
+        if before is not None and not self.stopping.is_set():
+            return
+        self.stopping = threading.Event()
+        self.training = ", ".join(
+            f"{each.label} {each.text(self.setting[each.name])}" for each in self.explorer.controls
+        )
+        self._running(True)
+        self._say(f"Training at {self.training}.")
+        self.thread = threading.Thread(target=self._run, args=(self.setting, self.stopping, before), daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Ask the run to end at its next checkpoint; what it has drawn stays."""
+        with self.drawing:
+            if not self.stopping.is_set():
+                self.stopping.set()
+                self._say(
+                    f"Training at {self.training} stopped because you pressed Stop. Press Train to start a new run."
+                )
+
+    def _say(self, words: str, strong: bool = False) -> None:
+        text = f"<strong>{html.escape(words)}</strong>" if strong else html.escape(words)
+        self.status.value = f'<span role="status">{text}</span>'
+
+    def _running(self, running: bool) -> None:
+        self.train_button.disabled, self.stop_button.disabled = running, not running
+
+    def _run(self, setting: dict[str, Any], stopping: threading.Event, before: threading.Thread | None) -> None:
+        from tqdm.notebook import tqdm
+
+        if before is not None:
+            before.join()
+        bar = tqdm(display=False, unit="step")
+        self.progress.children = [bar.container]
+        try:
+            for done, total, data in self.explorer.train(**setting):
+                if bar.total != total:
+                    bar.reset(total)
+                bar.update(done - bar.n)
+                picture = self.explorer.picture(data, setting)
+                with self.drawing:
+                    if stopping.is_set():
+                        break
+                    self.explorer.runs[tuple(setting.values())] = data
+                    self.put(*picture)
+        except Exception as error:
+            # Nobody sees a traceback from a thread: say it where the reader looks, and keep the last picture.
+            self._end(
+                stopping,
+                f"Training at {self.training} failed with {type(error).__name__}: {error}. The figure shows the last "
+                "point before the failure.",
+                strong=True,
+            )
+        else:
+            self._end(stopping, f"Training at {self.training} is finished. The figure shows your run.")
+        finally:
+            if bar.n != bar.total and self.progress.children == (bar.container,):
+                self.progress.children = ()  # the words say what happened; a red bar would look like a fault
+            bar.close()
+
+    def _end(self, stopping: threading.Event, words: str, strong: bool = False) -> None:
+        """Say how a run ended, unless the reader has stopped it or begun another one meanwhile."""
+        with self.drawing:
+            if stopping is self.stopping:
+                if not stopping.is_set():
+                    self._say(words, strong)
+                stopping.set()
+                self._running(False)
+
+
+def _widget(control: Control):
+    """The ipywidget of a control."""
+    import ipywidgets as widgets
+
+    options = list(zip(control.texts, control.values, strict=True))
+    common = {"options": options, "value": control.default, "description": control.label}
+    style = {"description_width": "11em"}
+    if not isinstance(control, Choice):
+        return widgets.SelectionSlider(**common, style=style, layout={"width": "30em", "max_width": "100%"})
+    if control.in_a_row:
+        return widgets.ToggleButtons(**common, style={**style, "button_width": "auto"})
+    return widgets.Dropdown(**common, style=style, layout={"width": "26em", "max_width": "100%"})
+
+
+def _row(control: Control, widget):
+    """A control, and beside a slider the ends between which it moves."""
+    import ipywidgets as widgets
+
+    if isinstance(control, Choice):
+        return widget
+    return widgets.HBox([widget, widgets.Label(f"{control.texts[0]} to {control.texts[-1]}")])

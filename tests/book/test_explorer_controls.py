@@ -1,0 +1,171 @@
+"""What the controls of explorers promise beside the picture: a page that stands still, links, Reset and Play."""
+
+import pytest
+from conftest import CHAPTERS
+
+TRAINING, CHOICES = "chapters/01_the_formula.html", "chapters/09_alternatives.html"
+
+# Puts an explorer at each setting in turn; returns its heights, and which texts leave their panel or overlap the rest.
+EVERY_SETTING = """
+box => {
+  const choices = [...box.querySelectorAll("[data-name]")].map(control => {
+    const radios = [...control.querySelectorAll("input[type=radio]")];
+    if (radios.length) return radios.map(radio => () => { radio.checked = true; });
+    const input = control.querySelector("input, select");
+    const count = input.options?.length ?? Number(input.max) + 1;
+    return [...Array(count).keys()].map(place => () => { input.value = place; });
+  });
+  const heights = new Set(), tops = new Set(), out = new Set();
+  let settings = 0;
+  const visit = (rest) => {
+    if (rest.length) {
+      for (const put of rest[0]) { put(); visit(rest.slice(1)); }
+      return;
+    }
+    box.dispatchEvent(new Event("input"));
+    settings += 1;
+    heights.add(box.getBoundingClientRect().height);
+    for (const panel of box.querySelectorAll(".bnb-panels > svg")) {
+      const outer = panel.getBoundingClientRect();
+      tops.add(Math.round(outer.top - box.getBoundingClientRect().top));
+      for (const text of panel.querySelectorAll("text")) {
+        const inner = text.getBoundingClientRect();
+        const most = Math.max(outer.left - inner.left, inner.right - outer.right, outer.top - inner.top,
+                              inner.bottom - outer.bottom);
+        if (most > 3) out.add(`${text.textContent} (${Math.round(most)} px)`);
+      }
+    }
+    for (const part of box.querySelectorAll(".bnb-legend, .bnb-legend > span, .bnb-note"))
+      if (part.scrollWidth > part.clientWidth + 1 && part.clientWidth) out.add(part.textContent);
+    if (document.documentElement.scrollWidth > innerWidth) out.add("the page scrolls sideways");
+  };
+  visit(choices);
+  const panels = box.querySelectorAll(".bnb-panels > svg").length;
+  return {name: box.id, settings, heights: [...heights], tops: [...tops], panels, out: [...out]};
+}
+"""
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_at_every_setting_nothing_is_cut_off_and_the_page_stands_still(visit, page):
+    opened = visit(page, viewport={"width": 390, "height": 800}).page
+    for explorer in opened.locator(".bnb-explorer").all():
+        found = explorer.evaluate(EVERY_SETTING)
+        assert found["settings"] > 4
+        assert len(found["heights"]) == 1 and len(found["tops"]) == found["panels"], found
+        assert not found["out"], found
+
+
+def test_a_page_that_jumps_is_noticed(visit):
+    opened = visit(CHOICES, viewport={"width": 390, "height": 800}).page
+    opened.add_style_tag(content=".bnb-note { min-height: 0 !important }")
+    heights = [each.evaluate(EVERY_SETTING)["heights"] for each in opened.locator(".bnb-explorer").all()]
+    assert max(map(len, heights)) > 1
+
+
+def state(explorer) -> tuple:
+    """What an explorer shows: its values, its note and the name of its picture."""
+    chosen = explorer.locator("output, option:checked, :checked + span").all_text_contents()
+    picture = explorer.locator(".bnb-panels").get_attribute("aria-label")
+    return chosen, explorer.locator(".bnb-note").text_content(), picture
+
+
+def change_all(opened, explorer):
+    """Move each control by one step with the keyboard."""
+    for control in explorer.locator("[data-name]").all():
+        control.locator("input[type=range], select, input[type=radio]:checked").first.focus()
+        opened.keyboard.press("ArrowDown")
+
+
+@pytest.mark.parametrize("page", [TRAINING, CHOICES])
+def test_a_link_copies_a_setting_and_shows_it_again(visit, page):
+    visited = visit(page, permissions=["clipboard-read", "clipboard-write"])
+    opened = visited.page
+    length = opened.evaluate("history.length")
+    first, *_, last = opened.locator(".bnb-explorer").all()
+    for explorer in (first, last):
+        change_all(opened, explorer)
+    opened.wait_for_url(f"**#{last.get_attribute('id')}")
+    last.get_by_role("button", name="Copy link").click()
+    last.get_by_text("The link to this setting is copied.").wait_for()
+    link = opened.evaluate("navigator.clipboard.readText()")
+    assert opened.evaluate("history.length") == length, "the back button leaves the page as before"
+
+    # The address has both explorers, the link the one whose button was pressed.
+    wanted, other, address = state(last), state(first), opened.url
+    opened.goto(link)
+    assert state(opened.locator(".bnb-explorer").last) == wanted
+    assert state(opened.locator(".bnb-explorer").first) != other
+    top = "id => Math.abs(document.getElementById(id).getBoundingClientRect().top)"
+    opened.wait_for_function(f"{top} < innerHeight / 2", arg=last.get_attribute("id"))
+    opened.goto(address)
+    assert state(opened.locator(".bnb-explorer").last) == wanted
+    assert state(opened.locator(".bnb-explorer").first) == other
+    assert visited.complaints == []
+
+
+def test_an_address_with_unknown_settings_shows_the_default_and_keeps_its_anchor(visit):
+    usual = state(visit(TRAINING).page.locator(".bnb-explorer").last)
+    opened = visit(f"{TRAINING}?training.lr=7&training.none=1&other=batch#exercises").page
+    assert state(opened.locator(".bnb-explorer").last) == usual
+    assert opened.url.endswith("?training.lr=7&training.none=1&other=batch#exercises")
+
+
+def test_reset_returns_to_the_default(visit):
+    opened = visit(CHOICES).page
+    for explorer in opened.locator(".bnb-explorer").all():
+        before = state(explorer)
+        change_all(opened, explorer)
+        opened.wait_for_function(
+            "id => location.hash === '#' + id && location.search", arg=explorer.get_attribute("id")
+        )
+        assert state(explorer) != before
+        explorer.get_by_role("button", name="Reset").click()
+        opened.wait_for_function("!location.search")
+        assert state(explorer) == before
+
+
+def test_play_walks_to_the_end_and_stops_when_the_reader_takes_over(visit):
+    opened = visit(TRAINING).page
+    explorer = opened.locator(".bnb-explorer").first
+    slider, value = explorer.locator("input[type=range]"), explorer.locator("output")
+    play, pause = (explorer.get_by_role("button", name=f"{name} batch size") for name in ("Play", "Pause"))
+    texts = explorer.evaluate("box => JSON.parse(box.querySelector('script').textContent).texts.batch_size")
+    slider.focus()
+    opened.keyboard.press("Home")
+    play.click()
+    assert pause.count() == 1 and explorer.locator(".bnb-note").get_attribute("aria-live") == "off"
+    opened.wait_for_function("([output, text]) => output.value === text", arg=[value.element_handle(), texts[2]])
+    slider.focus()
+    opened.keyboard.press("ArrowRight")
+    assert play.count() == 1
+    here = value.text_content()
+    opened.wait_for_timeout(1200)
+    assert value.text_content() == here
+    assert explorer.locator(".bnb-note").get_attribute("aria-live") == "polite"
+    opened.keyboard.press("End")
+    opened.keyboard.press("ArrowLeft")
+    play.click()
+    assert value.text_content() == texts[-1] and play.count() == 1, "it ends at the last value"
+    play.click()
+    assert value.text_content() == texts[0] and pause.count() == 1, "and begins again from the first"
+    pause.click()
+    assert play.count() == 1
+
+
+def test_nothing_plays_for_readers_who_asked_for_less_motion(visit):
+    opened = visit(TRAINING, reduced_motion="reduce").page
+    assert opened.locator(".bnb-play").count() and not any(
+        each.is_visible() for each in opened.locator(".bnb-play").all()
+    )
+
+
+def test_the_focus_can_be_seen_on_every_control(visit):
+    opened = visit(CHOICES).page
+    opened.keyboard.press("Tab")
+    for control in opened.locator(".bnb-explorer :is(input, select, button)").all():
+        control.focus()
+        ring = control.evaluate(
+            "input => getComputedStyle(input.type === 'radio' ? input.nextSibling : input).outlineStyle"
+        )
+        assert ring == "solid"
