@@ -19,8 +19,8 @@ PREDICTIONS = [
     Prediction(
         "rougher-start",
         "Two networks start from PyTorch's default initialisation and are trained at a learning rate of 0.1, one with "
-        "batch norm and one without. Over the first 100 steps, in which network does the gradient change faster along "
-        "the step? (This speed is the effective smoothness constant β; a larger one means a rougher landscape.)",
+        "batch norm and one without. The effective smoothness β says how fast the gradient changes along a step; a "
+        "large β means a rough landscape. In which network is it larger over the first 100 steps?",
         {
             "With batch norm": lambda bn, plain: bn > 1.5 * plain,
             "Without normalisation": lambda bn, plain: plain > 1.5 * bn,

@@ -35,9 +35,9 @@ PREDICTIONS = [
     ),
     Prediction(
         "turning-gradients",
-        "Take the gradient of a layer before and after the layers below it have made their training step. In which "
-        "network does it change more, with batch norm (BN) or without normalisation, at batches of 64 and at batches "
-        "of 4? Both start from He's initialisation.",
+        "Take the gradient of a layer before and after the layers below it have made their training step. Of two "
+        "networks that start from He's initialisation, in which does it change more: with batch norm (BN) or without "
+        "normalisation, at batches of 64 and at batches of 4?",
         {
             "With BN, at both batch sizes": lambda bn_64, plain_64, bn_4, plain_4: (
                 bn_64 >= plain_64 and bn_4 >= plain_4
