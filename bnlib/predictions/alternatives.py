@@ -37,8 +37,9 @@ PREDICTIONS = [
     ),
     Prediction(
         "few-steps",
-        "All norms train for the same number of images, in shuffled batches of 256, which leaves only 25 steps. Each "
-        "has its best learning rate. Which one has the lowest test error?",
+        "A small network is trained on digits with different norms, all for the same number of images. In shuffled "
+        "batches of 256 this leaves only 25 steps. Each norm has its best learning rate. Which one has the lowest test "
+        "error?",
         {
             "Batch norm or Batch Renorm": lambda bn, layer, weight, plain: bn < min(layer, weight, plain),
             "Layer norm or group norm": lambda bn, layer, weight, plain: layer <= bn and layer < min(weight, plain),
@@ -47,13 +48,13 @@ PREDICTIONS = [
             ),
             "No normalisation": lambda bn, layer, weight, plain: plain <= min(bn, layer, weight),
         },
-        reason="The lowest test errors of the four groups are {bn:.0f} %, {layer:.0f} %, {weight:.0f} % and "
-        "{plain:.0f} %. Given many more steps, all of them end close together.",
+        reason="The lowest test errors in these four groups, in this order, are {bn:.0f} %, {layer:.0f} %, "
+        "{weight:.0f} % and {plain:.0f} %. Given many more steps, all of them end close together.",
     ),
     Prediction(
         "two-labels",
-        "Each batch of 64 images holds two digits only, and all norms train for the same number of steps. What is the "
-        "test error with batch norm?",
+        "A small network with batch norm is trained on digits, and each batch of 64 images holds two of the ten digits "
+        "only. What is its test error?",
         {
             "Less than 10 %": lambda bn: bn < 10,
             "10 to 50 %": lambda bn: 10 <= bn <= 50,

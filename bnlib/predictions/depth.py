@@ -19,7 +19,7 @@ PREDICTIONS = [
     ),
     Prediction(
         "what-calms",
-        "The stack of 100 layers with batch norm and ReLU is trained at a learning rate of 0.0001, and its loss jumps "
+        "A stack of 100 layers with batch norm and ReLU is trained at a learning rate of 0.0001, and its loss jumps "
         "up and down. Which single change makes the curve smoothest?",
         {
             "A larger ε of 0.1": lambda eps, warmup, lengths, linear: eps < min(warmup, lengths, linear),

@@ -7,7 +7,7 @@ PREDICTIONS = [
         "other-samples",
         "A trained network with batch norm stays in training mode. Each of 360 test images is classified 200 times, "
         "each time in a batch with seven other random images. For how many of the images does at least one of the 200 "
-        "answers differ from the answer in inference mode?",
+        "answers differ from the answer in evaluation mode?",
         {
             "None, or fewer than 5 %": lambda changed: changed < 0.05,
             "5 to 50 % of them": lambda changed: 0.05 <= changed <= 0.5,
@@ -62,8 +62,8 @@ PREDICTIONS = [
     ),
     Prediction(
         "largest-rate",
-        "With batches of 32, and without normalisation, the network above trains to a test error of at most 6 % up to "
-        "a certain learning rate. How much larger may the learning rate be with batch norm?",
+        "With batches of 32, a small network without normalisation learns to read digits, with at most 6 % errors, up "
+        "to a certain learning rate. How much larger may the learning rate be in the same network with batch norm?",
         {
             "Not larger": lambda plain, bn: bn <= plain,
             "Up to 5 times as large": lambda plain, bn: plain < bn <= 5 * plain,

@@ -27,6 +27,6 @@ PREDICTIONS = [
             "In neither: they are within a factor of 1.5": lambda bn, plain: bn <= 1.5 * plain and plain <= 1.5 * bn,
         },
         reason="The effective β is {bn:.1f} with batch norm and {plain:.1f} without. The plain network is on a "
-        "plateau, where every direction is flat: its loss is still {loss:.1f}, as high as for random guesses.",
+        "plateau, where every direction is flat: its loss is still {loss:.1f}, almost as high as for random guesses.",
     ),
 ]

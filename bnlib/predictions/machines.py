@@ -36,21 +36,22 @@ PREDICTIONS = [
     ),
     Prediction(
         "two-workers",
-        "With ten workers, one digit on each, local batch norm ends with more than half of the test images wrong. Now "
-        "there are two workers, and the digits are sorted completely again: 0 to 4 on one, 5 to 9 on the other. How "
-        "large is the test error?",
+        "Ten workers, with one digit on each, train a network with local batch norm: each normalises with its own "
+        "statistics. It ends with {ten:.0f} % errors. How many errors remain with two workers, if one has the digits 0 "
+        "to 4 and the other 5 to 9?",
         {
-            "Below 10 %": lambda two: two < 10,
+            "Fewer than 10 %": lambda two: two < 10,
             "10 to 40 %": lambda two: 10 <= two <= 40,
-            "Above 40 %": lambda two: two > 40,
+            "More than 40 %": lambda two: two > 40,
         },
-        reason="It is {two:.0f} % with two workers and {ten:.0f} % with ten. The mean over five digits is close to the "
+        reason="Two workers end with {two:.0f} % errors. The mean over five digits is close to the "
         "mean over all ten, so the statistics of two workers hardly differ.",
     ),
     Prediction(
         "local-full-norm",
-        "Full Norm normalises with running averages in place of the batch. Each of the ten workers, with one digit on "
-        "each, keeps running averages of its own images. Does this help, compared with local batch norm?",
+        "Full Norm normalises with running averages in place of the batch. Each of ten workers, with one digit on "
+        "each, keeps running averages of its own images. Does this help, compared with batch norm, where each worker "
+        "uses the statistics of its batch?",
         {
             "Yes, the test error falls below 10 %": lambda bn, full: full < min(10, 0.8 * bn),
             "A little: at least a fifth fewer errors": lambda bn, full: 10 <= full < 0.8 * bn,

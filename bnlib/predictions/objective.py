@@ -32,9 +32,9 @@ PREDICTIONS = [
     ),
     Prediction(
         "workers-minimum",
-        "Now two workers share the same samples, and each makes its batches from its own. Input 1 tells the two "
-        "classes apart. Input 2 tells above all which worker has the sample. Which input gets the larger weight at the "
-        "minimum of the training objective?",
+        "Logistic regression stands behind a batch norm layer. Two workers share the samples, and each batch holds "
+        "samples of one worker. Input 1 tells the two classes apart. Input 2 tells above all which worker has the "
+        "sample. Which input gets the larger weight at the minimum of the training objective?",
         {
             "Input 1": lambda first, second: first > 1.5 * second,
             "Both get about the same": lambda first, second: second <= 1.5 * first and first <= 1.5 * second,
@@ -59,8 +59,9 @@ PREDICTIONS = [
     ),
     Prediction(
         "eval-after-one-label",
-        "Now every training batch holds 16 images of one digit. The network learns: in training mode, in such batches, "
-        "it has {train:.0f} % errors. How many errors does it have on the same images in evaluation mode?",
+        "A network with batch norm is trained on digits, and every batch holds 16 images of one digit. In training "
+        "mode, in such batches, it ends with {train:.0f} % errors. How many errors does it have on the same images in "
+        "evaluation mode?",
         {
             "Fewer than 10 %": lambda evaluation: evaluation < 10,
             "10 to 40 %": lambda evaluation: 10 <= evaluation <= 40,

@@ -29,7 +29,7 @@ PREDICTIONS = [
             "With BN": lambda plain, bn, noisy: bn >= max(plain, noisy),
             "With noisy BN": lambda plain, bn, noisy: noisy > bn and noisy >= plain,
         },
-        reason="In a typical step the mean moves by {plain:.0f} standard deviation without normalisation, by "
+        reason="In a typical step the mean moves by about {plain:.0f} standard deviation without normalisation, by "
         "{noisy:.1f} with noisy BN and by {bn:.1f} with BN. Near the input of the network the order is another one: "
         "there the noise of noisy BN is the largest movement.",
     ),
