@@ -9,7 +9,7 @@ PREDICTIONS = [
         "own-digit",
         "Ten machines train one network with batch norm. Each normalises with the statistics of its own batch, and a "
         "share of its images shows one digit, a different one on each machine. The remaining images are mixed. From "
-        "which share on does the test error exceed 10 %?",
+        "which share on does training suffer, with a test error above 10 %?",
         {
             "At 50 %": lambda half, most, all: half > _SUFFERS,
             "At 90 %, but not yet at 50 %": lambda half, most, all: most > _SUFFERS >= half,

@@ -60,7 +60,7 @@ PREDICTIONS = [
     Prediction(
         "eval-after-one-label",
         "A network with batch norm is trained on digits, and every batch holds 16 images of one digit. In training "
-        "mode, in such batches, it ends with {train:.0f} % errors. How many errors does it have on the same images in "
+        "mode, in such batches, its error is low: {train:.0f} %. How many errors does it have on the same images in "
         "evaluation mode?",
         {
             "Fewer than 10 %": lambda evaluation: evaluation < 10,

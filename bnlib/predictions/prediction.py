@@ -105,7 +105,7 @@ class Answered:
 
     @property
     def html(self) -> str:
-        """Each option as a fold, which needs neither script nor style: to open it is to choose it."""
+        """The question and a fold for each option, without script or style; to open an option is to choose it."""
         return (
             f'<div class="bnb-prediction" id="prediction-{self.name}" role="group" '
             f'aria-labelledby="question-{self.name}">'
