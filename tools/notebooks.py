@@ -2,6 +2,7 @@
 
 A normalised notebook holds the text outputs that the tests compare and nothing that differs from run to run: no
 timing, no widget state, no progress bars, and in place of a figure or an explorer the sentence that describes it.
+The input of a prediction and the cells of a solution are collapsed in JupyterLab.
 Its first code cell is ``tools/first_cell.py``; ``make address`` renews that cell alone and executes nothing.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = ROOT / "chapters"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 KEPT = {"text/plain", "text/latex", "application/json"}
+PREDICTION = re.compile(r'predictions\.ask\(\s*"([\w-]+)"')
 
 
 def chapters() -> list[Path]:
@@ -41,6 +44,33 @@ def address() -> str:
 def is_first(cell: nbformat.NotebookNode) -> bool:
     """Whether a cell is the one that fetches the book where bnlib is missing, which no page shows."""
     return "remove-cell" in cell.metadata.get("tags", [])
+
+
+def name_of(cell: nbformat.NotebookNode, numbers: dict[str, itertools.count]) -> str:
+    """The id of a cell; ``numbers`` counts, so that predictions and solutions do not renumber the other cells."""
+    if is_first(cell):
+        return "first-cell"
+    if cell.cell_type == "code" and (found := PREDICTION.search(cell.source)):
+        return f"prediction-{found[1]}"
+    if is_solution_heading(cell):
+        return f"solution-{next(numbers['solution']):03d}"
+    return f"cell-{next(numbers['cell']):03d}"
+
+
+def is_solution_heading(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell is the heading under which the solution of an exercise is folded."""
+    return cell.cell_type == "markdown" and cell.source == "#### Solution"
+
+
+def _metadata(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The tags of a cell, and what follows from them for JupyterLab."""
+    tags = cell.metadata.get("tags", [])
+    metadata: dict = {"tags": tags} if tags else {}
+    if "remove-input" in tags:
+        metadata["jupyter"] = {"source_hidden": True}
+    if is_solution_heading(cell):
+        metadata["jp-MarkdownHeadingCollapsed"] = True
+    return nbformat.from_dict(metadata)
 
 
 def with_first_cell(notebook: nbformat.NotebookNode, book: str) -> nbformat.NotebookNode:
@@ -64,11 +94,9 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """A copy with the parts left out that are not the same for every run."""
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    executed, others = 0, itertools.count()
+    executed, numbers = 0, {"cell": itertools.count(), "solution": itertools.count(1)}
     for cell in notebook.cells:
-        cell.id = "first-cell" if is_first(cell) else f"cell-{next(others):03d}"
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.id, cell.metadata = name_of(cell, numbers), _metadata(cell)
         if cell.cell_type == "code":
             # Numbered as one run from top to bottom; nbval takes a cell without a number for one never run.
             executed += 1
@@ -83,11 +111,16 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def _output(output: nbformat.NotebookNode, executed: int) -> nbformat.NotebookNode:
     output = nbformat.from_dict(output)
     if "data" in output:
-        output.data = nbformat.from_dict({mime: data for mime, data in output.data.items() if mime in KEPT})
+        output.data = nbformat.from_dict({mime: data for mime, data in output.data.items() if _kept(mime, data)})
         output.metadata = nbformat.from_dict({})
     if "execution_count" in output:
         output.execution_count = executed
     return output
+
+
+def _kept(mime: str, data) -> bool:
+    """Whether a form of an output is stored: a prediction's HTML is short, and GitHub shows it."""
+    return mime in KEPT or (mime == "text/html" and data.startswith('<div class="bnb-prediction"'))
 
 
 def _merged(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:

@@ -47,12 +47,19 @@ def test_a_chapter_has_at_least_three_assertions_and_a_slider(path):
 
 @NUMBERED
 def test_exercises_have_folded_solutions_that_are_executed(path):
+    """A solution is a heading, which JupyterLab collapses with all that follows, its text, and the code that checks."""
     cells = read(path).cells
     exercises = [cell for cell in cells if cell.cell_type == "markdown" and "### Exercise" in cell.source]
-    folded = [cell for cell in cells if cell.cell_type == "markdown" and cell.source.startswith("<details>")]
-    executed = [cell for cell in code_cells(path) if "hide-cell" in cell.metadata.get("tags", [])]
-    assert len(exercises) == len(folded) == len(executed) >= 2
-    assert all("assert" in cell.source for cell in executed)
+    solutions = [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
+    heads, texts, checks = solutions[::3], solutions[1::3], solutions[2::3]
+    assert len(exercises) == len(heads) == len(texts) == len(checks) >= 2
+    assert all(cell.source == "#### Solution" and cell.metadata["jp-MarkdownHeadingCollapsed"] for cell in heads)
+    assert all(cell.cell_type == "markdown" for cell in texts)
+    assert all(cell.cell_type == "code" and "assert" in cell.source for cell in checks)
+    for head, text, check in zip(heads, texts, checks, strict=True):
+        place = cells.index(head)
+        assert cells[place : place + 3] == [head, text, check]
+        assert cells[place + 3].source.startswith("##"), "what follows would be folded with the solution"
 
 
 @CHAPTERS

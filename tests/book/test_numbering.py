@@ -27,7 +27,7 @@ def cells(path) -> list:
 
 def is_solution(cell) -> bool:
     """Whether a cell is part of the folded solution of an exercise, where nothing needs a number."""
-    return cell.source.startswith("<details>") or "hide-cell" in cell.metadata.get("tags", [])
+    return "solution" in cell.metadata.get("tags", [])
 
 
 def prose(path) -> str:

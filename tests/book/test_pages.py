@@ -292,8 +292,10 @@ def test_a_control_that_does_not_move_its_picture_is_noticed(browser, address, s
 SHEET = {"width": 688, "height": 1001}
 HIDDEN = (
     ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer, .copybtn, .bnb-slider input, "
-    ".bnb-play, .bnb-actions, .bnb-rest, .bnb-buttons input:not(:checked) + span"
+    ".bnb-play, .bnb-actions, .bnb-rest, .bnb-buttons input:not(:checked) + span, .bnb-again"
 )
+# What unfolds on paper: of a prediction the right option alone, whose text names the answer and its reason.
+FOLDS = "article details:not(.bnb-prediction > :not([data-right]))"
 
 # What reaches over the right edge of the sheet, or is cut off within a box of its own.
 CUT_OFF = """
@@ -315,13 +317,13 @@ def test_on_paper_nothing_is_cut_off_folded_or_dark(visited):
     opened.set_viewport_size(SHEET)
     opened.emulate_media(color_scheme="dark")
     opened.wait_for_function(SHOWS, arg="dark")
-    folds = opened.locator("article details").count()
-    folded = opened.eval_on_selector_all("article details > :not(summary)", SEEN)
+    folds = opened.locator(FOLDS).count()
+    folded = opened.eval_on_selector_all(f"{FOLDS} > :not(summary)", SEEN)
     assert not any(folded) and bool(folded) == bool(folds)
     opened.emulate_media(media="print")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert opened.locator("article details[open]").count() == folds
-    assert all(opened.eval_on_selector_all("article details > :not(summary)", SEEN))
+    assert all(opened.eval_on_selector_all(f"{FOLDS} > :not(summary)", SEEN))
     assert not any(opened.eval_on_selector_all(HIDDEN, SEEN))
     assert opened.eval_on_selector_all("h1", SEEN) == [True]
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -104,8 +104,14 @@ def test_a_chapters_page_has_two_sliders_or_more(site):
             assert len(soup(site / page).select(".bnb-explorer input[type=range]")) >= 2
 
 
-def test_exercises_solutions_are_folded(site):
+def test_an_exercise_has_one_fold_with_the_text_the_code_and_the_output_of_its_solution(site):
     for page in PAGES:
         if re.match(r"chapters/\d", page):
-            hidden = soup(site / page).select("details")
-            assert len(hidden) >= 4 and not [fold for fold in hidden if fold.has_attr("open")]
+            sections = [each for each in soup(site / page).select("section") if each["id"].startswith("exercise-")]
+            assert len(sections) >= 2
+            for section in sections:
+                (fold,) = section.select("details")
+                assert not fold.has_attr("open") and fold.summary.text == "Solution"
+                assert (
+                    fold.find("p", recursive=False) and fold.select(".cell_input pre") and fold.select(".cell_output")
+                )

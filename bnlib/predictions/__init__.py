@@ -1,0 +1,41 @@
+"""Questions whose right answer is computed: the reader picks an option, then the answer and its reason unfold."""
+
+from typing import Any
+
+from bnlib.predictions import (
+    alternatives,
+    composition,
+    depth,
+    failing,
+    formula,
+    landscape,
+    machines,
+    objective,
+    perils,
+    shift,
+)
+from bnlib.predictions.prediction import Answered, Prediction
+
+_CHAPTERS = (formula, shift, landscape, objective, composition, perils, failing, depth, alternatives, machines)
+
+PREDICTIONS: dict[str, Prediction] = {each.name: each for chapter in _CHAPTERS for each in chapter.PREDICTIONS}
+"""Every prediction by its name, in the order of the chapters."""
+
+__all__ = ["PREDICTIONS", "Answered", "Prediction", "ask"]
+
+
+def ask(name: str, **measured: Any) -> Answered:
+    """Ask the prediction of this name, which the measured values decide.
+
+    Raises:
+        KeyError: there is no such prediction.
+        TypeError: a value that the prediction needs is missing, or one is given that it does not use.
+        ValueError: the values make no option right, or more than one.
+
+    Example:
+        >>> predictions.ask("other-samples", changed=0.8, tenths=8).right
+        'More than half of them'
+    """
+    if name not in PREDICTIONS:
+        raise KeyError(f"name must be one of {sorted(PREDICTIONS)}, got {name!r}")
+    return PREDICTIONS[name].answered(**measured)

@@ -1,0 +1,80 @@
+"""Predictions of chapter 9, alternatives. Errors are in per cent."""
+
+from bnlib.predictions.prediction import Prediction
+
+_FAILS = 15  # per cent of test errors
+
+PREDICTIONS = [
+    Prediction(
+        "one-image-batches",
+        "A small fully connected network is trained on digits, one image per batch, with each of eight norms at its "
+        "best learning rate. Three of the norms use statistics of the batch: batch norm, Batch Renorm and Full Norm. "
+        "Which of the three have more than 15 % test errors?",
+        {
+            "Batch norm only": lambda bn, renorm, full: bn > _FAILS >= max(renorm, full),
+            "Batch norm and Batch Renorm": lambda bn, renorm, full: min(bn, renorm) > _FAILS >= full,
+            "All three": lambda bn, renorm, full: min(bn, renorm, full) > _FAILS,
+            "Another answer": lambda bn, renorm, full: bn <= _FAILS or full > _FAILS >= renorm,
+        },
+        reason="The test errors are {bn:.0f} % with batch norm, {renorm:.0f} % with Batch Renorm and {full:.0f} % with "
+        "Full Norm. With one value per channel, batch norm and Batch Renorm pass no gradient to the layers below. The "
+        "norms that use one sample at a time, or the weights, have at most {others:.0f} %.",
+    ),
+    Prediction(
+        "renorm-gradient",
+        "Batch Renorm, with its corrections on, normalises with running averages, and its gradient flows through the "
+        "statistics of the batch. Take one output value of a batch of three samples. What depends on the other two "
+        "samples?",
+        {
+            "Nothing": lambda forward, backward: forward <= 1 and backward <= 1,
+            "The output only": lambda forward, backward: forward > 1 >= backward,
+            "The gradient only": lambda forward, backward: backward > 1 >= forward,
+            "The output and the gradient": lambda forward, backward: forward > 1 and backward > 1,
+        },
+        reason="The output depends on {forward:.0f} of the three samples, and its gradient reaches {backward:.0f}. "
+        "Full Norm is the opposite: its output depends on the batch a little, through the running averages, and its "
+        "gradient reaches its own sample only.",
+    ),
+    Prediction(
+        "few-steps",
+        "A small network is trained on digits with different norms, all for the same number of images. In shuffled "
+        "batches of 256 this leaves only 25 steps. Each norm has its best learning rate. Which one has the lowest test "
+        "error?",
+        {
+            "Batch norm or Batch Renorm": lambda bn, layer, weight, plain: bn < min(layer, weight, plain),
+            "Layer norm or group norm": lambda bn, layer, weight, plain: layer <= bn and layer < min(weight, plain),
+            "Weight norm or weight standardisation": lambda bn, layer, weight, plain: (
+                weight <= min(bn, layer) and weight < plain
+            ),
+            "No normalisation": lambda bn, layer, weight, plain: plain <= min(bn, layer, weight),
+        },
+        reason="The lowest test errors in these four groups, in this order, are {bn:.0f} %, {layer:.0f} %, "
+        "{weight:.0f} % and {plain:.0f} %. Given many more steps, all of them end close together.",
+    ),
+    Prediction(
+        "two-labels",
+        "A small network with batch norm is trained on digits, and each batch of 64 images holds two of the ten digits "
+        "only. What is its test error?",
+        {
+            "Less than 10 %": lambda bn: bn < 10,
+            "10 to 50 %": lambda bn: 10 <= bn <= 50,
+            "More than 50 %": lambda bn: bn > 50,
+        },
+        reason="The test error is {bn:.0f} %. Two digits are enough for the statistics of a batch to leave the "
+        "difference between classes in place. With one digit per batch it is {one_label:.0f} %.",
+    ),
+    Prediction(
+        "instance-norm-twin",
+        "A convolutional network is trained on one image at a time. In training mode batch norm and instance norm are "
+        "then the same function, with the same gradients, so both learn the same weights. They differ in evaluation "
+        "mode only, where batch norm uses running averages. How do their test errors compare?",
+        {
+            "They are within 10 points": lambda bn, instance: abs(bn - instance) <= 10,
+            "Batch norm is better by more than 10 points": lambda bn, instance: instance - bn > 10,
+            "Batch norm is worse by more than 10 points": lambda bn, instance: bn - instance > 10,
+        },
+        reason="Each at its best learning rate, the test error is {bn:.0f} % with batch norm and {instance:.0f} % with "
+        "instance norm. The running averages are averages over many images, but in training every image was normalised "
+        "by itself.",
+    ),
+]

@@ -1,0 +1,62 @@
+"""Predictions of chapter 5, MCSGD and Full Normalization. Errors are in per cent."""
+
+from bnlib.predictions.prediction import Prediction
+
+PREDICTIONS = [
+    Prediction(
+        "which-gradient",
+        "A network on MNIST normalises with running averages in training, and every batch holds images of one digit. "
+        "The gradient either takes these averages for constants, or takes the chain rule through the statistics of the "
+        "batch, as batch norm does. Which of the two trains to a test error below 10 %?",
+        {
+            "Only the constant": lambda constant, batch: constant < 10 <= batch,
+            "Only the chain rule through the batch": lambda constant, batch: batch < 10 <= constant,
+            "Both": lambda constant, batch: constant < 10 and batch < 10,
+            "Neither": lambda constant, batch: constant >= 10 and batch >= 10,
+        },
+        reason="The test error is {constant:.0f} % with the constant and {batch:.0f} % with the chain rule through the "
+        "batch. On shuffled batches the chain rule works, with {shuffled:.1f} %. The rest of the chapter looks for a "
+        "gradient that works in both cases.",
+    ),
+    Prediction(
+        "same-oracle",
+        "A gradient is the product of two expectations, and you estimate both factors from the same random sample at "
+        "each step. The best value of the parameter is positive, and training starts at a negative one. Where does the "
+        "parameter settle?",
+        {
+            "Close to the best value": lambda end, best: end > 0.7 * best,
+            "Between 0 and the best value": lambda end, best: 0 <= end <= 0.7 * best,
+            "Below 0: it never gets near the best value": lambda end, best: end < 0,
+        },
+        reason="The parameter ends at {end:.1f}, and the best value is {best:.2f}. The expectation of a product is the "
+        "product of the expectations plus a covariance, and this covariance pulls the parameter away. With independent "
+        "samples for the two factors, or with a running average for one of them, it vanishes.",
+    ),
+    Prediction(
+        "corrected-average",
+        "A network trains on digits with single images as batches. An exponential average estimates the mean of each "
+        "layer's inputs. A corrected average also adds what the last training step has changed, measured on the newest "
+        "image. Where is the corrected average more accurate, each at its best weight α?",
+        {
+            "In the first layer and in the last": lambda first, last: first < 1 and last < 1,
+            "Only in the first layer": lambda first, last: first < 1 <= last,
+            "Only in the last layer": lambda first, last: last < 1 <= first,
+            "In neither": lambda first, last: first >= 1 and last >= 1,
+        },
+        reason="Its error is {first:.1f} times that of the exponential average in the first layer, and {last:.1f} "
+        "times in the last. The inputs of the first layer never change, so there the correction is exact. In the last "
+        "layer it is noisy, and its errors add up.",
+    ),
+    Prediction(
+        "alpha-for-one-image",
+        "Full Normalization normalises with running averages in which the newest batch has the weight α. The batches "
+        "are single images. Which α gives the lower test error, 0.03 or 0.3?",
+        {
+            "0.03": lambda small, large: large > 1.5 * small,
+            "0.3": lambda small, large: small > 1.5 * large,
+            "It makes no difference": lambda small, large: large <= 1.5 * small and small <= 1.5 * large,
+        },
+        reason="The test error is {small:.1f} % at α = 0.03 and {large:.1f} % at α = 0.3. A single image says little "
+        "about the mean and the variance of all data, so the average needs a long memory.",
+    ),
+]

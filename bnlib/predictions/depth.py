@@ -1,0 +1,38 @@
+"""Predictions of chapter 8, deep stacks."""
+
+from bnlib.predictions.prediction import Prediction
+
+PREDICTIONS = [
+    Prediction(
+        "smaller-steps",
+        "A stack of 100 layers with batch norm is trained with all data in every step, so there is no randomness. "
+        "Still, the loss jumps from step to step. You divide the learning rate by 4,000, from 0.4 to 0.0001. By which "
+        "factor do the jumps shrink?",
+        {
+            "By about 4,000": lambda factor: factor > 1000,
+            "By 10 to 1,000": lambda factor: 10 <= factor <= 1000,
+            "By less than 10": lambda factor: factor < 10,
+        },
+        reason="The jumps shrink by a factor of {factor:.1f} only: at 0.0001 the loss still jumps by {jump:.2f} in a "
+        "typical step. The gradient of this stack grows from layer to layer on its way down, so even a tiny step makes "
+        "a different network.",
+    ),
+    Prediction(
+        "what-calms",
+        "A stack of 100 layers with batch norm and ReLU is trained at a learning rate of 0.0001, and its loss jumps "
+        "up and down. Which single change makes the curve smoothest?",
+        {
+            "A larger ε of 0.1": lambda eps, warmup, lengths, linear: eps < min(warmup, lengths, linear),
+            "A learning rate that warms up slowly": lambda eps, warmup, lengths, linear: (
+                warmup <= eps and warmup < min(lengths, linear)
+            ),
+            "Weights whose lengths are kept fixed": lambda eps, warmup, lengths, linear: (
+                lengths <= min(eps, warmup) and lengths < linear
+            ),
+            "No ReLU between the layers": lambda eps, warmup, lengths, linear: linear <= min(eps, warmup, lengths),
+        },
+        reason="The roughness, which is 1 for a loss that only falls, is {linear:.1f} without ReLU. It is {eps:.0f} "
+        "with the larger ε, {lengths:.0f} with fixed lengths and {warmup:.0f} with warm-up. Only the change of the "
+        "activation stops the growth of the gradient from layer to layer.",
+    ),
+]

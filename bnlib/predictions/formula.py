@@ -1,0 +1,75 @@
+"""Predictions of chapter 1, the formula. Errors are in per cent."""
+
+from bnlib.predictions.prediction import Prediction
+
+PREDICTIONS = [
+    Prediction(
+        "other-samples",
+        "A trained network with batch norm stays in training mode. Each of 360 test images is classified 200 times, "
+        "each time in a batch with seven other random images. For how many of the images does at least one of the 200 "
+        "answers differ from the answer in evaluation mode?",
+        {
+            "None, or fewer than 5 %": lambda changed: changed < 0.05,
+            "5 to 50 % of them": lambda changed: 0.05 <= changed <= 0.5,
+            "More than half of them": lambda changed: changed > 0.5,
+        },
+        reason="About {tenths:.0f} in ten images change their answer at least once. The weights and the image are the "
+        "same each time, but in training mode batch norm normalises an image with the mean and the variance of its "
+        "batch, so the answer depends on the other images.",
+    ),
+    Prediction(
+        "noise-of-the-mean",
+        "A unit of a network takes one value for each training image. You estimate its mean value from a random batch "
+        "of 32 images, and once more from a random batch of 2. How much larger is the typical error of the estimate "
+        "from 2 images?",
+        {
+            "It is about the same": lambda ratio: ratio < 1.4,
+            "About 2 times as large": lambda ratio: 1.4 <= ratio < 2.8,
+            "About 4 times as large": lambda ratio: 2.8 <= ratio < 8,
+            "About 16 times as large": lambda ratio: ratio >= 8,
+        },
+        reason="The measured ratio is {ratio:.1f}. The standard deviation of a mean falls with the square root of the "
+        "number of values, and 32 is 16 times as many as 2. From a batch of 1 there is nothing to normalise: the value "
+        "is its own mean.",
+    ),
+    Prediction(
+        "dead-pixel",
+        "One corner pixel is black in every training image, and the first layer of the network is batch norm on the "
+        "pixels. In every test image you now set this pixel to the darkest grey, 1/16 of white. What happens to the "
+        "test error of the trained network?",
+        {
+            "It stays below 5 %": lambda error: error < 5,
+            "It rises to between 5 and 20 %": lambda error: 5 <= error <= 20,
+            "It rises to more than 20 %": lambda error: error > 20,
+        },
+        reason="A pixel that never varied has a running variance of 0, so batch norm divides by the square root of "
+        "epsilon alone. The grey of 1/16 reaches the next layer as {arrives:.0f}, where ordinary values are about 1, "
+        "and it meets weights that were never trained.",
+    ),
+    Prediction(
+        "smallest-batch",
+        "A small network with batch norm is trained on handwritten digits at nine batch sizes, from 1 to 256, each at "
+        "its best learning rate. What is the smallest batch size at which the test error gets below 6 %?",
+        {
+            "1": lambda smallest: smallest < 2,
+            "2": lambda smallest: 2 <= smallest < 4,
+            "4": lambda smallest: 4 <= smallest < 8,
+            "8 or more": lambda smallest: smallest >= 8,
+        },
+        reason="The smallest batch size that works is {smallest}. With 2 samples every normalised value is +1 or −1, "
+        "and the best test error is {error:.0f} %. With 1 sample the output of batch norm does not depend on the "
+        "input.",
+    ),
+    Prediction(
+        "largest-rate",
+        "With batches of 32, a small network without normalisation learns to read digits, with at most 6 % errors, up "
+        "to a certain learning rate. How much larger may the learning rate be in the same network with batch norm?",
+        {
+            "Not larger": lambda plain, bn: bn <= plain,
+            "Up to 5 times as large": lambda plain, bn: plain < bn <= 5 * plain,
+            "More than 5 times as large": lambda plain, bn: bn > 5 * plain,
+        },
+        reason="Of the seven learning rates that were tried, the largest that works is {plain:g} without normalisation "
+        "and {bn:g} with batch norm.",
+    ),
+]

@@ -1,0 +1,32 @@
+"""Predictions of chapter 3, Lipschitz smoothness."""
+
+from bnlib.predictions.prediction import Prediction
+
+PREDICTIONS = [
+    Prediction(
+        "stable-rate",
+        "Two networks have eight hidden layers and He's initialisation, one with batch norm and one without. Both are "
+        "trained by full-batch gradient descent. How does the largest stable learning rate of the network with batch "
+        "norm compare with that of the other?",
+        {
+            "It is no larger": lambda deep: deep <= 1,
+            "It is larger, but less than 10 times": lambda deep: 1 < deep < 10,
+            "It is at least 10 times as large": lambda deep: deep >= 10,
+        },
+        reason="The median ratio is {deep:.0f} with eight hidden layers. With two hidden layers it is only "
+        "{shallow:.0f}: the deeper the network, the more batch norm widens the range of learning rates.",
+    ),
+    Prediction(
+        "rougher-start",
+        "Two networks start from PyTorch's default initialisation and are trained at a learning rate of 0.1, one with "
+        "batch norm and one without. The effective smoothness β says how fast the gradient changes along a step; a "
+        "large β means a rough landscape. In which network is it larger over the first 100 steps?",
+        {
+            "With batch norm": lambda bn, plain: bn > 1.5 * plain,
+            "Without normalisation": lambda bn, plain: plain > 1.5 * bn,
+            "In neither: they are within a factor of 1.5": lambda bn, plain: bn <= 1.5 * plain and plain <= 1.5 * bn,
+        },
+        reason="The effective β is {bn:.1f} with batch norm and {plain:.1f} without. The plain network is on a "
+        "plateau, where every direction is flat: its loss is still {loss:.1f}, almost as high as for random guesses.",
+    ),
+]

@@ -1,0 +1,76 @@
+"""Predictions of chapter 10, many machines. Errors are in per cent."""
+
+from bnlib.predictions.prediction import Prediction
+
+_SUFFERS = 10  # per cent of test errors
+
+PREDICTIONS = [
+    Prediction(
+        "own-digit",
+        "Ten machines train one network with batch norm. Each normalises with the statistics of its own batch, and a "
+        "share of its images shows one digit, a different one on each machine. The remaining images are mixed. From "
+        "which share on does training suffer, with a test error above 10 %?",
+        {
+            "At 50 %": lambda half, most, all: half > _SUFFERS,
+            "At 90 %, but not yet at 50 %": lambda half, most, all: most > _SUFFERS >= half,
+            "Only at 100 %": lambda half, most, all: all > _SUFFERS >= max(half, most),
+            "Never": lambda half, most, all: max(half, most, all) <= _SUFFERS,
+        },
+        reason="The test error is {half:.0f} % at a share of 50 %, {most:.0f} % at 90 % and {all:.0f} % at 100 %. "
+        "Without normalisation it is {plain:.0f} % even at 100 %, because the machines average their gradients, and "
+        "together their batches are well mixed.",
+    ),
+    Prediction(
+        "variance-between-workers",
+        "Ten workers normalise with their own statistics. If all images of a worker show its own digit, this removes a "
+        "certain part of a unit's variance: the part between the workers. How much of this part is removed if only "
+        "half of a worker's images show its own digit?",
+        {
+            "All of it, or nearly all": lambda half, all: half > 0.65 * all,
+            "About half of it": lambda half, all: 0.35 * all < half <= 0.65 * all,
+            "About a quarter of it": lambda half, all: 0.1 * all < half <= 0.35 * all,
+            "Nearly nothing": lambda half, all: half <= 0.1 * all,
+        },
+        reason="The part between the workers is {all:.0f} % of the variance if all images show the worker's own digit, "
+        "and {half:.0f} % if half of them do. It grows with the square of the share.",
+    ),
+    Prediction(
+        "two-workers",
+        "Ten workers, with one digit on each, train a network with local batch norm: each normalises with its own "
+        "statistics. It ends with {ten:.0f} % errors. How many errors remain with two workers, if one has the digits 0 "
+        "to 4 and the other 5 to 9?",
+        {
+            "Fewer than 10 %": lambda two: two < 10,
+            "10 to 40 %": lambda two: 10 <= two <= 40,
+            "More than 40 %": lambda two: two > 40,
+        },
+        reason="Two workers end with {two:.0f} % errors. The mean over five digits is close to the "
+        "mean over all ten, so the statistics of two workers hardly differ.",
+    ),
+    Prediction(
+        "local-full-norm",
+        "Full Norm normalises with running averages in place of the batch. Each of ten workers, with one digit on "
+        "each, keeps running averages of its own images. Does this help, compared with batch norm, where each worker "
+        "uses the statistics of its batch?",
+        {
+            "Yes, the test error falls below 10 %": lambda bn, full: full < min(10, 0.8 * bn),
+            "A little: at least a fifth fewer errors": lambda bn, full: 10 <= full < 0.8 * bn,
+            "No": lambda bn, full: full >= 0.8 * bn,
+        },
+        reason="The test error is {bn:.0f} % with local batch norm and {full:.0f} % with local Full Norm. A longer "
+        "memory does not help, because a worker remembers images of one digit only.",
+    ),
+    Prediction(
+        "one-sample-each",
+        "Each of two workers takes one sample per step, and synchronised batch norm (SyncBN) joins the two samples "
+        "into a batch of two. How many test errors does the trained network have?",
+        {
+            "Fewer than 10 %": lambda sync: sync < 10,
+            "10 to 60 %": lambda sync: 10 <= sync <= 60,
+            "About 90 %, as for random guesses": lambda sync: sync > 60,
+        },
+        reason="SyncBN has {sync:.0f} % errors, and local batch norm, with one sample per batch, {local:.0f} %. In a "
+        "batch of two each normalised value only says which of the two samples is the larger. Synchronising makes a "
+        "batch larger, but not as good as the data set.",
+    ),
+]

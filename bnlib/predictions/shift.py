@@ -1,0 +1,59 @@
+"""Predictions of chapter 2, internal covariate shift."""
+
+from bnlib.predictions.prediction import Prediction
+
+PREDICTIONS = [
+    Prediction(
+        "noisy-bn",
+        "Three networks with nine layers are trained on handwritten digits, from PyTorch's default initialisation: "
+        "with batch norm (BN), with noisy BN, which adds random shifts and factors behind each BN layer, and without "
+        "normalisation. Where does the training loss with noisy BN end?",
+        {
+            "Nearer to the loss with BN": lambda bn, noisy, plain: noisy <= max(bn, plain) and noisy**2 < bn * plain,
+            "Nearer to the loss without normalisation": lambda bn, noisy, plain: (
+                noisy <= max(bn, plain) and noisy**2 >= bn * plain
+            ),
+            "Above both": lambda bn, noisy, plain: noisy > max(bn, plain),
+        },
+        reason="The median loss over five seeds is {bn:.2g} with BN, {noisy:.2g} with noisy BN and {plain:.2g} without "
+        "normalisation. Noisy BN trains although the distributions inside it jump at every step, so BN does not help "
+        "by keeping distributions still.",
+    ),
+    Prediction(
+        "moving-inputs",
+        "Look at the last hidden layer of three networks: without normalisation, with batch norm (BN), and with noisy "
+        "BN, which adds random shifts and factors behind each BN layer. In which one does the mean input of an "
+        "activation function move furthest in one training step?",
+        {
+            "Without normalisation": lambda plain, bn, noisy: plain > max(bn, noisy),
+            "With BN": lambda plain, bn, noisy: bn >= max(plain, noisy),
+            "With noisy BN": lambda plain, bn, noisy: noisy > bn and noisy >= plain,
+        },
+        reason="In a typical step the mean moves by about {plain:.0f} standard deviation without normalisation, by "
+        "{noisy:.1f} with noisy BN and by {bn:.1f} with BN. Near the input of the network the order is another one: "
+        "there the noise of noisy BN is the largest movement.",
+    ),
+    Prediction(
+        "turning-gradients",
+        "Take the gradient of a layer before and after the layers below it have made their training step. Of two "
+        "networks that start from He's initialisation, in which does it change more: with batch norm (BN) or without "
+        "normalisation, at batches of 64 and at batches of 4?",
+        {
+            "With BN, at both batch sizes": lambda bn_64, plain_64, bn_4, plain_4: (
+                bn_64 >= plain_64 and bn_4 >= plain_4
+            ),
+            "Without normalisation, at both batch sizes": lambda bn_64, plain_64, bn_4, plain_4: (
+                bn_64 < plain_64 and bn_4 < plain_4
+            ),
+            "Without normalisation at 64, with BN at 4": lambda bn_64, plain_64, bn_4, plain_4: (
+                bn_64 < plain_64 and bn_4 >= plain_4
+            ),
+            "With BN at 64, without normalisation at 4": lambda bn_64, plain_64, bn_4, plain_4: (
+                bn_64 >= plain_64 and bn_4 < plain_4
+            ),
+        },
+        reason="The change, relative to the length of the gradient, is {bn_64:.1f} with BN and {plain_64:.1f} without "
+        "at batches of 64, and {bn_4:.1f} against {plain_4:.1f} at batches of 4. The mean and the variance of four "
+        "values are fragile, so a small step below changes much above.",
+    ),
+]
