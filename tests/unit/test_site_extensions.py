@@ -1,0 +1,52 @@
+"""The Sphinx hooks that make the site's formulas and trim its styles, without a build."""
+
+import doctest
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "_ext"
+
+
+def extension(name: str):
+    """A module of the folder that is no package."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+mathematics, page_weight = extension("mathematics"), extension("page_weight")
+
+
+@pytest.mark.parametrize("module", [mathematics, page_weight], ids=lambda module: module.__name__)
+def test_examples(module):
+    assert doctest.testmod(module) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("tex", "expected", "never"),
+    [
+        (r"\boxed{x}", '<mrow class="boxed"><mi>x</mi></mrow>', "menclose"),
+        (r"\big(x\big)^2", ">)</mo></mrow><mn>2</mn></msup>", "<msup><mo"),
+        (r"\overline{x}", ">\u203e</mo>", "\u0332"),
+    ],
+)
+def test_what_browsers_do_not_draw_is_written_in_another_way(tex, expected, never):
+    formula = mathematics.mathml(tex, display=True)
+    assert expected in formula and never not in formula
+
+
+def test_a_character_that_the_font_lacks_is_an_error():
+    with pytest.raises(mathematics.LatexError, match="no 猫"):
+        mathematics.mathml(r"\text{猫}", display=False)
+
+
+def test_the_font_has_the_slanted_letters_that_a_browser_makes_of_plain_ones():
+    assert {"𝑥", "ℎ", "𝜇", "√"} <= mathematics.drawn("<mi>x</mi><mi>h</mi><mi>μ</mi>")
+
+
+def test_a_group_of_rules_goes_with_its_last_rule_and_a_licence_stays():
+    rules = page_weight.tinycss2.parse_stylesheet("/*! MIT */@media print{.b{top:0}}@media print{.a{top:0}}")
+    assert page_weight.trim(rules, {"a"}) == "/*! MIT */@media print{.a{top:0}}"
