@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,11 +152,21 @@ class Explorer:
         return Panel(self)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        return {
-            "application/vnd.jupyter.widget-view+json": self.panel.box.get_view_spec(),
-            "text/html": self.html,
-            "text/plain": f"[Explorer: {self.title}]",
-        }
+        static = {"text/html": self.html, "text/plain": f"[Explorer: {self.title}]"}
+        if not _has_reader():
+            return static
+        return {"application/vnd.jupyter.widget-view+json": self.panel.box.get_view_spec(), **static}
+
+
+def _has_reader() -> bool:
+    """Whether somebody may move the sliders: nbconvert, papermill and the site's build let no cell ask for input.
+
+    They would store the widgets' state, and nbconvert would show it, with scripts from another host, and not the HTML.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    request = shell.kernel.get_parent("shell") if hasattr(shell, "kernel") else {}
+    asks = request.get("content", {}).get("allow_stdin", True)
+    return asks or "voila" in os.environ.get("SERVER_SOFTWARE", "")
 
 
 def _page(explorer: Explorer) -> str:

@@ -1,8 +1,9 @@
 """Execute the chapters and store them normalised: ``make notebooks``.
 
 A normalised notebook holds the text outputs that the tests compare and nothing that differs from run to run: no
-timing, no widget state, no progress bars, and in place of a figure or an explorer the sentence that describes it.
-Its first code cell is ``tools/first_cell.py``; ``make address`` renews that cell alone and executes nothing.
+timing, no widget state, no progress bars. A figure, and an explorer at its default position, is a PNG, which every
+viewer shows (see ``static_pictures.py``); a table is HTML. What a page folds JupyterLab collapses. The first code
+cell, behind the title, is ``tools/first_cell.py``; ``make address`` renews that cell alone and executes nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -17,10 +19,19 @@ import yaml
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from tools import static_pictures
+
 ROOT = Path(__file__).parents[1]
 CHAPTERS = ROOT / "chapters"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 KEPT = {"text/plain", "text/latex", "application/json"}
+# What JupyterLab collapses of a cell that a page folds.
+COLLAPSED = {
+    "hide-input": {"source_hidden": True},
+    "hide-output": {"outputs_hidden": True},
+    "hide-cell": {"outputs_hidden": True, "source_hidden": True},
+    "remove-cell": {"source_hidden": True},
+}
 
 
 def chapters() -> list[Path]:
@@ -49,8 +60,7 @@ def with_first_cell(notebook: nbformat.NotebookNode, book: str) -> nbformat.Note
     notebook.cells = [cell for cell in notebook.cells if not is_first(cell)]
     source = (ROOT / "tools" / "first_cell.py").read_text().rstrip().replace('BOOK = ""', f"BOOK = {json.dumps(book)}")
     place = next(number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    first = nbformat.v4.new_code_cell(source, metadata={"tags": ["remove-cell"]})
-    notebook.cells.insert(place, first)
+    notebook.cells.insert(place, nbformat.v4.new_code_cell(source, metadata={"tags": ["remove-cell"]}))
     return notebook
 
 
@@ -60,31 +70,58 @@ def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
 
 
-def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy with the parts left out that are not the same for every run."""
+def normalised(notebook: nbformat.NotebookNode, stored: Sequence[str] = ()) -> nbformat.NotebookNode:
+    """A copy with the parts left out that are not the same for every run.
+
+    Of the PNGs in ``stored``, one that looks the same as a new picture is used again.
+    """
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     executed, others = 0, itertools.count()
     for cell in notebook.cells:
         cell.id = "first-cell" if is_first(cell) else f"cell-{next(others):03d}"
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.metadata = nbformat.from_dict(_metadata(cell))
         if cell.cell_type == "code":
             # Numbered as one run from top to bottom; nbval takes a cell without a number for one never run.
             executed += 1
             cell.execution_count = executed
             cell.outputs = _merged(
-                [_output(output, executed) for output in cell.outputs if output.get("name") != "stderr"]
+                [_output(output, executed, stored) for output in cell.outputs if output.get("name") != "stderr"]
             )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
 
-def _output(output: nbformat.NotebookNode, executed: int) -> nbformat.NotebookNode:
+def _metadata(cell: nbformat.NotebookNode) -> dict:
+    """The tags of a cell, and what follows from them for JupyterLab and Colab."""
+    tags = cell.metadata.get("tags", [])
+    if not tags:
+        return {}
+    collapsed = {key: value for tag in tags for key, value in COLLAPSED.get(tag, {}).items()}
+    form = {"cellView": "form"} if is_first(cell) else {}
+    return {"tags": tags, **form, **({"jupyter": collapsed} if collapsed and cell.cell_type == "code" else {})}
+
+
+def pictures(notebook: nbformat.NotebookNode) -> list[str]:
+    """The PNGs in the outputs of a notebook, in base64."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.data["image/png"].rstrip() for output in outputs if "image/png" in output.get("data", {})]
+
+
+def _output(output: nbformat.NotebookNode, executed: int, stored: Sequence[str]) -> nbformat.NotebookNode:
     output = nbformat.from_dict(output)
     if "data" in output:
-        output.data = nbformat.from_dict({mime: data for mime, data in output.data.items() if mime in KEPT})
-        output.metadata = nbformat.from_dict({})
+        markup = output.data.get("text/html", "")
+        data = {mime: content for mime, content in output.data.items() if mime in KEPT}
+        drawing = static_pictures.drawing(markup)
+        if drawing is not None:
+            data["image/png"] = static_pictures.kept(static_pictures.png(drawing), stored)
+        elif "image/png" in output.data:
+            data["image/png"] = output.data["image/png"].rstrip()
+        elif "<table" in markup:
+            data["text/html"] = markup
+        shown = {mime: static_pictures.shown_size(content) for mime, content in data.items() if mime == "image/png"}
+        output.data, output.metadata = nbformat.from_dict(data), nbformat.from_dict(shown)
     if "execution_count" in output:
         output.execution_count = executed
     return output
@@ -114,7 +151,8 @@ def main() -> None:
     book = address()
     for path in tqdm(chapters(), unit="chapter"):
         notebook = with_first_cell(nbformat.read(path, as_version=4), book)
-        path.write_text(text(normalised(notebook if only_first else execute(notebook))))
+        stored = pictures(notebook)
+        path.write_text(text(normalised(notebook if only_first else execute(notebook), stored)))
 
 
 if __name__ == "__main__":
