@@ -133,7 +133,7 @@ def _frame(rows: list[dict[Any, str]]):
 
 
 def _dress_header(row: ET.Element, left: set[int]) -> None:
-    """Say which cells a header is for; a corner without text heads nothing."""
+    """Say which cells a header is for, and keep a short one in one line; a corner without text heads nothing."""
     row.attrib.clear()
     place = -1  # of the first column under a cell, the header of the rows apart
     for cell in row:
@@ -142,6 +142,7 @@ def _dress_header(row: ET.Element, left: set[int]) -> None:
         cell.attrib.pop("halign", None)
         if cell.text:
             cell.set("scope", "colgroup" if grouped else "col")
+            cell.text = cell.text.replace(" ", "\N{NO-BREAK SPACE}") if len(cell.text) <= 8 else cell.text
         else:
             cell.tag = "td"
         aligned = "center" if grouped else "left" if place in left | {-1} else "right"
