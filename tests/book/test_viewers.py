@@ -46,6 +46,14 @@ def test_every_other_result_is_a_table_or_text_without_scripts(path):
             assert set(output.data) <= {"text/html", "text/plain", "text/latex", "application/json"}
 
 
+@CHAPTERS
+def test_a_table_is_stored_with_its_html_so_that_nbval_compares_it(path):
+    for cell in code_cells(path):
+        if re.search(r"^tables\.Table\(", cell.source, flags=re.M):
+            (output,) = results(cell)
+            assert 'class="dataframe"' in output.data["text/html"] and output.data["text/plain"], cell.source
+
+
 def test_the_notebooks_together_stay_small():
     sizes = {path.name: path.stat().st_size for path in notebooks.chapters()}
     assert sum(sizes.values()) < 4e6 and max(sizes.values()) < 600e3, sizes
