@@ -1,9 +1,10 @@
 """Execute the chapters and store them normalised: ``make notebooks``.
 
 A normalised notebook holds the text outputs that the tests compare and nothing that differs from run to run: no
-timing, no widget state, no progress bars, and in place of a figure or an explorer the sentence that describes it.
-The input of a prediction and the cells of a solution are collapsed in JupyterLab.
-Its first code cell is ``tools/first_cell.py``; ``make address`` renews that cell alone and executes nothing.
+timing, no widget state, no progress bars. A figure, and an explorer at its default setting, is a PNG, which every viewer
+shows (see ``static_pictures.py``); a table is HTML, and so is a prediction. What a page folds JupyterLab collapses. The
+first code cell, behind the title, is ``tools/first_cell.py``; ``make address`` renews that cell alone and executes
+nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -19,11 +21,21 @@ import yaml
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from tools import static_pictures
+
 ROOT = Path(__file__).parents[1]
 CHAPTERS = ROOT / "chapters"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 KEPT = {"text/plain", "text/latex", "application/json"}
 PREDICTION = re.compile(r'predictions\.ask\(\s*"([\w-]+)"')
+# What JupyterLab collapses of a cell that a page folds.
+COLLAPSED = {
+    "hide-input": {"source_hidden": True},
+    "hide-output": {"outputs_hidden": True},
+    "hide-cell": {"outputs_hidden": True, "source_hidden": True},
+    "remove-cell": {"source_hidden": True},
+    "remove-input": {"source_hidden": True},
+}
 
 
 def chapters() -> list[Path]:
@@ -62,25 +74,13 @@ def is_solution_heading(cell: nbformat.NotebookNode) -> bool:
     return cell.cell_type == "markdown" and cell.source == "#### Solution"
 
 
-def _metadata(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The tags of a cell, and what follows from them for JupyterLab."""
-    tags = cell.metadata.get("tags", [])
-    metadata: dict = {"tags": tags} if tags else {}
-    if "remove-input" in tags:
-        metadata["jupyter"] = {"source_hidden": True}
-    if is_solution_heading(cell):
-        metadata["jp-MarkdownHeadingCollapsed"] = True
-    return nbformat.from_dict(metadata)
-
-
 def with_first_cell(notebook: nbformat.NotebookNode, book: str) -> nbformat.NotebookNode:
     """A copy whose first code cell fetches ``bnlib`` from the address ``book`` where it is missing."""
     notebook = nbformat.from_dict(notebook)
     notebook.cells = [cell for cell in notebook.cells if not is_first(cell)]
     source = (ROOT / "tools" / "first_cell.py").read_text().rstrip().replace('BOOK = ""', f"BOOK = {json.dumps(book)}")
     place = next(number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    first = nbformat.v4.new_code_cell(source, metadata={"tags": ["remove-cell"]})
-    notebook.cells.insert(place, first)
+    notebook.cells.insert(place, nbformat.v4.new_code_cell(source, metadata={"tags": ["remove-cell"]}))
     return notebook
 
 
@@ -90,37 +90,72 @@ def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
 
 
-def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy with the parts left out that are not the same for every run."""
+def normalised(notebook: nbformat.NotebookNode, stored: Sequence[str] = ()) -> nbformat.NotebookNode:
+    """A copy with the parts left out that are not the same for every run.
+
+    Of the PNGs in ``stored``, one that looks the same as a new picture is used again.
+    """
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     executed, numbers = 0, {"cell": itertools.count(), "solution": itertools.count(1)}
     for cell in notebook.cells:
-        cell.id, cell.metadata = name_of(cell, numbers), _metadata(cell)
+        cell.id, cell.metadata = name_of(cell, numbers), nbformat.from_dict(_metadata(cell))
         if cell.cell_type == "code":
             # Numbered as one run from top to bottom; nbval takes a cell without a number for one never run.
             executed += 1
             cell.execution_count = executed
             cell.outputs = _merged(
-                [_output(output, executed) for output in cell.outputs if output.get("name") != "stderr"]
+                [_output(output, executed, stored) for output in cell.outputs if output.get("name") != "stderr"]
             )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
 
-def _output(output: nbformat.NotebookNode, executed: int) -> nbformat.NotebookNode:
+def _metadata(cell: nbformat.NotebookNode) -> dict:
+    """The tags of a cell, and what follows from them for JupyterLab and Colab."""
+    tags = cell.metadata.get("tags", [])
+    metadata: dict = {"tags": tags} if tags else {}
+    if is_first(cell):
+        metadata["cellView"] = "form"
+    if is_solution_heading(cell):
+        metadata["jp-MarkdownHeadingCollapsed"] = True
+    collapsed = {key: value for tag in tags for key, value in COLLAPSED.get(tag, {}).items()}
+    if collapsed and cell.cell_type == "code":
+        metadata["jupyter"] = collapsed
+    return metadata
+
+
+def pictures(notebook: nbformat.NotebookNode) -> list[str]:
+    """The PNGs in the outputs of a notebook, in base64."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.data["image/png"].rstrip() for output in outputs if "image/png" in output.get("data", {})]
+
+
+def _output(output: nbformat.NotebookNode, executed: int, stored: Sequence[str]) -> nbformat.NotebookNode:
     output = nbformat.from_dict(output)
     if "data" in output:
-        output.data = nbformat.from_dict({mime: data for mime, data in output.data.items() if _kept(mime, data)})
-        output.metadata = nbformat.from_dict({})
+        output.data, output.metadata = _data(output.data, stored)
     if "execution_count" in output:
         output.execution_count = executed
     return output
 
 
-def _kept(mime: str, data) -> bool:
-    """Whether a form of an output is stored: a prediction's HTML is short, and GitHub shows it."""
-    return mime in KEPT or (mime == "text/html" and data.startswith('<div class="bnb-prediction"'))
+def _data(data: dict, stored: Sequence[str]) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode]:
+    """The forms of a result that are stored, and the size at which its picture is shown.
+
+    A figure is a PNG. Tables and predictions are HTML, which GitHub shows and nbval compares.
+    """
+    kept = {mime: content for mime, content in data.items() if mime in KEPT}
+    markup = data.get("text/html", "")
+    drawing = static_pictures.drawing(data)
+    if drawing is not None:
+        kept["image/png"] = static_pictures.kept(static_pictures.png(drawing), stored)
+    elif "image/png" in data:
+        kept["image/png"] = data["image/png"].rstrip()
+    elif "<table" in markup or markup.startswith('<div class="bnb-prediction"'):
+        kept["text/html"] = markup
+    shown = {mime: static_pictures.shown_size(content) for mime, content in kept.items() if mime == "image/png"}
+    return nbformat.from_dict(kept), nbformat.from_dict(shown)
 
 
 def _merged(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
@@ -147,7 +182,8 @@ def main() -> None:
     book = address()
     for path in tqdm(chapters(), unit="chapter"):
         notebook = with_first_cell(nbformat.read(path, as_version=4), book)
-        path.write_text(text(normalised(notebook if only_first else execute(notebook))))
+        stored = pictures(notebook)
+        path.write_text(text(normalised(notebook if only_first else execute(notebook), stored)))
 
 
 if __name__ == "__main__":

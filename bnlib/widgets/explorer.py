@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -83,11 +85,10 @@ class Explorer:
 
     def picture(self, data: Any, setting: Mapping[str, Any]) -> tuple[str, str]:
         """Draw ``data``: the picture, whose accessible name says the setting too, and the sentences below it."""
-        places = ", ".join(f"{control.label} {control.text(setting[control.name])}" for control in self.controls)
         with figures.style():
             figure = figures.new_figure(*self.size)
             note = self.draw(figure, data, **setting)
-            text, _ = figures.in_panels(figure, f"{self.title}; {places}", salt=self.title, layout=self._layout)
+            text, _ = figures.in_panels(figure, self._name_of(setting), salt=self.title, layout=self._layout)
             return text, note
 
     @cached_property
@@ -119,9 +120,31 @@ class Explorer:
         """The explorer for a notebook with a kernel, a ``Panel`` whose ``box`` is the ipywidget."""
         return Panel(self)
 
+    @property
+    def svg(self) -> str:
+        """The picture of the default setting as one ``<svg>`` element, whose accessible name says the setting too."""
+        with figures.style():
+            figure = figures.new_figure(*self.size)
+            self.draw(figure, self.data(**self.defaults), **self.defaults)
+            return figures.render(figure, self._name_of(self.defaults), salt=self.title)
+
+    def _name_of(self, setting: Mapping[str, Any]) -> str:
+        places = (f"{control.label} {control.text(setting[control.name])}" for control in self.controls)
+        return f"{self.title}; {', '.join(places)}"
+
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        return {
-            "application/vnd.jupyter.widget-view+json": self.panel.box.get_view_spec(),
-            "text/html": self.html,
-            "text/plain": f"[Explorer: {self.title}]",
-        }
+        static = {"text/html": self.html, "image/svg+xml": self.svg, "text/plain": f"[Explorer: {self.title}]"}
+        if not _has_reader():
+            return static
+        return {"application/vnd.jupyter.widget-view+json": self.panel.box.get_view_spec(), **static}
+
+
+def _has_reader() -> bool:
+    """Whether somebody may move the controls: nbconvert, papermill and the site's build let no cell ask for input.
+
+    They would store the widgets' state, and nbconvert would show it, with scripts from another host, and not the HTML.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    request = shell.kernel.get_parent("shell") if hasattr(shell, "kernel") else {}
+    asks = request.get("content", {}).get("allow_stdin", True)
+    return asks or "voila" in os.environ.get("SERVER_SOFTWARE", "")

@@ -74,3 +74,18 @@ def test_training_goes_on_behind_the_cell_and_can_be_stopped(kernel):
     assert live_states(kernel, points=1) and time.monotonic() - began < LONGEST_WAIT
     run(kernel, "panel.thread.join(60); assert 'Batch size 32' in panel.note.value and 'your run' in panel.note.value")
     run(kernel, "assert 'is finished. The figure shows your run.' in panel.status.value")
+
+
+def test_who_reads_gets_sliders_and_who_converts_gets_the_drawing(kernel):
+    """As nbconvert --execute, papermill and nbval do, the second asks that no cell may wait for input."""
+    run(kernel, "from bnlib import widgets\ndef draw(figure, data, b): return f'Nothing is drawn at batch size {b}.'")
+    slider = "widgets.Slider('b', 'batch size', [1, 2], 2)"
+    code = f"widgets.Explorer('e', 'A title', [{slider}], lambda b: b, draw)"
+    for reader in (True, False):
+        messages = []
+        kernel.execute_interactive(code, timeout=120, allow_stdin=reader, output_hook=messages.append)
+        (data,) = (m["content"]["data"] for m in messages if m["msg_type"] == "execute_result")
+        assert ("application/vnd.jupyter.widget-view+json" in data) == reader
+        assert "<svg" in data["text/html"]
+        opened = [m for m in messages if m["msg_type"] == "comm_open"]
+        assert bool(opened) == reader, "state that nbconvert would show"

@@ -26,6 +26,15 @@ def test_a_picture_is_one_valid_svg_with_its_description():
     assert picture.alt in picture._repr_mimebundle_()["text/plain"]
 
 
+def test_a_picture_with_an_empty_group_is_valid_too():
+    def draw(figure):
+        """Matplotlib writes a scatter without points as an empty group."""
+        figure.subplots().scatter([], [])
+        return "A scatter plot without points."
+
+    ET.fromstring(figures.picture(draw).svg)
+
+
 def test_ink_takes_the_colour_of_the_page_and_series_keep_theirs():
     svg = figures.picture(curve, [1, 3, 2]).svg
     fills = re.findall(r"<text[^>]*fill: ([^;\"]+)", svg)

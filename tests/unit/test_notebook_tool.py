@@ -22,7 +22,7 @@ def messy():
 
 def test_what_differs_between_runs_is_left_out():
     code = normalised(messy()).cells[1]
-    assert code.metadata == {"tags": ["hide-input"]} and code.execution_count == 1
+    assert code.metadata == {"tags": ["hide-input"], "jupyter": {"source_hidden": True}} and code.execution_count == 1
     stream, result = code.outputs
     assert stream.text == "one\ntwo\n"
     assert result.data == {"text/plain": "[Explorer: it]"} and result.execution_count == 1 and result.metadata == {}

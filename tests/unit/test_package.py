@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 
 
-BLOCKED = "ipywidgets matplotlib sklearn pooch tqdm IPython".split()
+BLOCKED = "ipywidgets matplotlib pandas sklearn pooch tqdm IPython".split()
 
 
 def bare(*lines: str) -> None:

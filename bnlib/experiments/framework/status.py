@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from bnlib.experiments.framework.results import FOLDER
+from bnlib.tables import Table
 
 VERSIONS = ("python", "torch", "numpy")
 PACKAGES = ("bnlib", "torch", "numpy", "scikit-learn", "matplotlib", "ipywidgets", "jupyter-book", "sphinx", "myst-nb")
@@ -56,33 +56,18 @@ def _processor() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
-class Table:
-    """Rows of text that a notebook shows as a table."""
-
-    def __init__(self, head: Sequence[str], rows: Sequence[Sequence[str]]):
-        self.head, self.rows = tuple(head), [tuple(row) for row in rows]
-
-    def __repr__(self) -> str:
-        return "\n".join(" | ".join(row) for row in (self.head, *self.rows))
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.head)
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in self.rows)
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>"
-        return f'<div class="bnb-table" style="overflow-x: auto" tabindex="0">{table}</div>'
-
-
 def build() -> Table:
     """What executes this: versions, processor, device, date."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; everything ran on the CPU"
     rows = [("date", datetime.now(UTC).strftime("%d %B %Y")), ("Python", platform.python_version())]
     rows += [(name, version(name)) for name in PACKAGES]
-    return Table(("what", "version or name"), [*rows, ("processor", _processor()), ("accelerator", device)])
+    rows += [("processor", _processor()), ("accelerator", device)]
+    return Table([{"what": what, "version or name": name} for what, name in rows], "What this page was executed with")
 
 
 def table(results: Sequence[Result]) -> Table:
-    """A row a result."""
-    return Table(("result and its question", "seeds", "date", "commit", "time"), list(map(_row, results)))
+    """A row per result."""
+    return Table(map(_row, results), "The committed results and how each was made")
 
 
 def origins(results: Sequence[Result]) -> Table:
@@ -90,11 +75,16 @@ def origins(results: Sequence[Result]) -> Table:
     found = Counter(
         (each.provenance["device"], *(each.provenance["versions"][name] for name in VERSIONS)) for each in results
     )
-    return Table(("results", "device", *VERSIONS), [(str(count), *origin) for origin, count in found.most_common()])
+    rows = [{"results": n, **dict(zip(("device", *VERSIONS), each, strict=True))} for each, n in found.most_common()]
+    return Table(rows, "Devices and versions that the committed results come from")
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _row(result: Result) -> dict[str, str | int]:
     provenance = result.provenance
-    time = f"{result.seconds} s" if result.seconds < 120 else f"{result.seconds / 60:.0f} min"
-    seeds = str(len(provenance["seeds"]))
-    return f"{result.name}: {result.question}", seeds, provenance["date"], provenance["commit"], time
+    return {
+        "result and its question": f"{result.name}: {result.question}",
+        "seeds": len(provenance["seeds"]),
+        "date": provenance["date"],
+        "commit": provenance["commit"],
+        "time": f"{result.seconds} s" if result.seconds < 120 else f"{result.seconds / 60:.0f} min",
+    }

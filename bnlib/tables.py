@@ -1,0 +1,172 @@
+"""Results of experiments as tables: a pandas data frame with a caption, and the spread over seeds in each cell."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+
+def spread(values: Any, decimals: int = 1) -> str:
+    """Write the median over seeds, and in brackets the lowest and the highest value.
+
+    Of errors these are the best and the worst seed. A seed that diverged (NaN) counts as infinite.
+
+    Arguments:
+        values: one number per seed; an array, a tensor on the CPU or a list.
+        decimals: digits after the decimal point.
+
+    Raises:
+        ValueError: there is no value, or more than one axis.
+
+    Example:
+        >>> tables.spread([3.31, 4.04, 2.25])
+        '3.3 (2.2–4.0)'
+        >>> tables.spread([0.5, 2, float("nan")], decimals=2)
+        '2.00 (0.50–∞)'
+    """
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"values must be one number per seed, got the shape {array.shape}; select one setting first")
+    # Sorted by hand: numpy interpolates between infinities to NaN.
+    ordered = np.sort(np.where(np.isnan(array), math.inf, array))
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return f"{_number(middle, decimals)} ({_number(ordered[0], decimals)}–{_number(ordered[-1], decimals)})"
+
+
+class Table:
+    """Rows of results that a notebook shows as a table, and text where there is no HTML.
+
+    A cell is written by what it holds: one number per seed as ``spread`` does, a float with ``decimals`` digits, an
+    integer in full, a truth value as yes or no, ``None`` and NaN as a dash, anything else as its text. Numbers stand at
+    the right, text at the left. The same rows give the same HTML, so that nbval can compare it.
+
+    Arguments:
+        rows: one mapping per row, from the header of a column, with its unit, to the cell; all with the same headers.
+            The first column heads the rows. A pair ``(group, header)`` in place of a header puts the column under a
+            common header.
+        caption: what the numbers are, and in which unit if all have one.
+        decimals: digits after the decimal point, for the whole table or as a mapping from header to digits.
+
+    Attributes:
+        frame: the cells as text, a ``pandas.DataFrame`` whose index is the first column.
+        caption: as given.
+
+    Raises:
+        ModuleNotFoundError: pandas is missing.
+        ValueError: there is no row, a row has other headers than the first, or the caption is empty.
+
+    Example:
+        >>> errors = {"batch norm": [0.021, 0.024, 0.019], "layer norm": [0.031, 0.033, 0.036]}
+        >>> rows = [{"layer": name, "test error (%)": 100 * np.array(seeds)} for name, seeds in errors.items()]
+        >>> tables.Table(rows, "Median over three seeds (best–worst)")
+        Median over three seeds (best–worst)
+        layer      test error (%)
+        batch norm  2.1 (1.9–2.4)
+        layer norm  3.3 (3.1–3.6)
+    """
+
+    def __init__(
+        self, rows: Iterable[Mapping[Any, Any]], caption: str, *, decimals: int | Mapping[Any, int] = 1
+    ) -> None:
+        rows = [dict(row) for row in rows]
+        _check(rows, caption)
+        headers = list(rows[0])[1:]
+        digits = decimals if isinstance(decimals, Mapping) else dict.fromkeys(rows[0], decimals)
+        self.caption = caption
+        self.frame = _frame([{key: _cell(row[key], digits.get(key, 1)) for key in row} for row in rows])
+        self._left = {n for n, header in enumerate(headers) if all(isinstance(row[header], str) for row in rows)}
+
+    def __repr__(self) -> str:
+        lines = self.frame.to_string(max_colwidth=None).split("\n")
+        return "\n".join([self.caption, *(line.rstrip() for line in lines)])
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        with pd.option_context("display.max_colwidth", None):
+            table = ET.fromstring(self.frame.to_html(border=0))
+        caption = ET.Element("caption", style="caption-side: top; text-align: left")
+        caption.text, caption.tail = self.caption, "\n  "
+        table.insert(0, caption)
+        for row in table.iterfind("thead/tr"):
+            _dress_header(row, self._left)
+        for row in table.iterfind("tbody/tr"):
+            row[0].attrib.update(scope="row", style="text-align: left")
+            for place in self._left:
+                row[place + 1].set("style", "text-align: left")
+        # A wide table scrolls in its own box, which the keyboard reaches.
+        box = {"class": "bnb-results", "style": "overflow-x: auto", "tabindex": "0", "role": "group"}
+        around = ET.Element("div", {**box, "aria-label": self.caption})
+        around.append(table)
+        return ET.tostring(around, encoding="unicode", short_empty_elements=False)
+
+
+def _check(rows: list[dict], caption: str) -> None:
+    if not caption.strip():
+        raise ValueError("caption must say what the numbers are, got an empty text")
+    if not rows:
+        raise ValueError("rows must hold at least one row, got none")
+    for place, row in enumerate(rows):
+        if list(row) != list(rows[0]):
+            raise ValueError(f"row {place} has the headers {list(row)}, row 0 has {list(rows[0])}: use the same ones")
+
+
+def _frame(rows: list[dict[Any, str]]):
+    """The data frame whose index is the first column, and whose corner holds the header of that column."""
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("a table needs pandas, which is missing: pip install 'bnlib[notebook]'") from error
+    first, *headers = rows[0]
+    if any(isinstance(header, tuple) for header in headers):
+        pairs = [header if isinstance(header, tuple) else ("", header) for header in headers]
+        columns = pd.MultiIndex.from_tuples(pairs, names=["", first])
+    else:
+        columns = pd.Index(headers, name=first)
+    index = pd.Index([row[first] for row in rows], dtype=object)
+    return pd.DataFrame([[row[each] for each in headers] for row in rows], index, columns, dtype=object)
+
+
+def _dress_header(row: ET.Element, left: set[int]) -> None:
+    """Say which cells a header is for, and keep a short one in one line; a corner without text heads nothing."""
+    row.attrib.clear()
+    place = -1  # of the first column under a cell, the header of the rows apart
+    for cell in row:
+        span = int(cell.get("colspan", 1))
+        grouped = "colspan" in cell.attrib
+        cell.attrib.pop("halign", None)
+        if cell.text:
+            cell.set("scope", "colgroup" if grouped else "col")
+            cell.text = cell.text.replace(" ", "\N{NO-BREAK SPACE}") if len(cell.text) <= 8 else cell.text
+        else:
+            cell.tag = "td"
+        aligned = "center" if grouped else "left" if place in left | {-1} else "right"
+        cell.set("style", f"text-align: {aligned}")
+        place += span
+
+
+def _cell(value: Any, decimals: int) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if np.ndim(value):
+        return spread(value, decimals)
+    if isinstance(value, Integral):
+        return f"{value:,}"
+    if isinstance(value, Real):
+        return "–" if math.isnan(value) else _number(float(value), decimals)
+    raise ValueError(f"a cell must be text, a number, a truth value, None or one number per seed, got {value!r}")
+
+
+def _number(value: float, decimals: int) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:,.{decimals}f}"
