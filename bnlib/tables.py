@@ -82,14 +82,11 @@ class Table:
         self._left = {n for n, header in enumerate(headers) if all(isinstance(row[header], str) for row in rows)}
 
     def __repr__(self) -> str:
-        lines = self.frame.to_string(max_colwidth=None).split("\n")
+        lines = self.frame.to_string().split("\n")
         return "\n".join([self.caption, *(line.rstrip() for line in lines)])
 
     def _repr_html_(self) -> str:
-        import pandas as pd
-
-        with pd.option_context("display.max_colwidth", None):
-            table = ET.fromstring(self.frame.to_html(border=0))
+        table = ET.fromstring(self.frame.to_html(border=0))
         caption = ET.Element("caption", style="caption-side: top; text-align: left")
         caption.text, caption.tail = self.caption, "\n  "
         table.insert(0, caption)
