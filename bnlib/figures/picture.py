@@ -166,6 +166,8 @@ def _ungrouped(text: str) -> list[str]:
     """The lines without groups that carry no attribute; they only say how matplotlib was organised."""
     kept, carries = [], []
     for line in filter(None, map(str.strip, text.split("\n"))):
+        if line == "<g/>":
+            continue
         if line.startswith("<g"):
             carries.append(line != "<g>")
         if not (line == "<g>" or (line == "</g>" and not carries[-1])):
