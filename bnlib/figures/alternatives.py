@@ -59,7 +59,7 @@ def _box(axes: Axes, top: float, bottom: float, width: float, text: str, fill: s
     corners = [[(0, top), (width, top), (width, bottom), (0, bottom)]]
     axes.add_collection(PolyCollection(corners, facecolors=[fill], edgecolors=[GREY], linewidths=0.6))
     color = {} if fill == "none" else {"color": "white"}
-    axes.text(width / 2, (top + bottom) / 2, text, ha="center", va="center", fontsize=8, **color)
+    axes.text(width / 2, (top + bottom) / 2, text, ha="center", va="center", fontsize=9, **color)
 
 
 def _cells(axes: Axes, marked: np.ndarray, color: str) -> None:

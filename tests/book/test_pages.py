@@ -101,7 +101,7 @@ PANELS = """
     panels: panels.length,
     right: Math.max(...parts.map(part => part.getBoundingClientRect().right)),
     scrolls: parts.some(part => part.scrollWidth > part.clientWidth + 1 && part.matches("div, span")),
-    small: texts.filter(each => each.size < 11).map(each => each.text),
+    small: texts.filter(each => each.size < (innerWidth < 600 ? 11 : 10)).map(each => each.text),
     out: texts.filter(each => each.out > 3).map(each => each.text),
     tops: new Set(panels.map(panel => panel.getBoundingClientRect().top)).size,
   };

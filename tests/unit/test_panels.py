@@ -75,6 +75,17 @@ def test_a_colour_bar_stays_in_the_panel_of_its_picture():
     assert len(windows(elements(draw))) == 2
 
 
+def test_a_series_without_points_leaves_every_text_in_its_own_panel():
+    def draw(figure):
+        for axes, name in zip(figure.subplots(1, 2), ("left", "right"), strict=True):
+            axes.plot([], [], "o", label="nothing")
+            axes.set(title=f"title of the {name}", xlabel=f"label of the {name}")
+        return "Two empty panels."
+
+    for svg, name in zip(elements(draw).select(".bnb-panels > svg"), ("left", "right"), strict=True):
+        assert f"title of the {name}" in svg.text and f"label of the {name}" in svg.text
+
+
 def test_rows_and_columns_are_cut_into_as_many_windows_which_fill_the_figure():
     def draw(figure):
         figure.subplots(2, 3, sharex=True, sharey=True)
