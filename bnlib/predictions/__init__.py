@@ -4,19 +4,30 @@ from typing import Any
 
 from bnlib.predictions import (
     alternatives,
-    composition,
+    covariate_shift,
     depth,
     failing,
     formula,
-    landscape,
+    full_normalization,
     machines,
     objective,
     perils,
-    shift,
+    smoothness,
 )
 from bnlib.predictions.prediction import Answered, Prediction
 
-_CHAPTERS = (formula, shift, landscape, objective, composition, perils, failing, depth, alternatives, machines)
+_CHAPTERS = (
+    formula,
+    covariate_shift,
+    smoothness,
+    objective,
+    full_normalization,
+    perils,
+    failing,
+    depth,
+    alternatives,
+    machines,
+)
 
 PREDICTIONS: dict[str, Prediction] = {each.name: each for chapter in _CHAPTERS for each in chapter.PREDICTIONS}
 """Every prediction by its name, in the order of the chapters."""
