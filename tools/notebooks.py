@@ -3,8 +3,8 @@
 A normalised notebook holds the text outputs that the tests compare and nothing that differs from run to run: no
 timing, no widget state, no progress bars. A figure, and an explorer at its default setting, is a PNG, which every
 viewer shows (see ``static_pictures.py``); a table is HTML, and so is a prediction. What a page folds JupyterLab
-collapses. The first code cell, behind the title, is ``tools/first_cell.py``; ``make address`` renews that cell alone and executes
-nothing.
+collapses. The first code cell, behind the title, is ``tools/first_cell.py``; ``make address`` renews that cell alone
+and executes nothing.
 """
 
 from __future__ import annotations
