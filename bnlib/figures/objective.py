@@ -33,7 +33,7 @@ def draw_surface(figure: Figure, data, construction: str, batch_size: int, lr: f
     for row, value in enumerate(values):
         right.text(value + 0.01, row, f"{value:.3f}", va="center", fontsize=9)
     right.axvline(np.log(2), color=GREY, ls=":", lw=1)
-    right.set(xlim=(0, 1.4), xlabel="loss (nats)")
+    right.set(xlim=(0, 1.6), xlabel="loss (nats)")
     right.invert_yaxis()
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     where = (
