@@ -91,7 +91,7 @@ def _contracts(rows: Rows) -> Effects:
     found, x = {}, torch.randn(8, 4)
     for name in ("layer_norm", "weight_norm", "cosine", "batch_norm"):
         model = NORMS[name].apply(torch.nn.Linear(4, 8))
-        ways = [float(probe(model, x)) for probe in (probes.batch_independence, probes.train_equals_test)]
+        ways = [float(probe(model, x)) for probe in (probes.batch_dependence, probes.train_eval_difference)]
         found[f"{NORMS[name].title}: largest change by company or mode"] = max(ways)
     return found
 

@@ -113,7 +113,7 @@ def _one_step(rows: Rows) -> Effects:
         return F.cross_entropy(model(characters), following)
 
     def growth():
-        found = probes.gradient_by_layer(net, loss)[5:55]
+        found = probes.gradient_norms_by_layer(net, loss)[5:55]
         return probes.growth_per_layer([each.gradient_norm for each in found]), found
 
     before, layers = growth()

@@ -15,7 +15,7 @@ from bnlib.doctor import company, flow, layers, running
 from bnlib.doctor.exam import Batch, Exam, Loss, Score
 from bnlib.doctor.report import Finding, Report
 from bnlib.doctor.watch import Watch
-from bnlib.probes.apart import generators_kept
+from bnlib.probes.stateless import preserve_random_state
 
 _CHECKS = (*layers.CHECKS, *company.CHECKS, *running.CHECKS, *flow.CHECKS)
 
@@ -155,7 +155,7 @@ def _generators_kept(model: nn.Module) -> Iterator[None]:
     """Leave the generators of torch, numpy and random as they were: loaders shuffle with them."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002, the one that others use
     try:
-        with generators_kept(model):
+        with preserve_random_state(model):
             yield
     finally:
         random.setstate(states[0])

@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnlib.norm import BatchRenorm, FullNorm
-from bnlib.probes.apart import apart, precise
+from bnlib.probes.stateless import stateless_call
+from bnlib.probes.tensors import at_least_float32
 
 NORMS = (_BatchNorm, BatchRenorm, FullNorm)
 """The layers that are looked at: those with statistics of batches."""
@@ -123,7 +124,7 @@ class Watch:
             given: mean and variance by the layer's name.
         """
         with torch.no_grad():
-            return apart(self.model, lambda model: self._pass(model, inputs, how, given))
+            return stateless_call(self.model, lambda model: self._pass(model, inputs, how, given))
 
     def with_gradients(self, inputs: object, loss: Callable[[object], Tensor]) -> Pass:
         """Run the copy as train mode does, and the loss of its outputs backwards; gradients are left on the copy."""
@@ -135,7 +136,7 @@ class Watch:
             return run
 
         with torch.enable_grad():
-            return apart(self.model, both)
+            return stateless_call(self.model, both)
 
     def _pass(self, model: nn.Module, inputs: object, how: str, given) -> Pass:
         self._run, self._how, self._given, self._last = Pass(), how, given or {}, None
@@ -210,7 +211,7 @@ def _corrects(layer: nn.Module, input: Tensor) -> bool:
 
 def measured(input: Tensor, samples: int) -> Call:
     """The statistics of a layer's input, of which ``samples`` is the number of samples in the model's input."""
-    values = precise(input)
+    values = at_least_float32(input)
     count = input.numel() // max(1, input.size(1))
     if input.numel() == 0:
         nothing = values.new_full((input.size(1),), float("nan"))
@@ -253,7 +254,7 @@ def default_loss(outputs: object, targets: object) -> Tensor | None:
     if outputs.size(1) < 2 or targets.max() >= outputs.size(1) or targets[targets != -100].lt(0).any():
         return None
     # A half has too few digits for the differences that are looked for.
-    return F.cross_entropy(precise(outputs), targets.long())
+    return F.cross_entropy(at_least_float32(outputs), targets.long())
 
 
 def _dims(input: Tensor) -> list[int]:
@@ -279,4 +280,4 @@ def _scaled(layer: nn.Module, input: Tensor, mean: Tensor | float, variance: Ten
 
 def _keep_norm(found: dict[str, float], name: str, gradient: Tensor) -> None:
     # A layer that is called several times counts by the largest.
-    found[name] = max(found.get(name, 0.0), float(precise(gradient).norm()))
+    found[name] = max(found.get(name, 0.0), float(at_least_float32(gradient).norm()))

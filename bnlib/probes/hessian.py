@@ -1,4 +1,4 @@
-"""The largest eigenvalue of the Hessian of a loss, by the method of Lanczos."""
+"""DOC hessian."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bnlib.probes.apart import Loss, apart, filled, gradients_at, joined, leaves_at, one_number, precise, trained
+from bnlib.probes.stateless import Loss, as_leaves, gradients_at, scalar_loss, stateless_call, trainable_names
+from bnlib.probes.tensors import at_least_float32, flattened, gradients_or_zeros
 
 Product = Callable[[Tensor], Tensor]
 
@@ -94,48 +95,48 @@ def sharpness(
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     if difference is not None and not difference > 0:
         raise ValueError(f"difference must be positive, got {difference}")
-    old, names = dict(model.named_parameters()), trained(model, names)
-    weights = joined(old[name] for name in names)
+    old, names = dict(model.named_parameters()), trainable_names(model, names)
+    weights = flattened(old[name] for name in names)
     start = torch.randn(len(weights), generator=torch.Generator().manual_seed(seed)).to(weights)
     search = partial(_lanczos, start=start / start.norm(), tolerance=tolerance, iterations=iterations)
     if difference is None:
-        value, vector, residual, products = _with_second_derivatives(model, loss, names, search)
+        value, vector, residual, products = _search_by_autograd(model, loss, names, search)
     else:
-        value, vector, residual, products = search(_differences(model, loss, names, difference * weights.norm()))
+        value, vector, residual, products = search(
+            _hessian_product_by_finite_differences(model, loss, names, difference * weights.norm())
+        )
     converged = bool(residual <= tolerance * value.abs())
-    return Sharpness(value, _split(vector, names, old), residual, converged, products, weights.norm())
+    return Sharpness(value, _split_by_parameter(vector, names, old), residual, converged, products, weights.norm())
 
 
-def _with_second_derivatives(
-    model: nn.Module, loss: Loss, names: list[str], search: Callable[[Product], tuple]
-) -> tuple:
+def _search_by_autograd(model: nn.Module, loss: Loss, names: list[str], search: Callable[[Product], tuple]) -> tuple:
     """``search`` with the products of the Hessian and a vector, from one graph."""
-    leaves = leaves_at(model, dict(model.named_parameters()))
+    leaves = as_leaves(model, dict(model.named_parameters()))
     wanted = [leaves[name] for name in names]
 
     def within(model: nn.Module) -> tuple:
         with torch.enable_grad():
-            first = torch.autograd.grad(one_number(loss(model)), wanted, create_graph=True, materialize_grads=True)
-            gradient = torch.cat([precise(each).flatten() for each in first])
+            first = torch.autograd.grad(scalar_loss(loss(model)), wanted, create_graph=True, materialize_grads=True)
+            gradient = torch.cat([at_least_float32(each).flatten() for each in first])
 
         def product(vector: Tensor) -> Tensor:
             # That of a loss that is linear in the parameters depends on none of them.
             if not gradient.requires_grad:
                 return torch.zeros_like(vector)
-            return joined(torch.autograd.grad(gradient, wanted, vector, retain_graph=True, materialize_grads=True))
+            return flattened(torch.autograd.grad(gradient, wanted, vector, retain_graph=True, materialize_grads=True))
 
         return search(product)
 
-    return apart(model, within, leaves)
+    return stateless_call(model, within, leaves)
 
 
-def _differences(model: nn.Module, loss: Loss, names: list[str], step: Tensor) -> Product:
+def _hessian_product_by_finite_differences(model: nn.Module, loss: Loss, names: list[str], step: Tensor) -> Product:
     old = dict(model.named_parameters())
 
     def gradient(move: Tensor) -> Tensor:
-        moves = _split(move, names, old)
+        moves = _split_by_parameter(move, names, old)
         moved = {name: old[name].detach() + moves[name] for name in names}
-        return joined(filled(gradients_at(model, loss, old | moved, names), names, old))
+        return flattened(gradients_or_zeros(gradients_at(model, loss, old | moved, names), names, old))
 
     return lambda vector: (gradient(step * vector) - gradient(-step * vector)) / (2 * step)
 
@@ -149,7 +150,7 @@ def _lanczos(product: Product, start: Tensor, tolerance: float, iterations: int)
         along = basis @ image
         rest = image - along @ basis
         rest = rest - (basis @ rest) @ basis
-        small = _bordered(small, along)
+        small = _extend_tridiagonal(small, along)
         if not (small.isfinite().all() and rest.isfinite().all()):
             nan = torch.full_like(start, torch.nan)
             return nan[0], nan, nan[0], len(basis)
@@ -167,7 +168,7 @@ def _lanczos(product: Product, start: Tensor, tolerance: float, iterations: int)
     return value, vector, residual, len(basis) + 1
 
 
-def _bordered(small: Tensor, along: Tensor) -> Tensor:
+def _extend_tridiagonal(small: Tensor, along: Tensor) -> Tensor:
     """The projection of the Hessian on one more vector: a row and the same column, tridiagonal up to rounding."""
     along = along.cpu().double()
     result = torch.diag(along[-1:].repeat(len(along)))
@@ -176,6 +177,6 @@ def _bordered(small: Tensor, along: Tensor) -> Tensor:
     return result
 
 
-def _split(vector: Tensor, names: list[str], like: dict[str, Tensor]) -> dict[str, Tensor]:
+def _split_by_parameter(vector: Tensor, names: list[str], like: dict[str, Tensor]) -> dict[str, Tensor]:
     parts = vector.split([like[name].numel() for name in names])
     return {name: part.view_as(like[name]).to(like[name].dtype) for name, part in zip(names, parts, strict=True)}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnlib import BatchRenorm
 from bnlib.norm.registry import NORMS, Norm
-from bnlib.probes import batch_independence, relative_change, train_equals_test
+from bnlib.probes import batch_dependence, relative_difference, train_eval_difference
 
 FAN_IN, CHANNELS, SAMPLES, SIDE = 6, 8, 16, 4
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -45,10 +45,10 @@ class Kept:
     """What was measured of one norm on one kind of input; changes are relative, 0 for a contract or invariance kept.
 
     Attributes:
-        company: ``probes.batch_independence``.
+        company: ``probes.batch_dependence``.
         gradient: change of the gradient at one input, of a loss that is a mean, when the other samples and their
             losses are others.
-        mode: ``probes.train_equals_test``.
+        mode: ``probes.train_eval_difference``.
         all_weights, one_row, one_bias: change of the output, at once and after the averages have followed, when all
             weights or those into one channel are multiplied by ``FACTOR``, or when one channel gets a bias; nan where
             there is no bias.
@@ -88,13 +88,13 @@ def measure(name: str, kind: str, seed: int = 0) -> Kept:
     others[0] = x[0]
     has_bias = _first(model).bias is not None
     return Kept(
-        batch_independence(model, x),
-        relative_change(_gradient(model, x), _gradient(model, others)),
-        train_equals_test(model, x),
+        batch_dependence(model, x),
+        relative_difference(_gradient(model, x), _gradient(model, others)),
+        train_eval_difference(model, x),
         _change(model, x, lambda layer: _weight(layer).mul_(FACTOR)),
         _change(model, x, lambda layer: _weight(layer)[0].mul_(FACTOR)),
         _change(model, x, lambda layer: layer.bias[0].add_(FACTOR)) if has_bias else (float("nan"),) * 2,
-        relative_change(*(_outputs(model, each)[0] for each in (x, louder))),
+        relative_difference(*(_outputs(model, each)[0] for each in (x, louder))),
         _from_one(model, x),
         (_numbers(model.parameters()) - _numbers(plain.parameters())) / CHANNELS,
         _numbers(each for each in model.buffers() if each.dim()) / CHANNELS,
@@ -179,10 +179,10 @@ def _change(model: nn.Module, x: Tensor, change: Callable[[nn.Module], object]) 
                 found.append(twin(x))
         return found
 
-    at_once = relative_change(*outputs(0))
+    at_once = relative_difference(*outputs(0))
     if at_once < KEPT or not any(True for _ in model.buffers()):
         return at_once, at_once
-    return at_once, relative_change(*outputs(FOLLOWED))
+    return at_once, relative_difference(*outputs(FOLLOWED))
 
 
 def _outputs(model: nn.Module, x: Tensor) -> Tensor:

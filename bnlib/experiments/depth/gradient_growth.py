@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from bnlib.experiments.depth.descent import VARIANTS, WIDTH, sentence
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.probes import gradient_by_layer, growth_per_layer
+from bnlib.probes import gradient_norms_by_layer, growth_per_layer
 
 DEPTH = 100
 CHARACTERS = (5, 16, 50, 128)
@@ -63,7 +63,7 @@ def measure(network: str, characters: int, width: int, *, seed: int, device: str
     x, y = (each.to(device) for each in sentence(characters=characters))
     sizes = {"in_features": characters, "num_classes": characters}
     model = VARIANTS[network].build(depth=DEPTH, width=width, seed=seed, **sizes).to(device, x.dtype)
-    *hidden, _ = gradient_by_layer(model, lambda model: F.cross_entropy(model(x), y))
+    *hidden, _ = gradient_norms_by_layer(model, lambda model: F.cross_entropy(model(x), y))
     with torch.no_grad():
         units = F.normalize(model[:-1](x), dim=1)
     others = ~torch.eye(characters, dtype=torch.bool, device=device)

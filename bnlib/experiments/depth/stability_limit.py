@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bnlib.experiments.depth.descent import DEPTHS, VARIANTS, WIDTH, descend, sentence
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.probes import largest_stable, sharpness
+from bnlib.probes import largest_stable_learning_rate, sharpness
 
 NETWORKS = ("batch norm", "tanh", "linear")
 STEPS, RATIO = 10, 2.0
@@ -40,7 +40,7 @@ def measure(network: str, depth: int, *, seed: int, device: str) -> dict[str, An
         losses = itertools.islice(descend(network, depth, lr, seed, device), STEPS + 1)
         return all(after < before for before, after in itertools.pairwise(losses))
 
-    found = largest_stable(falls, 1e-5 / top, 1e4 / top, RATIO)
+    found = largest_stable_learning_rate(falls, 1e-5 / top, 1e4 / top, RATIO)
     return {"sharpness": top, "rate": found.low}
 
 

@@ -18,7 +18,7 @@ from bnlib.experiments.depth.descent import Curves, curves
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import lstm_stack
-from bnlib.probes import gradient_by_layer
+from bnlib.probes import gradient_norms_by_layer
 
 CHARACTERS, STEPS = 50, 20
 DEPTHS, LEARNING_RATES = (10, 20, 40, 100), (1e-4, 0.4, 10.0)
@@ -61,7 +61,7 @@ def measure(statistics: str, depth: int, lr: float, *, seed: int, device: str) -
     def loss(model) -> Tensor:
         return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
 
-    *layers, _ = gradient_by_layer(model, loss)
+    *layers, _ = gradient_norms_by_layer(model, loss)
     parameters, losses = list(model.parameters()), []
     for _ in range(STEPS + 1):
         value = loss(model)

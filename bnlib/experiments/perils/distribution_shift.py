@@ -17,7 +17,7 @@ from bnlib import datasets
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.experiments.perils.train_mode_at_inference import trained
-from bnlib.probes import with_statistics_of
+from bnlib.probes import with_recomputed_statistics
 from bnlib.training import error_rate
 
 SHIFTS = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -57,9 +57,9 @@ def measure(shift: float, *, seed: int, device) -> dict[str, list[float]]:
 def _met(model: nn.Module, data: datasets.Dataset, shift: float, share: float, frequent: int, generator) -> list[float]:
     index = drawn(data.test_y.cpu(), frequent, share, generator)
     x, y = data.test_x[index] + shift, data.test_y[index]
-    renewed = with_statistics_of(model, [x])
+    renewed = with_recomputed_statistics(model, [x])
     alike = data.test_x[drawn(data.test_y.cpu(), frequent, 1 / data.num_classes, generator)] + shift
-    models = model, halfway(model, renewed), renewed, with_statistics_of(model, [alike])
+    models = model, halfway(model, renewed), renewed, with_recomputed_statistics(model, [alike])
     return [1 - error_rate(each, x, y) for each in models]
 
 

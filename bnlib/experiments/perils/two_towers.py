@@ -22,7 +22,7 @@ from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.norm import use_domain
-from bnlib.probes import with_statistics_of
+from bnlib.probes import with_recomputed_statistics
 from bnlib.samplers import shuffled
 
 SHARES, BATCH_SIZES = (0.5, 0.6, 0.75, 0.9, 1.0), (16, 64)
@@ -89,7 +89,7 @@ def apart(model: nn.Module, first: Dataset, second: Dataset) -> list[float]:
     Returns:
         for each layer the median over channels of the difference of the means over the standard deviation within.
     """
-    ours, theirs = (norms(with_statistics_of(model, [each.train_x])) for each in (first, second))
+    ours, theirs = (norms(with_recomputed_statistics(model, [each.train_x])) for each in (first, second))
     return [
         ((a.running_mean - b.running_mean).abs() / ((a.running_var + b.running_var) / 2).sqrt()).median().item()
         for a, b in zip(ours, theirs, strict=True)
@@ -126,8 +126,8 @@ def evaluated(model: nn.Module, norm: str, first: Dataset, second: Dataset) -> d
     """Test accuracies in both domains in each of ``WAYS``; without recomputing where each domain has its own."""
     found = {"running": _accuracies(model, norm, first, second)}
     if norm == "batch norm":
-        pooled = with_statistics_of(model, [torch.cat((first.train_x, second.train_x))])
-        own = [with_statistics_of(model, [each.train_x]) for each in (first, second)]
+        pooled = with_recomputed_statistics(model, [torch.cat((first.train_x, second.train_x))])
+        own = [with_recomputed_statistics(model, [each.train_x]) for each in (first, second)]
         found["pooled"] = _accuracies(pooled, norm, first, second)
         found["own"] = [_accuracies(each, norm, first, second)[place] for place, each in enumerate(own)]
     return found

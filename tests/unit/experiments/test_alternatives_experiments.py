@@ -7,7 +7,7 @@ import torch
 from bnlib import figures
 from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional, norm_properties, normalisation_groups
 from bnlib.norm.registry import NORMS
-from bnlib.probes import relative_change
+from bnlib.probes import relative_difference
 
 
 @pytest.mark.parametrize("batch_size", normalisation_groups.BATCH_SIZES)
@@ -53,8 +53,8 @@ def test_every_norm_is_measured_for_what_it_takes():
 
 
 def test_a_change_is_relative_and_nothing_is_no_change():
-    assert relative_change(torch.zeros(3), torch.zeros(3)) == 0
-    assert relative_change(torch.ones(3), torch.tensor([1.0, 1.0, 3.0])) == pytest.approx(2 / (14 / 6) ** 0.5)
+    assert relative_difference(torch.zeros(3), torch.zeros(3)) == 0
+    assert relative_difference(torch.ones(3), torch.tensor([1.0, 1.0, 3.0])) == pytest.approx(2 / (14 / 6) ** 0.5)
 
 
 def test_budgets_are_checkpoints_and_mean_what_they_say():

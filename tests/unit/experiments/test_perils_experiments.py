@@ -9,7 +9,7 @@ from torch import nn
 
 from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets
 from bnlib.experiments.perils import distribution_shift, gan_discriminator, train_mode_at_inference, two_towers
-from bnlib.probes import with_statistics_of
+from bnlib.probes import with_recomputed_statistics
 
 
 def test_statistics_of_one_batch_are_its_own_and_the_model_is_left_alone():
@@ -17,7 +17,7 @@ def test_statistics_of_one_batch_are_its_own_and_the_model_is_left_alone():
     model = nn.Sequential(nn.Linear(3, 4), BatchNorm(4), nn.ReLU(), nn.Linear(4, 2), nn.BatchNorm1d(2)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.randn(50, 3) * 3 + 1
-    renewed = with_statistics_of(model, [x])
+    renewed = with_recomputed_statistics(model, [x])
     assert model.training and not renewed.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with torch.no_grad():
@@ -31,7 +31,7 @@ def test_statistics_of_one_batch_are_its_own_and_the_model_is_left_alone():
 
 def test_statistics_of_several_batches_are_their_means():
     layer, batches = nn.BatchNorm1d(2), [torch.randn(10, 2) + shift for shift in (0.0, 3.0, 6.0)]
-    renewed = with_statistics_of(layer, iter(batches))
+    renewed = with_recomputed_statistics(layer, iter(batches))
     torch.testing.assert_close(renewed.running_mean, torch.stack([batch.mean(0) for batch in batches]).mean(0))
     torch.testing.assert_close(renewed.running_var, torch.stack([batch.var(0) for batch in batches]).mean(0))
     assert renewed.momentum == layer.momentum
@@ -40,9 +40,9 @@ def test_statistics_of_several_batches_are_their_means():
 def test_what_cannot_be_given_statistics_is_refused():
     for kind in (FullNorm, BatchRenorm):
         with pytest.raises(ValueError, match=r"model must have no layers but BN that keep statistics, got .*'1'"):
-            with_statistics_of(nn.Sequential(nn.Linear(3, 2), kind(2)), [torch.randn(4, 3)])
+            with_recomputed_statistics(nn.Sequential(nn.Linear(3, 2), kind(2)), [torch.randn(4, 3)])
     with pytest.raises(ValueError, match="batches must hold at least one batch"):
-        with_statistics_of(nn.BatchNorm1d(2), [])
+        with_recomputed_statistics(nn.BatchNorm1d(2), [])
 
 
 @pytest.mark.parametrize("order", train_mode_at_inference.ORDERS)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import bnlib
 from bnlib import models
 from bnlib.experiments.depth import gradient_growth
-from bnlib.probes import gradient_by_layer, growth_per_layer
+from bnlib.probes import gradient_norms_by_layer, growth_per_layer
 
 
 def batch(samples=12, features=6):
@@ -28,7 +28,7 @@ def loss_on(x, y):
 def test_the_norms_are_those_of_autograd():
     x, y = batch()
     model = models.mlp((6, 5, 4, 3), bnlib.BatchNorm).double()
-    found = gradient_by_layer(model, loss_on(x, y))
+    found = gradient_norms_by_layer(model, loss_on(x, y))
     first = model[1](x)
     rest = model[2:](first)
     loss = F.cross_entropy(rest, y)
@@ -46,7 +46,7 @@ def test_nothing_is_changed():
     model[1].weight.grad = torch.ones_like(model[1].weight)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     generator = torch.get_rng_state()
-    gradient_by_layer(model, loss_on(*batch()))
+    gradient_norms_by_layer(model, loss_on(*batch()))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator) and model.training
     assert (model[1].weight.grad == 1).all() and model[4].weight.grad is None
@@ -56,7 +56,7 @@ def test_nothing_is_changed():
 def test_what_follows_may_write_into_an_output():
     x, y = batch()
     nets = [models.mlp((6, 5, 3), activation=partial(nn.ReLU, inplace=inplace)).double() for inplace in (False, True)]
-    plain, inplace = (gradient_by_layer(net, loss_on(x, y)) for net in nets)
+    plain, inplace = (gradient_norms_by_layer(net, loss_on(x, y)) for net in nets)
     for one, other in zip(plain, inplace, strict=True):
         torch.testing.assert_close(one.output_gradient_norm, other.output_gradient_norm)
         torch.testing.assert_close(one.gradient_norm, other.gradient_norm)
@@ -65,18 +65,20 @@ def test_what_follows_may_write_into_an_output():
 def test_lstms_convolutions_and_shared_layers():
     lstm = models.lstm_stack(3, 4, "batch_norm", in_features=5, num_classes=3)
     x = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0))
-    found = gradient_by_layer(lstm, lambda model: model(x).square().mean())
+    found = gradient_norms_by_layer(lstm, lambda model: model(x).square().mean())
     assert [each.layer for each in found] == ["lstms.0", "lstms.1", "lstms.2", "linear"]
     lstm(x).square().mean().backward()
     joined = torch.cat([lstm.lstms[1].weight_ih_l0.grad.flatten(), lstm.lstms[1].weight_hh_l0.grad.flatten()])
     torch.testing.assert_close(found[1].gradient_norm, joined.norm())
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    names = [each.layer for each in gradient_by_layer(models.resnet18(width=4), lambda model: model(images).sum())]
+    names = [
+        each.layer for each in gradient_norms_by_layer(models.resnet18(width=4), lambda model: model(images).sum())
+    ]
     assert len(names) == 21 and names[0] == "0"
     shared = nn.Linear(4, 4).double()
     twice = nn.Sequential(shared, nn.Tanh(), shared)
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double()
-    (found,) = gradient_by_layer(twice, lambda model: model(x).square().sum())
+    (found,) = gradient_norms_by_layer(twice, lambda model: model(x).square().sum())
     first = shared(x)
     second = shared(first.tanh())
     parts = torch.autograd.grad(second.square().sum(), [first, second])
@@ -85,18 +87,18 @@ def test_lstms_convolutions_and_shared_layers():
 
 def test_some_layers_alone_and_parametrised_ones():
     model = models.mlp((6, 5, 4, 3), "weight_norm").double()
-    found = gradient_by_layer(model, loss_on(*batch()), ["5", "1"])
+    found = gradient_norms_by_layer(model, loss_on(*batch()), ["5", "1"])
     assert [each.layer for each in found] == ["1", "5"] and all(each.gradient_norm > 0 for each in found)
     model = models.mlp((6, 5, 3)).double()
     model[1].weight.requires_grad_(False)
-    assert [each.layer for each in gradient_by_layer(model, loss_on(*batch()))] == ["3"]
+    assert [each.layer for each in gradient_norms_by_layer(model, loss_on(*batch()))] == ["3"]
 
 
 def test_a_small_gradient_is_not_lost_by_squaring_it():
     model, x = nn.Linear(2, 2, bias=False), torch.ones(1, 2)
-    (found,) = gradient_by_layer(model, lambda model: 1e-30 * model(x).sum())
+    (found,) = gradient_norms_by_layer(model, lambda model: 1e-30 * model(x).sum())
     assert found.gradient_norm.item() == pytest.approx(2e-30, rel=1e-4)
-    (found,) = gradient_by_layer(model, lambda model: 0 * model(x).sum())
+    (found,) = gradient_norms_by_layer(model, lambda model: 0 * model(x).sum())
     assert found.gradient_norm == 0
 
 
@@ -111,7 +113,7 @@ def test_a_small_gradient_is_not_lost_by_squaring_it():
 )
 def test_bad_input(model, loss, layers, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        gradient_by_layer(model, loss, layers)
+        gradient_norms_by_layer(model, loss, layers)
 
 
 def test_growth_is_the_slope_of_the_logarithm():

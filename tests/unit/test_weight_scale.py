@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import bnlib
 from bnlib import models
 from bnlib.models.building import drawn_from
-from bnlib.probes import effective_learning_rate, equilibrium, scale_invariance, spherical_step
+from bnlib.probes import effective_learning_rate, scale_invariance, spherical_step, weight_decay_equilibrium
 
 
 def batch(samples=12):
@@ -159,12 +159,12 @@ def test_growth_and_decay_meet_at_the_equilibrium(lr, decay, unit):
         after = (1 - lr * decay) * w - lr * unit / w.norm() * tangent
         angle = torch.linalg.vecdot(w, after) / w.norm() / after.norm()
         w = after
-    norm, theta = equilibrium(lr, decay, unit)
+    norm, theta = weight_decay_equilibrium(lr, decay, unit)
     assert float(w.norm()) == pytest.approx(norm, rel=1e-9) and float(angle.acos()) == pytest.approx(theta, rel=1e-6)
 
 
 def test_the_angle_at_the_equilibrium_is_about_the_root_of_twice_lr_times_decay():
-    assert equilibrium(0.1, 1e-4, 7.0)[1] == pytest.approx(math.sqrt(2e-5), rel=1e-4)
+    assert weight_decay_equilibrium(0.1, 1e-4, 7.0)[1] == pytest.approx(math.sqrt(2e-5), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,12 @@ def test_the_angle_at_the_equilibrium_is_about_the_root_of_twice_lr_times_decay(
             partial(spherical_step, 1, torch.ones(2), torch.ones(3)),
             "gradient must have the shape of weight, (2,), got (3,)",
         ),
-        (partial(equilibrium, 1, -0.1, 1), "weight_decay must be positive and finite, got -0.1"),
-        (partial(equilibrium, 1, 0.1, math.nan), "unit_gradient_norm must be positive and finite, got nan"),
-        (partial(equilibrium, 10, 0.1, 1), "lr * weight_decay must be below 1, got 1.0"),
+        (partial(weight_decay_equilibrium, 1, -0.1, 1), "weight_decay must be positive and finite, got -0.1"),
+        (
+            partial(weight_decay_equilibrium, 1, 0.1, math.nan),
+            "unit_gradient_norm must be positive and finite, got nan",
+        ),
+        (partial(weight_decay_equilibrium, 10, 0.1, 1), "lr * weight_decay must be below 1, got 1.0"),
         (partial(scale_invariance, factor=1), "factor must be positive and not 1, got 1"),
         (partial(scale_invariance, factor=-2), "factor must be positive and not 1, got -2"),
         (

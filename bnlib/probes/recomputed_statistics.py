@@ -1,4 +1,4 @@
-"""A model in eval mode with the statistics of other data."""
+"""DOC recomputed_statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim.swa_utils import update_bn
 from bnlib.norm import BatchRenorm, FullNorm
 
 
-def with_statistics_of(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def with_recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     r"""A copy of ``model`` in eval mode whose running statistics are the means over ``batches``, all weighing the same.
 
     With one batch they are its own; the weights stay as they were. ``torch.optim.swa_utils.update_bn``, for a model
@@ -29,7 +29,7 @@ def with_statistics_of(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module
     Example:
         >>> model = nn.Sequential(bnlib.BatchNorm(1))
         >>> x = torch.tensor([[4.0], [6.0]])
-        >>> adapted = probes.with_statistics_of(model, [x])
+        >>> adapted = probes.with_recomputed_statistics(model, [x])
         >>> adapted[0].running_mean, model[0].running_mean
         (tensor([5.]), tensor([0.]))
     """

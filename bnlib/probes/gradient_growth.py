@@ -1,8 +1,4 @@
-r"""How the gradient of a loss grows or fades on its way down through the layers.
-
-Source: Yang et al. 2019 (https://arxiv.org/abs/1902.08129), whose theory is about the gradient at the outputs of the
-linear layers; that of the weights grows alike.
-"""
+"""DOC gradient_growth."""
 
 from __future__ import annotations
 
@@ -14,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnlib.probes.apart import Loss, apart, leaves_at, one_number, precise
+from bnlib.probes.stateless import Loss, as_leaves, scalar_loss, stateless_call
+from bnlib.probes.tensors import at_least_float32
 
 
 @dataclass(frozen=True, eq=False)
-class LayerGradient:
+class LayerGradientNorms:
     r"""The gradient at one layer; 0-dimensional tensors.
 
     Attributes:
@@ -39,7 +36,9 @@ class LayerGradient:
         return self.weight_norm * self.gradient_norm
 
 
-def gradient_by_layer(model: nn.Module, loss: Loss, layers: Iterable[str] | None = None) -> list[LayerGradient]:
+def gradient_norms_by_layer(
+    model: nn.Module, loss: Loss, layers: Iterable[str] | None = None
+) -> list[LayerGradientNorms]:
     """Measure the gradient of every layer, in the mode the model is in; nothing is changed.
 
     Arguments:
@@ -60,33 +59,33 @@ def gradient_by_layer(model: nn.Module, loss: Loss, layers: Iterable[str] | None
         The gradient grows from each layer with BN and ReLU to the one below, in theory by 1.21:
 
         >>> model, x, y = models.deep_stack(40, 64, bnlib.BatchNorm), torch.eye(50), torch.arange(50)
-        >>> found = probes.gradient_by_layer(model, lambda model: F.cross_entropy(model(x), y))
+        >>> found = probes.gradient_norms_by_layer(model, lambda model: F.cross_entropy(model(x), y))
         >>> round(probes.growth_per_layer([each.output_gradient_norm for each in found[:-1]]), 1)
         1.2
     """
-    weights = _weights(model, layers)
-    leaves = leaves_at(model, dict(model.named_parameters()))
+    weights = _weight_names_by_layer(model, layers)
+    leaves = as_leaves(model, dict(model.named_parameters()))
     outputs: dict[str, list[Tensor]] = {}
 
     def within(model: nn.Module) -> tuple[Tensor | None, ...]:
-        with torch.enable_grad(), _kept(model.get_submodule, weights, outputs):
-            value = one_number(loss(model))
+        with torch.enable_grad(), _record_outputs(model.get_submodule, weights, outputs):
+            value = scalar_loss(loss(model))
             wanted = [leaves[name] for layer in outputs for name in weights[layer]]
             wanted += [each for kept in outputs.values() for each in kept]
             if not wanted:
                 raise ValueError(f"loss must call one of the layers {', '.join(weights)}, got one that calls none")
             return torch.autograd.grad(value, wanted, allow_unused=True)
 
-    found = iter(apart(model, within, leaves))
+    found = iter(stateless_call(model, within, leaves))
     at_weights = {layer: [next(found) for _ in weights[layer]] for layer in outputs}
     at_outputs = {layer: [next(found) for _ in kept] for layer, kept in outputs.items()}
     like = next(iter(leaves.values()))
     return [
-        LayerGradient(
+        LayerGradientNorms(
             layer,
-            _norm([leaves[name] for name in weights[layer]], like),
-            _norm(at_weights[layer], like),
-            _norm(at_outputs[layer], like),
+            _total_norm([leaves[name] for name in weights[layer]], like),
+            _total_norm(at_weights[layer], like),
+            _total_norm(at_outputs[layer], like),
         )
         for layer in outputs
     ]
@@ -114,7 +113,7 @@ def growth_per_layer(norms: Sequence[float] | Tensor | np.ndarray) -> float:
     return float(np.exp(-np.polyfit(np.arange(len(values)), np.log(values), 1)[0]))
 
 
-def _weights(model: nn.Module, layers: Iterable[str] | None) -> dict[str, list[str]]:
+def _weight_names_by_layer(model: nn.Module, layers: Iterable[str] | None) -> dict[str, list[str]]:
     """Names of the trained parameters of two dimensions or more, by the submodule that has them."""
     found: dict[str, list[str]] = {}
     for name, value in model.named_parameters():
@@ -136,7 +135,7 @@ def _weights(model: nn.Module, layers: Iterable[str] | None) -> dict[str, list[s
 
 
 @contextmanager
-def _kept(submodule, layers: Iterable[str], outputs: dict[str, list[Tensor]]) -> Iterator[None]:
+def _record_outputs(submodule, layers: Iterable[str], outputs: dict[str, list[Tensor]]) -> Iterator[None]:
     """Collect the outputs of ``layers``, and hand on a copy, for what follows may write into it."""
 
     def hook(layer: nn.Module, args: tuple, output: object, *, name: str) -> object:
@@ -157,11 +156,11 @@ def _kept(submodule, layers: Iterable[str], outputs: dict[str, list[Tensor]]) ->
             each.remove()
 
 
-def _norm(tensors: Iterable[Tensor | None], like: Tensor) -> Tensor:
+def _total_norm(tensors: Iterable[Tensor | None], like: Tensor) -> Tensor:
     """Of all values together, each divided by the largest first: the square of a small number may be 0."""
-    values = [precise(each.detach()).flatten() for each in tensors if each is not None]
+    values = [at_least_float32(each.detach()).flatten() for each in tensors if each is not None]
     if not values:
-        return precise(like.new_zeros(()))
+        return at_least_float32(like.new_zeros(()))
     joined = torch.cat(values)
     largest = joined.abs().max()
     return largest * (joined / largest).norm() if 0 < largest < torch.inf else joined.norm()

@@ -1,4 +1,4 @@
-"""Covariate shift: both measures against formulas by hand, and that measuring leaves no trace."""
+"""Covariate shift: both measures against formulas by hand, and that probe_is_running leaves no trace."""
 
 import copy
 import itertools
@@ -17,14 +17,14 @@ import bnlib
 from bnlib import datasets, models, training
 from bnlib.models.building import drawn_from
 from bnlib.probes import (
-    activation_moments,
-    covariate_shift,
-    distance,
-    layer_groups,
-    moments,
-    next_parameters,
-    probe_step,
-    recording,
+    activation_statistics,
+    channel_statistics,
+    internal_covariate_shift,
+    internal_covariate_shift_of_step,
+    parameters_after_step,
+    parameters_by_layer,
+    record_activation_statistics,
+    statistics_distance,
 )
 
 
@@ -106,7 +106,7 @@ def test_the_shift_of_a_linear_network_is_the_one_by_hand():
             error = error @ at[f"{k}.weight"]
         return error.T @ inputs[layer], error.sum(0)
 
-    shifts = covariate_shift(model, lambda model: (model(x) - y).square().sum(1).mean() / 2, new)
+    shifts = internal_covariate_shift(model, lambda model: (model(x) - y).square().sum(1).mean() / 2, new)
     assert [each.layer for each in shifts] == ["0", "1", "2"] and shifts[0].ics == 0
     for layer, shift in enumerate(shifts):
         mixed = {name: after[name] if int(name[0]) < layer else old[name] for name in old}
@@ -124,10 +124,10 @@ def test_the_shift_of_a_linear_network_is_the_one_by_hand():
 def test_no_shift_unless_layers_before_move(name):
     """All passes see the same masks, noise and running estimates, too, or there would be a difference."""
     model, (x, y) = NETWORKS[name](), next(batches())
-    *_, last = layer_groups(model, loss_on(x, y)).values()
-    for shift in covariate_shift(model, loss_on(x, y), moved(model, last)):
+    *_, last = parameters_by_layer(model, loss_on(x, y)).values()
+    for shift in internal_covariate_shift(model, loss_on(x, y), moved(model, last)):
         assert shift.ics == 0 and float(shift.cosine) == pytest.approx(1, abs=1e-6)
-    first, *others = covariate_shift(model, loss_on(x, y), all_moved(model))
+    first, *others = internal_covariate_shift(model, loss_on(x, y), all_moved(model))
     assert first.ics == 0 and all(each.ics > 1e-4 and each.cosine < 1 - 1e-5 for each in others)
 
 
@@ -165,11 +165,13 @@ def trace(name, probe=lambda model, optimiser, x, y: None, mode=True, around=lam
 
 
 PROBES = {
-    "probe_step": lambda model, optimiser, x, y: probe_step(model, optimiser, loss_on(x, y)),
-    "covariate_shift": lambda model, _, x, y: covariate_shift(model, loss_on(x, y), all_moved(model)),
-    "next_parameters": lambda model, optimiser, x, y: next_parameters(model, optimiser, loss_on(x, y)),
-    "layer_groups": lambda model, _, x, y: layer_groups(model, loss_on(x, y)),
-    "activation_moments": lambda model, _, x, y: activation_moments(model, x),
+    "internal_covariate_shift_of_step": lambda model, optimiser, x, y: internal_covariate_shift_of_step(
+        model, optimiser, loss_on(x, y)
+    ),
+    "internal_covariate_shift": lambda model, _, x, y: internal_covariate_shift(model, loss_on(x, y), all_moved(model)),
+    "parameters_after_step": lambda model, optimiser, x, y: parameters_after_step(model, optimiser, loss_on(x, y)),
+    "parameters_by_layer": lambda model, _, x, y: parameters_by_layer(model, loss_on(x, y)),
+    "activation_statistics": lambda model, _, x, y: activation_statistics(model, x),
 }
 
 
@@ -184,7 +186,7 @@ def test_training_is_the_same_to_the_bit_with_a_probe(name, probe, mode):
 def test_training_is_the_same_to_the_bit_while_it_is_recorded(name):
     @contextmanager
     def around(model):
-        with recording(model) as outputs, recording(model, inputs=True) as inputs:
+        with record_activation_statistics(model) as outputs, record_activation_statistics(model, inputs=True) as inputs:
             yield
         assert outputs and outputs.keys() == inputs.keys() and not hooks(model)
         assert all(len(each) == 3 for each in (*outputs.values(), *inputs.values()))
@@ -197,9 +199,9 @@ def test_a_failing_loss_leaves_no_trace():
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     before = everything(model, optimiser)
     with pytest.raises(ZeroDivisionError):
-        probe_step(model, optimiser, lambda model: model(x).sum() / (1 // 0))
+        internal_covariate_shift_of_step(model, optimiser, lambda model: model(x).sum() / (1 // 0))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        activation_moments(model, x[:, 1:])
+        activation_statistics(model, x[:, 1:])
     torch.testing.assert_close(everything(model, optimiser), before, rtol=0, atol=0)
     assert not hooks(model)
 
@@ -217,7 +219,7 @@ def test_the_next_parameters_are_those_of_the_real_step(name, make):
     optimiser = make(model.parameters())
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, 1, 0.5)
     for x, y in batches():
-        expected = next_parameters(model, optimiser, loss_on(x, y))
+        expected = parameters_after_step(model, optimiser, loss_on(x, y))
         optimiser.zero_grad()
         loss_on(x, y)(model).backward()
         optimiser.step()
@@ -228,7 +230,7 @@ def test_the_next_parameters_are_those_of_the_real_step(name, make):
 def test_the_next_parameters_stay_what_they_are():
     model, (x, y) = NETWORKS["plain"](), next(batches())
     optimiser = torch.optim.SGD([model[1].weight], lr=0.1)
-    new = next_parameters(model, optimiser, loss_on(x, y))
+    new = parameters_after_step(model, optimiser, loss_on(x, y))
     changed = [name for name, value in model.named_parameters() if not torch.equal(value, new[name])]
     with torch.no_grad():
         model[3].weight.zero_()
@@ -239,10 +241,10 @@ def test_a_probed_step_has_the_shift_of_the_next_parameters():
     model, (x, y) = NETWORKS["FullNorm"](), next(batches())
     # This step adds to the gradients in place.
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, foreach=True)
-    new = next_parameters(model, optimiser, loss_on(x, y))
-    theirs = covariate_shift(model, loss_on(x, y), new)
+    new = parameters_after_step(model, optimiser, loss_on(x, y))
+    theirs = internal_covariate_shift(model, loss_on(x, y), new)
     with torch.no_grad():
-        ours = probe_step(model, optimiser, loss_on(x, y))
+        ours = internal_covariate_shift_of_step(model, optimiser, loss_on(x, y))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(vars(one) | {"layer": 0}, vars(other) | {"layer": 0}, rtol=0, atol=0)
     assert float(ours[1].step_ratio) > 0.01
@@ -254,7 +256,7 @@ def names_of(*layers):
 
 def test_a_layer_is_a_module_with_the_norm_behind_it_and_its_parametrisation():
     (x, y) = next(batches())
-    groups = {name: layer_groups(NETWORKS[name](), loss_on(x, y)) for name in NETWORKS}
+    groups = {name: parameters_by_layer(NETWORKS[name](), loss_on(x, y)) for name in NETWORKS}
     assert groups["plain"] == {name: names_of(name) for name in "135"}
     assert groups["BatchNorm"] == {"1": names_of(1, 2), "4": names_of(4, 5), "7": names_of(7)}
     assert groups["weight norm"]["1"] == [
@@ -262,13 +264,13 @@ def test_a_layer_is_a_module_with_the_norm_behind_it_and_its_parametrisation():
         *[f"1.parametrizations.weight.original{number}" for number in range(2)],
     ]
     first = models.logistic(6, 3, bnlib.BatchNorm)
-    assert layer_groups(first, loss_on(x, y)) == {"1": names_of(1), "2": names_of(2)}
+    assert parameters_by_layer(first, loss_on(x, y)) == {"1": names_of(1), "2": names_of(2)}
 
 
 def test_layers_come_in_the_order_in_which_they_are_called():
     """Here not that of their names, which has both LSTMs before both norms."""
     (x, y) = next(batches())
-    groups = layer_groups(sequence_network(), loss_on(x, y))
+    groups = parameters_by_layer(sequence_network(), loss_on(x, y))
     assert [*groups] == ["1.lstms.0", "1.lstms.1", "1.linear"]
     assert all(groups[f"1.lstms.{k}"][-2:] == names_of(f"1.norms.{k}.norms.0") for k in range(2))
 
@@ -286,11 +288,11 @@ class Forked(nn.Module):
 
 def test_what_is_not_used_or_not_trained_is_in_no_layer():
     model, (x, y) = Forked(), next(batches())
-    assert layer_groups(model, loss_on(x, y)) == {"twice": names_of("twice")}
-    new = next_parameters(model, torch.optim.SGD(model.parameters(), lr=1, weight_decay=0.1), loss_on(x, y))
+    assert parameters_by_layer(model, loss_on(x, y)) == {"twice": names_of("twice")}
+    new = parameters_after_step(model, torch.optim.SGD(model.parameters(), lr=1, weight_decay=0.1), loss_on(x, y))
     assert torch.equal(new["unused.weight"], model.unused.weight)
     with_zeros = {"used": ["twice.weight", "unused.weight"], "unused": ["unused.bias"]}
-    used, unused = covariate_shift(model, loss_on(x, y), new, with_zeros)
+    used, unused = internal_covariate_shift(model, loss_on(x, y), new, with_zeros)
     (gradient,) = torch.autograd.grad(loss_on(x, y)(model), model.twice.weight)
     torch.testing.assert_close(used.gradient_norm, gradient.norm())
     assert unused.gradient_norm == unused.ics == 0
@@ -299,7 +301,7 @@ def test_what_is_not_used_or_not_trained_is_in_no_layer():
 def test_groups_can_be_named():
     model, (x, y) = NETWORKS["BatchNorm"](), next(batches())
     groups = {"end": ["7.weight"], "start": ["1.weight", "4.weight"]}
-    end, start = covariate_shift(model, loss_on(x, y), all_moved(model), groups)
+    end, start = internal_covariate_shift(model, loss_on(x, y), all_moved(model), groups)
     assert (end.layer, start.layer) == ("end", "start") and end.ics == 0
     now, then = copy.deepcopy(model), copy.deepcopy(model)
     with torch.no_grad():
@@ -315,7 +317,7 @@ def test_groups_can_be_named():
 def test_a_gradient_of_zero_has_no_angle():
     model, (x, y) = NETWORKS["BatchNorm"](), next(batches())
     nn.init.zeros_(model[7].weight)
-    first, _, last = covariate_shift(model, loss_on(x, y), all_moved(model))
+    first, _, last = internal_covariate_shift(model, loss_on(x, y), all_moved(model))
     assert first.gradient_norm == 0 and first.cosine.isnan() and last.cosine.isfinite()
 
 
@@ -335,20 +337,20 @@ def test_wrong_groups_and_parameters_are_named(groups, new, message):
     model[5].bias.requires_grad_(False)
     new = {name: value for name, value in (all_moved(model) | new).items() if value is not None}
     with pytest.raises(ValueError, match=message):
-        covariate_shift(model, loss_on(x, y), new, groups)
+        internal_covariate_shift(model, loss_on(x, y), new, groups)
 
 
 def test_a_loss_must_be_one_number():
     model, (x, _) = NETWORKS["plain"](), next(batches())
     with pytest.raises(ValueError, match=r"loss must return a single number, got shape \(8, 3\)"):
-        layer_groups(model, lambda model: model(x))
+        parameters_by_layer(model, lambda model: model(x))
 
 
 def test_parameters_that_come_in_nowhere_ask_for_groups():
     model = nn.MultiheadAttention(6, 1)
     x = torch.ones(2, 1, 6)
     with pytest.raises(ValueError, match=r"groups must be given, .* parameters of out_proj come in"):
-        layer_groups(model, lambda model: model(x, x, x)[0].sum())
+        parameters_by_layer(model, lambda model: model(x, x, x)[0].sum())
 
 
 def normal(mean, deviation, count=1000):
@@ -359,14 +361,14 @@ def normal(mean, deviation, count=1000):
 
 def test_distance_of_shifted_and_scaled_normals():
     """The last moves both ways at once: the Wasserstein distance is then the mean of a folded normal."""
-    first, second = moments(normal([0, 0, 1], [1, 1, 1])), moments(normal([2, 0, 2], [1, 3, 3]))
-    apart = distance(first, second)
+    first, second = channel_statistics(normal([0, 0, 1], [1, 1, 1])), channel_statistics(normal([2, 0, 2], [1, 3, 3]))
+    apart = statistics_distance(first, second)
     folded = 2 * math.sqrt(2 / math.pi) * math.exp(-1 / 8) + math.erf(1 / math.sqrt(8))
     assert apart.wasserstein.tolist() == pytest.approx([2, 2 * math.sqrt(2 / math.pi), folded], rel=0.005)
     assert apart.mean.tolist() == pytest.approx([2, 0, 1 / math.sqrt(5)], abs=0.003)
     assert apart.log_variance.tolist() == pytest.approx([0, math.log(9), math.log(9)], abs=1e-9)
     assert float(apart.average().wasserstein) == pytest.approx(float(apart.wasserstein.mean()))
-    back = distance(second, first)
+    back = statistics_distance(second, first)
     torch.testing.assert_close(vars(back), vars(apart))
 
 
@@ -374,13 +376,16 @@ def test_with_a_quantile_for_each_value_the_wasserstein_distance_is_that_of_the_
     with drawn_from(0):
         first, second = torch.randn(6, 1), torch.randn(6, 1).exp()
     pairings = [(first[list(order)] - second).abs().mean() for order in itertools.permutations(range(6))]
-    ours = distance(*(moments(each, quantiles=6) for each in (first, second)))
+    ours = statistics_distance(*(channel_statistics(each, quantiles=6) for each in (first, second)))
     torch.testing.assert_close(ours.wasserstein[0], min(pairings))
 
 
 def test_a_constant_channel_is_left_out_of_the_mean():
     first, second = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 2.0]]), torch.tensor([[1.0, 1.0, 1.0], [4.0, 1.0, 1.0]])
-    apart, average = (each(distance(moments(first), moments(second))) for each in (vars, lambda each: each.average()))
+    apart, average = (
+        each(statistics_distance(channel_statistics(first), channel_statistics(second)))
+        for each in (vars, lambda each: each.average())
+    )
     assert apart["mean"].isnan().tolist() == apart["log_variance"].isnan().tolist() == [False, True, False]
     assert apart["log_variance"].isinf().tolist() == [False, False, True]
     assert float(average.log_variance) == pytest.approx(math.log(9))
@@ -389,9 +394,9 @@ def test_a_constant_channel_is_left_out_of_the_mean():
 
 
 def test_snapshots_must_match():
-    first, second = moments(torch.ones(3, 2)), moments(torch.ones(3, 4))
+    first, second = channel_statistics(torch.ones(3, 2)), channel_statistics(torch.ones(3, 4))
     with pytest.raises(ValueError, match=r"as many quantiles and channels as first, got \(100, 4\) and \(100, 2\)"):
-        distance(first, second)
+        statistics_distance(first, second)
 
 
 def test_moments_of_what_a_known_layer_makes_of_known_inputs():
@@ -400,31 +405,31 @@ def test_moments_of_what_a_known_layer_makes_of_known_inputs():
         model[0].weight.copy_(torch.tensor([[2.0], [-3.0]]))
         model[0].bias.copy_(torch.tensor([1.0, 0.5]))
     x = torch.arange(10.0)[torch.randperm(10, generator=torch.Generator().manual_seed(0))][:, None]
-    found = activation_moments(model, x, ["0", "2"], quantiles=10)
-    assert list(found) == ["0", "2"] == list(activation_moments(model, x)) and found["0"].count == 10
+    found = activation_statistics(model, x, ["0", "2"], quantiles=10)
+    assert list(found) == ["0", "2"] == list(activation_statistics(model, x)) and found["0"].count == 10
     torch.testing.assert_close(found["0"].mean, torch.tensor([2 * 4.5 + 1, -3 * 4.5 + 0.5]))
     torch.testing.assert_close(found["0"].variance, torch.tensor([4 * 8.25, 9 * 8.25]))
     ordered = torch.stack([2 * torch.arange(10.0) + 1, -3 * torch.arange(9.0, -1, -1) + 0.5], 1)
     torch.testing.assert_close(found["0"].quantiles, ordered)
-    before = activation_moments(model, x, ["2", ""], inputs=True, quantiles=10)
+    before = activation_statistics(model, x, ["2", ""], inputs=True, quantiles=10)
     torch.testing.assert_close(before["2"].quantiles, ordered.clamp(min=0))
     torch.testing.assert_close(before[""].mean, torch.tensor([4.5]))
 
 
 def test_quantiles_are_values():
     x = torch.tensor([3.0, 0, 2, 1])[:, None]
-    found = [moments(x, quantiles=count).quantiles[:, 0].tolist() for count in (8, 6, 4, 2, 1)]
+    found = [channel_statistics(x, quantiles=count).quantiles[:, 0].tolist() for count in (8, 6, 4, 2, 1)]
     assert found == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 1, 2, 3, 3], [0, 1, 2, 3], [1, 3], [2]]
 
 
 @pytest.mark.parametrize(("shape", "channel"), [((5, 3, 4, 2), 1), ((5, 4, 3), -1), ((5, 3), 1)])
 def test_moments_go_over_all_dimensions_but_the_channels(shape, channel):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found, flat = moments(x, channel=channel), x.movedim(channel, 0).reshape(3, -1)
+    found, flat = channel_statistics(x, channel=channel), x.movedim(channel, 0).reshape(3, -1)
     torch.testing.assert_close(found.mean, flat.mean(1))
     torch.testing.assert_close(found.variance, flat.var(1, correction=0))
     assert found.count == flat.size(1) and found.quantiles.shape == (100, 3)
-    halves = moments(x.bfloat16(), channel=channel)
+    halves = channel_statistics(x.bfloat16(), channel=channel)
     assert halves.mean.dtype == halves.quantiles.dtype == torch.float32
 
 
@@ -439,17 +444,17 @@ def test_moments_go_over_all_dimensions_but_the_channels(shape, channel):
 )
 def test_moments_of_what_has_none(values, options, message):
     with pytest.raises(ValueError, match=message):
-        moments(values, **options)
+        channel_statistics(values, **options)
 
 
 def test_a_layer_that_does_not_exist_is_named():
     with pytest.raises(ValueError, match=r"layers must be names of submodules, such as \['1', '3', '5'\], got '9'"):
-        activation_moments(NETWORKS["plain"](), torch.ones(2, 6), ["9"])
+        activation_statistics(NETWORKS["plain"](), torch.ones(2, 6), ["9"])
 
 
 def test_the_first_of_several_outputs_is_measured():
     model, x = nn.Sequential(nn.LSTM(3, 4)), torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
-    found = activation_moments(model, x, channel=-1)
+    found = activation_statistics(model, x, channel=-1)
     torch.testing.assert_close(found["0"].mean, model(x)[0].detach().mean((0, 1)))
 
 
@@ -458,18 +463,18 @@ def test_a_recording_has_each_training_batch_and_neither_evaluation_nor_probes()
     twin, loss, expected = copy.deepcopy(model), loss_on(data.train_x, data.train_y), []
 
     def probe(_, trained, index):
-        covariate_shift(trained, loss, all_moved(trained))
-        activation_moments(trained, data.train_x)
+        internal_covariate_shift(trained, loss, all_moved(trained))
+        activation_statistics(trained, data.train_x)
 
-    with recording(model, ["1"]) as log:
+    with record_activation_statistics(model, ["1"]) as log:
         training.fit(model, data, batch_size=3, lr=0.5, epochs=4, callbacks=[probe], progress=False)
     optimiser = torch.optim.SGD(twin.parameters(), lr=0.5)
     for _ in range(4):
-        expected.append(activation_moments(twin, data.train_x)["1"])
+        expected.append(activation_statistics(twin, data.train_x)["1"])
         optimiser.zero_grad()
         loss(twin).backward()
         optimiser.step()
     assert list(log) == ["1"]
     for ours, theirs in zip(log["1"], expected, strict=True):
         torch.testing.assert_close(vars(ours), vars(theirs), rtol=1e-4, atol=1e-4)
-    assert distance(log["1"][0], log["1"][3]).average().mean > 1e-3
+    assert statistics_distance(log["1"][0], log["1"][3]).average().mean > 1e-3

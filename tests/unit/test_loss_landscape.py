@@ -13,13 +13,13 @@ import bnlib
 from bnlib import models
 from bnlib.models.building import drawn_from
 from bnlib.probes import (
-    along_gradient,
     filter_normalised_direction,
-    largest_stable,
+    landscape_along_gradient,
+    largest_stable_learning_rate,
     loss_surface,
     scale_invariance,
     sharpness,
-    step_lengths,
+    step_sizes,
 )
 
 
@@ -106,7 +106,7 @@ def surface(model, loss, **options):
 
 
 PROBES = {
-    "along_gradient": lambda model, loss: along_gradient(model, loss, [0.1, 1.0]),
+    "landscape_along_gradient": lambda model, loss: landscape_along_gradient(model, loss, [0.1, 1.0]),
     "loss_surface": surface,
     "sharpness": partial(sharpness, difference=1e-2, iterations=3),
     "exact sharpness": partial(sharpness, iterations=3),
@@ -161,15 +161,15 @@ def test_a_loss_must_be_one_number(probe):
 
 
 def test_the_published_step_lengths():
-    assert step_lengths(0.1, count=4).tolist() == pytest.approx([0.05, 0.1, 0.2, 0.4])
-    deep_linear = step_lengths(1e-6, 1 / 100, 30, 3, geometric=False)
+    assert step_sizes(0.1, count=4).tolist() == pytest.approx([0.05, 0.1, 0.2, 0.4])
+    deep_linear = step_sizes(1e-6, 1 / 100, 30, 3, geometric=False)
     assert deep_linear.tolist() == pytest.approx([1e-8, (1e-8 + 3e-5) / 2, 3e-5])
 
 
 def test_along_the_gradient_of_a_quadratic():
     model, w = quadratic()
     a, lengths = model.matrix, torch.tensor([0.1, 0.3, 2.0]).double()
-    found, g = along_gradient(model, loss_of, lengths), a @ w
+    found, g = landscape_along_gradient(model, loss_of, lengths), a @ w
     close(found.loss, w @ a @ w / 2)
     close(found.losses, torch.stack([(w - t * g) @ a @ (w - t * g) / 2 for t in lengths]))
     close(found.gradient_norm, g.norm())
@@ -185,14 +185,14 @@ def test_along_the_gradient_of_a_quadratic():
 def test_beta_is_the_largest_ratio_on_the_way():
     """Of w^3 / 3 from 2 on: the gradient w^2 changes by (2 - 4 t) on the distance 4 t, most steeply at first."""
     model = Quadratic(torch.zeros(2, 2), torch.tensor([2.0, 0.0]))
-    found = along_gradient(model, lambda model: (model.first**3).sum() / 3, [0.25, 0.01, 0.1])
+    found = landscape_along_gradient(model, lambda model: (model.first**3).sum() / 3, [0.25, 0.01, 0.1])
     assert float(found.beta) == pytest.approx(4 - 4 * 0.01, rel=1e-4)
 
 
 def test_only_the_named_parameters_move_and_count():
     model, w = quadratic()
     block = model.matrix[1:, 1:]
-    found, g = along_gradient(model, loss_of, [0.5], ["rest"]), (model.matrix @ w)[1:]
+    found, g = landscape_along_gradient(model, loss_of, [0.5], ["rest"]), (model.matrix @ w)[1:]
     close(found.gradient_norm, g.norm())
     close(found.gradient_change, 0.5 * (block @ g).norm()[None])
     close(found.weight_norm, w[1:].norm())
@@ -201,7 +201,7 @@ def test_only_the_named_parameters_move_and_count():
 
 def test_relative_lengths_are_parts_of_the_weights():
     model, w = quadratic()
-    found = along_gradient(model, loss_of, [0.01, 0.2], relative=True)
+    found = landscape_along_gradient(model, loss_of, [0.01, 0.2], relative=True)
     close(found.relative_distance, torch.tensor([0.01, 0.2], dtype=torch.float64))
     close(found.lengths * (model.matrix @ w).norm() / w.norm(), found.relative_distance)
 
@@ -222,7 +222,7 @@ def test_the_same_function_with_larger_weights_has_a_smaller_beta_but_the_same_s
     (x, y), names = batch(), ["1.weight", "4.weight"]
     loss, model = loss_on(x.double(), y), bn_mlp()
     larger = scaled(model, names, 10)
-    one, other = (along_gradient(each, loss, [0.01, 0.1], names, relative=True) for each in (model, larger))
+    one, other = (landscape_along_gradient(each, loss, [0.01, 0.1], names, relative=True) for each in (model, larger))
     close(other.losses, one.losses)
     close(other.beta, one.beta / 100)
     close(other.gradient_change, one.gradient_change / 10)
@@ -232,32 +232,32 @@ def test_the_same_function_with_larger_weights_has_a_smaller_beta_but_the_same_s
     close(tops[1].value, tops[0].value / 100, rtol=1e-7)
     close(tops[1].scale_free, tops[0].scale_free, rtol=1e-7)
     # At the same learning rate the larger weights have hardly begun to move.
-    one, other = (along_gradient(each, loss, [1.0], names) for each in (model, larger))
+    one, other = (landscape_along_gradient(each, loss, [1.0], names) for each in (model, larger))
     assert (other.losses - other.loss).abs() < 0.05 * (one.losses - one.loss).abs()
 
 
 def test_what_overflows_comes_out_as_such():
     model = Quadratic(torch.eye(2), torch.tensor([1.0, 1.0]))
-    found = along_gradient(model, lambda model: model.first.exp().exp().sum(), [1e-3, 1e3, 1e38])
+    found = landscape_along_gradient(model, lambda model: model.first.exp().exp().sum(), [1e-3, 1e3, 1e38])
     assert found.losses.isfinite().tolist() == [True, True, True] and found.beta.isfinite()
-    found = along_gradient(model, lambda model: -model.first.exp().sum(), [1e-3, 1e3])
+    found = landscape_along_gradient(model, lambda model: -model.first.exp().sum(), [1e-3, 1e3])
     assert found.losses.isfinite().tolist() == [True, False] and found.beta == math.inf
     assert sharpness(model, lambda model: (100 * model.first).exp().sum()).value.isnan()
-    flat = along_gradient(model, lambda model: 0 * model.first.sum(), [1.0])
+    flat = landscape_along_gradient(model, lambda model: 0 * model.first.sum(), [1.0])
     assert flat.losses == 0 and flat.beta.isnan()
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (partial(step_lengths, 0), "lr must be positive and finite, got 0"),
-        (partial(step_lengths, 1, 4, 2), "low and high must be positive and in this order, got 4 and 2"),
-        (partial(step_lengths, 1, count=1), "count must be at least 2, got 1"),
-        (partial(along_gradient, lengths=[]), r"lengths must be a sequence of numbers, got shape \(0,\)"),
-        (partial(along_gradient, lengths=0.1), r"lengths must be a sequence of numbers, got shape \(\)"),
-        (partial(along_gradient, lengths=[0.1, -1]), r"lengths must be positive, got \[0.1, -1.0\]"),
-        (partial(along_gradient, lengths=[1], names=["x"]), "names must name .* that are trained, got 'x'"),
-        (partial(along_gradient, lengths=[1], names=[]), "names must name at least one parameter, got none"),
+        (partial(step_sizes, 0), "lr must be positive and finite, got 0"),
+        (partial(step_sizes, 1, 4, 2), "low and high must be positive and in this order, got 4 and 2"),
+        (partial(step_sizes, 1, count=1), "count must be at least 2, got 1"),
+        (partial(landscape_along_gradient, lengths=[]), r"lengths must be a sequence of numbers, got shape \(0,\)"),
+        (partial(landscape_along_gradient, lengths=0.1), r"lengths must be a sequence of numbers, got shape \(\)"),
+        (partial(landscape_along_gradient, lengths=[0.1, -1]), r"lengths must be positive, got \[0.1, -1.0\]"),
+        (partial(landscape_along_gradient, lengths=[1], names=["x"]), "names must name .* that are trained, got 'x'"),
+        (partial(landscape_along_gradient, lengths=[1], names=[]), "names must name at least one parameter, got none"),
         (partial(loss_surface, directions=[], steps=[]), "directions must hold at least one, got none"),
         (partial(loss_surface, directions=[{}], steps=[]), "steps must have an entry for each of 1 directions, got 0"),
         (partial(loss_surface, directions=[{}], steps=[[]]), r"steps must be a sequence of numbers, got shape \(0,\)"),
@@ -273,7 +273,7 @@ def test_what_overflows_comes_out_as_such():
     ],
 )
 def test_wrong_arguments_are_named(call, message):
-    arguments = () if call.func is step_lengths else (quadratic()[0], loss_of)
+    arguments = () if call.func is step_sizes else (quadratic()[0], loss_of)
     with pytest.raises(ValueError, match=message):
         call(*arguments)
 
@@ -430,7 +430,7 @@ def gradient_descent(lr):
 
 @pytest.mark.parametrize("ratio", [1.5, 1.1, 1.001])
 def test_gradient_descent_on_a_quadratic_is_stable_below_two_over_the_sharpness(ratio):
-    found = largest_stable(gradient_descent, 1e-3, 10.0, ratio)
+    found = largest_stable_learning_rate(gradient_descent, 1e-3, 10.0, ratio)
     assert found.low <= 2 / 5 * (1 + 1e-9) and found.high >= 2 / 5 * (1 - 1e-9)
     assert 1 < found.high / found.low <= ratio
     assert found.trials[:2] == ((1e-3, True), (10.0, False))
@@ -441,7 +441,7 @@ def test_gradient_descent_on_a_quadratic_is_stable_below_two_over_the_sharpness(
 
 
 def test_the_bisection_ends_where_numbers_are_next_to_each_other():
-    found = largest_stable(lambda lr: lr < 0.3, 0.1, 1.0, math.nextafter(1, 2))
+    found = largest_stable_learning_rate(lambda lr: lr < 0.3, 0.1, 1.0, math.nextafter(1, 2))
     assert found.low < 0.3 <= found.high and found.high / found.low < 1 + 1e-15
 
 
@@ -458,4 +458,4 @@ def test_the_bisection_ends_where_numbers_are_next_to_each_other():
 )
 def test_a_bracket_must_be_one(low, high, ratio, message):
     with pytest.raises(ValueError, match=message):
-        largest_stable(lambda lr: lr < 0.3, low, high, ratio)
+        largest_stable_learning_rate(lambda lr: lr < 0.3, low, high, ratio)

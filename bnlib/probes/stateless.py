@@ -1,4 +1,4 @@
-"""Passes through a model, at any parameters, that leave its training as it was: what the probes are made of."""
+"""DOC stateless."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from torch import Tensor, nn
 
 Loss = Callable[[nn.Module], Tensor]
 
-measuring = ContextVar("measuring", default=False)
+
+probe_is_running = ContextVar("probe_is_running", default=False)
 """Whether the pass that runs is one of a probe."""
 
 
-def apart(model: nn.Module, function: Callable[[nn.Module], object], parameters: Mapping[str, Tensor] | None = None):
-    """``function(model)`` with other parameters, without a trace in buffers, generators and ``recording``."""
+def stateless_call(
+    model: nn.Module, function: Callable[[nn.Module], object], parameters: Mapping[str, Tensor] | None = None
+):
+    """``function(model)`` with other parameters, without a trace in buffers, generators and ``record_activation_statistics``."""
     state = {f"model.{name}": value.clone() for name, value in model.named_buffers()}
     state |= {f"model.{name}": value for name, value in (parameters or {}).items()}
-    token = measuring.set(True)
+    token = probe_is_running.set(True)
     try:
-        with generators_kept(model):
-            return torch.func.functional_call(_Call(model, function), state, ())
+        with preserve_random_state(model):
+            return torch.func.functional_call(_FunctionAsModule(model, function), state, ())
     finally:
-        measuring.reset(token)
+        probe_is_running.reset(token)
 
 
 def loss_at(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -32,9 +35,9 @@ def loss_at(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor]) -> T
 
     def value(model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return one_number(loss(model))
+            return scalar_loss(loss(model))
 
-    return apart(model, value, parameters)
+    return stateless_call(model, value, parameters)
 
 
 def gradients_at(
@@ -48,25 +51,25 @@ def loss_and_gradients_at(
     model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], wanted: Sequence[str]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Both of one pass; see ``loss_at`` and ``gradients_at``."""
-    leaves = leaves_at(model, parameters)
+    leaves = as_leaves(model, parameters)
 
     def both(model: nn.Module) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         with torch.enable_grad():
-            value = one_number(loss(model))
+            value = scalar_loss(loss(model))
             # Within the call, because the backward pass of FullNorm moves buffers, too.
             return value.detach(), torch.autograd.grad(value, [leaves[name] for name in wanted], allow_unused=True)
 
-    value, found = apart(model, both, leaves)
+    value, found = stateless_call(model, both, leaves)
     return value, {name: each for name, each in zip(wanted, found, strict=True) if each is not None}
 
 
-def leaves_at(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def as_leaves(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``parameters`` as the leaves of a new graph, trained where those of the model are."""
     trained = {name: value.requires_grad for name, value in model.named_parameters()}
     return {name: value.detach().requires_grad_(trained[name]) for name, value in parameters.items()}
 
 
-def trained(model: nn.Module, names: Iterable[str] | None = None) -> list[str]:
+def trainable_names(model: nn.Module, names: Iterable[str] | None = None) -> list[str]:
     """The names of the parameters that are trained: all, or ``names``, in the order of the model.
 
     Raises:
@@ -86,7 +89,7 @@ def trained(model: nn.Module, names: Iterable[str] | None = None) -> list[str]:
     return [name for name in found if name in names]
 
 
-def one_number(value: Tensor) -> Tensor:
+def scalar_loss(value: Tensor) -> Tensor:
     """A loss, 0-dimensional.
 
     Raises:
@@ -98,7 +101,7 @@ def one_number(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def generators_kept(model: nn.Module) -> Iterator[None]:
+def preserve_random_state(model: nn.Module) -> Iterator[None]:
     """Leave the global generators of the CPU and of the model's device as they were."""
     devices = {value.device for value in (*model.parameters(), *model.buffers()) if value.device.type != "cpu"}
     kind = next((device.type for device in devices), "cuda")
@@ -106,22 +109,7 @@ def generators_kept(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def filled(gradients: Mapping[str, Tensor], names: Iterable[str], like: Mapping[str, Tensor]) -> list[Tensor]:
-    """The gradients by ``names``, 0 for those that are not there."""
-    return [gradients[name] if name in gradients else torch.zeros_like(like[name]) for name in names]
-
-
-def joined(tensors: Iterable[Tensor]) -> Tensor:
-    """All values of the tensors, detached, in a row of one dimension."""
-    return torch.cat([precise(each.detach()).flatten() for each in tensors])
-
-
-def precise(values: Tensor) -> Tensor:
-    """At least float32, in which a half has no rounding errors to speak of."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-class _Call(nn.Module):
+class _FunctionAsModule(nn.Module):
     """A function of the model as a module, for ``functional_call``."""
 
     def __init__(self, model: nn.Module, function: Callable[[nn.Module], object]) -> None:

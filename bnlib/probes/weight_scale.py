@@ -1,11 +1,4 @@
-r"""Scale invariance, and what it makes of a learning rate.
-
-If a norm follows, the loss does not change when weights w are multiplied by c > 0. So $\langle w, \nabla L\rangle = 0$
-and $\nabla L(cw) = \nabla L(w) / c$, all up to the norm's eps; and gradient descent turns w as if it went along the
-unit sphere with the learning rate $\eta / \|w\|^2$.
-
-Source: van Laarhoven 2017 (https://arxiv.org/abs/1706.05350); Hoffer et al. 2018 (https://arxiv.org/abs/1803.01814).
-"""
+"""DOC weight_scale."""
 
 from __future__ import annotations
 
@@ -16,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnlib.probes.apart import Loss, filled, loss_and_gradients_at, precise, trained
+from bnlib.probes.stateless import Loss, loss_and_gradients_at, trainable_names
+from bnlib.probes.tensors import at_least_float32, gradients_or_zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +83,19 @@ def scale_invariance(
         raise ValueError(f"factor must be positive and not 1, got {factor}")
     old = {name: value.detach() for name, value in model.named_parameters()}
     if names is None:
-        names = [name for name in trained(model) if old[name].dim() > 1]
-    names = trained(model, names)
+        names = [name for name in trainable_names(model) if old[name].dim() > 1]
+    names = trainable_names(model, names)
     value, gradients = loss_and_gradients_at(model, loss, old, names)
     result = []
     for name in names:
         there, after = loss_and_gradients_at(model, loss, old | {name: factor * old[name]}, [name])
         weight, gradient, scaled = (
-            precise(each) for each in (old[name], *filled(gradients, [name], old), *filled(after, [name], old))
+            at_least_float32(each)
+            for each in (
+                old[name],
+                *gradients_or_zeros(gradients, [name], old),
+                *gradients_or_zeros(after, [name], old),
+            )
         )
         norm, rows = gradient.norm(), len(weight) if weight.dim() else 1
         result.append(
@@ -104,8 +103,8 @@ def scale_invariance(
                 name,
                 weight.norm(),
                 norm,
-                _cosines(weight.reshape(1, -1), gradient.reshape(1, -1))[0],
-                _cosines(weight.reshape(rows, -1), gradient.reshape(rows, -1)),
+                _row_cosines(weight.reshape(1, -1), gradient.reshape(1, -1))[0],
+                _row_cosines(weight.reshape(rows, -1), gradient.reshape(rows, -1)),
                 there - value,
                 (factor * scaled - gradient).norm() / norm,
             )
@@ -134,7 +133,7 @@ def effective_learning_rate(lr: float, weight: Tensor, *, rows: bool = False) ->
         0.004
     """
     _check_positive(lr=lr)
-    return lr / _norms(weight, rows).square()
+    return lr / _weight_norm(weight, rows).square()
 
 
 def spherical_step(lr: float, weight: Tensor, gradient: Tensor, *, rows: bool = False) -> SphericalStep:
@@ -158,13 +157,13 @@ def spherical_step(lr: float, weight: Tensor, gradient: Tensor, *, rows: bool = 
         raise ValueError(f"gradient must have the shape of weight, {tuple(weight.shape)}, got {tuple(gradient.shape)}")
     effective, length, step = (
         effective_learning_rate(lr, weight, rows=rows),
-        _norms(weight, rows),
-        _norms(gradient, rows),
+        _weight_norm(weight, rows),
+        _weight_norm(gradient, rows),
     )
     return SphericalStep(effective, torch.hypot(length, lr * step), torch.atan2(lr * step, length))
 
 
-def equilibrium(lr: float, weight_decay: float, unit_gradient_norm: float) -> tuple[float, float]:
+def weight_decay_equilibrium(lr: float, weight_decay: float, unit_gradient_norm: float) -> tuple[float, float]:
     r"""The norm at which growth and weight decay of a scale-invariant weight balance, and the angle of a step there.
 
     Of $w' = (1 - \eta\lambda)\,w - \eta\nabla L$ with $\|\nabla L\| = \|\tilde g\| / \|w\|$ at a right angle to w:
@@ -185,7 +184,7 @@ def equilibrium(lr: float, weight_decay: float, unit_gradient_norm: float) -> tu
     Source: Wan et al. 2021 (https://arxiv.org/abs/2006.08419), which has the leading terms.
 
     Example:
-        >>> norm, angle = probes.equilibrium(lr=0.1, weight_decay=5e-4, unit_gradient_norm=1.0)
+        >>> norm, angle = probes.weight_decay_equilibrium(lr=0.1, weight_decay=5e-4, unit_gradient_norm=1.0)
         >>> round(norm, 2), round(angle, 4), round((2 * 0.1 * 5e-4) ** 0.5, 4)
         (3.16, 0.01, 0.01)
     """
@@ -197,16 +196,16 @@ def equilibrium(lr: float, weight_decay: float, unit_gradient_norm: float) -> tu
     return norm, math.acos(1 - shrinkage)
 
 
-def _cosines(first: Tensor, second: Tensor) -> Tensor:
+def _row_cosines(first: Tensor, second: Tensor) -> Tensor:
     """Of each row; each divided by its own norm first, for the product of two small norms may be 0."""
     units = (each / each.norm(dim=1, keepdim=True) for each in (first, second))
     return torch.linalg.vecdot(*units)
 
 
-def _norms(values: Tensor, rows: bool) -> Tensor:
+def _weight_norm(values: Tensor, rows: bool) -> Tensor:
     if rows and values.dim() == 0:
         raise ValueError("weight must have a dimension if rows are asked for, got none")
-    values = precise(values.detach())
+    values = at_least_float32(values.detach())
     return values.reshape(len(values), -1).norm(dim=1) if rows else values.norm()
 
 

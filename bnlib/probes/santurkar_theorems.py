@@ -1,4 +1,4 @@
-"""The theorems on one Batch Norm after one linear layer, both sides of them, so that they can be tested."""
+"""DOC santurkar_theorems."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def theorem_4_1(
         >>> bool(sides.slack.abs() < 1e-3 * sides.right)
         True
     """
-    y, at, gamma, beta, scale, normalised = _prepared(y, at, gamma, beta, eps)
-    left = _gradient(_with_bn(loss, gamma, beta, eps), y).square().sum(0)
+    y, at, gamma, beta, scale, normalised = _prepare(y, at, gamma, beta, eps)
+    left = _gradient(_loss_after_batch_norm(loss, gamma, beta, eps), y).square().sum(0)
     g = _gradient(loss, at)
     right = g.square().sum(0) - (g.sum(0).square() + (g * normalised).sum(0).square()) / len(y)
     return Inequality(left, (gamma / scale) ** 2 * right)
@@ -117,15 +117,15 @@ def theorem_4_2(
         >>> bool(sides.slack.abs() < 1e-3 * sides.right.abs())
         True
     """
-    y, at, gamma, beta, scale, normalised = _prepared(y, at, gamma, beta, eps)
-    with_bn = _with_bn(loss, gamma, beta, eps)
+    y, at, gamma, beta, scale, normalised = _prepare(y, at, gamma, beta, eps)
+    with_bn = _loss_after_batch_norm(loss, gamma, beta, eps)
     u, g = _gradient(with_bn, y), _gradient(loss, at)
     curvature = _curvature(loss, at, g if simplified else u)
     bent = gamma * (g * normalised).sum(0) * u.square().sum(0) / len(y)
     return Inequality(_curvature(with_bn, y, u), (gamma**2 * curvature - bent) / scale**2)
 
 
-def _prepared(y, at, gamma, beta, eps) -> tuple[Tensor, ...]:
+def _prepare(y, at, gamma, beta, eps) -> tuple[Tensor, ...]:
     """The arguments as tensors, sigma and the normalised activations."""
     if y.dim() != 2 or y.numel() == 0:
         raise ValueError(f"y must have shape (m, d), got {tuple(y.shape)}")
@@ -144,7 +144,7 @@ def _prepared(y, at, gamma, beta, eps) -> tuple[Tensor, ...]:
     return y, at, gamma, beta, scale, normalised
 
 
-def _with_bn(loss: ActivationLoss, gamma: Tensor, beta: Tensor, eps: float) -> ActivationLoss:
+def _loss_after_batch_norm(loss: ActivationLoss, gamma: Tensor, beta: Tensor, eps: float) -> ActivationLoss:
     # Not F.batch_norm, which refuses eps = 0.
     return lambda y: loss(gamma * (y - y.mean(0)) / (y.var(0, correction=0) + eps).sqrt() + beta)
 
@@ -152,7 +152,7 @@ def _with_bn(loss: ActivationLoss, gamma: Tensor, beta: Tensor, eps: float) -> A
 def _gradient(loss: ActivationLoss, at: Tensor) -> Tensor:
     with torch.enable_grad():
         at = at.clone().requires_grad_()
-        return torch.autograd.grad(_number(loss, at), at, materialize_grads=True, allow_unused=True)[0]
+        return torch.autograd.grad(_scalar(loss, at), at, materialize_grads=True, allow_unused=True)[0]
 
 
 def _curvature(loss: ActivationLoss, at: Tensor, direction: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def _curvature(loss: ActivationLoss, at: Tensor, direction: Tensor) -> Tensor:
     with torch.enable_grad():
         at = at.clone().requires_grad_()
         options = {"materialize_grads": True, "allow_unused": True}
-        (first,) = torch.autograd.grad(_number(loss, at), at, create_graph=True, **options)
+        (first,) = torch.autograd.grad(_scalar(loss, at), at, create_graph=True, **options)
         for unit, along in enumerate(direction.T):
             if first.requires_grad:
                 (second,) = torch.autograd.grad(first[:, unit] @ along, at, retain_graph=True, **options)
@@ -171,7 +171,7 @@ def _curvature(loss: ActivationLoss, at: Tensor, direction: Tensor) -> Tensor:
     return torch.stack(result)
 
 
-def _number(loss: ActivationLoss, at: Tensor) -> Tensor:
+def _scalar(loss: ActivationLoss, at: Tensor) -> Tensor:
     value = loss(at)
     if value.numel() != 1:
         raise ValueError(f"loss must return a single number, got shape {tuple(value.shape)}")
