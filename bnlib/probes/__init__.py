@@ -1,4 +1,4 @@
-"""DOC __init__."""
+"""Measure properties of any PyTorch model without changing the model or its training."""
 
 from bnlib.probes.activation_shift import (
     ChannelStatistics,

@@ -1,4 +1,8 @@
-"""DOC activation_shift."""
+"""Measure how the distribution of each activation changes while a network trains.
+
+The measurements do not change the training: parameters, buffers, gradients, modes and random number generators keep
+their values. Hooks that others have registered on the model do run during the measurement.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,13 @@ from bnlib.probes.tensors import at_least_float32
 
 @dataclass(frozen=True, eq=False)
 class ChannelStatistics:
-    """The distribution of each of C channels.
+    """The distribution of the values of each of C channels.
 
     Attributes:
         mean: shape (C,).
-        variance: biased, shape (C,).
-        quantiles: at the Q levels (q + 1/2) / Q, shape (Q, C).
-        count: values a channel.
+        variance: the biased variance (divided by the number of values), shape (C,).
+        quantiles: at the Q levels (q + 1/2) / Q for q = 0, ..., Q - 1, shape (Q, C).
+        count: number of values per channel.
     """
 
     mean: Tensor
@@ -34,15 +38,16 @@ class ChannelStatistics:
 
 @dataclass(frozen=True, eq=False)
 class StatisticsDistance:
-    r"""How far apart two distributions are, for each channel, shape (C,).
+    r"""The distance between two distributions, for each of C channels.
 
     Attributes:
-        mean: difference of means in standard deviations, $|m_2 - m_1| / \sqrt{(v_1 + v_2)/2}$.
-        log_variance: $|\log v_2 - \log v_1|$.
-        wasserstein: Wasserstein-1 distance in the unit of the activations, the mean distance of the quantiles.
+        mean: the difference of the means in standard deviations, $|m_2 - m_1| / \sqrt{(v_1 + v_2)/2}$, shape (C,).
+        log_variance: $|\log v_2 - \log v_1|$, shape (C,).
+        wasserstein: the Wasserstein-1 distance, computed as the mean distance of the quantiles, in the unit of the
+            activations, shape (C,).
 
-    A channel that is constant, such as that of a dead ReLU, has no scale: ``log_variance`` is inf if it is so in one
-    of the two, ``mean`` and ``log_variance`` are nan if in both.
+    A constant channel, such as that of a dead ReLU, has no scale. If it is constant in one of the two distributions,
+    ``log_variance`` is inf; if it is constant in both, ``mean`` and ``log_variance`` are nan.
     """
 
     mean: Tensor
@@ -50,45 +55,50 @@ class StatisticsDistance:
     wasserstein: Tensor
 
     def average(self) -> StatisticsDistance:
-        """The means over the channels where they are finite numbers, as 0-dimensional tensors; nan if nowhere."""
+        """Return the means over the channels with finite values, as 0-dimensional tensors; nan if there are none."""
         values = (getattr(self, each.name) for each in fields(self))
         return StatisticsDistance(*(torch.where(value.isfinite(), value, torch.nan).nanmean() for value in values))
 
 
-def channel_statistics(values: Tensor, *, quantiles: int = 100, channel: int = 1) -> ChannelStatistics:
-    r"""Mean, variance and quantiles of each channel over all other dimensions.
+def channel_statistics(values: Tensor, *, num_quantiles: int = 100, channel_dim: int = 1) -> ChannelStatistics:
+    r"""Compute the mean, variance and quantiles of each channel over all other dimensions.
 
     Arguments:
-        values: (N, C, \*), or with its channels in another dimension.
-        quantiles: their number Q. Each is one of the values, and if there are Q of them, or a divisor of Q, all are
-            there. Sorting is what takes the time.
-        channel: the dimension of the channels, e.g. -1 where time steps come between.
+        values: shape (N, C, \*), or with the channels in the dimension ``channel_dim``.
+        num_quantiles: Q, the number of quantiles. Each quantile is one of the values. Most of the time goes into
+            sorting the values.
+        channel_dim: the dimension of the channels; for example -1 for a sequence of shape (N, T, C).
 
     Raises:
-        ValueError: ``quantiles`` below 1, or ``values`` without a value a channel or without that dimension.
+        ValueError: ``num_quantiles`` is below 1, ``values`` is empty, or ``values`` has no dimension ``channel_dim``.
 
     Example:
-        >>> found = probes.channel_statistics(torch.tensor([[1.0], [3.0], [3.0], [5.0]]), quantiles=2)
+        >>> found = probes.channel_statistics(torch.tensor([[1.0], [3.0], [3.0], [5.0]]), num_quantiles=2)
         >>> found.mean.tolist(), found.variance.tolist(), found.quantiles.tolist()
         ([3.0], [2.0], [[3.0], [5.0]])
     """
-    if quantiles < 1:
-        raise ValueError(f"quantiles must be at least 1, got {quantiles}")
-    if values.dim() < 2 or not -values.dim() <= channel < values.dim() or values.numel() == 0:
+    if num_quantiles < 1:
+        raise ValueError(f"num_quantiles must be at least 1, got {num_quantiles}")
+    if values.dim() < 2 or not -values.dim() <= channel_dim < values.dim() or values.numel() == 0:
         shape = tuple(values.shape)
-        raise ValueError(f"values must hold samples and, in dimension channel={channel}, channels, got shape {shape}")
-    values = at_least_float32(values.detach()).movedim(channel, -1).flatten(0, -2)
+        raise ValueError(
+            f"values must hold samples and, in dimension channel_dim={channel_dim}, channels, got shape {shape}"
+        )
+    values = at_least_float32(values.detach()).movedim(channel_dim, -1).flatten(0, -2)
     variance, mean = torch.var_mean(values, 0, correction=0)
     # The values at the levels (q + 1/2) / Q.
-    index = (2 * torch.arange(quantiles, device=values.device) + 1) * len(values) // (2 * quantiles)
+    index = (2 * torch.arange(num_quantiles, device=values.device) + 1) * len(values) // (2 * num_quantiles)
     return ChannelStatistics(mean, variance, values.sort(0).values[index], len(values))
 
 
 def statistics_distance(first: ChannelStatistics, second: ChannelStatistics) -> StatisticsDistance:
-    """How far the activations have moved from one snapshot to another.
+    """Compute how far the activations have moved from one measurement to another.
+
+    Arguments:
+        first, second: statistics of the same channels, such as two results of ``activation_statistics`` for one layer.
 
     Raises:
-        ValueError: the snapshots differ in the number of channels or of quantiles.
+        ValueError: the two differ in the number of channels or of quantiles.
 
     Example:
         >>> before = probes.channel_statistics(torch.tensor([[-1.0], [1.0]]))
@@ -113,25 +123,28 @@ def activation_statistics(
     x: Tensor,
     layers: Iterable[str] | None = None,
     *,
-    inputs: bool = False,
-    quantiles: int = 100,
-    channel: int = 1,
+    of_inputs: bool = False,
+    num_quantiles: int = 100,
+    channel_dim: int = 1,
 ) -> dict[str, ChannelStatistics]:
-    """ChannelStatistics of what layers put out for a fixed batch, in the mode the model is in; nothing is changed.
+    """Measure the statistics of the layers' outputs for one batch, in the current mode of the model.
+
+    The model is not changed.
 
     Arguments:
         model: any network.
-        x: its input.
-        layers: names of submodules; by default all that own parameters.
-        inputs: of what goes into the layers (their first argument) instead.
-        quantiles, channel: see ``channel_statistics``. Of several outputs the first counts.
+        x: a batch of inputs for the model.
+        layers: names of submodules; by default all that own trainable parameters.
+        of_inputs: measure the first input of each layer instead of its output.
+        num_quantiles, channel_dim: see ``channel_statistics``. If a layer returns a tuple, its first element is
+            measured.
 
     Returns:
-        By name, in the order of ``layers``. A layer that is called several times has its last channel_statistics here, one that
-        is not called none.
+        The statistics by layer name, in the order of ``layers``. If the model calls a layer several times, the last
+        call counts. Layers that the model does not call are left out.
 
     Raises:
-        ValueError: no submodule has that name; else as ``channel_statistics``.
+        ValueError: ``layers`` has a name that is no submodule; see also ``channel_statistics``.
 
     Example:
         >>> model, x = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.linspace(-2, 2, 30).view(10, 3) ** 3
@@ -140,8 +153,8 @@ def activation_statistics(
         (['1', '2', '4'], True)
     """
     found: dict[str, list[ChannelStatistics]] = {}
-    measure = partial(channel_statistics, quantiles=quantiles, channel=channel)
-    with _collect_statistics(model, layers, inputs, measure, found), torch.no_grad():
+    measure = partial(channel_statistics, num_quantiles=num_quantiles, channel_dim=channel_dim)
+    with _collect_statistics(model, layers, of_inputs, measure, found), torch.no_grad():
         stateless_call(model, lambda model: model(x))
     return {name: each[-1] for name, each in found.items() if each}
 
@@ -151,20 +164,21 @@ def record_activation_statistics(
     model: nn.Module,
     layers: Iterable[str] | None = None,
     *,
-    inputs: bool = False,
-    quantiles: int = 100,
-    channel: int = 1,
+    of_inputs: bool = False,
+    num_quantiles: int = 100,
+    channel_dim: int = 1,
 ) -> Iterator[dict[str, list[ChannelStatistics]]]:
-    """Record the channel_statistics of the batches that pass through layers in train mode, within a ``with`` block.
+    """Record, within a ``with`` block, the statistics of each batch that passes through a layer in train mode.
 
     Arguments:
-        model, layers, inputs, quantiles, channel: see ``activation_statistics``.
+        model, layers, of_inputs, num_quantiles, channel_dim: see ``activation_statistics``.
 
     Yields:
-        By name one entry for each pass. Evaluation and the passes of this module's probes leave none.
+        A dictionary from layer names to lists, with one entry for each forward pass. Passes in eval mode and passes
+        made by probes are not recorded.
 
     Raises:
-        ValueError: no submodule has that name; when the model is called, as ``channel_statistics``.
+        ValueError: ``layers`` has a name that is no submodule. When the model is called: see ``channel_statistics``.
 
     Example:
         >>> model, data = models.mlp((64, 32, 10), bnlib.BatchNorm), datasets.load("digits")
@@ -176,16 +190,16 @@ def record_activation_statistics(
         True
     """
     found: dict[str, list[ChannelStatistics]] = {}
-    measure = partial(channel_statistics, quantiles=quantiles, channel=channel)
+    measure = partial(channel_statistics, num_quantiles=num_quantiles, channel_dim=channel_dim)
     with _collect_statistics(
-        model, layers, inputs, measure, found, lambda layer: layer.training and not probe_is_running.get()
+        model, layers, of_inputs, measure, found, lambda layer: layer.training and not probe_is_running.get()
     ):
         yield found
 
 
 @contextmanager
-def _collect_statistics(model, layers, inputs, measure, found, wanted=lambda layer: True) -> Iterator[None]:
-    """Let ``found`` collect, by name, what ``measure`` makes of outputs or inputs of layers that are ``wanted``."""
+def _collect_statistics(model, layers, of_inputs, measure, found, wanted=lambda layer: True) -> Iterator[None]:
+    """Append ``measure(tensor)`` to ``found[name]`` each time a layer for which ``wanted(layer)`` is true is called."""
     modules, owned, hooks = (
         dict(model.named_modules(remove_duplicate=False)),
         list(trainable_parameters_by_module(model)),
@@ -193,17 +207,17 @@ def _collect_statistics(model, layers, inputs, measure, found, wanted=lambda lay
     )
     for name in owned if layers is None else layers:
         if name not in modules:
-            raise ValueError(f"layers must be names of submodules, such as {owned}, got {name!r}")
+            raise ValueError(f"layers must name submodules of the model, such as {owned}, got {name!r}")
         found[name] = []
 
     def hook(layer: nn.Module, args: tuple, output: object = None, *, name: str) -> None:
         if wanted(layer):
-            value = args if inputs else output
+            value = args if of_inputs else output
             found[name].append(measure(value[0] if isinstance(value, tuple) else value))
 
     try:
         for name in found:
-            register = modules[name].register_forward_pre_hook if inputs else modules[name].register_forward_hook
+            register = modules[name].register_forward_pre_hook if of_inputs else modules[name].register_forward_hook
             hooks.append(register(lambda *passed, name=name: hook(*passed, name=name)))
         yield
     finally:

@@ -1,4 +1,11 @@
-"""DOC consistency."""
+"""Measure whether a module's output depends on the other samples in the batch, or on train and eval mode.
+
+Most modules have two properties that BN lacks. *Batch independence*: the output for one sample does not depend on the
+other samples in the batch. *Train equals test*: the module computes the same function in train mode and in eval mode.
+Code that uses a network often relies on both.
+
+Source: Irpan 2017, "On The Perils of Batch Norm" (https://www.alexirpan.com/2017/04/26/perils-batch-norm.html).
+"""
 
 from __future__ import annotations
 
@@ -13,26 +20,26 @@ from bnlib.probes.tensors import at_least_float32
 
 
 def batch_dependence(module: nn.Module, inputs: Tensor, other_samples: Tensor | None = None) -> float:
-    r"""Change of the outputs of ``inputs``, in train mode, when other samples join the batch; 0 if the contract holds.
+    r"""Measure how much the outputs for ``inputs`` change in train mode when other samples join the batch.
 
-    The module is left as it was: buffers, gradients, modes and global random numbers. Both passes start from the same
-    buffers and random numbers; a module that draws some may still draw others for a larger batch.
+    The result is 0, up to rounding, if the output for a sample does not depend on the other samples in the batch.
+    The module keeps its buffers, gradients and modes, and the global random number generators keep their state. Both
+    passes start from the same buffers and random state; a module that draws random numbers, such as dropout, may still
+    draw other numbers for the larger batch.
 
     Arguments:
-        module: takes a batch and returns one tensor, the samples in the first dimension of both.
-        inputs: the samples that are looked at, any number.
-        other_samples: the samples that join them. By default as many, made of the same samples but of another mean and
-            spread, for other_samples with the same statistics would hide a dependence.
-
-    Shape:
-        inputs: (N, \*). other_samples: (M, \*), alike but for M.
+        module: takes a batch and returns one tensor; dimension 0 of both holds the samples.
+        inputs: the samples whose outputs are compared, shape (N, \*).
+        other_samples: the samples that join the batch, shape (M, \*). By default M = N and the samples are those of
+            ``inputs``, shifted and scaled: other samples with the same mean and variance would hide a dependence.
 
     Returns:
-        The largest change of a number of the output, over the root of the mean square of all these numbers in both
-        passes; up to rounding 0 or not. nan if one is not finite.
+        The largest absolute change of an output value, divided by the root mean square of the output values in both
+        passes (no unit). nan if a value is not finite.
 
     Raises:
-        ValueError: no samples, or a ``other_samples`` of other shape; and what the module raises.
+        ValueError: ``inputs`` or ``other_samples`` is empty, or their samples differ in shape. Errors of the module are
+            passed on.
 
     Example:
         >>> x = torch.arange(12.0).view(4, 3) ** 2
@@ -51,23 +58,21 @@ def batch_dependence(module: nn.Module, inputs: Tensor, other_samples: Tensor | 
 
 
 def train_eval_difference(module: nn.Module, inputs: Tensor) -> float:
-    r"""Difference of the outputs of a batch in train mode and, right after, in eval mode; 0 if the contract holds.
+    r"""Measure how much the outputs for a batch differ between train mode and eval mode.
 
-    Buffers that train mode moves, such as running statistics, stay moved for the pass in eval mode, as they do in
-    training; then the module is as it was, as in ``batch_dependence``.
+    The module sees the batch in train mode first. What this pass changes, such as running statistics, is kept for the
+    pass in eval mode, as in training. Afterwards the module is as it was before the call; see ``batch_dependence``.
 
     Arguments:
         module: takes a batch and returns one tensor.
-        inputs: the batch.
-
-    Shape:
-        inputs: (N, \*).
+        inputs: the batch, shape (N, \*).
 
     Returns:
-        The largest difference, over the root of the mean square, as of ``batch_dependence``.
+        The largest absolute difference of an output value, divided by the root mean square of the output values in both
+        passes (no unit); 0 if both modes compute the same function.
 
     Raises:
-        ValueError: no samples; and what the module raises.
+        ValueError: ``inputs`` is empty. Errors of the module are passed on.
 
     Example:
         >>> x = torch.arange(12.0).view(4, 3)
@@ -79,7 +84,13 @@ def train_eval_difference(module: nn.Module, inputs: Tensor) -> float:
 
 
 def relative_difference(first: Tensor, second: Tensor) -> float:
-    """The largest difference of two tensors of one shape over the root of the mean square of both; 0 if both are 0.
+    """Return the largest absolute difference of two tensors, divided by the root mean square of both.
+
+    Arguments:
+        first, second: tensors of the same shape.
+
+    Returns:
+        A number without unit; 0 if the tensors are equal.
 
     Example:
         >>> round(probes.relative_difference(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.1])), 2)
@@ -93,7 +104,7 @@ def relative_difference(first: Tensor, second: Tensor) -> float:
 
 
 def _run_in_modes(module: nn.Module, passes: Callable):
-    """What ``passes(run)`` returns, ``run(train, x)`` being a pass through the module in train or eval mode."""
+    """Return ``passes(run)``; ``run(train, x)`` calls the module on x in train mode (True) or eval mode (False)."""
 
     def function(model: nn.Module):
         def run(train: bool, x: Tensor) -> Tensor:
@@ -108,7 +119,7 @@ def _run_in_modes(module: nn.Module, passes: Callable):
 
 @contextmanager
 def _preserve_modes(module: nn.Module) -> Iterator[None]:
-    """Leave each submodule in the mode it had: some may have been frozen in eval mode by hand."""
+    """Restore the mode of each submodule: the user may have put some of them into eval mode."""
     modes = {each: each.training for each in module.modules()}
     try:
         yield
@@ -118,7 +129,7 @@ def _preserve_modes(module: nn.Module) -> Iterator[None]:
 
 
 def _different_samples(inputs: Tensor) -> Tensor:
-    """The same samples in other order, twice as far apart, and shifted by a root mean square."""
+    """Return the samples in reverse order, multiplied by 2 and shifted by their root mean square."""
     size = at_least_float32(inputs).square().mean().sqrt()
     shift = torch.where(size > 0, size, torch.ones_like(size))
     return 2 * inputs.flip(0) + shift.to(inputs.dtype)

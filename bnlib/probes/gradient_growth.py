@@ -1,4 +1,8 @@
-"""DOC gradient_growth."""
+"""Measure how the gradient of a loss grows or shrinks from the last layer to the first.
+
+Source: Yang et al. 2019 (https://arxiv.org/abs/1902.08129). Their theory is about the gradient at the outputs of the
+linear layers; the gradient of the weights grows at the same rate.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bnlib.probes.layer_parameters import trainable_parameters_by_module
 from bnlib.probes.stateless import Loss, as_leaves, scalar_loss, stateless_call
 from bnlib.probes.tensors import at_least_float32
 
 
 @dataclass(frozen=True, eq=False)
 class LayerGradientNorms:
-    r"""The gradient at one layer; 0-dimensional tensors.
+    r"""Norms of the weights and gradients of one layer, as 0-dimensional tensors.
 
     Attributes:
-        layer: its name.
-        weight_norm: $\|w\|$ of its trained parameters of two dimensions or more.
-        gradient_norm: of the gradient at these.
-        output_gradient_norm: of the gradient at the layer's output; of all outputs, if it was called several times.
+        layer: name of the layer.
+        weight_norm: $\|w\|$ of the layer's trainable parameters with two dimensions or more.
+        gradient_norm: $\|\nabla_w L\|$ with respect to these parameters.
+        output_gradient_norm: norm of the gradient with respect to the layer's output; over all outputs together, if the
+            model calls the layer several times.
     """
 
     layer: str
@@ -31,32 +37,34 @@ class LayerGradientNorms:
     output_gradient_norm: Tensor
 
     @property
-    def spherical(self) -> Tensor:
-        r"""$\|w\|\,\|\nabla_w L\|$, the gradient at $w / \|w\|$ if a norm follows the layer."""
+    def gradient_norm_on_sphere(self) -> Tensor:
+        r"""$\|w\|\,\|\nabla_w L\|$, the norm of the gradient at $w / \|w\|$ if a norm follows the layer."""
         return self.weight_norm * self.gradient_norm
 
 
 def gradient_norms_by_layer(
     model: nn.Module, loss: Loss, layers: Iterable[str] | None = None
 ) -> list[LayerGradientNorms]:
-    """Measure the gradient of every layer, in the mode the model is in; nothing is changed.
+    """Measure the norm of the gradient in every layer, in the current mode of the model.
+
+    The model is not changed.
 
     Arguments:
         model: any network.
-        loss: function of the model that returns the loss on a batch, a single number.
-        layers: names of submodules that have trained weights of their own; by default all that have some of two
-            dimensions or more, such as linear layers, convolutions and LSTMs.
+        loss: takes the model and returns the loss on a batch as a single number.
+        layers: names of submodules that own trainable weights; by default all that own some with two dimensions or
+            more, such as linear layers, convolutions and LSTMs.
 
     Returns:
         One entry for each layer that was called, in the order of the first calls. The gradient is 0 where the loss does
-        not depend on it, or where it is too small for the data type.
+        not depend on it, or where it underflows.
 
     Raises:
-        ValueError: ``layers`` has a name without trained weights; no layer has any, or none was called; a loss that is
-            no single number.
+        ValueError: ``layers`` has a name without trainable weights; the model has no such layer; the loss calls none of
+            the layers, or is not a single number.
 
     Example:
-        The gradient grows from each layer with BN and ReLU to the one below, in theory by 1.21:
+        In a network with BN and ReLU the gradient grows by 1.21 per layer in theory:
 
         >>> model, x, y = models.deep_stack(40, 64, bnlib.BatchNorm), torch.eye(50), torch.arange(50)
         >>> found = probes.gradient_norms_by_layer(model, lambda model: F.cross_entropy(model(x), y))
@@ -73,7 +81,7 @@ def gradient_norms_by_layer(
             wanted = [leaves[name] for layer in outputs for name in weights[layer]]
             wanted += [each for kept in outputs.values() for each in kept]
             if not wanted:
-                raise ValueError(f"loss must call one of the layers {', '.join(weights)}, got one that calls none")
+                raise ValueError(f"loss must call one of the layers {', '.join(weights)}, got a loss that calls none")
             return torch.autograd.grad(value, wanted, allow_unused=True)
 
     found = iter(stateless_call(model, within, leaves))
@@ -92,16 +100,18 @@ def gradient_norms_by_layer(
 
 
 def growth_per_layer(norms: Sequence[float] | Tensor | np.ndarray) -> float:
-    """The factor by which numbers grow from one layer to the one below: the slope of their logarithm, by least squares.
+    """Return the factor by which numbers grow from each layer to the layer before it.
+
+    The factor is the exponential of the slope of a least-squares line through the logarithms.
 
     Arguments:
-        norms: from the first layer to the last, all positive.
+        norms: positive numbers, from the first layer to the last.
 
     Returns:
-        Above 1 if the first layer has the largest.
+        A factor above 1 if the numbers are largest in the first layers.
 
     Raises:
-        ValueError: fewer than two numbers, or one that is not positive and finite.
+        ValueError: there are fewer than two numbers, or one is not positive and finite.
 
     Example:
         >>> round(probes.growth_per_layer([8.0, 4.0, 2.0, 1.0]), 6)
@@ -114,29 +124,27 @@ def growth_per_layer(norms: Sequence[float] | Tensor | np.ndarray) -> float:
 
 
 def _weight_names_by_layer(model: nn.Module, layers: Iterable[str] | None) -> dict[str, list[str]]:
-    """Names of the trained parameters of two dimensions or more, by the submodule that has them."""
-    found: dict[str, list[str]] = {}
-    for name, value in model.named_parameters():
-        if value.requires_grad and value.dim() > 1:
-            path = name.split(".")[:-1]
-            path = path[: path.index("parametrizations")] if "parametrizations" in path else path
-            found.setdefault(".".join(path), []).append(name)
+    """Return the names of the trainable parameters with two dimensions or more, by the submodule that owns them."""
+    matrices = {name for name, value in model.named_parameters() if value.dim() > 1}
+    owned = trainable_parameters_by_module(model)
+    found = {layer: [name for name in names if name in matrices] for layer, names in owned.items()}
+    found = {layer: names for layer, names in found.items() if names}
     if layers is not None:
         wanted = list(layers)
         for layer in wanted:
             if layer not in found:
                 raise ValueError(
-                    f"layers must name submodules with trained weights, such as {list(found)}, got {layer!r}"
+                    f"layers must name submodules with trainable weights, such as {list(found)}, got {layer!r}"
                 )
         found = {layer: names for layer, names in found.items() if layer in wanted}
     if not found:
-        raise ValueError("model must have a layer with trained weights of two dimensions or more, got none")
+        raise ValueError("model must have a layer with trainable weights of two dimensions or more, got none")
     return found
 
 
 @contextmanager
 def _record_outputs(submodule, layers: Iterable[str], outputs: dict[str, list[Tensor]]) -> Iterator[None]:
-    """Collect the outputs of ``layers``, and hand on a copy, for what follows may write into it."""
+    """Record the outputs of ``layers`` and pass on copies, because later layers may write into their input."""
 
     def hook(layer: nn.Module, args: tuple, output: object, *, name: str) -> object:
         first = output[0] if isinstance(output, tuple) else output
@@ -157,7 +165,7 @@ def _record_outputs(submodule, layers: Iterable[str], outputs: dict[str, list[Te
 
 
 def _total_norm(tensors: Iterable[Tensor | None], like: Tensor) -> Tensor:
-    """Of all values together, each divided by the largest first: the square of a small number may be 0."""
+    """Return the norm of all values together; they are scaled first, because the square of a small number may be 0."""
     values = [at_least_float32(each.detach()).flatten() for each in tensors if each is not None]
     if not values:
         return at_least_float32(like.new_zeros(()))

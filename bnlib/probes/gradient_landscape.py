@@ -1,4 +1,8 @@
-"""DOC gradient_landscape."""
+"""Measure the loss and the gradient at points along the negative gradient direction.
+
+The model is not changed. All passes are made in the current mode of the model, from the same buffers and random numbers
+(dropout masks). An overflow gives inf or nan, not an error.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,19 @@ from bnlib.probes.tensors import flattened, gradients_or_zeros, number_sequence
 
 @dataclass(frozen=True, eq=False)
 class LandscapeAlongGradient:
-    r"""Loss and gradient at K points $w - \eta_k\,g$ with $g = \nabla L(w)$.
+    r"""The loss and the gradient at K points $w - \eta_k\,g$, where $g = \nabla L(w)$.
 
     Attributes:
-        lengths: $\eta_k$, shape (K,).
+        step_sizes: $\eta_k$, shape (K,).
         loss: $L(w)$, 0-dimensional.
         losses: $L(w - \eta_k\,g)$, shape (K,).
         gradient_norm: $\|g\|$, 0-dimensional.
-        gradient_change: $\|g - \nabla L(w - \eta_k\,g)\|$, the gradient predictiveness, shape (K,).
+        gradient_change: $\|g - \nabla L(w - \eta_k\,g)\|$, shape (K,). Santurkar et al. call it gradient
+            predictiveness.
         weight_norm: $\|w\|$, 0-dimensional.
     """
 
-    lengths: Tensor
+    step_sizes: Tensor
     loss: Tensor
     losses: Tensor
     gradient_norm: Tensor
@@ -40,45 +45,46 @@ class LandscapeAlongGradient:
 
     @property
     def distance(self) -> Tensor:
-        r"""$\eta_k \|g\|$, shape (K,)."""
-        return self.lengths * self.gradient_norm
+        r"""The distance of each point from w, $\eta_k \|g\|$, shape (K,)."""
+        return self.step_sizes * self.gradient_norm
 
     @property
     def beta(self) -> Tensor:
-        """The effective beta-smoothness, the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
+        """The effective beta-smoothness: the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
         return (self.gradient_change / self.distance).amax()
 
     @property
     def relative_distance(self) -> Tensor:
-        r"""``distance`` in units of the weights, $\eta_k \|g\| / \|w\|$, shape (K,)."""
+        r"""The distance relative to the norm of the weights, $\eta_k \|g\| / \|w\|$, shape (K,)."""
         return self.distance / self.weight_norm
 
     @property
     def scale_free_gradient_change(self) -> Tensor:
-        r"""``gradient_change`` times $\|w\|$: that of the function of $w / \|w\|$, shape (K,)."""
+        r"""``gradient_change`` times $\|w\|$: the gradient change for a loss of $w / \|w\|$, shape (K,)."""
         return self.gradient_change * self.weight_norm
 
     @property
     def scale_free_beta(self) -> Tensor:
-        r"""$\beta \|w\|^2$, 0-dimensional.
+        r"""The smoothness that does not depend on the scale of the weights, $\beta \|w\|^2$, 0-dimensional.
 
-        Weights before a norm can be multiplied by any c without a change of the function, and $\beta$ is then divided
-        by $c^2$. At the same relative distances this number stays.
+        If a norm follows the weights, multiplying them by c leaves the function unchanged but divides $\beta$ by $c^2$.
+        At the same relative distances, $\beta \|w\|^2$ does not change.
         """
         return self.beta * self.weight_norm**2
 
 
 def step_sizes(lr: float, low: float = 1 / 2, high: float = 4, count: int = 8, *, geometric: bool = True) -> Tensor:
-    """Step lengths from ``low * lr`` to ``high * lr``, shape (count,), in float64.
+    """Return step sizes from ``low * lr`` to ``high * lr``, shape (count,), in float64.
 
     Arguments:
         lr: the learning rate.
-        low, high: by default those that Santurkar et al. take for VGG; 1/100 and 30 for their deep linear network.
-        count: of lengths, the ends among them.
-        geometric: equal ratios, else equal differences.
+        low, high: multiples of the learning rate. The defaults are those of Santurkar et al. for VGG; for their deep
+            linear network they use 1/100 and 30.
+        count: number of step sizes, including both ends.
+        geometric: space the step sizes at equal ratios; otherwise at equal differences.
 
     Raises:
-        ValueError: ``lr`` or ``low`` is not positive, ``high`` not above ``low``, or ``count`` below 2.
+        ValueError: ``lr`` or ``low`` is not positive, ``high`` is not above ``low``, or ``count`` is below 2.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), section 3.2.
 
@@ -101,51 +107,53 @@ def step_sizes(lr: float, low: float = 1 / 2, high: float = 4, count: int = 8, *
 def landscape_along_gradient(
     model: nn.Module,
     loss: Loss,
-    lengths: Sequence[float] | Tensor,
-    names: Iterable[str] | None = None,
+    step_sizes: Sequence[float] | Tensor,
+    parameter_names: Iterable[str] | None = None,
     *,
     relative: bool = False,
 ) -> LandscapeAlongGradient:
-    r"""Loss and gradient some steps down the gradient of the parameters as they are; K + 1 gradients.
+    r"""Measure the loss and the gradient after steps of several sizes along the negative gradient.
 
-    How much both change along the way is what Santurkar et al. show of each step of a training. Their numbers go with
-    the scale of the weights: $\beta$ is divided by $c^2$ when weights that a norm follows are multiplied by c. Compare
-    networks by ``scale_free_beta``, at the same relative distances.
+    Santurkar et al. make this measurement at every training step to compare the smoothness of networks. Their numbers
+    depend on the scale of the weights: multiplying weights that a norm follows by c divides $\beta$ by $c^2$. To
+        compare
+    networks, use ``scale_free_beta`` at the same relative distances. The cost is that of K + 1 gradients.
 
     Arguments:
         model: any network.
-        loss: function of the model that returns the loss on a batch, a single number.
-        lengths: K step lengths $\eta_k$, positive, such as ``step_sizes`` of the learning rate.
-        names: of the parameters that move and whose gradient is meant; by default all that are trained.
-        relative: ``lengths`` are $\eta_k \|g\| / \|w\|$ instead.
+        loss: takes the model and returns the loss on a batch as a single number.
+        step_sizes: K positive step sizes $\eta_k$, such as the result of ``step_sizes``.
+        parameter_names: the parameters that move; the gradient is taken with respect to them. By default all trainable
+            parameters.
+        relative: interpret ``step_sizes`` as relative distances $\eta_k \|g\| / \|w\|$.
 
     Raises:
-        ValueError: ``lengths`` is empty or has one that is not positive; ``names`` has one that does not exist or is
-            not trained; a loss that is no single number.
+        ValueError: ``step_sizes`` is empty or has a number that is not positive; ``parameter_names`` names a parameter
+            that does not exist or is not trainable; the loss is not a single number.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), section 3.2 and Figure 4.
 
     Example:
-        On a parabola with second derivative 6 the effective smoothness is 6, wherever it is measured:
+        The parabola $3w^2$ has the second derivative 6, so its effective smoothness is 6 everywhere:
 
         >>> model = nn.Linear(1, 1, bias=False)
         >>> found = probes.landscape_along_gradient(model, lambda model: 3 * model.weight.square(), [0.01, 0.1])
         >>> round(found.beta.item(), 3)
         6.0
     """
-    lengths = number_sequence("lengths", lengths)
-    if not (lengths > 0).all():
-        raise ValueError(f"lengths must be positive, got {lengths.tolist()}")
-    old, names = dict(model.named_parameters()), trainable_names(model, names)
-    value, gradients = loss_and_gradients_at(model, loss, old, names)
-    before = flattened(gradients_or_zeros(gradients, names, old))
-    norm, weight_norm = before.norm(), flattened(old[name] for name in names).norm()
-    lengths = lengths.to(before.dtype).to(before.device)
-    lengths = lengths * (weight_norm / norm) if relative else lengths
+    step_sizes = number_sequence("step_sizes", step_sizes)
+    if not (step_sizes > 0).all():
+        raise ValueError(f"step_sizes must be positive, got {step_sizes.tolist()}")
+    old, parameter_names = dict(model.named_parameters()), trainable_names(model, parameter_names)
+    value, gradients = loss_and_gradients_at(model, loss, old, parameter_names)
+    before = flattened(gradients_or_zeros(gradients, parameter_names, old))
+    norm, weight_norm = before.norm(), flattened(old[name] for name in parameter_names).norm()
+    step_sizes = step_sizes.to(before.dtype).to(before.device)
+    step_sizes = step_sizes * (weight_norm / norm) if relative else step_sizes
     losses, changes = [], []
-    for length in lengths:
-        moved = {name: old[name].detach() - (length * gradients[name]).to(old[name]) for name in gradients}
-        there, after = loss_and_gradients_at(model, loss, old | moved, names)
+    for step_size in step_sizes:
+        moved = {name: old[name].detach() - (step_size * gradients[name]).to(old[name]) for name in gradients}
+        there, after = loss_and_gradients_at(model, loss, old | moved, parameter_names)
         losses.append(there)
-        changes.append((before - flattened(gradients_or_zeros(after, names, old))).norm())
-    return LandscapeAlongGradient(lengths, value, torch.stack(losses), norm, torch.stack(changes), weight_norm)
+        changes.append((before - flattened(gradients_or_zeros(after, parameter_names, old))).norm())
+    return LandscapeAlongGradient(step_sizes, value, torch.stack(losses), norm, torch.stack(changes), weight_norm)

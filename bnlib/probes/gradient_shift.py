@@ -1,4 +1,10 @@
-"""DOC gradient_shift."""
+"""Measure internal covariate shift: how much a layer's gradient changes when the layers before it make their step.
+
+This is the definition of Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), section 2.2.
+
+The measurements do not change the training: parameters, buffers, gradients, modes and random number generators keep
+their values. Hooks that others have registered on the model do run during the measurement.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +25,17 @@ Groups = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, eq=False)
 class LayerGradientShift:
-    r"""What the steps of the earlier layers do to the gradient of one layer; 0-dimensional tensors.
+    r"""How much the gradient of one layer changes when the earlier layers make their step.
 
-    With $G$ the gradient before and $G'$ after them:
+    $G$ is the gradient before and $G'$ the gradient after the step of the earlier layers. All numbers are 0-dimensional
+    tensors.
 
     Attributes:
-        layer: its name.
+        layer: name of the layer.
         gradient_norm: $\|G\|$.
-        ics: $\|G - G'\|$, the internal covariate shift; it grows with the scale of the loss.
-        cosine: of the angle between $G$ and $G'$; nan if one of them is 0.
-        step_ratio: size of the layer's own step, $\|\Delta W\| / \|W\|$.
+        ics: the internal covariate shift $\|G - G'\|$; it grows with the scale of the loss.
+        cosine: the cosine of the angle between $G$ and $G'$; nan if one of them is 0.
+        step_ratio: the relative size of the layer's own step, $\|\Delta W\| / \|W\|$.
     """
 
     layer: str
@@ -44,54 +51,64 @@ class LayerGradientShift:
 
 
 def internal_covariate_shift(
-    model: nn.Module, loss: Loss, new: Mapping[str, Tensor], groups: Groups | None = None
+    model: nn.Module, loss: Loss, new_parameters: Mapping[str, Tensor], groups: Groups | None = None
 ) -> list[LayerGradientShift]:
-    r"""Internal covariate shift of each layer as Santurkar et al. define it.
+    r"""Measure the internal covariate shift of each layer between two sets of parameters.
 
     $$G_i = \nabla_{W_i} L(W_1^t, \dots, W_k^t),\qquad
     G'_i = \nabla_{W_i} L(W_1^{t+1}, \dots, W_{i-1}^{t+1}, W_i^t, \dots, W_k^t)$$
 
-    on one batch, so that only the layers before have made their step. Both are taken in the mode the model is in, from
-    the same running statistics and random numbers (Dropout's masks). For the first layer $G' = G$.
+    Both gradients are taken on the same batch, in the current mode of the model, from the same running statistics and
+    random numbers (dropout masks). Only the layers before layer i have made their step. For the first layer $G' = G$.
 
-    It grows with the step: compare networks next to ``step_ratio``. The cost is that of k gradients.
+    The shift grows with the size of the step, so compare networks at the same ``step_ratio``. The cost is that of k
+    gradients.
 
     Arguments:
-        model: at step t.
-        loss: function of the model that returns the loss on the batch, a single number.
-        new: parameters at step t+1 by name; buffers among them, as in a ``state_dict``, are not looked at.
-        groups: names of the parameters of each layer, from the input on; by default ``parameters_by_layer``. Parameters in
-            none of them stay where they are.
+        model: the network with the parameters of step t.
+        loss: takes the model and returns the loss on the batch as a single number.
+        new_parameters: the parameters of step t+1 by name. Other entries, such as the buffers of a ``state_dict``, are
+            ignored.
+        groups: the parameter names of each layer, from the first layer to the last; by default the result of
+            ``parameters_by_layer``. Parameters in no group keep their values of step t.
 
     Returns:
-        One entry for each layer, in order.
+        One entry for each layer, from the first to the last.
 
     Raises:
-        ValueError: a group that is empty or has a parameter that does not exist, is not trained or is in two groups;
-            a parameter that ``new`` lacks or has in another shape; a loss that is no single number; and what
-            ``parameters_by_layer`` raises.
+        ValueError: a group is empty, or names a parameter that does not exist, is not trainable or is in two groups;
+            ``new_parameters`` lacks a parameter or has it in another shape; the loss is not a single number; see also
+            ``parameters_by_layer``.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), section 2.2.
 
     Example:
+        The first layer has no earlier layers, so its shift is 0:
+
         >>> model, x = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.linspace(-1, 1, 9).view(3, 3) ** 3
-        >>> new = models.mlp((3, 4, 2), bnlib.BatchNorm, seed=1).state_dict()
-        >>> found = probes.internal_covariate_shift(model, lambda model: model(x).square().sum(), new)
-        >>> [(each.layer, bool(each.ics > 0)) for each in found]  # nothing comes before the first layer
+        >>> new_parameters = models.mlp((3, 4, 2), bnlib.BatchNorm, seed=1).state_dict()
+        >>> found = probes.internal_covariate_shift(model, lambda model: model(x).square().sum(), new_parameters)
+        >>> [(each.layer, bool(each.ics > 0)) for each in found]
         [('1', False), ('4', True)]
     """
-    return _gradient_shifts(model, loss, new, groups, *gradients_and_call_order(model, loss))
+    return _gradient_shifts(model, loss, new_parameters, groups, *gradients_and_call_order(model, loss))
 
 
 def parameters_after_step(model: nn.Module, optimiser: Optimizer, loss: Loss) -> dict[str, Tensor]:
-    """What the parameters would be after a step of the optimiser, which is copied, on this loss alone.
+    """Return the parameters that the model would have after one optimiser step on this loss.
+
+    The step is made by a copy of the optimiser; the model and the optimiser are not changed.
 
     Arguments:
-        model, loss: see ``internal_covariate_shift``.
-        optimiser: of ``torch.optim``, of parameters of the model, with a step that needs no closure.
+        model: any network.
+        optimiser: a ``torch.optim`` optimiser of the model's parameters whose ``step`` needs no closure.
+        loss: takes the model and returns the loss on the batch as a single number.
+
+    Returns:
+        All parameters of the model by name.
 
     Raises:
-        ValueError: the loss is no single number.
+        ValueError: the loss is not a single number.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -107,19 +124,22 @@ def parameters_after_step(model: nn.Module, optimiser: Optimizer, loss: Loss) ->
 def internal_covariate_shift_of_step(
     model: nn.Module, optimiser: Optimizer, loss: Loss, groups: Groups | None = None
 ) -> list[LayerGradientShift]:
-    """``internal_covariate_shift`` for the step that the optimiser is about to make; at the cost of k gradients, too.
+    """Measure the internal covariate shift that the next step of the optimiser would cause.
+
+    This is ``internal_covariate_shift`` with the result of ``parameters_after_step``, at the cost of k gradients.
 
     Arguments:
         model, loss, groups: see ``internal_covariate_shift``.
         optimiser: see ``parameters_after_step``.
 
     Raises:
-        ValueError: as ``internal_covariate_shift``.
+        ValueError: see ``internal_covariate_shift``.
 
     Example:
         >>> model, x, y = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.eye(3), torch.tensor([0, 1, 1])
         >>> optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
-        >>> found = probes.internal_covariate_shift_of_step(model, optimiser, lambda model: F.cross_entropy(model(x), y))
+        >>> loss = lambda model: F.cross_entropy(model(x), y)
+        >>> found = probes.internal_covariate_shift_of_step(model, optimiser, loss)
         >>> [(each.layer, round(each.cosine.item(), 1)) for each in found]
         [('1', 1.0), ('4', 0.9)]
     """
@@ -127,38 +147,38 @@ def internal_covariate_shift_of_step(
     return _gradient_shifts(model, loss, _parameters_after_step(model, optimiser, gradients), groups, gradients, called)
 
 
-def _gradient_shifts(model, loss, new, groups, gradients, called) -> list[LayerGradientShift]:
+def _gradient_shifts(model, loss, new_parameters, groups, gradients, called) -> list[LayerGradientShift]:
     groups = group_parameters(model, gradients, called) if groups is None else groups
     old = dict(model.named_parameters())
-    _check_groups(groups, old, new)
+    _check_groups(groups, old, new_parameters)
     now, result = dict(old), []
     for position, (layer, names) in enumerate(groups.items()):
         before = flattened(gradients_or_zeros(gradients, names, old))
         changed = gradients_at(model, loss, now, names) if position else gradients
         after = flattened(gradients_or_zeros(changed, names, old))
         norm, norm_after = before.norm(), after.norm()
-        weights, moved = flattened(old[name] for name in names), flattened(new[name] for name in names)
-        # Each divided by its own norm first: the product of two small norms may be 0.
+        weights, moved = flattened(old[name] for name in names), flattened(new_parameters[name] for name in names)
+        # Each gradient is normalised first, because the product of two small norms may be 0.
         cosine = torch.dot(before / norm, after / norm_after)
         ratio = (moved - weights).norm() / weights.norm()
         result.append(LayerGradientShift(layer, norm, (before - after).norm(), cosine, ratio))
-        now |= {name: new[name] for name in names}
+        now |= {name: new_parameters[name] for name in names}
     return result
 
 
-def _check_groups(groups: Groups, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+def _check_groups(groups: Groups, old: Mapping[str, Tensor], new_parameters: Mapping[str, Tensor]) -> None:
     seen: dict[str, str] = {}
     for layer, names in groups.items():
         if not names:
             raise ValueError(f"groups must name at least one parameter for each layer, got none for {layer!r}")
         for name in names:
             if name not in old or not old[name].requires_grad:
-                raise ValueError(f"groups must name parameters of the model that are trained, got {name!r}")
+                raise ValueError(f"groups must name trainable parameters of the model, got {name!r}")
             if name in seen:
                 raise ValueError(f"groups must not share a parameter, got {name!r} in {seen[name]!r} and {layer!r}")
-            if name not in new or new[name].shape != old[name].shape:
-                got = f"shape {tuple(new[name].shape)}" if name in new else "none"
-                raise ValueError(f"new must hold {name!r} of shape {tuple(old[name].shape)}, got {got}")
+            if name not in new_parameters or new_parameters[name].shape != old[name].shape:
+                got = f"shape {tuple(new_parameters[name].shape)}" if name in new_parameters else "none"
+                raise ValueError(f"new_parameters must hold {name!r} of shape {tuple(old[name].shape)}, got {got}")
             seen[name] = layer
 
 
@@ -171,7 +191,7 @@ def _parameters_after_step(
         for parameter, other in zip(group["params"], copied["params"], strict=True):
             name = names.get(parameter)
             if name in gradients:
-                # A clone: some steps write into the gradient.
+                # Some optimisers write into the gradient, so they get a clone.
                 other.grad, moved[name] = gradients[name].clone(), other
     twin.step()
     return {name: moved.get(name, value).detach().clone() for value, name in names.items()}

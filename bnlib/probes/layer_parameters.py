@@ -1,4 +1,4 @@
-"""DOC layer_parameters."""
+"""Find which parameters belong to which layer, and in which order the layers are called."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from bnlib.probes.stateless import Loss, gradients_at
 
 
 def parameters_by_layer(model: nn.Module, loss: Loss) -> dict[str, list[str]]:
-    """Which parameters make up which layer, in the order in which ``loss`` first calls the layers.
+    """Return the names of each layer's parameters, with the layers in the order in which ``loss`` first calls them.
 
-    A layer is a module that owns parameters to be trained. One whose parameters are vectors, such as the gamma and beta
-    of a norm, belongs to the layer before it, if there is one. A parametrisation belongs to its layer, parameters that
-    layers share belong to the first. What the loss does not depend on is left out.
+    A layer is a module that owns trainable parameters. A module whose parameters are all vectors, such as the gamma and
+    beta of a norm, counts as part of the layer before it. Parameters of a parametrisation
+    (``torch.nn.utils.parametrize``) belong to the layer that is parametrised. Parameters that several layers share
+    belong to the first of them. Parameters on which the loss does not depend are left out.
 
     Arguments:
-        model, loss: see ``internal_covariate_shift``.
+        model: any network.
+        loss: takes the model and returns the loss on a batch as a single number.
 
     Raises:
-        ValueError: the place of a parameter is unknown, because its module is not called itself (as in
-            ``nn.MultiheadAttention``); then name the groups.
+        ValueError: a module that owns parameters is never called itself (as in ``nn.MultiheadAttention``), so its
+            position is unknown. Pass ``groups`` to ``internal_covariate_shift`` instead.
 
     Example:
         >>> model, x = models.mlp((3, 4, 2), bnlib.BatchNorm), torch.linspace(-1, 1, 9).view(3, 3) ** 3
@@ -32,7 +34,7 @@ def parameters_by_layer(model: nn.Module, loss: Loss) -> dict[str, list[str]]:
 
 
 def gradients_and_call_order(model: nn.Module, loss: Loss) -> tuple[dict[str, Tensor], list[str]]:
-    """The gradient of each parameter that the loss depends on, and the layers in the order of their first call."""
+    """Return the gradient of each parameter that the loss depends on, and the layers in the order of their calls."""
     called: dict[str, None] = {}
     hooks = [
         model.get_submodule(layer).register_forward_pre_hook(lambda *_, layer=layer: called.setdefault(layer))
@@ -48,6 +50,7 @@ def gradients_and_call_order(model: nn.Module, loss: Loss) -> tuple[dict[str, Te
 
 
 def group_parameters(model: nn.Module, gradients: Mapping[str, Tensor], called: Sequence[str]) -> dict[str, list[str]]:
+    """Assign each parameter that has a gradient to a layer; see ``parameters_by_layer``."""
     owned = {
         layer: [name for name in names if name in gradients]
         for layer, names in trainable_parameters_by_module(model).items()
@@ -55,8 +58,8 @@ def group_parameters(model: nn.Module, gradients: Mapping[str, Tensor], called: 
     owned = {layer: names for layer, names in owned.items() if names}
     if lost := owned.keys() - called:
         raise ValueError(
-            f"groups must be given, for nothing shows where the parameters of {', '.join(sorted(lost))} come in: these "
-            "modules are not called themselves; got None"
+            f"groups must be given for this model, got None: the modules {', '.join(sorted(lost))} own parameters but "
+            "are never called themselves, so their position is unknown"
         )
     groups: dict[str, list[str]] = {}
     for layer in called:
@@ -69,7 +72,10 @@ def group_parameters(model: nn.Module, gradients: Mapping[str, Tensor], called: 
 
 
 def trainable_parameters_by_module(model: nn.Module) -> dict[str, list[str]]:
-    """Names of the trained parameters of each module that owns some; those of a parametrisation are its layer's."""
+    """Return the names of the trainable parameters of each module that owns some.
+
+    Parameters of a parametrisation belong to the module that is parametrised.
+    """
     found: dict[str, list[str]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:

@@ -1,4 +1,8 @@
-"""DOC loss_surfaces."""
+"""Evaluate the loss on a grid of points around the parameters.
+
+The model is not changed. All passes are made in the current mode of the model, from the same buffers and random numbers
+(dropout masks). An overflow gives inf or nan, not an error.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +19,36 @@ from bnlib.probes.tensors import number_sequence
 
 @dataclass(frozen=True, eq=False)
 class LossSurface:
-    """The loss on a grid of D dimensions.
+    """The loss on a grid with D dimensions.
 
     Attributes:
-        steps: for each dimension its coordinates.
-        losses: shape (K_1, ..., K_D), as many as there are coordinates.
+        coordinates: for each dimension its K_d coordinates, each of shape (K_d,).
+        losses: shape (K_1, ..., K_D).
     """
 
-    steps: tuple[Tensor, ...]
+    coordinates: tuple[Tensor, ...]
     losses: Tensor
 
 
-def filter_normalised_direction(model: nn.Module, seed: int, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    r"""A random direction in which each filter is as long as that of the weights.
+def filter_normalised_direction(
+    model: nn.Module, seed: int, parameter_names: Iterable[str] | None = None
+) -> dict[str, Tensor]:
+    """Draw a random direction in parameter space whose filters have the same norms as the filters of the weights.
 
-    Slices along it can be compared between networks whose weights have different scales. A filter is what belongs to
-    one index of the first dimension: all weights into a unit, or into a channel of a convolution. Parameters of one
-    dimension or none (biases, gamma, beta) get 0, as in the paper.
+    Slices of the loss along such directions can be compared between networks whose weights have different scales. A
+    filter is one index of the first dimension: all weights that lead to one unit or to one output channel of a
+    convolution. Parameters with fewer than two dimensions (biases, gamma, beta) get 0, as in the paper.
 
     Arguments:
         model: any network.
-        seed: of the numbers drawn, which are the same on all devices.
-        names: of the parameters that get a direction; by default all that are trained.
+        seed: seed of the random numbers, which are the same on all devices.
+        parameter_names: the parameters that get a direction; by default all trainable parameters.
 
     Returns:
-        By name, in the shapes of the parameters.
+        The direction by parameter name, in the shapes of the parameters.
 
     Raises:
-        ValueError: ``names`` has one that does not exist or is not trained.
+        ValueError: ``parameter_names`` names a parameter that does not exist or is not trainable.
 
     Source: Li et al. 2018 (https://arxiv.org/abs/1712.09913), section 4.
 
@@ -53,7 +59,7 @@ def filter_normalised_direction(model: nn.Module, seed: int, names: Iterable[str
         True
     """
     old, generator, direction = dict(model.named_parameters()), torch.Generator().manual_seed(seed), {}
-    for name in trainable_names(model, names):
+    for name in trainable_names(model, parameter_names):
         weight = old[name].detach()
         if weight.dim() < 2:
             direction[name] = torch.zeros_like(weight)
@@ -69,19 +75,21 @@ def loss_surface(
     model: nn.Module,
     loss: Loss,
     directions: Sequence[Mapping[str, Tensor]],
-    steps: Sequence[Sequence[float] | Tensor],
+    coordinates: Sequence[Sequence[float] | Tensor],
 ) -> LossSurface:
-    r"""The loss at $w + \sum_d s_d\,\delta_d$, for all combinations of the steps.
+    r"""Evaluate the loss at $w + \sum_d s_d\,\delta_d$ for all combinations of the coordinates $s_d$.
 
     Arguments:
-        model, loss: see ``landscape_along_gradient``.
-        directions: D of them, by names of parameters, such as ``filter_normalised_direction``; two for a surface.
-            Parameters that one does not name it does not move.
-        steps: for each direction its steps $s_d$.
+        model: any network.
+        loss: takes the model and returns the loss on a batch as a single number.
+        directions: D directions $\delta_d$ by parameter name, such as results of ``filter_normalised_direction``. Two
+            directions give a surface. A direction does not move the parameters that it does not name.
+        coordinates: for each direction its coordinates $s_d$.
 
     Raises:
-        ValueError: no direction, one that names a parameter that does not exist or has it in another shape; not as many
-            ``steps`` as directions, or none for one; a loss that is no single number.
+        ValueError: ``directions`` is empty; a direction names a parameter that does not exist, or has another shape
+            than the parameter; ``coordinates`` does not have one nonempty entry for each direction; the loss is not a
+            single number.
 
     Source: Li et al. 2018 (https://arxiv.org/abs/1712.09913), section 2.
 
@@ -95,8 +103,10 @@ def loss_surface(
     old = {name: value.detach() for name, value in model.named_parameters()}
     if not directions:
         raise ValueError("directions must hold at least one, got none")
-    if len(steps) != len(directions):
-        raise ValueError(f"steps must have an entry for each of {len(directions)} directions, got {len(steps)}")
+    if len(coordinates) != len(directions):
+        raise ValueError(
+            f"coordinates must have an entry for each of {len(directions)} directions, got {len(coordinates)}"
+        )
     for direction in directions:
         for name, value in direction.items():
             if name not in old or old[name].shape != value.shape:
@@ -105,10 +115,10 @@ def loss_surface(
                     f"directions must fit the parameters of the model, got {name!r} of shape {tuple(value.shape)} "
                     f"for {shape}"
                 )
-    rows, losses = [number_sequence("steps", each) for each in steps], []
-    for coordinates in itertools.product(*(row.tolist() for row in rows)):
+    rows, losses = [number_sequence("coordinates", each) for each in coordinates], []
+    for point in itertools.product(*(row.tolist() for row in rows)):
         moved = dict(old)
-        for step, direction in zip(coordinates, directions, strict=True):
+        for step, direction in zip(point, directions, strict=True):
             moved |= {name: moved[name] + step * value.to(moved[name]) for name, value in direction.items()}
         losses.append(loss_at(model, loss, moved))
     return LossSurface(tuple(rows), torch.stack(losses).view([len(row) for row in rows]))

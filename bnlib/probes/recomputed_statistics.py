@@ -1,4 +1,4 @@
-"""DOC recomputed_statistics."""
+"""Recompute the running statistics of a model from given batches."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from bnlib.norm import BatchRenorm, FullNorm
 
 
 def with_recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    r"""A copy of ``model`` in eval mode whose running statistics are the means over ``batches``, all weighing the same.
+    """Return a copy of the model in eval mode whose running statistics are recomputed from ``batches``.
 
-    With one batch they are its own; the weights stay as they were. ``torch.optim.swa_utils.update_bn``, for a model
-    that is kept.
+    The running statistics are the averages of the batch statistics, with equal weights (precise BN). With a single
+    batch they are the statistics of that batch. The weights stay the same. To recompute the statistics of a model in
+    place, use ``torch.optim.swa_utils.update_bn``.
 
     Arguments:
-        model: with layers of BN.
-        batches: what it takes, at least one batch.
+        model: a network with BN layers.
+        batches: inputs of the model, at least one batch.
 
     Raises:
-        ValueError: no batches, or a layer (FullNorm, BatchRenorm) whose running averages are not estimated like that.
+        ValueError: ``batches`` is empty, or the model has a FullNorm or BatchRenorm layer, whose running averages
+            cannot be recomputed in this way.
 
-    Source: Wu and Johnson 2021, section 3, precise BN.
+    Source: Wu and Johnson 2021 (https://arxiv.org/abs/2105.07576), section 3, precise BN.
 
     Example:
         >>> model = nn.Sequential(bnlib.BatchNorm(1))
@@ -35,7 +37,10 @@ def with_recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> n
     """
     for name, layer in model.named_modules():
         if isinstance(layer, FullNorm | BatchRenorm):
-            raise ValueError(f"model must have no layers but BN that keep statistics, got {layer} as {name!r}")
+            raise ValueError(
+                f"model must have no FullNorm or BatchRenorm layer, got {layer} as {name!r}: "
+                "call the model on the batches in train mode instead"
+            )
     model = copy.deepcopy(model).eval()
     batches = list(batches)
     if not batches:

@@ -1,4 +1,7 @@
-"""DOC santurkar_theorems."""
+"""Compute both sides of two theorems of Santurkar et al., so that they can be tested.
+
+The theorems are about one BN layer after one linear layer.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,19 @@ ActivationLoss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Inequality:
-    """Both sides of a statement ``left <= right``, one for each of d units, shape (d,)."""
+    """Both sides of a statement ``left <= right``, for each of d units.
+
+    Attributes:
+        left: shape (d,).
+        right: shape (d,).
+    """
 
     left: Tensor
     right: Tensor
 
     @property
     def slack(self) -> Tensor:
-        """``right - left``, below 0 where the statement fails, shape (d,)."""
+        """``right - left``, shape (d,); negative where the statement is false."""
         return self.right - self.left
 
 
@@ -33,34 +41,38 @@ def theorem_4_1(
     *,
     at: Tensor | None = None,
 ) -> Inequality:
-    r"""The effect of BN on the Lipschitzness of the loss: the squared gradient of each unit with and without.
+    r"""Compute both sides of Theorem 4.1, the effect of BN on the Lipschitz constant of the loss.
+
+    The theorem bounds the squared norm of each unit's gradient with BN by an expression of the gradient without BN:
 
     $$\|\nabla_{y_j}\hat L\|^2 \le \frac{\gamma^2}{\sigma_j^2}\Big(\|\nabla_{y_j} L\|^2
     - \frac1m\langle 1, \nabla_{y_j} L\rangle^2 - \frac1m\langle\nabla_{y_j} L, \hat y_j\rangle^2\Big)$$
 
-    $\hat L$ is the loss of $\gamma\hat y + \beta$. The proof has $\nabla L$ at these same activations; then both sides
-    are equal for eps = 0, and for eps > 0 the left one is less by
-    $\frac{\gamma^2}{m\sigma^2}\,\frac{\epsilon}{\sigma^2}\langle\nabla_{y_j}L, \hat y_j\rangle^2$ with
-    $\sigma^2 = v + \epsilon$. At other activations, such as the y of the network without BN, nothing is known. The
-    right side may be larger than $\|\nabla_{y_j}L\|^2$: where $\gamma > \sigma_j$ BN can amplify.
+    Here $\hat L$ is the loss of $\gamma\hat y + \beta$. The proof takes $\nabla L$ at these same activations. Then both
+    sides are equal for eps = 0. For eps > 0 the left side is smaller by
+    $\frac{\gamma^2}{m\sigma^2}\,\frac{\epsilon}{\sigma^2}\langle\nabla_{y_j}L, \hat y_j\rangle^2$, where
+    $\sigma^2 = v + \epsilon$. If $\nabla L$ is taken at other activations, such as the y of the network without BN, the
+    statement can be false. The right side can be larger than $\|\nabla_{y_j}L\|^2$: BN can amplify the gradient where
+    $\gamma > \sigma_j$.
 
     Arguments:
-        loss: function of the activations that returns a single number.
-        y: outputs of the linear layer, shape (m, d).
-        gamma, beta: of the BN, a number or shape (d,).
-        eps: of the BN.
-        at: activations, shape (m, d), at which $\nabla L$ is taken; by default those after the BN.
+        loss: takes activations of shape (m, d) and returns a single number.
+        y: outputs of the linear layer for m samples and d units, shape (m, d).
+        gamma, beta: parameters of the BN layer, numbers or tensors of shape (d,).
+        eps: eps of the BN layer.
+        at: activations at which $\nabla L$ is taken, shape (m, d); by default the outputs of the BN layer.
 
     Returns:
-        Both sides, shape (d,). A unit that is constant has nan or inf if eps = 0.
+        Both sides, shape (d,). For a constant unit they are nan or inf if eps = 0.
 
     Raises:
-        ValueError: ``y`` or ``at`` in another shape, ``eps`` negative, a loss that is no single number.
+        ValueError: ``y``, ``at``, ``gamma`` or ``beta`` has another shape, ``eps`` is negative, or the loss is not a
+            single number.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), Theorem 4.1.
 
     Example:
-        With the gradient taken after the BN it is an equality, and a large gamma amplifies:
+        If the gradient is taken at the outputs of the BN layer, both sides are equal:
 
         >>> y, target = torch.linspace(-1, 1, 10)[:, None] ** 3, torch.linspace(-1, 1, 10)[:, None]
         >>> sides = probes.theorem_4_1(lambda y: (y - target).square().sum(), y, gamma=2.0)
@@ -84,30 +96,34 @@ def theorem_4_2(
     at: Tensor | None = None,
     simplified: bool = False,
 ) -> Inequality:
-    r"""The effect of BN on smoothness: the curvature along the gradient of each unit with and without.
+    r"""Compute both sides of Theorem 4.2, the effect of BN on the smoothness of the loss.
 
-    With $u_j = \nabla_{y_j}\hat L$, $g_j = \nabla_{y_j}L$ and $H_{jj}$, $\hat H_{jj}$ the Hessians of $L$ and $\hat L$
-    with respect to the m activations of a unit:
+    The theorem bounds the curvature along each unit's gradient with BN. Let $u_j = \nabla_{y_j}\hat L$,
+    $g_j = \nabla_{y_j}L$, and let $H_{jj}$ and $\hat H_{jj}$ be the Hessians of $L$ and $\hat L$ with respect to the m
+    activations of unit j:
 
     $$u_j^\top\hat H_{jj}u_j \le \frac{\gamma^2}{\sigma_j^2}\,u_j^\top H_{jj}u_j
     - \frac{\gamma}{m\sigma_j^2}\langle g_j, \hat y_j\rangle\|u_j\|^2$$
 
-    With $g_j$ and $H_{jj}$ at the activations after the BN both sides are equal for eps = 0. For eps > 0, with
+    If $g_j$ and $H_{jj}$ are taken at the outputs of the BN layer, both sides are equal for eps = 0. For eps > 0, with
     $\sigma^2 = v + \epsilon$, $\delta = \epsilon/\sigma^2$, $s = \langle g_j, \hat y_j\rangle$ and
-    $w_j = u_j - \frac{\gamma\delta s}{m\sigma}\hat y_j$, the right one is larger by
+    $w_j = u_j - \frac{\gamma\delta s}{m\sigma}\hat y_j$, the right side is larger by
     $\frac{\gamma^2}{\sigma^2}(u_j^\top H_{jj}u_j - w_j^\top H_{jj}w_j)
-    + \frac{\gamma s}{m\sigma^2}(2\delta\|u_j\|^2 - \frac{\gamma^2\delta^2s^2}{m\sigma^2})$,
-    which may be negative: then the statement fails, by little.
+    + \frac{\gamma s}{m\sigma^2}(2\delta\|u_j\|^2 - \frac{\gamma^2\delta^2s^2}{m\sigma^2})$.
+    This difference can be negative; then the statement is false, by a small amount.
 
     Arguments:
-        loss: see ``theorem_4_1``; to be differentiable twice.
+        loss: see ``theorem_4_1``; it must be differentiable twice.
         y, gamma, beta, eps: see ``theorem_4_1``.
         at: activations at which $g_j$ and $H_{jj}$ are taken, see ``theorem_4_1``.
-        simplified: the second form of the paper, with $g_j^\top H_{jj}g_j$ for $u_j^\top H_{jj}u_j$, "if $H_{jj}$
-            preserves the relative norms" of the two. It can fail where $\gamma > \sigma_j$.
+        simplified: use the second form of the paper, which replaces $u_j^\top H_{jj}u_j$ by $g_j^\top H_{jj}g_j$ "if
+            $H_{jj}$ preserves the relative norms" of the two. It can be false where $\gamma > \sigma_j$.
+
+    Returns:
+        Both sides, shape (d,).
 
     Raises:
-        ValueError: as ``theorem_4_1``.
+        ValueError: see ``theorem_4_1``.
 
     Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), Theorem 4.2.
 
@@ -126,7 +142,7 @@ def theorem_4_2(
 
 
 def _prepare(y, at, gamma, beta, eps) -> tuple[Tensor, ...]:
-    """The arguments as tensors, sigma and the normalised activations."""
+    """Check the arguments; return them as tensors, with sigma and the normalised activations."""
     if y.dim() != 2 or y.numel() == 0:
         raise ValueError(f"y must have shape (m, d), got {tuple(y.shape)}")
     if not eps >= 0:
@@ -145,7 +161,7 @@ def _prepare(y, at, gamma, beta, eps) -> tuple[Tensor, ...]:
 
 
 def _loss_after_batch_norm(loss: ActivationLoss, gamma: Tensor, beta: Tensor, eps: float) -> ActivationLoss:
-    # Not F.batch_norm, which refuses eps = 0.
+    # F.batch_norm does not allow eps = 0.
     return lambda y: loss(gamma * (y - y.mean(0)) / (y.var(0, correction=0) + eps).sqrt() + beta)
 
 
@@ -156,7 +172,7 @@ def _gradient(loss: ActivationLoss, at: Tensor) -> Tensor:
 
 
 def _curvature(loss: ActivationLoss, at: Tensor, direction: Tensor) -> Tensor:
-    """For each unit the second derivative along its own part of ``direction``, the other units staying."""
+    """Return, for each unit, the second derivative along its part of ``direction`` with the other units fixed."""
     result = []
     with torch.enable_grad():
         at = at.clone().requires_grad_()

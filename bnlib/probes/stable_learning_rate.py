@@ -1,4 +1,4 @@
-"""DOC stable_learning_rate."""
+"""Search for the largest learning rate at which training is stable."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StableLearningRate:
-    """Where stability ends.
+    """The interval that contains the limit of stability.
 
     Attributes:
-        low: the largest learning rate found stable.
-        high: the smallest found not to be.
-        trials: each learning rate tried and whether it was stable, in the order of the trials.
+        low: the largest learning rate that was found stable.
+        high: the smallest learning rate that was found unstable.
+        trials: each learning rate that was tried and whether it was stable, in the order of the trials.
     """
 
     low: float
@@ -25,26 +25,27 @@ class StableLearningRate:
 def largest_stable_learning_rate(
     run: Callable[[float], bool], low: float, high: float, ratio: float = 1.1
 ) -> StableLearningRate:
-    """The largest learning rate for which a training is stable, by bisection on a logarithmic scale.
+    """Find the largest learning rate at which training is stable, by bisection on a logarithmic scale.
 
-    If stability comes and goes between ``low`` and ``high``, one of its ends is found.
+    If training changes between stable and unstable several times between ``low`` and ``high``, one of the changes is
+    found.
 
     Arguments:
-        run: function of the learning rate that trains from the start and says whether that was stable. A finite loss is
-            not enough to ask: a network whose units have all died has one at any learning rate.
-        low: a learning rate that is stable.
-        high: one that is not.
-        ratio: of the two ends at which to stop.
+        run: takes a learning rate, trains from the start and returns whether the training was stable. A finite loss is
+            not a sufficient criterion: a network whose units are all dead has a finite loss at any learning rate.
+        low: a learning rate at which training is stable.
+        high: a learning rate at which training is unstable.
+        ratio: the search stops when ``high / low`` is at most this ratio.
 
     Returns:
-        The last bracket, ``high`` being at most ``ratio`` times ``low``, and all trials.
+        The last interval and all trials.
 
     Raises:
-        ValueError: ``low`` and ``high`` not positive or not in this order, ``ratio`` not above 1, ``low`` not stable or
-            ``high`` stable.
+        ValueError: ``low`` and ``high`` are not positive or not in this order, ``ratio`` is not above 1, training at
+            ``low`` is unstable, or training at ``high`` is stable.
 
     Example:
-        Gradient descent on $5w^2$, whose second derivative is 10:
+        Gradient descent on $5w^2$, whose second derivative is 10, is stable below 2/10:
 
         >>> def run(lr):
         ...     w = 1.0

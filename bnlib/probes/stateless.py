@@ -1,4 +1,7 @@
-"""DOC stateless."""
+"""Run a model, at any parameters, without side effects on its buffers, gradients or the random number generators.
+
+All probes are built from these functions. ``torch.func.functional_call`` does most of the work.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,22 @@ Loss = Callable[[nn.Module], Tensor]
 
 
 probe_is_running = ContextVar("probe_is_running", default=False)
-"""Whether the pass that runs is one of a probe."""
+"""True while a probe runs the model."""
 
 
 def stateless_call(
     model: nn.Module, function: Callable[[nn.Module], object], parameters: Mapping[str, Tensor] | None = None
 ):
-    """``function(model)`` with other parameters, without a trace in buffers, generators and ``record_activation_statistics``."""
+    """Return ``function(model)`` and undo every side effect of the call.
+
+    Buffers (such as running statistics) and random number generators have their old values afterwards, and
+    ``record_activation_statistics`` does not record the call.
+
+    Arguments:
+        model: any network.
+        function: takes the model and may call it any number of times.
+        parameters: tensors by parameter name that replace the parameters of the model during the call.
+    """
     state = {f"model.{name}": value.clone() for name, value in model.named_buffers()}
     state |= {f"model.{name}": value for name, value in (parameters or {}).items()}
     token = probe_is_running.set(True)
@@ -31,7 +43,7 @@ def stateless_call(
 
 
 def loss_at(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor]) -> Tensor:
-    """The loss at ``parameters``, 0-dimensional and without a graph."""
+    """Return the loss at ``parameters`` as a 0-dimensional tensor without a graph."""
 
     def value(model: nn.Module) -> Tensor:
         with torch.no_grad():
@@ -43,20 +55,20 @@ def loss_at(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor]) -> T
 def gradients_at(
     model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], wanted: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The gradient of ``loss`` at ``parameters``, by the names ``wanted``, without those it does not depend on."""
+    """Return the gradient of ``loss`` at ``parameters`` for each name in ``wanted`` on which the loss depends."""
     return loss_and_gradients_at(model, loss, parameters, wanted)[1]
 
 
 def loss_and_gradients_at(
     model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], wanted: Sequence[str]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Both of one pass; see ``loss_at`` and ``gradients_at``."""
+    """Return the results of ``loss_at`` and ``gradients_at`` from a single forward and backward pass."""
     leaves = as_leaves(model, parameters)
 
     def both(model: nn.Module) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         with torch.enable_grad():
             value = scalar_loss(loss(model))
-            # Within the call, because the backward pass of FullNorm moves buffers, too.
+            # Inside the call, because the backward pass of FullNorm also changes buffers.
             return value.detach(), torch.autograd.grad(value, [leaves[name] for name in wanted], allow_unused=True)
 
     value, found = stateless_call(model, both, leaves)
@@ -64,36 +76,41 @@ def loss_and_gradients_at(
 
 
 def as_leaves(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``parameters`` as the leaves of a new graph, trained where those of the model are."""
+    """Return detached copies of ``parameters`` that require a gradient where the parameters of the model do."""
     trained = {name: value.requires_grad for name, value in model.named_parameters()}
     return {name: value.detach().requires_grad_(trained[name]) for name, value in parameters.items()}
 
 
-def trainable_names(model: nn.Module, names: Iterable[str] | None = None) -> list[str]:
-    """The names of the parameters that are trained: all, or ``names``, in the order of the model.
+def trainable_names(model: nn.Module, parameter_names: Iterable[str] | None = None) -> list[str]:
+    """Return the names of the parameters that require a gradient, in the order of the model.
+
+    Arguments:
+        model: any network.
+        parameter_names: restricts the result to these names; by default all trainable parameters are returned.
 
     Raises:
-        ValueError: ``names`` has one that does not exist or is not trained, or none.
+        ValueError: ``parameter_names`` is empty, or names a parameter that does not exist or is not trainable; or the
+            model has no trainable parameter.
     """
     found = [name for name, value in model.named_parameters() if value.requires_grad]
-    if names is None:
+    if parameter_names is None:
         if not found:
-            raise ValueError("model must have a parameter that is trained, got none")
+            raise ValueError("model must have a parameter with requires_grad=True, got none")
         return found
-    names = list(names)
-    for name in names:
+    parameter_names = list(parameter_names)
+    for name in parameter_names:
         if name not in found:
-            raise ValueError(f"names must name parameters of the model that are trained, got {name!r}")
-    if not names:
-        raise ValueError("names must name at least one parameter, got none")
-    return [name for name in found if name in names]
+            raise ValueError(f"parameter_names must name trainable parameters of the model, got {name!r}")
+    if not parameter_names:
+        raise ValueError("parameter_names must name at least one parameter, got none")
+    return [name for name in found if name in parameter_names]
 
 
 def scalar_loss(value: Tensor) -> Tensor:
-    """A loss, 0-dimensional.
+    """Return a loss with a single element as a 0-dimensional tensor.
 
     Raises:
-        ValueError: it is no single number.
+        ValueError: the loss has more than one element, or none.
     """
     if value.numel() != 1:
         raise ValueError(f"loss must return a single number, got shape {tuple(value.shape)}")
@@ -102,7 +119,7 @@ def scalar_loss(value: Tensor) -> Tensor:
 
 @contextmanager
 def preserve_random_state(model: nn.Module) -> Iterator[None]:
-    """Leave the global generators of the CPU and of the model's device as they were."""
+    """Restore the random number generators of the CPU and of the model's device at the end of a ``with`` block."""
     devices = {value.device for value in (*model.parameters(), *model.buffers()) if value.device.type != "cpu"}
     kind = next((device.type for device in devices), "cuda")
     with torch.random.fork_rng(devices, device_type=kind):
@@ -110,7 +127,7 @@ def preserve_random_state(model: nn.Module) -> Iterator[None]:
 
 
 class _FunctionAsModule(nn.Module):
-    """A function of the model as a module, for ``functional_call``."""
+    """Wrap a function of the model in a module, because ``functional_call`` takes a module."""
 
     def __init__(self, model: nn.Module, function: Callable[[nn.Module], object]) -> None:
         super().__init__()

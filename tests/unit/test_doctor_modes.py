@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import datasets, models, samplers, training
-from bnlib.doctor import diagnose, four_numbers
+from bnlib.doctor import diagnose, losses_by_mode
 
 
 def batches(size=32, count=8, sampler=samplers.shuffled, seed=0):
@@ -86,7 +86,7 @@ def test_a_mode_read_from_the_wrong_place_is_found(bad, good, said, inference):
     model = bad()
     before = copy.deepcopy(model.state_dict())
     (finding,) = modes(diagnose(model.train(not inference), batches(), inference=inference))
-    assert said in finding.evidence and "other company" in finding.evidence
+    assert said in finding.evidence and "other samples in the batch" in finding.evidence
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not modes(diagnose(good().train(not inference), batches(), inference=inference))
 
@@ -116,13 +116,13 @@ def fitted(norm, sampler):
 def test_a_model_that_knows_its_batches_is_told_from_one_that_knows_the_samples(norm, sampler, known):
     model, few = fitted(norm, sampler)
     report = diagnose(model, few)
-    assert ("company-memorised" in report.codes) == known, str(report)
-    assert "company-memorised" not in diagnose(model.eval(), few, inference=True).codes
-    numbers = {name: float(score.losses.mean()) for name, score in four_numbers(model, few).items()}
-    assert (numbers["dealt"] > 3 * numbers["own"]) == known
+    assert ("batch-composition-memorised" in report.codes) == known, str(report)
+    assert "batch-composition-memorised" not in diagnose(model.eval(), few, inference=True).codes
+    numbers = {name: float(score.losses.mean()) for name, score in losses_by_mode(model, few).items()}
+    assert (numbers["train_reshuffled"] > 3 * numbers["train"]) == known
     with torch.no_grad():
         by_hand = torch.stack([F.cross_entropy(model.train()(x), y) for x, y in few]).mean()
-    assert numbers["own"] == pytest.approx(float(by_hand), rel=1e-3)
+    assert numbers["train"] == pytest.approx(float(by_hand), rel=1e-3)
 
 
 NORMS = {
@@ -139,7 +139,7 @@ def test_the_first_number_is_that_of_train_mode_whatever_the_norm(norm):
     model = models.mlp((64, 32, 32, 10), norm)
     training.fit(model, data, batch_size=32, lr=0.1, epochs=2, progress=False)
     single = batches(sampler=samplers.single_label)
-    own = four_numbers(model.train(), single)["own"]
+    own = losses_by_mode(model.train(), single)["train"]
     with torch.no_grad():
         by_hand = [F.cross_entropy(copy.deepcopy(model).train()(x), y) for x, y in single]
     assert own.losses.tolist() == pytest.approx([float(loss) for loss in by_hand], rel=1e-3)
@@ -148,8 +148,8 @@ def test_the_first_number_is_that_of_train_mode_whatever_the_norm(norm):
 
 def test_batches_that_cannot_be_dealt_out_anew_are_left_alone():
     model = models.mlp((64, 32, 10), nn.BatchNorm1d)
-    assert "company-memorised" not in diagnose(model, batches(count=1)).codes
-    assert "company-memorised" not in diagnose(model, [x for x, _ in batches()]).codes
+    assert "batch-composition-memorised" not in diagnose(model, batches(count=1)).codes
+    assert "batch-composition-memorised" not in diagnose(model, [x for x, _ in batches()]).codes
 
 
 @pytest.mark.parametrize(("dims", "side"), [(1, 64), (1, 8), (2, 8)])
@@ -174,13 +174,13 @@ def test_a_model_that_needs_the_statistics_of_its_batch_is_found(dims, side, siz
         F.cross_entropy(model(inputs), targets).backward()
         optimiser.step()
     report = diagnose(model, few)
-    assert ("batch-statistics-needed" in report.codes) == (size == 1), str(report)
-    tiny = report.by_code("tiny-batches")
+    assert ("relies-on-batch-statistics" in report.codes) == (size == 1), str(report)
+    tiny = report.by_code("small-batches")
     assert [each.severity for each in tiny] == ["warning"] * (size == 1 and side**dims == 8)
-    assert "batch-statistics-needed" not in diagnose(model.eval(), few, inference=True).codes
+    assert "relies-on-batch-statistics" not in diagnose(model.eval(), few, inference=True).codes
 
 
-def test_batches_of_one_kind_are_reported_with_the_four_numbers():
+def test_batches_of_one_kind_are_reported_with_the_losses_by_mode():
     data = datasets.load("digits")
     model = models.mlp((64, 64, 10), bnlib.BatchNorm)
     training.fit(model, data, batch_size=32, lr=0.1, epochs=2, batches=samplers.single_label, progress=False)
@@ -188,25 +188,25 @@ def test_batches_of_one_kind_are_reported_with_the_four_numbers():
     index = list(itertools.islice(samplers.single_label(y, 32, 0), 16))
     single = [(x[i], y[i]) for i in index]
     (found,) = diagnose(model.train(), single).by_code("batches-not-representative")
-    for score in four_numbers(model, single).values():
+    for score in losses_by_mode(model, single).values():
         assert str(score) in found.evidence
     (found,) = diagnose(model, single, loss=lambda outputs, targets: None).by_code("batches-not-representative")
     assert "loss" not in found.evidence
 
 
-def test_four_numbers_without_a_norm_are_one_and_need_a_loss():
-    scores = four_numbers(models.mlp((64, 32, 10)), batches())
+def test_losses_by_mode_without_a_norm_are_one_and_need_a_loss():
+    scores = losses_by_mode(models.mlp((64, 32, 10)), batches())
     values = [float(score.losses.mean()) for score in scores.values()]
-    assert list(scores) == ["own", "dealt", "precise", "running"]
+    assert list(scores) == ["train", "train_reshuffled", "eval_recomputed", "eval"]
     assert values == pytest.approx([values[0]] * 4, rel=1e-4)
     with pytest.raises(ValueError, match="loss must be given"):
-        four_numbers(models.mlp((64, 32, 10)), [x for x, _ in batches()])
-    with pytest.raises(ValueError, match="most must be at least 1"):
-        four_numbers(models.mlp((64, 32, 10)), batches(), most=0)
+        losses_by_mode(models.mlp((64, 32, 10)), [x for x, _ in batches()])
+    with pytest.raises(ValueError, match="max_batches must be at least 1"):
+        losses_by_mode(models.mlp((64, 32, 10)), batches(), max_batches=0)
 
 
 def test_statistics_that_are_young_show_in_the_last_number_alone():
     model = models.mlp((64, 32, 10), lambda channels: bnlib.BatchNorm(channels, momentum=0.01))
     training.fit(model, datasets.load("digits"), batch_size=32, lr=0.1, epochs=1, progress=False)
-    numbers = {name: float(score.losses.mean()) for name, score in four_numbers(model, batches()).items()}
-    assert numbers["running"] > 1.5 * max(numbers["own"], numbers["dealt"], numbers["precise"])
+    numbers = {name: float(score.losses.mean()) for name, score in losses_by_mode(model, batches()).items()}
+    assert numbers["eval"] > 1.5 * max(value for name, value in numbers.items() if name != "eval")

@@ -37,7 +37,7 @@ def test_the_norms_are_those_of_autograd():
     for each, gradient in zip(found, gradients[:3], strict=True):
         torch.testing.assert_close(each.gradient_norm, gradient.norm())
         torch.testing.assert_close(each.weight_norm, model.get_submodule(each.layer).weight.detach().norm())
-        torch.testing.assert_close(each.spherical, each.weight_norm * gradient.norm())
+        torch.testing.assert_close(each.gradient_norm_on_sphere, each.weight_norm * gradient.norm())
     torch.testing.assert_close(found[0].output_gradient_norm, gradients[3].norm())
 
 
@@ -105,10 +105,20 @@ def test_a_small_gradient_is_not_lost_by_squaring_it():
 @pytest.mark.parametrize(
     ("model", "loss", "layers", "message"),
     [
-        (nn.BatchNorm1d(3), lambda model: model(torch.ones(2, 3)).sum(), None, "model must have a layer with trained"),
+        (
+            nn.BatchNorm1d(3),
+            lambda model: model(torch.ones(2, 3)).sum(),
+            None,
+            "model must have a layer with trainable",
+        ),
         (nn.Linear(2, 2), lambda model: model(torch.ones(1, 2)), None, "loss must return a single number"),
         (nn.Linear(2, 2), lambda model: model.weight.sum(), None, "loss must call one of the layers"),
-        (nn.Sequential(nn.Linear(2, 2)), lambda model: None, ["1"], "layers must name submodules with trained weights"),
+        (
+            nn.Sequential(nn.Linear(2, 2)),
+            lambda model: None,
+            ["1"],
+            "layers must name submodules with trainable weights",
+        ),
     ],
 )
 def test_bad_input(model, loss, layers, message):

@@ -186,7 +186,10 @@ def test_training_is_the_same_to_the_bit_with_a_probe(name, probe, mode):
 def test_training_is_the_same_to_the_bit_while_it_is_recorded(name):
     @contextmanager
     def around(model):
-        with record_activation_statistics(model) as outputs, record_activation_statistics(model, inputs=True) as inputs:
+        with (
+            record_activation_statistics(model) as outputs,
+            record_activation_statistics(model, of_inputs=True) as inputs,
+        ):
             yield
         assert outputs and outputs.keys() == inputs.keys() and not hooks(model)
         assert all(len(each) == 3 for each in (*outputs.values(), *inputs.values()))
@@ -324,12 +327,12 @@ def test_a_gradient_of_zero_has_no_angle():
 @pytest.mark.parametrize(
     ("groups", "new", "message"),
     [
-        ({"a": ["1.wait"]}, {}, "groups must name parameters of the model that are trained, got '1.wait'"),
-        ({"a": ["5.bias"]}, {}, "groups must name parameters of the model that are trained, got '5.bias'"),
+        ({"a": ["1.wait"]}, {}, "groups must name trainable parameters of the model, got '1.wait'"),
+        ({"a": ["5.bias"]}, {}, "groups must name trainable parameters of the model, got '5.bias'"),
         ({"a": []}, {}, "groups must name at least one parameter for each layer, got none for 'a'"),
         ({"a": ["1.bias"], "b": ["1.bias"]}, {}, "groups must not share a parameter, got '1.bias' in 'a' and 'b'"),
-        (None, {"3.bias": torch.ones(2)}, r"new must hold '3.bias' of shape \(4,\), got shape \(2,\)"),
-        (None, {"3.bias": None}, r"new must hold '3.bias' of shape \(4,\), got none"),
+        (None, {"3.bias": torch.ones(2)}, r"new_parameters must hold '3.bias' of shape \(4,\), got shape \(2,\)"),
+        (None, {"3.bias": None}, r"new_parameters must hold '3.bias' of shape \(4,\), got none"),
     ],
 )
 def test_wrong_groups_and_parameters_are_named(groups, new, message):
@@ -349,7 +352,7 @@ def test_a_loss_must_be_one_number():
 def test_parameters_that_come_in_nowhere_ask_for_groups():
     model = nn.MultiheadAttention(6, 1)
     x = torch.ones(2, 1, 6)
-    with pytest.raises(ValueError, match=r"groups must be given, .* parameters of out_proj come in"):
+    with pytest.raises(ValueError, match=r"groups must be given .* the modules out_proj own parameters"):
         parameters_by_layer(model, lambda model: model(x, x, x)[0].sum())
 
 
@@ -376,7 +379,7 @@ def test_with_a_quantile_for_each_value_the_wasserstein_distance_is_that_of_the_
     with drawn_from(0):
         first, second = torch.randn(6, 1), torch.randn(6, 1).exp()
     pairings = [(first[list(order)] - second).abs().mean() for order in itertools.permutations(range(6))]
-    ours = statistics_distance(*(channel_statistics(each, quantiles=6) for each in (first, second)))
+    ours = statistics_distance(*(channel_statistics(each, num_quantiles=6) for each in (first, second)))
     torch.testing.assert_close(ours.wasserstein[0], min(pairings))
 
 
@@ -405,40 +408,40 @@ def test_moments_of_what_a_known_layer_makes_of_known_inputs():
         model[0].weight.copy_(torch.tensor([[2.0], [-3.0]]))
         model[0].bias.copy_(torch.tensor([1.0, 0.5]))
     x = torch.arange(10.0)[torch.randperm(10, generator=torch.Generator().manual_seed(0))][:, None]
-    found = activation_statistics(model, x, ["0", "2"], quantiles=10)
+    found = activation_statistics(model, x, ["0", "2"], num_quantiles=10)
     assert list(found) == ["0", "2"] == list(activation_statistics(model, x)) and found["0"].count == 10
     torch.testing.assert_close(found["0"].mean, torch.tensor([2 * 4.5 + 1, -3 * 4.5 + 0.5]))
     torch.testing.assert_close(found["0"].variance, torch.tensor([4 * 8.25, 9 * 8.25]))
     ordered = torch.stack([2 * torch.arange(10.0) + 1, -3 * torch.arange(9.0, -1, -1) + 0.5], 1)
     torch.testing.assert_close(found["0"].quantiles, ordered)
-    before = activation_statistics(model, x, ["2", ""], inputs=True, quantiles=10)
+    before = activation_statistics(model, x, ["2", ""], of_inputs=True, num_quantiles=10)
     torch.testing.assert_close(before["2"].quantiles, ordered.clamp(min=0))
     torch.testing.assert_close(before[""].mean, torch.tensor([4.5]))
 
 
 def test_quantiles_are_values():
     x = torch.tensor([3.0, 0, 2, 1])[:, None]
-    found = [channel_statistics(x, quantiles=count).quantiles[:, 0].tolist() for count in (8, 6, 4, 2, 1)]
+    found = [channel_statistics(x, num_quantiles=count).quantiles[:, 0].tolist() for count in (8, 6, 4, 2, 1)]
     assert found == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 1, 2, 3, 3], [0, 1, 2, 3], [1, 3], [2]]
 
 
 @pytest.mark.parametrize(("shape", "channel"), [((5, 3, 4, 2), 1), ((5, 4, 3), -1), ((5, 3), 1)])
 def test_moments_go_over_all_dimensions_but_the_channels(shape, channel):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found, flat = channel_statistics(x, channel=channel), x.movedim(channel, 0).reshape(3, -1)
+    found, flat = channel_statistics(x, channel_dim=channel), x.movedim(channel, 0).reshape(3, -1)
     torch.testing.assert_close(found.mean, flat.mean(1))
     torch.testing.assert_close(found.variance, flat.var(1, correction=0))
     assert found.count == flat.size(1) and found.quantiles.shape == (100, 3)
-    halves = channel_statistics(x.bfloat16(), channel=channel)
+    halves = channel_statistics(x.bfloat16(), channel_dim=channel)
     assert halves.mean.dtype == halves.quantiles.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        (torch.ones(3, 2), {"quantiles": 0}, "quantiles must be at least 1, got 0"),
-        (torch.ones(3), {}, r"values must hold samples and, in dimension channel=1, channels, got shape \(3,\)"),
-        (torch.ones(3, 2), {"channel": 2}, r"in dimension channel=2, channels, got shape \(3, 2\)"),
+        (torch.ones(3, 2), {"num_quantiles": 0}, "num_quantiles must be at least 1, got 0"),
+        (torch.ones(3), {}, r"values must hold samples and, in dimension channel_dim=1, channels, got shape \(3,\)"),
+        (torch.ones(3, 2), {"channel_dim": 2}, r"in dimension channel_dim=2, channels, got shape \(3, 2\)"),
         (torch.ones(0, 2), {}, r"got shape \(0, 2\)"),
     ],
 )
@@ -448,13 +451,15 @@ def test_moments_of_what_has_none(values, options, message):
 
 
 def test_a_layer_that_does_not_exist_is_named():
-    with pytest.raises(ValueError, match=r"layers must be names of submodules, such as \['1', '3', '5'\], got '9'"):
+    with pytest.raises(
+        ValueError, match=r"layers must name submodules of the model, such as \['1', '3', '5'\], got '9'"
+    ):
         activation_statistics(NETWORKS["plain"](), torch.ones(2, 6), ["9"])
 
 
 def test_the_first_of_several_outputs_is_measured():
     model, x = nn.Sequential(nn.LSTM(3, 4)), torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
-    found = activation_statistics(model, x, channel=-1)
+    found = activation_statistics(model, x, channel_dim=-1)
     torch.testing.assert_close(found["0"].mean, model(x)[0].detach().mean((0, 1)))
 
 

@@ -108,8 +108,8 @@ def surface(model, loss, **options):
 PROBES = {
     "landscape_along_gradient": lambda model, loss: landscape_along_gradient(model, loss, [0.1, 1.0]),
     "loss_surface": surface,
-    "sharpness": partial(sharpness, difference=1e-2, iterations=3),
-    "exact sharpness": partial(sharpness, iterations=3),
+    "sharpness": partial(sharpness, finite_difference=1e-2, max_iterations=3),
+    "exact sharpness": partial(sharpness, max_iterations=3),
     "scale_invariance": scale_invariance,
 }
 
@@ -203,7 +203,7 @@ def test_relative_lengths_are_parts_of_the_weights():
     model, w = quadratic()
     found = landscape_along_gradient(model, loss_of, [0.01, 0.2], relative=True)
     close(found.relative_distance, torch.tensor([0.01, 0.2], dtype=torch.float64))
-    close(found.lengths * (model.matrix @ w).norm() / w.norm(), found.relative_distance)
+    close(found.step_sizes * (model.matrix @ w).norm() / w.norm(), found.relative_distance)
 
 
 def bn_mlp(eps=1e-12):
@@ -253,23 +253,44 @@ def test_what_overflows_comes_out_as_such():
         (partial(step_sizes, 0), "lr must be positive and finite, got 0"),
         (partial(step_sizes, 1, 4, 2), "low and high must be positive and in this order, got 4 and 2"),
         (partial(step_sizes, 1, count=1), "count must be at least 2, got 1"),
-        (partial(landscape_along_gradient, lengths=[]), r"lengths must be a sequence of numbers, got shape \(0,\)"),
-        (partial(landscape_along_gradient, lengths=0.1), r"lengths must be a sequence of numbers, got shape \(\)"),
-        (partial(landscape_along_gradient, lengths=[0.1, -1]), r"lengths must be positive, got \[0.1, -1.0\]"),
-        (partial(landscape_along_gradient, lengths=[1], names=["x"]), "names must name .* that are trained, got 'x'"),
-        (partial(landscape_along_gradient, lengths=[1], names=[]), "names must name at least one parameter, got none"),
-        (partial(loss_surface, directions=[], steps=[]), "directions must hold at least one, got none"),
-        (partial(loss_surface, directions=[{}], steps=[]), "steps must have an entry for each of 1 directions, got 0"),
-        (partial(loss_surface, directions=[{}], steps=[[]]), r"steps must be a sequence of numbers, got shape \(0,\)"),
         (
-            partial(loss_surface, directions=[{"first": torch.ones(2)}], steps=[[1]]),
+            partial(landscape_along_gradient, step_sizes=[]),
+            r"step_sizes must be a sequence of numbers, got shape \(0,\)",
+        ),
+        (
+            partial(landscape_along_gradient, step_sizes=0.1),
+            r"step_sizes must be a sequence of numbers, got shape \(\)",
+        ),
+        (partial(landscape_along_gradient, step_sizes=[0.1, -1]), r"step_sizes must be positive, got \[0.1, -1.0\]"),
+        (
+            partial(landscape_along_gradient, step_sizes=[1], parameter_names=["x"]),
+            "parameter_names must name trainable parameters .*, got 'x'",
+        ),
+        (
+            partial(landscape_along_gradient, step_sizes=[1], parameter_names=[]),
+            "names must name at least one parameter, got none",
+        ),
+        (partial(loss_surface, directions=[], coordinates=[]), "directions must hold at least one, got none"),
+        (
+            partial(loss_surface, directions=[{}], coordinates=[]),
+            "coordinates must have an entry for each of 1 directions, got 0",
+        ),
+        (
+            partial(loss_surface, directions=[{}], coordinates=[[]]),
+            r"coordinates must be a sequence of numbers, got shape \(0,\)",
+        ),
+        (
+            partial(loss_surface, directions=[{"first": torch.ones(2)}], coordinates=[[1]]),
             r"directions must fit .*, got 'first' of shape \(2,\) for shape \(1,\)",
         ),
-        (partial(loss_surface, directions=[{"x": torch.ones(2)}], steps=[[1]]), r"got 'x' .* for no such parameter"),
+        (
+            partial(loss_surface, directions=[{"x": torch.ones(2)}], coordinates=[[1]]),
+            r"got 'x' .* for no such parameter",
+        ),
         (partial(sharpness, tolerance=0), "tolerance must be positive, got 0"),
-        (partial(sharpness, iterations=0), "iterations must be at least 1, got 0"),
-        (partial(sharpness, difference=-1.0), "difference must be positive, got -1.0"),
-        (partial(sharpness, names=["x"]), "names must name .* that are trained, got 'x'"),
+        (partial(sharpness, max_iterations=0), "max_iterations must be at least 1, got 0"),
+        (partial(sharpness, finite_difference=-1.0), "finite_difference must be positive, got -1.0"),
+        (partial(sharpness, parameter_names=["x"]), "parameter_names must name trainable parameters .*, got 'x'"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):
@@ -279,7 +300,7 @@ def test_wrong_arguments_are_named(call, message):
 
 
 def test_a_model_without_trained_parameters():
-    with pytest.raises(ValueError, match="model must have a parameter that is trained, got none"):
+    with pytest.raises(ValueError, match="model must have a parameter with requires_grad=True, got none"):
         sharpness(nn.ReLU(), lambda model: model(torch.ones(())))
 
 
@@ -321,7 +342,7 @@ def test_the_surface_of_a_quadratic():
     found = loss_surface(model, loss_of, directions, [[-1, 0, 2], torch.tensor([0.0, 0.5])])
     points = [[w + s * d + t * e for t in (0, 0.5)] for s in (-1, 0, 2)]
     close(found.losses, torch.stack([torch.stack([p @ model.matrix @ p / 2 for p in row]) for row in points]))
-    assert [each.tolist() for each in found.steps] == [[-1, 0, 2], [0, 0.5]]
+    assert [each.tolist() for each in found.coordinates] == [[-1, 0, 2], [0, 0.5]]
     assert loss_surface(model, loss_of, directions[:1], [[1, 2, 3]]).losses.shape == (3,)
 
 
@@ -331,20 +352,20 @@ def test_the_sharpness_of_a_quadratic_is_its_largest_eigenvalue(eigenvalues, dif
     """With its sign: a negative one of larger size is not what is asked for."""
     model, _ = quadratic(eigenvalues)
     _, basis = symmetric(eigenvalues)
-    found = sharpness(model, loss_of, tolerance=1e-8, difference=difference)
+    found = sharpness(model, loss_of, tolerance=1e-8, finite_difference=difference)
     top = max(range(4), key=lambda k: eigenvalues[k])
     close(found.value, torch.tensor(eigenvalues[top]).double(), rtol=1e-8)
-    vector = torch.cat([found.vector["first"], found.vector["rest"]])
+    vector = torch.cat([found.eigenvector["first"], found.eigenvector["rest"]])
     assert float(vector.norm()) == pytest.approx(1) and float((vector @ basis[:, top]).abs()) == pytest.approx(1)
     close(found.residual, (model.matrix @ vector - found.value * vector).norm(), atol=1e-8)
-    assert found.converged and found.residual <= 1e-8 * found.value.abs() and found.products <= 5
+    assert found.converged and found.residual <= 1e-8 * found.value.abs() and found.hessian_products <= 5
 
 
 def test_without_enough_iterations_the_sharpness_says_so():
     eigenvalues = [float(k) for k in range(1, 61)]
     model, _ = quadratic(eigenvalues)
-    few, enough = (sharpness(model, loss_of, iterations=count, tolerance=1e-6) for count in (5, 60))
-    assert not few.converged and 40 < few.value < 60 and few.products == 6
+    few, enough = (sharpness(model, loss_of, max_iterations=count, tolerance=1e-6) for count in (5, 60))
+    assert not few.converged and 40 < few.value < 60 and few.hessian_products == 6
     assert few.residual > 1e-6 * few.value
     assert (few.value - torch.arange(1, 61)).abs().min() <= few.residual
     assert enough.converged and float(enough.value) == pytest.approx(60)
@@ -387,7 +408,7 @@ def test_the_sharpness_of_a_network_is_that_of_the_whole_hessian(name):
             rows.append((ends[0] - ends[1]) / 2e-6)
     expected = torch.linalg.eigvalsh(torch.stack(rows))[-1]
     with drawn_from(4):
-        near = sharpness(model, loss, tolerance=1e-5, difference=1e-6)
+        near = sharpness(model, loss, tolerance=1e-5, finite_difference=1e-6)
         exact = near if name == "weight norm" else sharpness(model, loss, tolerance=1e-8)
     close(near.value, expected, rtol=1e-6)
     close(exact.value, expected, rtol=1e-6)
@@ -412,11 +433,11 @@ def test_full_norm_has_a_hessian_in_eval_mode_only():
     loss = loss_on(x.double(), y)
     with pytest.raises(RuntimeError, match=r"twice|once_differentiable"):
         sharpness(model, loss)
-    frozen, near = (sharpness(model.eval(), loss, tolerance=1e-5, difference=h) for h in (None, 1e-6))
+    frozen, near = (sharpness(model.eval(), loss, tolerance=1e-5, finite_difference=h) for h in (None, 1e-6))
     assert frozen.converged and near.converged
     close(frozen.value, near.value, rtol=1e-6)
     # The derivative of an estimate, not symmetric: it says that it is no eigenvalue of a Hessian.
-    assert not sharpness(model.train(), loss, difference=1e-6).converged
+    assert not sharpness(model.train(), loss, finite_difference=1e-6).converged
 
 
 def gradient_descent(lr):

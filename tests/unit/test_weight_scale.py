@@ -33,8 +33,8 @@ def test_the_loss_sees_only_the_direction_of_each_unit_before_batch_norm():
     first, second, last = scale_invariance(model, loss_on(*batch()), factor=3.0)
     assert [first.name, second.name, last.name] == ["1.weight", "4.weight", "7.weight"]
     for each, units in ((first, 5), (second, 4)):
-        assert each.row_cosine.shape == (units,) and each.gradient_norm > 1e-3
-        numbers = [each.cosine, each.loss_change, each.gradient_error, *each.row_cosine]
+        assert each.cosine_per_unit.shape == (units,) and each.gradient_norm > 1e-3
+        numbers = [each.cosine, each.loss_change, each.gradient_error, *each.cosine_per_unit]
         torch.testing.assert_close(torch.stack(numbers), torch.zeros(units + 3).double(), rtol=0, atol=1e-10)
     assert last.cosine.abs() > 0.01 and last.loss_change.abs() > 0.01 and last.gradient_error > 0.1
     torch.testing.assert_close(last.weight_norm, model[7].weight.detach().norm())
@@ -43,11 +43,11 @@ def test_the_loss_sees_only_the_direction_of_each_unit_before_batch_norm():
 def test_without_a_norm_nothing_is_scale_invariant():
     model = models.mlp((6, 5, 4, 3), activation=nn.Tanh).double()
     for each in scale_invariance(model, loss_on(*batch())):
-        assert each.gradient_error > 0.05 and each.row_cosine.abs().max() > 0.01
+        assert each.gradient_error > 0.05 and each.cosine_per_unit.abs().max() > 0.01
 
 
 def test_the_numbers_are_those_by_hand():
-    """Of half the squared length of A w, in both rows: the gradient is A'A w, c times as long for c w."""
+    """Of half the squared length of A w, in both per_unit: the gradient is A'A w, c times as long for c w."""
     with drawn_from(0):
         a, weight = torch.randn(3, 3).double(), torch.randn(2, 3).double()
     model = nn.Linear(3, 2, bias=False).double()
@@ -59,7 +59,7 @@ def test_the_numbers_are_those_by_hand():
         "weight_norm": weight.norm(),
         "gradient_norm": gradient.norm(),
         "cosine": (weight * gradient).sum() / weight.norm() / gradient.norm(),
-        "row_cosine": (weight * gradient).sum(1) / weight.norm(dim=1) / gradient.norm(dim=1),
+        "cosine_per_unit": (weight * gradient).sum(1) / weight.norm(dim=1) / gradient.norm(dim=1),
         "loss_change": -0.75 * (weight @ a.T).square().sum() / 2,
         "gradient_error": torch.tensor(0.75).double(),
     }
@@ -70,7 +70,7 @@ def test_eps_breaks_the_invariance_the_more_the_smaller_the_weights():
     errors = []
     for eps in (1e-6, 1e-3, 1e-1):
         first, *_ = scale_invariance(bn_mlp(eps), loss_on(*batch()), ["1.weight"])
-        errors.append(float(first.row_cosine.abs().max()))
+        errors.append(float(first.cosine_per_unit.abs().max()))
     assert errors == sorted(errors) and errors[0] < 1e-4 < 1e-2 < errors[2]
 
 
@@ -80,11 +80,11 @@ def test_a_convolution_and_parameters_by_name():
         model = nn.Sequential(nn.Unflatten(1, (1, 2, 3)), *layers).double()
     loss = loss_on(*batch())
     bias, weight = scale_invariance(model, loss, ["1.weight", "1.bias"])[::-1]
-    assert weight.row_cosine.shape == (3,) and weight.row_cosine.abs().max() < 1e-10
+    assert weight.cosine_per_unit.shape == (3,) and weight.cosine_per_unit.abs().max() < 1e-10
     # The bias before a norm has no gradient but rounding errors.
     assert bias.gradient_norm < 1e-10
     (gamma,) = scale_invariance(model, loss, ["2.weight"])
-    assert gamma.row_cosine.shape == (3,) and gamma.loss_change.abs() > 1e-3
+    assert gamma.cosine_per_unit.shape == (3,) and gamma.loss_change.abs() > 1e-3
 
 
 def test_a_parameter_without_gradient_has_no_angle():
@@ -93,17 +93,17 @@ def test_a_parameter_without_gradient_has_no_angle():
     assert found.name == "weight" and found.cosine.isnan() and found.gradient_error.isnan() and found.loss_change == 0
 
 
-@pytest.mark.parametrize("rows", [False, True])
-def test_a_real_step_is_the_predicted_one(rows):
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_a_real_step_is_the_predicted_one(per_unit):
     (x, y), model = batch(), bn_mlp()
     weight = model[1].weight
     (gradient,) = torch.autograd.grad(loss_on(x, y)(model), weight)
-    predicted = spherical_step(0.7, weight, gradient, rows=rows)
+    predicted = spherical_step(0.7, weight, gradient, per_unit=per_unit)
     before, after = weight.detach(), weight.detach() - 0.7 * gradient
-    if not rows:
+    if not per_unit:
         before, after = before.reshape(1, -1), after.reshape(1, -1)
     norm, angle = after.norm(dim=1), F.cosine_similarity(before, after).clamp(max=1).acos()
-    shape = (5,) if rows else ()
+    shape = (5,) if per_unit else ()
     torch.testing.assert_close(predicted.weight_norm, norm.reshape(shape), rtol=1e-10, atol=0)
     torch.testing.assert_close(predicted.angle, angle.reshape(shape), rtol=1e-6, atol=0)
     torch.testing.assert_close(predicted.effective_lr, (0.7 / before.square().sum(1)).reshape(shape))
@@ -146,7 +146,7 @@ def test_with_the_same_effective_learning_rate_the_functions_are_the_same_all_al
 def test_effective_learning_rates_of_known_weights():
     weight = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]])
     assert float(effective_learning_rate(0.5, weight)) == pytest.approx(0.5 / 26)
-    assert effective_learning_rate(0.5, weight, rows=True).tolist() == pytest.approx([0.02, math.inf, 0.5])
+    assert effective_learning_rate(0.5, weight, per_unit=True).tolist() == pytest.approx([0.02, math.inf, 0.5])
     assert effective_learning_rate(0.5, weight.bfloat16()).dtype == torch.float32
 
 
@@ -172,8 +172,8 @@ def test_the_angle_at_the_equilibrium_is_about_the_root_of_twice_lr_times_decay(
     [
         (partial(effective_learning_rate, 0, torch.ones(2)), "lr must be positive and finite, got 0"),
         (
-            partial(effective_learning_rate, 1, torch.ones(()), rows=True),
-            "weight must have a dimension if rows are asked for, got none",
+            partial(effective_learning_rate, 1, torch.ones(()), per_unit=True),
+            "weight must have at least one dimension for per_unit=True",
         ),
         (
             partial(spherical_step, 1, torch.ones(2), torch.ones(3)),
@@ -188,8 +188,8 @@ def test_the_angle_at_the_equilibrium_is_about_the_root_of_twice_lr_times_decay(
         (partial(scale_invariance, factor=1), "factor must be positive and not 1, got 1"),
         (partial(scale_invariance, factor=-2), "factor must be positive and not 1, got -2"),
         (
-            partial(scale_invariance, names=["x"]),
-            "names must name parameters of the model that are trained, got 'x'",
+            partial(scale_invariance, parameter_names=["x"]),
+            "parameter_names must name trainable parameters of the model, got 'x'",
         ),
     ],
 )

@@ -61,7 +61,7 @@ def follow(network: str, lr: float, *, steps: int = STEPS, every: int = EVERY, s
     def look(step: int, model: nn.Module, index=None) -> bool:
         if step % every == 0:
             path.steps.append(step)
-            found = activation_statistics(model, data.train_x[:PICTURES], names, quantiles=len(LEVELS))
+            found = activation_statistics(model, data.train_x[:PICTURES], names, num_quantiles=len(LEVELS))
             for layer, name in zip(LAYERS, names, strict=True):
                 path.moments[layer].append(found[name])
         return step >= steps

@@ -1,4 +1,4 @@
-"""What ``python -m bnlib diagnose FILE:FUNCTION`` does."""
+"""The command ``python -m bnlib diagnose FILE:FUNCTION``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from contextlib import contextmanager
 from inspect import Parameter, signature
 from pathlib import Path
 
-from bnlib.doctor.examine import diagnose
+from bnlib.doctor.diagnosis import diagnose
 from bnlib.doctor.report import Report
 
 
-def from_file(target: str) -> Report:
-    """Diagnose what a function of a Python file returns: (model, batches), or a mapping of arguments of ``diagnose``.
+def diagnose_file(target: str) -> Report:
+    """Call a function in a Python file and diagnose the model and the batches that it returns.
 
-    The file is run as it would be by an import, modules beside it can be imported.
+    The function returns ``(model, batches)``, or a mapping of arguments of ``bnlib.diagnose``. The file is executed as
+    by an import, and it can import modules from its own folder.
 
     Arguments:
-        target: ``FILE:FUNCTION``, such as ``train.py:make``; the function takes no arguments.
+        target: ``FILE:FUNCTION``, such as ``train.py:make``. The function is called without arguments.
+
+    Returns:
+        The report of ``bnlib.diagnose``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: ``target`` is of another form, the file has no such function, it takes arguments or returns
-            something else; and what ``diagnose`` raises.
+        FileNotFoundError: the file does not exist.
+        ValueError: ``target`` has another form; the file has no such function; the function requires arguments or
+            returns something else; see also ``bnlib.diagnose``.
 
     Example:
         >>> import pathlib, tempfile
@@ -36,8 +40,8 @@ def from_file(target: str) -> Report:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = pathlib.Path(folder, "train.py")
         ...     written = file.write_text(source)
-        ...     doctor.from_file(f"{file}:make").codes
-        ['one-value-per-channel', 'statistics-never-updated']
+        ...     doctor.diagnose_file(f"{file}:make").codes
+        ['one-value-per-channel', 'running-statistics-never-updated']
     """
     path, colon, name = target.rpartition(":")
     if not (colon and path and name):
@@ -45,22 +49,24 @@ def from_file(target: str) -> Report:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"target must name a Python file, got {path!r}, which does not exist")
-    with _beside(file):
-        function = _function(file, name)
+    with _neighbours_importable(file):
+        function = _load_function(file, name)
         try:
             signature(function).bind()
         except TypeError as error:
-            raise ValueError(f"target must name a function without arguments, but of {name}: {error}") from error
+            raise ValueError(
+                f"target must name a function without required arguments, but {name} has some: {error}"
+            ) from error
         returned = function()
-        return diagnose(**_arguments(target, returned))
+        return diagnose(**_diagnose_arguments(target, returned))
 
 
-def _function(file: Path, name: str) -> Callable[[], object]:
+def _load_function(file: Path, name: str) -> Callable[[], object]:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise ValueError(f"target must name a Python file, ending in .py, got {str(file)!r}")
     module = importlib.util.module_from_spec(spec)
-    # Where dataclasses and pickle look for it.
+    # Dataclasses and pickle look for the module here.
     before = sys.modules.get(file.stem)
     sys.modules[file.stem] = module
     try:
@@ -76,30 +82,31 @@ def _function(file: Path, name: str) -> Callable[[], object]:
     return function
 
 
-def _arguments(target: str, returned: object) -> Mapping[str, object]:
+def _diagnose_arguments(target: str, returned: object) -> Mapping[str, object]:
     if isinstance(returned, (tuple, list)) and len(returned) == 2:
         return dict(zip(("model", "batches"), returned, strict=True))
     if not isinstance(returned, Mapping):
         raise ValueError(
-            f"{target} must return (model, batches), or a mapping of arguments of diagnose, got {_described(returned)}"
+            f"{target} must return (model, batches), or a mapping of arguments of bnlib.diagnose, "
+            f"got {_describe(returned)}"
         )
     parameters = signature(diagnose).parameters
     needed = {name for name, each in parameters.items() if each.default is Parameter.empty}
     if wrong := [*(needed - returned.keys()), *(returned.keys() - parameters.keys())]:
         raise ValueError(
-            f"{target} must return a mapping with model and batches, and of {', '.join(parameters)} only; "
-            f"wrong or missing: {', '.join(map(str, sorted(wrong, key=str)))}"
+            f"{target} must return a mapping with model and batches, and may add other arguments of bnlib.diagnose "
+            f"({', '.join(parameters)}); wrong or missing: {', '.join(map(str, sorted(wrong, key=str)))}"
         )
     return returned
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
 
 
 @contextmanager
-def _beside(file: Path) -> Iterator[None]:
-    """Let the file import its neighbours, as a script can."""
+def _neighbours_importable(file: Path) -> Iterator[None]:
+    """Let the file import modules from its own folder, as a script can."""
     folder = str(file.resolve().parent)
     sys.path.insert(0, folder)
     try:
