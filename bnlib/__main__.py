@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = groups.add_parser(
         "diagnose",
-        help="look for what is wrong with the batch normalisation of a model",
-        epilog="Exit status: 0, 1 if an error is found, 2 if there is nothing to look at.",
+        help="find problems with the batch normalisation of a model",
+        epilog="Exit status: 0 if no error is found, 1 if an error is found, 2 if FILE:FUNCTION cannot be used.",
     )
     doctor.add_argument(
         "target",
@@ -142,7 +142,7 @@ def _claims(options: argparse.Namespace) -> int:
 
 
 def _diagnose(options: argparse.Namespace) -> int:
-    """Print the report; the exit status is 1 if it names an error, 2 if there is nothing to look at."""
+    """Print the report; the exit status is 1 if it has an error, 2 if FILE:FUNCTION cannot be used."""
     try:
         report = diagnose_file(options.target)
     except (FileNotFoundError, ValueError) as error:
