@@ -1,4 +1,4 @@
-"""Both contracts, for every norm of the registry, over random shapes, batch sizes, data and lengths of training."""
+"""Dependence on the batch and on the mode, for every norm of the registry and random shapes, sizes and data."""
 
 import copy
 
@@ -49,7 +49,7 @@ def situation(norm, kind, samples, fan_in, channels, steps, offset, scale, seed)
 @pytest.mark.parametrize(("norm", "kind"), CASES)
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(given=st.fixed_dictionaries(SITUATIONS))
-def test_company_changes_the_output_of_those_norms_that_are_said_to_depend_on_the_batch(norm, kind, given):
+def test_other_samples_change_the_output_of_norms_that_depend_on_the_batch(norm, kind, given):
     change = batch_dependence(*situation(norm, kind, **given))
     assert change < KEPT if norm.batch_independent else change > BROKEN
 
@@ -57,7 +57,7 @@ def test_company_changes_the_output_of_those_norms_that_are_said_to_depend_on_th
 @pytest.mark.parametrize(("norm", "kind"), CASES)
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(given=st.fixed_dictionaries(SITUATIONS))
-def test_eval_mode_is_another_function_for_those_norms_that_are_said_to_change(norm, kind, given):
+def test_eval_mode_is_another_function_for_norms_that_are_not_the_same_in_eval(norm, kind, given):
     difference = train_eval_difference(*situation(norm, kind, **given))
     assert difference < KEPT if norm.same_in_eval else difference > BROKEN
 
@@ -93,14 +93,14 @@ def test_full_norm_depends_on_the_batch_in_proportion_to_alpha_and_not_on_the_mo
     assert changes[0] < changes[1] and changes[0] < 0.2
 
 
-def test_a_batch_of_one_sample_is_compared_with_the_same_sample_in_company():
+def test_a_batch_of_one_sample_is_compared_with_the_same_sample_in_a_larger_batch():
     torch.manual_seed(0)
     x = torch.randn(1, 4)
     assert batch_dependence(NORMS["batch_norm"].layer(4), x) > 0.5
     assert batch_dependence(nn.Linear(4, 3), x) < 1e-5
 
 
-def test_company_with_the_same_statistics_is_not_seen():
+def test_other_samples_with_the_same_statistics_change_nothing():
     torch.manual_seed(0)
     layer, x = NORMS["batch_norm"].layer(4), torch.randn(8, 4)
     assert batch_dependence(layer, x, other_samples=x) < 1e-5 < 1e-1 < batch_dependence(layer, x, other_samples=x + 1)

@@ -1,4 +1,4 @@
-"""``bnlib.diagnose`` on models that normalise by the batch after ``eval()``, and on models that know their batches."""
+"""``bnlib.diagnose`` on models that use batch statistics after ``eval()`` or have memorised their batches."""
 
 import copy
 import itertools
@@ -20,7 +20,7 @@ def batches(size=32, count=8, sampler=samplers.shuffled, seed=0):
 
 
 class Functional(nn.Module):
-    """BN as a function, in the mode that somebody wrote down."""
+    """BN as a function whose mode is hard-coded, or self.training if ``training`` is None."""
 
     def __init__(self, training):
         super().__init__()
@@ -33,8 +33,8 @@ class Functional(nn.Module):
         return self.last(torch.relu(F.batch_norm(self.first(x), self.mean, self.var, training=on)))
 
 
-class Listed(nn.Module):
-    """Blocks in a list, of which torch knows nothing, or in one that it knows."""
+class LayersInList(nn.Module):
+    """Blocks in a plain list, which PyTorch does not register, or in an nn.ModuleList."""
 
     def __init__(self, holder):
         super().__init__()
@@ -48,8 +48,8 @@ class Listed(nn.Module):
         return self.last(x)
 
 
-class Turned(nn.Module):
-    """A norm that a method puts back into train mode."""
+class TrainCalled(nn.Module):
+    """A network that puts its norm back into train mode, in forward() or in train()."""
 
     def __init__(self, where):
         super().__init__()
@@ -67,38 +67,38 @@ class Turned(nn.Module):
         return self.last(torch.relu(self.norm(self.first(x))))
 
 
-def modes(report):
+def eval_findings(report):
     return report.by_code("eval-depends-on-batch")
 
 
 @pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize(
-    ("bad", "good", "said"),
+    ("bad", "good", "expected"),
     [
         (lambda: Functional(True), lambda: Functional(None), "F.batch_norm"),
-        (lambda: Listed(list), lambda: Listed(nn.ModuleList), "blocks"),
-        (lambda: Turned("forward"), lambda: Turned(None), "norm"),
-        (lambda: Turned("train"), lambda: Turned(None), "norm"),
+        (lambda: LayersInList(list), lambda: LayersInList(nn.ModuleList), "blocks"),
+        (lambda: TrainCalled("forward"), lambda: TrainCalled(None), "norm"),
+        (lambda: TrainCalled("train"), lambda: TrainCalled(None), "norm"),
     ],
     ids=["functional", "list", "forward", "train"],
 )
-def test_a_mode_read_from_the_wrong_place_is_found(bad, good, said, inference):
+def test_batch_statistics_after_eval_are_found(bad, good, expected, inference):
     model = bad()
     before = copy.deepcopy(model.state_dict())
-    (finding,) = modes(diagnose(model.train(not inference), batches(), inference=inference))
-    assert said in finding.evidence and "other samples in the batch" in finding.evidence
+    (finding,) = eval_findings(diagnose(model.train(not inference), batches(), inference=inference))
+    assert expected in finding.evidence and "other samples in the batch" in finding.evidence
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not modes(diagnose(good().train(not inference), batches(), inference=inference))
+    assert not eval_findings(diagnose(good().train(not inference), batches(), inference=inference))
 
 
-def test_half_precision_is_no_company():
+def test_rounding_in_half_precision_is_no_dependence_on_the_batch():
     model = models.mlp((64, 32, 10), nn.BatchNorm1d).to(torch.bfloat16)
     few = [(x.to(torch.bfloat16), y) for x, y in batches()]
-    assert not modes(diagnose(model, few))
+    assert not eval_findings(diagnose(model, few))
 
 
 def fitted(norm, sampler):
-    """On 256 samples with random labels, which can only be learnt by heart."""
+    """Train on 256 samples with random labels, which can only be memorised."""
     data = datasets.load("digits")
     labels = torch.randint(10, (256,), generator=torch.Generator().manual_seed(0))
     x = data.train_x[:256].flatten(1)
@@ -110,16 +110,16 @@ def fitted(norm, sampler):
 
 
 @pytest.mark.parametrize(
-    ("norm", "sampler", "known"),
+    ("norm", "sampler", "memorised"),
     [(bnlib.BatchNorm, samplers.Fixed(), True), (bnlib.BatchNorm, samplers.shuffled, False)],
 )
-def test_a_model_that_knows_its_batches_is_told_from_one_that_knows_the_samples(norm, sampler, known):
+def test_memorised_batches_are_distinguished_from_memorised_samples(norm, sampler, memorised):
     model, few = fitted(norm, sampler)
     report = diagnose(model, few)
-    assert ("batch-composition-memorised" in report.codes) == known, str(report)
+    assert ("batch-composition-memorised" in report.codes) == memorised, str(report)
     assert "batch-composition-memorised" not in diagnose(model.eval(), few, inference=True).codes
     numbers = {name: float(score.losses.mean()) for name, score in losses_by_mode(model, few).items()}
-    assert (numbers["train_reshuffled"] > 3 * numbers["train"]) == known
+    assert (numbers["train_reshuffled"] > 3 * numbers["train"]) == memorised
     with torch.no_grad():
         by_hand = torch.stack([F.cross_entropy(model.train()(x), y) for x, y in few]).mean()
     assert numbers["train"] == pytest.approx(float(by_hand), rel=1e-3)
@@ -134,7 +134,7 @@ NORMS = {
 
 
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
-def test_the_first_number_is_that_of_train_mode_whatever_the_norm(norm):
+def test_the_train_loss_is_that_of_train_mode_for_each_norm(norm):
     data = datasets.load("digits")
     model = models.mlp((64, 32, 32, 10), norm)
     training.fit(model, data, batch_size=32, lr=0.1, epochs=2, progress=False)
@@ -146,7 +146,7 @@ def test_the_first_number_is_that_of_train_mode_whatever_the_norm(norm):
     assert diagnose(model.eval(), [(x[:1], y[:1]) for x, y in single], inference=True).remarks == ()
 
 
-def test_batches_that_cannot_be_dealt_out_anew_are_left_alone():
+def test_batches_that_cannot_be_reshuffled_are_not_judged():
     model = models.mlp((64, 32, 10), nn.BatchNorm1d)
     assert "batch-composition-memorised" not in diagnose(model, batches(count=1)).codes
     assert "batch-composition-memorised" not in diagnose(model, [x for x, _ in batches()]).codes
@@ -155,9 +155,9 @@ def test_batches_that_cannot_be_dealt_out_anew_are_left_alone():
 @pytest.mark.parametrize(("dims", "side"), [(1, 64), (1, 8), (2, 8)])
 @pytest.mark.parametrize("size", [1, 32])
 def test_a_model_that_needs_the_statistics_of_its_batch_is_found(dims, side, size):
-    """Which points are brighter than their picture, judged point by point.
+    """Classify each pixel: is it brighter than the mean of its image?
 
-    Each picture has an exposure of its own, of which a batch of one picture tells by its statistics.
+    Each image has a random exposure, which the statistics of a batch reveal only if the batch is a single image.
     """
     generator = torch.Generator().manual_seed(0)
     plain = torch.randn(256, 1, *[side] * dims, generator=generator)
@@ -180,7 +180,7 @@ def test_a_model_that_needs_the_statistics_of_its_batch_is_found(dims, side, siz
     assert "relies-on-batch-statistics" not in diagnose(model.eval(), few, inference=True).codes
 
 
-def test_batches_of_one_kind_are_reported_with_the_losses_by_mode():
+def test_unrepresentative_batches_are_reported_with_the_losses_by_mode():
     data = datasets.load("digits")
     model = models.mlp((64, 64, 10), bnlib.BatchNorm)
     training.fit(model, data, batch_size=32, lr=0.1, epochs=2, batches=samplers.single_label, progress=False)
@@ -194,7 +194,7 @@ def test_batches_of_one_kind_are_reported_with_the_losses_by_mode():
     assert "loss" not in found.evidence
 
 
-def test_losses_by_mode_without_a_norm_are_one_and_need_a_loss():
+def test_losses_by_mode_are_equal_without_a_norm_and_need_a_loss():
     scores = losses_by_mode(models.mlp((64, 32, 10)), batches())
     values = [float(score.losses.mean()) for score in scores.values()]
     assert list(scores) == ["train", "train_reshuffled", "eval_recomputed", "eval"]
@@ -205,7 +205,7 @@ def test_losses_by_mode_without_a_norm_are_one_and_need_a_loss():
         losses_by_mode(models.mlp((64, 32, 10)), batches(), max_batches=0)
 
 
-def test_statistics_that_are_young_show_in_the_last_number_alone():
+def test_statistics_of_too_few_batches_raise_the_eval_loss_only():
     model = models.mlp((64, 32, 10), lambda channels: bnlib.BatchNorm(channels, momentum=0.01))
     training.fit(model, datasets.load("digits"), batch_size=32, lr=0.1, epochs=1, progress=False)
     numbers = {name: float(score.losses.mean()) for name, score in losses_by_mode(model, batches()).items()}
