@@ -61,8 +61,8 @@ class Report(Sequence[Finding]):
         1 error
         <BLANKLINE>
         ERROR one-value-per-channel
-          In train mode, 1 of 1 batches give this layer one value per channel. That value is its own mean, so
-          the output is beta for any input.
+          In train mode, 1 of 1 batches give this layer one value per channel. That value is its own mean,
+          so the output is beta for any input.
           For training, use larger batches and drop an incomplete last batch (DataLoader(drop_last=True)),
           or use a norm that works with one sample: bnlib.FullNorm, GroupNorm or LayerNorm. For predictions,
           call model.eval() first.
