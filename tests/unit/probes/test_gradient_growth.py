@@ -164,10 +164,10 @@ def test_only_what_is_linear_does_not_grow():
 def test_measured_growth_is_near_theory_and_the_same_at_weights_and_outputs():
     found = gradient_growth.measure("batch norm", 16, 63, seed=0, device="cpu")
     theory = math.sqrt(gradient_growth.relu_growth(16))
-    assert len(found["weights"]) == 100
+    assert len(found["gradient_norms"]) == 100
     assert found["growth"] == pytest.approx([theory, theory], rel=0.04)
-    assert 0.5 < found["apart"] < 0.9
-    assert gradient_growth.measure("layer norm", 16, 63, seed=0, device="cpu")["apart"] < 0.01
+    assert 0.5 < found["cosine_distance"] < 0.9
+    assert gradient_growth.measure("layer norm", 16, 63, seed=0, device="cpu")["cosine_distance"] < 0.01
 
 
 def test_a_residual_stack_has_the_weights_of_the_stack_and_shortcuts():
