@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bnlib.distributed import joined, world
-from bnlib.doctor import from_file
+from bnlib.doctor import diagnose_file
 from bnlib.experiments.framework import registry
 from bnlib.experiments.framework.experiment import Experiment
 
@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = groups.add_parser(
         "diagnose",
-        help="look for what is wrong with the batch normalisation of a model",
-        epilog="Exit status: 0, 1 if an error is found, 2 if there is nothing to look at.",
+        help="find problems with the batch normalisation of a model",
+        epilog="Exit status: 0 if no error is found, 1 if an error is found, 2 if FILE:FUNCTION cannot be used.",
     )
     doctor.add_argument(
         "target",
@@ -131,20 +131,20 @@ def _claims(options: argparse.Namespace) -> int:
     if not asked:
         print(claims.as_text([claims.judge(claim) for claim in claims.CLAIMS.values()]))
     for name in options.ids:
-        print(claims.in_full(claims.judge(claims.CLAIMS[name])), end="\n\n")
+        print(claims.report(claims.judge(claims.CLAIMS[name])), end="\n\n")
     changed = False
     for name in options.rerun:
         claim = claims.CLAIMS[name]
-        before, now = claims.judge(claim), claims.judge(claim, claims.Fresh())
+        before, now = claims.judge(claim), claims.judge(claim, claims.FreshResults())
         changed |= before.verdict != now.verdict
-        print(f"committed\n{claims.in_full(before)}\n\nrun anew, scale quick\n{claims.in_full(now)}\n")
+        print(f"committed\n{claims.report(before)}\n\nrun anew, scale quick\n{claims.report(now)}\n")
     return int(changed)
 
 
 def _diagnose(options: argparse.Namespace) -> int:
-    """Print the report; the exit status is 1 if it names an error, 2 if there is nothing to look at."""
+    """Print the report; the exit status is 1 if it has an error, 2 if FILE:FUNCTION cannot be used."""
     try:
-        report = from_file(options.target)
+        report = diagnose_file(options.target)
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""What a claim is: a statement of a source, what we measured, and the conditions from which the verdict follows."""
+"""Define a claim: a statement of a source, a measurement, and the conditions that decide the verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnlib.experiments.framework.registry import EXPERIMENTS
 
 Verdict = Literal["reproduced", "in part", "not reproduced", "wrong", "untestable here"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "in part", "not reproduced", "wrong", "untestable here")
-MEANINGS: dict[Verdict, str] = {
+VERDICT_MEANINGS: dict[Verdict, str] = {
     "reproduced": "all conditions hold",
     "in part": "some conditions hold and some do not",
     "not reproduced": "no condition holds: what the source observed did not come out here",
@@ -47,38 +47,42 @@ Row = Mapping[str, np.ndarray]
 Effects = dict[str, np.ndarray]
 
 
-class Rows(Protocol):
-    """Where numbers come from: ``rows(experiment, *cell)`` has them by name, the first dimension that of the seeds."""
+class Results(Protocol):
+    """The numbers of all experiments: call with an experiment and a cell to get arrays by name, one row per seed."""
 
-    asked: dict[tuple, int]
+    cells_read: dict[tuple, int]
     scale: Scale
 
     def __call__(self, name: str, *cell) -> Row:
-        """Numbers of a cell."""
+        """Return the arrays of a cell by name."""
         ...
 
 
 @dataclass
-class Committed:
-    """The committed results at a scale. ``asked``: the cells that were read, and how many seeds they have.
+class CommittedResults:
+    """Read numbers from the committed results.
+
+    Attributes:
+        scale: scale of the results.
+        cells_read: number of seeds of each cell that has been read so far.
 
     Example:
-        >>> rows = claims.Committed("quick")
-        >>> sorted(rows("full_normalization.oracle_bias", 1, "batch", 1))
+        >>> results = claims.CommittedResults("quick")
+        >>> sorted(results("full_normalization.oracle_bias", 1, "batch", 1))
         ['bias', 'cosine', 'noise']
     """
 
     scale: Scale = "quick"
-    asked: dict[tuple, int] = field(default_factory=dict)
+    cells_read: dict[tuple, int] = field(default_factory=dict)
 
     def __call__(self, name: str, *cell) -> Row:
-        """Numbers of a cell.
+        """Return the arrays of a cell by name.
 
         Raises:
             KeyError: the experiment has no such cell.
         """
         row = _load(name, self.scale)[cell]
-        self.asked[name, *cell] = len(next(iter(row.values())))
+        self.cells_read[name, *cell] = len(next(iter(row.values())))
         return row
 
 
@@ -87,26 +91,32 @@ def _load(name: str, scale: Scale) -> dict[tuple, Row]:
     experiment = EXPERIMENTS[name]
     found = experiment.load(scale)
     if isinstance(experiment, Experiment):
-        return {cell: {curve: _padded(row[curve]) for curve in experiment.curves} for cell, row in found.items()}
+        return {cell: {curve: _pad_curves(row[curve]) for curve in experiment.curves} for cell, row in found.items()}
     return found
 
 
 @dataclass
-class Fresh:
-    """The same cells run anew at the quick scale, with ``seeds`` that no result has used."""
+class FreshResults:
+    """Run cells again at the quick scale, with seeds that no committed result has used.
+
+    Attributes:
+        seeds: one run per seed.
+        cells_read: number of seeds of each cell that has been run so far.
+        scale: always ``"quick"``.
+    """
 
     seeds: Sequence[int] = (100, 101, 102)
-    asked: dict[tuple, int] = field(default_factory=dict)
+    cells_read: dict[tuple, int] = field(default_factory=dict)
     scale: Scale = field(default="quick", init=False)
     _done: dict[tuple, Row] = field(default_factory=dict)
 
     def __call__(self, name: str, *cell) -> Row:
-        """Run a cell, once, and return its numbers.
+        """Return the arrays of a cell by name; run the cell at the first call.
 
         Raises:
             KeyError: the experiment has no such cell at the quick scale.
         """
-        self.asked[name, *cell] = len(self.seeds)
+        self.cells_read[name, *cell] = len(self.seeds)
         if (name, *cell) not in self._done:
             self._done[name, *cell] = self._run(name, cell)
         return self._done[name, *cell]
@@ -118,98 +128,111 @@ class Fresh:
             runs = [replace(given[0], seed=seed) for seed in self.seeds]
             with tempfile.TemporaryDirectory() as cache:
                 histories = sweep.run(runs, cache, progress=False)
-            return {curve: _padded([getattr(each, curve) for each in histories]) for curve in experiment.curves}
+            return {curve: _pad_curves([getattr(each, curve) for each in histories]) for curve in experiment.curves}
         found = [experiment.once(cell, seed) for seed in self.seeds]
         return {value: np.array([each[value] for each in found], dtype=float) for value in found[0]}
 
 
-def _padded(curves: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Shape (seeds, points); nan where a run had diverged."""
+def _pad_curves(curves: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """Return an array (seeds, points) with nan where a run had diverged."""
     return np.array(list(itertools.zip_longest(*curves)), dtype=float).T
 
 
-def last(row: Row, curve: str) -> np.ndarray:
-    """The ends of a curve, one a seed; infinite where a run diverged."""
+def final_values(row: Row, curve: str) -> np.ndarray:
+    """Return the last value of a curve for each seed; infinite where a run diverged."""
     return np.nan_to_num(row[curve][:, -1], nan=np.inf)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of a source beside what was measured.
+    """A statement of a source and the measurement that tests it.
 
     Attributes:
-        id: names it on the command line.
+        id: its name on the command line and in links.
         source: a key of ``chapters/references.bib``.
-        place: where in the source.
-        says: what the source claims, in our words.
-        chapter: notebook and anchor where the experiment stands, e.g. ``"06_perils#two-towers"``.
-        measure: takes rows and returns effects by name, with their units, each with one number a seed.
-        conditions: what must be true of the effects if the claim holds, in words and as a function.
-        refuted: the verdict if no condition holds.
-        scale: of the committed result that the ledger shows.
-        note: what the verdict does not say.
-        why_not: the reason, if nothing here can decide the claim; then there is nothing to measure.
+        place: section, figure or comment of the source.
+        statement: what the source claims, in our words.
+        chapter: notebook and anchor of the experiment, e.g. ``"06_perils#two-towers"``.
+        measure: function that takes results and returns effects: arrays with one number per seed, by name and unit.
+        conditions: what must be true of the effects if the claim holds, each in words and as a function.
+        verdict_if_refuted: the verdict if no condition holds.
+        scale: scale of the committed results that the ledger shows.
+        note: a caveat that the verdict does not express.
+        untestable_because: why nothing in this book can decide the claim; such a claim has no ``measure``.
     """
 
     id: str
     source: str
     place: str
-    says: str
+    statement: str
     chapter: str
-    measure: Callable[[Rows], Effects] | None = None
+    measure: Callable[[Results], Effects] | None = None
     conditions: tuple[tuple[str, Callable[[Effects], bool]], ...] = ()
-    refuted: Verdict = "not reproduced"
+    verdict_if_refuted: Verdict = "not reproduced"
     scale: Scale = "quick"
     note: str = ""
-    why_not: str = ""
+    untestable_because: str = ""
 
     def __post_init__(self):
         """Check that there is either a measurement with conditions, or a reason why there is none.
 
         Raises:
-            ValueError: both or neither; an unknown source; ``refuted`` is another verdict.
+            ValueError: both or neither; an unknown source; ``verdict_if_refuted`` is another verdict.
         """
         testable = self.measure is not None and bool(self.conditions)
-        if testable == bool(self.why_not):
-            raise ValueError(f"{self.id} must have either measure and conditions or why_not")
+        if testable == bool(self.untestable_because):
+            raise ValueError(f"{self.id} must have either measure and conditions or untestable_because")
         if self.source not in SOURCES:
             raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {self.source!r}")
-        if self.refuted not in ("not reproduced", "wrong"):
-            raise ValueError(f"refuted must be 'not reproduced' or 'wrong', got {self.refuted!r}")
+        if self.verdict_if_refuted not in ("not reproduced", "wrong"):
+            raise ValueError(f"verdict_if_refuted must be 'not reproduced' or 'wrong', got {self.verdict_if_refuted!r}")
 
     @property
     def rule(self) -> str:
-        """The conditions as one sentence."""
-        if self.why_not:
-            return self.why_not
+        """The conditions, or the reason why the claim is untestable, as one sentence."""
+        if self.untestable_because:
+            return self.untestable_because
         return f"It holds if {'; '.join(words for words, _ in self.conditions)}."
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim measured: the effects, which conditions hold, the verdict, and the cells it rests on, of which scale."""
+    """The outcome of measuring a claim.
+
+    Attributes:
+        claim: the claim.
+        effects: measured arrays by name, one number per seed.
+        holds: for each condition, in words, whether it holds.
+        verdict: the verdict that follows.
+        cells_read: number of seeds of each cell behind the effects.
+        scale: scale of the results.
+    """
 
     claim: Claim
     effects: Effects
     holds: dict[str, bool]
     verdict: Verdict
-    asked: dict[tuple, int]
+    cells_read: dict[tuple, int]
     scale: Scale
 
     @property
     def experiments(self) -> list[str]:
-        """Names in the registry, without repetition."""
-        return sorted({name for name, *_ in self.asked})
+        """Names of the experiments behind the effects, sorted."""
+        return sorted({name for name, *_ in self.cells_read})
 
     @property
     def seeds(self) -> str:
-        """The number of runs that an effect rests on, as many as it has values, or as the cells have for a median."""
-        counts = {len(values) for values in self.effects.values() if len(values) > 1} if self.asked else set()
-        return " or ".join(map(str, sorted(counts or set(self.asked.values()))))
+        """Number of seeds behind an effect, e.g. ``"5"`` or ``"3 or 5"``."""
+        counts = {len(values) for values in self.effects.values() if len(values) > 1} if self.cells_read else set()
+        return " or ".join(map(str, sorted(counts or set(self.cells_read.values()))))
 
 
-def judge(claim: Claim, rows: Rows | None = None) -> Judgement:
-    """Measure a claim, on its committed result unless told otherwise, and apply its conditions.
+def judge(claim: Claim, results: Results | None = None) -> Judgement:
+    """Measure a claim and decide its verdict.
+
+    Arguments:
+        claim: the claim to test.
+        results: source of the numbers, by default the committed results at the claim's scale.
 
     Example:
         >>> found = claims.judge(claims.CLAIMS["kari-ten-layers"])
@@ -218,21 +241,21 @@ def judge(claim: Claim, rows: Rows | None = None) -> Judgement:
     """
     if claim.measure is None:
         return Judgement(claim, {}, {}, "untestable here", {}, claim.scale)
-    rows = Committed(claim.scale) if rows is None else rows
-    effects = {name: np.atleast_1d(np.asarray(v, dtype=float)) for name, v in claim.measure(rows).items()}
+    results = CommittedResults(claim.scale) if results is None else results
+    effects = {name: np.atleast_1d(np.asarray(v, dtype=float)) for name, v in claim.measure(results).items()}
     holds = {words: bool(true(effects)) for words, true in claim.conditions}
     if all(holds.values()):
         verdict: Verdict = "reproduced"
     else:
-        verdict = "in part" if any(holds.values()) else claim.refuted
-    return Judgement(claim, effects, holds, verdict, dict(rows.asked), rows.scale)
+        verdict = "in part" if any(holds.values()) else claim.verdict_if_refuted
+    return Judgement(claim, effects, holds, verdict, dict(results.cells_read), results.scale)
 
 
-def shown(values: np.ndarray) -> str:
-    """The median, and least and largest where there are several seeds.
+def median_and_range(values: np.ndarray) -> str:
+    """Format the median, followed by the smallest and largest value if they differ.
 
     Example:
-        >>> claims.shown(np.array([0.1, 0.3, 0.2])), claims.shown(np.array([7.0]))
+        >>> claims.median_and_range(np.array([0.1, 0.3, 0.2])), claims.median_and_range(np.array([7.0]))
         ('0.2 (0.1 to 0.3)', '7')
     """
     middle, low, high = (_number(each(values)) for each in (np.median, np.min, np.max))

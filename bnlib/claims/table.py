@@ -1,4 +1,4 @@
-"""The ledger as text for a terminal, and as a table for a page."""
+"""Show the ledger as text in a terminal and as a table in a notebook."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-from bnlib.claims.claim import SOURCES, VERDICTS, Judgement, Verdict, shown
+from bnlib.claims.claim import SOURCES, VERDICTS, Judgement, Verdict, median_and_range
 
 MARKS: dict[Verdict, str] = {
     "reproduced": "✓",
@@ -33,11 +33,11 @@ html[data-theme=dark] .bd-content div.cell_output .text_html:has(table.bnb-ledge
 </style>"""
 
 
-def counts(judgements: Sequence[Judgement]) -> dict[Verdict, int]:
-    """How many claims have each verdict.
+def verdict_counts(judgements: Sequence[Judgement]) -> dict[Verdict, int]:
+    """Count the claims with each verdict.
 
     Example:
-        >>> claims.counts([claims.judge(claims.CLAIMS["kari-ten-layers"])])
+        >>> claims.verdict_counts([claims.judge(claims.CLAIMS["kari-ten-layers"])])
         {'reproduced': 1, 'in part': 0, 'not reproduced': 0, 'wrong': 0, 'untestable here': 0}
     """
     found = Counter(each.verdict for each in judgements)
@@ -45,7 +45,7 @@ def counts(judgements: Sequence[Judgement]) -> dict[Verdict, int]:
 
 
 def as_text(judgements: Sequence[Judgement]) -> str:
-    """A line a claim: verdict, id and statement; and the counts.
+    """Return one line per claim (verdict, id, statement) and a last line with the counts.
 
     Example:
         >>> text = claims.as_text([claims.judge(claims.CLAIMS["kari-ten-layers"])])
@@ -53,16 +53,16 @@ def as_text(judgements: Sequence[Judgement]) -> str:
         1 claims: 1 reproduced, 0 in part, 0 not reproduced, 0 wrong, 0 untestable here
     """
     width = max(len(each.claim.id) for each in judgements)
-    lines = [f"{each.verdict:15}  {each.claim.id:{width}}  {each.claim.says}" for each in judgements]
-    found = ", ".join(f"{count} {verdict}" for verdict, count in counts(judgements).items())
+    lines = [f"{each.verdict:15}  {each.claim.id:{width}}  {each.claim.statement}" for each in judgements]
+    found = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(judgements).items())
     return "\n".join([*lines, f"{len(judgements)} claims: {found}"])
 
 
-def in_full(judgement: Judgement) -> str:
-    """All there is to say of a claim, over several lines.
+def report(judgement: Judgement) -> str:
+    """Return a claim's verdict, statement, effects and conditions as text of several lines.
 
     Example:
-        >>> print(claims.in_full(claims.judge(claims.CLAIMS["kari-ten-layers"])))
+        >>> print(claims.report(claims.judge(claims.CLAIMS["kari-ten-layers"])))
         kari-ten-layers: reproduced
         With BN about ten layers can be stacked before the noise becomes hard to control.
         (Kari 2018, question)
@@ -74,10 +74,10 @@ def in_full(judgement: Judgement) -> str:
         measured by depth.descent (scale quick, 3 seeds); see chapters/08_deep_stacks.ipynb
     """
     claim = judgement.claim
-    lines = [f"{claim.id}: {judgement.verdict}", claim.says, f"({SOURCES[claim.source]}, {claim.place})"]
-    if claim.why_not:
-        return "\n".join(map(_wrapped, [*lines, claim.why_not]))
-    lines += [f"  {name}: {shown(values)}" for name, values in judgement.effects.items()]
+    lines = [f"{claim.id}: {judgement.verdict}", claim.statement, f"({SOURCES[claim.source]}, {claim.place})"]
+    if claim.untestable_because:
+        return "\n".join(map(_wrapped, [*lines, claim.untestable_because]))
+    lines += [f"  {name}: {median_and_range(values)}" for name, values in judgement.effects.items()]
     lines += [f"  {'holds' if true else 'fails'}: {words}" for words, true in judgement.holds.items()]
     lines += [claim.note] * bool(claim.note)
     return "\n".join(map(_wrapped, [*lines, f"measured by {_origin(judgement)}; see chapters/{_link(judgement)}"]))
@@ -89,7 +89,7 @@ def _wrapped(line: str) -> str:
 
 
 def _origin(judgement: Judgement) -> str:
-    if not judgement.asked:
+    if not judgement.cells_read:
         return "a computation of seconds"
     names = ", ".join(judgement.experiments)
     return f"{names} (scale {judgement.scale}, {judgement.seeds} seeds)"
@@ -101,7 +101,7 @@ def _link(judgement: Judgement) -> str:
 
 
 class Ledger:
-    """Judgements that a notebook shows as a table.
+    """A table of judgements for a notebook: statement and verdict, conditions, numbers.
 
     Example:
         >>> claims.Ledger([claims.judge(claims.CLAIMS["kari-ten-layers"])])
@@ -112,7 +112,7 @@ class Ledger:
         self.judgements = list(judgements)
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{count} {verdict}" for verdict, count in counts(self.judgements).items() if count)
+        found = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(self.judgements).items() if count)
         return f"A table of {len(self.judgements)} claim{'s' * (len(self.judgements) != 1)}: {found}."
 
     def _repr_html_(self) -> str:
@@ -121,13 +121,13 @@ class Ledger:
         return f'{_STYLE}<table class="bnb-ledger">{head}<tbody>\n{rows}\n</tbody></table>'
 
 
-class Verdicts(Ledger):
-    """Judgements that a notebook shows in short: a line a claim, which leads to its entry in the ledger."""
+class VerdictTable(Ledger):
+    """A short table of judgements for a notebook: one line per claim, linked to its entry in the ledger."""
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f'<tr><td style="white-space: nowrap">{MARKS[each.verdict]} {each.verdict}</td>'
-            f'<td><a href="claims.ipynb#{each.claim.id}">{escape(each.claim.says)}</a>'
+            f'<td><a href="claims.ipynb#{each.claim.id}">{escape(each.claim.statement)}</a>'
             f" ({escape(SOURCES[each.claim.source])})</td></tr>\n"
             for each in self.judgements
         )
@@ -138,7 +138,7 @@ class Verdicts(Ledger):
 def _row(judgement: Judgement) -> str:
     claim, verdict = judgement.claim, judgement.verdict
     place = escape(f"{SOURCES[claim.source]}, {claim.place}")
-    statement = f"<p><strong>{MARKS[verdict]} {verdict}</strong></p><p>{escape(claim.says)}</p>"
+    statement = f"<p><strong>{MARKS[verdict]} {verdict}</strong></p><p>{escape(claim.statement)}</p>"
     statement += f"<p><small>{place} · <code>{claim.id}</code></small></p>"
     return f'<tr id="{claim.id}"><td>{statement}</td><td>{_found(judgement)}</td></tr>'
 
@@ -146,10 +146,10 @@ def _row(judgement: Judgement) -> str:
 def _found(judgement: Judgement) -> str:
     claim = judgement.claim
     link = f'<a href="{_link(judgement)}">{_chapter(claim.chapter)}</a>'
-    if claim.why_not:
-        return f"<p>{escape(claim.why_not)}</p><p><small>See {link}.</small></p>"
+    if claim.untestable_because:
+        return f"<p>{escape(claim.untestable_because)}</p><p><small>See {link}.</small></p>"
     conditions = _list(f"{'holds' if true else 'fails'}: {escape(words)}" for words, true in judgement.holds.items())
-    effects = _list(f"{escape(name)}: {shown(values)}" for name, values in judgement.effects.items())
+    effects = _list(f"{escape(name)}: {median_and_range(values)}" for name, values in judgement.effects.items())
     note = f"<p>{escape(claim.note)}</p>" * bool(claim.note)
     origin = f"<p><small>From {escape(_origin(judgement))}. See {link}.</small></p>"
     numbers = f"<details><summary>Numbers</summary>{effects}</details>"

@@ -1,8 +1,9 @@
-"""What is wrong with the batch normalisation of a model: measured, explained, and with what to do about it."""
+"""Diagnose the batch normalisation of a model: measure what is wrong, explain it, and say what to do."""
 
-from bnlib.doctor.command import from_file
-from bnlib.doctor.exam import Score
-from bnlib.doctor.examine import diagnose, four_numbers
-from bnlib.doctor.report import ADVICE, Advice, Finding, Report
+from bnlib.doctor.advice import ADVICE, Advice
+from bnlib.doctor.command_line import diagnose_file
+from bnlib.doctor.diagnosis import diagnose, losses_by_mode
+from bnlib.doctor.losses import Score
+from bnlib.doctor.report import Finding, Report
 
-__all__ = ["ADVICE", "Advice", "Finding", "Report", "Score", "diagnose", "four_numbers", "from_file"]
+__all__ = ["ADVICE", "Advice", "Finding", "Report", "Score", "diagnose", "diagnose_file", "losses_by_mode"]

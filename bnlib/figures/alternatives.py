@@ -1,4 +1,4 @@
-"""Figures of the norms side by side: what they share, and how they train."""
+"""Figures that compare norms: normalisation groups, invariances, and test errors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, plain_ticks
 
-_FAMILIES = {
-    "none": VERMILLION,
-    "none, torch's start": VERMILLION,
+_COLORS = {
+    "without normalisation": VERMILLION,
+    "without normalisation, PyTorch init": VERMILLION,
     "batch norm": BLUE,
     "Full Norm": BLUE,
     "Batch Renorm": BLUE,
@@ -21,13 +21,13 @@ _FAMILIES = {
     "group norm": GREEN,
     "instance norm": GREEN,
     "weight norm": PURPLE,
-    "weight st. + GN": PURPLE,
-    "cosine": PURPLE,
+    "weight standardisation + GN": PURPLE,
+    "cosine normalisation": PURPLE,
 }
 
 
-def draw_sharing(figure: Figure, data, norm: str, kind: str, batch_size: int) -> str:
-    """Which weights and values are normalised together with one value; see ``experiments.sharing``."""
+def draw_normalisation_groups(figure: Figure, data, norm: str, kind: str, batch_size: int) -> str:
+    """Draw which weights and values are normalised together; see ``alternatives.normalisation_groups``."""
     weights, forward, backward = figure.subplots(1, 3, width_ratios=(0.55, 1, 1))
     rows, channels, inputs = 3, 8, 5
     positions = 1 if kind == "vectors" else 4
@@ -37,7 +37,12 @@ def draw_sharing(figure: Figure, data, norm: str, kind: str, batch_size: int) ->
     weights.set(title="weights", xlabel="input", ylabel="channel")
     weights.set(xlim=(0, inputs), ylim=(channels + 2.6, 0))
     _box(
-        weights, channels + 0.9, channels + 2.2, inputs, "length of x", PURPLE if norm == "cosine" and data else "none"
+        weights,
+        channels + 0.9,
+        channels + 2.2,
+        inputs,
+        "norm of x",
+        PURPLE if norm == "cosine normalisation" and data else "none",
     )
     for axes, values, title, color in zip(
         (forward, backward), shown, ("forward", "backward"), (BLUE, VERMILLION), strict=True
@@ -52,7 +57,7 @@ def draw_sharing(figure: Figure, data, norm: str, kind: str, batch_size: int) ->
     for axes in (weights, forward, backward):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    return _told(data, norm, kind, batch_size)
+    return _describe_groups(data, norm, kind, batch_size)
 
 
 def _box(axes: Axes, top: float, bottom: float, width: float, text: str, fill: str) -> None:
@@ -74,35 +79,38 @@ def _cells(axes: Axes, marked: np.ndarray, color: str) -> None:
     axes.add_collection(PolyCollection(squares, facecolors=fills, edgecolors=[GREY], linewidths=0.5))
 
 
-def _told(data, norm: str, kind: str, batch_size: int) -> str:
+def _describe_groups(data, norm: str, kind: str, batch_size: int) -> str:
     samples = "1 sample" if batch_size == 1 else f"{batch_size} samples"
     start = f"{norm}, {kind}, {samples}: "
     if data is None:
         why = (
-            "one value a channel and sample has no mean but itself, so it is not for vectors"
+            "it needs several positions per channel, which vectors do not have"
             if norm == "instance norm"
-            else "its paper and bnlib have it for linear layers only"
+            else "its paper and bnlib define it for linear layers only"
         )
-        return f"{start}not there; {why}."
+        return f"{start}does not exist; {why}."
     forward, backward = int(data.forward.sum()), int(data.backward.sum())
     parts = [
         _count("the output of the marked value depends on", "forward", forward, data.past_forward),
-        _count("its gradient reaches", "backward", backward, data.past_backward),
+        _count("the gradient of its output reaches", "backward", backward, data.past_backward),
     ]
     if data.weights.any():
         parts.append(f"the weights into its channel are normalised together, {int(data.weights.sum())} of them")
-    if norm == "cosine":
-        parts.append("the input of the sample is divided by its length")
+    if norm == "cosine normalisation":
+        parts.append("the input of the sample is divided by its norm")
     if data.backward.sum() == 0:
-        parts.append("so that nothing below this layer learns")
+        parts.append("so nothing below this layer learns")
     return start + "; ".join(parts) + "."
 
 
-def _count(what: str, way: str, count: int, past: bool) -> str:
-    nothing = {"forward": "no value at all", "backward": "none"}[way]
+def _count(what: str, direction: str, count: int, past: bool) -> str:
+    nothing = {"forward": "no value at all", "backward": "no value"}[direction]
     values = nothing if count == 0 else "one value, itself" if count == 1 else f"{count} values"
-    averages = {"forward": " and averages over earlier batches", "backward": ", less averages over earlier batches"}
-    return f"{what} {values}{averages[way] * past}"
+    averages = {
+        "forward": " and averages over earlier batches",
+        "backward": ", corrected by averages over earlier batches",
+    }
+    return f"{what} {values}{averages[direction] * past}"
 
 
 _MARKS = {
@@ -113,65 +121,67 @@ _MARKS = {
 }
 
 
-def draw_kept(figure: Figure, kept: Mapping[tuple[str, str], Mapping[str, str]], names: Mapping[str, str]) -> str:
-    """A mark for each promise that a norm keeps, keeps later or breaks; see ``experiments.norm_contracts.verdicts``.
+def draw_norm_properties(
+    figure: Figure, properties: Mapping[tuple[str, str], Mapping[str, str]], names: Mapping[str, str]
+) -> str:
+    """Draw a marker for each property of each norm; see ``alternatives.norm_properties.verdicts``.
 
     Arguments:
         figure: where to draw.
-        kept: verdicts by norm and kind of input.
-        names: of the norms, for the reader, in the order in which to show them.
+        properties: verdicts by norm and kind of input.
+        names: titles of the norms, in the order to show them.
     """
-    kinds, told = list(dict.fromkeys(kind for _, kind in kept)), []
+    kinds, told = list(dict.fromkeys(kind for _, kind in properties)), []
     for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
-        rows = {norm: row for (norm, of), row in kept.items() if of == kind}
-        promises = list(next(iter(rows.values())))
+        rows = {norm: row for (norm, of), row in properties.items() if of == kind}
+        columns = list(next(iter(rows.values())))
         for height, norm in enumerate(names):
             for place, verdict in enumerate(rows.get(norm, {}).values()):
                 axes.plot(place, height, ls="", **_MARKS[verdict])
-        axes.set(title=kind, xlim=(-0.6, len(promises) - 0.4), ylim=(len(names) - 0.4, -0.6))
-        axes.set_xticks(range(len(promises)), promises, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set(title=kind, xlim=(-0.6, len(columns) - 0.4), ylim=(len(names) - 0.4, -0.6))
+        axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names.values())
         axes.axvline(2.5, color=GREY, ls=":", lw=1)
         axes.axvline(6.5, color=GREY, ls=":", lw=1)
         axes.tick_params(length=0)
         told += [
-            f"{names[norm]}, {kind}: {', '.join(promise for promise, verdict in row.items() if verdict == 'yes')}"
+            f"{names[norm]}, {kind}: {', '.join(name for name, verdict in row.items() if verdict == 'yes')}"
             for norm, row in rows.items()
         ]
-    for verdict, label in (("yes", "kept"), ("later", "once averages have followed"), ("no", "broken")):
+    for verdict, label in (("yes", "holds"), ("later", "holds once averages have adapted"), ("no", "fails")):
         figure.axes[0].plot([], [], ls="", label=label, **_MARKS[verdict])
     figure.legend(loc="outside lower center", ncols=3)
-    return f"What is kept. {'; '.join(told)}."
+    return f"Properties that hold. {'; '.join(told)}."
 
 
-def draw_alternatives(
+def draw_batch_sizes(
     figure: Figure, data: Mapping[str, np.ndarray], budget: str, construction: str, batch_size: int
 ) -> str:
-    """Test errors of all norms, (learning rates, seeds) each; see ``experiments.alternatives.lookup``."""
+    """Draw test errors of all norms, (learning rates, seeds) each; see ``alternatives.batch_sizes.lookup``."""
     axes = figure.subplots()
-    errors, rates, chosen, live = data["errors"], data["rates"], data["chosen"], data.get("live", {})
-    names = list(_FAMILIES) if not errors else list(errors)
+    errors, rates, live = data["errors"], data["rates"], data.get("live", {})
+    names = list(_COLORS) if not errors else list(errors)
     title = f"{construction}, batch size {batch_size}, {budget}"
     told = []
     for row, name in enumerate(names):
         if name not in errors:
             continue
-        table = 100 * np.maximum(errors[name], 1 / 720)  # a logarithmic axis has no 0: half a picture of 360
-        best = chosen[name]
+        table = 100 * np.maximum(errors[name], 1 / 720)  # a logarithmic axis has no 0: half an image of 360
+        best = data["best"][name]
         axes.plot(np.median(table, 1), np.full(len(table), row), "o", color=GREY, mfc="none", ms=4, lw=0)
-        axes.hlines(row, table[best].min(), table[best].max(), color=_FAMILIES[name], lw=2.5)
-        axes.plot(np.median(table[best]), row, "D", color=_FAMILIES[name], ms=7)
+        axes.hlines(row, table[best].min(), table[best].max(), color=_COLORS[name], lw=2.5)
+        axes.plot(np.median(table[best]), row, "D", color=_COLORS[name], ms=7)
         axes.text(125, row, f"{rates[best]:g}", va="center", fontsize=9)
         told.append(f"{name} {np.median(100 * errors[name][best]):.1f}")
         if name in live:
-            axes.plot(100 * max(live[name], 1 / 720), row, "x", color=_FAMILIES[name], ms=8)
+            axes.plot(100 * max(live[name], 1 / 720), row, "x", color=_COLORS[name], ms=8)
     axes.axvline(90, color=GREY, ls=":", lw=1)
-    axes.text(125, -1.05, "rate", va="center", fontsize=9)
+    axes.text(125, -1.05, "learning rate", va="center", fontsize=9)
     axes.set(xscale="log", xlim=(0.4, 110), ylim=(len(names) - 0.4, -0.6), xlabel="test error (%)")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names])
     plain_ticks(axes.xaxis, (0.5, 1, 3, 10, 30, 90))
     if not errors:
-        axes.text(6, len(names) / 2, f"no class has {batch_size} pictures", ha="center")
-        return f"{title}: there are no such batches, as no class has {batch_size} pictures."
-    seeds = "Bars: range over three seeds; circles: medians at the other rates."
-    return f"{title}: median test errors in percent at the best rate: {', '.join(told)}. {seeds}"
+        axes.text(6, len(names) / 2, f"no class has {batch_size} images", ha="center")
+        return f"{title}: there are no such batches, because no class has {batch_size} images."
+    seeds = "Bars: ranges over three seeds; circles: medians at other learning rates."
+    return f"{title}: median test errors in percent at the best learning rate: {', '.join(told)}. {seeds}"

@@ -1,4 +1,4 @@
-"""Figures of deep stacks: the gradient by layer, descent and its jumps, and how they depend on the learning rate."""
+"""Figures of deep stacks: gradient norms by layer, losses of full-batch descent, and their jumps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _FIRST, _SECOND = (BLUE, "-"), (VERMILLION, "--")
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def power(exponent: int) -> str:
-    """10 to the power of ``exponent``, as text."""
-    return f"10{str(exponent).translate(_RAISED)}"
+    """Write 10 to the power of ``exponent`` as text."""
+    return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
 def _powers(axis: Axis, exponents: Sequence[int]) -> None:
@@ -25,33 +25,33 @@ def _powers(axis: Axis, exponents: Sequence[int]) -> None:
 
 
 def draw_gradients(figure: Figure, data, network: str, characters: int) -> str:
-    """Gradient at the weights of each layer before training; see ``experiments.deep_gradients.View``."""
-    axes, (weights, theory) = figure.subplots(), (data.weights, data.theory)
+    """Draw gradient norms by layer before training; see ``depth.gradient_growth.GradientsByLayer``."""
+    axes, (weights, theory) = figure.subplots(), (data.gradient_norms, data.theory)
     layers = np.arange(1, weights.shape[1] + 1)
-    # What has underflowed lies below the axis.
+    # Norms that underflowed to 0 are drawn below the axis.
     band(axes, layers, np.maximum(weights, 1e-30), color=BLUE, label="measured")
     middle = np.median(weights, 0)
     if theory is not None:
         line = middle[-1] * theory ** (layers[-1] - layers.astype(float))
         axes.plot(layers, line, color=GREY, ls="--", lw=1.2, label="theory")
-    axes.set(yscale="log", ylim=(1e-14, 1e18), xlim=(1, layers[-1]), xlabel="hidden layer, from the input up")
-    axes.set(ylabel="length of the gradient")
+    axes.set(yscale="log", ylim=(1e-14, 1e18), xlim=(1, layers[-1]), xlabel="hidden layer (1: nearest to the input)")
+    axes.set(ylabel="gradient norm at the weights")
     _powers(axes.yaxis, range(-12, 19, 6))
     axes.legend(loc="upper right")
     ratio = middle[0] / middle[-1]
-    told = f"{network}, {characters} characters: gradient at layer 1 over that at layer {layers[-1]}: {ratio:.2g}"
+    told = f"{network}, {characters} characters: ratio of gradient norms, layer 1 to layer {layers[-1]}: {ratio:.2g}"
     if ratio > 0:
-        told += f", a factor of {ratio ** (1 / (layers[-1] - 1)):.3f} a layer"
+        told += f", a factor of {ratio ** (1 / (layers[-1] - 1)):.3f} per layer"
     return told + (f" (theory {theory:.3f})." if theory is not None else ".")
 
 
 def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: float) -> str:
-    """Losses over steps, and the size of each step's change; see ``experiments.depth.descent.Curves``.
+    """Draw losses over steps, and |change of the loss| in each step; see ``depth.descent.Curves``.
 
     Arguments:
         figure: where to draw.
-        data: curves by name, two of them, and those of a live run, which are named after them.
-        what: the network, for the sentences.
+        data: two curves by name, and optionally those of a live run, named ``NAME, your run``.
+        what: description of the network.
         lr: the learning rate.
     """
     left, right = figure.subplots(1, 2)
@@ -67,9 +67,9 @@ def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: floa
             left.plot(losses, label=name if number == 0 else None, **line)
             change = np.abs(np.diff(losses))
             right.plot(np.arange(1, len(losses)), np.where(change > 0, change, np.nan), **line)
-        told.append(f"{name}: {_measures(curves)}")
+        told.append(f"{name}: {_describe(curves)}")
     left.set(ylim=(0, 5), xlabel="step", ylabel="loss (nats)")
-    right.set(yscale="log", ylim=(1e-9, 1e2), xlabel="step", ylabel="change in a step (nats)")
+    right.set(yscale="log", ylim=(1e-9, 1e2), xlabel="step", ylabel="|change of the loss| per step (nats)")
     _powers(right.yaxis, range(-8, 3, 2))
     # Without end, a short live run would move the axis.
     for axes in (left, right):
@@ -80,38 +80,38 @@ def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: floa
 
 
 def draw_depth(figure: Figure, data: Mapping[str, object], depth: int, lr: float) -> str:
-    """``draw_descent`` of a stack of a ``depth``."""
+    """Draw the descent of a stack with ``depth`` layers."""
     return draw_descent(figure, data, f"{depth} hidden layers", lr)
 
 
 def draw_variant(figure: Figure, data: Mapping[str, object], variant: str, lr: float) -> str:
-    """``draw_descent`` of a ``variant`` of 100 layers."""
+    """Draw the descent of a ``variant`` with 100 layers."""
     return draw_descent(figure, data, f"100 hidden layers, {variant}", lr)
 
 
-def _measures(curves) -> str:
-    """The last loss, the jumps and what they come to, medians over seeds."""
+def _describe(curves) -> str:
+    """Describe final loss, jitter and progress, as medians over seeds."""
     if curves.losses.shape[1] < 3:
-        return "begun"
+        return "just started"
     there = np.isfinite(curves.losses[:, -1]) & (curves.losses[:, -1] < 1e6)
     lost = f", {np.count_nonzero(~there)} of {len(there)} runs diverged" if not there.all() else ""
     if not there.any():
         return "diverged"
     end, jitter, progress = (np.median(each[there]) for each in (curves.losses[:, -1], curves.jitter, curves.progress))
-    return f"loss at the end {end:.3g}, jitter {jitter:.2g}, progress {progress:.2g} a step{lost}"
+    return f"final loss {end:.3g}, jitter {jitter:.2g}, progress {progress:.2g} nats per step{lost}"
 
 
 def draw_jitter(
     figure: Figure, rates: Sequence[float], lines: Mapping[str, np.ndarray], limits: Mapping[str, float], level: float
 ) -> str:
-    """Mean change of the loss in a step over learning rates, a line and a band a stack.
+    """Draw the mean |change of the loss| per step against the learning rate, one line and band per stack.
 
     Arguments:
         figure: where to draw.
-        rates: learning rates of all lines; a shorter line has the last of them.
-        lines: jumps by name, (seeds, rates), at most four.
-        limits: for some of the names 2 over the sharpness, drawn as a mark on the axis.
-        level: difference of two unrelated networks, drawn as a line across.
+        rates: learning rates; a shorter line covers the last of them.
+        lines: at most four arrays (seeds, rates) by name, in nats.
+        limits: 2 / sharpness for some of the names, drawn as a triangle on the axis.
+        level: loss difference of two unrelated networks in nats, drawn as a horizontal line.
     """
     axes, told = figure.subplots(), []
     looks = zip((GREEN, PURPLE, BLUE, VERMILLION), (":", "-.", "-", "--"), strict=True)
@@ -120,22 +120,28 @@ def draw_jitter(
         band(axes, here, np.clip(values, 1e-30, 1e30), color=color, ls=dash, label=name)
         if name in limits:
             axes.plot([limits[name]], [2e-9], marker="^", ms=9, color=color, ls="none", clip_on=False)
-            told.append(f"{name}: 2 over the sharpness is {limits[name]:.1g}")
+            told.append(f"{name}: 2 / sharpness = {limits[name]:.1g}")
     axes.axhline(level, color=GREY, lw=1, ls="--", label="two unrelated networks")
-    axes.set(xscale="log", yscale="log", ylim=(2e-9, 1e1), xlabel="learning rate", ylabel="change in a step (nats)")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        ylim=(2e-9, 1e1),
+        xlabel="learning rate",
+        ylabel="|change of the loss| per step (nats)",
+    )
     _powers(axes.xaxis, range(-20, 9, 4))
     _powers(axes.yaxis, range(-8, 2, 2))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return "Mean change of the loss in a step against the learning rate. " + "; ".join(told) + "."
+    return "Mean absolute change of the loss per step against the learning rate. " + "; ".join(told) + "."
 
 
 def draw_growth(figure: Figure, measured: Mapping[str, Mapping[int, np.ndarray]], theory: Mapping[str, Mapping]) -> str:
-    """Growth of the gradient a layer against the number of samples: marks measured, lines in theory.
+    """Draw the growth of the gradient norm per layer against the batch size: markers measured, lines in theory.
 
     Arguments:
         figure: where to draw.
-        measured: by network and number of samples the factors of all seeds.
-        theory: by network the factor by number of samples; the key None for a limit, drawn as a line across.
+        measured: factors of all seeds by network and number of samples.
+        theory: factor by network and number of samples; the key None is a limit, drawn as a horizontal line.
     """
     axes, told = figure.subplots(), []
     for (name, by_samples), color, mark in zip(measured.items(), (BLUE, VERMILLION, GREEN), "osD", strict=False):
@@ -144,14 +150,16 @@ def draw_growth(figure: Figure, measured: Mapping[str, Mapping[int, np.ndarray]]
         reach = np.abs(np.array([[each.min(), each.max()] for each in by_samples.values()]).T - middle)
         axes.errorbar(samples, middle, reach, fmt=mark, color=color, ms=5, lw=1.2, mfc="none", label=name)
         told.append(f"{name} {', '.join(f'{value:.2f}' for value in middle)}")
-        _theory(axes, theory.get(name, {}), color)
-    axes.set(xscale="log", ylim=(0.95, 1.6), xlabel="samples in the batch", ylabel="growth a layer")
+        _draw_theory(axes, theory.get(name, {}), color)
+    axes.set(xscale="log", ylim=(0.95, 1.6), xlabel="samples in the batch", ylabel="gradient growth per layer")
     plain_ticks(axes.xaxis, samples)
     axes.legend(loc="upper right")
-    return f"Growth of the gradient a layer with {', '.join(map(str, samples))} samples: " + "; ".join(told) + "."
+    return (
+        f"Growth of the gradient norm per layer with {', '.join(map(str, samples))} samples: " + "; ".join(told) + "."
+    )
 
 
-def _theory(axes: Axes, values: Mapping, color: str) -> None:
+def _draw_theory(axes: Axes, values: Mapping, color: str) -> None:
     points = {samples: value for samples, value in values.items() if samples is not None}
     if points:
         axes.plot(list(points), list(points.values()), color=color, lw=1.2)

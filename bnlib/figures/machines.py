@@ -1,4 +1,4 @@
-"""Figures of training on many machines: what a unit sees on each, and the errors of what they train together."""
+"""Figures of training on many machines: a unit's inputs on each worker, and test errors by method."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from matplotlib.figure import Figure
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, plain_ticks
 
 _COLORS = {
-    "no norm": GREY,
+    "without normalisation": GREY,
     "layer norm": GREY,
     "local BN": BLUE,
     "SyncBN": VERMILLION,
     "local FN": PURPLE,
     "shared FN": GREEN,
 }
-_WAYS = {
-    "objective": "train mode,\nown batches",
-    "own": "own statistics,\nown test samples",
-    "first": "statistics of\nworker 0",
+_EVALUATIONS = {
+    "train_mode": "train mode,\nlocal training batches",
+    "local_test": "local statistics,\nlocal test samples",
+    "worker_0": "statistics of\nworker 0",
     "averaged": "averaged",
     "pooled": "pooled",
     "recomputed": "recomputed from\nall data",
@@ -28,59 +28,61 @@ _WAYS = {
 
 
 def draw_local_statistics(figure: Figure, data, workers: int, skew: float) -> str:
-    """One unit's values on each worker, normalised with common and with own statistics; ``local_statistics.View``."""
+    """Draw a unit's values on each worker, normalised globally and locally; see ``machines.local_statistics``."""
     edges = np.linspace(-3.2, 3.2, 25)
     middle = (edges[1:] + edges[:-1]) / 2
-    titles = ("with the statistics of all data", "each worker with its own")
+    titles = ("statistics of all data", "statistics of each worker")
     for axes, values, title in zip(
-        figure.subplots(1, 2, sharey=True), (data.raw, data.normalised), titles, strict=True
+        figure.subplots(1, 2, sharey=True), (data.global_norm, data.local_norm), titles, strict=True
     ):
         for number, each in enumerate(values.numpy()):
             ends = {0: (BLUE, "worker 0"), len(values) - 1: (VERMILLION, "last worker")}
-            color, label = ends.get(number, (GREY, "others" if number == 1 else None))
+            color, label = ends.get(number, (GREY, "other workers" if number == 1 else None))
             height = np.histogram(each.clip(-3.1, 3.1), edges, density=True)[0]
             front = number in ends
             axes.plot(middle, height, color=color, lw=1.6 if front else 0.7, label=label, zorder=2 + front)
             axes.plot(each.mean(), -0.05, "|", color=color, ms=9, mew=1.6, zorder=2 + front)
-        axes.set(xlim=(-3.2, 3.2), ylim=(-0.1, 1.25), title=title, xlabel="unit, normalised (ticks: means)")
+        axes.set(xlim=(-3.2, 3.2), ylim=(-0.1, 1.25), title=title, xlabel="normalised value of the unit (ticks: means)")
     figure.axes[0].set_ylabel("density")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return (
-        f"{workers} workers, skew {skew:g}: {100 * data.share:.1f} % of this unit's variance lies between the workers, "
+        f"{workers} workers, skew {skew:g}: {100 * data.share:.1f} % of this unit's variance lies between workers, "
         f"and local normalisation removes it. Mean over the 100 units of the layer {100 * data.shares.mean():.1f} %; "
-        f"skew squared times the share at skew 1 is {100 * data.predicted.mean():.1f} %."
+        f"predicted from the share at skew 1 times skew squared: {100 * data.predicted.mean():.1f} %."
     )
 
 
-def draw_many_machines(figure: Figure, data: Mapping[str, Mapping], workers: int, skew: float) -> str:
-    """Test errors by method, and those of local BN by the statistics used; ``experiments.many_machines.lookup``."""
+def draw_label_skew(figure: Figure, data: Mapping[str, Mapping], workers: int, skew: float) -> str:
+    """Draw test errors by method, and those of local BN by evaluation; see ``machines.label_skew.lookup``."""
     left, right = figure.subplots(1, 2)
     methods = list(_COLORS)
-    rows = [(left, place, method, "first") for place, method in enumerate(methods)]
-    rows += [(right, place, "local BN", way) for place, way in enumerate(_WAYS)]
-    for axes, place, method, way in rows:
-        values = _shown(data[method][way])
+    rows = [(left, place, method, "worker_0") for place, method in enumerate(methods)]
+    rows += [(right, place, "local BN", evaluation) for place, evaluation in enumerate(_EVALUATIONS)]
+    for axes, place, method, evaluation in rows:
+        values = _sorted_percent(data[method][evaluation])
         axes.plot(values[[0, -1]], [place, place], color=_COLORS[method], lw=1.5)
         axes.plot(np.median(values), place, "s", color=_COLORS[method], ms=7)
         if f"{method}, your run" in data:
-            axes.plot(_shown(data[f"{method}, your run"][way]), [place], "x", color="#C51B7D", ms=8, mew=2)
+            axes.plot(
+                _sorted_percent(data[f"{method}, your run"][evaluation]), [place], "x", color="#C51B7D", ms=8, mew=2
+            )
     left.set_yticks(range(len(methods)), methods)
-    right.set_yticks(range(len(_WAYS)), _WAYS.values(), fontsize=7.5)
-    for axes, title in ((left, "as worker 0 would save it"), (right, "local BN, by statistics")):
-        axes.set(xscale="log", xlim=(0.4, 110), xlabel="errors (%)", title=title)
+    right.set_yticks(range(len(_EVALUATIONS)), _EVALUATIONS.values(), fontsize=7.5)
+    for axes, title in ((left, "statistics of worker 0"), (right, "local BN, by evaluation")):
+        axes.set(xscale="log", xlim=(0.4, 110), xlabel="error (%)", title=title)
         axes.invert_yaxis()
         plain_ticks(axes.xaxis, (1, 3, 10, 30, 100))
-    told = [f"{method} {100 * np.median(data[method]['first']):.1f}" for method in methods]
-    ways = [100 * np.median(data["local BN"][way]) for way in ("own", "recomputed")]
+    told = [f"{method} {100 * np.median(data[method]['worker_0']):.1f}" for method in methods]
+    local, recomputed = (100 * np.median(data["local BN"][name]) for name in ("local_test", "recomputed"))
     live = ". Crosses: your run" if any("your run" in name for name in data) else ""
     return (
         f"{workers} workers, skew {skew:g}. Median test errors in per cent with the statistics of worker 0: "
-        f"{', '.join(told)}. Local BN with recomputed statistics {ways[1]:.1f}, and where each worker uses its own on "
-        f"test samples like its own {ways[0]:.1f}. Bars: range over three seeds{live}."
+        f"{', '.join(told)}. Local BN with recomputed statistics {recomputed:.1f}; with each worker's statistics on "
+        f"test samples like its own {local:.1f}. Bars: ranges over three seeds{live}."
     )
 
 
-def _shown(values) -> np.ndarray:
-    """Sorted, in per cent; on a logarithmic axis no error is drawn at its left end."""
+def _sorted_percent(values) -> np.ndarray:
+    """Sort errors and convert them to per cent; an error of 0 is drawn at the left end of the logarithmic axis."""
     return np.sort(100 * np.asarray(values, float)).clip(0.5)

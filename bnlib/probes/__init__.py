@@ -1,78 +1,73 @@
-"""Measurements on any model that leave its training as it was."""
+"""Measure properties of any PyTorch model without changing the model or its training."""
 
-from bnlib.probes.contracts import batch_independence, relative_change, train_equals_test
-from bnlib.probes.depth import LayerGradient, gradient_by_layer, growth_per_layer
-from bnlib.probes.hessian import Sharpness, sharpness
-from bnlib.probes.landscape import (
-    AlongGradient,
-    Stable,
-    Surface,
-    along_gradient,
-    filter_normalised_direction,
-    largest_stable,
-    loss_surface,
-    step_lengths,
+from bnlib.probes.activation_shift import (
+    ChannelStatistics,
+    StatisticsDistance,
+    activation_statistics,
+    channel_statistics,
+    record_activation_statistics,
+    statistics_distance,
 )
-from bnlib.probes.scale import (
+from bnlib.probes.consistency import batch_dependence, relative_difference, train_eval_difference
+from bnlib.probes.gradient_growth import LayerGradientNorms, gradient_norms_by_layer, growth_per_layer
+from bnlib.probes.gradient_landscape import LandscapeAlongGradient, landscape_along_gradient, step_sizes
+from bnlib.probes.gradient_shift import (
+    LayerGradientShift,
+    internal_covariate_shift,
+    internal_covariate_shift_of_step,
+    parameters_after_step,
+)
+from bnlib.probes.hessian import Sharpness, sharpness
+from bnlib.probes.layer_parameters import parameters_by_layer
+from bnlib.probes.loss_surfaces import LossSurface, filter_normalised_direction, loss_surface
+from bnlib.probes.recomputed_statistics import with_recomputed_statistics
+from bnlib.probes.santurkar_theorems import Inequality, theorem_4_1, theorem_4_2
+from bnlib.probes.stable_learning_rate import StableLearningRate, largest_stable_learning_rate
+from bnlib.probes.weight_scale import (
     ScaleInvariance,
     SphericalStep,
     effective_learning_rate,
-    equilibrium,
     scale_invariance,
     spherical_step,
+    weight_decay_equilibrium,
 )
-from bnlib.probes.shift import (
-    Distance,
-    LayerShift,
-    Moments,
-    activation_moments,
-    covariate_shift,
-    distance,
-    layer_groups,
-    moments,
-    next_parameters,
-    probe_step,
-    recording,
-)
-from bnlib.probes.smoothness import Inequality, theorem_4_1, theorem_4_2
-from bnlib.probes.statistics import with_statistics_of
 
 __all__ = [
-    "AlongGradient",
-    "Distance",
+    "ChannelStatistics",
     "Inequality",
-    "LayerGradient",
-    "LayerShift",
-    "Moments",
+    "LandscapeAlongGradient",
+    "LayerGradientNorms",
+    "LayerGradientShift",
+    "LossSurface",
     "ScaleInvariance",
     "Sharpness",
     "SphericalStep",
-    "Stable",
-    "Surface",
-    "activation_moments",
-    "along_gradient",
-    "batch_independence",
-    "covariate_shift",
-    "distance",
+    "StableLearningRate",
+    "StatisticsDistance",
+    "activation_statistics",
+    "batch_dependence",
+    "channel_statistics",
     "effective_learning_rate",
-    "equilibrium",
     "filter_normalised_direction",
-    "gradient_by_layer",
+    "gradient_norms_by_layer",
     "growth_per_layer",
-    "largest_stable",
-    "layer_groups",
+    "internal_covariate_shift",
+    "internal_covariate_shift_of_step",
+    "landscape_along_gradient",
+    "largest_stable_learning_rate",
     "loss_surface",
-    "moments",
-    "next_parameters",
-    "probe_step",
-    "recording",
-    "relative_change",
+    "parameters_after_step",
+    "parameters_by_layer",
+    "record_activation_statistics",
+    "relative_difference",
     "scale_invariance",
     "sharpness",
     "spherical_step",
-    "step_lengths",
+    "statistics_distance",
+    "step_sizes",
     "theorem_4_1",
     "theorem_4_2",
-    "train_equals_test",
-    "with_statistics_of",
+    "train_eval_difference",
+    "weight_decay_equilibrium",
+    "with_recomputed_statistics",
 ]

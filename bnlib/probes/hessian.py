@@ -1,4 +1,4 @@
-"""The largest eigenvalue of the Hessian of a loss, by the method of Lanczos."""
+"""Compute the sharpness: the largest eigenvalue of the Hessian of a loss, by the Lanczos method."""
 
 from __future__ import annotations
 
@@ -9,74 +9,80 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bnlib.probes.apart import Loss, apart, filled, gradients_at, joined, leaves_at, one_number, precise, trained
+from bnlib.probes.stateless import Loss, as_leaves, gradients_at, scalar_loss, stateless_call, trainable_names
+from bnlib.probes.tensors import at_least_float32, flattened, gradients_or_zeros
 
 Product = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Sharpness:
-    r"""The top of the spectrum of a Hessian H.
+    r"""The largest eigenvalue of a Hessian H and its eigenvector v.
 
     Attributes:
-        value: $\lambda$, the largest eigenvalue with its sign, not the largest in absolute value; 0-dimensional.
-        vector: its eigenvector, of norm 1, by names of parameters.
-        residual: $\|H v - \lambda v\|$, by a product of its own. An eigenvalue lies no farther from ``value`` than
-            that; 0-dimensional.
-        converged: the residual is within the tolerance. If not, ``value`` is a lower bound, or the products were
-            not those of a symmetric matrix.
-        products: number of products of the Hessian and a vector.
+        value: $\lambda$, the largest eigenvalue (with its sign, so not the largest in absolute value), 0-dimensional.
+        eigenvector: v by parameter name; all its values together have norm 1.
+        residual: $\|H v - \lambda v\|$, 0-dimensional. H has an eigenvalue no farther from ``value`` than this.
+        converged: whether the residual is within the tolerance. If not, ``value`` is a lower bound of the largest
+            eigenvalue, or the products were not those of a symmetric matrix.
+        hessian_products: number of Hessian-vector products that were computed.
         weight_norm: $\|w\|$ of the parameters, 0-dimensional.
     """
 
     value: Tensor
-    vector: dict[str, Tensor]
+    eigenvector: dict[str, Tensor]
     residual: Tensor
     converged: bool
-    products: int
+    hessian_products: int
     weight_norm: Tensor
 
     @property
     def scale_free(self) -> Tensor:
-        r"""$\lambda \|w\|^2$, which stays when weights that a norm follows are multiplied by a number."""
+        r"""The sharpness that does not depend on the scale of the weights, $\lambda \|w\|^2$.
+
+        It does not change when weights that a norm follows are multiplied by a number.
+        """
         return self.value * self.weight_norm**2
 
 
 def sharpness(
     model: nn.Module,
     loss: Loss,
-    names: Iterable[str] | None = None,
+    parameter_names: Iterable[str] | None = None,
     *,
     tolerance: float = 1e-3,
-    iterations: int = 100,
+    max_iterations: int = 100,
     seed: int = 0,
-    difference: float | None = None,
+    finite_difference: float | None = None,
 ) -> Sharpness:
-    r"""The largest eigenvalue of the Hessian of the loss, in the mode the model is in; nothing is changed.
+    r"""Compute the largest eigenvalue of the Hessian of the loss, in the current mode of the model.
 
-    Gradient descent on a quadratic is stable for learning rates below 2 over it. Lanczos with all vectors kept
-    orthogonal, which needs far fewer products than power iteration and finds the largest eigenvalue even if there is a
-    negative one of larger size; it takes the memory of as many vectors as there are iterations.
+    Gradient descent on a quadratic is stable for learning rates below 2 divided by this eigenvalue. The Lanczos method
+    keeps all its vectors orthogonal. It needs far fewer Hessian-vector products than power iteration, and it finds the
+    largest eigenvalue even if a negative eigenvalue is larger in absolute value. It needs the memory of one vector of
+    parameters per iteration. The model is not changed.
 
     Arguments:
         model: any network.
-        loss: function of the model that returns the loss on a batch, a single number.
-        names: of the parameters whose block of the Hessian is meant; by default all that are trained.
-        tolerance: residual over $|\lambda|$ at which to stop; the error of $\lambda$ is about its square. In float32
-            hardly below 1e-5.
-        iterations: at most.
-        seed: of the first vector, which is the same on all devices.
-        difference: products from gradients at $w \pm h v$ with h this part of $\|w\|$, instead of derivatives of
-            gradients. For layers that cannot be differentiated twice, or wrongly, as torch's weight norm (torch 2.13).
-            About 1e-3 in float32, where the kinks of ReLU that lie between count as curvature; 1e-6 in float64.
+        loss: takes the model and returns the loss on a batch as a single number.
+        parameter_names: the parameters whose block of the Hessian is used; by default all trainable parameters.
+        tolerance: stop when the residual is at most this fraction of $|\lambda|$. The relative error of $\lambda$ is
+            about the square of the tolerance. In float32 a tolerance below 1e-5 is hardly reachable.
+        max_iterations: largest number of Lanczos iterations.
+        seed: seed of the first vector, which is the same on all devices.
+        finite_difference: compute Hessian-vector products from the gradients at $w \pm h v$, where h is this fraction
+            of $\|w\|$, instead of by automatic differentiation. Use it for layers that cannot be differentiated twice,
+            or whose second derivative is wrong, such as PyTorch's weight norm (PyTorch 2.13). About 1e-3 is good in
+            float32 (kinks of ReLU within the distance h then count as curvature), and 1e-6 in float64.
 
     Raises:
-        ValueError: ``tolerance`` or ``difference`` not positive, ``iterations`` below 1; ``names`` has one that does
-            not exist or is not trained; a loss that is no single number.
-        RuntimeError: the model has a layer that cannot be differentiated twice, and no ``difference`` is given. One is
-            ``FullNorm`` in train mode, whose gradient is an estimate that belongs to no function. ``difference`` then
-            takes the derivative of that estimate, which is not symmetric: look at ``converged``. In eval mode, with
-            statistics that stay, it has a Hessian like any layer.
+        ValueError: ``tolerance`` or ``finite_difference`` is not positive, or ``max_iterations`` is below 1;
+            ``parameter_names`` names a parameter that does not exist or is not trainable; the loss is not a single
+            number.
+        RuntimeError: the model has a layer that cannot be differentiated twice, and ``finite_difference`` is None. One
+            such layer is ``FullNorm`` in train mode: its gradient is an estimate that is not the gradient of any
+            function. With ``finite_difference`` the products are derivatives of that estimate and not symmetric, so
+            check ``converged``. In eval mode ``FullNorm`` has a Hessian like any other layer.
 
     Source: Lanczos 1950; for networks Cohen et al. 2021 (https://arxiv.org/abs/2103.00065).
 
@@ -90,76 +96,89 @@ def sharpness(
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
-    if difference is not None and not difference > 0:
-        raise ValueError(f"difference must be positive, got {difference}")
-    old, names = dict(model.named_parameters()), trained(model, names)
-    weights = joined(old[name] for name in names)
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
+    if finite_difference is not None and not finite_difference > 0:
+        raise ValueError(f"finite_difference must be positive, got {finite_difference}")
+    old, parameter_names = dict(model.named_parameters()), trainable_names(model, parameter_names)
+    weights = flattened(old[name] for name in parameter_names)
     start = torch.randn(len(weights), generator=torch.Generator().manual_seed(seed)).to(weights)
-    search = partial(_lanczos, start=start / start.norm(), tolerance=tolerance, iterations=iterations)
-    if difference is None:
-        value, vector, residual, products = _with_second_derivatives(model, loss, names, search)
+    search = partial(_lanczos, start=start / start.norm(), tolerance=tolerance, max_iterations=max_iterations)
+    if finite_difference is None:
+        value, vector, residual, products = _search_by_autograd(model, loss, parameter_names, search)
     else:
-        value, vector, residual, products = search(_differences(model, loss, names, difference * weights.norm()))
+        value, vector, residual, products = search(
+            _hessian_product_by_finite_differences(model, loss, parameter_names, finite_difference * weights.norm())
+        )
     converged = bool(residual <= tolerance * value.abs())
-    return Sharpness(value, _split(vector, names, old), residual, converged, products, weights.norm())
+    return Sharpness(
+        value, _split_by_parameter(vector, parameter_names, old), residual, converged, products, weights.norm()
+    )
 
 
-def _with_second_derivatives(
-    model: nn.Module, loss: Loss, names: list[str], search: Callable[[Product], tuple]
+def _search_by_autograd(
+    model: nn.Module, loss: Loss, parameter_names: list[str], search: Callable[[Product], tuple]
 ) -> tuple:
-    """``search`` with the products of the Hessian and a vector, from one graph."""
-    leaves = leaves_at(model, dict(model.named_parameters()))
-    wanted = [leaves[name] for name in names]
+    """Call ``search`` with exact Hessian-vector products, which all use the same graph of the gradient."""
+    leaves = as_leaves(model, dict(model.named_parameters()))
+    wanted = [leaves[name] for name in parameter_names]
 
     def within(model: nn.Module) -> tuple:
         with torch.enable_grad():
-            first = torch.autograd.grad(one_number(loss(model)), wanted, create_graph=True, materialize_grads=True)
-            gradient = torch.cat([precise(each).flatten() for each in first])
+            first = torch.autograd.grad(scalar_loss(loss(model)), wanted, create_graph=True, materialize_grads=True)
+            gradient = torch.cat([at_least_float32(each).flatten() for each in first])
 
         def product(vector: Tensor) -> Tensor:
-            # That of a loss that is linear in the parameters depends on none of them.
+            # The gradient of a linear loss does not depend on the parameters.
             if not gradient.requires_grad:
                 return torch.zeros_like(vector)
-            return joined(torch.autograd.grad(gradient, wanted, vector, retain_graph=True, materialize_grads=True))
+            return flattened(torch.autograd.grad(gradient, wanted, vector, retain_graph=True, materialize_grads=True))
 
         return search(product)
 
-    return apart(model, within, leaves)
+    return stateless_call(model, within, leaves)
 
 
-def _differences(model: nn.Module, loss: Loss, names: list[str], step: Tensor) -> Product:
+def _hessian_product_by_finite_differences(
+    model: nn.Module, loss: Loss, parameter_names: list[str], step: Tensor
+) -> Product:
+    """Return a function that approximates Hessian-vector products by a central difference of gradients."""
     old = dict(model.named_parameters())
 
     def gradient(move: Tensor) -> Tensor:
-        moves = _split(move, names, old)
-        moved = {name: old[name].detach() + moves[name] for name in names}
-        return joined(filled(gradients_at(model, loss, old | moved, names), names, old))
+        moves = _split_by_parameter(move, parameter_names, old)
+        moved = {name: old[name].detach() + moves[name] for name in parameter_names}
+        return flattened(
+            gradients_or_zeros(gradients_at(model, loss, old | moved, parameter_names), parameter_names, old)
+        )
 
     return lambda vector: (gradient(step * vector) - gradient(-step * vector)) / (2 * step)
 
 
-def _lanczos(product: Product, start: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Largest eigenvalue, its vector, the residual and the number of products."""
+def _lanczos(
+    product: Product, start: Tensor, tolerance: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Return the largest eigenvalue, its eigenvector, the residual and the number of Hessian-vector products."""
     basis, small = start[None], torch.zeros(0, 0, dtype=torch.float64)
-    for _ in range(min(iterations, len(start))):
+    for _ in range(min(max_iterations, len(start))):
         image = product(basis[-1])
-        # Twice: once leaves rounding errors that let found eigenvalues come back.
+        # Orthogonalise twice: after once, rounding errors make known eigenvalues appear again.
         along = basis @ image
         rest = image - along @ basis
         rest = rest - (basis @ rest) @ basis
-        small = _bordered(small, along)
+        small = _extend_tridiagonal(small, along)
         if not (small.isfinite().all() and rest.isfinite().all()):
             nan = torch.full_like(start, torch.nan)
             return nan[0], nan, nan[0], len(basis)
         values, vectors = torch.linalg.eigh(small)
         value, weights, length = values[-1], vectors[:, -1], rest.norm()
-        # Half, for the residual that is reported has rounding errors of its own.
-        if length.cpu() * weights[-1].abs() <= tolerance / 2 * value.abs() or len(basis) == min(iterations, len(start)):
+        # Half of the tolerance, because the reported residual has additional rounding errors.
+        if length.cpu() * weights[-1].abs() <= tolerance / 2 * value.abs() or len(basis) == min(
+            max_iterations, len(start)
+        ):
             break
         basis = torch.cat([basis, (rest / length)[None]])
-    # Not all devices have float64.
+    # Some devices have no float64.
     value, weights = (each.to(start.dtype).to(start.device) for each in (value, weights))
     vector = weights @ basis
     vector = vector / vector.norm()
@@ -167,8 +186,8 @@ def _lanczos(product: Product, start: Tensor, tolerance: float, iterations: int)
     return value, vector, residual, len(basis) + 1
 
 
-def _bordered(small: Tensor, along: Tensor) -> Tensor:
-    """The projection of the Hessian on one more vector: a row and the same column, tridiagonal up to rounding."""
+def _extend_tridiagonal(small: Tensor, along: Tensor) -> Tensor:
+    """Add a row and a column for one more vector to the projected Hessian, which is tridiagonal up to rounding."""
     along = along.cpu().double()
     result = torch.diag(along[-1:].repeat(len(along)))
     result[:-1, :-1] = small
@@ -176,6 +195,9 @@ def _bordered(small: Tensor, along: Tensor) -> Tensor:
     return result
 
 
-def _split(vector: Tensor, names: list[str], like: dict[str, Tensor]) -> dict[str, Tensor]:
-    parts = vector.split([like[name].numel() for name in names])
-    return {name: part.view_as(like[name]).to(like[name].dtype) for name, part in zip(names, parts, strict=True)}
+def _split_by_parameter(vector: Tensor, parameter_names: list[str], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Split a vector of all parameters into tensors by parameter name."""
+    parts = vector.split([like[name].numel() for name in parameter_names])
+    return {
+        name: part.view_as(like[name]).to(like[name].dtype) for name, part in zip(parameter_names, parts, strict=True)
+    }

@@ -4,26 +4,29 @@ import functools
 import random
 import re
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
 
-from bnlib import __main__
+from bnlib import __main__, claims
 from bnlib.claims import (
     CLAIMS,
     SOURCES,
     VERDICTS,
     Claim,
-    Committed,
-    Fresh,
+    CommittedResults,
+    FreshResults,
     Ledger,
-    Verdicts,
+    VerdictTable,
     as_text,
-    counts,
-    in_full,
     judge,
+    median_and_range,
+    report,
+    verdict_counts,
 )
-from bnlib.claims.claim import last, shown
+from bnlib.claims.claim import final_values
+from bnlib.experiments.framework.registry import CHAPTERS as EXPERIMENT_CHAPTERS
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from tools.notebooks import CHAPTERS, chapters
 
@@ -74,23 +77,36 @@ def test_the_ledger_is_complete():
     assert {each.source for each in CLAIMS.values()} == set(SOURCES)
 
 
+def test_each_claim_stands_in_the_file_of_its_chapter():
+    for number, name in enumerate(EXPERIMENT_CHAPTERS, 1):
+        found = import_module(f"bnlib.claims.{name}").CLAIMS
+        assert found and {each.chapter[:2] for each in found} == {f"{number:02d}"}, name
+
+
+@pytest.mark.parametrize("order", [claims.LEDGER_ORDER[1:], (*claims.LEDGER_ORDER, "kari-noise")])
+def test_the_order_of_the_ledger_lists_each_claim_once(order, monkeypatch):
+    monkeypatch.setattr(claims, "LEDGER_ORDER", order)
+    with pytest.raises(ValueError, match=r"must list the id of each claim once; see kari-noise$"):
+        claims._collect()
+
+
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_committed_result_gives_the_verdict(name):
     found = judged(name)
-    assert found.verdict == VERDICT[name], in_full(found)
+    assert found.verdict == VERDICT[name], report(found)
 
 
 @pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.scale == "paper"])
 def test_the_quick_scale_gives_the_same_verdict_as_the_papers(name):
-    found = judge(CLAIMS[name], Committed("quick"))
-    assert found.verdict == VERDICT[name], in_full(found)
+    found = judge(CLAIMS[name], CommittedResults("quick"))
+    assert found.verdict == VERDICT[name], report(found)
 
 
 def test_random_claims_run_anew_give_the_same_verdict():
     """Other ones each time; the message names them and their numbers."""
     for name in random.sample(CHEAP, 2):
-        found = judge(CLAIMS[name], Fresh())
-        assert found.verdict == VERDICT[name], in_full(found)
+        found = judge(CLAIMS[name], FreshResults())
+        assert found.verdict == VERDICT[name], report(found)
 
 
 def anchors(path):
@@ -114,14 +130,16 @@ def test_what_is_reported_says_where_it_comes_from():
         assert set(found.experiments) <= EXPERIMENTS.keys()
         assert not any(np.isnan(values).any() for values in found.effects.values())
         assert found.verdict in page and f'id="{name}"' in page and ">nan" not in page and " nan" not in page
-        if not claim.why_not:
+        if not claim.untestable_because:
             assert found.effects and claim.rule.startswith("It holds if ")
-            assert all(words in re.sub(r"\s+", " ", in_full(found)) for words in found.holds)
+            assert all(words in re.sub(r"\s+", " ", report(found)) for words in found.holds)
 
 
-def made(*true, refuted="not reproduced"):
+def made(*true, verdict_if_refuted="not reproduced"):
     conditions = tuple((f"condition {n}", lambda e, t=t: t) for n, t in enumerate(true))
-    return Claim("x", "irpan2017", "here", "Something.", "06_perils", lambda rows: {"a": 1.0}, conditions, refuted)
+    return Claim(
+        "x", "irpan2017", "here", "Something.", "06_perils", lambda results: {"a": 1.0}, conditions, verdict_if_refuted
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,15 +152,15 @@ def made(*true, refuted="not reproduced"):
     ],
 )
 def test_the_verdict_follows_from_the_conditions(true, refuted, verdict):
-    assert judge(made(*true, refuted=refuted)).verdict == verdict
+    assert judge(made(*true, verdict_if_refuted=refuted)).verdict == verdict
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"why_not": "Too large."}, "x must have either measure and conditions or why_not"),
-        ({"conditions": ()}, "x must have either measure and conditions or why_not"),
-        ({"refuted": "in part"}, "refuted must be 'not reproduced' or 'wrong', got 'in part'"),
+        ({"untestable_because": "Too large."}, "x must have either measure and conditions or untestable_because"),
+        ({"conditions": ()}, "x must have either measure and conditions or untestable_because"),
+        ({"verdict_if_refuted": "in part"}, "verdict_if_refuted must be 'not reproduced' or 'wrong', got 'in part'"),
         ({"source": "nobody1900"}, "source must be one of kari2018, .*, got 'nobody1900'"),
     ],
 )
@@ -152,16 +170,16 @@ def test_a_claim_that_is_no_claim_is_refused(change, message):
 
 
 def test_committed_rows_have_a_number_for_each_seed_and_count_a_run_that_diverged():
-    rows = Committed()
-    plain = rows("covariate_shift.noisy_batch_norm", "9 layers", "He", 0.3, "none", 0.0, 1.0)
-    assert np.isinf(last(plain, "train_loss")).any() and plain["train_loss"].shape[0] == 5
-    assert list(rows.asked.values()) == [5]
+    results = CommittedResults()
+    plain = results("covariate_shift.noisy_batch_norm", "9 layers", "He", 0.3, "none", 0.0, 1.0)
+    assert np.isinf(final_values(plain, "train_loss")).any() and plain["train_loss"].shape[0] == 5
+    assert list(results.cells_read.values()) == [5]
     with pytest.raises(KeyError):
-        rows("covariate_shift.noisy_batch_norm", "10 layers", "He", 0.3, "none", 0.0, 1.0)
+        results("covariate_shift.noisy_batch_norm", "10 layers", "He", 0.3, "none", 0.0, 1.0)
 
 
 def test_fresh_rows_are_other_ones_of_the_same_form():
-    committed, fresh = Committed(), Fresh(seeds=(100,))
+    committed, fresh = CommittedResults(), FreshResults(seeds=(100,))
     cells = [("full_normalization.oracle_bias", 1, "batch", 1), ("objective.lian_figure_1", "none")]
     for cell in cells:
         old, new = committed(*cell), fresh(*cell)
@@ -170,7 +188,7 @@ def test_fresh_rows_are_other_ones_of_the_same_form():
             assert values.shape == (1, *old[name].shape[1:]) and not (old[name] == values).all(axis=tuple(
                 range(1, values.ndim))).any()  # fmt: skip
         assert fresh(*cell) is new
-    assert list(fresh.asked.values()) == [1, 1]
+    assert list(fresh.cells_read.values()) == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -179,17 +197,17 @@ def test_fresh_rows_are_other_ones_of_the_same_form():
      ([99.96], "100"), ([2524.4], "2524")],
 )  # fmt: skip
 def test_numbers_are_shown_with_their_spread(values, text):
-    assert shown(np.array(values)).startswith(text)
+    assert median_and_range(np.array(values)).startswith(text)
 
 
 def test_a_table_counts_and_escapes():
-    found = [judge(replace(made(True), says="a < b & c")), judge(made(False))]
+    found = [judge(replace(made(True), statement="a < b & c")), judge(made(False))]
     assert "a &lt; b &amp; c" in Ledger(found)._repr_html_()
     assert repr(Ledger(found)) == "A table of 2 claims: 1 reproduced, 1 not reproduced."
-    short = Verdicts(found)._repr_html_()
+    short = VerdictTable(found)._repr_html_()
     assert "a &lt; b &amp; c" in short and short.count('href="claims.ipynb#') == 2
-    assert repr(Verdicts(found[:1])) == "A table of 1 claim: 1 reproduced."
-    assert sum(counts(found).values()) == 2 and list(counts(found)) == list(VERDICTS)
+    assert repr(VerdictTable(found[:1])) == "A table of 1 claim: 1 reproduced."
+    assert sum(verdict_counts(found).values()) == 2 and list(verdict_counts(found)) == list(VERDICTS)
     assert as_text(found).endswith("2 claims: 1 reproduced, 0 in part, 1 not reproduced, 0 wrong, 0 untestable here")
 
 
@@ -202,10 +220,10 @@ def test_the_command_line_lists_shows_and_runs_anew(capsys, monkeypatch):
     assert "roughness, 40 layers: 4" in out and "depth.descent (scale quick, 3 seeds)" in out and "Hearsay" in out
     assert __main__.main(["claims", "--rerun", "lian-bias"]) == 0
     old, new = capsys.readouterr().out.split("run anew, scale quick\n")
-    assert "(scale quick, " in in_full(judge(replace(CLAIMS["lian-bias"], scale="paper"), Committed("quick")))
+    assert "(scale quick, " in report(judge(replace(CLAIMS["lian-bias"], scale="paper"), CommittedResults("quick")))
     assert "lian-bias: reproduced" in old and "lian-bias: reproduced" in new and old[10:] != new
     fickle = replace(made(True), conditions=(("committed", lambda e: e["a"].size == 1),),
-                     measure=lambda rows: {"a": np.ones(1 + isinstance(rows, Fresh))})  # fmt: skip
+                     measure=lambda results: {"a": np.ones(1 + isinstance(results, FreshResults))})  # fmt: skip
     monkeypatch.setitem(CLAIMS, "x", fickle)
     assert __main__.main(["claims", "--rerun", "x"]) == 1
     assert __main__.main(["claims", "nothing"]) == 2

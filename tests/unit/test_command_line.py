@@ -125,12 +125,12 @@ def test_diagnose_prints_the_report_and_tells_errors_by_its_exit_status(tmp_path
     file = tmp_path / "mine.py"
     file.write_text("\n".join([*lines, "    return model, [torch.randn(1, 3) for _ in range(4)]"]))
     assert __main__.main(["diagnose", f"{file}:make"]) == 1
-    assert "ERROR one-value-per-channel at 1" in capsys.readouterr().out
+    assert "ERROR one-value-per-channel in layer 1" in capsys.readouterr().out
     file.write_text("\n".join([*lines, "    return model, [torch.randn(64, 3) for _ in range(4)]"]))
     assert __main__.main(["diagnose", f"{file}:make"]) == 0
     assert "error" not in capsys.readouterr().out.lower()
     file.write_text("def make(size):\n    return size")
     assert __main__.main(["diagnose", f"{file}:make"]) == 2
-    assert "must name a function without arguments" in capsys.readouterr().err
+    assert "must name a function without required arguments" in capsys.readouterr().err
     assert __main__.main(["diagnose", "nothing.py:make"]) == 2
     assert "nothing.py" in capsys.readouterr().err

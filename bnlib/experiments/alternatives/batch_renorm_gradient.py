@@ -1,8 +1,8 @@
-"""What Batch Renorm's gradient is worth below the last norm: train all layers, or those above it only.
+"""Test whether Batch Renorm's gradient helps the layers below it: train all layers, or only those above the last norm.
 
-Its forward pass does not depend on the batch, its gradient does: with one value a channel it is 0, and in a batch of
-one label it has lost what the batch has in common. Above the last norm no gradient goes through one. Layer norm, whose
-gradient stays within the sample, is the control.
+Batch Renorm's output does not depend on the batch, but its gradient does: with one value per channel it is 0, and in a
+batch of one label it loses what all samples have in common. No gradient passes through a norm on its way to the layers
+above the last one. Layer norm, whose gradient stays within the sample, is the control.
 """
 
 from __future__ import annotations
@@ -25,27 +25,30 @@ from bnlib.training import error_rate
 NORMS = ("Batch Renorm", "layer norm")
 BATCHES = (("shuffled", 1), ("shuffled", 64), ("one label", 64))
 LEARNING_RATES = (0.03, 0.1, 0.3)
-TRAINED = ("all layers", "the top")
+TRAINED_LAYERS = ("all layers", "above the last norm")
 STEPS = 352
 SEEDS = {"quick": range(3), "paper": range(10)}
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Both norms on all batches at each learning rate, with all layers trained and without those below."""
-    grid = itertools.product(NORMS, BATCHES, LEARNING_RATES, TRAINED)
-    return {(norm, *batches, lr, trained): SEEDS[scale] for norm, batches, lr, trained in grid}
+    """Return both norms on all batches at each learning rate, with all layers trained or only the last."""
+    grid = itertools.product(NORMS, BATCHES, LEARNING_RATES, TRAINED_LAYERS)
+    return {(norm, *batches, lr, trained_layers): SEEDS[scale] for norm, batches, lr, trained_layers in grid}
 
 
-def measure(norm: str, construction: str, batch_size: int, lr: float, trained: str, *, seed: int, device) -> dict:
-    """Train the network of ``alternatives`` for ``STEPS`` steps.
+def measure(
+    norm: str, construction: str, batch_size: int, lr: float, trained_layers: str, *, seed: int, device
+) -> dict[str, float]:
+    """Train the network of ``alternatives.batch_sizes`` for ``STEPS`` steps.
 
     Returns:
-        ``test_error``, a share, and ``moved``: the length of the change of the first layer's weights over theirs.
+        ``test_error``, a share, and ``first_layer_change``: norm of the change of the first layer's weights over their
+        initial norm.
     """
     data = datasets.load("digits").to(device)
     model = batch_sizes.model(norm, seed=seed).to(device)
     first, start = model[1].weight, model[1].weight.detach().clone()
-    if trained == "the top":
+    if trained_layers == "above the last norm":
         for layer in model[: _last_norm(model)]:
             layer.requires_grad_(False)
     optimiser = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=lr)
@@ -54,8 +57,8 @@ def measure(norm: str, construction: str, batch_size: int, lr: float, trained: s
         optimiser.zero_grad()
         F.cross_entropy(model(data.train_x[index]), data.train_y[index]).backward()
         optimiser.step()
-    moved = ((first - start).norm() / start.norm()).item()
-    return {"test_error": error_rate(model, data.test_x, data.test_y), "moved": moved}
+    change = ((first - start).norm() / start.norm()).item()
+    return {"test_error": error_rate(model, data.test_x, data.test_y), "first_layer_change": change}
 
 
 def _last_norm(model: nn.Sequential) -> int:
@@ -64,9 +67,9 @@ def _last_norm(model: nn.Sequential) -> int:
 
 EXPERIMENT = Measurement(
     name="alternatives.batch_renorm_gradient",
-    question="Is the gradient that Batch Renorm passes down better than none?",
+    question="Do layers below Batch Renorm gain from the gradient that it passes on?",
     source="Ioffe 2017, section 3",
-    axes=("norm", "construction", "batch_size", "lr", "trained"),
+    axes=("norm", "construction", "batch_size", "lr", "trained_layers"),
     cells=cells,
     measure=measure,
 )
@@ -74,5 +77,5 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")

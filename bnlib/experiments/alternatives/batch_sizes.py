@@ -1,10 +1,9 @@
-"""Every normalisation on digits, fully connected, at batch sizes from 1 to 256, in batches of many labels and of few.
+"""Train a fully connected network on digits with every norm, at batch sizes from 1 to 256, with many or few labels.
 
-All start from the same weights, drawn as He et al. propose, so that the network without a norm is no straw man; one
-control starts from torch's own. Instance norm is not among them, for a vector has no positions to normalise over;
-``bnlib.experiments.alternatives.batch_sizes_convolutional`` has it. Batch Renorm corrects from the first step, and its
-averages move as fast as BN's: with the schedule of its paper it would be BN for the first 5000 steps, which is longer
-than most runs.
+All networks have the same initial weights (He et al.), so that the network without normalisation is a fair baseline;
+one control has PyTorch's default initialisation. Instance norm is missing, because a vector has no positions to
+normalise over; ``batch_sizes_convolutional`` has it. Batch Renorm corrects from the first step, and its averages move
+as fast as BN's: with the schedule of its paper it would equal BN for the first 5000 steps, longer than most runs.
 """
 
 from __future__ import annotations
@@ -25,42 +24,43 @@ from bnlib.sweep import Run
 
 SIZES = (64, 64, 64, 10)
 NORMS = {
-    "none": None,
-    "none, torch's start": None,
+    "without normalisation": None,
+    "without normalisation, PyTorch init": None,
     "batch norm": "batch_norm",
     "Full Norm": "full_norm",
     "Batch Renorm": partial(BatchRenorm, momentum=0.1, r_max=3.0, d_max=5.0),
     "layer norm": "layer_norm",
     "group norm": "group_norm",
     "weight norm": "weight_norm",
-    "weight st. + GN": "weight_standardisation",
-    "cosine": "cosine",
+    "weight standardisation + GN": "weight_standardisation",
+    "cosine normalisation": "cosine",
 }
 CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "two labels": AtMostLabels(2), "one label": single_label}
 EPOCHS = {1: 5, 4: 5, 16: 5, 64: 16, 256: 72}
-"""Passes over the training set for each batch size: enough for five epochs and for ``STEPS`` steps."""
+"""Epochs by batch size: enough for both budgets."""
 POINTS = {1: 20, 4: 5, 16: 5, 64: 16, 256: 72}
 BATCH_SIZES = tuple(EPOCHS)
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
-SAMPLES, STEPS = "as many pictures", "as many steps"
-BUDGETS = {SAMPLES: dict.fromkeys(BATCH_SIZES, 5.0), STEPS: {1: 0.25, 4: 1.0, 16: 4.0, 64: 16.0, 256: 72.0}}
-"""Epochs after which the runs are compared: five, which are 6,400 pictures (incomplete batches are dropped) to 7,185,
+EQUAL_SAMPLES, EQUAL_STEPS = "equal samples", "equal steps"
+BUDGETS = {EQUAL_SAMPLES: dict.fromkeys(BATCH_SIZES, 5.0), EQUAL_STEPS: {1: 0.25, 4: 1.0, 16: 4.0, 64: 16.0, 256: 72.0}}
+"""Epochs after which runs are compared: five epochs, which are 6,400 (incomplete batches are dropped) to 7,185 samples,
 or as many as make 352 to 360 steps."""
 SEEDS = {"quick": range(3), "paper": range(10)}
 
 
 def trained(construction: str, batch_size: int) -> bool:
-    """Whether it was: no class has 256 pictures, and batches of one picture are the same of any construction."""
+    """Tell whether the cell was trained: no class has 256 samples, and batches of one sample do not depend on it."""
     return batch_size > 1 if construction == "two labels" else construction == "shuffled" or 1 < batch_size < 256
 
 
 def model(norm: str, *, seed: int) -> nn.Sequential:
-    """The network with a norm by its name here."""
-    return mlp(SIZES, NORMS[norm], init=None if "torch" in norm else nn.init.kaiming_normal_, seed=seed)
+    """Build the network with one of ``NORMS``."""
+    init = None if norm.endswith("PyTorch init") else nn.init.kaiming_normal_
+    return mlp(SIZES, NORMS[norm], init=init, seed=seed)
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each norm with each kind of batches at each batch size and learning rate."""
+    """Return each norm with each construction of batches at each batch size and learning rate."""
     grid = itertools.product(NORMS, CONSTRUCTIONS, BATCH_SIZES, LEARNING_RATES)
     chosen = [cell for cell in grid if trained(cell[1], cell[2])]
     return runs(chosen, model, CONSTRUCTIONS, EPOCHS, POINTS, SEEDS[scale])
@@ -74,7 +74,7 @@ def runs(
     points: Mapping[int, int],
     seeds: Iterable[int],
 ) -> dict[tuple, list[Run]]:
-    """The runs of cells (norm, construction, batch size, learning rate) on digits, one for each seed."""
+    """Return the runs of cells (norm, construction, batch size, learning rate) on digits, one per seed."""
     return {
         (norm, construction, batch_size, lr): [
             Run(
@@ -89,7 +89,7 @@ def runs(
 
 EXPERIMENT = Experiment(
     name="alternatives.batch_sizes",
-    question="Which normalisation trains at which batch size, on which batches?",
+    question="Which normalisation trains at which batch size, and on which batches?",
     source="Irpan 2017, On The Perils of Batch Norm, last section",
     axes=("norm", "construction", "batch_size", "lr"),
     cells=cells,
@@ -99,63 +99,67 @@ EXPERIMENT = Experiment(
 
 @cache
 def load() -> dict[tuple, dict]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
 def possible(construction: str, batch_size: int) -> bool:
-    """Whether there are such batches: no class has 256 pictures."""
+    """Tell whether such batches exist: no class has 256 samples."""
     return construction != "one label" or batch_size < 256
 
 
 def errors(norm: str, budget: str, construction: str, batch_size: int) -> np.ndarray:
-    """Test errors, shares, shape (learning rates, seeds), at the end of a budget; 0.9 for a run that diverged.
+    """Return test errors (shares) at the end of a budget, shape (learning rates, seeds); 0.9 for a run that diverged.
 
     Raises:
-        ValueError: there are no such batches.
+        ValueError: no class has ``batch_size`` samples.
     """
     if not possible(construction, batch_size):
         raise ValueError(f"batch_size must be at most 139 for batches of one label, got {batch_size}")
-    made, point = "shuffled" if batch_size == 1 else construction, _point(budget, batch_size)
+    made, point = "shuffled" if batch_size == 1 else construction, _checkpoint(budget, batch_size)
     rows = [load()[norm, made, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
     return np.array([[error_at(run, point) for run in row] for row in rows])
 
 
-def best(table: np.ndarray) -> int:
-    """Index of the learning rate with the least median error over seeds; of equal ones that with the least mean."""
+def best_learning_rate(table: np.ndarray) -> int:
+    """Return the index of the learning rate with the smallest median error over seeds; ties go to the smaller mean."""
     return min(range(len(table)), key=lambda index: (np.median(table[index]), table[index].mean()))
 
 
 def lookup(budget: str, construction: str, batch_size: int) -> dict[str, object]:
-    """What ``figures.draw_alternatives`` draws: errors by norm, rates, and the index of the best rate of each."""
+    """Return the errors by norm, the learning rates, and the index of the best rate for each norm."""
     if not possible(construction, batch_size):
-        return {"errors": {}, "rates": LEARNING_RATES, "chosen": {}}
+        return {"errors": {}, "rates": LEARNING_RATES, "best": {}}
     found = {norm: errors(norm, budget, construction, batch_size) for norm in NORMS}
-    return {"errors": found, "rates": LEARNING_RATES, "chosen": {norm: best(table) for norm, table in found.items()}}
+    return {
+        "errors": found,
+        "rates": LEARNING_RATES,
+        "best": {norm: best_learning_rate(table) for norm, table in found.items()},
+    }
 
 
 def train(
     budget: str, construction: str, batch_size: int, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, object]]]:
-    """Train all norms for real, each at its best rate, to be drawn beside the grid; see ``Experiment.live``.
+    """Train all norms now, each at its best learning rate; see ``Experiment.live``.
 
     Raises:
-        ValueError: there are no such batches.
+        ValueError: no class has ``batch_size`` samples.
     """
     if not possible(construction, batch_size):
         raise ValueError(f"batch_size must be at most 139 for batches of one label, got {batch_size}")
-    shown, point = lookup(budget, construction, batch_size), _point(budget, batch_size)
+    shown, point = lookup(budget, construction, batch_size), _checkpoint(budget, batch_size)
     made = "shuffled" if batch_size == 1 else construction
-    cells = {norm: (norm, made, batch_size, LEARNING_RATES[index]) for norm, index in shown["chosen"].items()}
+    cells = {norm: (norm, made, batch_size, LEARNING_RATES[index]) for norm, index in shown["best"].items()}
     for done, total, curves in EXPERIMENT.live(cells, {}, device):
         ends = {norm: curves[f"{norm}, your run"]["test_error"][0] for norm in NORMS}
         yield done, total, shown | {"live": {norm: run[min(point, len(run) - 1)] for norm, run in ends.items()}}
 
 
-def _point(budget: str, batch_size: int) -> int:
+def _checkpoint(budget: str, batch_size: int) -> int:
     return round(BUDGETS[budget][batch_size] * POINTS[batch_size] / EPOCHS[batch_size])
 
 
 def error_at(run: list[float | None], point: int) -> float:
-    """The error at a checkpoint; 0.9 if the run had diverged by then."""
+    """Return the error at a checkpoint; 0.9 if the run had diverged by then."""
     return 0.9 if len(run) <= point or run[point] is None else run[point]

@@ -1,7 +1,7 @@
-"""The norms of activations in a small convolutional network on digits, instance norm among them.
+"""Train a small convolutional network on digits with each norm of activations, instance norm among them.
 
-A convolution has as many values a channel as there are positions, 64, 16 and 4 here, even in a batch of one picture.
-All runs are compared after as many steps. Weights are drawn as He et al. propose, the same for all norms.
+Even in a batch of one image, a channel has as many values as there are positions: 64, 16 and 4 here. All runs are
+compared after equal numbers of steps. The initial weights (He et al.) are the same for all norms.
 """
 
 from __future__ import annotations
@@ -20,23 +20,30 @@ from bnlib.samplers import shuffled, single_label
 from bnlib.sweep import Run
 
 WIDTH = 8
-"""Channels of the first convolution; the others have 2 and 4 times as many."""
+"""Channels of the first convolution; the next two have 2 and 4 times as many."""
 NORMS = {
     name: batch_sizes.NORMS[name]
-    for name in ("none", "batch norm", "Full Norm", "Batch Renorm", "layer norm", "group norm")
+    for name in (
+        "without normalisation",
+        "batch norm",
+        "Full Norm",
+        "Batch Renorm",
+        "layer norm",
+        "group norm",
+    )
 } | {"instance norm": "instance_norm"}
 CONSTRUCTIONS = {"shuffled": shuffled, "one label": single_label}
 EPOCHS = {1: 1, 16: 4}
 POINTS = {1: 4, 16: 4}
 BATCH_SIZES = tuple(EPOCHS)
-COMPARED = {1: 0.25, 16: 4.0}
-"""Epochs after which the runs are compared: all have made 356 or 359 steps."""
+COMPARED_EPOCHS = {1: 0.25, 16: 4.0}
+"""Epochs after which runs are compared; all have then made 356 or 359 steps."""
 LEARNING_RATES = (0.03, 0.1, 0.3)
 SEEDS = {"quick": range(3), "paper": range(10)}
 
 
 def model(norm: str, *, seed: int) -> nn.Sequential:
-    """The network with a norm by its name here."""
+    """Build the network with one of ``NORMS``."""
     network = small_cnn(norm=NORMS[norm], width=WIDTH, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -49,7 +56,7 @@ def model(norm: str, *, seed: int) -> nn.Sequential:
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each norm with both kinds of batches at each batch size and learning rate."""
+    """Return each norm with both constructions of batches at each batch size and learning rate."""
     grid = itertools.product(NORMS, CONSTRUCTIONS, BATCH_SIZES, LEARNING_RATES)
     chosen = [cell for cell in grid if cell[2] > 1 or cell[1] == "shuffled"]
     return batch_sizes.runs(chosen, model, CONSTRUCTIONS, EPOCHS, POINTS, SEEDS[scale])
@@ -67,16 +74,16 @@ EXPERIMENT = Experiment(
 
 @cache
 def load() -> dict[tuple, dict]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
 def errors(norm: str, construction: str, batch_size: int, *, end: bool = False) -> np.ndarray:
-    """Test errors, shares, shape (learning rates, seeds), after as many steps for all or at the ``end`` of the runs.
+    """Return test errors (shares) of shape (learning rates, seeds), after equal steps or at the ``end`` of the runs.
 
-    The rows are for ``alternatives.best`` to choose from. At batch size 1 the end is that of an epoch, 1437 steps.
+    Choose a row with ``batch_sizes.best_learning_rate``. At batch size 1 the end is after one epoch, 1437 steps.
     """
-    when = EPOCHS[batch_size] if end else COMPARED[batch_size]
+    when = EPOCHS[batch_size] if end else COMPARED_EPOCHS[batch_size]
     point = round(when * POINTS[batch_size] / EPOCHS[batch_size])
     rows = [load()[norm, construction, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
     return np.array([[batch_sizes.error_at(run, point) for run in row] for row in rows])

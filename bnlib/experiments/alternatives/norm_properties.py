@@ -1,8 +1,8 @@
-"""What each normalisation keeps and what it breaks, measured on one layer with its norm, for vectors and for images.
+"""Measure the invariances and contracts of each norm on one layer, for vectors and for images.
 
-The layer has no bias to begin with, is trained for some steps, and is looked at in train mode. A change of the layer or
-of the input that leaves the output as it was is an invariance. Where a norm divides by running averages these must
-follow first, so each invariance is measured twice: at once, and after ``FOLLOWED`` passes.
+The layer starts with a bias of zero, is trained for a few steps, and is measured in train mode. A norm is invariant to
+a change of the layer or the input if its output stays the same. A norm that divides by running averages becomes
+invariant only once they have adapted, so each invariance is measured immediately and after ``ADAPTATION_PASSES``.
 """
 
 from __future__ import annotations
@@ -18,60 +18,58 @@ from torch import Tensor, nn
 
 from bnlib import BatchRenorm
 from bnlib.norm.registry import NORMS, Norm
-from bnlib.probes import batch_independence, relative_change, train_equals_test
+from bnlib.probes import batch_dependence, relative_difference, train_eval_difference
 
 FAN_IN, CHANNELS, SAMPLES, SIDE = 6, 8, 16, 4
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "vectors": (lambda: nn.Linear(FAN_IN, CHANNELS), (FAN_IN,)),
     "images": (lambda: nn.Conv2d(FAN_IN, CHANNELS, 1), (FAN_IN, SIDE, SIDE)),
 }
-FACTOR, FOLLOWED = 3.0, 300
-_CORRECTS = Norm(
+FACTOR, ADAPTATION_PASSES = 3.0, 300
+_CORRECTING_RENORM = Norm(
     "batch_renorm, corrects", "Batch Renorm, corrects", partial(BatchRenorm, momentum=0.1, r_max=3.0, d_max=5.0)
 )
 LAYERS = {
     norm.name: norm
     for each in NORMS.values()
-    for norm in ((each, _CORRECTS) if each.name == "batch_renorm" else (each,))
+    for norm in ((each, _CORRECTING_RENORM) if each.name == "batch_renorm" else (each,))
 }
-"""The registry, and Batch Renorm as ``bnlib.experiments.alternatives`` has it: in that of its paper the first 5000
-steps are BN's."""
-KEPT = 0.01
-"""A change below it is one of rounding, of eps or of averages that have nearly followed; broken contracts are above."""
+"""The registry, and Batch Renorm as in ``batch_sizes``: with the paper's schedule its first 5000 steps equal BN."""
+TOLERANCE = 0.01
+"""Smaller relative changes come from rounding, eps or averages that have nearly adapted; broken contracts are above."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What was measured of one norm on one kind of input; changes are relative, 0 for a contract or invariance kept.
+class NormProperties:
+    """Measured properties of one norm on one kind of input; relative changes are 0 if a contract or invariance holds.
 
     Attributes:
-        company: ``probes.batch_independence``.
-        gradient: change of the gradient at one input, of a loss that is a mean, when the other samples and their
-            losses are others.
-        mode: ``probes.train_equals_test``.
-        all_weights, one_row, one_bias: change of the output, at once and after the averages have followed, when all
-            weights or those into one channel are multiplied by ``FACTOR``, or when one channel gets a bias; nan where
-            there is no bias.
-        contrast: change of a sample's output when it is multiplied by ``FACTOR``.
-        one_sample: size of the gradient at the weights from a batch of one sample, over that from ``SAMPLES``; nan
-            where the layer refuses.
-        parameters: numbers learned besides the plain layer's, a channel.
-        state: numbers of buffers kept, a channel.
+        batch_dependence: ``probes.batch_dependence``.
+        gradient_dependence: change of the gradient at one input, for a mean loss, when the other samples change.
+        train_eval_difference: ``probes.train_eval_difference``.
+        weight_scale, channel_scale, channel_bias: change of the output, immediately and once averages have adapted,
+            when all weights or those of one channel are multiplied by ``FACTOR``, or one channel gets a bias; nan
+            without a bias.
+        input_scale: change of a sample's output when the sample is multiplied by ``FACTOR``.
+        single_sample_gradient: norm of the gradient at the weights from a batch of one sample, over that from
+            ``SAMPLES``; nan if the layer refuses one sample.
+        parameters_per_channel: learned parameters besides those of the plain layer.
+        buffers_per_channel: numbers stored in buffers.
     """
 
-    company: float
-    gradient: float
-    mode: float
-    all_weights: tuple[float, float]
-    one_row: tuple[float, float]
-    one_bias: tuple[float, float]
-    contrast: float
-    one_sample: float
-    parameters: float
-    state: float
+    batch_dependence: float
+    gradient_dependence: float
+    train_eval_difference: float
+    weight_scale: tuple[float, float]
+    channel_scale: tuple[float, float]
+    channel_bias: tuple[float, float]
+    input_scale: float
+    single_sample_gradient: float
+    parameters_per_channel: float
+    buffers_per_channel: float
 
 
-def measure(name: str, kind: str, seed: int = 0) -> Kept:
+def measure(name: str, kind: str, seed: int = 0) -> NormProperties:
     """Measure the norm ``name`` of ``LAYERS`` on ``"vectors"`` or ``"images"``, in float64.
 
     Raises:
@@ -83,26 +81,26 @@ def measure(name: str, kind: str, seed: int = 0) -> Kept:
         plain = make().double()
         model = _trained(LAYERS[name], copy.deepcopy(plain), shape)
         x = 1 + torch.randn(SAMPLES, *shape, dtype=torch.float64)
-    louder, others = x.clone(), 2 * x.flip(0)
-    louder[0] *= FACTOR
+    scaled, others = x.clone(), 2 * x.flip(0)
+    scaled[0] *= FACTOR
     others[0] = x[0]
     has_bias = _first(model).bias is not None
-    return Kept(
-        batch_independence(model, x),
-        relative_change(_gradient(model, x), _gradient(model, others)),
-        train_equals_test(model, x),
+    return NormProperties(
+        batch_dependence(model, x),
+        relative_difference(_gradient(model, x), _gradient(model, others)),
+        train_eval_difference(model, x),
         _change(model, x, lambda layer: _weight(layer).mul_(FACTOR)),
         _change(model, x, lambda layer: _weight(layer)[0].mul_(FACTOR)),
         _change(model, x, lambda layer: layer.bias[0].add_(FACTOR)) if has_bias else (float("nan"),) * 2,
-        relative_change(*(_outputs(model, each)[0] for each in (x, louder))),
-        _from_one(model, x),
-        (_numbers(model.parameters()) - _numbers(plain.parameters())) / CHANNELS,
-        _numbers(each for each in model.buffers() if each.dim()) / CHANNELS,
+        relative_difference(*(_outputs(model, each)[0] for each in (x, scaled))),
+        _single_sample_gradient(model, x),
+        (_count_numbers(model.parameters()) - _count_numbers(plain.parameters())) / CHANNELS,
+        _count_numbers(each for each in model.buffers() if each.dim()) / CHANNELS,
     )
 
 
-def table() -> dict[tuple[str, str], Kept]:
-    """All norms on all kinds of input that they are for."""
+def table() -> dict[tuple[str, str], NormProperties]:
+    """Measure all norms on all kinds of input that they accept."""
     made = {kind: make() for kind, (make, _) in KINDS.items()}
     return {
         (name, kind): measure(name, kind)
@@ -112,33 +110,32 @@ def table() -> dict[tuple[str, str], Kept]:
     }
 
 
-PROMISES = {
-    "company": "company",
-    "gradient": "gradient",
-    "mode": "mode",
-    "weights": "all_weights",
-    "row": "one_row",
-    "bias": "one_bias",
-    "loudness": "contrast",
-    "from one": "one_sample",
+PROPERTIES = {
+    "batch-independent output": "batch_dependence",
+    "batch-independent gradient": "gradient_dependence",
+    "train = eval": "train_eval_difference",
+    "weight-scale invariant": "weight_scale",
+    "channel-scale invariant": "channel_scale",
+    "bias invariant": "channel_bias",
+    "input-scale invariant": "input_scale",
+    "learns from one sample": "single_sample_gradient",
 }
-"""Names of what is kept or not, and the attributes of ``Kept`` that say so."""
+"""Properties by name, and the attributes of ``NormProperties`` that measure them."""
 
 
-def verdicts(found: Kept) -> dict[str, str]:
-    """For each of ``PROMISES`` "yes" or "no"; "later" if only once averages have followed, "-" if there is none."""
-    return {
-        promise: ("yes" if found.one_sample > 1e-6 else "no") if promise == "from one" else _verdict(found, attribute)
-        for promise, attribute in PROMISES.items()
-    }
+def verdicts(found: NormProperties) -> dict[str, str]:
+    """Return "yes" or "no" for each of ``PROPERTIES``; "later" if only adapted averages bring it, "-" if undefined."""
+    learns = "yes" if found.single_sample_gradient > 1e-6 else "no"
+    by_property = {name: _verdict(found, attribute) for name, attribute in PROPERTIES.items()}
+    return by_property | {"learns from one sample": learns}
 
 
-def _verdict(found: Kept, attribute: str) -> str:
+def _verdict(found: NormProperties, attribute: str) -> str:
     value = getattr(found, attribute)
-    at_once, later = value if isinstance(value, tuple) else (value, value)
-    if math.isnan(at_once):
+    immediately, later = value if isinstance(value, tuple) else (value, value)
+    if math.isnan(immediately):
         return "-"
-    return "yes" if at_once < KEPT else "later" if later < KEPT else "no"
+    return "yes" if immediately < TOLERANCE else "later" if later < TOLERANCE else "no"
 
 
 def _trained(norm: Norm, layer: nn.Module, shape: tuple[int, ...], steps: int = 20) -> nn.Module:
@@ -155,17 +152,17 @@ def _trained(norm: Norm, layer: nn.Module, shape: tuple[int, ...], steps: int = 
 
 
 def _first(model: nn.Module) -> nn.Module:
-    """The layer itself, without the norm that may follow."""
+    """Return the layer without the norm that may follow."""
     return model[0] if isinstance(model, nn.Sequential) else model
 
 
 def _weight(layer: nn.Module) -> Tensor:
-    """What is learned as weights: before a parametrisation, and of weight norm the direction."""
+    """Return the learned weights, before a parametrisation; for weight norm the direction."""
     return max(layer.parameters(), key=torch.numel)
 
 
 def _change(model: nn.Module, x: Tensor, change: Callable[[nn.Module], object]) -> tuple[float, float]:
-    """Change of the output, at once and after ``FOLLOWED`` passes with the changed layer."""
+    """Return the change of the output, immediately and after ``ADAPTATION_PASSES`` with the changed layer."""
 
     def outputs(passes: int) -> list[Tensor]:
         found = []
@@ -179,10 +176,10 @@ def _change(model: nn.Module, x: Tensor, change: Callable[[nn.Module], object]) 
                 found.append(twin(x))
         return found
 
-    at_once = relative_change(*outputs(0))
-    if at_once < KEPT or not any(True for _ in model.buffers()):
-        return at_once, at_once
-    return at_once, relative_change(*outputs(FOLLOWED))
+    immediately = relative_difference(*outputs(0))
+    if immediately < TOLERANCE or not any(True for _ in model.buffers()):
+        return immediately, immediately
+    return immediately, relative_difference(*outputs(ADAPTATION_PASSES))
 
 
 def _outputs(model: nn.Module, x: Tensor) -> Tensor:
@@ -191,13 +188,13 @@ def _outputs(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _gradient(model: nn.Module, x: Tensor) -> Tensor:
-    """At the first sample, of a loss of which each sample has its own part."""
+    """Return the gradient at the first sample of a loss that is a mean over samples."""
     x = x.clone().requires_grad_()
     copy.deepcopy(model).train()(x).sin().mean().backward()
     return x.grad[0]
 
 
-def _from_one(model: nn.Module, x: Tensor) -> float:
+def _single_sample_gradient(model: nn.Module, x: Tensor) -> float:
     sizes = []
     for inputs in (x[:1], x):
         twin = copy.deepcopy(model).train()
@@ -211,5 +208,5 @@ def _from_one(model: nn.Module, x: Tensor) -> float:
     return (sizes[0] / sizes[1]).item()
 
 
-def _numbers(tensors) -> int:
+def _count_numbers(tensors) -> int:
     return sum(each.numel() for each in tensors)

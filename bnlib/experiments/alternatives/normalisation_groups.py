@@ -1,7 +1,7 @@
-"""Which values are normalised together, found by nudging: forward, and backward.
+"""Find by perturbation which values a norm couples, in the forward and in the backward pass.
 
-Forward, each value in front of a norm is moved a little: does the first one's output change? Backward, the gradient
-that arrives at the first output is moved: at which values does what leaves change? In train mode, float64.
+Forward: perturb each input of the norm; does the first output change? Backward: perturb the gradient at the first
+output; at which inputs does the gradient change? In train mode, float64.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bnlib.experiments.alternatives.norm_properties import LAYERS
 CHANNELS, INPUTS, SIDE = 8, 5, 2
 BATCH_SIZES = (1, 3)
 KINDS = ("vectors", "images")
-NAMES = {
+NORMS = {
     "batch norm": "batch_norm",
     "Full Norm": "full_norm",
     "Batch Renorm": "batch_renorm, corrects",
@@ -27,21 +27,21 @@ NAMES = {
     "group norm": "group_norm",
     "instance norm": "instance_norm",
     "weight norm": "weight_norm",
-    "weight st. + GN": "weight_standardisation",
-    "cosine": "cosine",
+    "weight standardisation + GN": "weight_standardisation",
+    "cosine normalisation": "cosine",
 }
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What the first value, of the first sample, channel and position, shares with others.
+class NormalisationGroup:
+    """What the first value (first sample, channel and position) is normalised together with.
 
     Attributes:
-        forward: which values in front of the norm change the first output, (batch size, channels, positions).
-        backward: at which values the gradient depends on the one that arrives at the first output, of the same shape.
-        weights: which learned weights change those into the first channel, (channels, inputs), other than by being
-            them; all False where weights are not normalised.
-        past_forward, past_backward: whether averages over earlier batches take part.
+        forward: which inputs of the norm change the first output, (batch size, channels, positions).
+        backward: at which inputs the gradient depends on the gradient at the first output, of the same shape.
+        weights: which learned weights change other weights of the first channel, (channels, inputs); all False if
+            weights are not normalised.
+        past_forward, past_backward: whether averages over earlier batches have an influence.
     """
 
     forward: np.ndarray
@@ -52,12 +52,12 @@ class Shared:
 
 
 @cache
-def lookup(norm: str, kind: str, batch_size: int) -> Shared | None:
-    """What is shared in a norm of ``NAMES`` by ``"vectors"`` or ``"images"``; None if it is not for them."""
+def lookup(norm: str, kind: str, batch_size: int) -> NormalisationGroup | None:
+    """Return the groups of a norm of ``NORMS`` for ``"vectors"`` or ``"images"``; None if it does not accept them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)  # values for which Batch Renorm clips nothing; where it clips, it does what BN does
         layer = nn.Linear(INPUTS, CHANNELS) if kind == "vectors" else nn.Conv2d(INPUTS, CHANNELS, 1)
-        entry = LAYERS[NAMES[norm]]
+        entry = LAYERS[NORMS[norm]]
         if not isinstance(layer, entry.takes):
             return None
         model = entry.apply(layer).double()
@@ -68,12 +68,12 @@ def lookup(norm: str, kind: str, batch_size: int) -> Shared | None:
             y.sin().mean().backward()
         x = torch.randn(batch_size, *shape, dtype=torch.float64)
     back = _gradient(behind, x)
-    return Shared(
-        _nudged(behind, x).numpy().reshape(batch_size, CHANNELS, -1),
+    return NormalisationGroup(
+        _changed_by_perturbation(behind, x).numpy().reshape(batch_size, CHANNELS, -1),
         _differs(back, _gradient(behind, x, first=1.5)).numpy().reshape(batch_size, CHANNELS, -1),
-        _weights(model[0] if isinstance(model, nn.Sequential) else model, norm),
-        bool(_differs(_output(behind, x), _output(_other_past(behind, "running_mean"), x)).any()),
-        bool(_differs(back, _gradient(_other_past(behind, "running_grad_bias"), x)).any()),
+        _coupled_weights(model[0] if isinstance(model, nn.Sequential) else model, norm),
+        bool(_differs(_output(behind, x), _output(_with_other_average(behind, "running_mean"), x)).any()),
+        bool(_differs(back, _gradient(_with_other_average(behind, "running_grad_bias"), x)).any()),
     )
 
 
@@ -86,7 +86,7 @@ def _differs(first: Tensor, second: Tensor) -> Tensor:
     return (first - second).abs() > 1e-9
 
 
-def _nudged(layer: nn.Module, x: Tensor) -> Tensor:
+def _changed_by_perturbation(layer: nn.Module, x: Tensor) -> Tensor:
     before, found = _output(layer, x).flatten()[0], torch.zeros(x.numel(), dtype=torch.bool)
     for place in range(x.numel()):
         moved = x.clone()
@@ -96,7 +96,7 @@ def _nudged(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _gradient(layer: nn.Module, x: Tensor, first: float = 1.0) -> Tensor:
-    """At the values in front of the layer, when 1 arrives at each output and ``first`` at the first."""
+    """Return the gradient at the inputs for a gradient of 1 at each output and ``first`` at the first."""
     x = x.clone().requires_grad_()
     arriving = torch.ones_like(x)
     arriving.view(-1)[0] = first
@@ -104,17 +104,17 @@ def _gradient(layer: nn.Module, x: Tensor, first: float = 1.0) -> Tensor:
     return x.grad
 
 
-def _other_past(layer: nn.Module, name: str) -> nn.Module:
+def _with_other_average(layer: nn.Module, name: str) -> nn.Module:
     twin = copy.deepcopy(layer)
     if getattr(twin, name, None) is not None:
         getattr(twin, name).add_(0.1)
     return twin
 
 
-def _weights(layer: nn.Module, norm: str) -> np.ndarray:
-    """Where a learned weight changes another weight of the first channel as it is used."""
+def _coupled_weights(layer: nn.Module, norm: str) -> np.ndarray:
+    """Tell which learned weights change another effective weight of the first channel."""
     found = np.zeros((CHANNELS, INPUTS), dtype=bool)
-    if norm == "cosine":
+    if norm == "cosine normalisation":
         found[0] = True  # divided by its length in the forward pass
     if not hasattr(layer, "parametrizations"):
         return found

@@ -15,7 +15,7 @@ from torch import nn
 
 from bnlib import BatchNorm, NoisyBatchNorm, datasets
 from bnlib.models import mlp
-from bnlib.probes import Moments, activation_moments, distance
+from bnlib.probes import ChannelStatistics, activation_statistics, statistics_distance
 from bnlib.training import iterate
 
 SIZES = (64, *[100] * 8, 10)
@@ -36,7 +36,7 @@ class Path:
     """
 
     steps: list[int] = field(default_factory=list)
-    moments: dict[int, list[Moments]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
+    moments: dict[int, list[ChannelStatistics]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
 
     def quantiles(self, layer: int, unit: int = 0) -> np.ndarray:
         """Of one unit, at ``LEVELS``; shape (5, snapshots)."""
@@ -44,7 +44,7 @@ class Path:
 
     def moved(self, layer: int, first: int = 0, last: int = -1) -> float:
         """Distance of the means of two snapshots in standard deviations, the median over units."""
-        return distance(self.moments[layer][first], self.moments[layer][last]).mean.nanmedian().item()
+        return statistics_distance(self.moments[layer][first], self.moments[layer][last]).mean.nanmedian().item()
 
 
 def follow(network: str, lr: float, *, steps: int = STEPS, every: int = EVERY, seed: int = 0) -> Iterator[Path]:
@@ -61,7 +61,7 @@ def follow(network: str, lr: float, *, steps: int = STEPS, every: int = EVERY, s
     def look(step: int, model: nn.Module, index=None) -> bool:
         if step % every == 0:
             path.steps.append(step)
-            found = activation_moments(model, data.train_x[:PICTURES], names, quantiles=len(LEVELS))
+            found = activation_statistics(model, data.train_x[:PICTURES], names, num_quantiles=len(LEVELS))
             for layer, name in zip(LAYERS, names, strict=True):
                 path.moments[layer].append(found[name])
         return step >= steps

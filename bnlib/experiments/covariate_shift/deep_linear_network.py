@@ -17,7 +17,7 @@ from bnlib.experiments.covariate_shift.gradient_shift import summary
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import deep_stack
-from bnlib.probes import probe_step
+from bnlib.probes import internal_covariate_shift_of_step
 
 NORMS = {"no norm": None, "batch norm": BatchNorm}
 DEPTH, WIDTH, SAMPLES = 25, 10, 1000
@@ -51,7 +51,7 @@ def measure(norm: str, lr: float, steps: int, *, seed: int, device: str) -> dict
     losses, probes = [math.nan] * 11, []
     for step in range(steps + 1):
         if step in PROBED:
-            probes.append(probe_step(model, optimiser, loss))
+            probes.append(internal_covariate_shift_of_step(model, optimiser, loss))
         value = loss(model)
         if not value.isfinite():
             break

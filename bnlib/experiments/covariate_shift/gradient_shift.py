@@ -16,7 +16,7 @@ from bnlib.experiments.covariate_shift import probed_training
 from bnlib.experiments.covariate_shift.probed_training import AXES, INITS, LEARNING_RATES, NORMS, SIZES
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.probes import LayerShift, probe_step
+from bnlib.probes import LayerGradientShift, internal_covariate_shift_of_step
 
 __all__ = ["BATCH_SIZES", "EXPERIMENT", "INITS", "LEARNING_RATES", "NORMS", "SIZES", "load", "lookup", "measure"]
 
@@ -45,11 +45,11 @@ def measure(
         network, init, norm, batch_size, lr, steps, seed, device, losses
     ):
         if step % (steps // PROBES) == 0:
-            probes.append(probe_step(model, optimiser, loss))
+            probes.append(internal_covariate_shift_of_step(model, optimiser, loss))
     return summary(probes) | {"loss": torch.stack(losses).view(10, -1).mean(1).tolist()}
 
 
-def summary(probes: list[list[LayerShift]]) -> dict[str, np.ndarray]:
+def summary(probes: list[list[LayerGradientShift]]) -> dict[str, np.ndarray]:
     """Over the probed steps the mean cosine, and the medians of the ratios, of each layer but the first."""
     values = [[(each.cosine, each.relative_ics, each.step_ratio) for each in shifts[1:]] for shifts in probes]
     cosine, relative, ratio = np.moveaxis(np.array(values), 2, 0)

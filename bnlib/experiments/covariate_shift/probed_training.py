@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bnlib import BatchNorm, datasets, samplers
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.models import mlp, vgg
-from bnlib.probes.apart import Loss
+from bnlib.probes.stateless import Loss
 
 NORMS = {"no norm": None, "batch norm": BatchNorm}
 INITS = {"torch": None, "He": nn.init.kaiming_normal_}

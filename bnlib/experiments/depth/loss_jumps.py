@@ -1,4 +1,4 @@
-"""How much the loss jumps in a step of any size, when only the weights in front of the BN layers move."""
+"""Measure how much the loss jumps per step at any learning rate, if only the weights before BN layers are trained."""
 
 from __future__ import annotations
 
@@ -17,51 +17,52 @@ from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 
 STACKS = {"batch norm": (10, 40, 100), "tanh": (100,)}
-POWERS = tuple(range(-22, 9, 2))
-LEARNING_RATES = tuple(10.0**power for power in POWERS)
+LOG10_LEARNING_RATES = tuple(range(-22, 9, 2))
+LEARNING_RATES = tuple(10.0**exponent for exponent in LOG10_LEARNING_RATES)
 STEPS = 20
-LENGTHS = ("free", "kept")
+WEIGHT_NORMS = ("free", "fixed")
 SEEDS = {"quick": range(3), "paper": range(20)}
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Each stack at learning rates from 1e-22 to 1e8, and the control that keeps the lengths of the weights."""
-    grid = [(name, depth, "free", power) for name, depths in STACKS.items() for depth in depths for power in POWERS]
-    kept = [("batch norm", 100, "kept", power) for power in POWERS if power >= -6]
-    return {cell: SEEDS[scale] for cell in (*grid, *kept)}
+    """Return each stack at learning rates from 1e-22 to 1e8, and a control with fixed weight norms."""
+    stacks = [(name, depth) for name, depths in STACKS.items() for depth in depths]
+    grid = [(*stack, "free", log10_lr) for stack in stacks for log10_lr in LOG10_LEARNING_RATES]
+    fixed = [("batch norm", 100, "fixed", log10_lr) for log10_lr in LOG10_LEARNING_RATES if log10_lr >= -6]
+    return {cell: SEEDS[scale] for cell in (*grid, *fixed)}
 
 
-def measure(network: str, depth: int, lengths: str, power: int, *, seed: int, device: str) -> dict[str, Any]:
-    """Gradient descent in float64 on the weights of the hidden layers alone; the last layer, gamma and beta stay.
+def measure(network: str, depth: int, weight_norms: str, log10_lr: int, *, seed: int, device: str) -> dict[str, Any]:
+    """Run gradient descent in float64 on the hidden weights only; the last layer, gamma and beta are not trained.
 
     Returns:
-        ``jitter``, the mean of |change of the loss| in a step of the last half; ``net``, the mean change; ``first``,
-        |change| in the first step.
+        ``jitter`` and ``mean_change``: mean of |change of the loss| and of the change itself per step, over the last
+        half of the steps; ``first_change``: |change| in the first step; all in nats.
     """
     x, y = (each.to(device) for each in sentence())
     model = VARIANTS[network].build(depth=depth, width=WIDTH, seed=seed).to(device, x.dtype)
     hidden = [each.weight for each in model.modules() if isinstance(each, nn.Linear)][:-1]
-    first = [weight.detach().norm(dim=1, keepdim=True) for weight in hidden]
+    initial = [weight.detach().norm(dim=1, keepdim=True) for weight in hidden]
     losses = []
     for _ in range(STEPS + 1):
         loss = F.cross_entropy(model(x), y)
         losses.append(loss.item())
         gradients = torch.autograd.grad(loss, hidden)
         with torch.no_grad():
-            torch._foreach_add_(hidden, gradients, alpha=-(10.0**power))
-            if lengths == "kept":
-                for weight, length in zip(hidden, first, strict=True):
+            torch._foreach_add_(hidden, gradients, alpha=-(10.0**log10_lr))
+            if weight_norms == "fixed":
+                for weight, length in zip(hidden, initial, strict=True):
                     weight.mul_(length / weight.norm(dim=1, keepdim=True))
     change = np.diff(losses)
     late = change[STEPS // 2 :]
-    return {"jitter": np.abs(late).mean(), "net": late.mean(), "first": abs(change[0])}
+    return {"jitter": np.abs(late).mean(), "mean_change": late.mean(), "first_change": abs(change[0])}
 
 
 EXPERIMENT = Measurement(
     name="depth.loss_jumps",
-    question="How much does the loss of a deep stack jump in a step, from far too small to far too large ones?",
+    question="How much does the loss of a deep stack jump per step, over 30 orders of magnitude of the learning rate?",
     source="Kari, a question on Stack Exchange, March 2018",
-    axes=("network", "depth", "lengths", "power"),
+    axes=("network", "depth", "weight_norms", "log10_lr"),
     cells=cells,
     measure=measure,
 )
@@ -69,20 +70,22 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
-def line(network: str, depth: int, lengths: str = "free", name: str = "jitter") -> np.ndarray:
-    """One of the numbers over learning rates, shape (seeds, rates); for "kept" the last rates only."""
-    found = [row[name] for key, row in load().items() if key[:3] == (network, depth, lengths)]
+def over_learning_rates(network: str, depth: int, weight_norms: str = "free", name: str = "jitter") -> np.ndarray:
+    """Return one of the numbers, shape (seeds, learning rates); fixed weight norms have the largest rates only."""
+    found = [row[name] for key, row in load().items() if key[:3] == (network, depth, weight_norms)]
     return np.stack(found, 1)
 
 
-def strangers(network: str = "batch norm", depth: int = 100, draws: int = 8, seed: int = 0) -> float:
-    """Mean difference of the losses of two networks whose last layer is the same and whose hidden weights are not.
+def loss_difference_of_unrelated_networks(
+    network: str = "batch norm", depth: int = 100, draws: int = 8, seed: int = 0
+) -> float:
+    """Return the mean |difference of losses| of networks that share only the last layer, in nats.
 
-    The level of the jumps if each step made a new network of the hidden layers.
+    This is how large the jumps would be if each step drew new hidden weights.
     """
     x, y = sentence()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Full-batch descent on stacked LSTMs with a norm between the layers: the question as it was asked."""
+"""Train stacked LSTMs with BN between the layers by full-batch descent: the network of the original question."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from bnlib.experiments.depth.descent import Curves, curves
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import lstm_stack
-from bnlib.probes import gradient_by_layer
+from bnlib.probes import gradient_norms_by_layer
 
 CHARACTERS, STEPS = 50, 20
 DEPTHS, LEARNING_RATES = (10, 20, 40, 100), (1e-4, 0.4, 10.0)
-SENTENCES = {"shared": 1, "per step": 8, "none": 1}
+SENTENCES = {"shared": 1, "per time step": 8, "without normalisation": 1}
 SEEDS = {"quick": range(3), "paper": range(20)}
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Statistics over the 50 time steps of one sentence, per time step of eight, and no norm."""
+    """Return statistics shared by all time steps of one sentence, per time step of eight sentences, and no BN."""
     shared = itertools.product(("shared",), DEPTHS, LEARNING_RATES)
-    per_step = itertools.product(("per step",), (10, 20), (1e-4,))
-    none = itertools.product(("none",), (100,), (0.4,))
-    return {cell: SEEDS[scale] for cell in (*shared, *per_step, *none)}
+    per_step = itertools.product(("per time step",), (10, 20), (1e-4,))
+    plain = itertools.product(("without normalisation",), (100,), (0.4,))
+    return {cell: SEEDS[scale] for cell in (*shared, *per_step, *plain)}
 
 
 def sentences(count: int) -> tuple[Tensor, Tensor]:
-    """The alphabet, begun at ``count`` places, one-hot (count, 50, 50), and the next characters (count, 50).
+    """Return the alphabet from ``count`` starting points, one-hot (count, 50, 50), and the next characters (count, 50).
 
     Raises:
         ValueError: ``count`` is not from 1 to 50.
@@ -48,20 +48,21 @@ def sentences(count: int) -> tuple[Tensor, Tensor]:
 
 
 def measure(statistics: str, depth: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
-    """Gradient descent in float32 with all there is in each step.
+    """Run full-batch gradient descent in float32.
 
     Returns:
-        ``start`` and ``change`` as ``descent.measure``; ``gradient``, its norm at the weights of each LSTM before
-        training, the first layer first.
+        ``initial_loss`` and ``loss_changes`` as ``descent.measure``; ``gradient_norms``: at the weights of each LSTM
+        before training, first layer first.
     """
     x, y = (each.to(device) for each in sentences(SENTENCES[statistics]))
-    norm, steps = {"shared": (BatchNorm, None), "per step": (BatchNorm, CHARACTERS), "none": (None, None)}[statistics]
+    norm = None if statistics == "without normalisation" else BatchNorm
+    steps = CHARACTERS if statistics == "per time step" else None
     model = lstm_stack(depth, norm=norm, steps=steps, seed=seed).to(device)
 
     def loss(model) -> Tensor:
         return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
 
-    *layers, _ = gradient_by_layer(model, loss)
+    *layers, _ = gradient_norms_by_layer(model, loss)
     parameters, losses = list(model.parameters()), []
     for _ in range(STEPS + 1):
         value = loss(model)
@@ -73,7 +74,7 @@ def measure(statistics: str, depth: int, lr: float, *, seed: int, device: str) -
             torch._foreach_add_(parameters, gradients, alpha=-lr)
     losses += [math.nan] * (STEPS + 1 - len(losses))
     gradient = [each.gradient_norm.item() for each in layers]
-    return {"start": losses[0], "change": np.diff(losses), "gradient": gradient}
+    return {"initial_loss": losses[0], "loss_changes": np.diff(losses), "gradient_norms": gradient}
 
 
 EXPERIMENT = Measurement(
@@ -88,7 +89,8 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, tuple[Curves, np.ndarray]]:
-    """The committed result: losses, and gradient by layer, (seeds, depth)."""
+    """Load the committed result: losses, and gradient norms by layer, shape (seeds, depth)."""
     return {
-        cell: (curves(row["start"], row["change"]), row["gradient"]) for cell, row in EXPERIMENT.load("quick").items()
+        cell: (curves(row["initial_loss"], row["loss_changes"]), row["gradient_norms"])
+        for cell, row in EXPERIMENT.load("quick").items()
     }

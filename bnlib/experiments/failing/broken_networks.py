@@ -1,4 +1,4 @@
-"""Networks that are broken on purpose, for the doctor, and a short training for them."""
+"""Build networks with BN that are broken on purpose, to test ``bnlib.diagnose``, and train them briefly."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bnlib.models import mlp
 from bnlib.samplers import Fixed, Sampler, shuffled
 
 
-class WrittenDown(nn.Module):
-    """BN as a function, its mode written into the code."""
+class HardCodedTraining(nn.Module):
+    """Call ``F.batch_norm`` with ``training=True``, whatever the mode of the module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class WrittenDown(nn.Module):
         return self.last(torch.relu(x))
 
 
-class Listed(nn.Module):
-    """Layers in a list of Python's, of which PyTorch knows nothing."""
+class LayersInList(nn.Module):
+    """Keep layers in a plain Python list, so that ``eval()`` does not reach them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,8 +47,8 @@ class Listed(nn.Module):
         return self.last(x)
 
 
-class Forced(nn.Module):
-    """Somebody wanted fresh statistics."""
+class TrainInForward(nn.Module):
+    """Switch a child module to train mode in each forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,27 +64,27 @@ healthy = partial(mlp, (64, 32, 10), nn.BatchNorm1d)
 
 
 def wrong_modes() -> dict[str, nn.Module]:
-    """Trained networks by the name of their fault, and a healthy one."""
+    """Train the networks with a wrong mode, and a healthy one; return them by name."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = {kind.__name__: kind() for kind in (WrittenDown, Listed, Forced)}
+        made = {kind.__name__: kind() for kind in (HardCodedTraining, LayersInList, TrainInForward)}
     return {name: train(model) for name, model in (made | {"healthy": healthy()}).items()}
 
 
-def young() -> nn.Module:
-    """Trained for two epochs with Keras's momentum."""
+def young_statistics() -> nn.Module:
+    """Train for two epochs with a momentum of 0.01, Keras's default, so that the running statistics lag behind."""
     return train(mlp((64, 100, 100, 10), partial(BatchNorm, momentum=0.01)), epochs=2)
 
 
 def random_labels() -> Dataset:
-    """256 of the digits, with labels drawn at random."""
+    """Return 256 of the digits with random labels."""
     digits = datasets.load("digits")
     labels = torch.randint(10, (256,), generator=torch.Generator().manual_seed(0))
     return replace(digits, train_x=digits.train_x[:256], train_y=labels)
 
 
 def never_reshuffled() -> nn.Module:
-    """Trained on random labels, in batches of 16 that are always the same."""
+    """Train on random labels in batches of 16 that are never reshuffled."""
     return train(mlp((64, 64, 64, 10), BatchNorm), 60, random_labels(), size=16, batches=Fixed())
 
 
@@ -104,7 +104,7 @@ def train(
 def loader(
     data: Dataset | None = None, *, size: int = 32, batches: Sampler = shuffled, count: int = 16
 ) -> list[tuple[Tensor, Tensor]]:
-    """The first batches that ``train`` takes, as pairs (inputs, labels)."""
+    """Return the first batches of ``train`` as pairs (inputs, labels)."""
     data = data or datasets.load("digits")
     index = itertools.islice(batches(data.train_y, size, 0), count)
     return [(data.train_x[each], data.train_y[each]) for each in index]
@@ -112,7 +112,7 @@ def loader(
 
 @torch.no_grad()
 def error_after_eval(model: nn.Module, size: int) -> float:
-    """Share of the digits' test set that is wrong after ``model.eval()``, asked in batches of ``size``."""
+    """Measure the test error (a share) on digits after ``model.eval()``, in batches of ``size``."""
     data = datasets.load("digits")
     pairs = zip(data.test_x.split(size), data.test_y.split(size), strict=True)
     return torch.cat([model.eval()(x).argmax(1) != y for x, y in pairs]).double().mean().item()

@@ -1,4 +1,4 @@
-"""What a network learns that starts with another gamma than 1, and which of its parameters get a gradient at all."""
+"""Train networks from other initial gammas than 1, and find which parameters get a gradient."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bnlib.training import best_device
 GAMMAS = (0.0, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 1.0)
 BATCH_SIZE, LEARNING_RATE, STEPS = 32, 0.1, 440
 CHECKPOINTS = (1, 10, 20, 40, 80, 120, 160, 200, 240, 280, 320, 360, 400, 440)
-_MIDDLES = [(a + b) / 2 for a, b in itertools.pairwise((0, *CHECKPOINTS))]
+_MIDPOINTS = [(a + b) / 2 for a, b in itertools.pairwise((0, *CHECKPOINTS))]
 _live_seed = itertools.count(100)
 WIDTH = 64
 SEEDS = {"quick": range(3), "paper": range(20)}
 
 
 class Block(nn.Module):
-    """A residual block without a ReLU behind the sum: x + BN(linear(relu(BN(linear(x)))))."""
+    """A residual block without a ReLU after the sum: x + BN(linear(relu(BN(linear(x)))))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Block(nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the sum of the input and of what the branch makes of it."""
+        """Return the sum of the input and the output of the branch."""
         return input + self.branch(input)
 
 
@@ -60,7 +60,7 @@ NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
 
 
 def make(name: str, gamma: float, seed: int) -> nn.Sequential:
-    """One of ``NETWORKS`` whose gammas start at ``gamma``; of a residual block only that of the last norm."""
+    """Build one of ``NETWORKS`` with an initial ``gamma``; in a residual block only the last BN layer gets it."""
     model = NETWORKS[name](seed=seed)
     found = [each.branch[-1] for each in model if isinstance(each, Block)]
     for layer in found or [each for each in model if isinstance(each, BatchNorm)]:
@@ -69,7 +69,7 @@ def make(name: str, gamma: float, seed: int) -> nn.Sequential:
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Each network with each gamma."""
+    """Return one cell per network and gamma."""
     return {setting: SEEDS[scale] for setting in itertools.product(NETWORKS, GAMMAS)}
 
 
@@ -77,10 +77,10 @@ def measure(name: str, gamma: float, *, seed: int, device) -> dict[str, list | f
     """Train with SGD.
 
     Returns:
-        ``loss``, the mean training loss in nats of the steps since the last of ``CHECKPOINTS``; ``error``, the share of
-        errors on the test set at the end; ``moved``, the share of parameters, each tensor counting as one, that are not
-        what they were at the start; ``first``, the norm of the gradient of the first linear layer's weights at the
-        first step, and ``first_gamma`` that of the first gamma that was set.
+        ``loss``: mean training loss in nats over the steps since the last of ``CHECKPOINTS``; ``test_error``: a share;
+        ``changed_share``: share of the parameter tensors that differ from their initial values; ``weight_gradient``:
+        norm of the gradient at the first linear layer's weights in the first step; ``gamma_gradient``: the same at the
+        first gamma that was set.
     """
     model = make(name, gamma, seed).to(device)
     before = [each.detach().clone() for each in model.parameters()]
@@ -88,19 +88,22 @@ def measure(name: str, gamma: float, *, seed: int, device) -> dict[str, list | f
     found: dict[str, list | float] = {}
     for loss in _steps(model, seed):
         if not losses:
-            found = {"first": model[1].weight.grad.norm().item(), "first_gamma": _first_gamma(model).norm().item()}
+            found = {
+                "weight_gradient": model[1].weight.grad.norm().item(),
+                "gamma_gradient": _first_gamma_gradient(model).norm().item(),
+            }
         losses.append(loss)
-    found["loss"] = _between_checkpoints(losses)
+    found["loss"] = _mean_between_checkpoints(losses)
     data = datasets.load("digits").to(device)
     with torch.no_grad():
-        found["error"] = (model.eval()(data.test_x).argmax(1) != data.test_y).float().mean().item()
+        found["test_error"] = (model.eval()(data.test_x).argmax(1) != data.test_y).float().mean().item()
     now = model.parameters()
-    found["moved"] = float(np.mean([not torch.equal(a, b) for a, b in zip(before, now, strict=True)]))
+    found["changed_share"] = float(np.mean([not torch.equal(a, b) for a, b in zip(before, now, strict=True)]))
     return found
 
 
 def _steps(model: nn.Sequential, seed: int) -> Iterator[float]:
-    """Train the model; the loss of each step, after it."""
+    """Train the model and yield the loss of each step."""
     data = datasets.load("digits").to(model[1].weight.device)
     optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     for index in itertools.islice(shuffled(data.train_y.cpu(), BATCH_SIZE, seed), STEPS):
@@ -111,20 +114,20 @@ def _steps(model: nn.Sequential, seed: int) -> Iterator[float]:
         yield loss.item()
 
 
-def _between_checkpoints(losses: Sequence[float]) -> list[float]:
-    """The mean loss between any two of the checkpoints that were reached."""
+def _mean_between_checkpoints(losses: Sequence[float]) -> list[float]:
+    """Average the losses between neighbouring checkpoints, as far as they were reached."""
     reached = [0, *(step for step in CHECKPOINTS if step <= len(losses))]
     return [float(np.mean(losses[a:b])) for a, b in itertools.pairwise(reached)]
 
 
-def _first_gamma(model: nn.Sequential) -> Tensor:
+def _first_gamma_gradient(model: nn.Sequential) -> Tensor:
     block = next((each for each in model if isinstance(each, Block)), None)
     layer = block.branch[-1] if block is not None else next(each for each in model if isinstance(each, BatchNorm))
     return layer.weight.grad
 
 
 def gradients(name: str, gamma: float, seed: int = 0) -> dict[str, float]:
-    """The norm of each parameter's gradient at the first step, by the layer's place and the parameter's symbol."""
+    """Return the norm of each parameter's gradient in the first step, by names such as ``"W1"`` and ``"γ1"``."""
     data = datasets.load("digits")
     model = make(name, gamma, seed)
     index = next(iter(shuffled(data.train_y, BATCH_SIZE, seed)))
@@ -145,7 +148,7 @@ def gradients(name: str, gamma: float, seed: int = 0) -> dict[str, float]:
 
 EXPERIMENT = Measurement(
     name="failing.initial_gamma",
-    question="With which gamma at the start does a network learn, and with which does it never?",
+    question="From which initial gamma does a network learn, and from which does it never?",
     source="'Why is the batch normalization layer failing?', 2025, code example 3",
     axes=("network", "gamma"),
     cells=cells,
@@ -155,41 +158,46 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
-SHORT = {"2 layers": "BN, ReLU", "8 layers": "BN, ReLU, 8 layers", "ReLU, BN": "ReLU, BN", "residual": "residual"}
-"""The networks as they stand beside a slider."""
+NETWORK_LABELS = {
+    "2 layers": "BN, ReLU",
+    "8 layers": "BN, ReLU, 8 layers",
+    "ReLU, BN": "ReLU, BN",
+    "residual": "residual",
+}
+"""Names of the networks by their labels beside the slider."""
 
 
 def lookup(network: str, gamma: float) -> dict[str, object]:
-    """The committed numbers at one position, those of gamma 1, and the gradients of the first step."""
-    name = SHORT[network]
-    rows = {"row": load()[name, gamma], "usual": load()[name, 1.0]}
-    return rows | {"steps": _MIDDLES, "gradients": gradients(name, gamma)}
+    """Return the committed numbers for a gamma and for gamma 1, and the gradients of the first step."""
+    name = NETWORK_LABELS[network]
+    rows = {"chosen": load()[name, gamma], "gamma 1": load()[name, 1.0]}
+    return rows | {"steps": _MIDPOINTS, "gradients": gradients(name, gamma)}
 
 
 def train(
     network: str, gamma: float, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, object]]]:
-    """Train a network of one position for real, with a seed that no result has used; see ``widgets.Explorer``."""
+    """Train a network now, with a seed that no result has used; see ``widgets.Explorer``."""
     shown, seed, losses = lookup(network, gamma), next(_live_seed), []
-    model = make(SHORT[network], gamma, seed).to(device or best_device())
+    model = make(NETWORK_LABELS[network], gamma, seed).to(device or best_device())
     for loss in _steps(model, seed):
         losses.append(loss)
         if len(losses) in CHECKPOINTS:
-            curve = _between_checkpoints(losses)
-            yield len(losses), STEPS, shown | {"live": {"steps": _MIDDLES[: len(curve)], "loss": curve}}
+            curve = _mean_between_checkpoints(losses)
+            yield len(losses), STEPS, shown | {"live": {"steps": _MIDPOINTS[: len(curve)], "loss": curve}}
 
 
-SLOPE = (math.pi - 1) / (6 * math.pi)
-"""The variance that a layer hands on for gamma 1, by torch's initial weights and a ReLU."""
+VARIANCE_GAIN = (math.pi - 1) / (6 * math.pi)
+"""Variance after ReLU and a linear layer with PyTorch's default initialisation, for normal inputs of variance 1."""
 
 
 @torch.no_grad()
-def variances(gamma: float, eps: float = 1e-5, init=None, seeds: Sequence[int] = range(3)) -> np.ndarray:
-    """The variance that each of eight BN layers is given, on average over channels and seeds, before any training."""
+def input_variances(gamma: float, eps: float = 1e-5, init=None, seeds: Sequence[int] = range(3)) -> np.ndarray:
+    """Measure the input variance of each of eight BN layers before training, averaged over channels and seeds."""
     found = []
     for seed in seeds:
         model = mlp((64, *[WIDTH] * 8, 10), partial(BatchNorm, eps=eps), init=init, seed=seed)
@@ -203,9 +211,9 @@ def variances(gamma: float, eps: float = 1e-5, init=None, seeds: Sequence[int] =
     return np.mean(found, 0)
 
 
-def predicted(gamma: float, first: float, eps: float = 1e-5) -> list[float]:
-    """The same by the recursion, from what the first layer is given."""
+def predicted_variances(gamma: float, first: float, eps: float = 1e-5) -> list[float]:
+    """Predict ``input_variances`` by recursion from the input variance of the first BN layer."""
     found = [first]
     for _ in range(7):
-        found.append(SLOPE * gamma**2 * found[-1] / (found[-1] + eps))
+        found.append(VARIANCE_GAIN * gamma**2 * found[-1] / (found[-1] + eps))
     return found

@@ -1,6 +1,6 @@
-"""Digits in other units: all inputs multiplied by one number, with BN of the usual eps and of a tiny one.
+"""Train on digits scaled_digits by a small factor, with BN of the usual eps and of a tiny one.
 
-In front of BN a bias is useless. Here it can do harm: its gradient is 0 but for rounding, and the gain is in that.
+A bias before BN is useless. Here it can do harm: its gradient is 0 except for rounding errors, and these are amplified.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ NETWORKS = {
     "eps 1e-14, bias": (1e-14, True),
     "eps 1e-14, no bias": (1e-14, False),
 }
-"""The eps of BN, and whether the linear layers in front of it have a bias."""
+"""The eps of BN, and whether the linear layers before it have a bias."""
 FACTORS = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 SEEDS = {"quick": range(5), "paper": range(20)}
 
 
-def multiplied(factor: float) -> Dataset:
-    """The digits, each pixel times ``factor``."""
+def scaled_digits(factor: float) -> Dataset:
+    """Load the digits and multiply each pixel by ``factor``."""
     data = datasets.load("digits")
     return replace(data, train_x=factor * data.train_x, test_x=factor * data.test_x)
 
 
 def network(name: str, *, seed: int = 0) -> nn.Sequential:
-    """One of ``NETWORKS``; all start from the same weights."""
+    """Build one of ``NETWORKS``; all have the same initial weights."""
     eps, bias = NETWORKS[name]
     model = mlp((64, 100, 100, 10), partial(BatchNorm, eps=eps), seed=seed)
     for layer, after in itertools.pairwise(model):
@@ -51,10 +51,10 @@ def network(name: str, *, seed: int = 0) -> nn.Sequential:
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each network in each unit."""
+    """Return one cell per network and factor."""
     return {
         (name, factor): [
-            Run(partial(network, name), partial(multiplied, factor), 32, 0.1, seed, epochs=10, points=5)
+            Run(partial(network, name), partial(scaled_digits, factor), 32, 0.1, seed, epochs=10, points=5)
             for seed in SEEDS[scale]
         ]
         for name, factor in itertools.product(NETWORKS, FACTORS)
@@ -63,7 +63,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
 
 EXPERIMENT = Experiment(
     name="failing.input_scale",
-    question="From which unit of the inputs on is their variation taken for nothing?",
+    question="At which scale of the inputs does eps hide their variation?",
     source="'Why is my BN failing?', the chapter",
     axes=("network", "factor"),
     cells=cells,
@@ -71,14 +71,14 @@ EXPERIMENT = Experiment(
 )
 
 
-def in_precision(kind: torch.dtype, factor: float = 1e-4, name: str = "eps 1e-14, bias") -> dict[str, float]:
-    """Train in a precision.
+def train_in_precision(kind: torch.dtype, factor: float = 1e-4, name: str = "eps 1e-14, bias") -> dict[str, float]:
+    """Train a network in a floating-point precision.
 
     Returns:
-        ``running`` and ``precise``, the test errors with running averages and with statistics computed afresh; ``far``,
-        how far the biases of the first layer went, in standard deviations of what it puts out.
+        ``running`` and ``precise``: test errors (shares) with running averages and with recomputed statistics;
+        ``bias_drift``: mean change of the first layer's biases, in standard deviations of its output.
     """
-    data, model = multiplied(factor), network(name).to(kind)
+    data, model = scaled_digits(factor), network(name).to(kind)
     x, y = data.train_x.to(kind), data.train_y
     start, signal = model[1].bias.detach().clone(), model[:2](x).std(0).mean().item()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -89,10 +89,10 @@ def in_precision(kind: torch.dtype, factor: float = 1e-4, name: str = "eps 1e-14
     found = {"running": error_rate(model, data.test_x.to(kind), data.test_y)}
     torch.optim.swa_utils.update_bn(x.split(256), model)
     found["precise"] = error_rate(model, data.test_x.to(kind), data.test_y)
-    return found | {"far": (model[1].bias - start).abs().mean().item() / signal}
+    return found | {"bias_drift": (model[1].bias - start).abs().mean().item() / signal}
 
 
 @cache
-def ends(curve: str) -> dict[tuple, np.ndarray]:
-    """The last value of a curve for each seed, by network and factor."""
+def final_values(curve: str) -> dict[tuple, np.ndarray]:
+    """Return the last value of a curve for each seed, by network and factor."""
     return {cell: as_array(row[curve])[:, -1] for cell, row in EXPERIMENT.load("quick").items()}

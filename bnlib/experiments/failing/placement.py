@@ -1,4 +1,4 @@
-"""BN before or after the activation, over depths, learning rates and seeds, on digits."""
+"""Compare BN before and after the activation over depths, learning rates and seeds, on digits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEDS = {"quick": range(10), "paper": range(30)}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Both placements at each depth and learning rate, from the same weights and with the same batches."""
+    """Return both placements at each depth and learning rate, with the same initial weights and batches."""
     return {
         (placement, depth, lr): [
             Run(
@@ -44,18 +44,18 @@ EXPERIMENT = Experiment(
 
 
 @cache
-def ends(curve: str) -> dict[tuple, np.ndarray]:
-    """The last value of a curve for each seed, by placement, depth and learning rate."""
+def final_values(curve: str) -> dict[tuple, np.ndarray]:
+    """Return the last value of a curve for each seed, by placement, depth and learning rate."""
     return {cell: as_array(row[curve])[:, -1] for cell, row in EXPERIMENT.load("quick").items()}
 
 
-def after_less_before(curve: str) -> dict[tuple[int, float], np.ndarray]:
-    """How much larger the end of a curve is with BN after the activation, for each seed, by depth and learning rate."""
-    found = ends(curve)
+def after_minus_before(curve: str) -> dict[tuple[int, float], np.ndarray]:
+    """Return the final value with BN after the activation minus that before, per seed, by depth and learning rate."""
+    found = final_values(curve)
     grid = itertools.product(DEPTHS, LEARNING_RATES)
     return {(depth, lr): found["after", depth, lr] - found["before", depth, lr] for depth, lr in grid}
 
 
-def best(curve: str, placement: str, depth: int) -> float:
-    """The least median over the learning rates."""
-    return min(float(np.median(ends(curve)[placement, depth, lr])) for lr in LEARNING_RATES)
+def best_median(curve: str, placement: str, depth: int) -> float:
+    """Return the smallest median over seeds among the learning rates."""
+    return min(float(np.median(final_values(curve)[placement, depth, lr])) for lr in LEARNING_RATES)

@@ -1,6 +1,6 @@
-"""The examples of an answer on failing BN, as printed there, and with the controls that they lack.
+"""Run the code examples of an answer on failing BN as printed, and with the controls that they lack.
 
-A network 10-20-1 learns 100 samples with Adam and the squared error, in batches cut once from the order of the data.
+A network 10-20-1 learns 100 samples with Adam and squared error, in batches that are cut once and never reshuffled.
 """
 
 from __future__ import annotations
@@ -21,73 +21,75 @@ from bnlib.stacked import stack
 NETWORKS = {
     "BN, ReLU": partial(mlp, (10, 20, 1), BatchNorm),
     "ReLU, BN": partial(mlp, (10, 20, 1), BatchNorm, placement="after"),
-    "no norm": partial(mlp, (10, 20, 1)),
+    "without normalisation": partial(mlp, (10, 20, 1)),
 }
-SAMPLES, TESTS, EPOCHS, LEARNING_RATE, GROUP = 100, 1000, 200, 1e-3, 10
+SAMPLES, TEST_SAMPLES, EPOCHS, LEARNING_RATE, NETWORKS_PER_SEED = 100, 1000, 200, 1e-3, 10
 NOISE = (0.0, 0.5, 1.0)
-"""Share of the targets' variance that no input explains; 1 as printed."""
+"""Share of the targets' variance that no input explains; 1 in the printed example."""
 CHECKPOINTS = (1, 2, 5, 10, 20, 50, 100, 150, 200)
-WHERE = ("own", "dealt", "evaluation", "test")
+LOSSES = ("printed_batches", "reshuffled_batches", "eval_mode", "test")
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Each network as printed; BN with other orders, and with targets that can be learnt."""
+    """Return each network as printed, and BN with other orders of the data and with learnable targets."""
     grid = [(net, "printed", size, 1.0) for net in NETWORKS for size in (4, 32)]
     grid += [("BN, ReLU", order, 4, 1.0) for order in ("same batches", "shuffled")]
     grid += [("BN, ReLU", order, 4, noise) for order in ("printed", "shuffled") for noise in NOISE[:-1]]
-    grid += [("no norm", order, 4, 0.0) for order in ("printed", "shuffled")]
+    grid += [("without normalisation", order, 4, 0.0) for order in ("printed", "shuffled")]
     return {setting: range({"quick": 2, "paper": 6}[scale]) for setting in grid}
 
 
 def measure(network: str, order: str, batch_size: int, noise: float, *, seed: int, device) -> dict[str, list]:
-    """Train ``GROUP`` networks side by side, each on data of its own, and take the mean squared error in four ways.
+    """Train ``NETWORKS_PER_SEED`` networks in parallel, each on its own data, and measure four mean squared errors.
 
     Arguments:
         network: of ``NETWORKS``.
         order: "printed", batches cut once, in the order of the data; "same batches", these in a new order each epoch;
-            "shuffled", samples dealt out anew each epoch. The last batch of an epoch may be smaller.
-        batch_size: samples a batch.
+            "shuffled", samples reshuffled each epoch. The last batch of an epoch may be smaller.
+        batch_size: samples per batch.
         noise: share of the targets' variance, which is 1, that is noise; the rest is linear in the first four inputs.
-        seed: of the group: of data, weights and batches.
-        device: where it runs.
+        seed: of data, weights and batches.
+        device: where to train.
 
     Returns:
-        at each of ``CHECKPOINTS`` and for each network, (checkpoints, ``GROUP``): ``own``, training set in train mode,
-        in the batches as printed; ``dealt``, in batches dealt out anew, the mean of ten deals; ``evaluation``, in eval
-        mode; ``test``, new samples in eval mode. For each network ``seen``, the mean of the losses of the last epoch's
-        steps, and ``fluctuation``, their standard deviation.
+        losses of shape (checkpoints, ``NETWORKS_PER_SEED``): on the training set in train mode, in the
+        ``printed_batches`` and in ``reshuffled_batches`` (mean of ten shuffles), and in ``eval_mode``; ``test``, on new
+        samples in eval mode. For each network ``last_epoch_mean`` and ``last_epoch_deviation``: mean and standard
+        deviation of the losses of the last epoch's steps.
     """
     generator = torch.Generator().manual_seed(seed)
     x, y = (each.to(device) for each in _samples(SAMPLES, noise, generator))
-    new = [each.to(device) for each in _samples(TESTS, noise, generator)]
-    model = stack([NETWORKS[network](seed=GROUP * seed + number) for number in range(GROUP)]).to(device)
+    new = [each.to(device) for each in _samples(TEST_SAMPLES, noise, generator)]
+    model = stack(
+        [NETWORKS[network](seed=NETWORKS_PER_SEED * seed + number) for number in range(NETWORKS_PER_SEED)]
+    ).to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
     printed = torch.arange(SAMPLES).split(batch_size)
-    found: dict[str, list] = {name: [] for name in WHERE}
-    seen: list[Tensor] = []
+    found: dict[str, list] = {name: [] for name in LOSSES}
+    step_losses: list[Tensor] = []
     for epoch in range(1, EPOCHS + 1):
-        seen = []
-        for index in _epoch(order, printed, generator):
+        step_losses = []
+        for index in _batches_of_epoch(order, printed, generator):
             optimiser.zero_grad()
             losses = _losses(model, x[:, index], y[:, index])
             losses.sum().backward()
             optimiser.step()
-            seen.append(losses.detach())
+            step_losses.append(losses.detach())
         if epoch in CHECKPOINTS:
-            for name, values in _four(model, x, y, new, printed, generator).items():
+            for name, values in _losses_by_mode(model, x, y, new, printed, generator).items():
                 found[name].append(values.tolist())
-    table = torch.stack(seen)
-    return found | {"seen": table.mean(0).tolist(), "fluctuation": table.std(0).tolist()}
+    table = torch.stack(step_losses)
+    return found | {"last_epoch_mean": table.mean(0).tolist(), "last_epoch_deviation": table.std(0).tolist()}
 
 
 def _samples(count: int, noise: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Inputs (GROUP, count, 10) and targets (GROUP, count, 1)."""
-    x = torch.randn(GROUP, count, 10, generator=generator)
-    drawn = torch.randn(GROUP, count, 1, generator=generator)
+    """Draw inputs (NETWORKS_PER_SEED, count, 10) and targets (NETWORKS_PER_SEED, count, 1)."""
+    x = torch.randn(NETWORKS_PER_SEED, count, 10, generator=generator)
+    drawn = torch.randn(NETWORKS_PER_SEED, count, 1, generator=generator)
     return x, (1 - noise) ** 0.5 * x[..., :4].sum(-1, keepdim=True) / 2 + noise**0.5 * drawn
 
 
-def _epoch(order: str, printed: Sequence[Tensor], generator: torch.Generator) -> Sequence[Tensor]:
+def _batches_of_epoch(order: str, printed: Sequence[Tensor], generator: torch.Generator) -> Sequence[Tensor]:
     if order == "printed":
         return printed
     if order == "same batches":
@@ -96,32 +98,35 @@ def _epoch(order: str, printed: Sequence[Tensor], generator: torch.Generator) ->
 
 
 def _losses(model, x: Tensor, y: Tensor) -> Tensor:
-    """Of each network, shape (GROUP,)."""
+    """Return the mean squared error of each network, shape (NETWORKS_PER_SEED,)."""
     return (model(x) - y).square().mean((1, 2))
 
 
 @torch.no_grad()
-def _four(model, x: Tensor, y: Tensor, new: Sequence[Tensor], printed, generator) -> dict[str, Tensor]:
-    """The running statistics are left as they were."""
+def _losses_by_mode(model, x: Tensor, y: Tensor, new: Sequence[Tensor], printed, generator) -> dict[str, Tensor]:
+    """Return the losses by name; the running statistics are restored afterwards."""
     before = {name: value.clone() for name, value in model.named_buffers()}
-    deals = [each for _ in range(10) for each in torch.randperm(SAMPLES, generator=generator).split(len(printed[0]))]
-    found = {"own": _in_batches(model, x, y, printed), "dealt": _in_batches(model, x, y, deals)}
+    shuffles = [each for _ in range(10) for each in torch.randperm(SAMPLES, generator=generator).split(len(printed[0]))]
+    found = {
+        "printed_batches": _mean_loss(model, x, y, printed),
+        "reshuffled_batches": _mean_loss(model, x, y, shuffles),
+    }
     for name, value in model.named_buffers():
         value.copy_(before[name])
     model.eval()
-    found |= {"evaluation": _losses(model, x, y), "test": _losses(model, *new)}
+    found |= {"eval_mode": _losses(model, x, y), "test": _losses(model, *new)}
     model.train()
     return found
 
 
-def _in_batches(model, x: Tensor, y: Tensor, batches: Sequence[Tensor]) -> Tensor:
+def _mean_loss(model, x: Tensor, y: Tensor, batches: Sequence[Tensor]) -> Tensor:
     total = sum(len(index) * _losses(model, x[:, index], y[:, index]) for index in batches)
     return total / sum(map(len, batches))
 
 
 EXPERIMENT = Measurement(
     name="failing.published_examples",
-    question="Do the examples of an answer on failing BN show what it says that they show?",
+    question="Do the code examples of an answer on failing BN support its claims?",
     source="'Why is the batch normalization layer failing?', 2025, code examples 1 and 2",
     axes=("network", "order", "batch_size", "noise"),
     cells=cells,
@@ -131,7 +136,7 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result; networks in the last dimension, those of all groups."""
+    """Load the committed result; the last dimension holds the networks of all seeds."""
     return {
         cell: {name: np.moveaxis(value, 0, -2).reshape(*value.shape[1:-1], -1) for name, value in row.items()}
         for cell, row in EXPERIMENT.load("quick").items()

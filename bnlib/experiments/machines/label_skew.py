@@ -1,7 +1,7 @@
-"""Workers with shards of their own, whose labels differ: local, synchronised and shared statistics.
+"""Train on several workers whose data shards have different labels, with local, synchronised or shared statistics.
 
-The workers are simulated in one process, exactly: W copies of the network, each with its shard and its running
-statistics, whose gradients are averaged. ``many_processes`` repeats some cells with real processes.
+The workers are simulated exactly in one process: W copies of the network, each with its own shard and running
+statistics; their gradients are averaged. ``real_processes`` repeats some cells with one process per worker.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from bnlib.stacked import stack
 
 
 class Method(NamedTuple):
-    """What each worker normalises with.
+    """How each worker normalises.
 
     Attributes:
-        norm: of each hidden layer.
-        local: each worker has statistics of its own, so that there must be a copy of the network for each.
+        norm: normalisation of each hidden layer.
+        local: each worker has its own statistics, so the simulation needs a copy of the network per worker.
     """
 
     norm: Callable[[int], nn.Module] | str | None
@@ -40,36 +40,36 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "no norm": Method(None),
+    "without normalisation": Method(None),
     "layer norm": Method("layer_norm"),
     "local BN": Method(BatchNorm, local=True),
     "SyncBN": Method(BatchNorm),
     "local FN": Method(FullNorm, local=True),
     "shared FN": Method(FullNorm),
 }
-"""What synchronises sees the joined batch, in a simulation as in truth (``tests/unit/test_many_machines.py``)."""
+"""Methods that synchronise normalise the global batch, in the simulation as in real processes."""
 WORKERS, SKEWS = (2, 4, 10), (0.0, 0.5, 0.75, 0.9, 1.0)
-JOINED, STEPS, LEARNING_RATE, SIZES = 80, 300, 0.1, (64, 100, 100, 10)
-"""Samples of all workers in a step, so that more workers have smaller batches; and the rest of the training."""
+GLOBAL_BATCH_SIZE, STEPS, LEARNING_RATE, SIZES = 80, 300, 0.1, (64, 100, 100, 10)
+"""The global batch is divided among the workers, so more workers have smaller local batches."""
 SEEDS = {"quick": range(3), "paper": range(20)}
-WHERE = ("objective", "own", "first", "averaged", "pooled", "recomputed")
+EVALUATIONS = ("train_mode", "local_test", "worker_0", "averaged", "pooled", "recomputed")
 _STATISTICS = (BatchNorm, FullNorm)
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Each method with each number of workers at each skew."""
+    """Return each method with each number of workers at each skew."""
     return {setting: SEEDS[scale] for setting in itertools.product(METHODS, WORKERS, SKEWS)}
 
 
 @cache
 def digits() -> Dataset:
-    """In float64, so that a whole training is the same in one process and in many."""
+    """Load the digits in float64, so that training gives equal results in one process and in many."""
     data = datasets.load("digits")
     return Dataset(data.name, data.train_x.double(), data.train_y, data.test_x.double(), data.test_y, 10)
 
 
 def network(norm: Callable[[int], nn.Module] | str | None, seed: int) -> nn.Module:
-    """The network that all workers start from."""
+    """Build the network that all workers start from."""
     return mlp(SIZES, norm, seed=seed).double()
 
 
@@ -78,7 +78,7 @@ def simulate(
 ) -> Iterator[tuple[int, list[nn.Module]]]:
     """Train and yield (steps done, the network of each worker) at ``points`` checkpoints.
 
-    The networks differ in nothing but running statistics; what is yielded is a copy.
+    The networks differ only in their running statistics; they are copies.
     """
     data, (norm, local) = digits(), METHODS[method]
     copies = workers if local else 1
@@ -104,18 +104,18 @@ def simulate(
 
 
 @torch.no_grad()
-def judge(models: Sequence[nn.Module], batch_size: int, skew: float, seed: int) -> dict[str, float]:
-    """Share of errors of what the workers have trained together.
+def evaluate_workers(models: Sequence[nn.Module], batch_size: int, skew: float, seed: int) -> dict[str, float]:
+    """Measure the errors (shares) of the networks that the workers have trained together.
 
     Arguments:
-        models: one a worker, with the same parameters and running statistics of their own.
-        batch_size, skew, seed: of the training.
+        models: one per worker, with equal parameters and their own running statistics.
+        batch_size, skew, seed: settings of the training.
 
     Returns:
-        ``objective``: in train mode on new batches of each worker's own training samples; all others on the test set in
-        eval mode: ``own``: dealt out as the training set was, with each worker's statistics; and on all of it with
-        those of the ``first`` worker; with means and variances ``averaged`` over workers; ``pooled``: with the
-        variance between the workers' means as well; ``recomputed`` from all training data as one batch.
+        ``train_mode``: in train mode on new batches of each worker's own training samples. All others in eval mode:
+        ``local_test``: with each worker's statistics, on a test shard with labels like its own; on the whole test set
+        with the statistics of ``worker_0``; with means and variances ``averaged`` over workers; ``pooled``: including
+        the variance between the workers' means; ``recomputed`` from all training data as one batch.
     """
     data, workers = digits(), len(models)
     own = [PerWorker(rank, workers, skew=skew)(data.train_y, batch_size, seed) for rank in range(workers)]
@@ -125,9 +125,9 @@ def judge(models: Sequence[nn.Module], batch_size: int, skew: float, seed: int) 
     everywhere = torch.arange(len(data.test_y))
     models = [model.eval() for model in models]
     return {
-        "objective": model_objective(models[0], _wrong, data.train_x, data.train_y, batches).item(),
-        "own": float(np.mean([_error(model, part) for model, part in zip(models, parts, strict=True)])),
-        "first": _error(models[0], everywhere),
+        "train_mode": model_objective(models[0], _wrong, data.train_x, data.train_y, batches).item(),
+        "local_test": float(np.mean([_error(model, part) for model, part in zip(models, parts, strict=True)])),
+        "worker_0": _error(models[0], everywhere),
         "averaged": _error(averaged(models, between=False), everywhere),
         "pooled": _error(averaged(models, between=True), everywhere),
         "recomputed": _error(recomputed(models[0], data.train_x), everywhere),
@@ -135,12 +135,12 @@ def judge(models: Sequence[nn.Module], batch_size: int, skew: float, seed: int) 
 
 
 @torch.no_grad()
-def _judge_first(models: Sequence[nn.Module], *_) -> dict[str, float]:
-    return {"first": _error(models[0].eval(), torch.arange(len(digits().test_y)))}
+def _evaluate_worker_0(models: Sequence[nn.Module], *_) -> dict[str, float]:
+    return {"worker_0": _error(models[0].eval(), torch.arange(len(digits().test_y)))}
 
 
 def averaged(models: Sequence[nn.Module], *, between: bool) -> nn.Module:
-    """A copy of the first model with the running statistics of all, and with the variance ``between`` their means."""
+    """Average the running statistics of all models in a copy of the first; add the variance ``between`` their means."""
     states = [model.state_dict() for model in models]
     made = dict(states[0])
     for name in made:
@@ -157,7 +157,7 @@ def averaged(models: Sequence[nn.Module], *, between: bool) -> nn.Module:
 
 @torch.no_grad()
 def recomputed(model: nn.Module, x: Tensor) -> nn.Module:
-    """A copy whose running statistics are those of ``x`` as one batch, layer by layer."""
+    """Return a copy with running statistics recomputed from ``x`` as one batch, layer by layer."""
     model = copy.deepcopy(model).train()
     for layer in model.modules():
         if isinstance(layer, _STATISTICS):
@@ -176,15 +176,15 @@ def _error(model: nn.Module, index: Tensor) -> float:
 
 
 def measure(method: str, workers: int, skew: float, *, seed: int, device) -> dict[str, float]:
-    """Simulate a training on the CPU, and judge it."""
-    size = JOINED // workers
+    """Simulate a training on the CPU and evaluate the workers."""
+    size = GLOBAL_BATCH_SIZE // workers
     ((_, models),) = simulate(method, workers, skew, seed, batch_size=size, steps=STEPS, lr=LEARNING_RATE)
-    return judge(models, size, skew, seed)
+    return evaluate_workers(models, size, skew, seed)
 
 
 EXPERIMENT = Measurement(
     name="machines.label_skew",
-    question="How different may the labels of several workers be for local BN, and what cures it?",
+    question="How much may the labels of workers differ before local BN fails, and what prevents the failure?",
     source="Lian and Liu 2019, sections 1 and 4, on distributed training",
     axes=("method", "workers", "skew"),
     cells=cells,
@@ -194,12 +194,12 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
 def lookup(workers: int, skew: float) -> dict[str, dict[str, np.ndarray]]:
-    """The committed errors at one position of the grid, one entry a method."""
+    """Return the committed errors by method."""
     return {method: load()[method, workers, skew] for method in METHODS}
 
 
@@ -207,17 +207,17 @@ _live_seed = itertools.count(100)
 
 
 def train(workers: int, skew: float) -> Iterator[tuple[int, int, dict[str, dict]]]:
-    """Simulate all methods with a seed that no result has used; their errors are added as ``METHOD, your run``.
+    """Simulate all methods now, with a seed that no result has used; add their errors as ``METHOD, your run``.
 
-    Only local BN is judged in all ways, the others with the statistics of the first worker.
+    Only local BN has all ``EVALUATIONS``; the other methods only that of worker 0.
     """
-    seed, size = next(_live_seed), JOINED // workers
+    seed, size = next(_live_seed), GLOBAL_BATCH_SIZE // workers
     settings = {"batch_size": size, "steps": STEPS, "lr": LEARNING_RATE, "points": 15}
     runs = {method: simulate(method, workers, skew, seed, **settings) for method in METHODS}
     for made in zip(*runs.values(), strict=True):
         shown = dict(lookup(workers, skew))
         for method, (_, models) in zip(runs, made, strict=True):
-            everything = judge if method == "local BN" else _judge_first
-            found = everything(models, size, skew, seed)
+            evaluate = evaluate_workers if method == "local BN" else _evaluate_worker_0
+            found = evaluate(models, size, skew, seed)
             shown[f"{method}, your run"] = {name: np.array([value]) for name, value in found.items()}
         yield made[0][0], STEPS, shown

@@ -1,4 +1,4 @@
-"""What one unit sees on each worker, and what is left of it when each worker normalises with statistics of its own."""
+"""Compare a unit's inputs on each worker before and after normalisation with the worker's own statistics."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 from bnlib.experiments.machines.label_skew import SKEWS, WORKERS, digits, network
 from bnlib.samplers import shards
 
-__all__ = ["SKEWS", "WORKERS", "View", "lookup", "share", "units"]
+__all__ = ["SKEWS", "WORKERS", "LocalStatistics", "between_worker_share", "lookup", "units"]
 
 
-class View(NamedTuple):
-    """One unit and all of its layer.
+class LocalStatistics(NamedTuple):
+    """A unit's values on each worker, and the between-worker variance of its layer.
 
     Attributes:
-        raw, normalised: of the unit, (workers, samples of a worker); with the statistics of all samples, and each
-            worker with its own.
-        share: of the unit's variance that lies between the workers.
-        shares: of all units of the layer, (100,).
-        predicted: ``shares`` as the square of the skew says.
+        global_norm, local_norm: the unit's values, (workers, samples per worker), normalised with the statistics of
+            all samples and with each worker's own.
+        share: share of the unit's variance that lies between workers.
+        shares: the same for all units of the layer, (100,).
+        predicted: ``shares`` predicted as skew squared times their value at skew 1.
     """
 
-    raw: Tensor
-    normalised: Tensor
+    global_norm: Tensor
+    local_norm: Tensor
     share: float
     shares: Tensor
     predicted: Tensor
@@ -34,32 +34,38 @@ class View(NamedTuple):
 
 @cache
 def units() -> Tensor:
-    """Inputs of the first activation of an untrained network, (samples, 100)."""
+    """Return the inputs of the first activation of an untrained network, (samples, 100)."""
     with torch.no_grad():
         return network(None, seed=0)[1](digits().train_x.flatten(1))
 
 
-def share(values: Tensor) -> Tensor:
-    """The part of the variance that lies between the workers, for values (workers, samples, units)."""
+def between_worker_share(values: Tensor) -> Tensor:
+    """Return the share of the variance that lies between workers, for values (workers, samples, units)."""
     between = values.mean(1).var(0, correction=0)
     return between / (between + values.var(1, correction=0).mean(0))
 
 
 @cache
-def _dealt(workers: int, skew: float) -> Tensor:
+def _shards_of_units(workers: int, skew: float) -> Tensor:
     return units()[torch.stack(shards(digits().train_y, workers, skew, torch.Generator().manual_seed(0)))]
 
 
 @cache
-def _unit() -> int:
-    """The one of which most lies between the workers where they are ten, with one label each."""
-    return int(share(_dealt(10, 1.0)).argmax())
+def _most_affected_unit() -> int:
+    """Return the unit with the largest between-worker share for ten workers with one label each."""
+    return int(between_worker_share(_shards_of_units(10, 1.0)).argmax())
 
 
-def lookup(workers: int, skew: float) -> View:
-    """Deal the digits out with seed 0, and look at the unit."""
-    dealt, unit = _dealt(workers, skew), _unit()
-    chosen, shares = dealt[..., unit], share(dealt)
-    raw = (chosen - chosen.mean()) / chosen.std(correction=0)
-    own = (chosen - chosen.mean(1, keepdim=True)) / chosen.std(1, correction=0, keepdim=True)
-    return View(raw, own, shares[unit].item(), shares, skew**2 * share(_dealt(workers, 1.0)))
+def lookup(workers: int, skew: float) -> LocalStatistics:
+    """Distribute the digits with seed 0 and return the statistics of the most affected unit."""
+    values, unit = _shards_of_units(workers, skew), _most_affected_unit()
+    chosen, shares = values[..., unit], between_worker_share(values)
+    global_norm = (chosen - chosen.mean()) / chosen.std(correction=0)
+    local_norm = (chosen - chosen.mean(1, keepdim=True)) / chosen.std(1, correction=0, keepdim=True)
+    return LocalStatistics(
+        global_norm,
+        local_norm,
+        shares[unit].item(),
+        shares,
+        skew**2 * between_worker_share(_shards_of_units(workers, 1.0)),
+    )

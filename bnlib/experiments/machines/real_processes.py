@@ -1,4 +1,4 @@
-"""Cells of ``many_machines`` with real processes, DistributedDataParallel and gloo; messages and bytes are counted."""
+"""Repeat cells of ``label_skew`` in real processes with DistributedDataParallel and gloo; count messages and bytes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from bnlib import FullNorm, SyncBatchNorm, distributed
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.machines.label_skew import JOINED, LEARNING_RATE, METHODS, digits, network, simulate
+from bnlib.experiments.machines.label_skew import GLOBAL_BATCH_SIZE, LEARNING_RATE, METHODS, digits, network, simulate
 from bnlib.samplers import PerWorker
 from bnlib.training import error_rate
 
 WORKERS, SKEWS, STEPS = (2, 4), (0.0, 1.0), 20
-"""Few steps: where processes outnumber cores, a message waits for its turn."""
-COMPARED = tuple(method for method in METHODS if method != "no norm")
+"""Few steps, because messages are slow if processes outnumber cores."""
+COMPARED = tuple(method for method in METHODS if method != "without normalisation")
 _BUFFERS = "forward_sync_buffers"
 if _BUFFERS not in signature(DistributedDataParallel).parameters:
     _BUFFERS = "broadcast_buffers"  # its name before torch 2.13
@@ -31,18 +31,18 @@ SEEDS = {"quick": range(2), "paper": range(10)}
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """As many processes as two cores bear, without skew and with all of it."""
+    """Return two and four processes, without label skew and with full skew."""
     return {setting: SEEDS[scale] for setting in itertools.product(WORKERS, SKEWS)}
 
 
 def _layer(method: str) -> Callable[[int], nn.Module] | str | None:
-    """What a process of its own needs to do what ``METHODS`` does with the joined batch."""
+    """Return the norm with which a process normalises as ``METHODS`` does in the simulation."""
     shared = partial(FullNorm, process_group=torch.distributed.group.WORLD)
     return {"SyncBN": SyncBatchNorm, "shared FN": shared}.get(method, METHODS[method].norm)
 
 
 class _Counter:
-    """Messages and bytes that this process hands over, of all kinds and of gradients."""
+    """Count the messages and bytes that this process sends, in total and for gradients."""
 
     def __init__(self) -> None:
         self.all, self.gradients = np.zeros(2), np.zeros(2)
@@ -56,19 +56,19 @@ class _Counter:
         return allreduce_hook(group, bucket)
 
 
-def work(
+def train_in_process(
     method: str, x: np.ndarray, y: np.ndarray, skew: float, seed: int, batch_size: int, steps: int, broadcast: bool
 ) -> dict:
-    """Train in the processes that call this; see ``distributed.together``.
+    """Train in each process that calls this function; see ``distributed.together``.
 
     Arguments:
-        x, y: the training data of all workers, of which this one takes its shard.
-        method, skew, seed, batch_size, steps: see ``many_machines.simulate``.
-        broadcast: let DistributedDataParallel overwrite the running statistics with those of process 0 before each
-            forward pass, as it does by default.
+        x, y: the training data of all workers; this process takes its shard.
+        method, skew, seed, batch_size, steps: see ``label_skew.simulate``.
+        broadcast: overwrite the running statistics with those of process 0 before each forward pass, the default of
+            DistributedDataParallel.
 
     Returns:
-        ``state``: this process's; ``statistics`` and ``gradients``: messages and bytes of a step.
+        ``state``: state dict of this process; ``statistics`` and ``gradients``: messages and bytes per step.
     """
     torch.set_num_threads(1)
     rank, workers = distributed.world()
@@ -90,26 +90,26 @@ def work(
     }
 
 
-def _work_on(settings: Sequence[tuple[str, bool]], *arguments) -> list[dict]:
-    return [work(method, *arguments, broadcast) for method, broadcast in settings]
+def _train_all_in_process(settings: Sequence[tuple[str, bool]], *arguments) -> list[dict]:
+    return [train_in_process(method, *arguments, broadcast) for method, broadcast in settings]
 
 
 def run(
     settings: Sequence[tuple[str, bool]], workers: int, skew: float, seed: int, *, batch_size: int, steps: int
 ) -> list[list[dict]]:
-    """What ``work`` returns for each pair of method and ``broadcast``, one entry a process.
+    """Run ``train_in_process`` for each pair of method and ``broadcast``; return its results, one per process.
 
-    The processes are started once, and are given the data, which takes less time than to load them.
+    The processes are started once and receive the data, which is faster than loading them.
     """
     data = digits().train_x.numpy(), digits().train_y.numpy()
-    done = distributed.together(_work_on, workers, settings, *data, skew, seed, batch_size, steps)
+    done = distributed.together(_train_all_in_process, workers, settings, *data, skew, seed, batch_size, steps)
     return [list(each) for each in zip(*done, strict=True)]
 
 
-def apart(states: Sequence[dict[str, np.ndarray]], models: Sequence[nn.Module]) -> float:
-    """Largest difference of parameters and running statistics between processes and the workers of a simulation.
+def largest_difference(states: Sequence[dict[str, np.ndarray]], models: Sequence[nn.Module]) -> float:
+    """Return the largest difference of parameters and running statistics between processes and simulated workers.
 
-    FullNorm's estimates of gradients are left out: those of a process are for its own mean loss.
+    FullNorm's gradient estimates are excluded: a process estimates them for its own mean loss.
     """
     return max(
         float(np.abs(state[name] - value.numpy()).max())
@@ -120,18 +120,18 @@ def apart(states: Sequence[dict[str, np.ndarray]], models: Sequence[nn.Module]) 
 
 
 def measure(workers: int, skew: float, *, seed: int, device) -> dict[str, list]:
-    """Train in real processes, compare with the simulation, and count.
+    """Train in real processes, compare with the simulation, and count messages.
 
     Returns:
-        lists over ``COMPARED``: ``agrees``: 1 if no weight or running statistic is further than 1e-6 from the
-        simulation; ``error``: share of errors on the test set with the statistics of process 0; ``statistics`` and
-        ``gradients``: messages and bytes that a process hands over in a step.
+        lists over ``COMPARED``: ``agrees``: 1 if every weight and running statistic is within 1e-6 of the simulation;
+        ``error``: test error (a share) with the statistics of process 0; ``statistics`` and ``gradients``: messages and
+        bytes that a process sends per step.
     """
-    size, found = JOINED // workers, {"agrees": [], "error": [], "statistics": [], "gradients": []}
+    size, found = GLOBAL_BATCH_SIZE // workers, {"agrees": [], "error": [], "statistics": [], "gradients": []}
     done = run([(method, False) for method in COMPARED], workers, skew, seed, batch_size=size, steps=STEPS)
     for method, each in zip(COMPARED, done, strict=True):
         ((_, models),) = simulate(method, workers, skew, seed, batch_size=size, steps=STEPS, lr=LEARNING_RATE)
-        found["agrees"].append(float(apart([one["state"] for one in each], models) < 1e-6))
+        found["agrees"].append(float(largest_difference([one["state"] for one in each], models) < 1e-6))
         models[0].load_state_dict({name: torch.as_tensor(value) for name, value in each[0]["state"].items()})
         found["error"].append(error_rate(models[0], digits().test_x, digits().test_y))
         for name in ("statistics", "gradients"):
@@ -141,7 +141,7 @@ def measure(workers: int, skew: float, *, seed: int, device) -> dict[str, list]:
 
 EXPERIMENT = Measurement(
     name="machines.real_processes",
-    question="Do real processes do what the simulated workers of many_machines do, and what do they send?",
+    question="Do real processes agree with the simulated workers, and how much do they send?",
     source="Lian and Liu 2019, sections 1 and 4, on distributed training",
     axes=("workers", "skew"),
     cells=cells,
@@ -151,5 +151,5 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")

@@ -1,6 +1,6 @@
-"""A discriminator whose batches are all real or all generated, as is common in training GANs, or mixed.
+"""Train a GAN discriminator on batches that are all real or all generated, as is common, or on mixed batches.
 
-Real samples are normal in the plane. Generated ones differ in their mean, in their scale, or in their shape alone.
+Real samples are normally distributed in the plane. Generated ones differ in mean, in scale, or in shape only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
 
-NORMS = {"no norm": None, "batch norm": BatchNorm, "later batch norm": BatchNorm, "layer norm": "layer_norm"}
-"""Of both hidden layers; ``later``: of the second one alone."""
+NORMS = {
+    "without normalisation": None,
+    "batch norm": BatchNorm,
+    "batch norm, layer 2 only": BatchNorm,
+    "layer norm": "layer_norm",
+}
+"""Normalisation in both hidden layers, unless the name says otherwise."""
 FAKES = ("shifted", "scaled", "reshaped")
 BATCHES = ("separate", "mixed")
 SIZES, BATCH_SIZE, STEPS, LEARNING_RATE = (2, 64, 64, 1), 64, 1500, 0.05
@@ -29,12 +34,12 @@ SEEDS = {"quick": range(5), "paper": range(20)}
 
 
 def real(count: int, generator: torch.Generator) -> Tensor:
-    """Standard normal samples in the plane, (count, 2)."""
+    """Draw standard normal samples in the plane, shape (count, 2)."""
     return torch.randn(count, 2, generator=generator)
 
 
 def fake(kind: str, count: int, generator: torch.Generator) -> Tensor:
-    """Generated samples, (count, 2): another mean, another scale, or a ring with the real mean and covariance."""
+    """Draw generated samples, shape (count, 2): another mean, another scale, or or a ring with equal covariance."""
     if kind == "shifted":
         return real(count, generator) + torch.tensor([2.0, 0.0])
     if kind == "scaled":
@@ -44,7 +49,7 @@ def fake(kind: str, count: int, generator: torch.Generator) -> Tensor:
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Each norm with each kind of generated samples and of batches."""
+    """Return one cell per norm, kind of generated samples and kind of batches."""
     return {cell: SEEDS[scale] for cell in itertools.product(NORMS, FAKES, BATCHES)}
 
 
@@ -52,21 +57,21 @@ def measure(norm: str, kind: str, batches: str, *, seed: int, device) -> dict[st
     """Train a discriminator with SGD and binary cross-entropy.
 
     Returns:
-        ``loss``: of the last fifth of the training, in nats; accuracies on new samples: ``separate`` and ``mixed`` in
-        train mode in such batches, ``eval`` in eval mode; ``push``: what a generator learns of the mean of its samples,
-        the length of the mean gradient of a batch of generated samples in train mode over the mean length of the
-        gradients, in batches as those of the training.
+        ``loss``: mean over the last fifth of training, in nats; accuracies on new samples: ``separate`` and ``mixed``
+        in train mode on such batches, ``eval`` in eval mode; ``gradient_alignment``: for a batch of generated samples,
+        the norm of their mean gradient over the mean norm of their gradients, in train mode on batches like those of
+        training. It is 0 if a generator cannot learn to shift all its samples in one direction.
     """
     generator = torch.Generator().manual_seed(seed)
     model, losses = trained(norm, kind, batches, seed, generator, device)
     last = losses[-STEPS // 5 :].mean().item()
-    push = np.mean([_push(model, kind, batches, generator, device) for _ in range(20)])
-    return {"loss": last, "push": float(push)} | _accuracies(model, kind, generator, device)
+    alignment = np.mean([_gradient_alignment(model, kind, batches, generator, device) for _ in range(20)])
+    return {"loss": last, "gradient_alignment": float(alignment)} | _accuracies(model, kind, generator, device)
 
 
 def network(norm: str, seed: int) -> nn.Sequential:
-    """A discriminator of points in the plane: one number, above 0 for real."""
-    if norm != "later batch norm":
+    """Build a discriminator of points in the plane; its output (N, 1) is above 0 for real."""
+    if norm != "batch norm, layer 2 only":
         return mlp(SIZES, NORMS[norm], seed=seed)
     first, *_ = (layer for layer in mlp(SIZES, seed=seed) if isinstance(layer, nn.Linear))
     return nn.Sequential(first, nn.ReLU(), mlp(SIZES[1:], NORMS[norm], seed=seed + 1000))
@@ -75,7 +80,7 @@ def network(norm: str, seed: int) -> nn.Sequential:
 def trained(
     norm: str, kind: str, batches: str, seed: int, generator: torch.Generator, device="cpu", steps: int = STEPS
 ) -> tuple[nn.Module, Tensor]:
-    """A discriminator after so many steps of SGD, and the loss of each; ``generator`` draws the samples."""
+    """Train a discriminator with SGD and return it with the loss of each step; ``generator`` draws the samples."""
     model = network(norm, seed).to(device)
     optimiser, losses = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE), torch.empty(steps)
     for step in range(steps):
@@ -92,7 +97,7 @@ def _pair(kind: str, generator: torch.Generator, device) -> tuple[Tensor, Tensor
 
 
 def _outputs(model: nn.Module, ours: Tensor, theirs: Tensor, batches: str) -> tuple[Tensor, Tensor]:
-    """Of real and generated samples, each kind in a batch of its own or all in one."""
+    """Return the outputs for real and generated samples, passed in separate batches or in one."""
     if batches == "separate":
         return model(ours)[:, 0], model(theirs)[:, 0]
     ours, theirs = model(torch.cat((ours, theirs)))[:, 0].chunk(2)
@@ -104,7 +109,7 @@ def _loss(model: nn.Module, ours: Tensor, theirs: Tensor, batches: str) -> Tenso
     return (F.softplus(-ours).mean() + F.softplus(theirs).mean()) / 2
 
 
-def _push(model: nn.Module, kind: str, batches: str, generator: torch.Generator, device) -> float:
+def _gradient_alignment(model: nn.Module, kind: str, batches: str, generator: torch.Generator, device) -> float:
     ours, theirs = _pair(kind, generator, device)
     theirs.requires_grad_()
     _, outputs = _outputs(model, ours, theirs, batches)
@@ -137,12 +142,12 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
 def lookup(kind: str, batches: str, count: int = 150) -> dict[str, object]:
-    """The committed numbers by norm, and samples as a layer of BN in front of the discriminator would pass them on.
+    """Return the committed numbers by norm, and samples as a BN layer would normalise them.
 
     Returns:
         ``numbers``: by norm; ``real`` and ``fake``: (``count``, 2).
@@ -158,5 +163,5 @@ def lookup(kind: str, batches: str, count: int = 150) -> dict[str, object]:
 
 
 def normalised(x: Tensor) -> Tensor:
-    """``x`` of mean 0 and variance 1 in each column."""
+    """Normalise each column of ``x`` to mean 0 and variance 1."""
     return F.batch_norm(x, None, None, training=True)

@@ -1,7 +1,7 @@
-"""Two towers with shared weights and shared running statistics, each fed by a domain of its own.
+"""Train two towers that share weights and running statistics, each on a domain of its own.
 
-In each step two batches go through the network, one after the other, and their losses are added. With a share of 1 each
-holds one domain; with a share of one half both are the same mixture.
+In each step two batches pass through the network, one after the other, and their losses are added. With a share of 1
+each batch holds one domain; with a share of 0.5 both batches hold the same mixture.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.norm import use_domain
-from bnlib.probes import with_statistics_of
+from bnlib.probes import with_recomputed_statistics
 from bnlib.samplers import shuffled
 
-SHARES, BATCH_SIZES = (0.5, 0.6, 0.75, 0.9, 1.0), (16, 64)
+DOMAIN_SHARES, BATCH_SIZES = (0.5, 0.6, 0.75, 0.9, 1.0), (16, 64)
 NORMS = {"batch norm": BatchNorm, "domain batch norm": partial(DomainBatchNorm, num_domains=2)}
 SIZES, LEARNING_RATE, EPOCHS = (64, 100, 100, 10), 0.1, {16: 10, 64: 30}
 SEEDS = range(5)
-WAYS = ("running", "pooled", "own")
+STATISTICS = ("running", "pooled", "per_domain")
 SCALES: dict[str, Scale] = {"inverted": "quick", "MNIST": "paper"}
 _live_seed = itertools.count(100)
 
 
 def domains(name: str, seed: int) -> tuple[Dataset, Dataset]:
-    """Two domains of digits of 8 by 8: ``"inverted"`` beside as they are, or ``"MNIST"`` made small beside those."""
+    """Load digits of 8 by 8 pixels as the first domain, and inverted digits or MNIST at the same size as the second."""
     first = datasets.load("digits")
     if name == "MNIST":
-        return first, _small(datasets.load("mnist"), len(first.train_x), len(first.test_x), seed)
+        return first, _downscaled_mnist(datasets.load("mnist"), len(first.train_x), len(first.test_x), seed)
     generator = torch.Generator().manual_seed(seed)
 
     def inverted(x: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ def domains(name: str, seed: int) -> tuple[Dataset, Dataset]:
     return first, Dataset("inverted", *parts, first.num_classes)
 
 
-def _small(data: Dataset, trains: int, tests: int, seed: int) -> Dataset:
-    """So many random pictures of MNIST, their margin cut off, three by three pixels made one."""
+def _downscaled_mnist(data: Dataset, trains: int, tests: int, seed: int) -> Dataset:
+    """Draw random images of MNIST, crop the margin and average blocks of three by three pixels."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for x, y, count in ((data.train_x, data.train_y, trains), (data.test_x, data.test_y, tests)):
@@ -59,9 +59,9 @@ def _small(data: Dataset, trains: int, tests: int, seed: int) -> Dataset:
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """BN at each share and batch size, and statistics of its own for each domain where a batch holds one domain."""
+    """Return BN at each share and batch size, and domain-specific BN where each batch holds one domain."""
     name = next(name for name, each in SCALES.items() if each == scale)
-    grid = [("batch norm", *each) for each in itertools.product(SHARES, BATCH_SIZES)]
+    grid = [("batch norm", *each) for each in itertools.product(DOMAIN_SHARES, BATCH_SIZES)]
     grid += [("domain batch norm", 1.0, batch_size) for batch_size in BATCH_SIZES]
     return {(name, *cell): SEEDS for cell in grid}
 
@@ -70,44 +70,44 @@ def measure(name: str, norm: str, share: float, batch_size: int, *, seed: int, d
     """Train with SGD and evaluate.
 
     Returns:
-        test accuracies in the first and the second domain, in eval mode, with the statistics of the training
-        (``running``), and for BN with those of both training sets together (``pooled``) and of the domain in question
-        (``own``), computed anew without training; ``loss``: mean training loss of the last epoch in both towers;
-        ``apart``: for BN, see there.
+        pairs of test accuracies in the first and the second domain, in eval mode, with the ``running`` statistics of
+        training and, for BN, with statistics recomputed without training: from both training sets (``pooled``) or from
+        the tested domain only (``per_domain``); ``loss``: mean training loss of the last epoch in both towers, in nats;
+        ``domain_distance``: for BN, see ``domain_distance``.
     """
     first, second = (each.to(device) for each in domains(name, seed))
     *_, (model, losses) = training(first, second, norm, share, batch_size, seed)
     found = {"loss": losses[-(len(first.train_y) // batch_size) :].mean(0).tolist()}
     if norm == "batch norm":
-        found["apart"] = apart(model, first, second)
+        found["domain_distance"] = domain_distance(model, first, second)
     return found | evaluated(model, norm, first, second)
 
 
-def apart(model: nn.Module, first: Dataset, second: Dataset) -> list[float]:
-    """How far apart the domains are in front of each BN layer, where each is normalised by its own statistics.
+def domain_distance(model: nn.Module, first: Dataset, second: Dataset) -> list[float]:
+    """Measure how far apart the domains are at the input of each BN layer, if each is normalised by its own statistics.
 
     Returns:
-        for each layer the median over channels of the difference of the means over the standard deviation within.
+        for each layer the median over channels of |difference of the means| / standard deviation within a domain.
     """
-    ours, theirs = (norms(with_statistics_of(model, [each.train_x])) for each in (first, second))
+    ours, theirs = (batch_norm_layers(with_recomputed_statistics(model, [each.train_x])) for each in (first, second))
     return [
         ((a.running_mean - b.running_mean).abs() / ((a.running_var + b.running_var) / 2).sqrt()).median().item()
         for a, b in zip(ours, theirs, strict=True)
     ]
 
 
-def norms(model: nn.Module) -> list[BatchNorm]:
-    """The BN layers of ``model``, in order."""
+def batch_norm_layers(model: nn.Module) -> list[BatchNorm]:
+    """Return the BN layers of ``model`` in order."""
     return [layer for layer in model.modules() if isinstance(layer, BatchNorm)]
 
 
 def training(
     first: Dataset, second: Dataset, norm: str, share: float, batch_size: int, seed: int
 ) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Train with SGD; yields the model and the losses of both towers so far, (steps, 2), after each step."""
+    """Train with SGD; yield the model and the losses of both towers so far, shape (steps, 2), after each step."""
     model = mlp(SIZES, NORMS[norm], seed=seed).to(first.train_x.device)
     optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    losses = torch.empty(steps(first, batch_size), 2)
+    losses = torch.empty(number_of_steps(first, batch_size), 2)
     for step, batches in enumerate(_batches(first, second, share, batch_size, seed)):
         towers = [_loss(model, norm, tower, x, y) for tower, (x, y) in enumerate(batches)]
         optimiser.zero_grad()
@@ -117,27 +117,27 @@ def training(
         yield model, losses[: step + 1]
 
 
-def steps(first: Dataset, batch_size: int) -> int:
-    """Of a training, a batch for each tower in each."""
+def number_of_steps(first: Dataset, batch_size: int) -> int:
+    """Return the number of training steps; each step takes one batch per tower."""
     return EPOCHS[batch_size] * (len(first.train_y) // batch_size)
 
 
 def evaluated(model: nn.Module, norm: str, first: Dataset, second: Dataset) -> dict[str, list[float]]:
-    """Test accuracies in both domains in each of ``WAYS``; without recomputing where each domain has its own."""
+    """Return test accuracies in both domains by ``STATISTICS``; only ``running`` for domain-specific BN."""
     found = {"running": _accuracies(model, norm, first, second)}
     if norm == "batch norm":
-        pooled = with_statistics_of(model, [torch.cat((first.train_x, second.train_x))])
-        own = [with_statistics_of(model, [each.train_x]) for each in (first, second)]
+        pooled = with_recomputed_statistics(model, [torch.cat((first.train_x, second.train_x))])
+        per_domain = [with_recomputed_statistics(model, [each.train_x]) for each in (first, second)]
         found["pooled"] = _accuracies(pooled, norm, first, second)
-        found["own"] = [_accuracies(each, norm, first, second)[place] for place, each in enumerate(own)]
+        found["per_domain"] = [_accuracies(each, norm, first, second)[place] for place, each in enumerate(per_domain)]
     return found
 
 
 def _batches(first: Dataset, second: Dataset, share: float, batch_size: int, seed: int):
-    """The batches of both towers: the share of the first domain in the first one, and of the second in the second."""
+    """Yield the batches of both towers; ``share`` of the first batch is the first domain, of the second the second."""
     ours = round(share * batch_size)
     draws = [shuffled(each.train_y.cpu(), batch_size, seed + n) for n, each in enumerate((first, second))]
-    for one, two in itertools.islice(zip(*draws, strict=True), steps(first, batch_size)):
+    for one, two in itertools.islice(zip(*draws, strict=True), number_of_steps(first, batch_size)):
         parts = [(one[:ours], two[ours:]), (one[ours:], two[:ours])]
         yield [
             (torch.cat((first.train_x[i], second.train_x[j])), torch.cat((first.train_y[i], second.train_y[j])))
@@ -170,7 +170,7 @@ _pair = domains  # a slider takes the name
 
 EXPERIMENT = Measurement(
     name="perils.two_towers",
-    question="What is left of two towers that share weights and running statistics when they are evaluated?",
+    question="How accurate are two towers that share weights and running statistics when they are evaluated?",
     source="Irpan 2017",
     axes=("domains", "norm", "share", "batch_size"),
     cells=cells,
@@ -180,30 +180,30 @@ EXPERIMENT = Measurement(
 
 @cache
 def load(name: str) -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result for a pair of domains, by norm, share and batch size."""
+    """Load the committed result for a pair of domains, by norm, share and batch size."""
     return {cell[1:]: values for cell, values in EXPERIMENT.load(SCALES[name]).items()}
 
 
 def lookup(domains: str, share: float, batch_size: int) -> dict[str, np.ndarray]:
-    """The committed numbers of BN at one position; ``"separate"``: accuracies of domain-specific BN, of pure batches.
+    """Return the committed numbers of BN; at a share of 1 also the accuracies of ``domain_batch_norm``.
 
-    Each has one row a seed and one column a domain.
+    Each array has one row per seed and one column per domain.
     """
     found = dict(load(domains)["batch norm", share, batch_size])
     if share == 1:
-        found["separate"] = load(domains)["domain batch norm", share, batch_size]["running"]
+        found["domain_batch_norm"] = load(domains)["domain batch norm", share, batch_size]["running"]
     return found
 
 
 def train(domains: str, share: float, batch_size: int, points: int = 12) -> Iterator[tuple[int, int, dict]]:
-    """Train both towers for real, with a seed that no result has used; ``run`` holds its accuracies.
+    """Train both towers now, with a seed that no result has used; ``run`` holds the accuracies of that run.
 
     Raises:
-        FileNotFoundError: MNIST is not there, see ``datasets.load``.
+        FileNotFoundError: MNIST is missing; see ``datasets.load``.
     """
     seed = next(_live_seed)
     first, second = _pair(domains, seed)
-    shown, total = lookup(domains, share, batch_size), steps(first, batch_size)
+    shown, total = lookup(domains, share, batch_size), number_of_steps(first, batch_size)
     for step, (model, _) in enumerate(training(first, second, "batch norm", share, batch_size, seed), 1):
         if step == 1 or step == total or step % (total // points) == 0:
             yield step, total, shown | {"run": evaluated(model, "batch norm", first, second)}

@@ -18,8 +18,9 @@ from bnlib.experiments.covariate_shift import probed_training
 from bnlib.experiments.covariate_shift.probed_training import AXES, INITS, LEARNING_RATES, NORMS, SIZES
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.probes import along_gradient, step_lengths
-from bnlib.probes.apart import joined, loss_and_gradients_at
+from bnlib.probes import landscape_along_gradient, step_sizes
+from bnlib.probes.stateless import loss_and_gradients_at
+from bnlib.probes.tensors import flattened
 from bnlib.training import best_device
 
 __all__ = [
@@ -75,7 +76,7 @@ def _columns(rows: Sequence[tuple[float, ...]]) -> dict[str, list[float]]:
 
 
 def _look(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, ...]:
-    way = along_gradient(model, loss, step_lengths(lr, count=LENGTHS))
+    way = landscape_along_gradient(model, loss, step_sizes(lr, count=LENGTHS))
     low, high = way.loss_range.tolist()
     change_low, change_high = torch.stack(way.gradient_change.aminmax()).tolist()
     return way.loss.item(), low, high, change_low, change_high, way.beta.item(), *_turned(model, loss, lr, matrices)
@@ -92,13 +93,13 @@ def _turned(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[flo
     _, gradients = loss_and_gradients_at(model, loss, old, list(old))
     moved = {name: value.detach() - lr * gradients[name] for name, value in old.items()}
     _, after = loss_and_gradients_at(model, loss, moved, list(old))
-    both = [joined(each[name] for name in old) for each in (gradients, after)]
+    both = [flattened(each[name] for name in old) for each in (gradients, after)]
     norms = {name: old[name].detach().norm() for name in matrices}
-    unit = joined(norms[name] * gradients[name] for name in matrices).norm()
+    unit = flattened(norms[name] * gradients[name] for name in matrices).norm()
     step = RELATIVE / unit
     near = {name: old[name].detach() - step * norms[name] ** 2 * gradients[name] for name in matrices}
     _, there = loss_and_gradients_at(model, loss, old | near, matrices)
-    change = joined(norms[name] * (there[name] - gradients[name]) for name in matrices).norm()
+    change = flattened(norms[name] * (there[name] - gradients[name]) for name in matrices).norm()
     return torch.cosine_similarity(*both, dim=0).item(), (change / RELATIVE).item()
 
 

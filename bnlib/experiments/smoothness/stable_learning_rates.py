@@ -17,7 +17,7 @@ from bnlib import BatchNorm, datasets
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
-from bnlib.probes import largest_stable, sharpness
+from bnlib.probes import largest_stable_learning_rate, sharpness
 
 NORMS = {"no norm": None, "batch norm": BatchNorm}
 INITS = {"torch": None, "He": nn.init.kaiming_normal_}
@@ -63,7 +63,7 @@ def measure(init: str, norm: str, depth: int, *, seed: int, device: str) -> dict
         ends[lr] = value.item()
         return True
 
-    found = largest_stable(stable, 1e-3, 1e3, RATIO)
+    found = largest_stable_learning_rate(stable, 1e-3, 1e3, RATIO)
     top = sharpness(build(), loss, tolerance=1e-2)
     return {"rate": found.low, "loss": ends[found.low], "sharpness": top.value.item()}
 

@@ -7,13 +7,13 @@ import torch
 from bnlib import figures
 from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional, norm_properties, normalisation_groups
 from bnlib.norm.registry import NORMS
-from bnlib.probes import relative_change
+from bnlib.probes import relative_difference
 
 
 @pytest.mark.parametrize("batch_size", normalisation_groups.BATCH_SIZES)
 @pytest.mark.parametrize(
     ("norm", "vectors", "images"),
-    [("layer norm", 8, 32), ("group norm", 4, 16), ("weight norm", 1, 1), ("weight st. + GN", 4, 16)],
+    [("layer norm", 8, 32), ("group norm", 4, 16), ("weight norm", 1, 1), ("weight standardisation + GN", 4, 16)],
 )
 def test_norms_within_a_sample_share_the_same_values_forward_and_backward(norm, vectors, images, batch_size):
     for kind, count in (("vectors", vectors), ("images", images)):
@@ -31,90 +31,115 @@ def test_the_two_half_way_houses_are_opposites(batch_size):
 
 
 def test_weights_are_used_together_by_those_that_normalise_them():
-    for norm in normalisation_groups.NAMES:
+    for norm in normalisation_groups.NORMS:
         found = normalisation_groups.lookup(norm, "vectors", 2)
         if found is not None:
-            expected = normalisation_groups.INPUTS if norm in ("weight norm", "weight st. + GN", "cosine") else 0
+            expected = (
+                normalisation_groups.INPUTS
+                if norm in ("weight norm", "weight standardisation + GN", "cosine normalisation")
+                else 0
+            )
             assert found.weights.sum() == found.weights[0].sum() == expected, norm
     assert (
         normalisation_groups.lookup("instance norm", "vectors", 2) is None
-        and normalisation_groups.lookup("cosine", "images", 2) is None
+        and normalisation_groups.lookup("cosine normalisation", "images", 2) is None
     )
 
 
 def test_every_norm_is_measured_for_what_it_takes():
     layers = norm_properties.LAYERS
     assert NORMS.items() <= layers.items()
-    kept = norm_properties.measure("instance_norm", "images")
-    assert max(kept.company, kept.gradient, kept.mode, *kept.one_row, *kept.one_bias, kept.contrast) < 1e-3
-    assert (kept.parameters, kept.state) == (2, 0)
+    found = norm_properties.measure("instance_norm", "images")
+    assert (
+        max(
+            found.batch_dependence,
+            found.gradient_dependence,
+            found.train_eval_difference,
+            *found.channel_scale,
+            *found.channel_bias,
+            found.input_scale,
+        )
+        < 1e-3
+    )
+    assert (found.parameters_per_channel, found.buffers_per_channel) == (2, 0)
     with pytest.raises(TypeError, match="for instance_norm, got Linear"):
         norm_properties.measure("instance_norm", "vectors")
 
 
 def test_a_change_is_relative_and_nothing_is_no_change():
-    assert relative_change(torch.zeros(3), torch.zeros(3)) == 0
-    assert relative_change(torch.ones(3), torch.tensor([1.0, 1.0, 3.0])) == pytest.approx(2 / (14 / 6) ** 0.5)
+    assert relative_difference(torch.zeros(3), torch.zeros(3)) == 0
+    assert relative_difference(torch.ones(3), torch.tensor([1.0, 1.0, 3.0])) == pytest.approx(2 / (14 / 6) ** 0.5)
 
 
 def test_budgets_are_checkpoints_and_mean_what_they_say():
     for budget, epochs in batch_sizes.BUDGETS.items():
         for batch_size, when in epochs.items():
-            run = batch_sizes.cells("quick")["none", "shuffled", batch_size, 0.1][0]
+            run = batch_sizes.cells("quick")["without normalisation", "shuffled", batch_size, 0.1][0]
             assert (when * run.points / run.epochs).is_integer()
             steps = round(run.epochs * (1437 // batch_size) * when / run.epochs)
-            assert 352 <= steps <= 360 if budget == batch_sizes.STEPS else when == 5
+            assert 352 <= steps <= 360 if budget == batch_sizes.EQUAL_STEPS else when == 5
 
 
 def test_the_best_rate_has_the_least_median_and_then_the_least_mean():
-    assert batch_sizes.best(np.array([[3.0, 1.0, 9.0], [2.0, 2.0, 2.0], [2.0, 2.0, 1.0]])) == 2
+    assert batch_sizes.best_learning_rate(np.array([[3.0, 1.0, 9.0], [2.0, 2.0, 2.0], [2.0, 2.0, 1.0]])) == 2
 
 
 def test_batches_that_cannot_be_are_refused():
-    assert batch_sizes.lookup(batch_sizes.STEPS, "one label", 256)["errors"] == {}
+    assert batch_sizes.lookup(batch_sizes.EQUAL_STEPS, "one label", 256)["errors"] == {}
     with pytest.raises(ValueError, match="at most 139 for batches of one label, got 256"):
-        batch_sizes.errors("none", batch_sizes.STEPS, "one label", 256)
+        batch_sizes.errors("without normalisation", batch_sizes.EQUAL_STEPS, "one label", 256)
     with pytest.raises(ValueError, match="at most 139"):
-        next(batch_sizes.train(batch_sizes.STEPS, "one label", 256))
+        next(batch_sizes.train(batch_sizes.EQUAL_STEPS, "one label", 256))
 
 
 def test_all_norms_start_from_the_same_weights():
     x = torch.randn(5, 1, 8, 8)
-    plain, normed = (batch_sizes.model(norm, seed=1)(x) for norm in ("none", "weight norm"))
+    plain, normed = (batch_sizes.model(norm, seed=1)(x) for norm in ("without normalisation", "weight norm"))
     torch.testing.assert_close(plain, normed, rtol=1e-4, atol=1e-4)
-    plain, normed = (batch_sizes_convolutional.model(norm, seed=1) for norm in ("none", "group norm"))
+    plain, normed = (batch_sizes_convolutional.model(norm, seed=1) for norm in ("without normalisation", "group norm"))
     assert torch.equal(plain[0].weight, normed[0].weight) and not torch.equal(plain(x), normed(x))
 
 
 @pytest.mark.parametrize("kind", normalisation_groups.KINDS)
 def test_the_drawing_says_how_many_values_are_shared(kind):
     data = normalisation_groups.lookup("batch norm", kind, 3)
-    note = figures.picture(figures.draw_sharing, data, "batch norm", kind, 3).alt
+    note = figures.picture(figures.draw_normalisation_groups, data, "batch norm", kind, 3).alt
     assert f"depends on {3 if kind == 'vectors' else 12} values" in note
 
 
 def test_the_drawing_says_that_there_is_no_such_norm():
-    assert "not there" in figures.picture(figures.draw_sharing, None, "cosine", "images", 2).alt
+    assert (
+        "does not exist"
+        in figures.picture(figures.draw_normalisation_groups, None, "cosine normalisation", "images", 2).alt
+    )
 
 
 def test_the_contest_is_drawn_with_a_run_of_ones_own_beside_it():
     table = np.array([[0.5, 0.4, 0.3], [0.0, 0.1, 0.2]])
-    data = {"errors": {"none": table}, "rates": (0.1, 1.0), "chosen": {"none": 1}, "live": {"none": 0.25}}
-    note = figures.picture(figures.draw_alternatives, data, "as many steps", "shuffled", 4).alt
-    assert "none 10.0" in note and "shuffled, batch size 4, as many steps" in note
-    empty = {"errors": {}, "rates": (0.1,), "chosen": {}}
+    data = {
+        "errors": {"without normalisation": table},
+        "rates": (0.1, 1.0),
+        "best": {"without normalisation": 1},
+        "live": {"without normalisation": 0.25},
+    }
+    note = figures.picture(figures.draw_batch_sizes, data, "equal steps", "shuffled", 4).alt
+    assert "without normalisation 10.0" in note and "shuffled, batch size 4, equal steps" in note
+    empty = {"errors": {}, "rates": (0.1,), "best": {}}
     assert (
         "there are no such batches"
-        in figures.picture(figures.draw_alternatives, empty, "as many steps", "one label", 256).alt
+        in figures.picture(figures.draw_batch_sizes, empty, "equal steps", "one label", 256).alt
     )
 
 
-def test_what_is_kept_has_a_mark_for_each_promise_of_each_norm():
-    kept = {
+def test_each_property_of_each_norm_has_a_mark():
+    found = {
         (norm, kind): norm_properties.verdicts(norm_properties.measure(norm, kind))
         for norm, kind in (("layer_norm", "vectors"), ("instance_norm", "images"))
     }
-    assert set(kept["instance_norm", "images"].values()) == {"yes"}
+    assert set(found["instance_norm", "images"].values()) == {"yes"}
     names = {"layer_norm": "LN", "instance_norm": "IN"}
-    note = figures.picture(figures.draw_kept, kept, names, size=(7, 4)).alt
-    assert "LN, vectors: company, gradient, mode, weights, loudness, from one" in note
+    note = figures.picture(figures.draw_norm_properties, found, names, size=(7, 4)).alt
+    expected = (
+        "LN, vectors: batch-independent output, batch-independent gradient, train = eval, weight-scale invariant, "
+    )
+    assert expected + "input-scale invariant, learns from one sample" in note

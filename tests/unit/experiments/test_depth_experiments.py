@@ -61,7 +61,7 @@ def test_what_the_variants_change():
     assert len(shifted) == 3 and all((norm.bias == 3).all() and (norm.weight == 1).all() for norm in shifted)
     assert {norm.eps for norm in stack("eps 0.1") if isinstance(norm, BatchNorm)} == {0.1}
     # With a warm-up the first step is a part of one; kept lengths make no difference to it.
-    plain, warm, kept = (first_losses(each, 1e-3, steps=1) for each in ("batch norm", "warm-up", "lengths kept"))
+    plain, warm, kept = (first_losses(each, 1e-3, steps=1) for each in ("batch norm", "warm-up", "weight norms fixed"))
     steps = descent.VARIANTS["warm-up"].warm_up
     assert first_losses("batch norm", 1e-3 / steps, steps=1)[1] == pytest.approx(warm[1], rel=1e-12)
     assert kept[1] == pytest.approx(plain[1], rel=1e-4)
@@ -76,25 +76,29 @@ def test_jitter_progress_and_roughness():
 
 
 def test_a_run_that_diverges_ends_in_nan():
-    found = descent.measure("no norm, He", 5, 1e6, seed=0, device="cpu")
-    assert math.isfinite(found["start"]) and np.isnan(found["change"][-1]) and len(found["change"]) == descent.STEPS
+    found = descent.measure("without normalisation, He init", 5, 1e6, seed=0, device="cpu")
+    assert (
+        math.isfinite(found["initial_loss"])
+        and np.isnan(found["loss_changes"][-1])
+        and len(found["loss_changes"]) == descent.STEPS
+    )
 
 
 def test_a_live_run_is_drawn_beside_the_result():
     *_, (done, total, shown) = itertools.islice(descent.train(5, 0.1), 3)
     assert (done, total) == (10, descent.STEPS) and len(shown) == 4
     told = figures.picture(figures.draw_depth, shown, 5, 0.1).alt
-    assert "5 hidden layers, learning rate 0.1" in told and "batch norm, your run: loss at the end" in told
+    assert "5 hidden layers, learning rate 0.1" in told and "batch norm, your run: final loss" in told
     shown = next(descent.train_variant("linear", 1e-4))[2]
-    assert "linear, your run: begun" in figures.picture(figures.draw_variant, shown, "linear", 1e-4).alt
+    assert "linear, your run: just started" in figures.picture(figures.draw_variant, shown, "linear", 1e-4).alt
 
 
 def test_only_hidden_weights_make_the_jitter(monkeypatch):
     monkeypatch.setattr(loss_jumps, "STEPS", 4)
     found = loss_jumps.measure("batch norm", 3, "free", -4, seed=0, device="cpu")
-    assert 0 < found["jitter"] < 0.01 and found["net"] < 0 < found["first"]
+    assert 0 < found["jitter"] < 0.01 and found["mean_change"] < 0 < found["first_change"]
     tenth = loss_jumps.measure("batch norm", 3, "free", -6, seed=0, device="cpu")
-    assert found["first"] / tenth["first"] == pytest.approx(100, rel=0.05)  # in proportion to small rates
+    assert found["first_change"] / tenth["first_change"] == pytest.approx(100, rel=0.05)  # in proportion to small rates
     x, y = descent.sentence()
     model = models.deep_stack(3, 63, BatchNorm).double()
     before = F.cross_entropy(model(x), y)
@@ -103,16 +107,16 @@ def test_only_hidden_weights_make_the_jitter(monkeypatch):
     with torch.no_grad():
         for weight, gradient in zip(hidden, gradients, strict=True):
             weight -= 1e-4 * gradient
-    assert abs(F.cross_entropy(model(x), y) - before).item() == pytest.approx(found["first"], rel=1e-6)
+    assert abs(F.cross_entropy(model(x), y) - before).item() == pytest.approx(found["first_change"], rel=1e-6)
 
 
-def test_strangers_have_the_same_last_layer_and_other_hidden_ones():
-    assert 0.01 < loss_jumps.strangers("batch norm", 5, draws=4) < 0.3
+def test_unrelated_networks_share_the_last_layer_only():
+    assert 0.01 < loss_jumps.loss_difference_of_unrelated_networks("batch norm", 5, draws=4) < 0.3
 
 
 def test_limits_of_a_shallow_stack_are_near_what_the_sharpness_says():
     found = stability_limit.measure("linear", 2, seed=0, device="cpu")
-    assert 0.1 < found["rate"] * found["sharpness"] / 2 < 10
+    assert 0.1 < found["largest_stable_rate"] * found["sharpness"] / 2 < 10
 
 
 def test_the_sentences_of_the_lstms():
@@ -130,21 +134,25 @@ def test_the_sentences_of_the_lstms():
 def test_a_short_training_of_lstms(statistics, monkeypatch):
     monkeypatch.setattr(stacked_lstms, "STEPS", 2)
     found = stacked_lstms.measure(statistics, 2, 0.01, seed=0, device="cpu")
-    assert np.isfinite(found["change"]).all() and len(found["change"]) == 2 and len(found["gradient"]) == 2
+    assert (
+        np.isfinite(found["loss_changes"]).all()
+        and len(found["loss_changes"]) == 2
+        and len(found["gradient_norms"]) == 2
+    )
 
 
 def test_figures_tell_what_they_show():
-    view = gradient_growth.View(np.array([[8.0, 4.0, 2.0, 1.0]]), 2.0)
+    view = gradient_growth.GradientsByLayer(np.array([[8.0, 4.0, 2.0, 1.0]]), 2.0)
     told = figures.picture(figures.draw_gradients, view, "net", 50).alt
-    assert "a factor of 2.000 a layer (theory 2.000)" in told and "layer 4: 8" in told
-    gone = gradient_growth.View(np.array([[0.0, 1.0]]), None)
+    assert "a factor of 2.000 per layer (theory 2.000)" in told and "layer 4: 8" in told
+    gone = gradient_growth.GradientsByLayer(np.array([[0.0, 1.0]]), None)
     assert "0." in figures.picture(figures.draw_gradients, gone, "net", 50).alt
     measured = {"batch norm": {5: np.array([1.5, 1.6]), 50: np.array([1.2, 1.3])}}
     told = figures.picture(figures.draw_growth, measured, {"batch norm": {5: 1.5, 50: 1.2, None: 1.1}}).alt
     assert "batch norm 1.55, 1.25" in told
     rates, lines = [1e-4, 1e-2], {"deep": np.array([[1e-3, 1e-1]])}
     told = figures.picture(figures.draw_jitter, rates, lines, {"deep": 1e-3}, 0.05).alt
-    assert "deep: 2 over the sharpness is 0.001" in told
+    assert "deep: 2 / sharpness = 0.001" in told
     lost = {"batch norm": descent.Curves(np.array([[1.0, 2.0, np.nan, np.nan]]))}
     assert "batch norm: diverged" in figures.picture(figures.draw_depth, lost, 5, 0.1).alt
 
@@ -154,4 +162,4 @@ def test_what_is_carried_on_begins_as_the_short_descent(monkeypatch):
     monkeypatch.setattr(longer_descent, "EVERY", 2)
     found = longer_descent.measure(0.4, seed=0, device="cpu")
     losses = list(itertools.islice(descent.descend("batch norm", 100, 0.4, 0), 5))
-    assert found["loss"] == losses[::2] and found["least"] == min(losses)
+    assert found["loss"] == losses[::2] and found["lowest_loss"] == min(losses)

@@ -63,7 +63,7 @@ def test_precise_statistics_are_those_that_update_bn_finds():
     plain = mlp(evaluation_statistics.SIZES, nn.BatchNorm1d, seed=0)
     batches = list(data.train_x[:96].split(32))
     torch.optim.swa_utils.update_bn(batches, plain)
-    evaluation_statistics._precise(model, data, batches)
+    evaluation_statistics._test_with_precise_statistics(model, data, batches)
     for a, b in zip(model, plain, strict=True):
         if isinstance(b, nn.BatchNorm1d):
             torch.testing.assert_close(a.running_mean, b.running_mean, rtol=1e-4, atol=1e-5)
@@ -72,27 +72,29 @@ def test_precise_statistics_are_those_that_update_bn_finds():
 
 def test_one_short_measurement_of_statistics(monkeypatch):
     monkeypatch.setitem(evaluation_statistics.CHECKPOINTS, 32, (1, 3))
-    for norm in ("batch norm", "no norm"):
+    for norm in ("batch norm", "without normalisation"):
         found = evaluation_statistics.EXPERIMENT.once((norm, 32, 32, 0.1), 0)
         assert np.array(found["running"]).shape == (2, len(MOMENTA), 2) and np.array(found["precise"]).shape == (2, 2)
-        assert norm != "no norm" or np.ptp(np.array(found["running"]), axis=1).max() == 0
+        assert norm != "without normalisation" or np.ptp(np.array(found["running"]), axis=1).max() == 0
     # With the newest batch alone there is nothing of the start.
     assert evaluation_statistics.MOMENTA[0] == 1
 
 
-def test_the_examples_as_printed_measure_four_ways_and_leave_the_statistics(monkeypatch):
+def test_the_printed_examples_measure_four_losses_and_restore_the_statistics(monkeypatch):
     monkeypatch.setattr(published_examples, "EPOCHS", 2)
     found = published_examples.EXPERIMENT.once(("BN, ReLU", "printed", 4, 1.0), 0)
-    assert all(np.array(found[name]).shape == (2, published_examples.GROUP) for name in published_examples.WHERE)
-    plain = published_examples.EXPERIMENT.once(("no norm", "printed", 32, 1.0), 0)
-    np.testing.assert_allclose(plain["own"], plain["evaluation"], rtol=1e-3)
-    np.testing.assert_allclose(plain["dealt"], plain["evaluation"], rtol=1e-3)
+    assert all(
+        np.array(found[name]).shape == (2, published_examples.NETWORKS_PER_SEED) for name in published_examples.LOSSES
+    )
+    plain = published_examples.EXPERIMENT.once(("without normalisation", "printed", 32, 1.0), 0)
+    np.testing.assert_allclose(plain["printed_batches"], plain["eval_mode"], rtol=1e-3)
+    np.testing.assert_allclose(plain["reshuffled_batches"], plain["eval_mode"], rtol=1e-3)
     generator = torch.Generator().manual_seed(0)
     printed = torch.arange(100).split(4)
-    assert published_examples._epoch("printed", printed, generator) is printed
-    same = published_examples._epoch("same batches", printed, generator)
+    assert published_examples._batches_of_epoch("printed", printed, generator) is printed
+    same = published_examples._batches_of_epoch("same batches", printed, generator)
     assert sorted(batch[0].item() for batch in same) == list(range(0, 100, 4)) and same[0].tolist() != [0, 1, 2, 3]
-    dealt = torch.cat(published_examples._epoch("shuffled", printed, generator))
+    dealt = torch.cat(published_examples._batches_of_epoch("shuffled", printed, generator))
     assert sorted(dealt.tolist()) == list(range(100)) and dealt[:4].sort().values.diff().max() > 1
 
 
@@ -124,7 +126,7 @@ def test_gradients_are_named_by_layer_and_exactly_zero_behind_gamma_zero():
 
 def test_another_unit_is_another_eps_and_only_the_bias_is_left_out():
     data = datasets.load("digits")
-    tiny = input_scale.multiplied(1e-3)
+    tiny = input_scale.scaled_digits(1e-3)
     torch.testing.assert_close(tiny.train_x, 1e-3 * data.train_x)
     net = input_scale.network("eps 1e-5, no bias", seed=0).double()
     assert net[1].bias is None and net[4].bias is None and net[-1].bias is not None
@@ -136,7 +138,9 @@ def test_another_unit_is_another_eps_and_only_the_bias_is_left_out():
 
 def test_the_figures_can_be_drawn_and_say_what_is_to_be_seen():
     panels = {"BN": published_examples.load()["BN, ReLU", "printed", 4, 1.0]}
-    assert "dealt out anew" in figures.picture(figures.draw_own_and_dealt, panels, published_examples.CHECKPOINTS).alt
+    assert (
+        "reshuffled batches" in figures.picture(figures.draw_fixed_batches, panels, published_examples.CHECKPOINTS).alt
+    )
     assert (
         "micro-batches of 2,"
         in figures.picture(
@@ -146,32 +150,34 @@ def test_the_figures_can_be_drawn_and_say_what_is_to_be_seen():
     assert (
         "82 %"
         in figures.picture(
-            lambda figure: figures.draw_statistics(figure, evaluation_statistics.by_momentum(0.1, 0.01), 0.1, 0.01)
+            lambda figure: figures.draw_evaluation_statistics(
+                figure, evaluation_statistics.by_momentum(0.1, 0.01), 0.1, 0.01
+            )
         ).alt
     )
     view = initial_gamma.lookup("2 layers", 0.0)
-    assert "exactly 0 in 7 of 7" in figures.picture(lambda f: figures.draw_gamma(f, view, "BN, ReLU", 0.0)).alt
+    assert "exactly 0 in 7 of 7" in figures.picture(lambda f: figures.draw_initial_gamma(f, view, "BN, ReLU", 0.0)).alt
     ends = {(where, 1, lr): np.array([0.1, 0.2]) for where in ("before", "after") for lr in (0.1, 1.0)}
     assert "depth 1: 15.0, 15.0" in figures.picture(figures.draw_placement, ends).alt
 
 
 def test_what_the_chapter_reads_of_the_results():
-    assert set(initial_gamma.SHORT.values()) == set(initial_gamma.NETWORKS)
-    train, test = evaluation_statistics.last_errors(2, 0.1)
+    assert set(initial_gamma.NETWORK_LABELS.values()) == set(initial_gamma.NETWORKS)
+    train, test = evaluation_statistics.final_errors(2, 0.1)
     assert train.shape == test.shape == (5,) and 30 < np.median(train) < 50 and 8 < np.median(test) < 18
     row = evaluation_statistics.load()["batch norm", 32, 32, 0.1]
     expected = 100 * (row["running"][:, 4, 2, 1] - row["precise"][:, 4, 1])
-    np.testing.assert_array_equal(evaluation_statistics.cost(0.1, 0.1, 20), expected)
-    ends, apart = placement.ends("test_error"), placement.after_less_before("test_error")
+    np.testing.assert_array_equal(evaluation_statistics.cost_of_running_averages(0.1, 0.1, 20), expected)
+    ends, apart = placement.final_values("test_error"), placement.after_minus_before("test_error")
     np.testing.assert_array_equal(apart[1, 0.1], ends["after", 1, 0.1] - ends["before", 1, 0.1])
     medians = [np.median(ends["after", 8, lr]) for lr in placement.LEARNING_RATES]
-    assert placement.best("test_error", "after", 8) == min(medians)
+    assert placement.best_median("test_error", "after", 8) == min(medians)
 
 
 def test_the_recursion_of_the_variances_is_what_networks_do():
     for gamma in (1.0, 0.1, 0.01, 0.003):
-        measured = initial_gamma.variances(gamma)
-        np.testing.assert_allclose(measured, initial_gamma.predicted(gamma, measured[0]), rtol=0.2)
+        measured = initial_gamma.input_variances(gamma)
+        np.testing.assert_allclose(measured, initial_gamma.predicted_variances(gamma, measured[0]), rtol=0.2)
 
 
 def test_broken_networks_are_broken_and_the_healthy_one_is_not():
@@ -179,16 +185,20 @@ def test_broken_networks_are_broken_and_the_healthy_one_is_not():
     wrong = {
         name: [broken_networks.error_after_eval(model, size) for size in (360, 2)] for name, model in models.items()
     }
-    assert {name for name, (many, few) in wrong.items() if few > many + 0.2} == {"WrittenDown", "Listed", "Forced"}
+    assert {name for name, (many, few) in wrong.items() if few > many + 0.2} == {
+        "HardCodedTraining",
+        "LayersInList",
+        "TrainInForward",
+    }
     assert max(many for many, _ in wrong.values()) < 0.1
     assert len(broken_networks.loader()) == 16 and broken_networks.random_labels().train_y.shape == (256,)
 
 
 def test_live_runs_are_drawn_beside_the_results():
     for train, draw, setting in (
-        (initial_gamma.train, figures.draw_gamma, {"network": "2 layers", "gamma": 0.1}),
-        (evaluation_statistics.train_micro_batch, figures.draw_micro_batches, {"micro": 8, "lr": 0.1}),
-        (evaluation_statistics.train_momentum, figures.draw_statistics, {"lr": 0.1, "momentum": 0.1}),
+        (initial_gamma.train, figures.draw_initial_gamma, {"network": "2 layers", "gamma": 0.1}),
+        (evaluation_statistics.train_micro_batch, figures.draw_micro_batches, {"micro_batch_size": 8, "lr": 0.1}),
+        (evaluation_statistics.train_momentum, figures.draw_evaluation_statistics, {"lr": 0.1, "momentum": 0.1}),
     ):
         run = train(**setting, device="cpu")
         for points in (1, 2):

@@ -29,13 +29,13 @@ def test_skew_is_the_share_of_own_labels():
         PerWorker(0, 2, skew=1.5)
 
 
-@pytest.mark.parametrize(("method", "joined"), [("local BN", False), ("SyncBN", True), ("layer norm", True)])
-def test_a_step_goes_down_the_gradient_of_objective_4(method, joined):
-    """With local statistics over the batches of the workers, with synchronised ones over the joined batch."""
+@pytest.mark.parametrize(("method", "synchronised"), [("local BN", False), ("SyncBN", True), ("layer norm", True)])
+def test_a_step_goes_down_the_gradient_of_objective_4(method, synchronised):
+    """With local statistics over the batches of the workers, with synchronised ones over the global batch."""
     data, lr = label_skew.digits(), 0.1
     ((_, models),) = label_skew.simulate(method, 4, 1.0, 0, batch_size=20, steps=1, lr=lr)
     batches = [next(PerWorker(rank, 4, skew=1.0)(data.train_y, 20, 0)) for rank in range(4)]
-    batches = [torch.cat(batches)] if joined else batches
+    batches = [torch.cat(batches)] if synchronised else batches
     model = label_skew.network(label_skew.METHODS[method].norm, 0)
     model_objective(model, losses, data.train_x, data.train_y, batches).backward()
     for trained in models:
@@ -49,7 +49,7 @@ def test_processes_do_what_is_simulated():
     done = real_processes.run(settings, 2, 0.9, 3, batch_size=40, steps=5)
     for number, method in enumerate(methods):
         ((_, models),) = label_skew.simulate(method, 2, 0.9, 3, batch_size=40, steps=5, lr=0.1)
-        assert real_processes.apart([each["state"] for each in done[number]], models) < 1e-10, method
+        assert real_processes.largest_difference([each["state"] for each in done[number]], models) < 1e-10, method
         messages, sent = done[number][0]["statistics"]
         # Two layers of 100 channels, forward and backward: a count and two float64 numbers a channel.
         expected = (4, 4 * 8 * 201) if method in ("SyncBN", "shared FN") else (0, 0)
@@ -96,17 +96,17 @@ def test_what_lies_between_workers_goes_with_the_square_of_the_skew():
             view = local_statistics.lookup(workers, skew)
             assert (view.shares - view.predicted).abs().mean() < 0.02
             torch.testing.assert_close(
-                view.normalised.mean(1), torch.zeros(workers, dtype=torch.float64), rtol=0, atol=1e-9
+                view.local_norm.mean(1), torch.zeros(workers, dtype=torch.float64), rtol=0, atol=1e-9
             )
-            assert view.raw.mean().abs() < 1e-9
+            assert view.global_norm.mean().abs() < 1e-9
 
 
 def test_short_measurements(monkeypatch):
     monkeypatch.setattr(label_skew, "STEPS", 3)
     monkeypatch.setattr(one_sample_per_worker, "STEPS", 3)
     found = label_skew.EXPERIMENT.once(("local BN", 2, 1.0), 0)
-    assert set(found) == set(label_skew.WHERE) and all(0 <= value <= 1 for value in found.values())
-    assert set(one_sample_per_worker.EXPERIMENT.once(("SyncBN", 2), 0)) == set(label_skew.WHERE) - {"objective"}
+    assert set(found) == set(label_skew.EVALUATIONS) and all(0 <= value <= 1 for value in found.values())
+    assert set(one_sample_per_worker.EXPERIMENT.once(("SyncBN", 2), 0)) == set(label_skew.EVALUATIONS) - {"train_mode"}
     done, total, shown = next(label_skew.train(2, 0.5))
     assert done <= total == 3 and "local BN, your run" in shown and "local BN" in shown
 
@@ -115,5 +115,5 @@ def test_figures_tell_what_they_show():
     view = local_statistics.lookup(10, 1.0)
     assert "10 workers, skew 1" in figures.picture(figures.draw_local_statistics, view, 10, 1.0).alt
     data = label_skew.lookup(4, 1.0)
-    median = 100 * np.median(data["local BN"]["first"])
-    assert f"local BN {median:.1f}" in figures.picture(figures.draw_many_machines, data, 4, 1.0).alt
+    median = 100 * np.median(data["local BN"]["worker_0"])
+    assert f"local BN {median:.1f}" in figures.picture(figures.draw_label_skew, data, 4, 1.0).alt

@@ -9,7 +9,7 @@ from torch import nn
 
 from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets
 from bnlib.experiments.perils import distribution_shift, gan_discriminator, train_mode_at_inference, two_towers
-from bnlib.probes import with_statistics_of
+from bnlib.probes import with_recomputed_statistics
 
 
 def test_statistics_of_one_batch_are_its_own_and_the_model_is_left_alone():
@@ -17,7 +17,7 @@ def test_statistics_of_one_batch_are_its_own_and_the_model_is_left_alone():
     model = nn.Sequential(nn.Linear(3, 4), BatchNorm(4), nn.ReLU(), nn.Linear(4, 2), nn.BatchNorm1d(2)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.randn(50, 3) * 3 + 1
-    renewed = with_statistics_of(model, [x])
+    renewed = with_recomputed_statistics(model, [x])
     assert model.training and not renewed.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with torch.no_grad():
@@ -31,7 +31,7 @@ def test_statistics_of_one_batch_are_its_own_and_the_model_is_left_alone():
 
 def test_statistics_of_several_batches_are_their_means():
     layer, batches = nn.BatchNorm1d(2), [torch.randn(10, 2) + shift for shift in (0.0, 3.0, 6.0)]
-    renewed = with_statistics_of(layer, iter(batches))
+    renewed = with_recomputed_statistics(layer, iter(batches))
     torch.testing.assert_close(renewed.running_mean, torch.stack([batch.mean(0) for batch in batches]).mean(0))
     torch.testing.assert_close(renewed.running_var, torch.stack([batch.var(0) for batch in batches]).mean(0))
     assert renewed.momentum == layer.momentum
@@ -39,10 +39,10 @@ def test_statistics_of_several_batches_are_their_means():
 
 def test_what_cannot_be_given_statistics_is_refused():
     for kind in (FullNorm, BatchRenorm):
-        with pytest.raises(ValueError, match=r"model must have no layers but BN that keep statistics, got .*'1'"):
-            with_statistics_of(nn.Sequential(nn.Linear(3, 2), kind(2)), [torch.randn(4, 3)])
+        with pytest.raises(ValueError, match=r"model must have no FullNorm or BatchRenorm layer, got .*'1'"):
+            with_recomputed_statistics(nn.Sequential(nn.Linear(3, 2), kind(2)), [torch.randn(4, 3)])
     with pytest.raises(ValueError, match="batches must hold at least one batch"):
-        with_statistics_of(nn.BatchNorm1d(2), [])
+        with_recomputed_statistics(nn.BatchNorm1d(2), [])
 
 
 @pytest.mark.parametrize("order", train_mode_at_inference.ORDERS)
@@ -58,31 +58,33 @@ def test_all_samples_are_asked_in_full_batches(order):
 def test_asking_in_train_mode_moves_the_statistics_and_one_sample_gets_a_constant():
     data = datasets.load("digits")
     model = train_mode_at_inference.network("fully connected", seed=0)
-    before = two_towers.norms(model)[0].running_mean.clone()
+    before = two_towers.batch_norm_layers(model)[0].running_mean.clone()
     ones = [torch.tensor([index]) for index in range(20)]
     with torch.no_grad():
         answers = torch.cat([model.train()(data.test_x[index]) for index in ones])
     assert torch.equal(answers, answers[:1].expand_as(answers))
-    assert not torch.equal(two_towers.norms(model)[0].running_mean, before)
+    assert not torch.equal(two_towers.batch_norm_layers(model)[0].running_mean, before)
 
 
 def test_one_class_has_its_share_of_the_samples():
     labels = datasets.load("digits").test_y
-    for share in distribution_shift.SHARES:
-        index = distribution_shift.drawn(labels, 3, share, torch.Generator().manual_seed(0))
-        assert len(index) == distribution_shift.COUNT and (labels[index] == 3).sum() == round(share * len(index))
+    for share in distribution_shift.CLASS_SHARES:
+        index = distribution_shift.sample_with_class_share(labels, 3, share, torch.Generator().manual_seed(0))
+        assert len(index) == distribution_shift.TEST_BATCH_SIZE and (labels[index] == 3).sum() == round(
+            share * len(index)
+        )
 
 
 def test_halfway_is_the_middle_of_means_and_of_variances():
     one, two = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     two.running_mean.copy_(torch.tensor([2.0, -4.0]))
     two.running_var.copy_(torch.tensor([3.0, 9.0]))
-    middle = distribution_shift.halfway(one, two)
+    middle = distribution_shift.average_statistics(one, two)
     assert middle.running_mean.tolist() == [1.0, -2.0] and middle.running_var.tolist() == [2.0, 5.0]
     assert one.running_mean.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("share", two_towers.SHARES)
+@pytest.mark.parametrize("share", two_towers.DOMAIN_SHARES)
 def test_each_tower_gets_its_share(share):
     first, second = two_towers.domains("inverted", seed=0)
     marked = [
@@ -115,19 +117,19 @@ def test_the_ring_has_the_mean_and_the_covariance_of_the_real_samples():
     torch.testing.assert_close(ring.norm(dim=1), torch.full((100_000,), math.sqrt(2)))
 
 
-def test_bn_lets_no_common_push_through_to_samples_of_a_batch_of_their_own():
+def test_bn_removes_the_common_gradient_of_generated_samples_in_a_batch_of_their_own():
     generator = torch.Generator().manual_seed(0)
-    pushes = {
-        (norm, batches): gan_discriminator._push(
+    alignments = {
+        (norm, batches): gan_discriminator._gradient_alignment(
             gan_discriminator.network(norm, seed=0), "shifted", batches, generator, "cpu"
         )
         for norm, batches in itertools.product(gan_discriminator.NORMS, gan_discriminator.BATCHES)
     }
-    assert pushes["batch norm", "separate"] < 1e-5
-    assert min(value for cell, value in pushes.items() if cell != ("batch norm", "separate")) > 0.01
+    assert alignments["batch norm", "separate"] < 1e-5
+    assert min(value for cell, value in alignments.items() if cell != ("batch norm", "separate")) > 0.01
 
 
 def test_a_live_run_ends_with_its_accuracies_beside_the_committed_ones():
     *_, (done, total, data) = two_towers.train("inverted", 1.0, 64, points=2)
-    assert done == total and set(data["run"]) == set(two_towers.WAYS)
-    assert data["run"]["own"][0] > 0.9 > data["run"]["running"][0]
+    assert done == total and set(data["run"]) == set(two_towers.STATISTICS)
+    assert data["run"]["per_domain"][0] > 0.9 > data["run"]["running"][0]

@@ -1,0 +1,209 @@
+"""Claims tested in chapter 9, the alternatives to BN."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+
+from bnlib import probes
+from bnlib.claims.claim import Claim, Effects, Results
+from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional
+from bnlib.norm import NORMS, BatchRenorm
+
+
+def _batch_and_mode_dependence(results: Results) -> Effects:
+    torch.manual_seed(0)
+    found, x = {}, torch.randn(8, 4)
+    for name in ("layer_norm", "weight_norm", "cosine", "batch_norm"):
+        model = NORMS[name].apply(torch.nn.Linear(4, 8))
+        ways = [float(probe(model, x)) for probe in (probes.batch_dependence, probes.train_eval_difference)]
+        found[f"{NORMS[name].title}: largest change by company or mode"] = max(ways)
+    return found
+
+
+def _spread_of_norms_at_best_rates(results: Results) -> Effects:
+    found = {}
+    for budget in (batch_sizes.EQUAL_STEPS, batch_sizes.EQUAL_SAMPLES):
+        medians = [
+            _median_error_at_best_rate(results, norm, budget, 256)
+            for norm in batch_sizes.NORMS
+            if norm != "without normalisation, PyTorch init"
+        ]
+        found[f"batches of 256, {budget}: worst less best norm, points"] = max(medians) - min(medians)
+    return found
+
+
+def _median_error_at_best_rate(results: Results, norm: str, budget: str, batch_size: int) -> float:
+    """Return the median test error in per cent on shuffled batches at the best learning rate."""
+    return float(np.median(_errors_at_best_rate(results, norm, "shuffled", batch_size, budget)))
+
+
+def _errors_by_number_of_steps(results: Results) -> Effects:
+    names = {"BN": "batch norm", "no norm": "without normalisation"}
+    return {
+        f"test error after {steps} steps of 256, {title}, %": _median_error_at_best_rate(results, norm, budget, 256)
+        for steps, budget in ((25, batch_sizes.EQUAL_SAMPLES), (360, batch_sizes.EQUAL_STEPS))
+        for title, norm in names.items()
+    }
+
+
+def _renorm_dependence_on_running_mean(results: Results) -> Effects:
+    layer = BatchRenorm(1, r_max=100.0, d_max=100.0, affine=False)
+    x = torch.randn(16, 1, generator=torch.Generator().manual_seed(0))
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    first = layer(x).detach()
+    layer.load_state_dict(state)
+    layer.running_mean.fill_(1.0)
+    return {"change of the output in train mode with the running mean": (layer(x) - first).abs().max().item()}
+
+
+def _errors_at_best_rate(results: Results, norm: str, construction: str, batch_size: int, budget: str) -> np.ndarray:
+    """Return the test errors in per cent of all seeds at the best learning rate."""
+    points = batch_sizes.POINTS[batch_size] / batch_sizes.EPOCHS[batch_size]
+    point = round(batch_sizes.BUDGETS[budget][batch_size] * points)
+    table = []
+    for lr in batch_sizes.LEARNING_RATES:
+        curves = results("alternatives.batch_sizes", norm, construction, batch_size, lr)["test_error"]
+        table.append(np.nan_to_num(curves[:, min(point, curves.shape[1] - 1)], nan=0.9))
+    return 100 * table[batch_sizes.best_learning_rate(np.array(table))]
+
+
+def _renorm_errors_in_small_batches(results: Results) -> Effects:
+    found: Effects = {}
+    for norm in ("batch norm", "Batch Renorm"):
+        for b in (1, 4):
+            found[f"test error, batches of {b}, {norm}, %"] = _errors_at_best_rate(
+                results, norm, "shuffled", b, batch_sizes.EQUAL_SAMPLES
+            )
+        found[f"test error, one label, batches of 64, {norm}, %"] = _errors_at_best_rate(
+            results, norm, "one label", 64, batch_sizes.EQUAL_STEPS
+        )
+    found["test error, batches of 64, Batch Renorm, %"] = _errors_at_best_rate(
+        results, "Batch Renorm", "shuffled", 64, batch_sizes.EQUAL_SAMPLES
+    )
+    return found
+
+
+def _renorm_dependence_on_other_samples(results: Results) -> Effects:
+    generator = torch.Generator().manual_seed(0)
+    x, other, above = torch.randn(3, 8, 4, generator=generator, dtype=torch.float64)
+    other[0], found = x[0], []
+    for batch in (x, other):
+        layer = BatchRenorm(4, r_max=1e6, d_max=1e6, affine=False, dtype=torch.float64)
+        batch = batch.clone().requires_grad_()
+        out = layer(batch)
+        out.backward(above)
+        found.append((out[0].detach(), batch.grad[0]))
+    (out, grad), (out_2, grad_2) = found
+    return {
+        "change of a sample's output in other company": (out - out_2).abs().max().item(),
+        "change of the gradient at the sample": (grad - grad_2).abs().max().item(),
+    }
+
+
+def _group_norm_errors(results: Results) -> Effects:
+    found: Effects = {}
+    for norm, b in itertools.product(("batch norm", "group norm"), (1, 16)):
+        table = []
+        for lr in batch_sizes_convolutional.LEARNING_RATES:
+            curves = results("alternatives.batch_sizes_convolutional", norm, "shuffled", b, lr)["test_error"]
+            when = batch_sizes_convolutional.EPOCHS[b] if b == 1 else batch_sizes_convolutional.COMPARED_EPOCHS[b]
+            point = round(when * batch_sizes_convolutional.POINTS[b] / batch_sizes_convolutional.EPOCHS[b])
+            table.append(np.nan_to_num(curves[:, min(point, curves.shape[1] - 1)], nan=0.9))
+        found[f"test error, batches of {b}, {norm}, %"] = 100 * table[batch_sizes.best_learning_rate(np.array(table))]
+    return found
+
+
+CLAIMS = (
+    Claim(
+        "irpan-contracts", "irpan2017", "why haven't people ditched batch norm",
+        "Layer norm, weight norm and cosine norm keep both contracts that BN breaks: batch independence, train = test.",
+        "09_alternatives#what-each-one-keeps", _batch_and_mode_dependence,
+        (("with each of the three neither company nor mode changes an output by more than 1e-5 of its size",
+          lambda e: max(v.max() for n, v in e.items() if not n.startswith("Batch")) < 1e-5),
+         ("with BN they do", lambda e: min(v.min() for n, v in e.items() if n.startswith("Batch")) > 1e-2)),
+    ),
+    Claim(
+        "irpan-tuned", "irpan2017", "why haven't people ditched batch norm",
+        "Tuned well, the normalisation methods differ little.",
+        "09_alternatives#the-contest", _spread_of_norms_at_best_rates,
+        (("after 360 steps of 256 pictures all are within 3 points at their best rates",
+          lambda e: e["batches of 256, equal steps: worst less best norm, points"].max() < 3),
+         ("after 25 such steps they are, too",
+          lambda e: e["batches of 256, equal samples: worst less best norm, points"].max() < 3)),
+        note="At batch size 1 BN and Batch Renorm fail altogether. Three dense layers on digits.",
+    ),
+    Claim(
+        "irpan-fast", "irpan2017", "why haven't people ditched batch norm",
+        "When everything is done right, models with BN train a lot faster.",
+        "09_alternatives#the-contest", _errors_by_number_of_steps,
+        (("after 25 steps of 256 pictures, at the best rate of each, BN has less than half the errors of no norm",
+          lambda e: e["test error after 25 steps of 256, BN, %"].max()
+          < e["test error after 25 steps of 256, no norm, %"].min() / 2),),
+        note="Given 360 steps the two are close. No norm starts with He's weights.",
+    ),
+    Claim(
+        "irpan-renorm", "irpan2017", "paragraph on Batch Renorm, withdrawn by the author",
+        "Batch Renorm has moving averages that are used at test time only.",
+        "09_alternatives#what-shares-with-what", _renorm_dependence_on_running_mean,
+        (("its output in train mode is the same whatever the running mean is",
+          lambda e: e["change of the output in train mode with the running mean"].max() < 1e-6),),
+        verdict_if_refuted="wrong", note="The post took it back in June 2017.",
+    ),
+    Claim(
+        "failing-recurrent", "failing2025", "placement, last paragraph",
+        "In recurrent networks BN performs worse, for statistics per time step disrupt the dependencies between steps.",
+        "09_alternatives#sentences",
+        untestable_because="We trained no task with dependencies over time; chapter 9 shows what such statistics see, "
+        "not what they cost.",
+    ),
+    Claim(
+        "renorm-small", "ioffe2017", "abstract",
+        "With small or dependent mini-batches Batch Renorm does substantially better than BN.",
+        "09_alternatives#the-contest", _renorm_errors_in_small_batches,
+        (("its errors are less than half of BN's at batch size 1, in every seed",
+          lambda e: 2 * e["test error, batches of 1, Batch Renorm, %"].max()
+          < e["test error, batches of 1, batch norm, %"].min()),
+         ("and at 4, a size of the paper", lambda e: 2 * e["test error, batches of 4, Batch Renorm, %"].max()
+          < e["test error, batches of 4, batch norm, %"].min()),
+         ("and in batches of one label", lambda e: 2 * e["test error, one label, batches of 64, Batch Renorm, %"].max()
+          < e["test error, one label, batches of 64, batch norm, %"].min())),
+        note="Without the schedule of its paper, in three dense layers.",
+    ),
+    Claim(
+        "renorm-retains", "ioffe2017", "abstract",
+        "It keeps the benefits of BN there: small batches come close to large ones.",
+        "09_alternatives#the-contest", _renorm_errors_in_small_batches,
+        (("at batch size 1 its median error is within 5 points of that at 64",
+          lambda e: np.median(e["test error, batches of 1, Batch Renorm, %"])
+          - np.median(e["test error, batches of 64, Batch Renorm, %"]) < 5),
+         ("at 4, a size of the paper, it is", lambda e: np.median(e["test error, batches of 4, Batch Renorm, %"])
+          - np.median(e["test error, batches of 64, Batch Renorm, %"]) < 5),
+         ("in batches of one label it is within 5 points of that",
+          lambda e: np.median(e["test error, one label, batches of 64, Batch Renorm, %"])
+          - np.median(e["test error, batches of 64, Batch Renorm, %"]) < 5)),
+        note="The paper has images, and batches of 4 and 32; at one value a channel no gradient passes.",
+    ),
+    Claim(
+        "renorm-individual", "ioffe2017", "abstract",
+        "Outputs depend on the individual example and not on the mini-batch, in training as in use.",
+        "09_alternatives#one-gradient-for-all", _renorm_dependence_on_other_samples,
+        (("with open limits a sample's output is the same in other company to 1e-9",
+          lambda e: e["change of a sample's output in other company"].max() < 1e-9),),
+        note="Its gradient still depends on the company.",
+    ),
+    Claim(
+        "wu-groups", "wu2018", "abstract",
+        "Group norm is better than BN in the smallest batches, and comparable at usual ones.",
+        "09_alternatives#images", _group_norm_errors,
+        (("at one picture its errors are less than half of BN's, in the median",
+          lambda e: 2 * np.median(e["test error, batches of 1, group norm, %"])
+          < np.median(e["test error, batches of 1, batch norm, %"])),
+         ("at 16 the medians are within 3 points", lambda e: abs(
+             np.median(e["test error, batches of 16, group norm, %"])
+             - np.median(e["test error, batches of 16, batch norm, %"])) < 3)),
+        note="A small convolutional network on digits for ResNet-50 on ImageNet.",
+    ),
+)  # fmt: skip

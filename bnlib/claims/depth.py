@@ -1,0 +1,341 @@
+"""Claims tested in chapter 8, deep stacks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from bnlib import probes
+from bnlib.claims.claim import Claim, Effects, Results, Row
+from bnlib.experiments.depth import descent, gradient_growth
+from bnlib.models import deep_stack
+from bnlib.norm import BatchNorm
+
+
+def roughness(row: Row) -> np.ndarray:
+    """Return sum of |change of the loss| / |total change| per seed; 1 for a loss that only decreases."""
+    change = row["loss_changes"]
+    return np.abs(change).sum(1) / np.abs(change.sum(1))
+
+
+def jitter(row: Row) -> np.ndarray:
+    """Return the mean |change of the loss| per step over the second half of a run, in nats, per seed."""
+    return np.abs(row["loss_changes"][:, row["loss_changes"].shape[1] // 2 :]).mean(1)
+
+
+def final_loss(row: Row) -> np.ndarray:
+    """Return the last loss per seed, in nats; infinite where a run diverged."""
+    return np.nan_to_num(row["initial_loss"] + row["loss_changes"].sum(1), nan=np.inf)
+
+
+def _descent(results: Results, variant: str, lr: float, depth: int = 100) -> Row:
+    return results("depth.descent", variant, depth, lr)
+
+
+def _roughness_with_and_without_bn(results: Results) -> Effects:
+    return {
+        "roughness with BN": roughness(_descent(results, "batch norm", 1e-4)),
+        "roughness without": roughness(_descent(results, "without normalisation", 1e-4)),
+    }
+
+
+def _roughness_by_depth(results: Results) -> Effects:
+    return {f"roughness, {d} layers": roughness(_descent(results, "batch norm", 1e-4, d)) for d in (10, 20, 40)}
+
+
+def _roughness_by_learning_rate(results: Results) -> Effects:
+    return {
+        "roughness at 0.0001": roughness(_descent(results, "batch norm", 1e-4)),
+        "roughness at 0.4": roughness(_descent(results, "batch norm", 0.4)),
+    }
+
+
+def _jitter_and_loss_at_rate_10(results: Results) -> Effects:
+    return {
+        "jitter at 10, nats": jitter(_descent(results, "batch norm", 10.0)),
+        "jitter at 0.4, nats": jitter(_descent(results, "batch norm", 0.4)),
+        "loss at the end at 10, nats": final_loss(_descent(results, "batch norm", 10.0)),
+        "loss at the end at 0.4, nats": final_loss(_descent(results, "batch norm", 0.4)),
+        "loss after 300 steps at 10, nats": results("depth.longer_descent", 10.0)["loss"][:, -1],
+    }
+
+
+def _difference_of_equal_runs(results: Results) -> Effects:
+    first, second = (list(itertools.islice(descent.descend("batch norm", 100, 1e-4, 0), 5)) for _ in range(2))
+    return {"largest difference of two equal runs, nats": np.abs(np.subtract(first, second)).max()}
+
+
+def _descent_without_bn(results: Results) -> Effects:
+    plain = _descent(results, "without normalisation", 0.4)
+    return {"roughness without BN": roughness(plain), "fallen below ln 50 by, nats": math.log(50) - final_loss(plain)}
+
+
+def _jitter_by_precision_and_eps(results: Results) -> Effects:
+    names = {"float64": "batch norm", "float32": "float32"}
+    found = {f"jitter in {kind}, nats": jitter(_descent(results, name, 1e-4)) for kind, name in names.items()}
+    return found | {"roughness with eps 0.1": roughness(_descent(results, "eps 0.1", 1e-4))}
+
+
+def _stable_rates_and_gradient_growth(results: Results) -> Effects:
+    rates = {n: results("smoothness.stable_learning_rates", "He", n, 8)["rate"] for n in ("batch norm", "no norm")}
+    growth = results("depth.gradient_growth", "batch norm", 50, 63)["growth"][:, 0]
+    return {
+        "largest stable rate, 8 layers, BN": rates["batch norm"],
+        "largest stable rate, 8 layers, none": rates["no norm"],
+        "growth of the gradient a layer, 100 layers, BN": growth,
+    }
+
+
+def _roughness_in_train_mode(results: Results) -> Effects:
+    return {"roughness with BN, never in eval mode": roughness(_descent(results, "batch norm", 1e-4))}
+
+
+def _gradient_growth_by_batch_size(results: Results) -> Effects:
+    return {
+        f"growth a layer, batch of {n}": results("depth.gradient_growth", "batch norm", n, 63)["growth"][:, 0]
+        for n in (5, 16, 50)
+    }
+
+
+def _lstm_descent(results: Results, lr: float, depth: int) -> Row:
+    return results("depth.stacked_lstms", "shared", depth, lr)
+
+
+def _lstm_roughness_by_depth(results: Results) -> Effects:
+    return {f"roughness, {d} LSTMs": roughness(_lstm_descent(results, 1e-4, d)) for d in (10, 40)} | {
+        "roughness, 40 LSTMs, at 0.4": roughness(_lstm_descent(results, 0.4, 40))
+    }
+
+
+def _lstm_loss_at_rate_10(results: Results) -> Effects:
+    return {"loss at the end, 100 LSTMs, nats": final_loss(_lstm_descent(results, 10.0, 100))}
+
+
+def _gradient_growth_with_and_without_relu(results: Results) -> Effects:
+    return {
+        f"growth of the gradient a layer, {name}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
+        for name in ("batch norm", "linear")
+    }
+
+
+def _gradient_growth_over_theory(results: Results) -> Effects:
+    found: Effects = {}
+    for n, width in ((5, 63), (50, 63), (50, 256)):
+        measured = results("depth.gradient_growth", "batch norm", n, width)["growth"][:, 0]
+        found[f"growth over theory, batch of {n}, {width} units"] = measured / gradient_growth.theory("batch norm", n)
+    return found
+
+
+def _gradient_growth_by_activation(results: Results) -> Effects:
+    names = {"ReLU": "batch norm", "tanh": "tanh", "linear": "linear"}
+    return {
+        f"growth a layer, {title}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
+        for title, name in names.items()
+    }
+
+
+def _gradient_growth_after_one_step(results: Results) -> Effects:
+    characters, following = descent.sentence()
+    net = deep_stack(60, 63, BatchNorm, seed=0).double()
+
+    def loss(model):
+        return F.cross_entropy(model(characters), following)
+
+    def growth():
+        found = probes.gradient_norms_by_layer(net, loss)[5:55]
+        return probes.growth_per_layer([each.gradient_norm for each in found]), found
+
+    before, layers = growth()
+    weights = [net.get_submodule(each.layer).weight for each in layers]
+    gradients = torch.autograd.grad(loss(net), weights)
+    with torch.no_grad():
+        torch._foreach_sub_(weights, gradients, alpha=1e3)
+    return {"growth a layer before": float(before), "growth a layer after one long step": float(growth()[0])}
+
+
+def _least_loss_by_depth(results: Results) -> Effects:
+    found: Effects = {}
+    for depth in (10, 100):
+        ends = []
+        for lr in descent.LEARNING_RATES:
+            row = results("depth.descent", "batch norm", depth, lr)
+            ends.append(np.nan_to_num(row["initial_loss"] + row["loss_changes"].sum(1), nan=np.inf))
+        found[f"least loss over six rates after 60 steps, {depth} layers, nats"] = np.min(ends, axis=0)
+    found["least loss in 300 steps at 0.4, 100 layers, nats"] = results("depth.longer_descent", 0.4)["lowest_loss"]
+    return found
+
+
+def _gradient_growth_with_small_gamma(results: Results) -> Effects:
+    return {
+        f"growth a layer, {name}": results("depth.gradient_growth", name, 50, 63)["growth"][:, 0]
+        for name in ("tanh", "tanh, gamma 0.1")
+    }
+
+
+CLAIMS = (
+    Claim(
+        "kari-noise", "kari2018", "question",
+        "Under full-batch descent a stack of 100 layers fluctuates with BN, and without it the error falls steadily.",
+        "08_deep_stacks", _roughness_with_and_without_bn,
+        (("with BN the roughness is above 10 in every seed", lambda e: e["roughness with BN"].min() > 10),
+         ("without it is below 1.1", lambda e: e["roughness without"].max() < 1.1)),
+        note="Stacks of linear layers and ReLU stand for the LSTMs of the question.",
+    ),
+    Claim(
+        "kari-ten-layers", "kari2018", "question",
+        "With BN about ten layers can be stacked before the noise becomes hard to control.",
+        "08_deep_stacks", _roughness_by_depth,
+        (("ten layers have a roughness below 1.2 in every seed", lambda e: e["roughness, 10 layers"].max() < 1.2),
+         ("forty have one above 10 in every seed", lambda e: e["roughness, 40 layers"].min() > 10)),
+    ),
+    Claim(
+        "kari-smaller-rate", "kari2018", "question",
+        "A smaller learning rate makes the relative fluctuation larger: 0.0001 is worse than 0.4.",
+        "08_deep_stacks#nothing-is-random", _roughness_by_learning_rate,
+        (("the median roughness at 0.0001 is more than three times that at 0.4",
+          lambda e: np.median(e["roughness at 0.0001"]) > 3 * np.median(e["roughness at 0.4"])),),
+        note="True of rates that anybody would try; below 1e-20 the loss falls smoothly.",
+    ),
+    Claim(
+        "kari-rate-of-ten", "kari2018", "question, edit",
+        "With 100 layers a learning rate of 10 is less noisy than smaller ones, and it works.",
+        "08_deep_stacks#far-right-the-brake", _jitter_and_loss_at_rate_10,
+        (("the median jitter at 10 is below that at 0.4",
+          lambda e: np.median(e["jitter at 10, nats"]) < np.median(e["jitter at 0.4, nats"])),
+         ("the median loss at 10 ends below that at 0.4",
+          lambda e: np.median(e["loss at the end at 10, nats"]) < np.median(e["loss at the end at 0.4, nats"])),
+         ("carried on to 300 steps at 10 it is below that of a constant answer, ln 50, in some seed",
+          lambda e: e["loss after 300 steps at 10, nats"].min() < math.log(50) - 0.01)),
+    ),
+    Claim(
+        "kari-stochastic", "kari2018", "title and question",
+        "BN adds stochasticity to full-batch descent.",
+        "08_deep_stacks#nothing-is-random", _difference_of_equal_runs,
+        (("two equal runs in float64 differ at all",
+          lambda e: e["largest difference of two equal runs, nats"].max() > 0),),
+        verdict_if_refuted="wrong", note="The fluctuation is real; it is deterministic.",
+    ),
+    Claim(
+        "kari-calm-is-healthy", "kari2018", "question and a comment of the asker",
+        "Without BN 100 layers learn steadily, so whatever is wrong came with BN.",
+        "08_deep_stacks", _descent_without_bn,
+        (("without BN the roughness is below 1.1 in every seed", lambda e: e["roughness without BN"].max() < 1.1),
+         ("its loss ends more than 0.05 nats below that of a constant answer in some seed",
+          lambda e: e["fallen below ln 50 by, nats"].max() > 0.05)),
+        note="It falls steadily because only the last layer learns how many characters there are.",
+    ),
+    Claim(
+        "kari-numerical", "kari2018", "first answer",
+        "The fluctuation is numerical instability, of epsilon perhaps, which adds up over many small steps.",
+        "08_deep_stacks#the-suspects-one-by-one", _jitter_by_precision_and_eps,
+        (("in float32 the jitter is more than twice that in float64",
+          lambda e: np.median(e["jitter in float32, nats"]) > 2 * np.median(e["jitter in float64, nats"])),
+         ("an epsilon of 0.1 brings the roughness below 2", lambda e: e["roughness with eps 0.1"].max() < 2)),
+        verdict_if_refuted="wrong",
+    ),
+    Claim(
+        "kari-explosion", "kari2018", "second answer",
+        "BN should allow higher learning rates, for it combats the explosion of scales.",
+        "08_deep_stacks#what-the-answers-got-right-and-wrong", _stable_rates_and_gradient_growth,
+        (("with eight layers the largest stable rate is larger with BN in every seed",
+          lambda e: e["largest stable rate, 8 layers, BN"].min() > e["largest stable rate, 8 layers, none"].max()),
+         ("in 100 layers with BN the gradient grows by less than 5 % a layer",
+          lambda e: e["growth of the gradient a layer, 100 layers, BN"].max() < 1.05)),
+        note="The answer means the explosion that a high rate causes; the second condition is about depth, before "
+        "training.",
+    ),
+    Claim(
+        "kari-inference", "kari2018", "third answer",
+        "It comes from the difference between training and inference, where moving averages stand for the batch.",
+        "08_deep_stacks#what-the-answers-got-right-and-wrong", _roughness_in_train_mode,
+        (("where only the loss of the training is looked at, in train mode, the roughness is below 2",
+          lambda e: e["roughness with BN, never in eval mode"].max() < 2),),
+        verdict_if_refuted="wrong",
+        note="The asker says that there is no inference, and with a full batch nothing to average.",
+    ),
+    Claim(
+        "kari-small-batches", "kari2018", "third answer",
+        "The smaller the mini-batch, the worse BN gets with depth.",
+        "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_batch_size,
+        (("the growth of the gradient falls from batches of 5 to 16 and to 50, in every seed",
+          lambda e: e["growth a layer, batch of 5"].min() > e["growth a layer, batch of 16"].max()
+          and e["growth a layer, batch of 16"].min() > e["growth a layer, batch of 50"].max()),),
+        note="We measure the gradient before training, not the performance that the answer speaks of.",
+    ),
+    Claim(
+        "kari-lstm", "kari2018", "question",
+        "In stacks of LSTMs, too, few layers are calm, many are not, and a smaller rate is worse.",
+        "08_deep_stacks#the-question-as-it-was-asked-lstms", _lstm_roughness_by_depth,
+        (("ten LSTMs have a roughness below 1.1 in every seed", lambda e: e["roughness, 10 LSTMs"].max() < 1.1),
+         ("forty have one above 20 in every seed", lambda e: e["roughness, 40 LSTMs"].min() > 20),
+         ("at 0.4 the median roughness of forty is less than a third of that at 0.0001",
+          lambda e: 3 * np.median(e["roughness, 40 LSTMs, at 0.4"]) < np.median(e["roughness, 40 LSTMs"]))),
+    ),
+    Claim(
+        "kari-lstm-rate-of-ten", "kari2018", "question, edit",
+        "A stack of 100 LSTMs with BN can be trained at a learning rate of 10.",
+        "08_deep_stacks#the-question-as-it-was-asked-lstms", _lstm_loss_at_rate_10,
+        (("the loss ends below that of a constant answer, ln 50, in some seed",
+          lambda e: e["loss at the end, 100 LSTMs, nats"].min() < math.log(50)),),
+        note="Where BN stands in the LSTM and whether the loss is a sum or a mean, the question does not say.",
+    ),
+    Claim(
+        "ioffe-jacobian", "ioffe2015", "section 3.3, a conjecture",
+        "BN may lead the layers' Jacobians to have singular values close to 1, which preserves the gradient.",
+        "08_deep_stacks#why-the-gradient-grows", _gradient_growth_with_and_without_relu,
+        (("with ReLU and BN the gradient changes by less than 5 % a layer before training, in some seed",
+          lambda e: e["growth of the gradient a layer, batch norm"].min() < 1.05),),
+        note="Batches of 50, 256 units. Without an activation it is nearly so: 1.01.",
+    ),
+    Claim(
+        "yang-growth", "yang2019", "gradient explosion, ReLU",
+        "In a wide random ReLU network with BN the gradient grows by a factor a layer that depends on the batch only.",
+        "08_deep_stacks#why-the-gradient-grows", _gradient_growth_over_theory,
+        (("with batches of 50 the median is within 2 % of theory, with 63 and 256 units",
+          lambda e: max(abs(np.median(v) - 1) for n, v in e.items() if "of 50" in n) < 0.02),
+         ("with batches of 5 within 6 %",
+          lambda e: abs(np.median(e["growth over theory, batch of 5, 63 units"]) - 1) < 0.06)),
+    ),
+    Claim(
+        "yang-linear", "yang2019", "gradient explosion",
+        "It grows with every non-linear activation, and least without one.",
+        "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_activation,
+        (("with ReLU and tanh it grows by more than 5 % a layer in every seed",
+          lambda e: min(e["growth a layer, ReLU"].min(), e["growth a layer, tanh"].min()) > 1.05),
+         ("without an activation by less than in both", lambda e: e["growth a layer, linear"].max()
+          < min(e["growth a layer, ReLU"].min(), e["growth a layer, tanh"].min()))),
+    ),
+    Claim(
+        "yang-one-step", "yang2019", "figure 3",
+        "After one large step the gradients of all layers have much the same length.",
+        "08_deep_stacks#far-right-the-brake", _gradient_growth_after_one_step,
+        (("before it they grow by more than 1.15 a layer", lambda e: e["growth a layer before"].min() > 1.15),
+         ("after it by less than 5 %, up or down",
+          lambda e: abs(e["growth a layer after one long step"] - 1).max() < 0.05)),
+        note="The lengths of the weights hide it: at w/|w| the gradient grows as before.",
+    ),
+    Claim(
+        "yang-depth", "yang2019", "trainable depth",
+        "ReLU networks with BN that are much deeper than 50 layers cannot be trained.",
+        "08_deep_stacks", _least_loss_by_depth,
+        (("100 layers stay above 2 nats for 60 steps at each of six rates, in every seed",
+          lambda e: e["least loss over six rates after 60 steps, 100 layers, nats"].min() > 2),
+         ("carried on to 300 steps at 0.4 they stay there, too",
+          lambda e: e["least loss in 300 steps at 0.4, 100 layers, nats"].min() > 2),
+         ("ten layers get below 0.1", lambda e: e["least loss over six rates after 60 steps, 10 layers, nats"].max()
+          < 0.1)),
+        note="Full-batch descent on 50 samples, without shortcuts. It is slow and noisy, and it goes on.",
+    ),
+    Claim(
+        "cooijmans-gamma", "cooijmans2017", "section 4",
+        "With tanh a small gamma at the start, 0.1, helps the gradient on its way.",
+        "08_deep_stacks#exercise-1-a-gamma-that-does-nothing", _gradient_growth_with_small_gamma,
+        (("in 100 layers the gradient grows by less than 2 % a layer with gamma 0.1, and by more than 5 % without",
+          lambda e: e["growth a layer, tanh, gamma 0.1"].max() < 1.02 and e["growth a layer, tanh"].min() > 1.05),),
+        note="Feed-forward stacks for its recurrent networks, where gradients vanish rather than explode.",
+    ),
+)  # fmt: skip

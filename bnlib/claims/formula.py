@@ -1,0 +1,121 @@
+"""Claims tested in chapter 1, the formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bnlib import datasets
+from bnlib.claims.claim import Claim, Effects, Results, final_values
+from bnlib.models import mlp
+from bnlib.norm import BatchNorm
+
+
+def _skewness_and_recovery_error(results: Results) -> Effects:
+    values = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
+    layer = BatchNorm(1, eps=1e-30, dtype=torch.float64)
+    out = layer(values).detach()
+    with torch.no_grad():
+        layer.weight.copy_(values.std(0, unbiased=False))
+        layer.bias.copy_(values.mean(0))
+
+    def skewness(x):
+        return (((x - x.mean()) / x.std(unbiased=False)) ** 3).mean().item()
+
+    return {
+        "change of the skewness": abs(skewness(out) - skewness(values)),
+        "largest difference after gamma and beta undid it": (layer(values) - values).abs().max().item(),
+    }
+
+
+def _largest_working_rate(results: Results) -> Effects:
+    found = {}
+    for norm in ("batch norm", "no norm"):
+        works = [
+            lr
+            for lr in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+            if np.median(final_values(results("formula.training_curves", norm, 32, lr), "test_error")) <= 0.06
+        ]
+        found[f"largest rate with a test error of 6 % or less, {norm}"] = max(works, default=0)
+    return found
+
+
+def _effect_of_weight_scale(results: Results) -> Effects:
+    data = datasets.load("digits")
+    net = mlp((64, 20, 10), BatchNorm, seed=0).double()
+    net[2].eps = 1e-30
+    weight = net[1].weight
+    loss = F.cross_entropy(net(data.train_x[:64].double()), data.train_y[:64])
+    (before,) = torch.autograd.grad(loss, weight)
+    with torch.no_grad():
+        weight.mul_(10)
+    scaled = F.cross_entropy(net(data.train_x[:64].double()), data.train_y[:64])
+    (after,) = torch.autograd.grad(scaled, weight)
+    return {
+        "change of the loss when the weights are 10 times as long": (loss - scaled).abs().item(),
+        "length of the gradient before over after": (before.norm() / after.norm()).item(),
+    }
+
+
+def _sigmoid_network_errors(results: Results) -> Effects:
+    data, found = datasets.load("digits"), {}
+    for name, norm in (("BN", BatchNorm), ("no norm", None)):
+        net = mlp((64, 50, 50, 50, 10), norm, activation=nn.Sigmoid, seed=0)
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.3)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(8):
+            for index in torch.randperm(1437, generator=generator).split(32):
+                optimiser.zero_grad()
+                F.cross_entropy(net(data.train_x[index]), data.train_y[index]).backward()
+                optimiser.step()
+        with torch.no_grad():
+            wrong = net.eval()(data.test_x).argmax(1) != data.test_y
+        found[f"test error, three layers of sigmoids, {name}, %"] = 100 * wrong.double().mean().item()
+    return found
+
+
+CLAIMS = (
+    Claim(
+        "failing-distribution", "failing2025", "placement",
+        "Normalising in front of a non-linearity can destroy the distribution.",
+        "01_the_formula#scale-and-shift", _skewness_and_recovery_error,
+        (("the skewness of a channel changes", lambda e: e["change of the skewness"].max() > 1e-6),
+         ("gamma and beta cannot bring the values back",
+          lambda e: e["largest difference after gamma and beta undid it"].max() > 1e-6)),
+        verdict_if_refuted="wrong", note="In a channel BN is one shift and one scale for the whole batch.",
+    ),
+    Claim(
+        "ioffe-rates", "ioffe2015", "abstract and section 3.3",
+        "BN allows much higher learning rates.",
+        "01_the_formula#the-experiment-batch-size-and-learning-rate", _largest_working_rate,
+        (("the largest rate that works at batches of 32 is at least ten times as large with BN",
+          lambda e: e["largest rate with a test error of 6 % or less, batch norm"][0]
+          >= 10 * e["largest rate with a test error of 6 % or less, no norm"][0] > 0),),
+    ),
+    Claim(
+        "ioffe-scale", "ioffe2015", "section 3.3",
+        "The scale of weights in front of BN changes nothing, and larger weights have smaller gradients.",
+        "01_the_formula#backward-down-to-one-line", _effect_of_weight_scale,
+        (("with weights ten times as long the loss is the same to 1e-9",
+          lambda e: e["change of the loss when the weights are 10 times as long"].max() < 1e-9),
+         ("the gradient is a tenth, to 1e-6",
+          lambda e: abs(e["length of the gradient before over after"] - 10).max() < 1e-5)),
+    ),
+    Claim(
+        "ioffe-saturating", "ioffe2015", "abstract",
+        "BN makes it possible to train with saturating non-linearities.",
+        "01_the_formula#scale-and-shift", _sigmoid_network_errors,
+        (("three layers of sigmoids, eight epochs at 0.3: below 10 % test error with BN",
+          lambda e: e["test error, three layers of sigmoids, BN, %"].max() < 10),
+         ("above 50 % without", lambda e: e["test error, three layers of sigmoids, no norm, %"].min() > 50)),
+        note="One seed, torch's start, computed when asked.",
+    ),
+    Claim(
+        "ioffe-inception", "ioffe2015", "section 4.2",
+        "An Inception network reaches the same accuracy on ImageNet in 14 times fewer steps.",
+        "01_the_formula#the-experiment-batch-size-and-learning-rate",
+        untestable_because="ImageNet is out of reach of the machines of this book.",
+    ),
+)  # fmt: skip

@@ -1,0 +1,238 @@
+"""Claims tested in chapter 6, the perils of batch norm."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import torch
+
+from bnlib.claims.claim import Claim, Effects, Results
+from bnlib.experiments.perils import distribution_shift, train_mode_at_inference
+from bnlib.models import mlp
+from bnlib.norm import BatchNorm
+
+
+def _single_sample_in_train_mode(results: Results) -> Effects:
+    place = train_mode_at_inference.BATCH_SIZES.index(1)
+    layer = BatchNorm(3)
+    torch.nn.init.constant_(layer.bias, 0.25)
+    return {
+        "right answers, fully connected, one at a time, %": 100
+        * results("perils.train_mode_at_inference", "fully connected", "shuffled")["train_mode"][:, place],
+        "output of a layer with beta 0.25 for one sample": layer(torch.tensor([[5.0, -1e6, 0.0]])).max().item(),
+    }
+
+
+def _model_restored_in_train_mode(results: Results) -> Effects:
+    file, x = io.BytesIO(), torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    torch.save(mlp((5, 8, 3), "batch_norm", seed=0).train(), file)
+    file.seek(0)
+    model = torch.load(file, weights_only=False)
+    answers = torch.cat([model(each[None]) for each in x]).detach()
+    return {
+        "restored in train mode": float(model.training),
+        "largest difference of its answers to single samples": (answers - answers[0]).abs().max().item(),
+    }
+
+
+def _running_statistics_of_two_domains(results: Results) -> Effects:
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.BatchNorm1d(1, affine=False).double()
+    for _ in range(200):
+        for mean, deviation in ((0.0, 1.0), (4.0, 2.0)):
+            layer(mean + deviation * torch.randn(500, 1, generator=generator, dtype=torch.float64))
+    return {
+        "running mean, where the domains have 0 and 4": layer.running_mean.item(),
+        "running variance, where they have 1 and 4": layer.running_var.item(),
+    }
+
+
+def _two_tower_accuracies(results: Results) -> Effects:
+    cells = {
+        "mixed batches": ("batch norm", 0.5),
+        "two towers": ("batch norm", 1.0),
+        "own norms": ("domain batch norm", 1.0),
+    }
+    found = {}
+    for name, (norm, share) in cells.items():
+        right = 100 * results("perils.two_towers", "inverted", norm, share, 64)["running"]
+        found |= {f"right on {kind}, {name}, %": right[:, n] for n, kind in enumerate(("digits", "inverted digits"))}
+    return found
+
+
+def _below_in_both_domains(e: Effects, left: str, right: str, worse: bool) -> bool:
+    """Whether in each domain all seeds (``worse``) or the median of the left are below the right."""
+    pairs = [
+        (e[f"right on {kind}, {left}, %"], e[f"right on {kind}, {right}, %"]) for kind in ("digits", "inverted digits")
+    ]
+    return all(a.max() < b.min() if worse else np.median(a) < np.median(b) for a, b in pairs)
+
+
+def _two_towers_vary_more(e: Effects) -> bool:
+    names = [n for n in e if "two towers" in n]
+    return all(np.ptp(e[n]) > 2 * np.ptp(e[n.replace("two towers", "mixed batches")]) for n in names)
+
+
+def _discriminator_accuracies(results: Results) -> Effects:
+    found: Effects = {}
+    for fake in ("shifted", "scaled", "reshaped"):
+        mixed, separate = (
+            results("perils.gan_discriminator", "batch norm", fake, batches) for batches in ("mixed", "separate")
+        )
+        found[f"{fake}: right in eval mode, trained on mixed batches, %"] = 100 * mixed["eval"]
+        found[f"{fake}: the same, trained on separate ones, %"] = 100 * separate["eval"]
+        found[f"{fake}: right in separate batches, trained on mixed, %"] = 100 * mixed["separate"]
+    return found
+
+
+def _accuracy_under_distribution_shift(results: Results) -> Effects:
+    even, skewed = distribution_shift.CLASS_SHARES.index(0.1), distribution_shift.CLASS_SHARES.index(0.9)
+    same, brighter = (100 * results("perils.distribution_shift", shift)["training"] for shift in (0.0, 0.8))
+    return {
+        "right, as in training, %": same[:, even],
+        "right, nine in ten of one class, %": same[:, skewed],
+        "right, other pictures (0.8 brighter), %": brighter[:, even],
+    }
+
+
+def _loses_5_points(e: Effects, name: str) -> bool:
+    return np.median(e["right, as in training, %"]) - np.median(e[name]) > 5
+
+
+def _accuracy_by_statistics(results: Results) -> Effects:
+    found: Effects = {}
+    for shift, share in ((0.8, 0.1), (0.0, 0.9)):
+        row, place = results("perils.distribution_shift", shift), distribution_shift.CLASS_SHARES.index(share)
+        for title, statistics in (("training", "training"), ("new", "recomputed")):
+            name = f"right, {shift:g} brighter, {share:.0%} of one class, {title} statistics, %"
+            found[name] = 100 * row[statistics][:, place]
+    return found
+
+
+def _new_statistics_better(e: Effects, setting: str) -> bool:
+    return e[f"right, {setting}, new statistics, %"].min() > e[f"right, {setting}, training statistics, %"].max()
+
+
+def _accuracy_in_training_batches(results: Results) -> Effects:
+    return {
+        f"{norm}, shifted: right in {where}, trained on {batches} batches, %": 100
+        * results("perils.gan_discriminator", norm, "shifted", batches)[where]
+        for norm in ("batch norm", "batch norm, layer 2 only")
+        for batches, where in itertools.product(("separate", "mixed"), ("separate", "mixed"))
+        if batches == where
+    }
+
+
+def _separate_batches_better(e: Effects, norm: str) -> bool:
+    separate, mixed = (e[f"{norm}, shifted: right in {b}, trained on {b} batches, %"] for b in ("separate", "mixed"))
+    return np.median(separate) > np.median(mixed)
+
+
+CLAIMS = (
+    Claim(
+        "irpan-alone", "irpan2017", "first story",
+        "In train mode a single sample is normalised to 0, so that the answer does not depend on it.",
+        "06_perils#asked-in-train-mode", _single_sample_in_train_mode,
+        (("one at a time a dense network is right in less than 20 % in every seed",
+          lambda e: e["right answers, fully connected, one at a time, %"].max() < 20),
+         ("the layer puts out 0, whatever its beta",
+          lambda e: e["output of a layer with beta 0.25 for one sample"].max() == 0)),
+        note="It puts out beta; with images a single sample is normalised over its positions.",
+    ),
+    Claim(
+        "irpan-checkpoint", "irpan2017", "second story",
+        "A model that comes back as it was while it trained is in train mode, and useless for single samples.",
+        "06_perils#stuck-in-train-mode", _model_restored_in_train_mode,
+        (("a model saved whole comes back in train mode", lambda e: e["restored in train mode"].min() == 1),
+         ("its answers to single samples are all the same",
+          lambda e: e["largest difference of its answers to single samples"].max() < 1e-6)),
+        note="torch.save stands for TensorFlow's MetaGraph.",
+    ),
+    Claim(
+        "irpan-averages", "irpan2017", "third story",
+        "If two towers share running statistics, these converge to the average of the two domains'.",
+        "06_perils#why-no-single-statistic-is-right", _running_statistics_of_two_domains,
+        (("the running mean is within 0.3 of the average of the means, 2",
+          lambda e: abs(e["running mean, where the domains have 0 and 4"][0] - 2) < 0.3),
+         ("the running variance is within 0.3 of the average of the variances, 2.5",
+          lambda e: abs(e["running variance, where they have 1 and 4"][0] - 2.5) < 0.3)),
+        note="The variance of both domains together would be 6.5: the part between them is missing.",
+    ),
+    Claim(
+        "irpan-towers", "irpan2017", "third story, plot",
+        "Two towers that share running statistics do worse at test time than mixed batches, and vary more over seeds.",
+        "06_perils#two-towers", _two_tower_accuracies,
+        (("they are below mixed batches in both domains in every seed",
+          lambda e: _below_in_both_domains(e, "two towers", "mixed batches", True)),
+         ("their range over seeds is more than twice as wide in both", _two_towers_vary_more)),
+        note="Digits and inverted digits; on digits and MNIST the loss is 2 and 11 points.",
+    ),
+    Claim(
+        "irpan-own-norms", "irpan2017", "third story, aside",
+        "Best of all are shared weights with separate BN variables for each domain.",
+        "06_perils#two-towers", _two_tower_accuracies,
+        (("they are above shared running statistics in both domains in every seed",
+          lambda e: _below_in_both_domains(e, "two towers", "own norms", True)),
+         ("their median is above that of mixed batches in both domains",
+          lambda e: _below_in_both_domains(e, "mixed batches", "own norms", False))),
+        note="Ahead of mixed batches by a point, where the ranges overlap.",
+    ),
+    Claim(
+        "irpan-gan", "irpan2017", "after the third story",
+        "A discriminator with BN must be given batches half real, half generated.",
+        "06_perils#the-discriminator", _discriminator_accuracies,
+        (("in eval mode it is right more often after mixed batches than after separate ones, for each kind of fake, "
+          "in every seed",
+          lambda e: all(e[n].min() > e[n.replace("right in eval mode, trained on mixed batches", "the same, trained on "
+          "separate ones")].max() for n in e if "trained on mixed batches" in n)),
+         ("asked about batches of one kind it is right less often than in eval mode, in the median",
+          lambda e: all(np.median(e[n]) < np.median(e[n.replace("separate batches, trained on mixed",
+          "eval mode, trained on mixed batches")]) for n in e if "in separate batches" in n))),
+        note="Points in the plane, BN in both layers; no generator is trained.",
+    ),
+    Claim(
+        "irpan-labelled", "irpan2017", "comment of E. Kruus",
+        "If labelled samples are over-represented in training, the statistics of BN are wrong for the data in use.",
+        "06_perils#other-data-in-use", _accuracy_under_distribution_shift,
+        (("the training's statistics cost more than 5 points where one class makes nine in ten in use",
+          lambda e: _loses_5_points(e, "right, nine in ten of one class, %")),
+         ("they do where the pictures are others",
+          lambda e: _loses_5_points(e, "right, other pictures (0.8 brighter), %"))),
+        note="Other frequencies do no harm; statistics taken anew from them do.",
+    ),
+    Claim(
+        "irpan-leaky", "irpan2017", "comment of M. Görner",
+        "With LeakyReLU or SELU batch norm is no longer useful.",
+        "06_perils",
+        untestable_because="Hearsay, as the comment says itself; it names no task, depth or measure of use, and we "
+        "have not trained these activations.",
+    ),
+    Claim(
+        "irpan-indefensible", "irpan2017", "why haven't people ditched batch norm",
+        "That a sample's output depends on its batch is indefensible; nobody would call it a good quality.",
+        "06_perils",
+        untestable_because="A judgement of value. That the dependence exists, and that its noise may regularise, can "
+        "be measured; whether it is defensible cannot.",
+    ),
+    Claim(
+        "li-domain", "li2016", "the method",
+        "New statistics, without training, adapt a network with BN to new data.",
+        "06_perils#other-data-in-use", _accuracy_by_statistics,
+        (("they do where the pictures are brighter, in every seed",
+          lambda e: _new_statistics_better(e, "0.8 brighter, 10% of one class")),
+         ("they do where nine in ten are of one class",
+          lambda e: _new_statistics_better(e, "0 brighter, 90% of one class"))),
+        note="They are the wrong cure where only the frequencies of the classes are other ones.",
+    ),
+    Claim(
+        "chintala-separate", "chintala2016", "tip 4",
+        "A discriminator with BN should have separate batches of real and of generated samples.",
+        "06_perils#the-discriminator", _accuracy_in_training_batches,
+        tuple((f"in the batches of its training it is right more often so than with mixed ones, in the median: {norm}",
+               lambda e, n=norm: _separate_batches_better(e, n))
+              for norm in ("batch norm, layer 2 only", "batch norm")),
+        note="With BN in the first layer nothing is learnt of a shift; further up it judges the batch, not the sample.",
+    ),
+)  # fmt: skip

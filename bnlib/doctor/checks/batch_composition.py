@@ -1,0 +1,193 @@
+"""Checks of whether each batch is representative of the data set: its labels and the values of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.report import Finding, make_finding
+from bnlib.norm import FullNorm
+
+_PERMUTATIONS = 200
+
+
+def batches_not_representative(measurements: Measurements) -> Iterator[Finding]:
+    """Find batches that do not look like the data set: few labels each, sorted, or one kind of input each."""
+    if measurements.inference:
+        return
+    found = _few_labels_per_batch(measurements) or _one_label_in_all_batches(measurements)
+    # If there are domains, the user knows that batches differ; another check reports the effect.
+    if found is None and not measurements.by_domain:
+        found = _inputs_differ_between_batches(measurements)
+    if found is None:
+        return
+    evidence, severity = found.evidence + _losses(measurements), found.severity
+    if measurements.eval_worse_than_train:
+        severity = "error"
+    elif all(isinstance(measurements.norm_layers[name], FullNorm) for name in measurements.statistics):
+        evidence, severity = f"{evidence} FullNorm is designed for such batches.", "note"
+    yield replace(found, evidence=evidence, severity=severity)
+
+
+def largest_share_between_batches(measurements: Measurements) -> tuple[str, float]:
+    """Return where the share of the variance that is between batches is largest, and the share.
+
+    The share is the intraclass correlation: 0 for random batches of any size. In batches of one label it is 0.4 for the
+    pixels of the digits and 0.1 to 0.6 for the input of the first norm layer; with two labels it is half of that.
+    The share returned is 0 unless it is above 0.2 and above that of 200 random orders of the samples.
+    """
+    best = "", 0.0
+    for where, parts in _values_by_sample(measurements).items():
+        sizes = torch.tensor([len(part) for part in parts])
+        if len(sizes) < 2 or sizes.max() < 2 or any(part.shape[1:] != parts[0].shape[1:] for part in parts):
+            continue
+        samples, batch_index = torch.cat(parts), torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        share = partial(_share_between_batches, samples, batch_index)
+        measured = share(torch.arange(len(samples)))
+        if measured > max(0.2, best[1]) and measured > _on_random_orders(share, len(samples)).max():
+            best = where, measured
+    return best
+
+
+def _losses(measurements: Measurements) -> str:
+    if measurements.train_score is None:
+        return ""
+    scores = measurements.scores_by_mode
+    reshuffled = scores["train_reshuffled"]
+    shuffled = "" if reshuffled is None else f", and {reshuffled} after the same samples are shuffled"
+    return (
+        f" In train mode, the loss is {scores['train']} in these batches{shuffled}. In eval mode, the loss is "
+        f"{scores['eval']}, and {scores['eval_recomputed']} with statistics recomputed from these batches."
+    )
+
+
+def _few_labels_per_batch(measurements: Measurements) -> Finding | None:
+    """Compare the entropy of the labels within a batch with that of the same batches with shuffled labels.
+
+    The entropy is lower by a share of 0.3 if each batch holds 5 of 10 labels, by 0.5 for 3, 0.7 for 2 and 1 for one
+    label. If three quarters of each batch are of one class, the share is 0.5, which BN tolerates on the digits.
+    """
+    labels = _labels(measurements)
+    if labels is None or len(labels) < 2:
+        return None
+    all_labels, classes = torch.cat(labels).unique(return_inverse=True)
+    sizes = [len(each) for each in labels]
+    batch_index = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    entropy = partial(_entropy_within_batches, batch_index=batch_index, shape=(len(sizes), len(all_labels)))
+    measured = entropy(classes)
+    overall = torch.special.entr(torch.bincount(classes).double() / len(classes)).sum()
+    # Random batches have at most the entropy of all labels, so no random orders are needed to decide this.
+    if measured > 0.5 * float(overall):
+        return None
+    chance = _on_random_orders(lambda order: entropy(classes[order]), len(classes))
+    # With one label in all or one sample per batch, random batches have no entropy, so nothing can be compared.
+    if not chance.mean() > 0.05 or measured >= chance.min():
+        return None
+    share = 1 - measured / float(chance.mean())
+    if share < 0.5:
+        return None
+    distinct = sum(len(each.unique()) for each in labels) / len(labels)
+    text = (
+        f"A batch of {sizes[0]} samples has {distinct:.1f} of {len(all_labels)} labels on average. The entropy of the "
+        f"labels within a batch is {measured:.2f} nats; random batches of these samples have "
+        f"{float(chance.mean()):.2f} nats."
+    )
+    return make_finding("batches-not-representative", "", "error" if share > 0.9 else "warning", text)
+
+
+def _one_label_in_all_batches(measurements: Measurements) -> Finding | None:
+    """Find batches that all have the same label, perhaps because they are the beginning of sorted data."""
+    labels, outputs = _labels(measurements), measurements.passes_by_batch[0].outputs
+    if labels is None or not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        return None
+    all_labels = torch.cat(labels)
+    # With two classes, one of them may be as rare as fraud is.
+    if len(all_labels) < 64 or len(all_labels.unique()) > 1 or outputs.size(1) < 3:
+        return None
+    text = (
+        f"All {len(all_labels)} samples of {len(labels)} batches have label {int(all_labels[0])}, but the model has "
+        f"{outputs.size(1)} outputs."
+    )
+    return make_finding("batches-not-representative", "", "warning", text)
+
+
+def _inputs_differ_between_batches(measurements: Measurements) -> Finding | None:
+    """Compare the values of the samples themselves, before any layer has normalised them."""
+    where, share = largest_share_between_batches(measurements)
+    if not share:
+        return None
+    text = (
+        f"Of the variance of {where}, {share:.0%} is between batches (median over channels); in random batches this is "
+        "0 %. Each batch holds one kind of sample."
+    )
+    return make_finding("batches-not-representative", "", "warning", text)
+
+
+def _entropy_within_batches(classes: Tensor, batch_index: Tensor, shape: tuple[int, int]) -> float:
+    """Return the entropy of the labels within a batch in nats, averaged over all samples.
+
+    Arguments:
+        classes: the class of each sample, shape (N,).
+        batch_index: the batch of each sample, shape (N,).
+        shape: number of batches and of classes.
+    """
+    counts = torch.zeros(shape, dtype=torch.double)
+    counts.index_put_((batch_index, classes), torch.ones(len(classes), dtype=torch.double), accumulate=True)
+    shares = counts / counts.sum(1, keepdim=True)
+    return float((torch.special.entr(shares).sum(1) * counts.sum(1)).sum() / len(classes))
+
+
+def _values_by_sample(measurements: Measurements) -> dict[str, list[Tensor]]:
+    """Return values to compare between batches: by description, for each batch a tensor (samples, channels)."""
+    found = {}
+    inputs = [batch.inputs for batch in measurements.batches]
+    if all(isinstance(each, Tensor) and each.is_floating_point() and each.dim() > 1 for each in inputs):
+        # At most 256 features are used; they tell as much as all pixels of a photograph.
+        flat = [each.flatten(1) for each in inputs]
+        found["the model's inputs"] = [each[:, :: -(-each.size(1) // 256)].cpu().double() for each in flat]
+    passes = measurements.passes_by_batch
+    name = next(iter(passes[0].calls), None)
+    samples = [run.calls[name][0].sample_means for run in passes if name in run.calls]
+    if all(each is not None for each in samples):
+        found[f"the input of the first norm layer{f', {name}' if name else ''}"] = samples
+    return found
+
+
+def _share_between_batches(samples: Tensor, batch_index: Tensor, order: Tensor) -> float:
+    """Return the share of the samples' variance that is between batches, by an analysis of variance.
+
+    Arguments:
+        samples: shape (N, channels).
+        batch_index: the batch of each sample, shape (N,).
+        order: a permutation of the samples, shape (N,).
+
+    Returns:
+        The intraclass correlation, the median over channels.
+    """
+    samples, batches = samples[order], int(batch_index.max()) + 1
+    sizes = torch.bincount(batch_index, minlength=batches).double()[:, None]
+    means = torch.zeros(batches, samples.size(1), dtype=samples.dtype).index_add_(0, batch_index, samples) / sizes
+    within = (samples - means[batch_index]).square().sum(0) / max(1, len(samples) - batches)
+    between = (sizes * (means - samples.mean(0)).square()).sum(0) / (batches - 1)
+    mean_size = (len(samples) - float(sizes.square().sum()) / len(samples)) / (batches - 1)
+    variance = (between - within) / mean_size
+    return float((variance / (variance + within)).nanmedian().nan_to_num())
+
+
+def _on_random_orders(statistic: Callable[[Tensor], float], count: int) -> Tensor:
+    """Return the statistic on 200 random permutations of ``count`` samples, shape (200,)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.tensor([statistic(torch.randperm(count, generator=generator)) for _ in range(_PERMUTATIONS)])
+
+
+def _labels(measurements: Measurements) -> list[Tensor] | None:
+    """Return the labels of each batch if each sample has one integer label; otherwise None."""
+    labels = [batch.targets for batch in measurements.batches]
+    if all(isinstance(each, Tensor) and each.dim() == 1 and not each.is_floating_point() for each in labels):
+        return [each.cpu() for each in labels]
+    return None

@@ -1,0 +1,109 @@
+"""Checks of whether predictions depend on the other samples in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from bnlib.doctor.instrumented_model import NORM_TYPES
+from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.report import Finding, make_finding
+
+
+def batch_statistics_at_inference(measurements: Measurements) -> Iterator[Finding]:
+    """Find layers that normalise by the batch at inference: in train mode, or without running statistics."""
+    layers = measurements.norm_layers
+    without = [name for name, layer in layers.items() if layer.running_mean is None]
+    if not measurements.inference:
+        for name in without:
+            text = "This layer has no running statistics, so its outputs depend on the batch in eval mode, too."
+            yield make_finding("no-running-statistics", name, "note", text)
+        return
+    in_train_mode = [name for name, on in measurements.instrumented.in_train_mode.items() if on and name not in without]
+    for code, names, one, all_layers in (
+        ("train-mode-at-inference", in_train_mode, "is in train mode", "are in train mode"),
+        ("no-running-statistics", without, "has no running statistics", "have no running statistics"),
+    ):
+        consequence = _consequence(measurements) if names else ""
+        if names and len(names) == len(layers):
+            yield make_finding(code, "", "error", f"All norm layers ({len(names)}) {all_layers}{consequence}.")
+            continue
+        for name in names:
+            yield make_finding(code, name, "error", f"This layer {one}{consequence}.")
+
+
+def eval_mode_depends_on_batch(measurements: Measurements) -> Iterator[Finding]:
+    """Find models whose predictions depend on the other samples in the batch even after ``model.eval()``.
+
+    The model runs as it is, so this check also finds functions such as F.batch_norm and layers of unknown types. Batch
+    statistics do not depend on the order of the other samples. If the order changes the outputs as much, the cause is
+    something else: the model pairs samples, or the samples are steps in time. Rounding errors, about a millionth,
+    depend on the batch as well.
+    """
+    outputs, layers = measurements.eval_outputs_in_three_batches, measurements.norm_layers
+    # Layers without running statistics are another finding.
+    if outputs is None or any(layer.running_mean is None for layer in layers.values()):
+        return
+    if not outputs[0].is_floating_point():
+        return
+    first, other, reversed_other = (each.detach().cpu().double().flatten(1) for each in outputs)
+    change, change_by_order = _relative_change(first, other), _relative_change(other, reversed_other)
+    if not change > max(1e-3, 10 * torch.finfo(outputs[0].dtype).eps) or change_by_order > 0.1 * change:
+        return
+    back_in_train_mode = [name for name, layer in layers.items() if layer.training]
+    unregistered = sorted(_unregistered_norm_layers(measurements.instrumented.model))
+    if back_in_train_mode:
+        cause = f"These layers are in train mode although model.eval() was called: {', '.join(back_in_train_mode)}."
+    elif unregistered:
+        cause = f"model.eval() does not reach the norm layers in a plain list or dictionary: {', '.join(unregistered)}."
+    else:
+        cause = "No registered norm layer is the cause, so look for a function such as F.batch_norm."
+    text = (
+        f"After model.eval(), the outputs for the same {_samples(len(first))} change by {change:.1%} of "
+        f"{_unit(first)} if the other samples in the batch change. {cause}"
+    )
+    severity = "error" if back_in_train_mode or unregistered else "warning"
+    yield make_finding("eval-depends-on-batch", "", severity, text)
+
+
+def _consequence(measurements: Measurements) -> str:
+    outputs = measurements.outputs_in_two_batches
+    if outputs is None:
+        return ", so a prediction depends on the other samples in the batch"
+    first, second = (each.cpu().double().flatten(1) for each in outputs)
+    text = (
+        f". If the other samples in the batch change, the outputs for the same {_samples(len(first))} change by "
+        f"{_relative_change(first, second):.1%} of {_unit(first)}"
+    )
+    if first.size(1) > 1 and measurements.eval_score is not None and measurements.eval_score.error is not None:
+        changed = int((first.argmax(1) != second.argmax(1)).sum())
+        text += f", and {changed} of the {len(first)} predicted classes change"
+    return text
+
+
+def _relative_change(first: Tensor, second: Tensor) -> float:
+    """Return the root mean square difference of two outputs for the same samples, divided by ``_unit``."""
+    size = (first - first.mean(0)).square().mean().sqrt() if len(first) > 1 else first.square().mean().sqrt()
+    return float((first - second).square().mean().sqrt() / size.clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def _unit(outputs: Tensor) -> str:
+    return "their standard deviation" if len(outputs) > 1 else "their root mean square"
+
+
+def _samples(count: int) -> str:
+    return f"{count} sample{'s' * (count > 1)}"
+
+
+def _unregistered_norm_layers(model: nn.Module) -> Iterator[str]:
+    """Yield the names of lists and dictionaries that hold norm layers but are no submodules."""
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            held = list(value.values()) if isinstance(value, dict) else value
+            if key.startswith("_") or not isinstance(held, (list, tuple)):
+                continue
+            inside = [part for each in held if isinstance(each, nn.Module) for part in each.modules()]
+            if any(isinstance(part, NORM_TYPES) for part in inside):
+                yield f"{name}.{key}".lstrip(".")

@@ -1,0 +1,80 @@
+"""Checks of lost signals and gradients: channels without a gradient, tiny variances, and exploding gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.report import Finding, make_finding
+
+
+def zero_gamma(measurements: Measurements) -> Iterator[Finding]:
+    """Find channels whose gamma is 0 and gets no gradient, so it stays 0.
+
+    A gradient of exactly 0 distinguishes them from a residual branch that starts at gamma = 0 on purpose. PyTorch
+    defines relu'(0) = 0, so even gamma itself gets no gradient where a ReLU follows gamma = beta = 0.
+    """
+    for name, dead in measurements.dead_channels.items():
+        zero, channels = int((measurements.norm_layers[name].weight == 0).sum()), len(dead)
+        # Pruning or strong weight decay leaves a few zeros. If other channels with gamma = 0 do get a gradient, these
+        # may lack one only because the next ReLU is off on this batch.
+        if dead.sum() < zero or zero < 0.1 * channels:
+            continue
+        text = (
+            f"Gamma is 0 in {zero} of {channels} channels, and its gradient there is exactly 0, so these channels "
+            "never learn."
+        )
+        yield make_finding("zero-gamma", name, "error" if zero == channels else "warning", text)
+
+
+def variance_below_eps(measurements: Measurements) -> Iterator[Finding]:
+    """Find layers in which the variance of most channels is below eps, so they do not normalise.
+
+    At a variance of eps the output has a variance of 1/2 gamma^2. Single channels like this are common: constant pixels
+    and dead units.
+    """
+    for name, data in measurements.statistics.items():
+        layer = measurements.norm_layers[name]
+        variance = data.total_variance[data.total_variance.isfinite()]
+        small = int((variance < layer.eps).sum())
+        if 2 * small > len(variance) and data.count > 1 and name not in measurements.layers_after_dead_layer:
+            constant = int((variance == 0).sum())
+            text = (
+                f"The variance of the layer's input is below eps = {layer.eps:g} in {small} of {len(variance)} "
+                f"channels, and 0 in {constant} of these. The median variance is {float(variance.median()):.2g}."
+            )
+            yield make_finding("variance-below-eps", name, "warning", text)
+
+
+def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:
+    """Find gradients that grow exponentially from the last layer to the first.
+
+    At initialisation each block of a linear layer, BN and ReLU multiplies the gradient norm by sqrt(pi / (pi - 1)) =
+    1.21 or more. Networks train up to about 40 such layers, where the gradient has grown by a factor of 2000.
+
+    Source: Yang et al. 2019 (https://arxiv.org/abs/1902.08129).
+    """
+    backward = measurements.backward_pass
+    # With one value per channel there is no gradient; that is another finding.
+    if backward is None or any(call.count < 2 for calls in backward.calls.values() for call in calls):
+        return
+    names = [name for name in backward.calls if backward.gradients.get(name, 0.0) != 0]
+    norms = np.array([backward.gradients[name] for name in names])
+    if len(norms) < 10:
+        return
+    if not np.isfinite(norms).all():
+        text = "The gradient at the output of this layer is nan or infinite."
+        yield make_finding("gradient-explosion", names[int(np.argmin(np.isfinite(norms)))], "error", text)
+        return
+    # A line is fitted to all logarithms, because the norms of single layers depend on their width.
+    growth = math.exp(-np.polyfit(np.arange(len(norms)), np.log(norms), 1)[0])
+    total_growth = growth ** (len(norms) - 1)
+    if total_growth > 1e3:
+        text = (
+            f"From each norm layer to the one before it, the gradient norm grows by a factor of {growth:.2f}: over "
+            f"{len(norms)} layers, from {norms[-1]:.2g} at the last to {norms[0]:.2g} at the first."
+        )
+        yield make_finding("gradient-explosion", names[0], "error" if total_growth > 1e6 else "warning", text)

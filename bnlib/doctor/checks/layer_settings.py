@@ -1,0 +1,83 @@
+"""Checks of single layers: their parameters, buffers, data types and momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.report import Finding, make_finding
+from bnlib.doctor.running_averages import mean_distance_to_data
+from bnlib.norm import FullNorm
+
+
+def non_finite_values(measurements: Measurements) -> Iterator[Finding]:
+    """Find parameters and running statistics that are nan or infinite."""
+    for name, layer in measurements.norm_layers.items():
+        tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
+        counts = {key: int((~value.isfinite()).sum()) for key, value in tensors.items() if value.is_floating_point()}
+        counts = {key: count for key, count in counts.items() if count}
+        if counts:
+            where = ", ".join(f"{key} in {count} of {layer.num_features} channels" for key, count in counts.items())
+            yield make_finding("non-finite-values", name, "error", f"This layer has nan or infinite values: {where}.")
+
+
+def half_precision_statistics(measurements: Measurements) -> Iterator[Finding]:
+    """Find running statistics in float16 or bfloat16, which lose small updates."""
+    for name, layer in measurements.norm_layers.items():
+        if layer.running_var is None or layer.running_var.dtype.itemsize >= 4:
+            continue
+        dtype = torch.finfo(layer.running_var.dtype)
+        text = (
+            f"The running statistics are {dtype.dtype}, so an update that changes a value by less than "
+            f"{dtype.eps / 2:.1g} of its size is lost"
+        )
+        if getattr(layer, "momentum", None):
+            # An update is momentum times the difference.
+            text += (
+                f": with momentum {layer.momentum:g} they stop {dtype.eps / 2 / layer.momentum:.1%} short of the "
+                "statistics of the data"
+            )
+        text += f". The largest number of this type is {dtype.max:.3g}."
+        yield make_finding("half-precision-statistics", name, "warning", text)
+
+
+def unusual_momentum(measurements: Measurements) -> Iterator[Finding]:
+    """Find a momentum of 0, or one so large that the running statistics average only the last few batches.
+
+    An average with weight a of the newest batch is as noisy as the mean of (2 - a) / a batches: 19 for PyTorch's
+    default of 0.1, 3 for 0.5, and 1.02 for Keras's 0.99. Below 3, the statistics of eval mode are almost as noisy as
+    those of train mode.
+    """
+    for name, layer in measurements.norm_layers.items():
+        momentum = getattr(layer, "momentum", None)
+        if isinstance(layer, FullNorm) or layer.running_mean is None or momentum is None or 0 < momentum < 0.5:
+            continue
+        if momentum == 0:
+            text = "With momentum 0 the running statistics never change."
+        else:
+            batches = (2 - momentum) / momentum
+            text = f"With momentum {momentum:g} the running statistics are as noisy as a mean of {batches:.2g} batches."
+        yield make_finding("unusual-momentum", name, "warning", text)
+
+
+def frozen_layer_updates_statistics(measurements: Measurements) -> Iterator[Finding]:
+    """Find frozen layers in train mode: their parameters stay the same, but their running statistics change."""
+    if not measurements.will_be_trained:
+        return
+    instrumented = measurements.instrumented
+    for name, layer in measurements.norm_layers.items():
+        below = measurements.passes_by_batch[0].module_below.get(name)
+        own, fed = list(layer.parameters()), [] if below is None else list(below.parameters(recurse=False))
+        if not instrumented.in_train_mode[name] or layer.running_mean is None or not (own or fed):
+            continue
+        updates = getattr(layer, "momentum", None) != 0 and name in measurements.statistics
+        if updates and not any(value in instrumented.trainable for value in (*own, *fed)):
+            whose = "this layer and of the layer below it" if fed else "this layer"
+            text = (
+                f"The parameters of {whose} have requires_grad=False, but the layer is in train mode, so each batch "
+                f"changes its running statistics. Their means are now {mean_distance_to_data(measurements, name):.2g} "
+                "standard deviations from those of the data (median over channels)."
+            )
+            yield make_finding("frozen-layer-updates-statistics", name, "warning", text)

@@ -1,0 +1,115 @@
+"""The command ``python -m bnlib diagnose FILE:FUNCTION``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from inspect import Parameter, signature
+from pathlib import Path
+
+from bnlib.doctor.diagnosis import diagnose
+from bnlib.doctor.report import Report
+
+
+def diagnose_file(target: str) -> Report:
+    """Call a function in a Python file and diagnose the model and the batches that it returns.
+
+    The function returns ``(model, batches)``, or a mapping of arguments of ``bnlib.diagnose``. The file is executed as
+    by an import, and it can import modules from its own folder.
+
+    Arguments:
+        target: ``FILE:FUNCTION``, such as ``train.py:make``. The function is called without arguments.
+
+    Returns:
+        The report of ``bnlib.diagnose``.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: ``target`` has another form; the file has no such function; the function requires arguments or
+            returns something else; see also ``bnlib.diagnose``.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> source = '''
+        ... import torch, bnlib
+        ... def make():
+        ...     return bnlib.BatchNorm(3), [torch.eye(3)[:1]]
+        ... '''
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "train.py")
+        ...     written = file.write_text(source)
+        ...     doctor.diagnose_file(f"{file}:make").codes
+        ['one-value-per-channel', 'running-statistics-never-updated']
+    """
+    path, colon, name = target.rpartition(":")
+    if not (colon and path and name):
+        raise ValueError(f"target must be FILE:FUNCTION, such as train.py:make, got {target!r}")
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"target must name a Python file, got {path!r}, which does not exist")
+    with _neighbours_importable(file):
+        function = _load_function(file, name)
+        try:
+            signature(function).bind()
+        except TypeError as error:
+            raise ValueError(
+                f"target must name a function without required arguments, but {name} has some: {error}"
+            ) from error
+        returned = function()
+        return diagnose(**_diagnose_arguments(target, returned))
+
+
+def _load_function(file: Path, name: str) -> Callable[[], object]:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"target must name a Python file, ending in .py, got {str(file)!r}")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickle look for the module here.
+    before = sys.modules.get(file.stem)
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        if before is not None:
+            sys.modules[file.stem] = before
+    function = getattr(module, name, None)
+    if not callable(function):
+        defined = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        names = ", ".join(key for key in defined if callable(getattr(module, key))) or "none"
+        raise ValueError(f"target must name a function of {file}, which defines {names}; got {name!r}")
+    return function
+
+
+def _diagnose_arguments(target: str, returned: object) -> Mapping[str, object]:
+    if isinstance(returned, (tuple, list)) and len(returned) == 2:
+        return dict(zip(("model", "batches"), returned, strict=True))
+    if not isinstance(returned, Mapping):
+        raise ValueError(
+            f"{target} must return (model, batches), or a mapping of arguments of bnlib.diagnose, "
+            f"got {_describe(returned)}"
+        )
+    parameters = signature(diagnose).parameters
+    needed = {name for name, each in parameters.items() if each.default is Parameter.empty}
+    if wrong := [*(needed - returned.keys()), *(returned.keys() - parameters.keys())]:
+        raise ValueError(
+            f"{target} must return a mapping with model and batches, and may add other arguments of bnlib.diagnose "
+            f"({', '.join(parameters)}); wrong or missing: {', '.join(map(str, sorted(wrong, key=str)))}"
+        )
+    return returned
+
+
+def _describe(value: object) -> str:
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
+
+
+@contextmanager
+def _neighbours_importable(file: Path) -> Iterator[None]:
+    """Let the file import modules from its own folder, as a script can."""
+    folder = str(file.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

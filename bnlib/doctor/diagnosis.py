@@ -1,0 +1,153 @@
+"""``diagnose`` and ``losses_by_mode``: from a model and batches to findings or losses."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+from torch import nn
+
+from bnlib.doctor.batches import first_batches
+from bnlib.doctor.checks import CHECKS
+from bnlib.doctor.checks.batch_dependence import eval_mode_depends_on_batch
+from bnlib.doctor.instrumented_model import InstrumentedModel
+from bnlib.doctor.losses import Loss, Score
+from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.report import Report
+from bnlib.probes.stateless import preserve_random_state
+
+
+def diagnose(
+    model: nn.Module,
+    batches: Iterable,
+    *,
+    loss: Loss | None = None,
+    domains: Mapping[object, Iterable] | None = None,
+    inference: bool = False,
+    max_batches: int = 32,
+) -> Report:
+    """Look for known problems with the batch normalisation of a model.
+
+    The model is not changed: ``diagnose`` runs a copy, with dropout off, and needs memory for that copy. It checks
+    PyTorch's BatchNorm1d, BatchNorm2d, BatchNorm3d and SyncBatchNorm, and bnlib's BatchNorm, BatchRenorm, FullNorm and
+    DomainBatchNorm.
+
+    Arguments:
+        model: any network, in the mode (train or eval) in which you use it.
+        batches: what the training's DataLoader yields: inputs, or pairs (inputs, targets). The model is called with
+            the inputs. With targets, ``diagnose`` also checks losses and labels. Unpack batches of another form
+            first: ``((b["x"], b["y"]) for b in loader)``.
+        loss: ``loss(outputs, targets)`` returns a single number. By default cross-entropy, if the targets are classes.
+        domains: batches of each domain by its name, for a model that is used on several kinds of data. If the model
+            has DomainBatchNorm layers, the names must be their domain numbers.
+        inference: the model is used for predictions and ``batches`` are the batches that it predicts on. Then train
+            mode is an error, but the batches may have any size and any order.
+        max_batches: use at most this many batches, and at most this many of each domain.
+
+    Returns:
+        A ``Report`` of all findings, the most severe first.
+
+    Raises:
+        TypeError: ``model`` is not a module, or ``domains`` is not a mapping.
+        ValueError: there is no batch with a sample; a batch has another form; the loss is not a single number;
+            ``max_batches`` is below 1; the model cannot be copied.
+
+    Example:
+        The same model on shuffled batches, and on batches sorted by label:
+
+        >>> data, model = datasets.load("digits"), models.mlp((64, 32, 10), bnlib.BatchNorm)
+        >>> history = training.fit(model, data, batch_size=64, lr=0.5, epochs=2, progress=False)
+        >>> shuffled = list(zip(data.train_x.split(64), data.train_y.split(64), strict=True))
+        >>> print(bnlib.diagnose(model, shuffled))
+        No problems found.
+        >>> order = data.train_y.argsort()
+        >>> by_label = list(zip(data.train_x[order].split(64), data.train_y[order].split(64), strict=True))
+        >>> report = bnlib.diagnose(model, by_label)
+        >>> report.codes, report[0].severity
+        (['batches-not-representative'], 'error')
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if domains is not None and not isinstance(domains, Mapping):
+        raise TypeError(f"domains must be a mapping of names to batches, got {type(domains).__name__}")
+    _check_max_batches(max_batches)
+    with _preserve_all_random_states(model):
+        instrumented = InstrumentedModel(model)
+        taken = first_batches("batches", batches, max_batches, instrumented.model)
+        measurements = Measurements(instrumented, taken, loss, inference)
+        if not instrumented.norm_layers:
+            return _report_without_norm_layers(model, measurements)
+        measurements.will_be_trained = model.training and not inference
+        for name, each in (domains or {}).items():
+            taken = first_batches(f"domains[{name!r}]", each, max_batches, instrumented.model)
+            measurements.by_domain[name] = measurements.on_batches(taken, name)
+        return Report((finding for check in CHECKS for finding in check(measurements)), measurements.remarks())
+
+
+def losses_by_mode(
+    model: nn.Module, batches: Iterable, *, loss: Loss | None = None, max_batches: int = 32
+) -> dict[str, Score | None]:
+    """Compute the loss of a model on the same samples in four ways that BN makes different.
+
+    Without BN all four losses are equal. The model is not changed.
+
+    Arguments:
+        model, loss, max_batches: see ``diagnose``.
+        batches: the batches that the model was trained on; see ``diagnose``.
+
+    Returns:
+        A ``Score`` for each way:
+
+        - ``"train"``: train mode in these batches;
+        - ``"train_reshuffled"``: train mode with the same samples shuffled into other batches; None if the batches
+          cannot be shuffled, for example because there is only one;
+        - ``"eval_recomputed"``: eval mode with running statistics recomputed from these batches;
+        - ``"eval"``: eval mode with the running statistics of the model.
+
+    Raises:
+        ValueError: the loss for the outputs of the model is unknown; see also ``diagnose``.
+
+    Example:
+        In batches sorted by label a good model has a high error, but only in train mode:
+
+        >>> data, model = datasets.load("digits"), models.mlp((64, 32, 10), bnlib.BatchNorm)
+        >>> history = training.fit(model, data, batch_size=64, lr=0.5, epochs=2, progress=False)
+        >>> order = data.train_y.argsort()
+        >>> by_label = list(zip(data.train_x[order].split(64), data.train_y[order].split(64), strict=True))
+        >>> {mode: score.error > 0.5 for mode, score in doctor.losses_by_mode(model, by_label).items()}
+        {'train': True, 'train_reshuffled': False, 'eval_recomputed': False, 'eval': False}
+    """
+    _check_max_batches(max_batches)
+    with _preserve_all_random_states(model):
+        instrumented = InstrumentedModel(model)
+        taken = first_batches("batches", batches, max_batches, instrumented.model)
+        measurements = Measurements(instrumented, taken, loss, inference=False)
+        if measurements.train_score is None:
+            raise ValueError("loss must be given, because no default loss fits these outputs and targets; got None")
+        return measurements.scores_by_mode
+
+
+def _report_without_norm_layers(model: nn.Module, measurements: Measurements) -> Report:
+    # The model may call a function such as F.batch_norm.
+    findings = list(eval_mode_depends_on_batch(measurements))
+    remark = f"{type(model).__name__} has no layer with batch statistics, so there was nothing to check."
+    return Report(findings, [] if findings else [remark])
+
+
+def _check_max_batches(max_batches: int) -> None:
+    if max_batches < 1:
+        raise ValueError(f"max_batches must be at least 1, got {max_batches}")
+
+
+@contextmanager
+def _preserve_all_random_states(model: nn.Module) -> Iterator[None]:
+    """Restore the random number generators of torch, numpy and random afterwards, because loaders shuffle with them."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002, the one that others use
+    try:
+        with preserve_random_state(model):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002

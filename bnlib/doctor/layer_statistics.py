@@ -1,0 +1,95 @@
+"""The statistics of a norm layer's inputs, of one call and of many calls together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bnlib.norm import FullNorm
+from bnlib.probes.tensors import at_least_float32
+
+
+@dataclass(frozen=True, eq=False)
+class CallStatistics:
+    """The statistics of a norm layer's input in one call, for each of C channels.
+
+    Attributes:
+        count: number of values per channel.
+        mean: shape (C,).
+        variance: the biased variance, shape (C,).
+        sample_means: the mean over the values of each sample, shape (samples, C); None where it is unknown which
+            values belong to which sample.
+    """
+
+    count: int
+    mean: Tensor
+    variance: Tensor
+    sample_means: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class PooledStatistics:
+    """The statistics of a norm layer's inputs in several calls, for each of C channels.
+
+    Attributes:
+        count: number of values per channel.
+        mean: shape (C,).
+        within_batch_variance: the average unbiased variance within a batch, shape (C,). The running variance of BN
+            estimates it. nan where each batch has one value per channel.
+        total_variance: the variance of all values, including that between batches, shape (C,).
+    """
+
+    count: int
+    mean: Tensor
+    within_batch_variance: Tensor
+    total_variance: Tensor
+
+
+def call_statistics(input: Tensor, batch_size: int) -> CallStatistics:
+    """Compute the statistics of a layer's input.
+
+    Arguments:
+        input: shape (N, C, *).
+        batch_size: number of samples in the model's input; 0 if unknown. N may be a multiple of it, if a layer takes
+            the time steps of a sample as samples of their own.
+    """
+    values = at_least_float32(input)
+    count = input.numel() // max(1, input.size(1))
+    if input.numel() == 0:
+        nothing = values.new_full((input.size(1),), float("nan"))
+        return CallStatistics(0, nothing, nothing, None)
+    variance, mean = torch.var_mean(values, all_but_channels(input), correction=0)
+    sample_means = None
+    if batch_size and len(input) % batch_size == 0:
+        # The time steps of one sample are next to each other.
+        sample_means = values.flatten(2).mean(2) if input.dim() > 2 else values
+        sample_means = sample_means.unflatten(0, (batch_size, -1)).mean(1).cpu().double()
+    return CallStatistics(count, mean.cpu().double(), variance.cpu().double(), sample_means)
+
+
+def pool_statistics(calls: Sequence[CallStatistics]) -> PooledStatistics | None:
+    """Combine the statistics of several calls; return None if the calls had no values."""
+    calls = [call for call in calls if call.count]
+    if not calls:
+        return None
+    counts = torch.tensor([float(call.count) for call in calls], dtype=torch.double)[:, None]
+    means, variances = torch.stack([call.mean for call in calls]), torch.stack([call.variance for call in calls])
+    mean = (counts * means).sum(0) / counts.sum()
+    # 0/0 where each call has a single value per channel.
+    within = (counts * variances).sum(0) / (counts - 1).sum()
+    total = (counts * (variances + (means - mean).square())).sum(0) / counts.sum()
+    return PooledStatistics(int(counts.sum()), mean, within, total)
+
+
+def running_variance_target(statistics: PooledStatistics, layer: nn.Module) -> Tensor:
+    """Return the variance that the running variance of this layer estimates, shape (C,)."""
+    uses_total = isinstance(layer, FullNorm) or bool(statistics.within_batch_variance.isnan().any())
+    return statistics.total_variance if uses_total else statistics.within_batch_variance
+
+
+def all_but_channels(input: Tensor) -> list[int]:
+    """Return all dimensions but dimension 1, over which the statistics of a channel are taken."""
+    return [dim for dim in range(input.dim()) if dim != 1]

@@ -1,0 +1,106 @@
+"""How far running statistics are from the statistics of the data, and how much they have averaged so far."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bnlib.doctor.layer_statistics import PooledStatistics, running_variance_target
+from bnlib.doctor.measurements import Measurements
+from bnlib.norm import FullNorm
+
+MISMATCH = 1.0
+"""From this median distance on, statistics do not match: means one standard deviation apart, or a factor of 2 between
+the standard deviations."""
+
+
+def distance(layer: nn.Module, mean: Tensor, variance: Tensor, data: PooledStatistics) -> float:
+    """Return how far a mean and a variance are from those of the data, as the median over channels.
+
+    For each channel the distance is the larger of two numbers: the difference of the means in standard deviations of
+    the data, and the absolute binary logarithm of the ratio of the standard deviations. Both include the layer's eps.
+
+    Arguments:
+        layer: the norm layer.
+        mean, variance: shape (C,).
+        data: the statistics to compare with.
+    """
+    target = running_variance_target(data, layer) + layer.eps
+    mean_distance = (mean - data.mean).abs() / (data.total_variance + layer.eps).sqrt()
+    scale_distance = ((variance + layer.eps) / target).log().abs() / math.log(4)
+    return float(torch.maximum(mean_distance, scale_distance).nanmedian())
+
+
+def distance_to_data(measurements: Measurements, name: str, initial_share: float = 0.0) -> float:
+    """Return the distance of a layer's running statistics from those of the data.
+
+    The layers below normalise by the batch or by their running statistics; the smaller distance counts.
+
+    Arguments:
+        measurements: of the model.
+        name: name of the layer.
+        initial_share: the weight of the initial values, mean 0 and variance 1, which is taken out first.
+    """
+    layer = measurements.norm_layers[name]
+    mean = layer.running_mean.cpu().double() / (1 - initial_share)
+    variance = ((layer.running_var.cpu().double() - initial_share) / (1 - initial_share)).clamp(min=0)
+    both = (measurements.statistics, measurements.statistics_in_eval)
+    return min(distance(layer, mean, variance, each[name]) for each in both if name in each)
+
+
+def largest_distance(layer: nn.Module, parts: Sequence[PooledStatistics]) -> float:
+    """Return the largest distance between any two of several statistics."""
+    pairs = itertools.permutations(parts, 2)
+    return max(
+        (distance(layer, one.mean, running_variance_target(one, layer), other) for one, other in pairs), default=0.0
+    )
+
+
+def mean_distance_to_data(measurements: Measurements, name: str) -> float:
+    """Return how far the running means are from the data's, in standard deviations; the median over channels."""
+    layer, data = measurements.norm_layers[name], measurements.statistics[name]
+    gaps = (layer.running_mean.cpu().double() - data.mean).abs() / (data.total_variance + layer.eps).sqrt()
+    return float(gaps.nanmedian())
+
+
+def layers_with_running_statistics_in_use(measurements: Measurements) -> list[str]:
+    """Return the names of the called layers with running statistics that training does not use as fixed values."""
+    layers, fixed = measurements.norm_layers, measurements.instrumented.fixed_in_eval_mode
+    return [name for name in measurements.statistics if layers[name].running_mean is not None and name not in fixed]
+
+
+def has_initial_values(layer: nn.Module) -> bool:
+    """Return whether the running statistics are still mean 0 and variance 1."""
+    if layer.running_mean is None:
+        return False
+    return bool((layer.running_mean == 0).all() and (layer.running_var == 1).all())
+
+
+def initial_weight(layer: nn.Module) -> float:
+    """Return the weight, from 0 to 1, that the initial values still have in the running statistics."""
+    count, rate = batches_tracked(layer), layer.alpha if isinstance(layer, FullNorm) else layer.momentum
+    if rate is None or count == 0:
+        return 0.0
+    if not callable(rate):
+        return (1 - rate) ** count
+    # After some thousand batches the weight is 0.
+    return math.prod(1 - float(rate(step)) for step in range(count)) if count < 5000 else 0.0
+
+
+def batches_needed(layer: nn.Module) -> float:
+    """Return the number of batches after which the running statistics have forgotten their initial values.
+
+    It is 3 / momentum: the first of these batches then has a twentieth of the weight of the last.
+    """
+    rate = layer.alpha if isinstance(layer, FullNorm) else layer.momentum
+    rate = float(rate(batches_tracked(layer))) if callable(rate) else rate
+    return 3 / rate if rate else 0.0
+
+
+def batches_tracked(layer: nn.Module) -> int:
+    """Return the number of batches in the running statistics."""
+    return 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)

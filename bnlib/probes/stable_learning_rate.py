@@ -1,0 +1,77 @@
+"""Search for the largest learning rate at which training is stable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StableLearningRate:
+    """The interval that contains the limit of stability.
+
+    Attributes:
+        low: the largest learning rate that was found stable.
+        high: the smallest learning rate that was found unstable.
+        trials: each learning rate that was tried and whether it was stable, in the order of the trials.
+    """
+
+    low: float
+    high: float
+    trials: tuple[tuple[float, bool], ...]
+
+
+def largest_stable_learning_rate(
+    run: Callable[[float], bool], low: float, high: float, ratio: float = 1.1
+) -> StableLearningRate:
+    """Find the largest learning rate at which training is stable, by bisection on a logarithmic scale.
+
+    If training changes between stable and unstable several times between ``low`` and ``high``, one of the changes is
+    found.
+
+    Arguments:
+        run: takes a learning rate, trains from the start and returns whether the training was stable. A finite loss is
+            not a sufficient criterion: a network whose units are all dead has a finite loss at any learning rate.
+        low: a learning rate at which training is stable.
+        high: a learning rate at which training is unstable.
+        ratio: the search stops when ``high / low`` is at most this ratio.
+
+    Returns:
+        The last interval and all trials.
+
+    Raises:
+        ValueError: ``low`` and ``high`` are not positive or not in this order, ``ratio`` is not above 1, training at
+            ``low`` is unstable, or training at ``high`` is stable.
+
+    Example:
+        Gradient descent on $5w^2$, whose second derivative is 10, is stable below 2/10:
+
+        >>> def run(lr):
+        ...     w = 1.0
+        ...     for _ in range(1000):
+        ...         w -= lr * 10 * w
+        ...     return abs(w) < 1
+        >>> round(probes.largest_stable_learning_rate(run, low=0.01, high=1.0, ratio=1.01).low, 2)
+        0.2
+    """
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"low and high must be positive and in this order, got {low} and {high}")
+    if not ratio > 1:
+        raise ValueError(f"ratio must be above 1, got {ratio}")
+    trials: list[tuple[float, bool]] = []
+
+    def stable(lr: float) -> bool:
+        trials.append((lr, bool(run(lr))))
+        return trials[-1][1]
+
+    if not stable(low):
+        raise ValueError(f"low must be a learning rate that is stable, got {low}, which is not: try a smaller one")
+    if stable(high):
+        raise ValueError(f"high must be a learning rate that is not stable, got {high}, which is: try a larger one")
+    while high / low > ratio:
+        middle = math.sqrt(low) * math.sqrt(high)
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return StableLearningRate(low, high, tuple(trials))

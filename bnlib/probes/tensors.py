@@ -1,0 +1,37 @@
+"""Small tensor operations that several probes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+def gradients_or_zeros(
+    gradients: Mapping[str, Tensor], names: Iterable[str], like: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """Return the gradients in the order of ``names``, with zeros for the names that have no gradient."""
+    return [gradients[name] if name in gradients else torch.zeros_like(like[name]) for name in names]
+
+
+def flattened(tensors: Iterable[Tensor]) -> Tensor:
+    """Return all values of the tensors, detached, as one tensor of shape (number of values,) in float32 or better."""
+    return torch.cat([at_least_float32(each.detach()).flatten() for each in tensors])
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Convert float16 and bfloat16 to float32, because sums in half precision have large rounding errors."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def number_sequence(name: str, values: Sequence[float] | Tensor) -> Tensor:
+    """Return a sequence of numbers as a float64 tensor of shape (K,) on the CPU.
+
+    Raises:
+        ValueError: ``values`` is empty or not one-dimensional; the message calls it ``name``.
+    """
+    row = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
+    if row.dim() != 1 or row.numel() == 0:
+        raise ValueError(f"{name} must be a sequence of numbers, got shape {tuple(row.shape)}")
+    return row
