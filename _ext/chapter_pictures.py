@@ -181,7 +181,7 @@ def draw_deep_gradients(figure: Figure) -> dict[str, object]:
     for network, label, color, dash in (
         ("batch norm", "batch norm", BLUE, "-"),
         ("layer norm", "layer norm", GREEN, "-."),
-        ("no norm, He", "without", VERMILLION, "--"),
+        ("without normalisation, He init", "without", VERMILLION, "--"),
     ):
         row = gradient_growth.load()[network, characters, gradient_growth.WIDTH]
         layers = np.r_[1, 5 : gradient_growth.DEPTH : 5, row["weights"].shape[1]]
@@ -203,17 +203,19 @@ def draw_alternatives(figure: Figure) -> dict[str, object]:
     """Chapter 9: test error against the batch size, at the best learning rate of each normalisation."""
     sizes, axes, ends = batch_sizes.BATCH_SIZES, figure.subplots(), {}
     for norm, label, color, mark in (
-        ("none", "without", VERMILLION, "o--"),
+        ("without normalisation", "without", VERMILLION, "o--"),
         ("layer norm", "layer norm", GREEN, "^-."),
         ("batch norm", "batch norm", BLUE, "s-"),
     ):
-        tables = [batch_sizes.errors(norm, batch_sizes.SAMPLES, "shuffled", size) for size in sizes]
-        ends[norm] = _errors(axes, sizes, [table[batch_sizes.best(table)] for table in tables], mark, color, label)
+        tables = [batch_sizes.errors(norm, batch_sizes.EQUAL_SAMPLES, "shuffled", size) for size in sizes]
+        ends[norm] = _errors(
+            axes, sizes, [table[batch_sizes.best_learning_rate(table)] for table in tables], mark, color, label
+        )
     axes.set(xscale="log", yscale="log", ylim=(1, 120))
     plain_ticks(axes.xaxis, sizes)
     plain_ticks(axes.yaxis, (1, 10, 100))
     _label(axes, "batch size", "test error (%)", legend="upper center")
-    told = [f"{norm.replace('none', 'no normalisation')} {each[0]} and {each[-1]} %" for norm, each in ends.items()]
+    told = [f"{norm} {each[0]} and {each[-1]} %" for norm, each in ends.items()]
     alt = f"Test errors at batch sizes {sizes[0]} and {sizes[-1]}: {', '.join(told)}."
     return {"alt": alt} | {norm.replace(" ", "_"): dict(zip(sizes, each, strict=True)) for norm, each in ends.items()}
 
@@ -226,7 +228,7 @@ def draw_machines(figure: Figure) -> dict[str, object]:
         ("SyncBN", "synchronised", VERMILLION, "o--"),
         ("shared FN", "shared Full Norm", GREEN, "D-."),
     ):
-        rows = [label_skew.lookup(workers, skew)[method]["first"] for skew in skews]
+        rows = [label_skew.lookup(workers, skew)[method]["worker_0"] for skew in skews]
         ends[method] = _errors(axes, skews, rows, mark, color, label)
     axes.set(ylim=(0, 100))
     _label(axes, "label skew between machines", "test error (%)", legend="upper left")

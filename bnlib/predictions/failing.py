@@ -6,16 +6,16 @@ PREDICTIONS = [
     Prediction(
         "learnt-by-heart",
         "A small network with batch norm has learnt 100 random target values by heart, in batches of 4 samples that "
-        "were never shuffled. In training mode its squared error is {own:.1f}; the constant answer 0 would give 1. "
-        "What is its error on the same samples in evaluation mode?",
+        "were never shuffled. In training mode its squared error is {printed_batches:.1f}; the constant answer 0 would "
+        "give 1. What is its error on the same samples in evaluation mode?",
         {
-            "Below 0.3": lambda evaluation: evaluation < 0.3,
-            "0.3 to 0.8": lambda evaluation: 0.3 <= evaluation <= 0.8,
-            "Above 0.8": lambda evaluation: evaluation > 0.8,
+            "Below 0.3": lambda eval_mode: eval_mode < 0.3,
+            "0.3 to 0.8": lambda eval_mode: 0.3 <= eval_mode <= 0.8,
+            "Above 0.8": lambda eval_mode: eval_mode > 0.8,
         },
-        reason="The median error over 20 seeds is {evaluation:.1f}. Evaluation mode is not to blame: in training mode, "
-        "in new batches of 4, the error is {dealt:.1f}. The network has learnt its four-sample batches, not its "
-        "samples.",
+        reason="The median error over 20 seeds is {eval_mode:.1f}. Evaluation mode is not to blame: in training mode, "
+        "in new batches of 4, the error is {reshuffled_batches:.1f}. The network has learnt its four-sample batches, "
+        "not its samples.",
     ),
     Prediction(
         "micro-batches",
