@@ -46,7 +46,7 @@ def draw_gradients(figure: Figure, data, network: str, characters: int) -> str:
 
 
 def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: float) -> str:
-    """Draw losses over steps, and |change of the loss| in each step; see ``depth.descent.Curves``.
+    """Draw losses over steps, and the absolute change of the loss in each step; see ``depth.descent.Curves``.
 
     Arguments:
         figure: where to draw.
@@ -104,7 +104,7 @@ def _describe(curves) -> str:
 def draw_jitter(
     figure: Figure, rates: Sequence[float], lines: Mapping[str, np.ndarray], limits: Mapping[str, float], level: float
 ) -> str:
-    """Draw the mean |change of the loss| per step against the learning rate, one line and band per stack.
+    """Draw the mean absolute change of the loss per step against the learning rate, one line and band per stack.
 
     Arguments:
         figure: where to draw.

@@ -50,7 +50,7 @@ class LandscapeAlongGradient:
 
     @property
     def beta(self) -> Tensor:
-        """The effective beta-smoothness: the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
+        """The effective beta-smoothness, the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
         return (self.gradient_change / self.distance).amax()
 
     @property
@@ -116,8 +116,7 @@ def landscape_along_gradient(
 
     Santurkar et al. make this measurement at every training step to compare the smoothness of networks. Their numbers
     depend on the scale of the weights: multiplying weights that a norm follows by c divides $\beta$ by $c^2$. To
-        compare
-    networks, use ``scale_free_beta`` at the same relative distances. The cost is that of K + 1 gradients.
+    compare networks, use ``scale_free_beta`` at the same relative distances. The cost is that of K + 1 gradients.
 
     Arguments:
         model: any network.
