@@ -82,7 +82,7 @@ def test_two_processes_train_as_one_does_on_both_batches(two, norm):
 TINY = """
     import functools, sys
     from bnlib import BatchNorm, __main__, models
-    from bnlib.experiments import registry, results
+    from bnlib.experiments.framework import registry
     from bnlib.experiments.framework.experiment import Experiment
     from bnlib.sweep import Run
 
