@@ -187,7 +187,8 @@ def draw_deep_gradients(figure: Figure) -> dict[str, object]:
         layers = np.r_[1, 5 : gradient_growth.DEPTH : 5, row["gradient_norms"].shape[1]]
         band(axes, layers, row["gradient_norms"][:, layers - 1], color=color, label=label, ls=dash)
         if network == "batch norm":
-            growth, whole = np.median(row["growth"][:, 0]), np.median(row["gradient_norms"][:, 0] / row["gradient_norms"][:, -1])
+            norms = row["gradient_norms"]
+            growth, whole = np.median(row["growth"][:, 0]), np.median(norms[:, 0] / norms[:, -1])
     axes.set(yscale="log", xlim=(1, gradient_growth.DEPTH))
     plain_ticks(axes.yaxis, (1, 1e3, 1e6, 1e9), ("1", "10³", "10⁶", "10⁹"))
     _label(axes, "layer (1 is next to the input)", "gradient norm", legend="upper right")

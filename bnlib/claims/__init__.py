@@ -46,7 +46,6 @@ CLAIMS: dict[str, Claim] = _collect()
 
 __all__ = [
     "CLAIMS",
-    "LEDGER_ORDER",
     "SOURCES",
     "VERDICTS",
     "VERDICT_MEANINGS",

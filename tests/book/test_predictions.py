@@ -78,11 +78,11 @@ def test_another_result_makes_another_option_right_in_a_chapter(monkeypatch):
     first = asking(path)[0]
     namespace: dict = {}
     exec(code_cells(path)[0].source, namespace)
-    found = namespace["many_machines"].load()
+    found = namespace["label_skew"].load()
 
     def answer(factor):
         changed = {cell: {name: factor * values for name, values in row.items()} for cell, row in found.items()}
-        monkeypatch.setattr(namespace["many_machines"], "load", lambda: changed)
+        monkeypatch.setattr(namespace["label_skew"], "load", lambda: changed)
         *before, last = ast.parse(first.source).body
         exec(compile(ast.Module(before, []), "cell", "exec"), namespace)
         return eval(compile(ast.Expression(last.value), "cell", "eval"), namespace)
