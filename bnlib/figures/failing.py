@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -139,12 +140,18 @@ def draw_initial_gamma(figure: Figure, data: Mapping[str, object], network: str,
 
 
 def draw_placement(figure: Figure, errors: Mapping[tuple, np.ndarray]) -> str:
-    """Draw test errors by learning rate with BN before and after the ReLU, one panel per depth."""
+    """Draw test errors by learning rate with BN before and after the ReLU, one panel per depth, at most two a row."""
     depths = list(dict.fromkeys(depth for _, depth, _ in errors))
+    columns = min(2, len(depths))
+    rows = math.ceil(len(depths) / columns)
+    figure.set_figheight(figure.get_figheight() * (1 + 0.6 * (rows - 1)))
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for unused in grid.flat[len(depths) :]:
+        unused.remove()
     rates = list(dict.fromkeys(lr for _, _, lr in errors))
     looks = {"before": (BLUE, "s-", "BN before the ReLU"), "after": (VERMILLION, "o--", "BN after the ReLU")}
     told = []
-    for axes, depth in zip(np.atleast_1d(figure.subplots(1, len(depths), sharey=True)), depths, strict=True):
+    for axes, depth in zip(figure.axes, depths, strict=True):
         for shift, (placement, (color, mark, label)) in zip((0.94, 1.06), looks.items(), strict=True):
             each = 100 * np.array([errors[placement, depth, lr] for lr in rates])
             middle = np.median(each, 1)
@@ -153,8 +160,9 @@ def draw_placement(figure: Figure, errors: Mapping[tuple, np.ndarray]) -> str:
             told.append(f"{label}, depth {depth}: {', '.join(f'{value:.1f}' for value in middle)}")
         title = f"{depth} hidden layer{'s' * (depth > 1)}"
         axes.set(xscale="log", yscale="log", ylim=(0.5, 100), title=title, xlabel="learning rate")
-        plain_ticks(axes.xaxis, rates[::2] if len(rates) > 3 else rates)
+        plain_ticks(axes.xaxis, rates)
         plain_ticks(axes.yaxis, (1, 3, 10, 30, 100))
-    figure.axes[0].set_ylabel("test error (%)")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("test error (%)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return f"Median test errors in percent at learning rates {', '.join(f'{lr:g}' for lr in rates)}: {'; '.join(told)}."

@@ -85,10 +85,11 @@ def draw_tracking(figure: Figure, panels: Mapping[str, Mapping], alphas: Sequenc
         axes.set(xscale="log", yscale="log")
         axes.set_title(name, fontsize=9)
         told.append(f"{name}: {', '.join(f'{key} {_best(runs, alphas)}' for key, runs in estimators.items())}")
-    figure.supxlabel("weight of the newest batch, α", fontsize=10)
-    figure.supylabel(label, fontsize=10)
+    # Each panel gets both labels, and is not long enough for either in one line.
+    figure.supxlabel("weight of the\nnewest batch, α", fontsize=10)
+    figure.supylabel(label.replace(": ", ":\n"), fontsize=10)
     low, high = grid[0, 0].get_ylim()
-    plain_ticks(grid[0, 0].xaxis, sorted(alphas))
+    plain_ticks(grid[0, 0].xaxis, sorted(alphas)[::2])  # more would touch each other
     plain_ticks(grid[0, 0].yaxis, [place for place in (0.01, 0.03, 0.1, 0.3, 1, 3, 10) if low < place < high])
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return f"{label}, with the best α of each estimator: {'; '.join(told)}."

@@ -68,7 +68,7 @@ def draw_label_skew(figure: Figure, data: Mapping[str, Mapping], workers: int, s
                 _sorted_percent(data[f"{method}, your run"][evaluation]), [place], "x", color="#C51B7D", ms=8, mew=2
             )
     left.set_yticks(range(len(methods)), methods)
-    right.set_yticks(range(len(_EVALUATIONS)), _EVALUATIONS.values(), fontsize=7.5)
+    right.set_yticks(range(len(_EVALUATIONS)), _EVALUATIONS.values(), fontsize=9)
     for axes, title in ((left, "statistics of worker 0"), (right, "local BN, by evaluation")):
         axes.set(xscale="log", xlim=(0.4, 110), xlabel="error (%)", title=title)
         axes.invert_yaxis()
