@@ -76,3 +76,12 @@ def test_a_name_that_is_not_that_of_the_file_is_refused(another_folder):
     write_experiment(another_folder / "misnamed_question.py", "formula.another_question")
     with pytest.raises(ValueError, match=r"must be 'formula.misnamed_question', got 'formula.another_question'"):
         registry.find()
+
+
+def test_every_command_in_a_text_names_an_experiment():
+    files = [ROOT / "README.md", ROOT / "data" / "README.md", *(ROOT / "chapters").glob("*.[im]*")]
+    commands = [
+        found for path in files for found in re.findall(r"experiments (?:run|draw) ([a-z][\w. ]+)", path.read_text())
+    ]
+    names = {name.rstrip(".") for command in commands for name in command.split()}
+    assert len(names) > 30 and names <= EXPERIMENTS.keys(), names - EXPERIMENTS.keys()
