@@ -5,7 +5,7 @@ class BookSearch {
   static FIELDS = { title: 2, names: 1.5, symptoms: 4, page: 0.5, text: 1 };
   // Headings under which a book says again what it has explained, and pages that list.
   static MINOR = /^(references|further reading|what to remember|exercises)$/i;
-  static LISTS = /\/(glossary|summaries|claims|reference|notation|status|bibliography|intro)\b/;
+  static LISTS = /^(index|CHANGELOG)\b|\/(glossary|summaries|claims|reference|notation|status|bibliography|intro)\b/;
   static IDLE = new Set([...stopwords, ..."a am an been can could did do does every get gets has have how i its just me much"
     .concat(" my our should so than up us using versus very vs we what when where which who why would you your").split(" ")]);
 
