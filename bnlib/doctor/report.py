@@ -43,8 +43,8 @@ def make_finding(code: str, layer: str, severity: str, evidence: str) -> Finding
 class Report(Sequence[Finding]):
     """The findings of a diagnosis, the most severe first.
 
-    A report is a sequence: ``if report`` asks whether there are findings, ``report[0]`` is the first. Print it to read
-        it.
+    A report is a sequence: ``if report`` asks whether there are findings, ``report[0]`` is the first. Print a report to
+    read it.
 
     Arguments:
         findings: in any order.

@@ -344,8 +344,9 @@ def test_the_browser_asks_for_this_when_it_prints(visit):
 def test_what_is_too_wide_for_the_sheet_is_noticed(visit):
     opened = visit(CHAPTERS[-1], viewport=SHEET).page
     opened.emulate_media(media="print")
-    opened.evaluate("document.querySelector('article pre').style.whiteSpace = 'pre'")
-    opened.evaluate("document.querySelector('article pre').prepend('wide '.repeat(100))")
+    shown = "[...document.querySelectorAll('article pre')].find(pre => pre.checkVisibility())"  # the imports are folded
+    opened.evaluate(f"{shown}.style.whiteSpace = 'pre'")
+    opened.evaluate(f"{shown}.prepend('wide '.repeat(100))")
     assert opened.evaluate(CUT_OFF) != []
 
 

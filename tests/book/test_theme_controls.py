@@ -45,7 +45,7 @@ def test_the_search_opens_and_closes(page):
 
 
 def test_a_cell_is_copied(page):
-    cell = page.locator("div.cell_input .highlight").first
+    cell = page.locator("div.cell_input .highlight:visible").first
     cell.hover()
     cell.locator("button.copybtn").click()
     cell.locator("button.copybtn.success").wait_for()
