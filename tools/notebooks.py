@@ -59,19 +59,26 @@ def is_first(cell: nbformat.NotebookNode) -> bool:
 
 
 def name_of(cell: nbformat.NotebookNode, numbers: dict[str, itertools.count]) -> str:
-    """The id of a cell; ``numbers`` counts, so that predictions and solutions do not renumber the other cells."""
+    """The id of a cell; ``numbers`` counts, so that predictions, solutions and checks do not renumber the others."""
     if is_first(cell):
         return "first-cell"
     if cell.cell_type == "code" and (found := PREDICTION.search(cell.source)):
         return f"prediction-{found[1]}"
     if is_solution_heading(cell):
         return f"solution-{next(numbers['solution']):03d}"
+    if is_check(cell):
+        return f"check-{next(numbers['check']):03d}"
     return f"cell-{next(numbers['cell']):03d}"
 
 
 def is_solution_heading(cell: nbformat.NotebookNode) -> bool:
     """Whether a cell is the heading under which the solution of an exercise is folded."""
     return cell.cell_type == "markdown" and cell.source == "#### Solution"
+
+
+def is_check(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell holds the checks of what stands above it: executed, and folded with all it shows."""
+    return "hide-cell" in cell.metadata.get("tags", [])
 
 
 def with_first_cell(notebook: nbformat.NotebookNode, book: str) -> nbformat.NotebookNode:
@@ -97,7 +104,7 @@ def normalised(notebook: nbformat.NotebookNode, stored: Sequence[str] = ()) -> n
     """
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    executed, numbers = 0, {"cell": itertools.count(), "solution": itertools.count(1)}
+    executed, numbers = 0, {"cell": itertools.count(), "solution": itertools.count(1), "check": itertools.count(1)}
     for cell in notebook.cells:
         cell.id, cell.metadata = name_of(cell, numbers), nbformat.from_dict(_metadata(cell))
         if cell.cell_type == "code":

@@ -35,17 +35,19 @@ def test_normalising_twice_changes_nothing_and_is_valid():
     assert text(normalised(once)) == text(once)
 
 
-def test_predictions_and_solutions_are_collapsed_and_renumber_no_other_cell():
+def test_predictions_solutions_and_checks_are_collapsed_and_renumber_no_other_cell():
     cells = nbformat.v4
     ask = cells.new_code_cell('predictions.ask("how-many", value=x)', metadata={"tags": ["remove-input"]})
     html = {"text/html": '<div class="bnb-prediction">?</div>', "text/plain": "[Prediction: ?]"}
     ask.outputs = [cells.new_output("execute_result", data=html, execution_count=3)]
     solution = cells.new_markdown_cell("#### Solution", metadata={"tags": ["solution"]})
+    check = cells.new_code_cell("assert x", metadata={"tags": ["hide-cell"]})
     others = [cells.new_markdown_cell("# A"), cells.new_code_cell("x = 1")]
-    found = normalised(cells.new_notebook(cells=[others[0], ask, solution, others[1]])).cells
-    assert [cell.id for cell in found] == ["cell-000", "prediction-how-many", "solution-001", "cell-001"]
+    found = normalised(cells.new_notebook(cells=[others[0], ask, solution, check, others[1]])).cells
+    assert [cell.id for cell in found] == ["cell-000", "prediction-how-many", "solution-001", "check-001", "cell-001"]
     assert found[1].metadata == {"tags": ["remove-input"], "jupyter": {"source_hidden": True}}
     assert found[2].metadata == {"tags": ["solution"], "jp-MarkdownHeadingCollapsed": True}
+    assert found[3].metadata == {"tags": ["hide-cell"], "jupyter": {"outputs_hidden": True, "source_hidden": True}}
     assert found[1].outputs[0].data == html
 
 

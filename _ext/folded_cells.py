@@ -1,0 +1,33 @@
+"""Sphinx hook: a folded cell says what it holds, a check or the code of the result that stands below it."""
+
+from __future__ import annotations
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+# What myst-nb folds of a cell, and the words of the fold, closed and open.
+WORDS = {
+    "all": ("Show the check", "Hide the check"),
+    "input": ("Show the code", "Hide the code"),
+}
+
+
+class NameFolds(SphinxTransform):
+    """Put the words into the cells before myst-nb folds them; the code of a solution is in a fold already."""
+
+    default_priority = 390  # before solutions.py, which takes the sections of solutions apart
+
+    def apply(self) -> None:
+        """Replace the words of every folded cell."""
+        for cell in self.document.findall(nodes.container):
+            if cell.get("hide_mode") in WORDS:
+                cell["prompt_show"], cell["prompt_hide"] = WORDS[cell["hide_mode"]]
+            if "tag_solution" in cell["classes"]:
+                cell["hide_mode"] = None
+
+
+def setup(app: Sphinx) -> dict:
+    """Connect the hook."""
+    app.add_transform(NameFolds)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
