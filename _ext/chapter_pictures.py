@@ -46,10 +46,10 @@ def draw_one_input(figure: Figure) -> dict[str, object]:
 
 def draw_noisy_bn(figure: Figure) -> dict[str, object]:
     """Chapter 2: test error over epochs with BN, with noise behind it, and without normalisation."""
-    setting, axes = ("9 layers", "torch", 0.1), figure.subplots()
+    setting, axes = ("9 layers", "PyTorch default", 0.1), figure.subplots()
     looks = {
-        ("none", 0.0, 1.0): ("without", VERMILLION, "--"),
-        ("BN, noise", *noisy_batch_norm.PUBLISHED): ("noisy batch norm", GREEN, "-"),
+        ("without normalisation", 0.0, 1.0): ("without", VERMILLION, "--"),
+        ("noisy BN", *noisy_batch_norm.PUBLISHED): ("noisy BN", GREEN, "-"),
         ("BN", 0.0, 1.0): ("batch norm", BLUE, "-"),
     }
     ends = {}
@@ -68,7 +68,7 @@ def draw_noisy_bn(figure: Figure) -> dict[str, object]:
         )
         + "."
     )
-    return {"alt": alt, "noisy": ends["noisy batch norm"], "without": ends["without"]}
+    return {"alt": alt, "noisy": ends["noisy BN"], "without": ends["without"]}
 
 
 def draw_smoothness(figure: Figure) -> dict[str, object]:
@@ -86,7 +86,7 @@ def draw_smoothness(figure: Figure) -> dict[str, object]:
     plain_ticks(axes.xaxis, (2, 0.5, 0.1))
     plain_ticks(axes.yaxis, (100, 1000, 10_000))
     _label(axes, "training loss", "change of gradient", legend="upper left")
-    times = round(found["no norm"] / found["batch norm"])
+    times = round(found["without normalisation"] / found["batch norm"])
     alt = (
         f"At the same training loss the gradient changes faster without batch norm, {times} times as fast at a loss "
         f"of {at}."
@@ -252,7 +252,7 @@ PICTURES = {
 }
 """The drawing of each chapter, by the name of its page."""
 
-_PAIR = {"no norm": ("without", VERMILLION, "--"), "batch norm": ("batch norm", BLUE, "-")}
+_PAIR = {"without normalisation": ("without", VERMILLION, "--"), "batch norm": ("batch norm", BLUE, "-")}
 
 
 def _middle(values: np.ndarray) -> str:

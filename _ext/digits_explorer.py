@@ -17,7 +17,10 @@ LEARNING_RATE = 0.03
 # Not all that chapter 1 has: each position is in the page.
 BATCH_SIZES = (1, 2, 4, 8, 16, 64, 256)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
-_LOOKS = {"batch norm": ("with batch norm", BLUE, "-"), "no norm": ("without batch norm", VERMILLION, "--")}
+_LOOKS = {
+    "batch norm": ("with batch norm", BLUE, "-"),
+    "without normalisation": ("without batch norm", VERMILLION, "--"),
+}
 
 
 def misread(norm: str, batch_size: int, lr: float = LEARNING_RATE) -> int:

@@ -39,7 +39,7 @@ class DigitsExplorer(Computed):
 
         numbers = {
             name: {size: misread(norm, size) for size in BATCH_SIZES}
-            for name, norm in (("batch_norm", "batch norm"), ("without", "no norm"))
+            for name, norm in (("batch_norm", "batch norm"), ("without", "without normalisation"))
         }
         sentence = self.parsed(self.filled(**numbers), "bnb-surprise")
         return [sentence, nodes.raw("", explorer().html, format="html")]

@@ -42,7 +42,7 @@ def _chart(figure) -> None:
 
     axes = figure.add_axes((0.12, 0.17, 0.82, 0.44))
     for norm, label, color, mark, place, side in (
-        ("no norm", "without batch norm", VERMILLION, "o--", (128, 80), "right"),
+        ("without normalisation", "without batch norm", VERMILLION, "o--", (128, 80), "right"),
         ("batch norm", "with batch norm", BLUE, "s-", (1.15, 92), "left"),
     ):
         errors = [misread(norm, size) for size in BATCH_SIZES]

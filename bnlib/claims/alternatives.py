@@ -41,7 +41,7 @@ def _median_error_at_best_rate(results: Results, norm: str, budget: str, batch_s
 
 
 def _errors_by_number_of_steps(results: Results) -> Effects:
-    names = {"BN": "batch norm", "no norm": "without normalisation"}
+    names = {"BN": "batch norm", "without normalisation": "without normalisation"}
     return {
         f"test error after {steps} steps of 256, {title}, %": _median_error_at_best_rate(results, norm, budget, 256)
         for steps, budget in ((25, batch_sizes.EQUAL_SAMPLES), (360, batch_sizes.EQUAL_STEPS))
@@ -139,9 +139,10 @@ CLAIMS = (
         "irpan-fast", "irpan2017", "why haven't people ditched batch norm",
         "When everything is done right, models with BN train a lot faster.",
         "09_alternatives#the-contest", _errors_by_number_of_steps,
-        (("after 25 steps of 256 pictures, at the best rate of each, BN has less than half the errors of no norm",
+        (("after 25 steps of 256 pictures, at the best rate of each, BN has less than half the errors "
+          "of training without normalisation",
           lambda e: e["test error after 25 steps of 256, BN, %"].max()
-          < e["test error after 25 steps of 256, no norm, %"].min() / 2),),
+          < e["test error after 25 steps of 256, without normalisation, %"].min() / 2),),
         note="Given 360 steps the two are close. No norm starts with He's weights.",
     ),
     Claim(

@@ -9,15 +9,15 @@ import numpy as np
 from bnlib.claims.claim import Claim, Effects, Results, final_values
 from bnlib.experiments.covariate_shift import activation_shift, gradient_shift, noisy_batch_norm
 
-INITIALISATIONS_AND_RATES = tuple(itertools.product(("torch", "He"), (0.1, 0.3)))
+INITIALISATIONS_AND_RATES = tuple(itertools.product(("PyTorch default", "He"), (0.1, 0.3)))
 NO_NOISE, PUBLISHED_NOISE = (0.0, 1.0), noisy_batch_norm.PUBLISHED
 
 
 def _final_values_of_nine_layers(
     results: Results, norm: str, init: str, lr: float, curve: str = "train_loss"
 ) -> np.ndarray:
-    """Return final values of nine layers per seed, with the published noise if the norm's name contains "noise"."""
-    strength = PUBLISHED_NOISE if "noise" in norm else NO_NOISE
+    """Return final values of nine layers per seed, with the published noise if the norm has it."""
+    strength = PUBLISHED_NOISE if norm in ("noisy BN", "noise without BN") else NO_NOISE
     return final_values(results("covariate_shift.noisy_batch_norm", "9 layers", init, lr, norm, *strength), curve)
 
 
@@ -35,11 +35,16 @@ def _final_loss(e: Effects, norm: str, init: str, lr: float) -> np.ndarray:
     return e[f"{norm}, {init}, rate {lr}: training loss, nats"]
 
 
+def _median_loss(e: Effects, norm: str, init: str, lr: float) -> float:
+    """Return the median over seeds of one entry of ``_final_losses``."""
+    return float(np.median(_final_loss(e, norm, init, lr)))
+
+
 def _noisy_bn_losses_and_errors(results: Results) -> Effects:
-    return _final_losses(results, "BN, noise") | {
-        f"BN, noise less BN, {init}, rate {lr}: median test errors, points": 100
+    return _final_losses(results, "noisy BN") | {
+        f"noisy BN less BN, {init}, rate {lr}: median test errors, points": 100
         * (
-            np.median(_final_values_of_nine_layers(results, "BN, noise", init, lr, "test_error"))
+            np.median(_final_values_of_nine_layers(results, "noisy BN", init, lr, "test_error"))
             - np.median(_final_values_of_nine_layers(results, "BN", init, lr, "test_error"))
         )
         for init, lr in INITIALISATIONS_AND_RATES
@@ -47,8 +52,8 @@ def _noisy_bn_losses_and_errors(results: Results) -> Effects:
 
 
 def _movement_of_means_under_noise(results: Results) -> Effects:
-    found = _final_losses(results, "BN, noise")
-    for name in ("batch norm", "noisy batch norm"):
+    found = _final_losses(results, "noisy BN")
+    for name in ("batch norm", "noisy BN"):
         path = activation_shift.whole(name, 0.1, steps=8, every=1, seed=0)
         for layer in (1, 8):
             found[f"movement in a step, layer {layer}, {name}, standard deviations"] = np.median(
@@ -58,16 +63,16 @@ def _movement_of_means_under_noise(results: Results) -> Effects:
 
 
 def _losses_of_noisy_bn_and_plain(results: Results) -> Effects:
-    return _final_losses(results, "BN, noise", "none")
+    return _final_losses(results, "noisy BN", "without normalisation")
 
 
 def _losses_of_plain_and_noisy_plain(results: Results) -> Effects:
-    return {n: v for n, v in _final_losses(results, "none", "noise").items() if "He" in n}
+    return {n: v for n, v in _final_losses(results, "without normalisation", "noise without BN").items() if "He" in n}
 
 
 def _relative_gradient_shift(results: Results) -> Effects:
     found: Effects = {}
-    for init, b, lr in [("torch", 64, 0.1), ("He", 64, 0.1), ("He", 256, 0.3), ("He", 4, 0.1)]:
+    for init, b, lr in [("PyTorch default", 64, 0.1), ("He", 64, 0.1), ("He", 256, 0.3), ("He", 4, 0.1)]:
         for norm in gradient_shift.NORMS:
             row = results("covariate_shift.gradient_shift", "mlp", init, norm, b, lr)
             found[f"relative shift, {init}, batches of {b}, rate {lr}, {norm}"] = np.median(row["relative_ics"], 1)
@@ -75,12 +80,14 @@ def _relative_gradient_shift(results: Results) -> Effects:
 
 
 def _shift_larger_with_bn(e: Effects, setting: str) -> bool:
-    return np.median(e[f"relative shift, {setting}, batch norm"]) > np.median(e[f"relative shift, {setting}, no norm"])
+    return np.median(e[f"relative shift, {setting}, batch norm"]) > np.median(
+        e[f"relative shift, {setting}, without normalisation"]
+    )
 
 
 def _deep_linear_cosines_and_losses(results: Results) -> Effects:
     found: Effects = {}
-    for lr, norm in itertools.product((1e-4, 1e-3), ("no norm", "batch norm")):
+    for lr, norm in itertools.product((1e-4, 1e-3), ("without normalisation", "batch norm")):
         row = results("covariate_shift.deep_linear_network", norm, lr, 300)
         found[f"cosine, median over layers, rate {lr:g}, {norm}"] = np.median(row["cosine"], 1)
         found[f"loss at the end, rate {lr:g}, {norm}"] = row["loss"][:, -1]
@@ -89,22 +96,22 @@ def _deep_linear_cosines_and_losses(results: Results) -> Effects:
 
 def _movement_of_means(results: Results) -> Effects:
     found = {}
-    for name in ("no norm", "batch norm"):
+    for name in ("without normalisation", "batch norm"):
         path = activation_shift.whole(name, 0.1, steps=20, every=1, seed=0)
         found[f"movement of the means in 20 steps, hidden layer 8, {name}, standard deviations"] = path.moved(8, 0, 20)
     return found
 
 
 def _noisy_bn_losses(results: Results) -> Effects:
-    return _final_losses(results, "BN, noise")
+    return _final_losses(results, "noisy BN")
 
 
 def _losses_with_and_without_bn(results: Results) -> Effects:
-    return _final_losses(results, "BN", "none")
+    return _final_losses(results, "BN", "without normalisation")
 
 
 def _losses_by_initialisation(results: Results) -> Effects:
-    return {n: v for n, v in _final_losses(results, "BN", "none").items() if "rate 0.1" in n}
+    return {n: v for n, v in _final_losses(results, "BN", "without normalisation").items() if "rate 0.1" in n}
 
 
 CLAIMS = (
@@ -113,7 +120,7 @@ CLAIMS = (
         "With noise behind BN that shifts and scales every activation anew in each step, BN does about as well.",
         "02_internal_covariate_shift#noise-on-demand", _noisy_bn_losses_and_errors,
         (("with noise it trains to below 0.2 nats in every seed, at both initialisations and rates",
-          lambda e: max(v.max() for n, v in e.items() if n.startswith("BN, noise,")) < 0.2),
+          lambda e: max(v.max() for n, v in e.items() if n.startswith("noisy BN,")) < 0.2),
          ("its median test error is within 2 points of BN's in all four settings",
           lambda e: max(abs(v).max() for n, v in e.items() if "less BN" in n) < 2)),
         note="Nine layers on digits for VGG on CIFAR-10.",
@@ -123,10 +130,10 @@ CLAIMS = (
         "BN does not owe its success to keeping mean and variance of layer inputs still.",
         "02_internal_covariate_shift#first-definition-distributions-that-move", _movement_of_means_under_noise,
         (("with noise the means move more than ten times as far in a step as with BN, in hidden layers 1 and 8",
-          lambda e: all(e[f"movement in a step, layer {n}, noisy batch norm, standard deviations"]
+          lambda e: all(e[f"movement in a step, layer {n}, noisy BN, standard deviations"]
                         > 10 * e[f"movement in a step, layer {n}, batch norm, standard deviations"] for n in (1, 8))),
          ("with noise it trains to below 0.2 nats in every seed, at both initialisations and rates",
-          lambda e: max(v.max() for n, v in e.items() if n.startswith("BN, noise,")) < 0.2)),
+          lambda e: max(v.max() for n, v in e.items() if n.startswith("noisy BN,")) < 0.2)),
         note="What it rules out is stability from step to step; shifts that add up are another matter.",
     ),
     Claim(
@@ -134,18 +141,19 @@ CLAIMS = (
         "The network without BN does not do as well as even the one with BN and noise.",
         "02_internal_covariate_shift", _losses_of_noisy_bn_and_plain,
         tuple((f"the median loss without BN is above that of noisy BN: {init}, rate {lr}",
-               lambda e, i=init, r=lr: np.median(_final_loss(e, "none", i, r))
-               > np.median(_final_loss(e, "BN, noise", i, r)))
+               lambda e, i=init, r=lr: _median_loss(e, "without normalisation", i, r)
+               > _median_loss(e, "noisy BN", i, r))
               for init, lr in INITIALISATIONS_AND_RATES),
-        note="With He's start and a rate of 0.1 the plain network is the best of all.",
+        note="With He initialisation and a rate of 0.1 the plain network is the best of all.",
     ),
     Claim(
         "kariya-noise-prevents", "kariya2018", "is internal covariate shift important",
         "The same noise prevents the network without BN from training entirely.",
         "02_internal_covariate_shift#noise-on-demand", _losses_of_plain_and_noisy_plain,
         tuple((f"with noise the median loss stays above 2 nats: He, rate {lr}",
-               lambda e, r=lr: np.median(_final_loss(e, "noise", "He", r)) > 2) for lr in (0.1, 0.3)),
-        note="With torch's start nine layers do not train without the noise either. In units of the activations the "
+               lambda e, r=lr: _median_loss(e, "noise without BN", "He", r) > 2) for lr in (0.1, 0.3)),
+        note="With PyTorch's default initialisation nine layers do not train without the noise either. In units "
+              "of the activations the "
         "noise does less harm still.",
     ),
     Claim(
@@ -153,9 +161,10 @@ CLAIMS = (
         "By the change of gradients BN does not reduce internal covariate shift, and often increases it.",
         "02_internal_covariate_shift#second-definition-gradients-that-turn", _relative_gradient_shift,
         tuple((f"the median shift is larger with BN: {setting}", lambda e, s=setting: _shift_larger_with_bn(e, s))
-              for setting in ("torch, batches of 64, rate 0.1", "He, batches of 64, rate 0.1",
+              for setting in ("PyTorch default, batches of 64, rate 0.1", "He, batches of 64, rate 0.1",
                               "He, batches of 256, rate 0.3", "He, batches of 4, rate 0.1")),
-        note="In units of the gradient, where the source has the bare norm. With torch's start the plain network has "
+        note="In units of the gradient, where the source has the bare norm. With PyTorch's default "
+              "initialisation the plain network has "
         "hardly any shift because it does not learn.",
     ),
     Claim(
@@ -164,13 +173,14 @@ CLAIMS = (
         "all the same.",
         "02_internal_covariate_shift#the-linear-network-of-25-layers", _deep_linear_cosines_and_losses,
         (("at 0.0001 the cosine is above 0.9 without BN and below 0.5 with it, in the median",
-          lambda e: np.median(e["cosine, median over layers, rate 0.0001, no norm"]) > 0.9
+          lambda e: np.median(e["cosine, median over layers, rate 0.0001, without normalisation"]) > 0.9
           and np.median(e["cosine, median over layers, rate 0.0001, batch norm"]) < 0.5),
          ("at 0.001, which should be the published rate, it is above 0.9 without BN",
-          lambda e: np.median(e["cosine, median over layers, rate 0.001, no norm"]) > 0.9),
+          lambda e: np.median(e["cosine, median over layers, rate 0.001, without normalisation"]) > 0.9),
          ("at both rates the median loss ends lower with BN",
           lambda e: all(np.median(e[f"loss at the end, rate {lr}, batch norm"])
-                        < np.median(e[f"loss at the end, rate {lr}, no norm"]) for lr in ("0.0001", "0.001")))),
+                        < np.median(e[f"loss at the end, rate {lr}, without normalisation"])
+                        for lr in ("0.0001", "0.001")))),
         note="At 0.0001 BN's steps are several times as long.",
     ),
     Claim(
@@ -186,15 +196,15 @@ CLAIMS = (
         "02_internal_covariate_shift#first-definition-distributions-that-move", _movement_of_means,
         (("with BN the means of the last hidden layer move less than a tenth as far in 20 steps",
           lambda e: 10 * min(e.items())[1][0] < max(e.items())[1][0]),),
-        note="Mean and variance, by construction. Nine layers, He's start, rate 0.1.",
+        note="Mean and variance, by construction. Nine layers, He initialisation, rate 0.1.",
     ),
     Claim(
         "ioffe-why", "ioffe2015", "title and section 2",
         "That is why BN speeds up training: distributions that keep moving slow it down.",
         "02_internal_covariate_shift#noise-on-demand", _noisy_bn_losses,
         tuple((f"with means and variances of BN's outputs moved in every step the median loss stays above 1 nat: "
-               f"{init}, rate {lr}", lambda e, i=init, r=lr: np.median(_final_loss(e, "BN, noise", i, r)) > 1)
-              for init, lr in itertools.product(("torch", "He"), (0.1, 0.3))),
+               f"{init}, rate {lr}", lambda e, i=init, r=lr: _median_loss(e, "noisy BN", i, r) > 1)
+              for init, lr in itertools.product(("PyTorch default", "He"), (0.1, 0.3))),
         note="Random movement; it does not refute every notion of covariate shift.",
     ),
     Claim(
@@ -202,8 +212,8 @@ CLAIMS = (
         "At the same settings training with BN is faster.",
         "02_internal_covariate_shift", _losses_with_and_without_bn,
         tuple((f"the median training loss after 20 epochs is lower with BN: {init}, rate {lr}",
-               lambda e, i=init, r=lr: np.median(_final_loss(e, "BN", i, r)) < np.median(_final_loss(e, "none", i, r)))
-              for init, lr in itertools.product(("torch", "He"), (0.1, 0.3))),
+               lambda e, i=init, r=lr: _median_loss(e, "BN", i, r) < _median_loss(e, "without normalisation", i, r))
+              for init, lr in itertools.product(("PyTorch default", "He"), (0.1, 0.3))),
         note="With a fitting start and a small rate the plain network is ahead.",
     ),
     Claim(
@@ -211,20 +221,21 @@ CLAIMS = (
         "With BN one can be less careful about initialisation.",
         "02_internal_covariate_shift", _losses_by_initialisation,
         (("with BN the loss ends below 0.1 with either start, in every seed",
-          lambda e: max(_final_loss(e, "BN", i, 0.1).max() for i in ("torch", "He")) < 0.1),
+          lambda e: max(_final_loss(e, "BN", i, 0.1).max() for i in ("PyTorch default", "He")) < 0.1),
          ("without BN it ends above 2 nats with one of them, in every seed",
-          lambda e: max(_final_loss(e, "none", i, 0.1).min() for i in ("torch", "He")) > 2)),
+          lambda e: max(_final_loss(e, "without normalisation", i, 0.1).min() for i in ("PyTorch default", "He")) > 2)),
     ),
     Claim(
         "bjorck-rates", "bjorck2018", "section 2",
-        "What BN gives is larger learning rates; at a small rate it is no better than no norm.",
+        "What BN gives is larger learning rates; at a small rate it is no better than no normalisation.",
         "02_internal_covariate_shift", _losses_with_and_without_bn,
-        (("He's start, rate 0.1: the median loss without BN is at most that with it",
-          lambda e: np.median(_final_loss(e, "none", "He", 0.1)) <= np.median(_final_loss(e, "BN", "He", 0.1))),
-         ("He's start, rate 0.3: it is more than five times that with it",
-          lambda e: np.median(_final_loss(e, "none", "He", 0.3)) > 5 * np.median(_final_loss(e, "BN", "He", 0.3))),
-         ("torch's start, rate 0.1: it is at most that with it",
-          lambda e: np.median(_final_loss(e, "none", "torch", 0.1)) <= np.median(_final_loss(e, "BN", "torch", 0.1)))),
-        note="With torch's start the signal fades in nine plain layers, which is no matter of rates.",
+        (("He initialisation, rate 0.1: the median loss without BN is at most that with it",
+          lambda e: _median_loss(e, "without normalisation", "He", 0.1) <= _median_loss(e, "BN", "He", 0.1)),
+         ("He initialisation, rate 0.3: it is more than five times that with it",
+          lambda e: _median_loss(e, "without normalisation", "He", 0.3) > 5 * _median_loss(e, "BN", "He", 0.3)),
+         ("PyTorch's default initialisation, rate 0.1: it is at most that with it",
+          lambda e: _median_loss(e, "without normalisation", "PyTorch default", 0.1)
+          <= _median_loss(e, "BN", "PyTorch default", 0.1))),
+        note="With PyTorch's default initialisation the signal fades in nine plain layers, at every learning rate.",
     ),
 )  # fmt: skip

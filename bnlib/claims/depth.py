@@ -81,11 +81,14 @@ def _jitter_by_precision_and_eps(results: Results) -> Effects:
 
 
 def _stable_rates_and_gradient_growth(results: Results) -> Effects:
-    rates = {n: results("smoothness.stable_learning_rates", "He", n, 8)["rate"] for n in ("batch norm", "no norm")}
+    rates = {
+        n: results("smoothness.stable_learning_rates", "He", n, 8)["rate"]
+        for n in ("batch norm", "without normalisation")
+    }
     growth = results("depth.gradient_growth", "batch norm", 50, 63)["growth"][:, 0]
     return {
         "largest stable rate, 8 layers, BN": rates["batch norm"],
-        "largest stable rate, 8 layers, none": rates["no norm"],
+        "largest stable rate, 8 layers, without normalisation": rates["without normalisation"],
         "growth of the gradient a layer, 100 layers, BN": growth,
     }
 
@@ -242,7 +245,8 @@ CLAIMS = (
         "BN should allow higher learning rates, for it combats the explosion of scales.",
         "08_deep_stacks#what-the-answers-got-right-and-wrong", _stable_rates_and_gradient_growth,
         (("with eight layers the largest stable rate is larger with BN in every seed",
-          lambda e: e["largest stable rate, 8 layers, BN"].min() > e["largest stable rate, 8 layers, none"].max()),
+          lambda e: e["largest stable rate, 8 layers, BN"].min()
+          > e["largest stable rate, 8 layers, without normalisation"].max()),
          ("in 100 layers with BN the gradient grows by less than 5 % a layer",
           lambda e: e["growth of the gradient a layer, 100 layers, BN"].max() < 1.05)),
         note="The answer means the explosion that a high rate causes; the second condition is about depth, before "

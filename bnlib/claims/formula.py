@@ -32,7 +32,7 @@ def _skewness_and_recovery_error(results: Results) -> Effects:
 
 def _largest_working_rate(results: Results) -> Effects:
     found = {}
-    for norm in ("batch norm", "no norm"):
+    for norm in ("batch norm", "without normalisation"):
         works = [
             lr
             for lr in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -61,7 +61,7 @@ def _effect_of_weight_scale(results: Results) -> Effects:
 
 def _sigmoid_network_errors(results: Results) -> Effects:
     data, found = datasets.load("digits"), {}
-    for name, norm in (("BN", BatchNorm), ("no norm", None)):
+    for name, norm in (("BN", BatchNorm), ("without normalisation", None)):
         net = mlp((64, 50, 50, 50, 10), norm, activation=nn.Sigmoid, seed=0)
         optimiser = torch.optim.SGD(net.parameters(), lr=0.3)
         generator = torch.Generator().manual_seed(0)
@@ -92,7 +92,7 @@ CLAIMS = (
         "01_the_formula#the-experiment-batch-size-and-learning-rate", _largest_working_rate,
         (("the largest rate that works at batches of 32 is at least ten times as large with BN",
           lambda e: e["largest rate with a test error of 6 % or less, batch norm"][0]
-          >= 10 * e["largest rate with a test error of 6 % or less, no norm"][0] > 0),),
+          >= 10 * e["largest rate with a test error of 6 % or less, without normalisation"][0] > 0),),
     ),
     Claim(
         "ioffe-scale", "ioffe2015", "section 3.3",
@@ -109,8 +109,9 @@ CLAIMS = (
         "01_the_formula#scale-and-shift", _sigmoid_network_errors,
         (("three layers of sigmoids, eight epochs at 0.3: below 10 % test error with BN",
           lambda e: e["test error, three layers of sigmoids, BN, %"].max() < 10),
-         ("above 50 % without", lambda e: e["test error, three layers of sigmoids, no norm, %"].min() > 50)),
-        note="One seed, torch's start, computed when asked.",
+         ("above 50 % without",
+          lambda e: e["test error, three layers of sigmoids, without normalisation, %"].min() > 50)),
+        note="One seed, PyTorch's default initialisation, computed when asked.",
     ),
     Claim(
         "ioffe-inception", "ioffe2015", "section 4.2",

@@ -17,11 +17,11 @@ from bnlib.norm import BatchNorm
 
 def _effective_smoothness(results: Results) -> Effects:
     found: Effects = {}
-    for init, norm in itertools.product(("He", "torch"), ("no norm", "batch norm")):
+    for init, norm in itertools.product(("He", "PyTorch default"), ("without normalisation", "batch norm")):
         row = results("smoothness.landscape_over_training", "mlp", init, norm, 64, 0.1)
         found[f"effective beta, steps 10 to 50, {init}, {norm}"] = np.median(row["beta"][:, 1:6], 1)
-    for init, b, lr in [("He", 256, 0.1), ("torch", 16, 0.3)]:
-        for norm in ("no norm", "batch norm"):
+    for init, b, lr in [("He", 256, 0.1), ("PyTorch default", 16, 0.3)]:
+        for norm in ("without normalisation", "batch norm"):
             row = results("smoothness.landscape_over_training", "mlp", init, norm, b, lr)
             found[f"relative beta at loss 0.3 to 0.6, {init}, batches of {b}, rate {lr}, {norm}"] = (
                 _relative_beta_at_equal_loss(row)
@@ -36,11 +36,11 @@ def _relative_beta_at_equal_loss(row) -> np.ndarray:
 
 
 def _smoother_with_bn(e: Effects, setting: str) -> bool:
-    return np.median(e[f"{setting}, batch norm"]) < np.median(e[f"{setting}, no norm"])
+    return np.median(e[f"{setting}, batch norm"]) < np.median(e[f"{setting}, without normalisation"])
 
 
 def _largest_stable_rates(results: Results) -> Effects:
-    cells = itertools.product(("He", "torch"), (2, 4, 8), ("batch norm", "no norm"))
+    cells = itertools.product(("He", "PyTorch default"), (2, 4, 8), ("batch norm", "without normalisation"))
     return {
         f"largest stable rate, {init}, {depth} layers, {norm}": results(
             "smoothness.stable_learning_rates", init, norm, depth
@@ -51,7 +51,7 @@ def _largest_stable_rates(results: Results) -> Effects:
 
 def _stable_rate_larger_with_bn(e: Effects, init: str) -> bool:
     names = [n for n in e if f", {init}," in n and n.endswith("batch norm")]
-    return all(e[n].min() > e[n.replace("batch norm", "no norm")].max() for n in names)
+    return all(e[n].min() > e[n.replace("batch norm", "without normalisation")].max() for n in names)
 
 
 def _sides_of_theorem_4_1(results: Results) -> Effects:
@@ -100,20 +100,25 @@ CLAIMS = (
         "03_lipschitz_smoothness#the-landscape-on-the-way", _effective_smoothness,
         (("the median effective beta is smaller with BN: He, batches of 64, rate 0.1",
           lambda e: _smoother_with_bn(e, "effective beta, steps 10 to 50, He")),
-         ("so it is with torch's start", lambda e: _smoother_with_bn(e, "effective beta, steps 10 to 50, torch")),
+         ("so it is with PyTorch's default initialisation",
+          lambda e: _smoother_with_bn(e, "effective beta, steps 10 to 50, PyTorch default")),
          ("at equal loss and relative to the weights it is: He, batches of 256, rate 0.1",
           lambda e: _smoother_with_bn(e, "relative beta at loss 0.3 to 0.6, He, batches of 256, rate 0.1")),
-         ("and: torch, batches of 16, rate 0.3",
-          lambda e: _smoother_with_bn(e, "relative beta at loss 0.3 to 0.6, torch, batches of 16, rate 0.3"))),
+         ("and: PyTorch default, batches of 16, rate 0.3",
+          lambda e: _smoother_with_bn(
+              e, "relative beta at loss 0.3 to 0.6, PyTorch default, batches of 16, rate 0.3"))),
     ),
     Claim(
         "kariya-larger-rates", "kariya2018", "back to the original question",
         "Because of this, larger learning rates can be used with BN.",
         "03_lipschitz_smoothness", _largest_stable_rates,
-        (("with He's start the largest stable rate of full-batch descent is larger with BN, at each depth, in every "
+        (("with He initialisation the largest stable rate of full-batch descent is larger with BN, at each "
+              "depth, in every "
           "seed", lambda e: _stable_rate_larger_with_bn(e, "He")),
-         ("so it is with torch's", lambda e: _stable_rate_larger_with_bn(e, "torch"))),
-        note="That smoothness is the cause is not tested by this. With torch's start eight plain layers tolerate a "
+         ("so it is with PyTorch's default initialisation",
+          lambda e: _stable_rate_larger_with_bn(e, "PyTorch default"))),
+        note="That smoothness is the cause is not tested by this. With PyTorch's default initialisation eight "
+              "plain layers tolerate a "
         "rate of 10, for they compute nothing.",
     ),
     Claim(
@@ -132,7 +137,8 @@ CLAIMS = (
           lambda e: e["units where the bound fails with the plain network's gradient, %"].max() == 0),
          ("in more than half of the units the gradient is shorter with BN",
           lambda e: e["units whose gradient is longer with BN than without, %"].max() < 50)),
-        verdict_if_refuted="wrong", note="One layer of one network with He's start, before training: a counterexample.",
+        verdict_if_refuted="wrong", note="One layer of one network with He initialisation, before training: a "
+              "counterexample.",
     ),
     Claim(
         "kariya-trapped", "kariya2018", "back to the original question",

@@ -11,9 +11,13 @@ from matplotlib.figure import Figure
 from bnlib.experiments.framework.results import as_array
 from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
 
-_COLORS = {"no norm": VERMILLION, "batch norm": BLUE, "noisy batch norm": GREEN}
-_LINES = {"BN": (BLUE, "-"), "BN, noise": (GREEN, "-"), "none": (VERMILLION, "--"), "noise": (GREY, ":")}
-_NAMES = {"BN": "BN", "BN, noise": "BN and noise", "none": "neither", "noise": "noise, no BN"}
+_COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE, "noisy BN": GREEN}
+_LINES = {
+    "BN": (BLUE, "-"),
+    "noisy BN": (GREEN, "-"),
+    "without normalisation": (VERMILLION, "--"),
+    "noise without BN": (GREY, ":"),
+}
 
 
 def draw_moving_activations(figure: Figure, data: Mapping, layer: int, lr: float) -> str:
@@ -46,7 +50,7 @@ def draw_noise(figure: Figure, data: Mapping[str, Mapping[str, dict]], lr: float
         for name, row in rows.items():
             kind, live, _ = name.partition(", your run")
             color, dash = _LINES[kind]
-            line = {"ls": ":", "lw": 1, "marker": "o", "ms": 3} if live else {"ls": dash, "label": _NAMES[kind]}
+            line = {"ls": ":", "lw": 1, "marker": "o", "ms": 3} if live else {"ls": dash, "label": kind}
             line.setdefault("label", None)
             band(axes, row["epoch"], as_array(row["train_loss"]), color=color, **line)
         axes.set(title=f"initialisation: {init}", xlim=(0, 20), ylim=(3e-3, 5), yscale="log", xlabel="epoch")
@@ -54,16 +58,11 @@ def draw_noise(figure: Figure, data: Mapping[str, Mapping[str, dict]], lr: float
     panels[0].set_ylabel("training loss (nats)")
     panels[0].legend(loc="lower left", fontsize=8)
     ends = "; ".join(
-        f"{init}: " + ", ".join(f"{_name(name)} {_end(row)}" for name, row in rows.items())
+        f"{init}: " + ", ".join(f"{name.replace(', your', ' your')} {_end(row)}" for name, row in rows.items())
         for init, rows in data.items()
     )
     strength = f"Learning rate {lr:g}, shifts up to {shift:g}, factors up to {scale:g}."
     return f"{strength} Median training loss after 20 epochs: {ends}."
-
-
-def _name(name: str) -> str:
-    kind, live, _ = name.partition(", your run")
-    return _NAMES[kind] + live
 
 
 def _end(row: dict) -> str:

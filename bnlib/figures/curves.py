@@ -13,7 +13,7 @@ from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, p
 
 _LOOKS = {
     "batch norm": (BLUE, "-"),
-    "no norm": (VERMILLION, "--"),
+    "without normalisation": (VERMILLION, "--"),
     "FN, same batch": (VERMILLION, "--"),
     "FN, running": (GREEN, "-."),
 }

@@ -107,7 +107,7 @@ def draw_objective_and_evaluation(
     told = []
     for axes, column in zip(figure.subplots(1, 2), (0, 1), strict=True):
         for shift, (norm, color, mark) in zip(
-            (-0.12, 0.12), (("no norm", VERMILLION, "o"), ("batch norm", BLUE, "s")), strict=True
+            (-0.12, 0.12), (("without normalisation", VERMILLION, "o"), ("batch norm", BLUE, "s")), strict=True
         ):
             values = np.array([data[norm][name][:, column] for name in _PLACES]) * (100 if column else 1)
             spots = np.arange(len(_PLACES)) + shift
@@ -133,7 +133,7 @@ def draw_objective_and_evaluation(
 def draw_errors_by_batch_size(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
     """Test error after equal numbers of epochs against batch size; see ``experiments.lian_figure_2``."""
     rates = list(dict.fromkeys(lr for _, _, lr in cells))
-    looks = {"BN": (BLUE, "s-"), "FN, default": (GREEN, "D-."), "none": (VERMILLION, "o--")}
+    looks = {"BN": (BLUE, "s-"), "FN, default": (GREEN, "D-."), "without normalisation": (VERMILLION, "o--")}
     told = []
     for axes, lr in zip(figure.subplots(1, len(rates), sharey=True), rates, strict=True):
         for norm, (color, mark) in looks.items():

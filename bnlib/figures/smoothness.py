@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from bnlib.figures.picture import BLUE, GREY, VERMILLION, band, plain_ticks
 
-_COLORS = {"no norm": VERMILLION, "batch norm": BLUE}
-_DASHES = {"no norm": "--", "batch norm": "-"}
+_COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE}
+_DASHES = {"without normalisation": "--", "batch norm": "-"}
 
 
 def draw_step(figure: Figure, data, waves: float, step_length: float) -> str:
@@ -82,11 +82,11 @@ def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> st
     """
     left, right = figure.subplots(1, 2)
     for (name, values), mark in zip(series.items(), "osD^", strict=False):
-        color = _COLORS["batch norm" if name.startswith("batch norm") else "no norm"]
+        color = _COLORS["batch norm" if name.startswith("batch norm") else "without normalisation"]
         loss = np.median(values["loss"], 0)
         for axes, kind in ((left, "beta"), (right, "relative_beta")):
             axes.plot(loss, np.median(values[kind], 0), mark, ms=4, color=color, label=name, alpha=0.8, ls="none",
-                      mfc="none" if "torch" in name else color)  # fmt: skip
+                      mfc="none" if "PyTorch default" in name else color)  # fmt: skip
     left.set(title="effective β")
     right.set(title="relative β of the weight matrices")
     for axes in (left, right):

@@ -36,7 +36,7 @@ def test_the_surprising_sentence_is_true_of_the_committed_result(site):
     sentence = soup(site / FRONT).select_one(".bnb-surprise").get_text()
     many, one = re.findall(r"from (\d+) to (\d+)", sentence)
     assert re.search("batches of 256 images.* batches of one image", sentence)
-    expected = [[misread(norm, size, 0.03) for norm in ("no norm", "batch norm")] for size in (256, 1)]
+    expected = [[misread(norm, size, 0.03) for norm in ("without normalisation", "batch norm")] for size in (256, 1)]
     assert [[*map(int, many)], [*map(int, one)]] == expected
     (without, with_bn), (without_1, with_bn_1) = expected
     assert with_bn < without / 5 and with_bn_1 > 5 * without_1, "the sentence says that batch norm helps, and hurts"
@@ -50,7 +50,9 @@ def test_the_explorer_shows_what_the_sentence_says_when_its_first_slider_moves(e
     notes = dict(zip([tuple(setting.values()) for setting in made.settings()], payload["notes"], strict=True))
     for size in (256, 1):
         told = re.search(r"with batch norm (\d+) in 100, without batch norm (\d+) in 100", notes[size, 0.03])
-        assert [int(told[1]), int(told[2])] == [misread(norm, size, 0.03) for norm in ("batch norm", "no norm")]
+        assert [int(told[1]), int(told[2])] == [
+            misread(norm, size, 0.03) for norm in ("batch norm", "without normalisation")
+        ]
 
 
 def test_the_explorer_of_the_page_has_the_drawings_of_the_committed_result(explorer):

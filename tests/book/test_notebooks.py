@@ -32,7 +32,7 @@ def test_no_output_is_an_error(path):
 
 @CHAPTERS
 def test_only_cells_that_show_figures_or_train_are_excused_from_comparison(path):
-    """An ignored output hides a changed number, so such a cell must show a figure, or the next one check its numbers."""
+    """An ignored output hides a changed number, so such a cell must show a figure, or the next one checks it."""
     cells = code_cells(path)
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):

@@ -171,16 +171,16 @@ def test_a_claim_that_is_no_claim_is_refused(change, message):
 
 def test_committed_rows_have_a_number_for_each_seed_and_count_a_run_that_diverged():
     results = CommittedResults()
-    plain = results("covariate_shift.noisy_batch_norm", "9 layers", "He", 0.3, "none", 0.0, 1.0)
+    plain = results("covariate_shift.noisy_batch_norm", "9 layers", "He", 0.3, "without normalisation", 0.0, 1.0)
     assert np.isinf(final_values(plain, "train_loss")).any() and plain["train_loss"].shape[0] == 5
     assert list(results.cells_read.values()) == [5]
     with pytest.raises(KeyError):
-        results("covariate_shift.noisy_batch_norm", "10 layers", "He", 0.3, "none", 0.0, 1.0)
+        results("covariate_shift.noisy_batch_norm", "10 layers", "He", 0.3, "without normalisation", 0.0, 1.0)
 
 
 def test_fresh_rows_are_other_ones_of_the_same_form():
     committed, fresh = CommittedResults(), FreshResults(seeds=(100,))
-    cells = [("full_normalization.oracle_bias", 1, "batch", 1), ("objective.lian_figure_1", "none")]
+    cells = [("full_normalization.oracle_bias", 1, "batch", 1), ("objective.lian_figure_1", "without normalisation")]
     for cell in cells:
         old, new = committed(*cell), fresh(*cell)
         assert old.keys() == new.keys()

@@ -19,7 +19,7 @@ from bnlib.probes import ChannelStatistics, activation_statistics, statistics_di
 from bnlib.training import iterate
 
 SIZES = (64, *[100] * 8, 10)
-NETWORKS = {"no norm": None, "batch norm": BatchNorm, "noisy batch norm": NoisyBatchNorm}
+NETWORKS = {"without normalisation": None, "batch norm": BatchNorm, "noisy BN": NoisyBatchNorm}
 LAYERS = (1, 2, 4, 6, 8)
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3)
 BATCH_SIZE, STEPS, EVERY, PICTURES = 64, 100, 4, 200

@@ -19,7 +19,7 @@ from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import deep_stack
 from bnlib.probes import internal_covariate_shift_of_step
 
-NORMS = {"no norm": None, "batch norm": BatchNorm}
+NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 DEPTH, WIDTH, SAMPLES = 25, 10, 1000
 LEARNING_RATES = (1e-5, 1e-4, 1e-3)
 """Of the mean loss. The source has a learning rate of 1e-6, of what seems to be the sum over the 1000 samples."""

@@ -23,7 +23,7 @@ from bnlib.sweep import Run
 from bnlib.training import best_device
 
 SIZES = {"4 layers": (64, 100, 100, 100, 10), "9 layers": (64, *[100] * 8, 10)}
-INITS = {"torch": None, "He": nn.init.kaiming_normal_}
+INITS = {"PyTorch default": None, "He": nn.init.kaiming_normal_}
 """Weights: torch's own for linear layers, with which a deep plain network does not get going, and He's."""
 LEARNING_RATES = (0.1, 0.3)
 SHIFTS, SCALES = (0.0, 0.5, 1.0, 2.0), (1.0, 1.25, 2.0)
@@ -55,10 +55,10 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
 
 def _norms(strengths: Iterable[tuple[float, float]]) -> dict[tuple[str, float, float], Callable | None]:
     """With BN and without, and of each strength noise behind BN and without BN."""
-    norms: dict[tuple, Callable | None] = {("BN", 0.0, 1.0): BatchNorm, ("none", 0.0, 1.0): None}
+    norms: dict[tuple, Callable | None] = {("BN", 0.0, 1.0): BatchNorm, ("without normalisation", 0.0, 1.0): None}
     for shift, factor in strengths:
-        norms["BN, noise", shift, factor] = partial(NoisyBatchNorm, shift=shift, scale=factor)
-        norms["noise", shift, factor] = partial(noise, shift=shift, scale=factor)
+        norms["noisy BN", shift, factor] = partial(NoisyBatchNorm, shift=shift, scale=factor)
+        norms["noise without BN", shift, factor] = partial(noise, shift=shift, scale=factor)
     return norms
 
 
@@ -91,8 +91,11 @@ def load() -> dict[tuple, dict]:
 def lookup(lr: float, shift: float, scale: float, network: str = "9 layers") -> dict[str, dict[str, dict]]:
     """For each initialisation the committed curves with noise of this strength, between those without noise."""
     rows, strength = load(), (shift, scale)
-    wanted = {("BN", 0.0, 1.0): "BN", ("BN, noise", *strength): "BN, noise"}
-    wanted |= {("none", 0.0, 1.0): "none", ("noise", *strength): "noise"}
+    wanted = {("BN", 0.0, 1.0): "BN", ("noisy BN", *strength): "noisy BN"}
+    wanted |= {
+        ("without normalisation", 0.0, 1.0): "without normalisation",
+        ("noise without BN", *strength): "noise without BN",
+    }
     return {
         init: {
             name: rows[network, init, lr, *cell] for cell, name in wanted.items() if (network, init, lr, *cell) in rows
@@ -121,7 +124,7 @@ def train(
     runs = {}
     for init, rows in shown.items():
         for name in rows:
-            strength = (shift, scale) if "noise" in name else (0.0, 1.0)
+            strength = (shift, scale) if name in ("noisy BN", "noise without BN") else (0.0, 1.0)
             run = replace(grid["9 layers", init, lr, name, *strength][0], seed=seed)
             runs[init, name] = run.start(device)
     newest = {}

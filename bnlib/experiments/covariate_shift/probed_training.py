@@ -15,8 +15,8 @@ from bnlib.experiments.framework.experiment import Scale
 from bnlib.models import mlp, vgg
 from bnlib.probes.stateless import Loss
 
-NORMS = {"no norm": None, "batch norm": BatchNorm}
-INITS = {"torch": None, "He": nn.init.kaiming_normal_}
+NORMS = {"without normalisation": None, "batch norm": BatchNorm}
+INITS = {"PyTorch default": None, "He": nn.init.kaiming_normal_}
 """Weights: with torch's own the plain network begins on a plateau, with He's it learns at once."""
 SIZES = (64, 100, 100, 100, 10)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)

@@ -15,7 +15,7 @@ from bnlib.models import mlp
 from bnlib.sweep import Run
 
 SIZES = (64, 100, 100, 10)
-NORMS = {"batch norm": BatchNorm, "no norm": None}
+NORMS = {"batch norm": BatchNorm, "without normalisation": None}
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SEEDS = {"quick": range(5), "paper": range(20)}

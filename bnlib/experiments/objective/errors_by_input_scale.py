@@ -21,7 +21,7 @@ from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import logistic
 from bnlib.samplers import shuffled
 
-NORMS = {"no norm": None, "batch norm": BatchNorm}
+NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 SIZES = {"quick": (200, 2_000, 2_000), "paper": (1_000, 10_000, 2_000)}
 """Classes, training and test samples."""
 BATCH_SIZE, EPOCHS, LEARNING_RATE = 20, 20, 0.1

@@ -36,7 +36,7 @@ class PrintedBatchNorm(BatchNorm):
         return output
 
 
-NORMS = {"none": None, "BN, algorithm 1": PrintedBatchNorm} | lian_setup.norms(
+NORMS = {"without normalisation": None, "BN, algorithm 1": PrintedBatchNorm} | lian_setup.norms(
     figure4, [oracle for oracle in ORACLES if oracle != "leave_one_out"]
 )
 

@@ -18,7 +18,7 @@ from bnlib.sweep import Run
 BATCH_SIZES = {"quick": (2, 4, 8, 16, 32, 64, 128), "paper": (4, 8, 16, 32, 64, 128, 256, 512)}
 LEARNING_RATES = (0.01, 0.1)
 EPOCHS = 10
-NORMS = {"BN": BatchNorm, "FN, default": FullNorm, "none": None}
+NORMS = {"BN": BatchNorm, "FN, default": FullNorm, "without normalisation": None}
 NETWORKS = {"quick": ("digits", small_cnn), "paper": ("cifar10", resnet18)}
 
 

@@ -17,7 +17,7 @@ from bnlib.sweep import Run
 
 BATCH_SIZE, EPOCHS = 20, 20
 LEARNING_RATES = (0.01, 0.1, 1.0)
-NORMS = {"BN": BatchNorm, "FN, default": FullNorm, "none": None}
+NORMS = {"BN": BatchNorm, "FN, default": FullNorm, "without normalisation": None}
 SIZES = {"quick": (100, 1_000, 1_000), "paper": (1_000, 10_000, 100)}
 """Classes, training and test samples. The paper's 100 test samples are kept at its scale alone."""
 

@@ -22,7 +22,7 @@ from bnlib.models import mlp
 from bnlib.objective import model_objective
 from bnlib.samplers import Fixed, Sampler, shuffled, single_label
 
-NORMS = {"no norm": None, "batch norm": BatchNorm}
+NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "fixed": Fixed(), "one label": single_label}
 LABELS = ("true", "random")
 EPOCHS = {4: 6, 16: 25, 64: 50}

@@ -19,8 +19,8 @@ from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.probes import largest_stable_learning_rate, sharpness
 
-NORMS = {"no norm": None, "batch norm": BatchNorm}
-INITS = {"torch": None, "He": nn.init.kaiming_normal_}
+NORMS = {"without normalisation": None, "batch norm": BatchNorm}
+INITS = {"PyTorch default": None, "He": nn.init.kaiming_normal_}
 DEPTHS = (2, 4, 8)
 SEEDS = {"quick": range(5), "paper": range(20)}
 PICTURES, STEPS, RATIO = 512, 30, 1.15

@@ -37,9 +37,9 @@ def test_the_deep_linear_network_is_the_same_with_a_norm_and_without():
 
 
 def test_deep_linear_losses_are_those_of_gradient_descent():
-    found = deep_linear_network.measure("no norm", 1e-4, 20, seed=0, device="cpu")
+    found = deep_linear_network.measure("without normalisation", 1e-4, 20, seed=0, device="cpu")
     assert len(found["loss"]) == 11 and found["loss"][10] < found["loss"][0]
-    assert np.isnan(deep_linear_network.measure("no norm", 10.0, 20, seed=0, device="cpu")["loss"][-1])
+    assert np.isnan(deep_linear_network.measure("without normalisation", 10.0, 20, seed=0, device="cpu")["loss"][-1])
     assert found["cosine"].shape == (24,) and (found["cosine"] > 0.99).all()
 
 
@@ -54,10 +54,10 @@ def test_a_live_run_of_noise_is_shown_beside_the_grid():
     runs = noisy_batch_norm.train(0.1, 0.5, 1.25)
     done, total, data = next(runs)
     assert done == 0 and total == 20 * (1437 // 64) and list(data) == list(noisy_batch_norm.INITS)
-    assert list(data["He"])[:4] == ["BN", "BN, noise", "none", "noise"]
+    assert list(data["He"])[:4] == ["BN", "noisy BN", "without normalisation", "noise without BN"]
     assert data["He"]["BN"] is noisy_batch_norm.load()["9 layers", "He", 0.1, "BN", 0.0, 1.0]
     done, _, later = next(runs)
-    assert done > 0 and len(later["torch"]["noise, your run"]["train_loss"][0]) == 2
+    assert done > 0 and len(later["PyTorch default"]["noise without BN, your run"]["train_loss"][0]) == 2
 
 
 @pytest.mark.parametrize("experiment", [gradient_shift, landscape_over_training])

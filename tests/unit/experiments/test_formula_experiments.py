@@ -75,9 +75,17 @@ def test_a_live_run_is_shown_beside_the_grid_with_a_new_seed_each_time():
     first, second = (next(training_curves.train(64, 0.1)) for _ in range(2))
     done, total, data = first
     assert done == 0 and total == 10 * (1437 // 64)
-    assert list(data) == ["batch norm", "no norm", "batch norm, your run", "no norm, your run"]
+    assert list(data) == [
+        "batch norm",
+        "without normalisation",
+        "batch norm, your run",
+        "without normalisation, your run",
+    ]
     assert data["batch norm"] is training_curves.load()["batch norm", 64, 0.1]
-    assert data["no norm, your run"]["train_loss"] != second[2]["no norm, your run"]["train_loss"]
+    assert (
+        data["without normalisation, your run"]["train_loss"]
+        != second[2]["without normalisation, your run"]["train_loss"]
+    )
 
 
 def test_a_missing_result_says_how_to_make_it(tmp_path):

@@ -42,7 +42,7 @@ def test_figure_1_bn_learns_nothing_at_batch_size_one_and_full_normalization_doe
     for norm in ("FN, literal", "FN, constant", "FN, running", "FN, default"):
         assert test[norm,].max() < 0.05
     # Without a norm some of 100 seeds have all their units dead.
-    assert np.mean(test["none",] > 0.05) < 0.15
+    assert np.mean(test["without normalisation",] > 0.05) < 0.15
 
 
 def test_figure_2_is_not_reproduced_a_convolution_has_many_values_in_one_picture():
@@ -62,7 +62,7 @@ def test_figure_3_bn_is_worse_but_converges(scale):
     train, test = ends(3, "train_error", scale), ends(3, "test_loss", scale)
     assert np.median(train["BN", 0.1]) < 0.05
     for lr in (0.01, 0.1, 1.0):
-        assert np.median(test["BN", lr]) > np.median(test["none", lr])
+        assert np.median(test["BN", lr]) > np.median(test["without normalisation", lr])
 
 
 @pytest.mark.parametrize(("network", "scale"), BOTH)

@@ -20,12 +20,14 @@ def test_landscape_walks_and_a_live_run_is_such_a_walk(monkeypatch):
             if runs and done == 2:
                 break
     assert [done for done, *_ in first] == list(range(1, 21)) and len(second) == 2
-    assert set(first[-1][2]) == {"no norm", "batch norm"} and first[-1][2]["no norm"]["beta"].shape == (1, 20)
-    assert first[0][2]["no norm"]["loss"][0, 0] != second[0][2]["no norm"]["loss"][0, 0]
+    assert set(first[-1][2]) == {"without normalisation", "batch norm"} and first[-1][2]["without normalisation"][
+        "beta"
+    ].shape == (1, 20)
+    assert first[0][2]["without normalisation"]["loss"][0, 0] != second[0][2]["without normalisation"]["loss"][0, 0]
 
 
 def test_the_largest_stable_rate_never_leads_above_the_start():
-    found = stable_learning_rates.measure("He", "no norm", 2, seed=0, device="cpu")
+    found = stable_learning_rates.measure("He", "without normalisation", 2, seed=0, device="cpu")
     assert 0.3 < found["rate"] < 2 and found["loss"] < math.log(10) and found["sharpness"] > 0
 
 
