@@ -33,3 +33,23 @@ def answers(model: nn.Module, x: torch.Tensor, batch_size: int, repeats: int = 2
         for batch in dealt.split(batch_size):
             out[batch, repeat] = model(x[batch]).argmax(1)
     return out
+
+
+def classification_rows(train_mode: torch.Tensor, eval_mode: torch.Tensor, labels: torch.Tensor) -> list[dict]:
+    """Compare the classes predicted in train mode, in random batches, with those predicted in eval mode.
+
+    Shape:
+        train_mode: (n, repeats), as ``answers`` returns it; eval_mode and labels: (n,).
+
+    Returns:
+        rows for ``tables.Table``: both test errors, the share of images of which at least one prediction differs from
+        eval mode, and the share of different predictions for the median image.
+    """
+    differs = (train_mode != eval_mode[:, None]).float()
+    shares = {
+        "test error in eval mode": (eval_mode != labels).float().mean(),
+        "test error in train mode": (train_mode != labels[:, None]).float().mean(),
+        "images with at least one different prediction": differs.amax(1).mean(),
+        "different predictions for the median image": differs.mean(1).median(),
+    }
+    return [{"quantity": name, "share (%)": 100 * share.item()} for name, share in shares.items()]

@@ -5,6 +5,7 @@ The channel is one unit of an untrained first layer on digits: 1437 numbers, one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -64,6 +65,19 @@ def expected_std_of_mean(batch_size: int) -> float:
     values = channel()
     n = len(values)
     return float(np.sqrt(values.var() / batch_size * (n - batch_size) / (n - 1)))
+
+
+def std_of_mean_rows(batch_sizes: Sequence[int]) -> list[dict]:
+    """Compare the measured standard deviation of the batch mean with the expected one, in those of the data."""
+    deviation = channel().std()
+    return [
+        {
+            "batch size": size,
+            "measured": lookup(size).means.std() / deviation,
+            "expected": expected_std_of_mean(size) / deviation,
+        }
+        for size in batch_sizes
+    ]
 
 
 def _draw(values: np.ndarray, batches: int, size: int, rng: np.random.Generator) -> np.ndarray:

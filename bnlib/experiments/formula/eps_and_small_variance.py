@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -59,3 +60,25 @@ def dead_pixel(levels: Sequence[float], eps: float | None, seed: int) -> list[fl
         changed[..., 0, 0] = level
         errors.append(error_rate(model, changed, data.test_y))
     return errors
+
+
+NETWORKS = {"BN on the pixels": 1e-5, "BN on the pixels, epsilon 0.01": 1e-2, "no BN on the pixels": None}
+"""The eps of the BN layer on the pixels, by the network's name in tables."""
+
+
+def dead_pixel_errors(levels: Sequence[float], seeds: Iterable[int]) -> dict[str, np.ndarray]:
+    """Return the test errors of ``dead_pixel`` for each of ``NETWORKS``, each array of shape (seeds, levels)."""
+    seeds = list(seeds)
+    return {name: np.array([dead_pixel(levels, eps, seed) for seed in seeds]) for name, eps in NETWORKS.items()}
+
+
+def dead_pixel_rows(errors: dict[str, np.ndarray], levels: Sequence[float]) -> list[dict]:
+    """Write what ``dead_pixel_errors`` returned as rows of percentages, a column per brightness of the pixel."""
+    return [
+        {"network": name}
+        | {
+            ("brightness of the corner pixel", str(Fraction(level))): 100 * column
+            for level, column in zip(levels, values.T, strict=True)
+        }
+        for name, values in errors.items()
+    ]

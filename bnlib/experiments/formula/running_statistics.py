@@ -27,6 +27,51 @@ def settled(batch_size: int, momentum: float, convention: str, seeds: Sequence[i
     return _paths(batch_size, momentum, convention, steps, seeds)[-1].T
 
 
+def variance_ratio(batch_size: int, convention: str, momentum: float = 0.05, runs: int = 100) -> float:
+    """Return the running variance after 400 batches over the variance of the data, averaged over ``runs`` seeds."""
+    ends = settled(batch_size, momentum, convention, seeds=range(runs))
+    return float(ends[:, 1].mean() / channel().var())
+
+
+def variance_ratio_rows(batch_sizes: Sequence[int]) -> list[dict]:
+    """Compare ``variance_ratio`` of the unbiased convention (PyTorch) and the biased one (Algorithm 1) with theory."""
+    return [
+        {
+            "batch size N": size,
+            "unbiased": variance_ratio(size, "torch"),
+            "biased": variance_ratio(size, "algorithm1"),
+            "(N − 1) / N": (size - 1) / size,
+        }
+        for size in batch_sizes
+    ]
+
+
+def equivalent_sample_size(momentum: float, batch_size: int = 16, runs: int = 300) -> float:
+    """Return how many samples a plain mean needs to be as noisy as the running mean after 100 batches.
+
+    Measured as the variance of the data over the variance of the running mean between ``runs`` seeds.
+    """
+    ends = settled(batch_size, momentum, "torch", seeds=range(runs), steps=100)
+    return float(channel().var() / ends[:, 0].var())
+
+
+def expected_sample_size(momentum: float, batch_size: int = 16) -> float:
+    r"""Return what ``equivalent_sample_size`` is for independent batches: $b\,(2-\alpha)/\alpha$."""
+    return batch_size * (2 - momentum) / momentum
+
+
+def equivalent_sample_size_rows(momenta: Sequence[float], batch_size: int = 16) -> list[dict]:
+    """Compare ``equivalent_sample_size`` with ``expected_sample_size`` for each momentum."""
+    return [
+        {
+            "momentum": f"{momentum:g}",
+            "measured": equivalent_sample_size(momentum, batch_size),
+            "expected": expected_sample_size(momentum, batch_size),
+        }
+        for momentum in momenta
+    ]
+
+
 def _paths(batch_size: int, momentum: float, convention: str, steps: int, seeds: Sequence[int]) -> np.ndarray:
     """What ``follow`` returns for each seed, as channels of one layer: shape (steps + 1, 2, len(seeds))."""
     rngs, values = [np.random.default_rng(seed) for seed in seeds], channel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
 
 import numpy as np
@@ -59,6 +59,40 @@ def lookup(batch_size: int, lr: float) -> dict[str, dict]:
 def errors(norm: str, batch_size: int, lr: float) -> np.ndarray:
     """Test error of each seed after the last epoch, shape (5,)."""
     return np.array([run[-1] for run in load()[norm, batch_size, lr]["test_error"]])
+
+
+def working_learning_rates(norm: str, batch_size: int = 32, largest_error: float = 0.06) -> list[float]:
+    """Return the learning rates at which the median test error after ten epochs is at most ``largest_error``."""
+    return [lr for lr in LEARNING_RATES if np.median(errors(norm, batch_size, lr)) <= largest_error]
+
+
+def lowest_median_error(norm: str, batch_sizes: Iterable[int]) -> float:
+    """Return the lowest median test error over these batch sizes and all learning rates."""
+    return min(float(np.median(errors(norm, *cell))) for cell in itertools.product(batch_sizes, LEARNING_RATES))
+
+
+def learning_rate_rows() -> list[dict]:
+    """Compare the norms: learning rates that work at batch size 32, errors at learning rate 1 and at batch size 1."""
+    return [
+        {
+            "network": norm,
+            ("batch size 32", "learning rates with a median error of 6 % or less"): ", ".join(
+                f"{lr:g}" for lr in working_learning_rates(norm)
+            ),
+            ("batch size 32", "error at learning rate 1 (%)"): 100 * errors(norm, 32, 1.0),
+            ("batch size 1", "lowest error of 35 runs (%)"): 100
+            * float(min(errors(norm, 1, lr).min() for lr in LEARNING_RATES)),
+        }
+        for norm in NORMS
+    ]
+
+
+def lowest_error_rows() -> list[dict]:
+    """Compare the norms at each batch size: the lowest median test error over all learning rates, in per cent."""
+    return [
+        {"batch size": str(size)} | {norm: 100 * lowest_median_error(norm, [size]) for norm in NORMS}
+        for size in BATCH_SIZES
+    ]
 
 
 def train(
