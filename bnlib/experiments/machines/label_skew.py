@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -196,6 +196,48 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """Load the committed result."""
     return EXPERIMENT.load("quick")
+
+
+def error_rows(workers: int, skews: Sequence[float], methods: Iterable[str] = METHODS) -> list[dict]:
+    """Return the committed test errors (%) with the statistics of worker 0: a row per method, a column per skew."""
+    return [
+        {"method": method} | {f"skew {skew:g}": 100 * load()[method, workers, skew]["worker_0"] for skew in skews}
+        for method in methods
+    ]
+
+
+def error_rows_by_workers(skews: Sequence[float]) -> list[dict]:
+    """Return ``error_rows`` of every number of workers, which stands in the first column."""
+    return [{"workers": workers, **row} for workers in WORKERS for row in error_rows(workers, skews)]
+
+
+def evaluation_rows(skews: Sequence[float], method: str = "local BN") -> list[dict]:
+    """Return the median errors (%) of one method by number of workers and skew, a column per evaluation.
+
+    The columns are explained in ``evaluate_workers``.
+    """
+    return [
+        {"workers": workers, "skew": f"{skew:g}"}
+        | {name.replace("_", " "): 100 * np.median(load()[method, workers, skew][name]) for name in EVALUATIONS}
+        for workers, skew in itertools.product(WORKERS, skews)
+    ]
+
+
+def largest_weight_difference(method: str, weights: Sequence[Tensor], *, workers: int, batch_size: int) -> float:
+    """Return how far ``weights`` are from the parameters after one simulated step of a method at skew 1."""
+    settings = {"batch_size": batch_size, "steps": 1, "lr": LEARNING_RATE}
+    ((_, models),) = simulate(method, workers, 1.0, 0, **settings)
+    pairs = zip(weights, models[0].parameters(), strict=True)
+    return max((ours - simulated).abs().max().item() for ours, simulated in pairs)
+
+
+def error_with_statistics(means_from: nn.Module, variances_from: nn.Module) -> float:
+    """Return the test error (a share) with the running means of one network and all else of another."""
+    means = {name: value for name, value in means_from.state_dict().items() if name.endswith("running_mean")}
+    model = copy.deepcopy(variances_from).eval()
+    model.load_state_dict({**variances_from.state_dict(), **means})
+    with torch.no_grad():
+        return _error(model, torch.arange(len(digits().test_y)))
 
 
 def lookup(workers: int, skew: float) -> dict[str, dict[str, np.ndarray]]:

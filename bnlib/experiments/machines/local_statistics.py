@@ -11,7 +11,15 @@ from torch import Tensor
 from bnlib.experiments.machines.label_skew import SKEWS, WORKERS, digits, network
 from bnlib.samplers import shards
 
-__all__ = ["SKEWS", "WORKERS", "LocalStatistics", "between_worker_share", "lookup", "units"]
+__all__ = [
+    "SKEWS",
+    "WORKERS",
+    "LocalStatistics",
+    "between_worker_share",
+    "between_worker_share_rows",
+    "lookup",
+    "units",
+]
 
 
 class LocalStatistics(NamedTuple):
@@ -69,3 +77,16 @@ def lookup(workers: int, skew: float) -> LocalStatistics:
         shares,
         skew**2 * between_worker_share(_shards_of_units(workers, 1.0)),
     )
+
+
+def between_worker_share_rows() -> list[dict]:
+    """Return the share (%) of the variance that lies between workers, mean over units, measured and predicted."""
+    rows = []
+    for skew in SKEWS:
+        row: dict = {"skew": f"{skew:g}"}
+        for workers in WORKERS:
+            found = lookup(workers, skew)
+            row[f"{workers} workers", "measured"] = 100 * found.shares.mean().item()
+            row[f"{workers} workers", "predicted"] = 100 * found.predicted.mean().item()
+        rows.append(row)
+    return rows

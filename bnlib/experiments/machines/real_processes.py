@@ -153,3 +153,16 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """Load the committed result."""
     return EXPERIMENT.load("quick")
+
+
+def message_rows(workers: int = 4, skew: float = 1.0) -> list[dict]:
+    """Return the messages and bytes that a process sends per step by method, counted; bytes have four digits."""
+    found = load()[workers, skew]
+    rows = []
+    for number, method in enumerate(COMPARED):
+        row: dict = {"method": method}
+        for name in ("statistics", "gradients"):
+            messages, size = found[name][0, number]
+            row[name, "messages"], row[name, "kB"] = int(messages), size / 1000
+        rows.append(row)
+    return rows
