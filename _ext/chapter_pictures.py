@@ -50,7 +50,7 @@ def draw_noisy_bn(figure: Figure) -> dict[str, object]:
     looks = {
         ("without normalisation", 0.0, 1.0): ("without", VERMILLION, "--"),
         ("noisy BN", *noisy_batch_norm.PUBLISHED): ("noisy BN", GREEN, "-"),
-        ("BN", 0.0, 1.0): ("batch norm", BLUE, "-"),
+        ("batch norm", 0.0, 1.0): ("batch norm", BLUE, "-"),
     }
     ends = {}
     for cell, (label, color, dash) in looks.items():

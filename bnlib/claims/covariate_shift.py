@@ -10,14 +10,13 @@ from bnlib.claims.claim import Claim, Effects, Results, final_values
 from bnlib.experiments.covariate_shift import activation_shift, gradient_shift, noisy_batch_norm
 
 INITIALISATIONS_AND_RATES = tuple(itertools.product(("PyTorch default", "He"), (0.1, 0.3)))
-NO_NOISE, PUBLISHED_NOISE = (0.0, 1.0), noisy_batch_norm.PUBLISHED
 
 
 def _final_values_of_nine_layers(
     results: Results, norm: str, init: str, lr: float, curve: str = "train_loss"
 ) -> np.ndarray:
-    """Return final values of nine layers per seed, with the published noise if the norm has it."""
-    strength = PUBLISHED_NOISE if norm in ("noisy BN", "noise without BN") else NO_NOISE
+    """Return the final value of a curve of nine layers, one per seed, with the published noise if the norm has it."""
+    strength = noisy_batch_norm.strength_of(norm)
     return final_values(results("covariate_shift.noisy_batch_norm", "9 layers", init, lr, norm, *strength), curve)
 
 
@@ -45,7 +44,7 @@ def _noisy_bn_losses_and_errors(results: Results) -> Effects:
         f"noisy BN less BN, {init}, rate {lr}: median test errors, points": 100
         * (
             np.median(_final_values_of_nine_layers(results, "noisy BN", init, lr, "test_error"))
-            - np.median(_final_values_of_nine_layers(results, "BN", init, lr, "test_error"))
+            - np.median(_final_values_of_nine_layers(results, "batch norm", init, lr, "test_error"))
         )
         for init, lr in INITIALISATIONS_AND_RATES
     }
@@ -54,10 +53,10 @@ def _noisy_bn_losses_and_errors(results: Results) -> Effects:
 def _movement_of_means_under_noise(results: Results) -> Effects:
     found = _final_losses(results, "noisy BN")
     for name in ("batch norm", "noisy BN"):
-        path = activation_shift.whole(name, 0.1, steps=8, every=1, seed=0)
+        history = activation_shift.history_of(name, 0.1, steps=8, interval=1, seed=0)
         for layer in (1, 8):
             found[f"movement in a step, layer {layer}, {name}, standard deviations"] = np.median(
-                [path.moved(layer, k, k + 1) for k in range(8)]
+                [history.mean_shift(layer, k, k + 1) for k in range(8)]
             )
     return found
 
@@ -97,8 +96,9 @@ def _deep_linear_cosines_and_losses(results: Results) -> Effects:
 def _movement_of_means(results: Results) -> Effects:
     found = {}
     for name in ("without normalisation", "batch norm"):
-        path = activation_shift.whole(name, 0.1, steps=20, every=1, seed=0)
-        found[f"movement of the means in 20 steps, hidden layer 8, {name}, standard deviations"] = path.moved(8, 0, 20)
+        history = activation_shift.history_of(name, 0.1, steps=20, interval=1, seed=0)
+        effect = f"movement of the means in 20 steps, hidden layer 8, {name}, standard deviations"
+        found[effect] = history.mean_shift(8, 0, 20)
     return found
 
 
@@ -107,11 +107,11 @@ def _noisy_bn_losses(results: Results) -> Effects:
 
 
 def _losses_with_and_without_bn(results: Results) -> Effects:
-    return _final_losses(results, "BN", "without normalisation")
+    return _final_losses(results, "batch norm", "without normalisation")
 
 
 def _losses_by_initialisation(results: Results) -> Effects:
-    return {n: v for n, v in _final_losses(results, "BN", "without normalisation").items() if "rate 0.1" in n}
+    return {n: v for n, v in _final_losses(results, "batch norm", "without normalisation").items() if "rate 0.1" in n}
 
 
 CLAIMS = (
@@ -212,7 +212,8 @@ CLAIMS = (
         "At the same settings training with BN is faster.",
         "02_internal_covariate_shift", _losses_with_and_without_bn,
         tuple((f"the median training loss after 20 epochs is lower with BN: {init}, rate {lr}",
-               lambda e, i=init, r=lr: _median_loss(e, "BN", i, r) < _median_loss(e, "without normalisation", i, r))
+               lambda e, i=init, r=lr: _median_loss(e, "batch norm", i, r)
+               < _median_loss(e, "without normalisation", i, r))
               for init, lr in itertools.product(("PyTorch default", "He"), (0.1, 0.3))),
         note="With a fitting start and a small rate the plain network is ahead.",
     ),
@@ -221,7 +222,7 @@ CLAIMS = (
         "With BN one can be less careful about initialisation.",
         "02_internal_covariate_shift", _losses_by_initialisation,
         (("with BN the loss ends below 0.1 with either start, in every seed",
-          lambda e: max(_final_loss(e, "BN", i, 0.1).max() for i in ("PyTorch default", "He")) < 0.1),
+          lambda e: max(_final_loss(e, "batch norm", i, 0.1).max() for i in ("PyTorch default", "He")) < 0.1),
          ("without BN it ends above 2 nats with one of them, in every seed",
           lambda e: max(_final_loss(e, "without normalisation", i, 0.1).min() for i in ("PyTorch default", "He")) > 2)),
     ),
@@ -230,12 +231,12 @@ CLAIMS = (
         "What BN gives is larger learning rates; at a small rate it is no better than no normalisation.",
         "02_internal_covariate_shift", _losses_with_and_without_bn,
         (("He initialisation, rate 0.1: the median loss without BN is at most that with it",
-          lambda e: _median_loss(e, "without normalisation", "He", 0.1) <= _median_loss(e, "BN", "He", 0.1)),
+          lambda e: _median_loss(e, "without normalisation", "He", 0.1) <= _median_loss(e, "batch norm", "He", 0.1)),
          ("He initialisation, rate 0.3: it is more than five times that with it",
-          lambda e: _median_loss(e, "without normalisation", "He", 0.3) > 5 * _median_loss(e, "BN", "He", 0.3)),
+          lambda e: _median_loss(e, "without normalisation", "He", 0.3) > 5 * _median_loss(e, "batch norm", "He", 0.3)),
          ("PyTorch's default initialisation, rate 0.1: it is at most that with it",
           lambda e: _median_loss(e, "without normalisation", "PyTorch default", 0.1)
-          <= _median_loss(e, "BN", "PyTorch default", 0.1))),
+          <= _median_loss(e, "batch norm", "PyTorch default", 0.1))),
         note="With PyTorch's default initialisation the signal fades in nine plain layers, at every learning rate.",
     ),
 )  # fmt: skip

@@ -6,7 +6,7 @@ from bnlib.figures.covariate_shift import (
     draw_deep_linear,
     draw_gradient_shift,
     draw_moving_activations,
-    draw_noise,
+    draw_noisy_batch_norm,
     draw_shift_and_loss,
 )
 from bnlib.figures.curves import draw_curves
@@ -103,7 +103,7 @@ __all__ = [
     "draw_local_statistics",
     "draw_micro_batches",
     "draw_moving_activations",
-    "draw_noise",
+    "draw_noisy_batch_norm",
     "draw_norm_properties",
     "draw_normalisation_groups",
     "draw_objective_and_evaluation",

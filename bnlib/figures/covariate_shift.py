@@ -13,7 +13,7 @@ from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_tic
 
 _COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE, "noisy BN": GREEN}
 _LINES = {
-    "BN": (BLUE, "-"),
+    "batch norm": (BLUE, "-"),
     "noisy BN": (GREEN, "-"),
     "without normalisation": (VERMILLION, "--"),
     "noise without BN": (GREY, ":"),
@@ -23,15 +23,15 @@ _LINES = {
 def draw_moving_activations(figure: Figure, data: Mapping, layer: int, lr: float) -> str:
     """Quantiles of one unit's input over the steps, a panel a network; see ``experiments.moving_activations``."""
     panels = figure.subplots(1, len(data), sharey=True)
-    for axes, (network, path) in zip(panels, data.items(), strict=True):
-        lowest, low, middle, high, highest = path.quantiles(layer)
+    for axes, (network, history) in zip(panels, data.items(), strict=True):
+        lowest, low, middle, high, highest = history.quantiles(layer)
         color = _COLORS[network]
-        axes.fill_between(path.steps, lowest, highest, color=color, alpha=0.22, linewidth=0)
-        axes.fill_between(path.steps, low, high, color=color, alpha=0.35, linewidth=0)
-        axes.plot(path.steps, middle, color=color, lw=1.4)
+        axes.fill_between(history.steps, lowest, highest, color=color, alpha=0.22, linewidth=0)
+        axes.fill_between(history.steps, low, high, color=color, alpha=0.35, linewidth=0)
+        axes.plot(history.steps, middle, color=color, lw=1.4)
         axes.set(title=network, xlim=(0, 100), ylim=(-5, 5), xlabel="step")
     panels[0].set_ylabel("input of one activation")
-    moved = ", ".join(f"{network} {_moved(path.moved(layer))}" for network, path in data.items())
+    moved = ", ".join(f"{network} {_moved(history.mean_shift(layer))}" for network, history in data.items())
     return (
         f"Layer {layer}, learning rate {lr:g}: median (line), the middle 40 % and 80 % (bands) of the values of one "
         f"unit over {200} pictures. How far the means of all 100 units moved from the first step to the last, in "
@@ -43,7 +43,9 @@ def _moved(value: float) -> str:
     return f"{value:.2g}" if np.isfinite(value) else "diverged"
 
 
-def draw_noise(figure: Figure, data: Mapping[str, Mapping[str, dict]], lr: float, shift: float, scale: float) -> str:
+def draw_noisy_batch_norm(
+    figure: Figure, data: Mapping[str, Mapping[str, dict]], lr: float, shift: float, scale: float
+) -> str:
     """Training loss with noise and without, a panel an initialisation; see ``experiments.noise_behind_bn``."""
     panels = figure.subplots(1, len(data), sharey=True)
     for axes, (init, rows) in zip(panels, data.items(), strict=True):

@@ -1,12 +1,13 @@
-"""How what goes into the activations of a network moves while it trains: without BN, with it, with noise behind.
+"""Measure how the inputs of the activation functions shift during training: without normalisation, BN and noisy BN.
 
-The network is the deeper one of ``noise_behind_bn``, with He's weights, so that all three learn from the first step.
+The network is the deeper one of ``noisy_batch_norm``, with He's initialisation, so that all three variants learn from
+the first step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -22,63 +23,92 @@ SIZES = (64, *[100] * 8, 10)
 NETWORKS = {"without normalisation": None, "batch norm": BatchNorm, "noisy BN": NoisyBatchNorm}
 LAYERS = (1, 2, 4, 6, 8)
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3)
-BATCH_SIZE, STEPS, EVERY, PICTURES = 64, 100, 4, 200
+BATCH_SIZE, STEPS, INTERVAL, IMAGES = 64, 100, 4, 200
+"""Images per step, steps, steps between two snapshots, and images on which the statistics are measured."""
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Levels of the recorded quantiles."""
 
 
 @dataclass
-class Path:
-    """Snapshots of the distributions at the activations of one network, over the same pictures in train mode.
+class ActivationHistory:
+    """Snapshots of the inputs of the activation functions of one network, always for the same images, in train mode.
 
     Attributes:
-        steps: steps made before each snapshot.
-        moments: of the 100 units of each of ``LAYERS``, one entry a snapshot.
+        steps: training steps before each snapshot.
+        statistics: for each of ``LAYERS``, those of its 100 units, one entry per snapshot.
     """
 
     steps: list[int] = field(default_factory=list)
-    moments: dict[int, list[ChannelStatistics]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
+    statistics: dict[int, list[ChannelStatistics]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
 
     def quantiles(self, layer: int, unit: int = 0) -> np.ndarray:
-        """Of one unit, at ``LEVELS``; shape (5, snapshots)."""
-        return np.array([each.quantiles[:, unit].numpy() for each in self.moments[layer]]).T
+        """Return the quantiles of one unit at ``LEVELS``, shape (5, snapshots)."""
+        return np.array([each.quantiles[:, unit].numpy() for each in self.statistics[layer]]).T
 
-    def moved(self, layer: int, first: int = 0, last: int = -1) -> float:
-        """Distance of the means of two snapshots in standard deviations, the median over units."""
-        return statistics_distance(self.moments[layer][first], self.moments[layer][last]).mean.nanmedian().item()
+    def mean_shift(self, layer: int, first: int = 0, last: int = -1) -> float:
+        """Return the distance (2.1) of the means of two snapshots in standard deviations, the median over units."""
+        snapshots = self.statistics[layer]
+        return statistics_distance(snapshots[first], snapshots[last]).mean.nanmedian().item()
 
 
-def follow(network: str, lr: float, *, steps: int = STEPS, every: int = EVERY, seed: int = 0) -> Iterator[Path]:
-    """Train one of ``NETWORKS`` on digits and yield the path so far, about ten times."""
-    model, data, path = (
-        mlp(SIZES, NETWORKS[network], init=nn.init.kaiming_normal_, seed=seed),
-        datasets.load("digits"),
-        Path(),
-    )
+def train(
+    network: str, lr: float, *, steps: int = STEPS, interval: int = INTERVAL, seed: int = 0
+) -> Iterator[ActivationHistory]:
+    """Train one of ``NETWORKS`` on digits and yield the history so far, about ten times."""
+    model, data = mlp(SIZES, NETWORKS[network], init=nn.init.kaiming_normal_, seed=seed), datasets.load("digits")
+    history = ActivationHistory()
     inputs = [name for (name, _), (_, after) in zip(model.named_children(), [*model.named_children()][1:], strict=False)
              if isinstance(after, nn.ReLU)]  # fmt: skip
     names = [inputs[layer - 1] for layer in LAYERS]
 
-    def look(step: int, model: nn.Module, index=None) -> bool:
-        if step % every == 0:
-            path.steps.append(step)
-            found = activation_statistics(model, data.train_x[:PICTURES], names, num_quantiles=len(LEVELS))
+    def take_snapshot(step: int, model: nn.Module, index=None) -> bool:
+        if step % interval == 0:
+            history.steps.append(step)
+            found = activation_statistics(model, data.train_x[:IMAGES], names, num_quantiles=len(LEVELS))
             for layer, name in zip(LAYERS, names, strict=True):
-                path.moments[layer].append(found[name])
+                history.statistics[layer].append(found[name])
         return step >= steps
 
-    look(0, model)
+    take_snapshot(0, model)
     epochs = math.ceil(steps / (len(data.train_x) // BATCH_SIZE))
-    for _ in iterate(model, data, batch_size=BATCH_SIZE, lr=lr, epochs=epochs, points=10, seed=seed, callbacks=[look]):
-        yield path
+    for _ in iterate(
+        model, data, batch_size=BATCH_SIZE, lr=lr, epochs=epochs, points=10, seed=seed, callbacks=[take_snapshot]
+    ):
+        yield history
 
 
 @cache
-def whole(network: str, lr: float, steps: int = STEPS, every: int = EVERY, seed: int = 0) -> Path:
-    """The path of a whole run."""
-    *_, path = follow(network, lr, steps=steps, every=every, seed=seed)
-    return path
+def history_of(
+    network: str, lr: float, steps: int = STEPS, interval: int = INTERVAL, seed: int = 0
+) -> ActivationHistory:
+    """Train one of ``NETWORKS`` and return the complete history."""
+    *_, history = train(network, lr, steps=steps, interval=interval, seed=seed)
+    return history
 
 
-def lookup(layer: int, lr: float) -> dict[str, Path]:
-    """The paths of all networks, trained here and now."""
-    return {network: whole(network, lr) for network in NETWORKS}
+def histories(layer: int, lr: float) -> dict[str, ActivationHistory]:
+    """Train all ``NETWORKS`` now and return their histories, which hold every layer."""
+    return {network: history_of(network, lr) for network in NETWORKS}
+
+
+def mean_shifts(network: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Measure how far the means move in the first 20 steps at a learning rate of 0.1, in standard deviations.
+
+    Returns:
+        the shift in one step, as the median over the 20 steps, and the shift from the first snapshot to the last;
+        one value for each of ``LAYERS``.
+    """
+    history = history_of(network, 0.1, steps=20, interval=1, seed=seed)
+    one_step = [np.median([history.mean_shift(layer, k, k + 1) for k in range(20)]) for layer in LAYERS]
+    return np.array(one_step), np.array([history.mean_shift(layer, 0, 20) for layer in LAYERS])
+
+
+def mean_shift_rows(seeds: Sequence[int]) -> list[dict]:
+    """Return the median over seeds of ``mean_shifts``, a row per number of steps and network."""
+    found = {network: np.median([mean_shifts(network, seed) for seed in seeds], 0) for network in NETWORKS}
+    return [
+        {"training steps": steps, "network": network}
+        | {("hidden layer", f"{layer}"): value for layer, value in zip(LAYERS, found[network][place], strict=True)}
+        for place, steps in enumerate(("1", "20"))
+        for network in NETWORKS
+    ]

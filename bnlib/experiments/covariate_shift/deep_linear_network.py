@@ -1,4 +1,4 @@
-"""Internal covariate shift by gradients in the deep linear network of Santurkar et al. (2018)."""
+"""Measure internal covariate shift by gradients in the deep linear network of Santurkar et al. (2018)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bnlib import BatchNorm
-from bnlib.experiments.covariate_shift.gradient_shift import summary
+from bnlib.experiments.covariate_shift.gradient_shift import summarise
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import deep_stack
@@ -22,13 +22,13 @@ from bnlib.probes import internal_covariate_shift_of_step
 NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 DEPTH, WIDTH, SAMPLES = 25, 10, 1000
 LEARNING_RATES = (1e-5, 1e-4, 1e-3)
-"""Of the mean loss. The source has a learning rate of 1e-6, of what seems to be the sum over the 1000 samples."""
+"""For the mean of the loss. The source has 1e-6, apparently for the sum over the 1000 samples, which is 1e-3 here."""
 SEEDS = {"quick": range(5), "paper": range(5)}
 STEPS, PROBED = {"quick": 300, "paper": 10_000}, (0, 100, 200)
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Networks with BN and without at each learning rate; the number of steps tells the scales apart."""
+    """Return one cell per norm and learning rate; the number of steps is that of the scale."""
     return {
         (norm, lr, STEPS[scale]): SEEDS[scale]
         for norm, lr in itertools.product(NORMS, LEARNING_RATES if scale == "quick" else LEARNING_RATES[-1:])
@@ -36,12 +36,12 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
 
 
 def measure(norm: str, lr: float, steps: int, *, seed: int, device: str) -> dict[str, Any]:
-    r"""Descend on $\frac1n\sum_i\|W_{25}\cdots W_1x_i-Ax_i\|^2$ with all samples in each batch.
+    r"""Minimise $\frac1n\sum_i\|W_{25}\cdots W_1x_i-Ax_i\|^2$ by SGD with all samples in each batch.
 
     Returns:
-        as ``gradient_shift.measure``; ``loss`` at 11 steps, from the first to the last, nan once it was not finite.
+        as ``gradient_shift.measure``, but ``loss`` at 11 steps, from the first to the last; NaN after it diverged.
     """
-    model, x, target = problem(NORMS[norm], seed)
+    model, x, target = network_and_data(NORMS[norm], seed)
     model, x, target = model.to(device), x.to(device), target.to(device)
     optimiser = torch.optim.SGD(model.parameters(), lr=lr)
 
@@ -60,11 +60,15 @@ def measure(norm: str, lr: float, steps: int, *, seed: int, device: str) -> dict
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
-    return summary(probes) | {"loss": losses}
+    return summarise(probes) | {"loss": losses}
 
 
-def problem(norm, seed: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-    """The network, with Glorot's weights and ``norm`` behind each layer but the last, the samples and their targets."""
+def network_and_data(norm, seed: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """Build the network, with Glorot's initialisation and ``norm`` after each layer but the last; draw the data.
+
+    Returns:
+        the network, the samples (1000, 10) and their targets (1000, 10).
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         x, matrix = torch.randn(SAMPLES, WIDTH), torch.randn(WIDTH, WIDTH)
@@ -93,5 +97,20 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
+
+
+def shift_and_loss_rows() -> list[dict]:
+    """Return the cosine, the relative step and the final loss, a row per learning rate and norm."""
+    rows = {(lr, norm): load()[norm, lr, STEPS["quick"]] for lr, norm in itertools.product(LEARNING_RATES, NORMS)}
+    return [
+        {
+            "learning rate": f"{lr:g}",
+            "network": norm,
+            "cosine of G and G′": np.median(row["cosine"], 1),
+            "relative step (thousandths)": float(1000 * np.median(row["step_ratio"])),
+            "loss after 300 steps": row["loss"][:, -1],
+        }
+        for (lr, norm), row in rows.items()
+    ]

@@ -1,8 +1,8 @@
-"""Noise behind BN: activations that shift from step to step on purpose, and networks that learn all the same or not.
+"""Train networks with noisy BN, whose outputs shift at random in every step, and compare them with three controls.
 
-Santurkar et al. (2018) put noise behind the BN layers of a VGG network on CIFAR-10, with shift 0.5, scale 1.25 and
-spread 0.1, and found that it still trains as well as with BN alone, and better than without BN. The same noise in the
-network without BN is the control; there it meets activations of another size.
+Santurkar et al. (2018) add noise after the BN layers of a VGG network on CIFAR-10, with shift 0.5, scale 1.25 and
+spread 0.1. In their experiment noisy BN trains about as well as BN, and better than no normalisation. The controls are
+BN, no normalisation, and the same noise without BN, where the activations have another scale.
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ from bnlib.training import best_device
 
 SIZES = {"4 layers": (64, 100, 100, 100, 10), "9 layers": (64, *[100] * 8, 10)}
 INITS = {"PyTorch default": None, "He": nn.init.kaiming_normal_}
-"""Weights: torch's own for linear layers, with which a deep plain network does not get going, and He's."""
+"""Initialisations of the weights: PyTorch's default, with which nine layers without BN do not train, and He's."""
 LEARNING_RATES = (0.1, 0.3)
 SHIFTS, SCALES = (0.0, 0.5, 1.0, 2.0), (1.0, 1.25, 2.0)
-"""Strengths of the noise: the largest mean, and the largest mean factor."""
-PUBLISHED = 0.5, 1.25
+"""Strengths of the noise: the largest mean shift and the largest mean factor of a unit."""
+PUBLISHED, NO_NOISE = (0.5, 1.25), (0.0, 1.0)
+"""Shift and scale of the source, and those of a network without noise."""
+WITH_NOISE = ("noisy BN", "noise without BN")
 SEEDS = {"quick": range(5), "paper": range(3)}
 BATCH_SIZE, EPOCHS = 64, 20
 
 
-def noise(channels: int, shift: float, scale: float) -> nn.Module:
-    """The control: noise alone, where BN would be."""
+def noise_layer(channels: int, shift: float, scale: float) -> nn.Module:
+    """Build the layer of the control "noise without BN"; it has the signature of a norm layer."""
     return ActivationNoise(shift, scale)
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Networks with BN and without, with noise behind BN and without BN; at paper scale VGG and the published noise."""
+    """Return one cell per network, initialisation, rate, norm and strength; at paper scale, those of the source."""
     if scale == "paper":
         return _published()
-    strengths = [each for each in itertools.product(SHIFTS, SCALES) if each != (0.0, 1.0)]
+    strengths = [each for each in itertools.product(SHIFTS, SCALES) if each != NO_NOISE]
     return {
         (network, init, lr, *cell): [
             Run(partial(mlp, sizes, norm, init=INITS[init]), "digits", BATCH_SIZE, lr, seed, epochs=EPOCHS, points=10)
@@ -54,16 +56,19 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
 
 
 def _norms(strengths: Iterable[tuple[float, float]]) -> dict[tuple[str, float, float], Callable | None]:
-    """With BN and without, and of each strength noise behind BN and without BN."""
-    norms: dict[tuple, Callable | None] = {("BN", 0.0, 1.0): BatchNorm, ("without normalisation", 0.0, 1.0): None}
+    """Return the norm layers by (norm, shift, scale): BN, none, and for each strength noisy BN and noise without BN."""
+    norms: dict[tuple, Callable | None] = {
+        ("batch norm", *NO_NOISE): BatchNorm,
+        ("without normalisation", *NO_NOISE): None,
+    }
     for shift, factor in strengths:
         norms["noisy BN", shift, factor] = partial(NoisyBatchNorm, shift=shift, scale=factor)
-        norms["noise without BN", shift, factor] = partial(noise, shift=shift, scale=factor)
+        norms["noise without BN", shift, factor] = partial(noise_layer, shift=shift, scale=factor)
     return norms
 
 
 def _published() -> dict[tuple, list[Run]]:
-    """Those of the source: VGG on CIFAR-10, 15,000 steps of 128 pictures at a learning rate of 0.1."""
+    """Return the cells of the source: VGG on CIFAR-10, 15,000 steps of 128 images at a learning rate of 0.1."""
     return {
         ("vgg", "Glorot", 0.1, *cell): [
             Run(partial(vgg, norm=norm), "cifar10", 128, 0.1, seed, epochs=39) for seed in SEEDS["paper"]
@@ -74,7 +79,7 @@ def _published() -> dict[tuple, list[Run]]:
 
 EXPERIMENT = Experiment(
     name="covariate_shift.noisy_batch_norm",
-    question="Does a network with BN still learn if noise makes its normalised activations shift from step to step?",
+    question="Does a network with BN still train if noise shifts its normalised activations in every step?",
     source="Santurkar et al. 2018, figure 2",
     axes=("network", "init", "lr", "norm", "shift", "scale"),
     cells=cells,
@@ -84,29 +89,83 @@ EXPERIMENT = Experiment(
 
 @cache
 def load() -> dict[tuple, dict]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
-def lookup(lr: float, shift: float, scale: float, network: str = "9 layers") -> dict[str, dict[str, dict]]:
-    """For each initialisation the committed curves with noise of this strength, between those without noise."""
-    rows, strength = load(), (shift, scale)
-    wanted = {("BN", 0.0, 1.0): "BN", ("noisy BN", *strength): "noisy BN"}
-    wanted |= {
-        ("without normalisation", 0.0, 1.0): "without normalisation",
-        ("noise without BN", *strength): "noise without BN",
-    }
+def strength_of(norm: str, strength: tuple[float, float] = PUBLISHED) -> tuple[float, float]:
+    """Return ``strength`` for a norm with noise, and ``NO_NOISE`` for one without."""
+    return strength if norm in WITH_NOISE else NO_NOISE
+
+
+def curves_by_initialisation(
+    lr: float, shift: float, scale: float, network: str = "9 layers"
+) -> dict[str, dict[str, dict]]:
+    """Return the committed curves for noise of one strength, by initialisation and norm."""
+    rows, wanted = load(), ("batch norm", "noisy BN", "without normalisation", "noise without BN")
+    keys = {norm: (norm, *strength_of(norm, (shift, scale))) for norm in wanted}
     return {
-        init: {
-            name: rows[network, init, lr, *cell] for cell, name in wanted.items() if (network, init, lr, *cell) in rows
-        }
+        init: {norm: rows[network, init, lr, *key] for norm, key in keys.items() if (network, init, lr, *key) in rows}
         for init in INITS
     }
 
 
-def ends(network: str, init: str, lr: float, norm: str, strength=(0.0, 1.0), curve: str = "train_loss") -> np.ndarray:
-    """The last value of each seed; nan where a run diverged."""
-    return np.array([run[-1] for run in load()[network, init, lr, norm, *strength][curve]], dtype=float)
+def final_losses(
+    norm: str,
+    init: str,
+    lr: float,
+    *,
+    strength: tuple[float, float] = PUBLISHED,
+    network: str = "9 layers",
+) -> np.ndarray:
+    """Return the training loss in nats at the end, one per seed; infinite where a run diverged.
+
+    ``strength`` is shift and scale of the noise, and has no effect for a norm without noise.
+    """
+    curves = load()[network, init, lr, norm, *strength_of(norm, strength)]["train_loss"]
+    return np.nan_to_num(np.array([curve[-1] for curve in curves], dtype=float), nan=np.inf)
+
+
+def final_loss_rows() -> list[dict]:
+    """Return the final training losses of nine layers, a row per norm, at the published strength of the noise."""
+    return [
+        {"network": norm}
+        | {
+            (f"{init} initialisation", f"learning rate {lr:g}"): final_losses(norm, init, lr)
+            for init, lr in itertools.product(INITS, LEARNING_RATES)
+        }
+        for norm in ("batch norm", "noisy BN", "without normalisation", "noise without BN")
+    ]
+
+
+def other_strength_rows() -> list[dict]:
+    """Return final training losses with and without noise, a row per setting that the text of figure 2.2 names."""
+    settings = [("batch norm", "noisy BN", "9 layers", init, 0.1, (2.0, 1.25)) for init in INITS]
+    plain = ("without normalisation", "noise without BN")
+    settings += [(*plain, "9 layers", "He", lr, PUBLISHED) for lr in LEARNING_RATES]
+    settings += [(*plain, "4 layers", "PyTorch default", 0.1, (0.0, 2.0))]
+    return [
+        {
+            "network": f"{norm}, {network}",
+            "initialisation": init,
+            "learning rate": f"{lr:g}",
+            "largest mean shift": f"{strength[0]:g}",
+            "largest mean factor": f"{strength[1]:g}",
+            "loss without noise": final_losses(norm, init, lr, network=network),
+            "loss with noise": final_losses(noisy, init, lr, strength=strength, network=network),
+        }
+        for norm, noisy, network, init, lr, strength in settings
+    ]
+
+
+def output_rows(outputs: Iterable[torch.Tensor]) -> list[dict]:
+    """Return mean and standard deviation of each unit, a row per output (N, C) of a layer."""
+    return [
+        {"forward pass": str(number)}
+        | {("mean", f"unit {unit}"): value for unit, value in enumerate(output.mean(0).tolist(), 1)}
+        | {("standard deviation", f"unit {unit}"): value for unit, value in enumerate(output.std(0).tolist(), 1)}
+        for number, output in enumerate(outputs, 1)
+    ]
 
 
 _live_seed = itertools.count(100)
@@ -115,17 +174,17 @@ _live_seed = itertools.count(100)
 def train(
     lr: float, shift: float, scale: float, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, dict[str, dict]]]]:
-    """Train the nine-layer networks of a setting for real, with a seed that the grid has not used.
+    """Train the nine-layer networks of one setting now, with a new seed; see ``widgets.Explorer``.
 
-    Yields (steps done, steps in all, what ``lookup`` returns with a "your run" for each series), as
-    ``digits_grid.train`` does.
+    Yields:
+        steps done, steps in all, and what ``curves_by_initialisation`` returns with a "your run" for each curve.
     """
-    seed, device, shown, grid = next(_live_seed), device or best_device(), lookup(lr, shift, scale), cells("quick")
+    seed, device, grid = next(_live_seed), device or best_device(), cells("quick")
+    shown = curves_by_initialisation(lr, shift, scale)
     runs = {}
     for init, rows in shown.items():
         for name in rows:
-            strength = (shift, scale) if name in ("noisy BN", "noise without BN") else (0.0, 1.0)
-            run = replace(grid["9 layers", init, lr, name, *strength][0], seed=seed)
+            run = replace(grid["9 layers", init, lr, name, *strength_of(name, (shift, scale))][0], seed=seed)
             runs[init, name] = run.start(device)
     newest = {}
     while True:

@@ -1,4 +1,4 @@
-"""A training with SGD that is looked at on the way: the small network on digits, or VGG on CIFAR-10 at paper scale."""
+"""Train with SGD and stop before each step for a measurement: a small network on digits, or VGG on CIFAR-10."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from bnlib.probes.stateless import Loss
 
 NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 INITS = {"PyTorch default": None, "He": nn.init.kaiming_normal_}
-"""Weights: with torch's own the plain network begins on a plateau, with He's it learns at once."""
+"""Initialisations: with PyTorch's default the network without BN starts on a plateau, with He's it learns at once."""
 SIZES = (64, 100, 100, 100, 10)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
 SEEDS = {"quick": range(5), "paper": range(3)}
 AXES = ("network", "init", "norm", "batch_size", "lr")
 
 
-class Moment(NamedTuple):
-    """A step that is about to be made: its number from 0, the network, the optimiser and the mini-batch's loss."""
+class TrainingStep(NamedTuple):
+    """What is known just before a training step: its number from 0, model, optimiser, and loss on its mini-batch."""
 
     step: int
     model: nn.Module
@@ -34,16 +34,16 @@ class Moment(NamedTuple):
 
 
 def cells(scale: Scale, batch_sizes: Sequence[int]) -> dict[tuple, Sequence[int]]:
-    """All batch sizes and learning rates on digits; those of Santurkar et al. (2018) on CIFAR-10."""
+    """Return all settings on digits, or at paper scale that of Santurkar et al. (2018) on CIFAR-10."""
     if scale == "paper":
         return {("vgg", "Glorot", norm, 128, 0.1): SEEDS[scale] for norm in NORMS}
     return {("mlp", *each): SEEDS[scale] for each in itertools.product(INITS, NORMS, batch_sizes, LEARNING_RATES)}
 
 
-def moments(
+def training_steps(
     network: str, init: str, norm: str, batch_size: int, lr: float, steps: int, seed: int, device, losses: list[Tensor]
-) -> Iterator[Moment]:
-    """Yield before each step; it is made, and its loss added to ``losses``, when the next one is asked for."""
+) -> Iterator[TrainingStep]:
+    """Train, and yield before each step; the step is made and its loss appended to ``losses`` after the yield."""
     if network == "mlp":
         model, data = mlp(SIZES, NORMS[norm], init=INITS[init], seed=seed), datasets.load("digits")
     else:
@@ -57,7 +57,7 @@ def moments(
         def loss(model: nn.Module, x=x, y=y) -> Tensor:
             return F.cross_entropy(model(x), y)
 
-        yield Moment(step, model, optimiser, loss)
+        yield TrainingStep(step, model, optimiser, loss)
         value = loss(model)
         optimiser.zero_grad()
         value.backward()

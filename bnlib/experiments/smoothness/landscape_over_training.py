@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bnlib import tables
 from bnlib.experiments.covariate_shift import probed_training
 from bnlib.experiments.covariate_shift.probed_training import AXES, INITS, LEARNING_RATES, NORMS, SIZES
 from bnlib.experiments.framework.experiment import Scale
@@ -25,20 +26,28 @@ from bnlib.training import best_device
 
 __all__ = [
     "BATCH_SIZES",
+    "EARLY",
     "EXPERIMENT",
     "INITS",
+    "LATE",
     "LEARNING_RATES",
     "NORMS",
     "SIZES",
+    "landscape_rows",
     "load",
     "lookup",
     "measure",
+    "median_over_probes",
+    "relative_beta_at_equal_loss",
+    "relative_beta_rows",
     "train",
 ]
 
 BATCH_SIZES = (16, 64, 256)
 STEPS = {"mlp": 200, "vgg": 15_000}
 PROBES, LENGTHS, RELATIVE = 20, 5, 0.03
+EARLY, LATE = slice(1, 6), slice(12, 20)
+"""Probes of the small network at the steps 10 to 50, and 120 to 190."""
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
@@ -64,7 +73,7 @@ def measure(
 def _walk(network, init, norm, batch_size: int, lr: float, seed: int, device) -> Iterator[tuple[float, ...]]:
     steps = STEPS[network]
     settings = network, init, norm, batch_size, lr, steps, seed, device
-    for step, model, _, loss in probed_training.moments(*settings, losses=[]):
+    for step, model, _, loss in probed_training.training_steps(*settings, losses=[]):
         if step % (steps // PROBES) == 0:
             matrices = [name for name, value in model.named_parameters() if value.dim() > 1]
             yield _look(model, loss, lr, matrices)
@@ -122,6 +131,62 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 def lookup(init: str, batch_size: int, lr: float) -> dict[str, dict[str, np.ndarray]]:
     """The committed numbers of the networks with BN and without at one position of the grid."""
     return {norm: load()["mlp", init, norm, batch_size, lr] for norm in NORMS}
+
+
+def median_over_probes(values: np.ndarray, probes: slice) -> np.ndarray:
+    """Return for each seed the median over some of the probes, of values (seeds, probes); NaN counts as infinite."""
+    return np.median(np.nan_to_num(values[:, probes], nan=np.inf), axis=1)
+
+
+def landscape_rows(batch_size: int = 64, lr: float = 0.1) -> list[dict]:
+    """Return table rows, one per initialisation, part of the training and norm; each cell has one number per seed."""
+    parts = [
+        ("PyTorch default", "steps 10 to 50", EARLY),
+        ("He", "steps 10 to 50", EARLY),
+        ("He", "steps 120 to 190", LATE),
+    ]
+    columns = {
+        "loss (nats)": "loss",
+        "highest loss along the gradient (nats)": "high",
+        "effective β": "beta",
+        "cosine of gradients before and after a step": "cosine",
+    }
+    rows = []
+    for (init, when, probes), norm in itertools.product(parts, NORMS):
+        row = load()["mlp", init, norm, batch_size, lr]
+        cells = {header: median_over_probes(row[name], probes) for header, name in columns.items()}
+        rows.append({"setting": f"{init}, {when}, {norm}"} | cells)
+    return rows
+
+
+def relative_beta_at_equal_loss(row: dict[str, np.ndarray], low: float = 0.3, high: float = 0.6) -> np.ndarray:
+    """Return for each seed the median relative smoothness over the probes whose loss is between two values.
+
+    Seeds without such a probe are left out.
+
+    Arguments:
+        row: numbers of one setting, as in ``load``.
+        low, high: limits of the loss, in nats.
+    """
+    inside = (row["loss"] > low) & (row["loss"] < high)
+    return np.array([np.median(v[i]) for v, i in zip(row["relative_beta"], inside, strict=True) if i.any()])
+
+
+def relative_beta_rows() -> list[dict]:
+    """Return table rows, one per setting: relative smoothness at equal loss per seed, and the ratio of the medians."""
+    rows = []
+    for init, batch_size, lr in [
+        ("He", 256, 0.1),
+        ("He", 64, 0.1),
+        ("He", 16, 0.1),
+        ("He", 16, 0.3),
+        ("PyTorch default", 16, 0.3),
+    ]:
+        betas = {norm: relative_beta_at_equal_loss(load()["mlp", init, norm, batch_size, lr]) for norm in NORMS}
+        plain, bn = (np.median(betas[norm]) for norm in NORMS)
+        setting = {"initialisation": init, "batch size": batch_size, "learning rate": f"{lr:g}"}
+        rows.append(setting | betas | {"without / with BN": tables.significant(plain / bn)})
+    return rows
 
 
 _live_seed = itertools.count(100)

@@ -18,18 +18,18 @@ from bnlib.experiments.covariate_shift import (
 from bnlib.experiments.smoothness import landscape_over_training
 
 
-def test_a_path_has_every_snapshot_of_every_layer():
-    path = activation_shift.whole("batch norm", 0.1, steps=10, every=5)
-    assert path.steps == [0, 5, 10] and list(path.moments) == [1, 2, 4, 6, 8]
-    assert path.quantiles(2, unit=3).shape == (5, 3)
-    assert (np.diff(path.quantiles(2), axis=0) >= 0).all()
+def test_a_history_has_every_snapshot_of_every_layer():
+    history = activation_shift.history_of("batch norm", 0.1, steps=10, interval=5)
+    assert history.steps == [0, 5, 10] and list(history.statistics) == [1, 2, 4, 6, 8]
+    assert history.quantiles(2, unit=3).shape == (5, 3)
+    assert (np.diff(history.quantiles(2), axis=0) >= 0).all()
     # Before training beta is 0 and gamma 1, and the pictures are one batch.
-    assert path.moments[1][0].mean.abs().max() < 1e-5
-    assert 0 <= path.moved(1) < 0.1
+    assert history.statistics[1][0].mean.abs().max() < 1e-5
+    assert 0 <= history.mean_shift(1) < 0.1
 
 
 def test_the_deep_linear_network_is_the_same_with_a_norm_and_without():
-    (plain, x, target), (bn, x_again, _) = (deep_linear_network.problem(norm, 3) for norm in (None, BatchNorm))
+    (plain, x, target), (bn, x_again, _) = (deep_linear_network.network_and_data(norm, 3) for norm in (None, BatchNorm))
     weights = [[each.weight for each in net if isinstance(each, torch.nn.Linear)] for net in (plain, bn)]
     assert len(weights[0]) == 25 and torch.equal(x, x_again) and x.shape == target.shape == (1000, 10)
     assert all(map(torch.equal, *weights))
@@ -54,8 +54,8 @@ def test_a_live_run_of_noise_is_shown_beside_the_grid():
     runs = noisy_batch_norm.train(0.1, 0.5, 1.25)
     done, total, data = next(runs)
     assert done == 0 and total == 20 * (1437 // 64) and list(data) == list(noisy_batch_norm.INITS)
-    assert list(data["He"])[:4] == ["BN", "noisy BN", "without normalisation", "noise without BN"]
-    assert data["He"]["BN"] is noisy_batch_norm.load()["9 layers", "He", 0.1, "BN", 0.0, 1.0]
+    assert list(data["He"])[:4] == ["batch norm", "noisy BN", "without normalisation", "noise without BN"]
+    assert data["He"]["batch norm"] is noisy_batch_norm.load()["9 layers", "He", 0.1, "batch norm", 0.0, 1.0]
     done, _, later = next(runs)
     assert done > 0 and len(later["PyTorch default"]["noise without BN, your run"]["train_loss"][0]) == 2
 
