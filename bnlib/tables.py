@@ -38,6 +38,30 @@ def spread(values: Any, decimals: int = 1) -> str:
     return f"{_number(middle, decimals)} ({_number(ordered[0], decimals)}–{_number(ordered[-1], decimals)})"
 
 
+def significant(value: float, digits: int = 2) -> str:
+    """Write a number with some significant digits, and with a power of ten if it is tiny or huge.
+
+    For columns whose numbers differ by many orders of magnitude, where a fixed number of decimals would not do.
+
+    Arguments:
+        value: a number; NaN becomes a dash.
+        digits: significant digits, trailing zeros included.
+
+    Example:
+        >>> [tables.significant(value) for value in (0.0251, 5, 28.4, 2.04e-8)]
+        ['0.025', '5.0', '28', '2.0 × 10⁻⁸']
+    """
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return _number(value, 0)
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    power = int(exponent)
+    if value and not -4 < power < 5:
+        return f"{mantissa} × 10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return _number(round(value, digits - 1 - power), max(digits - 1 - power, 0))
+
+
 class Table:
     """Rows of results that a notebook shows as a table, and text where there is no HTML.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnlib.tables import Table, spread
+from bnlib.tables import Table, significant, spread
 
 ROWS = [
     {"norm": "BN & <co>", "error (%)": [3.0, 1.0, 2.0], "steps": 7185, "note": "best", "learns": True},
@@ -125,3 +125,19 @@ def test_without_pandas_the_error_says_what_to_install():
         "else: raise SystemExit('no error')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "value, digits, text",
+    [
+        (0.0004, 1, "4 × 10⁻⁴"),
+        (0.001, 1, "0.001"),
+        (99_999, 1, "1 × 10⁵"),
+        (12_345, 2, "12,000"),
+        (0, 1, "0"),
+        (np.inf, 2, "∞"),
+        (np.nan, 2, "–"),
+    ],
+)
+def test_significant_digits(value, digits, text):
+    assert significant(value, digits) == text
