@@ -81,3 +81,25 @@ EXPERIMENT = Measurement(
 def load(scale: Scale = "quick") -> dict[str, dict[str, np.ndarray]]:
     """The committed result, by norm."""
     return {norm: values for (norm, *_), values in EXPERIMENT.load(scale).items()}
+
+
+def error_rows(scale: Scale = "paper") -> list[dict]:
+    """Return the errors on training and new samples (%), one number per seed, in train and in eval mode."""
+    headers = {
+        "train": ("training samples", "train mode"),
+        "train_mode": ("new samples", "train mode"),
+        "test": ("new samples", "eval mode"),
+    }
+    return [
+        {"network": norm} | {header: 100 * found[key] for key, header in headers.items()}
+        for norm, found in load(scale).items()
+    ]
+
+
+def error_by_strength_rows(scale: Scale = "paper") -> list[dict]:
+    """Return the errors on new samples in eval mode (%), one number per seed, by the number that marks the class."""
+    headers = [("number at the position of the class", f"{a} to {b}") for a, b in itertools.pairwise(STRENGTHS)]
+    return [
+        {"network": norm} | dict(zip(headers, 100 * found["by_strength"].T, strict=True))
+        for norm, found in load(scale).items()
+    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 from torch import Tensor
 
 from bnlib import BatchNorm
@@ -57,3 +58,48 @@ EXPERIMENT = Experiment(
     axes=("norm",),
     cells=cells,
 )
+
+
+TABLE_NORMS = {
+    "BN, variance of Algorithm 1": "BN, algorithm 1",
+    "BN, variance as in PyTorch": "BN",
+    "without normalisation": "without normalisation",
+    "Full Normalization": "FN, default",
+}
+"""Names in tables, and those of ``NORMS``."""
+
+
+def final_losses(scale: Scale, norm: str, curve: str) -> np.ndarray:
+    """Return the last value of ``"train_loss"`` or ``"test_loss"`` in nats, one number per seed."""
+    return np.array([run[-1] for run in EXPERIMENT.load(scale)[norm,][curve]], dtype=float)
+
+
+def share_of_rising_test_losses(scale: Scale, norm: str) -> float:
+    """Return the share of seeds whose test loss is higher after training than before, in per cent."""
+    start = np.array([run[0] for run in EXPERIMENT.load(scale)[norm,]["test_loss"]], dtype=float)
+    return 100 * float((final_losses(scale, norm, "test_loss") > start).mean())
+
+
+def final_loss_rows() -> list[dict]:
+    """Return the losses after training in nats, one number per seed, for both scales, as rows of a table."""
+    columns = [
+        ((f"{len(SEEDS[scale])} seeds", header), scale, curve)
+        for scale in ("quick", "paper")
+        for header, curve in (("training loss", "train_loss"), ("test loss", "test_loss"))
+    ]
+    return [
+        {"norm": title} | {header: final_losses(scale, norm, curve) for header, scale, curve in columns}
+        for title, norm in TABLE_NORMS.items()
+    ]
+
+
+def failure_rows(scale: Scale = "paper") -> list[dict]:
+    """Return the shares of seeds (%) whose test loss rose, and whose test loss ends above 0.5 nats."""
+    return [
+        {
+            "norm": title,
+            "test loss rose": share_of_rising_test_losses(scale, norm),
+            "test loss ends above 0.5 nats": 100 * float((final_losses(scale, norm, "test_loss") > 0.5).mean()),
+        }
+        for title, norm in TABLE_NORMS.items()
+    ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
+import numpy as np
+
 from bnlib import BatchNorm, FullNorm
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.experiments.objective import lian_setup
@@ -41,3 +43,21 @@ EXPERIMENT = Experiment(
     axes=("norm", "batch size", "learning rate"),
     cells=cells,
 )
+
+
+def final_test_errors(norm: str, batch_size: int, lr: float, scale: Scale = "quick") -> np.ndarray:
+    """Return the test errors after the last epoch in per cent, one number per seed."""
+    return 100 * np.array([run[-1] for run in EXPERIMENT.load(scale)[norm, batch_size, lr]["test_error"]], dtype=float)
+
+
+def final_test_error_rows(scale: Scale = "quick") -> list[dict]:
+    """Return the test errors after the last epoch (%), one number per seed, by batch size, norm and learning rate."""
+    return [
+        {"batch size": batch_size}
+        | {
+            (f"learning rate {lr:g}", norm): final_test_errors(norm, batch_size, lr, scale)
+            for lr in LEARNING_RATES
+            for norm in ("BN", "without normalisation")
+        }
+        for batch_size in BATCH_SIZES[scale]
+    ]

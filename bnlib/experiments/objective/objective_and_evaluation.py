@@ -30,7 +30,7 @@ EPOCHS = {4: 6, 16: 25, 64: 50}
 BATCH_SIZES = tuple(EPOCHS)
 SIZES, LEARNING_RATE = (64, 100, 100, 10), 0.1
 SEEDS = {"quick": range(5), "paper": range(20)}
-WHERE = ("objective", "reshuffled", "evaluation", "test")
+EVALUATIONS = ("objective", "reshuffled", "evaluation", "test")
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
@@ -106,3 +106,58 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 def lookup(labels: str, construction: str, batch_size: int) -> dict[str, dict[str, np.ndarray]]:
     """The committed numbers at one position of the grid, one entry a norm."""
     return {norm: load()[labels, construction, batch_size, norm] for norm in NORMS}
+
+
+def errors(labels: str, construction: str, batch_size: int, norm: str, evaluation: str) -> np.ndarray:
+    """Return the errors in per cent, one number per seed; ``evaluation`` is one of ``EVALUATIONS``."""
+    return 100 * load()[labels, construction, batch_size, norm][evaluation][:, 1]
+
+
+def largest_difference_without_bn(labels: str = "true") -> float:
+    """Return the largest difference between objective and evaluation without BN, in percentage points of errors.
+
+    The maximum is over all constructions of batches, batch sizes and seeds.
+    """
+    grid = itertools.product(CONSTRUCTIONS, BATCH_SIZES)
+    pairs = [
+        [errors(labels, *batches, "without normalisation", each) for each in ("objective", "evaluation")]
+        for batches in grid
+    ]
+    return max(float(np.abs(objective - evaluation).max()) for objective, evaluation in pairs)
+
+
+def random_label_rows(batch_size: int = 16) -> list[dict]:
+    """Return the share of random training labels that are predicted (%), one number per seed, as rows of a table.
+
+    Rows: BN trained in fixed and in shuffled batches, and the network without normalisation in fixed ones. Columns:
+    train mode in batches as in training, train mode in reshuffled batches, and eval mode.
+    """
+    trained = (("batch norm", "fixed"), ("batch norm", "shuffled"), ("without normalisation", "fixed"))
+    headers = {
+        "objective": ("train mode", "batches as in training"),
+        "reshuffled": ("train mode", "reshuffled batches"),
+        "evaluation": ("eval mode", "training set"),
+    }
+    return [
+        {"network": norm, "training batches": construction}
+        | {
+            header: 100 - errors("random", construction, batch_size, norm, evaluation)
+            for evaluation, header in headers.items()
+        }
+        for norm, construction in trained
+    ]
+
+
+def true_label_rows(norm: str = "batch norm") -> list[dict]:
+    """Return the errors with true labels (%), one number per seed, by construction of batches and batch size."""
+    headers = {
+        "objective": ("train mode", "batches as in training"),
+        "reshuffled": ("train mode", "reshuffled batches"),
+        "evaluation": ("eval mode", "training set"),
+        "test": ("eval mode", "test set"),
+    }
+    return [
+        {"batches": construction, "batch size": batch_size}
+        | {header: errors("true", construction, batch_size, norm, evaluation) for evaluation, header in headers.items()}
+        for construction, batch_size in itertools.product(CONSTRUCTIONS, BATCH_SIZES)
+    ]

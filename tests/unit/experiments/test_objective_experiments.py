@@ -75,7 +75,7 @@ def test_the_fixed_batches_of_the_training_are_those_that_are_measured():
 def test_one_short_measurement(monkeypatch):
     monkeypatch.setitem(gap.EPOCHS, 64, 1)
     found = gap.EXPERIMENT.once(("random", "one label", 64, "batch norm"), 0)
-    assert set(found) == set(gap.WHERE) and all(len(each) == 2 and np.isfinite(each).all() for each in found.values())
+    assert set(found) == set(gap.EVALUATIONS) and all(len(each) == 2 and np.isfinite(each).all() for each in found.values())
 
 
 def test_the_figure_of_objective_and_evaluation_tells_what_it_shows():
