@@ -53,11 +53,11 @@ def significant(value: float, digits: int = 2) -> str:
     """
     if math.isnan(value):
         return "–"
-    if math.isinf(value):
+    if math.isinf(value) or not value:
         return _number(value, 0)
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = int(exponent)
-    if value and not -4 < power < 5:
+    if not -4 < power < 5:
         return f"{mantissa} × 10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return _number(round(value, digits - 1 - power), max(digits - 1 - power, 0))
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bnlib import BatchNorm, datasets
+from bnlib import BatchNorm, datasets, tables
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
@@ -82,3 +82,42 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """The committed result."""
     return EXPERIMENT.load("quick")
+
+
+def rate_ratio(init: str, depth: int) -> float:
+    """Return the median largest stable learning rate with BN divided by that without BN."""
+    plain, bn = (np.median(load()[init, norm, depth]["rate"]) for norm in NORMS)
+    return float(bn / plain)
+
+
+def rate_and_loss_rows() -> list[dict]:
+    """Return table rows, one per initialisation and depth: largest stable learning rate and loss after training at it.
+
+    Each cell has one number per seed; the ratio is that of the medians.
+    """
+    rows = []
+    for init, depth in itertools.product(INITS, DEPTHS):
+        seeds = {norm: load()[init, norm, depth] for norm in NORMS}
+        rates = {("largest stable learning rate", norm): row["rate"] for norm, row in seeds.items()}
+        losses = {(f"loss after {STEPS} steps (nats)", norm): row["loss"] for norm, row in seeds.items()}
+        ratio = {("largest stable learning rate", "ratio"): tables.significant(rate_ratio(init, depth))}
+        rows.append({"initialisation": f"{init}, {depth} hidden layers"} | rates | ratio | losses)
+    return rows
+
+
+def sharpness_rows() -> list[dict]:
+    """Return table rows, one per initialisation and depth: medians of sharpness and largest stable rate."""
+    columns = {
+        "sharpness before training": lambda row: row["sharpness"],
+        "2 / sharpness": lambda row: 2 / row["sharpness"],
+        "largest stable learning rate": lambda row: row["rate"],
+    }
+    return [
+        {"initialisation": f"{init}, {depth} hidden layers"}
+        | {
+            (header, norm): float(np.median(column(load()[init, norm, depth])))
+            for header, column in columns.items()
+            for norm in NORMS
+        }
+        for init, depth in itertools.product(INITS, DEPTHS)
+    ]
