@@ -44,7 +44,7 @@ class Report(Sequence[Finding]):
     """The findings of a diagnosis, the most severe first.
 
     A report is a sequence: ``if report`` asks whether there are findings, ``report[0]`` is the first. Print a report to
-    read it.
+    read it; at the end of a notebook cell it is shown as printed.
 
     Arguments:
         findings: in any order.
@@ -81,6 +81,10 @@ class Report(Sequence[Finding]):
 
     def __repr__(self) -> str:
         return f"Report({list(self._findings)!r}, remarks={list(self.remarks)!r})"
+
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        """Show the printed form in IPython and Jupyter."""
+        printer.text(str(self))
 
     @property
     def codes(self) -> list[str]:

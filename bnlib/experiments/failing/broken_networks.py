@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -116,3 +117,11 @@ def error_after_eval(model: nn.Module, size: int) -> float:
     data = datasets.load("digits")
     pairs = zip(data.test_x.split(size), data.test_y.split(size), strict=True)
     return torch.cat([model.eval()(x).argmax(1) != y for x, y in pairs]).double().mean().item()
+
+
+def error_rows(models: Mapping[str, nn.Module], sizes: Sequence[int] = (360, 4, 2)) -> list[dict]:
+    """Return ``error_after_eval`` in per cent, a row per model and a column per batch size."""
+    return [
+        {"network": name} | {("images per batch", str(size)): 100 * error_after_eval(model, size) for size in sizes}
+        for name, model in models.items()
+    ]

@@ -243,3 +243,63 @@ def _live(batch_size: int, micro_batch_size: int, lr: float, device) -> Iterator
         steps = CHECKPOINTS[batch_size][: len(found["train"])]
         live = {name: np.array(values) for name, values in found.items()}
         yield step, CHECKPOINTS[batch_size][-1], {"steps": steps} | live
+
+
+def micro_batch_rows(lr: float) -> list[dict]:
+    """Return the final errors at a learning rate in per cent, a row per micro-batch size."""
+    return [
+        {"micro-batch size": size, "training error, train mode (%)": train, "test error, precise statistics (%)": test}
+        for size in MICRO_BATCH_SIZES
+        for train, test in [final_errors(size, lr)]
+    ]
+
+
+def running_average_cost_rows() -> list[dict]:
+    """Return the median of ``cost_of_running_averages``, a row per momentum and learning rate."""
+    return [
+        {"momentum": f"{momentum:g}", "learning rate": f"{lr:g}"}
+        | {
+            ("training steps", str(step)): float(np.median(cost_of_running_averages(lr, momentum, step)))
+            for step in (10, 20, 50, 150, 264)
+        }
+        for momentum, lr in itertools.product((0.1, 0.01), LEARNING_RATES)
+    ]
+
+
+def large_batch_errors(momentum: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the final test errors of the large batch at a rate of 0.1 in per cent, one per seed.
+
+    The first has running averages, the second precise statistics.
+    """
+    row = load()["batch norm", LARGE_BATCH, LARGE_BATCH, 0.1]
+    return 100 * row["running"][:, -1, MOMENTA.index(momentum), 1], 100 * row["precise"][:, -1, 1]
+
+
+def large_batch_rows(momentum: float) -> list[dict]:
+    """Return ``large_batch_errors``, a row per kind of statistics."""
+    running, precise = large_batch_errors(momentum)
+    return [
+        {"statistics in eval mode": f"running averages, momentum {momentum:g}", "test error (%)": running},
+        {"statistics in eval mode": "those of the training data", "test error (%)": precise},
+    ]
+
+
+def excess_loss_of_recomputed_statistics() -> np.ndarray:
+    """Return the median test loss with recomputed minus that with precise statistics, one per entry of ``RECOMPUTED``.
+
+    In nats, for the small batch at a learning rate of 0.1.
+    """
+    row = load()["batch norm", SMALL_BATCH, SMALL_BATCH, 0.1]
+    return np.median(row["recomputed"][:, :, 0] - row["precise"][:, -1:, 0], axis=0)
+
+
+def recomputed_rows() -> list[dict]:
+    """Return ``excess_loss_of_recomputed_statistics``, a row per number of batches."""
+    return [
+        {
+            "batches": count,
+            "additional test loss (nats)": float(excess),
+            "additional test loss × batches": float(count * excess),
+        }
+        for count, excess in zip(RECOMPUTED, excess_loss_of_recomputed_statistics(), strict=True)
+    ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bnlib import BatchNorm, datasets
+from bnlib import BatchNorm, datasets, tables
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
@@ -217,3 +217,26 @@ def predicted_variances(gamma: float, first: float, eps: float = 1e-5) -> list[f
     for _ in range(7):
         found.append(VARIANCE_GAIN * gamma**2 * found[-1] / (found[-1] + eps))
     return found
+
+
+def error_rows() -> list[dict]:
+    """Return the median test error in per cent, a row per network and a column per initial gamma."""
+    return [
+        {"network": network}
+        | {
+            ("initial γ", f"{gamma:g}"): float(100 * np.median(load()[network, gamma]["test_error"]))
+            for gamma in GAMMAS
+        }
+        for network in NETWORKS
+    ]
+
+
+def variance_rows(gammas: Sequence[float]) -> list[dict]:
+    """Return the input variance of the eighth BN layer, measured and predicted, a row per initial gamma."""
+    rows = []
+    for gamma in gammas:
+        measured = input_variances(gamma)
+        predicted = predicted_variances(gamma, measured[0])
+        variances = {"measured": measured[-1], "equation (7.2)": predicted[-1]}
+        rows.append({"γ": f"{gamma:g}"} | {name: tables.significant(value) for name, value in variances.items()})
+    return rows

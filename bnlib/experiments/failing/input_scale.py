@@ -6,6 +6,7 @@ A bias before BN is useless. Here it can do harm: its gradient is 0 except for r
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
 
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bnlib import BatchNorm, datasets
+from bnlib import BatchNorm, datasets, tables
 from bnlib.datasets import Dataset
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.experiments.framework.results import as_array
@@ -96,3 +97,30 @@ def train_in_precision(kind: torch.dtype, factor: float = 1e-4, name: str = "eps
 def final_values(curve: str) -> dict[tuple, np.ndarray]:
     """Return the last value of a curve for each seed, by network and factor."""
     return {cell: as_array(row[curve])[:, -1] for cell, row in EXPERIMENT.load("quick").items()}
+
+
+def error_and_loss_rows() -> list[dict]:
+    """Return median test errors in per cent by input factor, and training losses at 0.0001, a row per network."""
+    errors, losses = final_values("test_error"), final_values("train_loss")
+    return [
+        {"network": name}
+        | {
+            ("test error (%), inputs multiplied by", f"{factor:g}"): float(100 * np.median(errors[name, factor]))
+            for factor in FACTORS
+        }
+        | {("training loss (nats), inputs multiplied by", "0.0001"): f"{np.median(losses[name, 1e-4]):.2f}"}
+        for name in NETWORKS
+    ]
+
+
+def precision_rows(results: Mapping[str, Mapping[str, float]]) -> list[dict]:
+    """Return results of ``train_in_precision``, a row per floating-point precision."""
+    return [
+        {
+            "arithmetic": precision,
+            "test error, running averages (%)": 100 * result["running"],
+            "test error, recomputed statistics (%)": 100 * result["precise"],
+            "drift of the biases (standard deviations)": tables.significant(result["bias_drift"], 1),
+        }
+        for precision, result in results.items()
+    ]

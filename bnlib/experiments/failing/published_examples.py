@@ -5,6 +5,7 @@ A network 10-20-1 learns 100 samples with Adam and squared error, in batches tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cache, partial
 
@@ -26,6 +27,8 @@ NETWORKS = {
 SAMPLES, TEST_SAMPLES, EPOCHS, LEARNING_RATE, NETWORKS_PER_SEED = 100, 1000, 200, 1e-3, 10
 NOISE = (0.0, 0.5, 1.0)
 """Share of the targets' variance that no input explains; 1 in the printed example."""
+ORDERS = {"printed": "as printed", "same batches": "same batches", "shuffled": "shuffled"}
+"""Orders of the samples, and their names in tables."""
 CHECKPOINTS = (1, 2, 5, 10, 20, 50, 100, 150, 200)
 LOSSES = ("printed_batches", "reshuffled_batches", "eval_mode", "test")
 
@@ -141,3 +144,69 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
         cell: {name: np.moveaxis(value, 0, -2).reshape(*value.shape[1:-1], -1) for name, value in row.items()}
         for cell, row in EXPERIMENT.load("quick").items()
     }
+
+
+def final_losses(
+    loss: str, network: str, order: str = "printed", batch_size: int = 4, noise: float = 1.0
+) -> np.ndarray:
+    """Return one of ``LOSSES`` after the last epoch, one value per network."""
+    return load()[network, order, batch_size, noise][loss][-1]
+
+
+def final_loss_rows() -> list[dict]:
+    """Return the final losses on the training set of the programs as printed, a row per network and batch size."""
+    headers = {
+        "printed_batches": "train mode, training batches",
+        "reshuffled_batches": "train mode, reshuffled batches",
+        "eval_mode": "eval mode",
+    }
+    return [
+        {"network": network, "batch size": batch_size}
+        | {header: final_losses(loss, network, batch_size=batch_size) for loss, header in headers.items()}
+        for network, batch_size in itertools.product(("BN, ReLU", "without normalisation"), (4, 32))
+    ]
+
+
+def order_rows() -> list[dict]:
+    """Return the median final losses in batches of 4, a row per network, noise and order of the samples."""
+    settings = [("BN, ReLU", 1.0, order) for order in ("printed", "same batches", "shuffled")]
+    settings += [("BN, ReLU", noise, order) for noise in (0.5, 0.0) for order in ("printed", "shuffled")]
+    settings += [("without normalisation", 0.0, order) for order in ("printed", "shuffled")]
+    headers = {
+        "printed_batches": ("train mode", "training batches"),
+        "reshuffled_batches": ("train mode", "reshuffled batches"),
+        "eval_mode": ("eval mode", "training samples"),
+        "test": ("eval mode", "test samples"),
+    }
+    return [
+        {"network": network, "noise in the targets": f"{noise:.0%}", "order of the samples": ORDERS[order]}
+        | {
+            header: float(np.median(final_losses(loss, network, order, noise=noise)))
+            for loss, header in headers.items()
+        }
+        for network, noise, order in settings
+    ]
+
+
+def last_epoch_rows() -> list[dict]:
+    """Return mean and standard deviation of the losses of the last epoch's steps, a row per network and batch size."""
+    rows = itertools.product(("BN, ReLU", "without normalisation"), (4, 32))
+    return [
+        {
+            "network": network,
+            "batch size": batch_size,
+            "mean": load()[network, "printed", batch_size, 1.0]["last_epoch_mean"],
+            "standard deviation": load()[network, "printed", batch_size, 1.0]["last_epoch_deviation"],
+        }
+        for network, batch_size in rows
+    ]
+
+
+def placement_rows() -> list[dict]:
+    """Return the mean loss of the last epoch's steps with BN before and after the ReLU, a row per placement."""
+    networks = {"before the ReLU": "BN, ReLU", "after the ReLU": "ReLU, BN"}
+    return [
+        {"BN": placement}
+        | {f"batches of {size}": load()[network, "printed", size, 1.0]["last_epoch_mean"] for size in (32, 4)}
+        for placement, network in networks.items()
+    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from doctor_examples import MAKE, batches, trained
+from IPython.lib.pretty import pretty
 from torch import nn
 
 import bnlib
@@ -43,6 +44,7 @@ def test_a_report_is_a_sequence_sorted_by_severity_and_can_be_read():
     each = {name: Finding("small-batches", name, name, f"Of {name}.", "Do.", "chapters/x.ipynb") for name in
             ("note", "error", "warning")}  # fmt: skip
     report = Report(each.values(), ["Not all was seen."])
+    assert pretty(report) == str(report) and pretty(Report()) == "No problems found."
     assert [finding.severity for finding in report] == ["error", "warning", "note"] and len(report) == 3
     assert report and not Report() and report[0] is each["error"] and report.codes == ["small-batches"]
     assert len(report.by_code("small-batches")) == 3 and report.by_code("shared-layer") == []
