@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bnlib.distributed import joined, world
+from bnlib.distributed import join_process_group, rank_and_world_size
 from bnlib.doctor import diagnose_file
 from bnlib.experiments.framework import registry
 from bnlib.experiments.framework.experiment import Experiment
@@ -106,7 +106,9 @@ def _run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         cache = None if options.resume else stack.enter_context(tempfile.TemporaryDirectory())
         # torchrun gives each of its processes one device.
-        devices = options.device if len(options.device) > 1 else [stack.enter_context(joined(*options.device))]
+        devices = (
+            options.device if len(options.device) > 1 else [stack.enter_context(join_process_group(*options.device))]
+        )
         settings = {"workers": options.workers, "together": options.together, "devices": tuple(devices)}
         for name in options.names:
             experiment = registry.EXPERIMENTS[name]
@@ -115,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
             except KeyboardInterrupt:
                 print(f"stopped; go on with: {experiment.command(options.scale)}", file=sys.stderr)
                 return 130
-            if world()[0] == 0:
+            if rank_and_world_size()[0] == 0:
                 print(f"{name}: {experiment.question}\n{experiment.table(measured)}\n")
     return 0
 

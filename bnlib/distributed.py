@@ -19,16 +19,16 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bnlib.norm import FullNorm
-from bnlib.processes import share_out
+from bnlib.processes import run_jobs
 
 T = TypeVar("T")
 
 
-def world() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """Number of this process and of all that train together; 0 and 1 if this one is alone.
 
     Example:
-        >>> distributed.world()
+        >>> distributed.rank_and_world_size()
         (0, 1)
     """
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -37,7 +37,7 @@ def world() -> tuple[int, int]:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[str]:
+def join_process_group(device: str) -> Iterator[str]:
     """Join the processes that ``torchrun`` has started, if it has, and yield the device of this one.
 
     Arguments:
@@ -47,8 +47,8 @@ def joined(device: str) -> Iterator[str]:
         ValueError: fewer GPUs than processes on this machine.
 
     Example:
-        >>> with distributed.joined("cpu") as device:
-        ...     print(device, distributed.world())
+        >>> with distributed.join_process_group("cpu") as device:
+        ...     print(device, distributed.rank_and_world_size())
         cpu (0, 1)
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -68,24 +68,24 @@ def joined(device: str) -> Iterator[str]:
         distributed.destroy_process_group()
 
 
-def together(function: Callable[..., T], workers: int, *arguments: Any) -> list[T]:
+def run_in_processes(function: Callable[..., T], workers: int, *arguments: Any) -> list[T]:
     """Call ``function(*arguments)`` in ``workers`` new processes of this machine, which are joined with gloo.
 
     Arguments:
         function: one that can be imported; what it returns must be such as can be pickled, and no tensors.
         workers: at least 1.
-        arguments: the same for all; ``world`` says who is who.
+        arguments: the same for all; ``rank_and_world_size`` says who is who.
 
     Returns:
         What each process has returned, by its number.
 
     Example:
-        >>> distributed.together(distributed.world, 2)
+        >>> distributed.run_in_processes(distributed.rank_and_world_size, 2)
         [(0, 2), (1, 2)]
     """
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(function, rank, workers, folder, arguments) for rank in range(workers)]
-        done = dict(share_out(_call_joined, jobs, workers, preload=[__name__, function.__module__]))
+        done = dict(run_jobs(_call_joined, jobs, workers, preload=[__name__, function.__module__]))
     return [done[rank] for rank in range(workers)]
 
 
@@ -102,15 +102,15 @@ def _call_joined(function: Callable[..., T], rank: int, workers: int, folder: st
         distributed.destroy_process_group()
 
 
-def spread(model: nn.Module) -> nn.Module:
+def data_parallel(model: nn.Module) -> nn.Module:
     """What to call in place of ``model`` so that the gradients are the means over all processes.
 
     Example:
         >>> model = nn.Linear(2, 1)
-        >>> distributed.spread(model) is model  # nothing to do for a single process
+        >>> distributed.data_parallel(model) is model  # nothing to do for a single process
         True
     """
-    if world()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return model
     for layer in model.modules():
         if isinstance(layer, FullNorm) and layer.process_group is None:
@@ -119,14 +119,14 @@ def spread(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
-def mean(values: Tensor) -> Tensor:
+def mean_over_processes(values: Tensor) -> Tensor:
     """The mean of a tensor over all processes.
 
     Example:
-        >>> distributed.mean(torch.tensor([1.0, 2.0]))  # of one process
+        >>> distributed.mean_over_processes(torch.tensor([1.0, 2.0]))  # of one process
         tensor([1., 2.])
     """
-    size = world()[1]
+    size = rank_and_world_size()[1]
     if size == 1:
         return values
     total = values.cuda() if distributed.get_backend() == "nccl" else values.clone()
@@ -134,14 +134,14 @@ def mean(values: Tensor) -> Tensor:
     return total.to(values.device) / size
 
 
-def agreed(value: T) -> T:
+def broadcast_from_rank_0(value: T) -> T:
     """What process 0 says, which all must know or do alike.
 
     Example:
-        >>> distributed.agreed("go on")
+        >>> distributed.broadcast_from_rank_0("go on")
         'go on'
     """
-    if world()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return value
     said = [value]
     distributed.broadcast_object_list(said)

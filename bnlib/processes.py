@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 
-def share_out(
+def run_jobs(
     function: Callable[..., Any], jobs: Iterable[tuple], workers: int, preload: Sequence[str] | None = None
 ) -> Iterator[Any]:
     """Call ``function`` with each job's arguments in ``workers`` processes; yields what comes back, as it comes.

@@ -19,7 +19,7 @@ from torch import nn
 
 from bnlib import datasets, distributed, stacked
 from bnlib.datasets import Dataset
-from bnlib.processes import share_out
+from bnlib.processes import run_jobs
 from bnlib.samplers import Sampler, shuffled
 from bnlib.schedules import Schedule
 from bnlib.training import History, OptimiserMaker, iterate, iterate_many, progress_bar, scales
@@ -124,15 +124,17 @@ def run(
     for name, value in (("together", together), ("workers", workers), ("len(devices)", len(devices))):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    if distributed.world()[1] > 1 and workers > 1:
+    if distributed.rank_and_world_size()[1] > 1 and workers > 1:
         raise ValueError(f"workers must be 1 in the processes of torchrun, got {workers}")
     runs, folder = list(runs), cache_folder(cache)
     kind = torch.device(devices[0]).type
     paths = {each: folder / f"{key(each, kind)}.json" for each in runs}
     # Cut from all runs, done or not, so that an interrupted sweep stacks the same models when it goes on.
     chunks = _chunks(paths, together, kind)
-    left = [chunk for chunk in chunks if not distributed.agreed(all(paths[each].exists() for each in chunk))]
-    with _bar(left, progress and distributed.world()[0] == 0) as advance:
+    left = [
+        chunk for chunk in chunks if not distributed.broadcast_from_rank_0(all(paths[each].exists() for each in chunk))
+    ]
+    with _bar(left, progress and distributed.rank_and_world_size()[0] == 0) as advance:
         if workers == 1:
             for chunk in left:
                 _train(chunk, paths, devices[0], advance)
@@ -141,9 +143,12 @@ def run(
                 (chunk, {each: paths[each] for each in chunk}, devices[number % len(devices)])
                 for number, chunk in enumerate(left)
             ]
-            for steps in share_out(_work, jobs, workers):
+            for steps in run_jobs(_work, jobs, workers):
                 advance(steps)
-    return [distributed.agreed(_read(paths[each]) if distributed.world()[0] == 0 else None) for each in runs]
+    return [
+        distributed.broadcast_from_rank_0(_read(paths[each]) if distributed.rank_and_world_size()[0] == 0 else None)
+        for each in runs
+    ]
 
 
 def key(run: Run, device_type: str = "cpu") -> str:
@@ -155,7 +160,9 @@ def key(run: Run, device_type: str = "cpu") -> str:
         >>> sweep.key(run) == sweep.key(replace(run)), sweep.key(run) == sweep.key(replace(run, seed=1))
         (True, False)
     """
-    text = json.dumps([describe(run), code_hash(), torch.__version__, device_type, distributed.world()[1]])
+    text = json.dumps(
+        [describe(run), code_hash(), torch.__version__, device_type, distributed.rank_and_world_size()[1]]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
@@ -244,7 +251,7 @@ def _chunks(runs: Iterable[Run], together: int, device_type: str) -> list[list[R
 def _stacking_pays(run: Run, device_type: str) -> bool:
     """Whether runs are faster together. On a CPU mapped convolutions are slower but for a few samples."""
     model = run.model(seed=run.seed)
-    if distributed.world()[1] > 1 or not stacked.can_stack(model):
+    if distributed.rank_and_world_size()[1] > 1 or not stacked.can_stack(model):
         return False
     return device_type != "cpu" or run.batch_size <= 8 or stacked.by_hand(model)
 
@@ -265,7 +272,7 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
         advance((done - before) * len(chunk))
         before = done
     advance((total - before) * len(chunk))
-    if distributed.world()[0] == 0:
+    if distributed.rank_and_world_size()[0] == 0:
         for each, history in zip(chunk, histories, strict=True):
             history.seconds = (time.perf_counter() - began) / len(chunk)
             _keep(history, paths[each])
@@ -291,7 +298,7 @@ def _work(chunk: list[Run], paths: dict[Run, Path], device: str) -> int:
 
 
 def _model_steps(run: Run) -> int:
-    return run.epochs * (len(run.load().train_x) // (run.batch_size * distributed.world()[1]))
+    return run.epochs * (len(run.load().train_x) // (run.batch_size * distributed.rank_and_world_size()[1]))
 
 
 @contextmanager

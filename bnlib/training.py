@@ -124,7 +124,7 @@ def iterate(
         50 of 100: loss 0.1
         100 of 100: loss 0.0
     """
-    rank, workers = distributed.world()
+    rank, workers = distributed.rank_and_world_size()
     batches = batches if workers == 1 else PerWorker(rank, workers, batches)
     indices = batches(data.train_y.cpu(), batch_size, seed)
     loop = _Loop(model, data, [lr], batch_size, optimiser, schedule, epochs, points, device, every_step)
@@ -193,7 +193,7 @@ class _Loop:
     def __init__(self, model, data, lrs, batch_size, optimiser, schedule, epochs, points, device, every_step):
         self.model, self.data, self.every_step = model.to(device).train(), data.to(device), every_step
         # Of all processes.
-        self.batch_size = batch_size * distributed.world()[1]
+        self.batch_size = batch_size * distributed.rank_and_world_size()[1]
         self.per_epoch = len(data.train_x) // self.batch_size
         self.total = epochs * self.per_epoch
         self.checkpoints = {round(self.total * point / points) for point in range(1, points + 1)}
@@ -210,7 +210,7 @@ class _Loop:
 
     def run(self, indices: Iterator[Tensor], callbacks: Iterable[Callback] = ()) -> Iterator[tuple[int, list[History]]]:
         """Train to the end, for indices (N,) of one model or (E, N) of a stack."""
-        called, callbacks = distributed.spread(self.model), list(callbacks)
+        called, callbacks = distributed.data_parallel(self.model), list(callbacks)
         for step in range(1, self.total + 1):
             index = next(indices)
             loss = self.forward(called, index.to(self.data.train_y.device))
@@ -253,8 +253,10 @@ class _Loop:
         # float64 is for the CPU: not all devices have it.
         each, errors = (torch.stack(rows).cpu().double().view(len(rows), -1) for rows in (self.losses, self.errors))
         test = [column.cpu().double().flatten() for column in _evaluate(self.model, x, self.data.test_y)]
-        columns = distributed.mean(torch.stack([each.mean(0), errors.mean(0), *test])).T.tolist()
-        steps = distributed.mean(each).T.tolist() if self.every_step and step else [[]] * len(self.histories)
+        columns = distributed.mean_over_processes(torch.stack([each.mean(0), errors.mean(0), *test])).T.tolist()
+        steps = (
+            distributed.mean_over_processes(each).T.tolist() if self.every_step and step else [[]] * len(self.histories)
+        )
         for history, (loss, error, test_loss, test_error), newest in zip(self.histories, columns, steps, strict=True):
             if not history.diverged:
                 history.diverged = not math.isfinite(loss)

@@ -60,7 +60,9 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
     old_mean, old_var = running_mean.double() + running_mean_rest.double(), running_var.double()
     difference = mean - old_mean
     if settings.process_group is not None:
-        count, difference, squares = joined(settings.process_group, count, difference, variance + difference.square())
+        count, difference, squares = reduce_over_processes(
+            settings.process_group, count, difference, variance + difference.square()
+        )
         variance = (squares - difference.square()).clamp(min=0)
         if settings.oracle == "leave_one_out" and count <= math.prod(x.shape[2:]):
             raise ValueError("input must hold at least two samples in all processes for oracle='leave_one_out', got 1")
@@ -117,7 +119,7 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
     grad_weight, grad_bias = _sums(g, x, mean, gain)
     count, projection, total = x.numel() // x.size(1), grad_weight, grad_bias
     if group is not None and oracle != "constant":
-        count, projection, total = joined(group, count, projection, total, weigh=False)
+        count, projection, total = reduce_over_processes(group, count, projection, total, weigh=False)
         projection, total = projection.to(mean.dtype), total.to(mean.dtype)
     scale = gain if weight is None else gain * (weight if weight.dtype is kind else weight.to(kind))
     if oracle == "leave_one_out":
@@ -154,7 +156,7 @@ def _sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Ten
     return _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, (False, True, True))[1:]
 
 
-def joined(group, count: int, first: Tensor, second: Tensor, weigh: bool = True):
+def reduce_over_processes(group, count: int, first: Tensor, second: Tensor, weigh: bool = True):
     """Values a channel of all processes, and two means (``weigh``) or sums over all of them, in float64."""
     weight = count if weigh else 1
     counted = first.new_full((1,), count, dtype=torch.float64)

@@ -8,7 +8,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.full_norm_passes import Settings, gradients, joined, moments, statistics_dtype
+from bnlib.norm.full_norm_passes import Settings, gradients, moments, reduce_over_processes, statistics_dtype
 
 
 class SyncBatchNorm(BatchNorm):
@@ -94,7 +94,7 @@ class _Step(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, settings):
         own, mean, variance, *_ = moments(x)
-        count, mean, squares = joined(settings.process_group, own, mean, variance + mean.square())
+        count, mean, squares = reduce_over_processes(settings.process_group, own, mean, variance + mean.square())
         variance = (squares - mean.square()).clamp(min=0) if count else torch.zeros_like(mean)
         kind = statistics_dtype(x)
         gain = (variance + settings.eps).rsqrt().to(kind)

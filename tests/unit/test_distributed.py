@@ -37,13 +37,13 @@ def of_one(folder):
             model, digits(), callbacks=[lambda step, model, index, seen=seen: seen.append(index)], **SETTINGS
         )
         results[getattr(norm, "__name__", "none")] = total, vars(history), model.state_dict(), torch.stack(seen)
-    torch.save(results, f"{folder}/{distributed.world()[0]}.pt")
+    torch.save(results, f"{folder}/{distributed.rank_and_world_size()[0]}.pt")
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    distributed.together(of_one, 2, str(folder))
+    distributed.run_in_processes(of_one, 2, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
@@ -116,18 +116,25 @@ def test_torchrun_runs_an_experiment(tmp_path):
 def test_alone_nothing_is_changed(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     model = models.mlp((3, 3))
-    assert distributed.world() == (0, 1) and distributed.spread(model) is model and distributed.agreed(5) == 5
-    assert distributed.mean(torch.ones(2)).tolist() == [1, 1]
-    with distributed.joined("cpu") as device:
+    assert (
+        distributed.rank_and_world_size() == (0, 1)
+        and distributed.data_parallel(model) is model
+        and distributed.broadcast_from_rank_0(5) == 5
+    )
+    assert distributed.mean_over_processes(torch.ones(2)).tolist() == [1, 1]
+    with distributed.join_process_group("cpu") as device:
         assert device == "cpu"
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1000")
-    with pytest.raises(ValueError, match="one process for each GPU of this machine"), distributed.joined("cuda"):
+    with (
+        pytest.raises(ValueError, match="one process for each GPU of this machine"),
+        distributed.join_process_group("cuda"),
+    ):
         pass
 
 
 def test_who_is_done_at_once_does_not_hang_up_on_those_still_connecting():
-    assert distributed.together(distributed.world, 3) == [(0, 3), (1, 3), (2, 3)]
+    assert distributed.run_in_processes(distributed.rank_and_world_size, 3) == [(0, 3), (1, 3), (2, 3)]

@@ -36,7 +36,7 @@ def train(oracle, part=slice(None), process_group=None):
 
 def of_one(parts, folder):
     torch.set_num_threads(1)
-    rank, _ = distributed.world()
+    rank, _ = distributed.rank_and_world_size()
     begin = sum(parts[:rank])
     part = slice(begin, begin + parts[rank])
     with pytest.raises(ValueError, match="at least two samples in all processes for oracle='leave_one_out', got 1"):
@@ -48,7 +48,7 @@ def of_one(parts, folder):
 
 @pytest.mark.parametrize("processes", sorted(PARTS))
 def test_processes_together_equal_one_on_the_joined_batch(processes, tmp_path):
-    distributed.together(of_one, processes, PARTS[processes], str(tmp_path))
+    distributed.run_in_processes(of_one, processes, PARTS[processes], str(tmp_path))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)]
     for oracle in ORACLES:
         steps, state = train(oracle)

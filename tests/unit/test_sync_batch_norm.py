@@ -40,7 +40,7 @@ def train(kind, part, **options):
 
 def of_one(parts):
     torch.set_num_threads(1)
-    rank, _ = distributed.world()
+    rank, _ = distributed.rank_and_world_size()
     begin = sum(parts[:rank])
     part = slice(begin, begin + parts[rank])
     found = {name: train(bnlib.SyncBatchNorm, part, **each) for name, each in OPTIONS.items()}
@@ -62,7 +62,7 @@ def of_one(parts):
 
 @pytest.fixture(scope="module", params=sorted(PARTS))
 def together(request):
-    return distributed.together(of_one, request.param, PARTS[request.param])
+    return distributed.run_in_processes(of_one, request.param, PARTS[request.param])
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -57,13 +57,13 @@ class Experiment:
 
     def command(self, scale: Scale) -> str:
         """What makes the result."""
-        workers = distributed.world()[1]
+        workers = distributed.rank_and_world_size()[1]
         start = "python" if workers == 1 else f"torchrun --nproc-per-node {workers}"
         return f"{start} -m bnlib experiments run {self.name} --scale {scale}"
 
     def result(self, scale: Scale) -> str:
         """Path of the result below ``data/results``. Several processes that train together answer another question."""
-        workers = distributed.world()[1]
+        workers = distributed.rank_and_world_size()[1]
         return result_path(self.name, scale) + f"_{workers}_processes" * (workers > 1)
 
     def measure(self, scale: Scale = "quick", **settings) -> dict[tuple, list[History]]:
@@ -74,7 +74,7 @@ class Experiment:
 
     def save(self, scale: Scale = "quick", folder=FOLDER, **settings) -> dict[tuple, list[History]]:
         """Measure, write the result to ``folder`` and return what was measured."""
-        rank, workers = distributed.world()
+        rank, workers = distributed.rank_and_world_size()
         if rank > 0:
             return self.measure(scale, **settings)
         seeds = sorted({each.seed for runs in self.cells(scale).values() for each in runs})

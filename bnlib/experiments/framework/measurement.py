@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnlib.distributed import world
+from bnlib.distributed import rank_and_world_size
 from bnlib.experiments.framework.experiment import Scale, on, rounded, spread
 from bnlib.experiments.framework.results import FOLDER, read_result, result_path, write_result
-from bnlib.processes import share_out
+from bnlib.processes import run_jobs
 from bnlib.sweep import cache_folder, code_hash, describe
 from bnlib.training import progress_bar
 
@@ -87,8 +87,10 @@ class Measurement:
         """
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
-        if world()[1] > 1:
-            raise ValueError(f"{self.name} must be run by one process, got {world()[1]} of torchrun; see workers")
+        if rank_and_world_size()[1] > 1:
+            raise ValueError(
+                f"{self.name} must be run by one process, got {rank_and_world_size()[1]} of torchrun; see workers"
+            )
         cells, kept = self.cells(scale), cache_folder(cache)
         tasks = [(cell, seed) for cell, seeds in cells.items() for seed in seeds]
         paths = {task: kept / f"{self._key(*task, torch.device(devices[0]).type)}.json" for task in tasks}
@@ -143,7 +145,7 @@ class Measurement:
 
     def _work_off(self, left: list, paths: Mapping, workers: int, devices: Sequence[str]) -> None:
         jobs = [(self, task, paths[task], devices[number % len(devices)]) for number, task in enumerate(left)]
-        done = share_out(_do, jobs, workers) if workers > 1 else itertools.starmap(_do, jobs)
+        done = run_jobs(_do, jobs, workers) if workers > 1 else itertools.starmap(_do, jobs)
         try:
             for _ in progress_bar(done, total=len(left), unit="run") if left else ():
                 pass

@@ -59,7 +59,7 @@ class _Counter:
 def train_in_process(
     method: str, x: np.ndarray, y: np.ndarray, skew: float, seed: int, batch_size: int, steps: int, broadcast: bool
 ) -> dict:
-    """Train in each process that calls this function; see ``distributed.together``.
+    """Train in each process that calls this function; see ``distributed.run_in_processes``.
 
     Arguments:
         x, y: the training data of all workers; this process takes its shard.
@@ -71,7 +71,7 @@ def train_in_process(
         ``state``: state dict of this process; ``statistics`` and ``gradients``: messages and bytes per step.
     """
     torch.set_num_threads(1)
-    rank, workers = distributed.world()
+    rank, workers = distributed.rank_and_world_size()
     x, y, counter = torch.from_numpy(x), torch.from_numpy(y), _Counter()
     torch.distributed.all_reduce = counter.all_reduce
     model = network(_layer(method), seed).train()
@@ -102,7 +102,7 @@ def run(
     The processes are started once and receive the data, which is faster than loading them.
     """
     data = digits().train_x.numpy(), digits().train_y.numpy()
-    done = distributed.together(_train_all_in_process, workers, settings, *data, skew, seed, batch_size, steps)
+    done = distributed.run_in_processes(_train_all_in_process, workers, settings, *data, skew, seed, batch_size, steps)
     return [list(each) for each in zip(*done, strict=True)]
 
 

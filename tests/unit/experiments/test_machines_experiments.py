@@ -57,14 +57,14 @@ def test_processes_do_what_is_simulated():
 
 
 def fail(_):
-    if distributed.world()[0] == 1:
+    if distributed.rank_and_world_size()[0] == 1:
         raise ValueError("as told")
-    return distributed.mean(torch.ones(1)).item()
+    return distributed.mean_over_processes(torch.ones(1)).item()
 
 
 def test_an_error_in_one_process_reaches_the_caller():
     with pytest.raises(Exception, match=r"as told|Connection|closed"):
-        distributed.together(fail, 2, 0)
+        distributed.run_in_processes(fail, 2, 0)
 
 
 def test_statistics_of_all_workers_are_put_together():
