@@ -30,7 +30,7 @@ def last(steps) -> tuple:
 def compare(norm, batch_size: int, device: str) -> None:
     """Train all runs both ways, print the ratio and how far apart the curves are."""
     data = datasets.load("digits").to(device)
-    settings = {"batch_size": batch_size, "epochs": EPOCHS[batch_size], "points": 4, "device": device}
+    settings = {"batch_size": batch_size, "epochs": EPOCHS[batch_size], "checkpoints": 4, "device": device}
     cells = list(itertools.product(RATES, SEEDS))
     lrs, seeds = zip(*cells, strict=True)
 

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--scale", choices=["quick", "paper"], default="quick", help="minutes, or the source's size")
     running.add_argument("--device", nargs="+", default=["cpu"], help="of the training, e.g. cuda:0 cuda:1")
     running.add_argument("--workers", type=int, default=1, help="processes that share out the runs")
-    running.add_argument("--together", type=int, default=64, help="runs in one model at most; bounds the memory")
+    running.add_argument("--max-stacked", type=int, default=64, help="runs in one model at most; bounds the memory")
     running.add_argument(
         "--resume", action=argparse.BooleanOptionalAction, default=True, help="use what earlier calls have finished"
     )
@@ -109,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
         devices = (
             options.device if len(options.device) > 1 else [stack.enter_context(join_process_group(*options.device))]
         )
-        settings = {"workers": options.workers, "together": options.together, "devices": tuple(devices)}
+        settings = {"workers": options.workers, "max_stacked": options.max_stacked, "devices": tuple(devices)}
         for name in options.names:
             experiment = registry.EXPERIMENTS[name]
             try:

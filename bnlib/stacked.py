@@ -44,7 +44,7 @@ def stack(models: Sequence[nn.Module]) -> Stack:
         raise ValueError("models must be built alike, got models of different layers, shapes or settings")
     if not can_stack(models[0]):
         raise ValueError("models must draw no noise of their own, got some with ActivationNoise or NoisyBatchNorm")
-    return (LayerStack if by_hand(models[0]) else MappedStack)(models)
+    return (LayerStack if has_stacked_layers(models[0]) else VmapStack)(models)
 
 
 def can_stack(model: nn.Module) -> bool:
@@ -57,11 +57,11 @@ def can_stack(model: nn.Module) -> bool:
     return not any(isinstance(layer, (ActivationNoise, NoisyBatchNorm)) for layer in model.modules())
 
 
-def by_hand(model: nn.Module) -> bool:
+def has_stacked_layers(model: nn.Module) -> bool:
     """Whether ``stack`` knows all layers of ``model``, or else leaves it to ``torch.func.vmap``.
 
     Example:
-        >>> stacked.by_hand(models.mlp((3, 4, 2), bnlib.FullNorm)), stacked.by_hand(models.small_cnn())
+        >>> stacked.has_stacked_layers(models.mlp((3, 4, 2), bnlib.FullNorm)), stacked.has_stacked_layers(models.small_cnn())
         (True, False)
     """
     return isinstance(model, nn.Sequential) and all(map(_can_stack, model))
@@ -77,7 +77,7 @@ class Stack(nn.Module):
         self.__dict__["template"] = copy.deepcopy(models[0])
         self.train(models[0].training)
 
-    def spread(self, values: Tensor) -> list[Tensor]:
+    def broadcast_to_parameters(self, values: Tensor) -> list[Tensor]:
         """One number for each model, shape (E,), as tensors that broadcast against the parameters."""
         return [
             values.repeat_interleave(len(each) // self.size).view(-1, *[1] * (each.dim() - 1)).to(each.dtype)
@@ -96,7 +96,7 @@ class Stack(nn.Module):
         return [model.train(self.training) for model in models]
 
 
-class MappedStack(Stack):
+class VmapStack(Stack):
     """Any models, by ``torch.func.vmap``."""
 
     def __init__(self, models: Sequence[nn.Module]) -> None:

@@ -22,14 +22,21 @@ from bnlib.datasets import Dataset
 from bnlib.processes import run_jobs
 from bnlib.samplers import Sampler, shuffled
 from bnlib.schedules import Schedule
-from bnlib.training import History, OptimiserMaker, iterate, iterate_many, progress_bar, scales
+from bnlib.training import (
+    History,
+    OptimiserMaker,
+    iterate,
+    iterate_many,
+    progress_bar,
+    step_is_proportional_to_gradient,
+)
 
 _PACKAGE = Path(__file__).parent
 # What describes runs or draws their results does not change them.
 _NO_PART = ("experiments", "figures", "widgets")
 
 
-_SETTINGS = ("batch_size", "optimiser", "schedule", "epochs", "points", "batches", "every_step")
+_SETTINGS = ("batch_size", "optimiser", "schedule", "epochs", "checkpoints", "batches", "record_step_loss")
 
 
 @functools.lru_cache(maxsize=2)
@@ -45,14 +52,14 @@ class Run:
         model: makes the network, given ``seed=``; a function or class that can be imported, or a ``functools.partial``
             of one, such as ``partial(models.mlp, (64, 100, 10), BatchNorm)``.
         data: name of the data set, for ``datasets.load``, or a function without arguments that returns it.
-        batch_size, lr, optimiser, schedule, epochs, points, batches, every_step: as in ``training.iterate``.
+        batch_size, lr, optimiser, schedule, epochs, checkpoints, batches, record_step_loss: as in ``training.iterate``.
         seed: of the initial weights and of the batches.
 
     Example:
         >>> from functools import partial
         >>> network = partial(models.mlp, (64, 32, 10), bnlib.BatchNorm)
-        >>> run = sweep.Run(network, "digits", batch_size=64, lr=0.5, seed=0, epochs=1, points=1)
-        >>> [(step, steps) for step, steps, history in run.start()]
+        >>> run = sweep.Run(network, "digits", batch_size=64, lr=0.5, seed=0, epochs=1, checkpoints=1)
+        >>> [(step, steps) for step, steps, history in run.iterate()]
         [(0, 22), (22, 22)]
     """
 
@@ -64,15 +71,15 @@ class Run:
     optimiser: OptimiserMaker = torch.optim.SGD
     schedule: Schedule | None = None
     epochs: int = 10
-    points: int = 20
+    checkpoints: int = 20
     batches: Sampler = shuffled
-    every_step: bool = False
+    record_step_loss: bool = False
 
     def load(self) -> Dataset:
         """The data set."""
         return _load(self.data)
 
-    def start(self, device: torch.device | str = "cpu") -> Iterator[tuple[int, int, History]]:
+    def iterate(self, device: torch.device | str = "cpu") -> Iterator[tuple[int, int, History]]:
         """Train this run alone, as ``training.iterate`` yields it."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
         return iterate(self.model(seed=self.seed), self.load(), lr=self.lr, seed=self.seed, device=device, **settings)
@@ -82,7 +89,7 @@ def run(
     runs: Iterable[Run],
     cache: str | Path | None = None,
     *,
-    together: int = 64,
+    max_stacked: int = 64,
     workers: int = 1,
     devices: Sequence[str] = ("cpu",),
     progress: bool = True,
@@ -101,13 +108,13 @@ def run(
     Arguments:
         runs: what to train.
         cache: folder of the results, by default the user's cache.
-        together: at most so many runs in one model, which bounds the memory.
+        max_stacked: at most so many runs in one model, which bounds the memory.
         workers: processes that share out the runs; each takes one of ``devices`` in turn.
         devices: e.g. ``("cuda:0", "cuda:1")``.
         progress: show a bar with the time left.
 
     Raises:
-        ValueError: ``together`` or ``workers`` below 1, workers in the processes of ``torchrun``, no device, or a
+        ValueError: ``max_stacked`` or ``workers`` below 1, workers in the processes of ``torchrun``, no device, or a
             broken file in the cache.
         TypeError: part of a run has no description that would be the same tomorrow, such as a lambda.
 
@@ -121,16 +128,16 @@ def run(
         >>> len(first), again == first
         (2, True)
     """
-    for name, value in (("together", together), ("workers", workers), ("len(devices)", len(devices))):
+    for name, value in (("max_stacked", max_stacked), ("workers", workers), ("len(devices)", len(devices))):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if distributed.rank_and_world_size()[1] > 1 and workers > 1:
         raise ValueError(f"workers must be 1 in the processes of torchrun, got {workers}")
     runs, folder = list(runs), cache_folder(cache)
     kind = torch.device(devices[0]).type
-    paths = {each: folder / f"{key(each, kind)}.json" for each in runs}
+    paths = {each: folder / f"{cache_key(each, kind)}.json" for each in runs}
     # Cut from all runs, done or not, so that an interrupted sweep stacks the same models when it goes on.
-    chunks = _chunks(paths, together, kind)
+    chunks = _chunks(paths, max_stacked, kind)
     left = [
         chunk for chunk in chunks if not distributed.broadcast_from_rank_0(all(paths[each].exists() for each in chunk))
     ]
@@ -151,13 +158,13 @@ def run(
     ]
 
 
-def key(run: Run, device_type: str = "cpu") -> str:
+def cache_key(run: Run, device_type: str = "cpu") -> str:
     """Name of a run's result: a hash of its description, of the code and of what it runs on.
 
     Example:
         >>> from dataclasses import replace
         >>> run = sweep.Run(models.three_point_network, "three_points", batch_size=3, lr=0.1, seed=0)
-        >>> sweep.key(run) == sweep.key(replace(run)), sweep.key(run) == sweep.key(replace(run, seed=1))
+        >>> sweep.cache_key(run) == sweep.cache_key(replace(run)), sweep.cache_key(run) == sweep.cache_key(replace(run, seed=1))
         (True, False)
     """
     text = json.dumps(
@@ -235,15 +242,15 @@ def cache_folder(cache: str | Path | None) -> Path:
     return folder
 
 
-def _chunks(runs: Iterable[Run], together: int, device_type: str) -> list[list[Run]]:
+def _chunks(runs: Iterable[Run], max_stacked: int, device_type: str) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for each in runs:
-        free = ("lr", "seed") if scales(each.optimiser) else ("seed",)
+        free = ("lr", "seed") if step_is_proportional_to_gradient(each.optimiser) else ("seed",)
         shape = {name: value for name, value in describe(each).items() if name not in free}
         groups.setdefault(json.dumps(shape), []).append(each)
     chunks = []
     for group in groups.values():
-        size = together if len(group) > 1 and _stacking_pays(group[0], device_type) else 1
+        size = max_stacked if len(group) > 1 and _stacking_pays(group[0], device_type) else 1
         chunks += [group[i : i + size] for i in range(0, len(group), size)]
     return chunks
 
@@ -253,14 +260,14 @@ def _stacking_pays(run: Run, device_type: str) -> bool:
     model = run.model(seed=run.seed)
     if distributed.rank_and_world_size()[1] > 1 or not stacked.can_stack(model):
         return False
-    return device_type != "cpu" or run.batch_size <= 8 or stacked.by_hand(model)
+    return device_type != "cpu" or run.batch_size <= 8 or stacked.has_stacked_layers(model)
 
 
 def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Callable[[int], None]) -> None:
     """Train the runs of a chunk and keep their results."""
     first, began = chunk[0], time.perf_counter()
     if len(chunk) == 1:
-        steps = ((done, total, [history]) for done, total, history in first.start(device))
+        steps = ((done, total, [history]) for done, total, history in first.iterate(device))
     else:
         models = [each.model(seed=each.seed) for each in chunk]
         settings = {name: getattr(first, name) for name in _SETTINGS} | {"device": device}

@@ -37,7 +37,7 @@ class History:
         train_error: share of the samples of these mini-batches classified wrongly.
         test_loss: mean cross-entropy of the test set, in nats, in eval mode.
         test_error: share of the test set classified wrongly, in eval mode.
-        step_loss: mean cross-entropy of the mini-batch of each step, if ``every_step`` asks for it.
+        step_loss: mean cross-entropy of the mini-batch of each step, if ``record_step_loss`` asks for it.
         diverged: the loss stopped being a finite number; the run ended there.
         seconds: its share of the time that a sweep took for it; not compared.
     """
@@ -82,12 +82,12 @@ def iterate(
     optimiser: OptimiserMaker = SGD,
     schedule: Schedule | None = None,
     epochs: int = 10,
-    points: int = 20,
+    checkpoints: int = 20,
     seed: int = 0,
     device: torch.device | str = "cpu",
     batches: Sampler = shuffled,
     callbacks: Iterable[Callback] = (),
-    every_step: bool = False,
+    record_step_loss: bool = False,
 ) -> Iterator[tuple[int, int, History]]:
     """Train and yield (steps done, steps in all, the history so far) at each checkpoint.
 
@@ -105,20 +105,20 @@ def iterate(
             ``functools.partial`` of one, such as ``partial(SGD, momentum=0.9)``.
         schedule: multiplies the learning rate; a function of the epochs done, see ``bnlib.schedules``.
         epochs: passes over the training set.
-        points: checkpoints after the first; they are spread evenly.
+        checkpoints: checkpoints after the first; they are spread evenly.
         seed: seed of the batch order.
         device: where the training runs.
         batches: how mini-batches are built; see ``bnlib.samplers``.
         callbacks: called after each step with the number of steps done, the model and the indices of the batch. If one
             answers with something true, the run ends with a checkpoint.
-        every_step: record ``step_loss``.
+        record_step_loss: record ``step_loss``.
 
     Raises:
         ValueError: a ``batch_size`` that ``batches`` cannot make, such as one above the number of training samples.
 
     Example:
         >>> data, model = datasets.load("three_points"), models.three_point_network(seed=1)
-        >>> for step, steps, history in training.iterate(model, data, batch_size=3, lr=0.5, epochs=100, points=2):
+        >>> for step, steps, history in training.iterate(model, data, batch_size=3, lr=0.5, epochs=100, checkpoints=2):
         ...     print(f"{step} of {steps}: loss {history.test_loss[-1]:.1f}")
         0 of 100: loss 1.1
         50 of 100: loss 0.1
@@ -127,7 +127,7 @@ def iterate(
     rank, workers = distributed.rank_and_world_size()
     batches = batches if workers == 1 else PerWorker(rank, workers, batches)
     indices = batches(data.train_y.cpu(), batch_size, seed)
-    loop = _Loop(model, data, [lr], batch_size, optimiser, schedule, epochs, points, device, every_step)
+    loop = _Loop(model, data, [lr], batch_size, optimiser, schedule, epochs, checkpoints, device, record_step_loss)
     for done, (history,) in loop.run(indices, callbacks):
         yield done, loop.total, history
 
@@ -142,10 +142,10 @@ def iterate_many(
     optimiser: OptimiserMaker = SGD,
     schedule: Schedule | None = None,
     epochs: int = 10,
-    points: int = 20,
+    checkpoints: int = 20,
     device: torch.device | str = "cpu",
     batches: Sampler = shuffled,
-    every_step: bool = False,
+    record_step_loss: bool = False,
 ) -> Iterator[tuple[int, int, list[History]]]:
     """Train models that are built alike as one (``bnlib.stacked``), each with a learning rate and seed of its own.
 
@@ -154,7 +154,7 @@ def iterate_many(
 
     Raises:
         ValueError: not as many learning rates or seeds as models; learning rates that differ with an optimiser that
-            ``scales`` not; else as ``iterate`` and ``stacked.stack``.
+            ``step_is_proportional_to_gradient`` not; else as ``iterate`` and ``stacked.stack``.
 
     Example:
         >>> data, rates = datasets.load("three_points"), [0.01, 0.5]
@@ -171,16 +171,18 @@ def iterate_many(
     labels = data.train_y.cpu()
     each = [batches(labels, batch_size, seed) for seed in seeds]
     indices = (torch.stack(rows) for rows in zip(*each, strict=True))
-    loop = _Loop(stack(models), data, lrs, batch_size, optimiser, schedule, epochs, points, device, every_step)
+    loop = _Loop(
+        stack(models), data, lrs, batch_size, optimiser, schedule, epochs, checkpoints, device, record_step_loss
+    )
     for done, histories in loop.run(indices):
         yield done, loop.total, histories
 
 
-def scales(optimiser: OptimiserMaker) -> bool:
+def step_is_proportional_to_gradient(optimiser: OptimiserMaker) -> bool:
     """Whether its step is proportional to the gradient, so that a factor there does what a learning rate does.
 
     Example:
-        >>> training.scales(torch.optim.SGD), training.scales(torch.optim.Adam)
+        >>> training.step_is_proportional_to_gradient(torch.optim.SGD), training.step_is_proportional_to_gradient(torch.optim.Adam)
         (True, False)
     """
     kind = optimiser.func if isinstance(optimiser, partial) else optimiser
@@ -190,18 +192,20 @@ def scales(optimiser: OptimiserMaker) -> bool:
 class _Loop:
     """Training of one model, or of a ``Stack`` of as many as there are learning rates."""
 
-    def __init__(self, model, data, lrs, batch_size, optimiser, schedule, epochs, points, device, every_step):
-        self.model, self.data, self.every_step = model.to(device).train(), data.to(device), every_step
+    def __init__(
+        self, model, data, lrs, batch_size, optimiser, schedule, epochs, checkpoints, device, record_step_loss
+    ):
+        self.model, self.data, self.record_step_loss = model.to(device).train(), data.to(device), record_step_loss
         # Of all processes.
         self.batch_size = batch_size * distributed.rank_and_world_size()[1]
         self.per_epoch = len(data.train_x) // self.batch_size
         self.total = epochs * self.per_epoch
-        self.checkpoints = {round(self.total * point / points) for point in range(1, points + 1)}
+        self.checkpoints = {round(self.total * number / checkpoints) for number in range(1, checkpoints + 1)}
         mixed = len(set(lrs)) > 1
-        if mixed and not scales(optimiser):
+        if mixed and not step_is_proportional_to_gradient(optimiser):
             raise ValueError(f"lrs must all be the same with an optimiser other than SGD without decay, got {lrs}")
         # Different learning rates go into the gradients.
-        self.rates = model.spread(torch.tensor(lrs).to(device)) if mixed else None
+        self.rates = model.broadcast_to_parameters(torch.tensor(lrs).to(device)) if mixed else None
         self.lr, self.schedule = 1.0 if mixed else lrs[0], schedule
         self.optimiser = optimiser(self.model.parameters(), lr=self.lr)
         self.histories = [History() for _ in lrs]
@@ -255,7 +259,9 @@ class _Loop:
         test = [column.cpu().double().flatten() for column in _evaluate(self.model, x, self.data.test_y)]
         columns = distributed.mean_over_processes(torch.stack([each.mean(0), errors.mean(0), *test])).T.tolist()
         steps = (
-            distributed.mean_over_processes(each).T.tolist() if self.every_step and step else [[]] * len(self.histories)
+            distributed.mean_over_processes(each).T.tolist()
+            if self.record_step_loss and step
+            else [[]] * len(self.histories)
         )
         for history, (loss, error, test_loss, test_error), newest in zip(self.histories, columns, steps, strict=True):
             if not history.diverged:

@@ -19,7 +19,8 @@ MODEL = functools.partial(models.mlp, (64, 8, 10), BatchNorm)
 
 def cells(scale):
     return {
-        (size,): [Run(MODEL, "digits", size, 0.1, seed, epochs=1, points=2) for seed in (3, 4)] for size in (32, 64)
+        (size,): [Run(MODEL, "digits", size, 0.1, seed, epochs=1, checkpoints=2) for seed in (3, 4)]
+        for size in (32, 64)
     }
 
 

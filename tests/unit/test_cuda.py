@@ -87,11 +87,11 @@ def test_scaled_gradients_that_overflow_do_not_stay():
 
 @pytest.mark.parametrize("norm", [bnlib.BatchNorm, bnlib.FullNorm])
 @pytest.mark.parametrize("together", [1, 3])
-def test_training_gives_the_curves_of_the_cpu(norm, together, tmp_path):
+def test_training_gives_the_curves_of_the_cpu(norm, max_stacked, tmp_path):
     model = functools.partial(models.mlp, (64, 20, 10), norm)
-    runs = [Run(model, "digits", 64, 0.1, seed, epochs=1, points=4) for seed in range(3)]
+    runs = [Run(model, "digits", 64, 0.1, seed, epochs=1, checkpoints=4) for seed in range(3)]
     on_cpu, on_gpu = (
-        run(runs, tmp_path, together=together, devices=(device,), progress=False) for device in ("cpu", "cuda")
+        run(runs, tmp_path, max_stacked=max_stacked, devices=(device,), progress=False) for device in ("cpu", "cuda")
     )
     for ours, theirs in zip(on_gpu, on_cpu, strict=True):
         assert ours.epoch == theirs.epoch
@@ -99,7 +99,7 @@ def test_training_gives_the_curves_of_the_cpu(norm, together, tmp_path):
 
 
 def test_convolutions_train_as_one_model():
-    data, settings = datasets.load("digits"), {"batch_size": 32, "epochs": 1, "points": 2, "device": "cuda"}
+    data, settings = datasets.load("digits"), {"batch_size": 32, "epochs": 1, "checkpoints": 2, "device": "cuda"}
     networks = [models.small_cnn(norm=bnlib.FullNorm, seed=seed) for seed in range(3)]
     *_, (_, _, together) = training.iterate_many(networks, data, lrs=[0.01] * 3, seeds=range(3), **settings)
     alone = training.fit(models.small_cnn(norm=bnlib.FullNorm), data, lr=0.01, progress=False, **settings)

@@ -14,7 +14,7 @@ import bnlib
 from bnlib import datasets, distributed, models, training
 from bnlib.samplers import PerWorker
 
-SETTINGS = {"batch_size": 8, "lr": 0.1, "epochs": 1, "points": 2, "seed": 3, "every_step": True}
+SETTINGS = {"batch_size": 8, "lr": 0.1, "epochs": 1, "checkpoints": 2, "seed": 3, "record_step_loss": True}
 
 
 def build(norm):
@@ -88,7 +88,7 @@ TINY = """
 
     model = functools.partial(models.mlp, (64, 8, 10), BatchNorm)
     def cells(scale):
-        return {(size,): [Run(model, "digits", size, 0.1, seed, epochs=1, points=2) for seed in (3, 4)] for size in (64, 128)}
+        return {(size,): [Run(model, "digits", size, 0.1, seed, epochs=1, checkpoints=2) for seed in (3, 4)] for size in (64, 128)}
     registry.EXPERIMENTS["tiny"] = Experiment("tiny", "Does it work?", "nowhere", ("batch size",), cells)
     Experiment.save.__defaults__ = ("quick", __import__("pathlib").Path(sys.argv[1]))
     sys.exit(__main__.main(["experiments", "run", "tiny"]))

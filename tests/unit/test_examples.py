@@ -13,7 +13,7 @@ MODULES = [
     found.name for found in pkgutil.iter_modules(bnlib.__path__) if found.name not in ("__main__", "experiments")
 ]
 # What a function returns is shown where the function is, and a figure in its chapter.
-RESULTS = "Cache Estimate Estimates FullNormCache History Layer LayerStack MappedStack Panel Stack State"
+RESULTS = "Cache Estimate Estimates FullNormCache History Layer LayerStack VmapStack Panel Stack State"
 FILES_NEEDED, PROCESSES = "mnist cifar10", "run_jobs"
 SHOWN_ELSEWHERE = {*RESULTS.split(), *FILES_NEEDED.split(), PROCESSES, "DatasetError"}
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import models
-from bnlib.stacked import LayerStack, MappedStack, stack
+from bnlib.stacked import LayerStack, VmapStack, stack
 
 
 def without_bias(model):
@@ -38,7 +38,7 @@ MAPPED = {"mlp, FullNorm literal", "mlp, cosine"}
 def test_a_stack_trains_as_its_models_do(name):
     singles = [BUILDERS[name](seed).double() for seed in range(3)]
     whole = stack(singles)
-    assert type(whole) is (MappedStack if name in MAPPED else LayerStack)
+    assert type(whole) is (VmapStack if name in MAPPED else LayerStack)
     alone = [copy.deepcopy(each) for each in singles]
     optimisers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in (whole, *alone)]
     x = torch.randn(4, 3, 7, 1, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

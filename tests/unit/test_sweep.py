@@ -19,13 +19,13 @@ from bnlib import BatchNorm, FullNorm, NoisyBatchNorm, models, sweep, training
 from bnlib.datasets import load
 from bnlib.samplers import single_label
 from bnlib.schedules import Steps
-from bnlib.sweep import Run, describe, key, run
+from bnlib.sweep import Run, cache_key, describe, run
 
 MODEL, PLAIN = (functools.partial(models.mlp, (64, 12, 10), norm) for norm in (BatchNorm, None))
 
 
 def grid(model=MODEL, **options):
-    settings = {"data": "digits", "batch_size": 64, "epochs": 1, "points": 4} | options
+    settings = {"data": "digits", "batch_size": 64, "epochs": 1, "checkpoints": 4} | options
     return [Run(model, lr=lr, seed=seed, **settings) for lr in (0.1, 1.0) for seed in (0, 1, 2)]
 
 
@@ -38,9 +38,9 @@ def alone(each: Run) -> training.History:
         lr=each.lr,
         optimiser=each.optimiser,
         schedule=each.schedule,
-        every_step=each.every_step,
+        record_step_loss=each.record_step_loss,
         epochs=each.epochs,
-        points=each.points,
+        checkpoints=each.checkpoints,
         seed=each.seed,
         batches=each.batches,
         progress=False,
@@ -54,7 +54,7 @@ def alone(each: Run) -> training.History:
         {"optimiser": functools.partial(torch.optim.SGD, momentum=0.5)},
         {"batches": single_label},
         # Not with BN: Adam makes steps of what BN leaves of a gradient that is 0 but for rounding.
-        {"model": PLAIN, "optimiser": torch.optim.Adam, "schedule": Steps(0.5, 0.1), "every_step": True},
+        {"model": PLAIN, "optimiser": torch.optim.Adam, "schedule": Steps(0.5, 0.1), "record_step_loss": True},
         {"model": functools.partial(models.mlp, (64, 12, 10), FullNorm)},
         {"model": functools.partial(models.mlp, (64, 12, 10), functools.partial(torch.nn.GroupNorm, 1))},
     ],
@@ -88,7 +88,7 @@ def test_runs_are_trained_as_one_where_that_is_right_and_faster(options, sizes):
 
 def test_a_run_can_be_watched():
     each = grid()[4]
-    *_, (done, total, history) = each.start()
+    *_, (done, total, history) = each.iterate()
     assert done == total == 22 and history == alone(each)
 
 
@@ -107,7 +107,7 @@ def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
 
 def test_what_matters_changes_the_key_and_nothing_else(monkeypatch):
     each = grid()[0]
-    assert key(each) == key(Run(**{**vars(each)}))
+    assert cache_key(each) == cache_key(Run(**{**vars(each)}))
     others = [
         Run(**{**vars(each), **change})
         for change in (
@@ -118,11 +118,11 @@ def test_what_matters_changes_the_key_and_nothing_else(monkeypatch):
         )
     ]
     others.append(Run(**{**vars(each), "model": functools.partial(models.mlp, (64, 13, 10), BatchNorm)}))
-    assert len({key(other) for other in (each, *others)}) == 6
-    assert key(each, "cuda") != key(each)
-    before = key(each)
+    assert len({cache_key(other) for other in (each, *others)}) == 6
+    assert cache_key(each, "cuda") != cache_key(each)
+    before = cache_key(each)
     monkeypatch.setattr(sweep, "code_hash", lambda: "other sources")
-    assert key(each) != before
+    assert cache_key(each) != before
 
 
 def test_the_code_is_that_of_the_package_but_not_of_its_figures(tmp_path, monkeypatch):
@@ -157,8 +157,8 @@ def test_the_source_of_a_function_from_elsewhere_is_part_of_its_description():
 def test_a_broken_file_is_named(tmp_path):
     runs = grid()
     run(runs, tmp_path, progress=False)
-    (tmp_path / f"{key(runs[2])}.json").write_text('{"epoch": [')
-    with pytest.raises(ValueError, match=f"{key(runs[2])}.*delete it"):
+    (tmp_path / f"{cache_key(runs[2])}.json").write_text('{"epoch": [')
+    with pytest.raises(ValueError, match=f"{cache_key(runs[2])}.*delete it"):
         run(runs, tmp_path, progress=False)
 
 
@@ -169,17 +169,17 @@ def test_arguments_out_of_range(options, tmp_path):
 
 
 def test_several_processes_give_the_same(tmp_path):
-    one = run(grid(), tmp_path / "one", together=2, progress=False)
-    two = run(grid(), tmp_path / "two", together=2, workers=2, progress=False)
+    one = run(grid(), tmp_path / "one", max_stacked=2, progress=False)
+    two = run(grid(), tmp_path / "two", max_stacked=2, workers=2, progress=False)
     assert one == two
 
 
 def twelve(folder, workers=1):
     torch.set_num_threads(1)
-    settings = {"epochs": 3, "points": 3}
+    settings = {"epochs": 3, "checkpoints": 3}
     grid = itertools.product((16, 32, 64), (0.1, 1.0), (0, 1))
     runs = [Run(MODEL, "digits", size, lr, seed, **settings) for size, lr, seed in grid]
-    run(runs, folder, together=2, workers=workers, progress=False)
+    run(runs, folder, max_stacked=2, workers=workers, progress=False)
 
 
 def started(folder):

@@ -19,7 +19,7 @@ def small(norm=bnlib.BatchNorm, seed=0):
 
 def test_the_same_seed_gives_the_same_run_and_another_another():
     runs = [
-        training.fit(small(), POINTS, batch_size=2, lr=0.1, epochs=5, points=5, seed=seed, progress=False)
+        training.fit(small(), POINTS, batch_size=2, lr=0.1, epochs=5, checkpoints=5, seed=seed, progress=False)
         for seed in (1, 1, 2)
     ]
     assert runs[0] == runs[1] != runs[2]
@@ -38,7 +38,7 @@ def test_training_learns():
 
 def test_a_step_is_plain_sgd():
     model, twin = small(None), small(None)
-    list(training.iterate(model, POINTS, batch_size=3, lr=0.1, epochs=1, points=1))
+    list(training.iterate(model, POINTS, batch_size=3, lr=0.1, epochs=1, checkpoints=1))
     loss = torch.nn.functional.cross_entropy(twin(POINTS.train_x), POINTS.train_y)
     for parameter, trained, gradient in zip(
         twin.parameters(), model.parameters(), torch.autograd.grad(loss, twin.parameters()), strict=True
@@ -55,7 +55,7 @@ def test_the_first_point_comes_before_the_first_step():
 
 
 def test_points_are_spread_evenly_and_end_at_the_end():
-    *_, (done, total, history) = training.iterate(small(), POINTS, batch_size=1, lr=0.1, epochs=4, points=4)
+    *_, (done, total, history) = training.iterate(small(), POINTS, batch_size=1, lr=0.1, epochs=4, checkpoints=4)
     assert done == total == 12 and history.epoch == [0, 1, 2, 3, 4]
 
 
@@ -107,7 +107,13 @@ def test_the_optimiser_and_the_schedule_of_its_learning_rate_are_used():
 @pytest.mark.parametrize("optimiser", [torch.optim.SGD, partial(torch.optim.SGD, momentum=0.9), torch.optim.Adam])
 def test_models_trained_as_one_have_the_histories_of_single_ones(optimiser):
     lrs = [0.1, 0.1, 0.1] if optimiser is torch.optim.Adam else [0.1, 0.2, 0.3]
-    settings = {"batch_size": 2, "optimiser": optimiser, "schedule": Steps(2, 0.5), "epochs": 4, "every_step": True}
+    settings = {
+        "batch_size": 2,
+        "optimiser": optimiser,
+        "schedule": Steps(2, 0.5),
+        "epochs": 4,
+        "record_step_loss": True,
+    }
     # Adam makes steps of what BN leaves of a gradient that is 0 but for rounding.
     norm = None if optimiser is torch.optim.Adam else bnlib.BatchNorm
     stacked = [small(norm, seed) for seed in range(3)]
@@ -127,7 +133,9 @@ def test_different_rates_need_an_optimiser_that_scales(optimiser):
 
 
 def test_each_step_is_recorded_if_asked_for():
-    history = training.fit(small(), POINTS, batch_size=1, lr=0.1, epochs=4, points=2, every_step=True, progress=False)
+    history = training.fit(
+        small(), POINTS, batch_size=1, lr=0.1, epochs=4, checkpoints=2, record_step_loss=True, progress=False
+    )
     assert len(history.step_loss) == 12
     assert history.train_loss == pytest.approx([history.step_loss[0], *np.reshape(history.step_loss, (2, 6)).mean(1)])
     assert 0 <= min(history.train_error) <= max(history.train_error) <= 1
@@ -141,7 +149,7 @@ def test_a_callback_sees_each_step_and_can_end_the_run():
         assert trained is model
         return step == 5
 
-    settings = {"batch_size": 1, "lr": 0.1, "epochs": 4, "points": 4}
+    settings = {"batch_size": 1, "lr": 0.1, "epochs": 4, "checkpoints": 4}
     history = training.fit(model, POINTS, callbacks=[callback], progress=False, **settings)
     assert [step for step, _ in seen] == [1, 2, 3, 4, 5] and history.epoch == [0, 1, 5 / 3] and not history.diverged
     assert sorted(index for _, [index] in seen[:3]) == [0, 1, 2]
@@ -153,5 +161,5 @@ def test_an_interrupted_fit_says_what_the_model_holds():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        training.fit(small(), POINTS, batch_size=1, lr=0.1, epochs=4, points=4, callbacks=[interrupt])
+        training.fit(small(), POINTS, batch_size=1, lr=0.1, epochs=4, checkpoints=4, callbacks=[interrupt])
     assert caught.value.__notes__ == ["The model holds its weights after 6 or more of 12 steps."]

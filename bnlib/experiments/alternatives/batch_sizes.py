@@ -79,7 +79,7 @@ def runs(
         (norm, construction, batch_size, lr): [
             Run(
                 partial(model, norm), "digits", batch_size, lr, seed,
-                epochs=epochs[batch_size], points=points[batch_size], batches=constructions[construction],
+                epochs=epochs[batch_size], checkpoints=points[batch_size], batches=constructions[construction],
             )
             for seed in seeds
         ]

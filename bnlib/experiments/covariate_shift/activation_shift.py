@@ -72,7 +72,7 @@ def train(
     take_snapshot(0, model)
     epochs = math.ceil(steps / (len(data.train_x) // BATCH_SIZE))
     for _ in iterate(
-        model, data, batch_size=BATCH_SIZE, lr=lr, epochs=epochs, points=10, seed=seed, callbacks=[take_snapshot]
+        model, data, batch_size=BATCH_SIZE, lr=lr, epochs=epochs, checkpoints=10, seed=seed, callbacks=[take_snapshot]
     ):
         yield history
 

@@ -47,7 +47,15 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
     strengths = [each for each in itertools.product(SHIFTS, SCALES) if each != NO_NOISE]
     return {
         (network, init, lr, *cell): [
-            Run(partial(mlp, sizes, norm, init=INITS[init]), "digits", BATCH_SIZE, lr, seed, epochs=EPOCHS, points=10)
+            Run(
+                partial(mlp, sizes, norm, init=INITS[init]),
+                "digits",
+                BATCH_SIZE,
+                lr,
+                seed,
+                epochs=EPOCHS,
+                checkpoints=10,
+            )
             for seed in SEEDS[scale]
         ]
         for (network, sizes), init, lr in itertools.product(SIZES.items(), INITS, LEARNING_RATES)
@@ -185,7 +193,7 @@ def train(
     for init, rows in shown.items():
         for name in rows:
             run = replace(grid["9 layers", init, lr, name, *strength_of(name, (shift, scale))][0], seed=seed)
-            runs[init, name] = run.start(device)
+            runs[init, name] = run.iterate(device)
     newest = {}
     while True:
         states = {key: each for key, run in runs.items() if (each := next(run, None)) is not None}

@@ -55,7 +55,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """Return one cell per network and factor."""
     return {
         (name, factor): [
-            Run(partial(network, name), partial(scaled_digits, factor), 32, 0.1, seed, epochs=10, points=5)
+            Run(partial(network, name), partial(scaled_digits, factor), 32, 0.1, seed, epochs=10, checkpoints=5)
             for seed in SEEDS[scale]
         ]
         for name, factor in itertools.product(NETWORKS, FACTORS)

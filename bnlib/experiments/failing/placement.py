@@ -26,7 +26,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
         (placement, depth, lr): [
             Run(
                 partial(mlp, (64, *[WIDTH] * depth, 10), BatchNorm, placement=placement), "digits", BATCH_SIZE, lr,
-                seed, epochs=EPOCHS, points=5,
+                seed, epochs=EPOCHS, checkpoints=5,
             )
             for seed in SEEDS[scale]
         ]

@@ -146,7 +146,7 @@ class Experiment:
             steps done, steps in all, and the curves; a new seed a call.
         """
         seed, device, made = next(_live_seed), device or best_device(), self.cells("quick")
-        runs = {name: replace(made[cell][0], seed=seed).start(device) for name, cell in cells.items()}
+        runs = {name: replace(made[cell][0], seed=seed).iterate(device) for name, cell in cells.items()}
         shown = dict(shown)
         for steps in zip(*runs.values(), strict=False):
             for name, (_, _, history) in zip(runs, steps, strict=True):

@@ -30,7 +30,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
         (norm, labels, batch_size, lr): [
             Run(
                 partial(mlp, SIZES, NORMS[norm]), "digits", batch_size, lr, seed,
-                epochs=EPOCHS[batch_size], points=10, batches=AtMostLabels(labels),
+                epochs=EPOCHS[batch_size], checkpoints=10, batches=AtMostLabels(labels),
             )
             for seed in SEEDS[scale]
         ]

@@ -41,7 +41,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
         if norm.startswith("leave_one_out") and batch_size == 1:
             continue
         model = partial(mlp, SIZES, NORMS[norm])
-        settings = {"epochs": EPOCHS[batch_size], "points": 2, "batches": CONSTRUCTIONS[construction]}
+        settings = {"epochs": EPOCHS[batch_size], "checkpoints": 2, "batches": CONSTRUCTIONS[construction]}
         made[norm, construction, batch_size, lr] = [
             Run(model, "digits", batch_size, lr, seed, **settings) for seed in SEEDS[scale]
         ]

@@ -29,7 +29,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
     data, network = NETWORKS[scale]
     return {
         (norm, batch_size, lr): [
-            Run(partial(network, norm=NORMS[norm]), data, batch_size, lr, seed, epochs=EPOCHS, points=10)
+            Run(partial(network, norm=NORMS[norm]), data, batch_size, lr, seed, epochs=EPOCHS, checkpoints=10)
             for seed in lian_setup.SEEDS
         ]
         for norm, batch_size, lr in itertools.product(NORMS, BATCH_SIZES[scale], LEARNING_RATES)

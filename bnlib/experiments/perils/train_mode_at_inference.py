@@ -42,7 +42,7 @@ def network(name: str, seed: int) -> nn.Module:
 def trained(name: str, seed: int, device="cpu") -> nn.Module:
     """Train the network for ten epochs of SGD in shuffled batches of 32."""
     model = network(name, seed)
-    settings = {"batch_size": 32, "lr": 0.1, "epochs": 10, "points": 1, "seed": seed, "device": device}
+    settings = {"batch_size": 32, "lr": 0.1, "epochs": 10, "checkpoints": 1, "seed": seed, "device": device}
     fit(model, datasets.load("digits"), progress=False, **settings)
     return model
 

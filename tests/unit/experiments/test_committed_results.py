@@ -42,7 +42,7 @@ def test_a_result_is_complete_and_has_its_provenance(name, scale):
 def beginning(run, seconds=SECONDS):
     """The checkpoints of so many seconds, at least two."""
     began = time.perf_counter()
-    for _, _, history in run.start():
+    for _, _, history in run.iterate():
         if len(history.epoch) > 1 and time.perf_counter() - began > seconds:
             break
     assert len(history.epoch) > 1 or history.diverged
