@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import bnlib
 from bnlib.experiments.framework.results import write_result
 from bnlib.reference import ORACLES
-from bnlib.schedules import figure4
+from bnlib.schedules import lian_figure_4_alpha
 
 SIZES = {(64, 512): nn.BatchNorm1d, (4096, 256): nn.BatchNorm1d, (128, 64, 32, 32): nn.BatchNorm2d}
 ROUNDS = 31
@@ -31,7 +31,7 @@ def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
     made = {"torch.nn.BatchNorm": SIZES[shape](channels), "BatchNorm": bnlib.BatchNorm(channels)}
     for oracle in ORACLES:
         made[f"FullNorm {oracle}"] = bnlib.FullNorm(channels, oracle=oracle, alpha=0.1)
-    made["FullNorm running, alpha a schedule"] = bnlib.FullNorm(channels, alpha=figure4)
+    made["FullNorm running, alpha a schedule"] = bnlib.FullNorm(channels, alpha=lian_figure_4_alpha)
     made["BatchRenorm"] = bnlib.BatchRenorm(channels)
     made["LayerNorm"] = bnlib.NORMS["layer_norm"].layer(channels)
     made["GroupNorm"] = bnlib.NORMS["group_norm"].layer(channels)

@@ -81,7 +81,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         parts = [
-            f"{part}: {tuple(x.shape)} on {x.device}"
+            f"{split}: {tuple(x.shape)} on {x.device}"
             for part, x in (("train", self.train_x), ("test", self.test_x))
             if x is not None
         ]
@@ -143,12 +143,12 @@ def digits() -> Dataset:
     return Dataset("digits", images[train], classes[train], images[test], classes[test], 10)
 
 
-def mnist(root: str | Path | None = None, parts: Sequence[str] = ("train", "test")) -> Dataset:
+def mnist(root: str | Path | None = None, splits: Sequence[str] = ("train", "test")) -> Dataset:
     """70 000 handwritten digits of 28x28 pixels; 60 000 to train and 10 000 to test.
 
     Arguments:
         root: folder with the four IDX files, gzipped or not, or with a subfolder ``mnist`` that has them.
-        parts: which of ``"train"`` and ``"test"`` to load; the files of the other are not needed.
+        splits: which of ``"train"`` and ``"test"`` to load; the files of the other are not needed.
 
     Source: LeCun, Cortes and Burges.
 
@@ -156,22 +156,22 @@ def mnist(root: str | Path | None = None, parts: Sequence[str] = ("train", "test
         ValueError: another part.
         DatasetError: see ``load``.
     """
-    tensors = _no_tensors(parts)
-    for part in parts:
-        prefix = {"train": "train", "test": "t10k"}[part]
+    tensors = _no_tensors(splits)
+    for split in splits:
+        prefix = {"train": "train", "test": "t10k"}[split]
         images = _locate(f"{prefix}-images-idx3-ubyte.gz", root)
         labels = _locate(f"{prefix}-labels-idx1-ubyte.gz", root)
-        tensors[f"{part}_x"], tensors[f"{part}_y"] = _pictures(images, labels)
+        tensors[f"{split}_x"], tensors[f"{split}_y"] = _pictures(images, labels)
     return Dataset("mnist", num_classes=10, **tensors)
 
 
-def cifar10(root: str | Path | None = None, parts: Sequence[str] = ("train", "test")) -> Dataset:
+def cifar10(root: str | Path | None = None, splits: Sequence[str] = ("train", "test")) -> Dataset:
     """60 000 colour photographs of 32x32 pixels; 50 000 to train and 10 000 to test, as many of each class.
 
     Arguments:
         root: folder with the binary archive ``cifar-10-binary.tar.gz`` or with the ``.bin`` files from it, which may
             lie in their folder ``cifar-10-batches-bin``; or with a subfolder ``cifar10`` that has them.
-        parts: which of ``"train"`` and ``"test"`` to load; ``.bin`` files of the other are not needed.
+        splits: which of ``"train"`` and ``"test"`` to load; ``.bin`` files of the other are not needed.
 
     Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 
@@ -179,12 +179,12 @@ def cifar10(root: str | Path | None = None, parts: Sequence[str] = ("train", "te
         ValueError: another part.
         DatasetError: see ``load``.
     """
-    tensors = _no_tensors(parts)
-    records = _cifar10_records([file for part in parts for file in _CIFAR10_FILES[part]], root)
-    for part in parts:
-        rows = torch.from_numpy(np.concatenate([records[file] for file in _CIFAR10_FILES[part]]))
-        tensors[f"{part}_x"] = rows[:, 1:].float().div_(255).view(-1, 3, 32, 32)
-        tensors[f"{part}_y"] = rows[:, 0].long()
+    tensors = _no_tensors(splits)
+    records = _cifar10_records([file for split in splits for file in _CIFAR10_FILES[split]], root)
+    for split in splits:
+        rows = torch.from_numpy(np.concatenate([records[file] for file in _CIFAR10_FILES[split]]))
+        tensors[f"{split}_x"] = rows[:, 1:].float().div_(255).view(-1, 3, 32, 32)
+        tensors[f"{split}_y"] = rows[:, 0].long()
     return Dataset("cifar10", num_classes=10, **tensors)
 
 
@@ -230,7 +230,7 @@ def wide_variation(
     return Dataset("wide_variation", *sample(num_train), *sample(num_test), num_classes)
 
 
-def multiplied(name: str, low: float = -2.5, high: float = 2.5, seed: int = 0) -> Dataset:
+def randomly_scaled(name: str, low: float = -2.5, high: float = 2.5, seed: int = 0) -> Dataset:
     """A data set of which each sample, to train and to test, is multiplied by a random number of its own.
 
     The numbers are uniform on (``low``, ``high``) and drawn once; the same ``seed`` gives the same ones.
@@ -241,7 +241,7 @@ def multiplied(name: str, low: float = -2.5, high: float = 2.5, seed: int = 0) -
     Source: Lian and Liu 2019, section 6.1, which does not say whether the test set was changed, too.
 
     Example:
-        >>> changed = datasets.multiplied("three_points")
+        >>> changed = datasets.randomly_scaled("three_points")
         >>> factors = changed.train_x[1:, 0] / datasets.load("three_points").train_x[1:, 0]
         >>> bool((factors.abs() <= 2.5).all()), bool(factors[0] != factors[1])
         (True, True)
@@ -267,10 +267,10 @@ NAMES = tuple(_LOADERS)
 """The data sets that ``load`` knows."""
 
 
-def _no_tensors(parts: Sequence[str]) -> dict[str, Tensor | None]:
+def _no_tensors(splits: Sequence[str]) -> dict[str, Tensor | None]:
     """None for each tensor of a data set, after a check of the parts that are to be filled in."""
-    if not parts or set(parts) - {"train", "test"}:
-        raise ValueError(f"parts must name 'train', 'test' or both, got {parts!r}")
+    if not splits or set(splits) - {"train", "test"}:
+        raise ValueError(f"splits must name 'train', 'test' or both, got {splits!r}")
     return dict.fromkeys(("train_x", "train_y", "test_x", "test_y"))
 
 

@@ -85,7 +85,7 @@ def single_label(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]
 
 
 @dataclass(frozen=True)
-class AtMostLabels:
+class MaxLabelsPerBatch:
     """Mini-batches that hold at most ``k`` classes each, other ones from batch to batch.
 
     For each batch, ``k`` classes are drawn with a probability by the samples that the epoch has not used yet, and from
@@ -102,7 +102,7 @@ class AtMostLabels:
 
     Example:
         >>> labels = torch.arange(100) % 10
-        >>> batches = samplers.AtMostLabels(3)(labels, 20, 0)
+        >>> batches = samplers.MaxLabelsPerBatch(3)(labels, 20, 0)
         >>> max(len(labels[next(batches)].unique()) for _ in range(5))
         3
     """
@@ -185,7 +185,7 @@ class ClassSkewed:
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixedBatches:
     """Cut the samples into batches once and repeat these in every epoch; the samples left over are never used.
 
     Arguments:
@@ -196,7 +196,7 @@ class Fixed:
         ValueError: ``batch_size`` outside 1..number of samples.
 
     Example:
-        >>> batches = samplers.Fixed(shuffle_samples=False)(torch.zeros(5), 2, 0)
+        >>> batches = samplers.FixedBatches(shuffle_samples=False)(torch.zeros(5), 2, 0)
         >>> [next(batches).tolist() for _ in range(4)]
         [[0, 1], [2, 3], [0, 1], [2, 3]]
     """
@@ -230,7 +230,7 @@ class PerWorker:
         rank: which worker, from 0 to ``world_size - 1``.
         world_size: number of workers.
         base: the sampler that builds batches from the shard.
-        redraw: draw new shards after as many batches as a shard makes, as ``torch.utils.data.DistributedSampler``
+        reshard: draw new shards after as many batches as a shard makes, as ``torch.utils.data.DistributedSampler``
             does in each epoch; else a worker never sees another shard.
         skew: see ``shards``.
 
@@ -250,7 +250,7 @@ class PerWorker:
     rank: int
     world_size: int
     base: Sampler = shuffled
-    redraw: bool = False
+    reshard: bool = False
     skew: float = 0.0
 
     def __post_init__(self) -> None:
@@ -268,7 +268,7 @@ class PerWorker:
             # One seed for all would pair the same samples of two shards in every step.
             seeds = torch.randint(2**31, (self.world_size,), generator=generator)
             batches = self.base(labels[shard], batch_size, seeds[self.rank].item())
-            return (shard[batch] for batch in islice(batches, size // batch_size if self.redraw else None))
+            return (shard[batch] for batch in islice(batches, size // batch_size if self.reshard else None))
 
         return _endless(epoch, torch.Generator().manual_seed(seed))
 

@@ -25,7 +25,7 @@ def check_schedule(name: str, schedule: Schedule) -> float:
         ValueError: one of the calls fails or gives no single number.
 
     Example:
-        >>> schedules.check_schedule("alpha", schedules.corollary3)
+        >>> schedules.check_schedule("alpha", schedules.lian_corollary_3_alpha)
         1.0
     """
     for step in (torch.tensor(0.0, dtype=torch.float64, device="cpu"), 0):
@@ -56,7 +56,7 @@ class PowerSchedule:
     Source: Lian and Liu 2019, figures 4 to 9 and Corollary 3 (without a floor).
 
     Example:
-        >>> [round(schedules.figure4(step), 2) for step in (0, 20, 1000)]
+        >>> [round(schedules.lian_figure_4_alpha(step), 2) for step in (0, 20, 1000)]
         [1.0, 0.76, 0.21]
         >>> schedules.PowerSchedule(scale=1, power=1, floor=0.03)(1000)
         0.03
@@ -84,7 +84,7 @@ class PowerSchedule:
 
 
 @dataclass(frozen=True)
-class Ramp:
+class LinearRamp:
     """A number that stays at ``low`` until step ``begin``, then rises linearly to ``high`` at step ``end``.
 
     Raises:
@@ -93,7 +93,7 @@ class Ramp:
     Source: the relaxation of r_max and d_max in Ioffe 2017, section 3.
 
     Example:
-        >>> [schedules.Ramp(1.0, 3.0, 5000, 40000)(step) for step in (0, 22500, 50000)]
+        >>> [schedules.LinearRamp(1.0, 3.0, 5000, 40000)(step) for step in (0, 22500, 50000)]
         [1.0, 2.0, 3.0]
     """
 
@@ -114,7 +114,7 @@ class Ramp:
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepDecay:
     """A number that begins at 1 and is multiplied by ``factor`` each time another ``every`` has passed.
 
     Raises:
@@ -123,7 +123,7 @@ class Steps:
     Source: the learning rate of Lian and Liu 2019, figures 5 and 8, with a fifth every 20 epochs.
 
     Example:
-        >>> [round(schedules.Steps(every=20, factor=0.2)(epoch), 2) for epoch in (0, 19, 20, 40)]
+        >>> [round(schedules.StepDecay(every=20, factor=0.2)(epoch), 2) for epoch in (0, 19, 20, 40)]
         [1.0, 1.0, 0.2, 0.04]
     """
 
@@ -139,14 +139,14 @@ class Steps:
         return self.factor ** (step // self.every)
 
 
-corollary3 = PowerSchedule(scale=1, power=2 / 5)
+lian_corollary_3_alpha = PowerSchedule(scale=1, power=2 / 5)
 """The weights $(k+1)^{-2/5}$ of Lian and Liu 2019, Corollary 3."""
 
-figure4 = PowerSchedule(scale=20, power=0.4)
+lian_figure_4_alpha = PowerSchedule(scale=20, power=0.4)
 """The weights $(k/20+1)^{-0.4}$ of Lian and Liu 2019, figures 4 and 7 (MNIST)."""
 
-figure5 = PowerSchedule(scale=5, power=0.3)
+lian_figure_5_alpha = PowerSchedule(scale=5, power=0.3)
 """The weights $(k/5+1)^{-0.3}$ of Lian and Liu 2019, figure 5 (CIFAR-10, unshuffled)."""
 
-figure8 = PowerSchedule(scale=20, power=0.2)
+lian_figure_8_alpha = PowerSchedule(scale=20, power=0.2)
 """The weights $(k/20+1)^{-0.2}$ of Lian and Liu 2019, figure 8 (CIFAR-10, shuffled)."""

@@ -180,8 +180,8 @@ def describe(value: Any) -> Any:
         TypeError: there is no such description.
 
     Example:
-        >>> sweep.describe(schedules.Steps(every=20, factor=0.2))
-        {'a': 'bnlib.schedules.Steps', 'every': 20, 'factor': 0.2}
+        >>> sweep.describe(schedules.StepDecay(every=20, factor=0.2))
+        {'a': 'bnlib.schedules.StepDecay', 'every': 20, 'factor': 0.2}
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.buffers import store
-from bnlib.schedules import Ramp, Schedule
+from bnlib.schedules import LinearRamp, Schedule
 
 
 class BatchRenorm(_NormBase):
@@ -62,8 +62,8 @@ class BatchRenorm(_NormBase):
         num_features: int,
         eps: float = 1e-5,
         momentum: float = 0.01,
-        r_max: float | Schedule = Ramp(1.0, 3.0, 5000, 40000),  # noqa: B008
-        d_max: float | Schedule = Ramp(0.0, 5.0, 5000, 25000),  # noqa: B008
+        r_max: float | Schedule = LinearRamp(1.0, 3.0, 5000, 40000),  # noqa: B008
+        d_max: float | Schedule = LinearRamp(0.0, 5.0, 5000, 25000),  # noqa: B008
         affine: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,

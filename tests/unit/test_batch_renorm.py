@@ -9,7 +9,7 @@ from torch import nn
 
 import bnlib
 from bnlib.norm.batch_renorm import BatchRenorm
-from bnlib.schedules import Ramp
+from bnlib.schedules import LinearRamp
 
 
 def randomised(layer, seed=0):
@@ -225,7 +225,7 @@ def test_channels_last_stays_channels_last():
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("training", [True, False])
 def test_many_layers_at_once_under_vmap_equal_each_on_its_own(count, training):
-    ramp = Ramp(1.0, 3.0, 0, 4)
+    ramp = LinearRamp(1.0, 3.0, 0, 4)
     layers = [randomised(BatchRenorm(2, r_max=ramp, d_max=ramp), seed).train(training) for seed in range(4)]
     for step, layer in enumerate(layers):
         layer.num_batches_tracked.fill_(step)
@@ -250,7 +250,7 @@ def test_many_layers_at_once_under_vmap_equal_each_on_its_own(count, training):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("count", [1, 5])
 def test_compiled_in_one_graph_it_gives_the_same(count):
-    layer = randomised(BatchRenorm(3, r_max=Ramp(1.0, 3.0, 0, 4), d_max=5.0))
+    layer = randomised(BatchRenorm(3, r_max=LinearRamp(1.0, 3.0, 0, 4), d_max=5.0))
     twin = copy.deepcopy(layer)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager_decomp_partition")
     for _ in range(3):
@@ -301,7 +301,7 @@ def test_it_prints_its_arguments():
         ({"momentum": 1.5}, "momentum must lie between 0 and 1, got 1.5"),
         ({"r_max": 0.5}, "r_max must be at least 1, got 0.5"),
         ({"d_max": -1.0}, "d_max must be at least 0, got -1.0"),
-        ({"r_max": Ramp(0.0, 3.0, 1, 2)}, "r_max must be at least 1, got 0.0"),
+        ({"r_max": LinearRamp(0.0, 3.0, 1, 2)}, "r_max must be at least 1, got 0.0"),
     ],
 )
 def test_an_argument_outside_its_range_is_named(options, message):

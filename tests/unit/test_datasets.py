@@ -82,7 +82,7 @@ def test_wide_variation_depends_on_its_seed_alone():
 
 
 def test_each_sample_is_multiplied_by_a_number_of_its_own():
-    plain, data, again = load("digits"), datasets.multiplied("digits"), datasets.multiplied("digits")
+    plain, data, again = load("digits"), datasets.randomly_scaled("digits"), datasets.randomly_scaled("digits")
     for part in ("train", "test"):
         x, times = getattr(plain, f"{part}_x"), getattr(data, f"{part}_x")
         factors = times.flatten(1).sum(1) / x.flatten(1).sum(1)
@@ -90,7 +90,7 @@ def test_each_sample_is_multiplied_by_a_number_of_its_own():
         assert -2.5 < factors.min() < -2.3 and 2.3 < factors.max() < 2.5 and abs(factors.mean()) < 0.25
         assert torch.equal(getattr(data, f"{part}_y"), getattr(plain, f"{part}_y"))
         assert torch.equal(times, getattr(again, f"{part}_x"))
-    assert not torch.equal(data.train_x, datasets.multiplied("digits", seed=1).train_x)
+    assert not torch.equal(data.train_x, datasets.randomly_scaled("digits", seed=1).train_x)
 
 
 def test_a_data_set_moves_as_a_whole():
@@ -110,7 +110,7 @@ def test_an_unknown_option_is_named():
 
 
 def test_mnist_reads_gzipped_files(mnist_files):
-    data = load("mnist", root=mnist_files, parts=["test"])
+    data = load("mnist", root=mnist_files, splits=["test"])
     assert data.test_x.shape == (5, 1, 28, 28) and data.test_y.tolist() == [3, 1, 4, 1, 5]
     assert data.test_x.max() <= 1 and data.train_x is None
 
@@ -122,14 +122,14 @@ def test_mnist_reads_unpacked_files_in_a_subfolder_named_by_the_environment(mnis
         (mnist_files / "mnist" / name.removesuffix(".gz")).write_bytes(plain)
         (mnist_files / name).unlink()
     monkeypatch.setenv("BNLIB_DATA", str(mnist_files))
-    assert load("mnist", parts=["test"]).test_y.tolist() == [3, 1, 4, 1, 5]
+    assert load("mnist", splits=["test"]).test_y.tolist() == [3, 1, 4, 1, 5]
 
 
 def test_real_mnist_test_files():
     folder = next((path for path in REAL if (path / "mnist" / IMAGES).exists() or (path / IMAGES).exists()), None)
     if folder is None:
         pytest.skip("no MNIST files: set BNLIB_DATA to a folder that has them")
-    data = load("mnist", root=folder, parts=["test"])
+    data = load("mnist", root=folder, splits=["test"])
     assert data.test_x.shape == (10_000, 1, 28, 28)
     assert torch.bincount(data.test_y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert data.test_x.mean().item() == pytest.approx(0.1325, abs=1e-4)
@@ -139,15 +139,15 @@ def test_a_file_missing_in_the_named_folder_is_not_downloaded(tmp_path, monkeypa
     monkeypatch.setattr(datasets, "_fetch", lambda *args: pytest.fail("must not download"))
     message = rf"{IMAGES} is missing.*{re.escape(str(tmp_path))}.*https://"
     with pytest.raises(DatasetError, match=message):
-        load("mnist", root=tmp_path, parts=["test"])
+        load("mnist", root=tmp_path, splits=["test"])
     monkeypatch.setenv("BNLIB_DATA", str(tmp_path))
     with pytest.raises(DatasetError, match="BNLIB_DATA"):
-        load("mnist", parts=["test"])
+        load("mnist", splits=["test"])
 
 
 def test_an_unknown_part_is_named():
     with pytest.raises(ValueError, match="validation"):
-        load("mnist", parts=["validation"])
+        load("mnist", splits=["validation"])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_an_unknown_part_is_named():
 def test_the_wrong_contents_are_named(mnist_files, name, content, message):
     (mnist_files / name).write_bytes(content)
     with pytest.raises(DatasetError, match=f"{name}: found .*{message}"):
-        load("mnist", root=mnist_files, parts=["test"])
+        load("mnist", root=mnist_files, splits=["test"])
 
 
 WHOLE = idx(np.arange(60).reshape(3, 4, 5))
@@ -265,8 +265,8 @@ def test_a_download_is_kept_and_not_repeated(cache, mnist_files, monkeypatch):
     monkeypatch.setattr(datasets, "MNIST_SHA256", hashes)
     with server(respond) as url:
         monkeypatch.setattr(datasets, "MNIST_URL", url)
-        assert load("mnist", parts=["test"]).test_y.tolist() == [3, 1, 4, 1, 5]
-    assert load("mnist", parts=["test"]).test_y.tolist() == [3, 1, 4, 1, 5]  # the server is gone
+        assert load("mnist", splits=["test"]).test_y.tolist() == [3, 1, 4, 1, 5]
+    assert load("mnist", splits=["test"]).test_y.tolist() == [3, 1, 4, 1, 5]  # the server is gone
     assert asked == [f"/{IMAGES}", f"/{LABELS}"]
 
 
@@ -274,7 +274,7 @@ def test_an_interrupted_download_leaves_no_half_file(cache, monkeypatch):
     with server(lambda handler: send(handler, b"half", promised=1000)) as url:
         monkeypatch.setattr(datasets, "MNIST_URL", url)
         with pytest.raises(DatasetError, match=rf"{IMAGES} .*{url}.*BNLIB_DATA"):
-            load("mnist", parts=["test"])
+            load("mnist", splits=["test"])
     assert left_in(cache) == []
 
 
@@ -285,7 +285,7 @@ def test_a_download_that_the_user_stops_leaves_no_half_file(cache, monkeypatch):
 
     monkeypatch.setattr("pooch.HTTPDownloader.__call__", stop)
     with pytest.raises(KeyboardInterrupt):
-        load("mnist", parts=["test"])
+        load("mnist", splits=["test"])
     assert left_in(cache) == []
 
 
@@ -293,14 +293,14 @@ def test_a_download_with_the_wrong_hash_is_refused_and_removed(cache, monkeypatc
     with server(lambda handler: send(handler, b"<html>not found</html>")) as url:
         monkeypatch.setattr(datasets, "MNIST_URL", url)
         with pytest.raises(DatasetError, match=rf"(?s){IMAGES}.*{datasets.MNIST_SHA256[IMAGES]}"):
-            load("mnist", parts=["test"])
+            load("mnist", splits=["test"])
     assert left_in(cache) == []
 
 
 def test_offline_with_nothing_cached_says_which_file_and_what_to_do(cache, monkeypatch):
     monkeypatch.setattr(datasets, "MNIST_URL", "http://127.0.0.1:9/")  # nobody listens there
     with pytest.raises(DatasetError, match=rf"{IMAGES} is not in the cache.*http://127.0.0.1:9/{IMAGES}.*BNLIB_DATA"):
-        load("mnist", parts=["test"])
+        load("mnist", splits=["test"])
 
 
 ARCHIVE, UNPACKED = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
@@ -369,26 +369,26 @@ def test_cifar10_reads_unpacked_files(tmp_path, three_records, folder, monkeypat
 
 def test_one_part_of_cifar10_needs_its_files_alone(tmp_path, three_records):
     (tmp_path / "test_batch.bin").write_bytes(RECORDS[5].tobytes())
-    data = load("cifar10", root=tmp_path, parts=["test"])
+    data = load("cifar10", root=tmp_path, splits=["test"])
     assert data.test_y.tolist() == [5, 6, 7] and data.train_x is None and data.train_y is None
     lacking = (
         rf"{ARCHIVE} is missing.*data_batch_5\.bin, in {re.escape(str(tmp_path))} and .*cifar10, named by root.*http"
     )
     with pytest.raises(DatasetError, match=lacking):
-        load("cifar10", root=tmp_path, parts=["train"])
+        load("cifar10", root=tmp_path, splits=["train"])
     with pytest.raises(ValueError, match="validation"):
-        load("cifar10", root=tmp_path, parts=["validation"])
+        load("cifar10", root=tmp_path, splits=["validation"])
 
 
 def test_one_part_of_cifar10_needs_its_members_alone(tmp_path, three_records):
     (tmp_path / ARCHIVE).write_bytes(gzip.compress(tar([member("test_batch.bin", RECORDS[5].tobytes())])))
-    assert load("cifar10", root=tmp_path, parts=["test"]).test_y.tolist() == [5, 6, 7]
+    assert load("cifar10", root=tmp_path, splits=["test"]).test_y.tolist() == [5, 6, 7]
 
 
 def test_a_file_of_cifar10_has_ten_thousand_records(tmp_path):
     with (tmp_path / "test_batch.bin").open("wb") as file:
         file.truncate(10_000 * 3073)
-    data = load("cifar10", root=tmp_path, parts=["test"])
+    data = load("cifar10", root=tmp_path, splits=["test"])
     assert data.test_x.shape == (10_000, 3, 32, 32) and data.test_y.tolist() == [0] * 10_000
 
 
@@ -449,7 +449,7 @@ def test_only_plain_files_of_an_archive_are_read(tmp_path, three_records, kind):
     members = [member("readme.html", RECORDS[5].tobytes()), member("test_batch.bin", kind=kind)]
     (tmp_path / ARCHIVE).write_bytes(gzip.compress(tar(members)))
     with pytest.raises(DatasetError, match=r"found no test_batch\.bin in it, expected the binary archive of CIFAR-10"):
-        load("cifar10", root=tmp_path, parts=["test"])
+        load("cifar10", root=tmp_path, splits=["test"])
 
 
 WRONG_RECORDS = {
@@ -468,16 +468,16 @@ def test_a_wrong_file_of_cifar10_is_named(tmp_path, three_records, content, mess
     else:
         (tmp_path / "test_batch.bin").write_bytes(content)
     with pytest.raises(DatasetError, match=rf"{f'{ARCHIVE}: ' * packed}test_batch\.bin: {message}.*get it again"):
-        load("cifar10", root=tmp_path, parts=["test"])
+        load("cifar10", root=tmp_path, splits=["test"])
 
 
 def test_a_folder_in_place_of_a_file_of_cifar10_is_named(tmp_path):
     (tmp_path / "test_batch.bin").mkdir()
     with pytest.raises(DatasetError, match=r"test_batch\.bin: found a folder, expected a file of CIFAR-10"):
-        load("cifar10", root=tmp_path, parts=["test"])
+        load("cifar10", root=tmp_path, splits=["test"])
     (tmp_path / ARCHIVE).mkdir()
     with pytest.raises(DatasetError, match=f"{ARCHIVE}: found a folder, expected the gzipped archive"):
-        load("cifar10", root=tmp_path, parts=["train"])
+        load("cifar10", root=tmp_path, splits=["train"])
 
 
 def test_a_downloaded_archive_is_kept_and_not_repeated(cache, three_records, monkeypatch):

@@ -58,7 +58,7 @@ def close(actual, expected, tolerance=1e-10):
 
 @pytest.mark.parametrize("oracle", ORACLES)
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("alpha", [0.3, 1.0, schedules.figure4])
+@pytest.mark.parametrize("alpha", [0.3, 1.0, schedules.lian_figure_4_alpha])
 def test_equals_algorithm_3_step_by_step(oracle, shape, alpha):
     layer = layer_of(shape[1], alpha=alpha, oracle=oracle)
     expected = Reference(layer)
@@ -211,7 +211,10 @@ def test_leave_one_out_needs_two_samples():
 @pytest.mark.parametrize("shape", [(64, 32), (16, 32, 8, 8)])
 def test_offset_1e4_in_float32(shape, channels_last):
     """Right to 1e-3, which is what one step of the input's own float32 grid amounts to."""
-    layer, precise = bnlib.FullNorm(32, alpha=schedules.figure4), bnlib.FullNorm(32, alpha=schedules.figure4).double()
+    layer, precise = (
+        bnlib.FullNorm(32, alpha=schedules.lian_figure_4_alpha),
+        bnlib.FullNorm(32, alpha=schedules.lian_figure_4_alpha).double(),
+    )
     for k in range(60):
         x = data(shape, torch.float32, seed=k, offset=1e4)
         if channels_last and x.dim() == 4:
@@ -263,7 +266,7 @@ def test_a_resumed_run_goes_on_bit_for_bit():
 
     def new():
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(3, 3), bnlib.FullNorm(3, alpha=schedules.figure4), nn.Linear(3, 3))
+        net = nn.Sequential(nn.Linear(3, 3), bnlib.FullNorm(3, alpha=schedules.lian_figure_4_alpha), nn.Linear(3, 3))
         return net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
 
     whole, whole_optimiser = new()
@@ -532,7 +535,7 @@ def test_without_weight_or_bias(options):
 def test_an_ensemble_under_vmap_equals_its_members(oracle):
     def member(seed):
         torch.manual_seed(seed)
-        norm = bnlib.FullNorm(4, alpha=schedules.figure4, oracle=oracle)
+        norm = bnlib.FullNorm(4, alpha=schedules.lian_figure_4_alpha, oracle=oracle)
         return nn.Sequential(nn.Linear(3, 4), norm, nn.ReLU(), nn.Linear(4, 2))
 
     members, xs = [member(seed) for seed in range(3)], data((3, 5, 3), torch.float32)
@@ -560,7 +563,7 @@ def test_an_ensemble_under_vmap_equals_its_members(oracle):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_torch_compile_gives_the_same_steps(oracle):
-    layer = bnlib.FullNorm(4, alpha=schedules.figure4, oracle=oracle)
+    layer = bnlib.FullNorm(4, alpha=schedules.lian_figure_4_alpha, oracle=oracle)
     torch._dynamo.reset()
     twin = copy.deepcopy(layer)
     compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True)

@@ -116,7 +116,9 @@ def two_stages():
 
 def test_the_error_of_lemma_1_falls_with_alpha_and_lr():
     lr = schedules.PowerSchedule(scale=50, power=0.8)
-    run = mcsgd.minimize(toy(), START, drawn(1), lambda k: 0.05 * lr(k), schedules.corollary3, oracle="running")
+    run = mcsgd.minimize(
+        toy(), START, drawn(1), lambda k: 0.05 * lr(k), schedules.lian_corollary_3_alpha, oracle="running"
+    )
     errors = [state.errors(toy(), SAMPLES)[0] for state in itertools.islice(run, 2500)]
     early, late = (torch.tensor(errors[part]).mean() for part in (slice(10, 60), slice(2000, 2500)))
     assert late < early / 3
@@ -179,7 +181,7 @@ def norm_stage(channels, before, weight, bias):
 @pytest.mark.parametrize(("oracle", "layers"), [("same", "batch"), ("running", "running"), ("constant", "constant")])
 def test_on_a_network_it_is_training_with_full_norm_step_by_step(oracle, layers):
     torch.manual_seed(0)
-    alpha, lr = schedules.figure4, 0.1
+    alpha, lr = schedules.lian_figure_4_alpha, 0.1
     network = nn.Sequential(
         nn.Linear(3, 5), bnlib.FullNorm(5, alpha=alpha, oracle=layers), nn.Tanh(),
         nn.Linear(5, 4), bnlib.FullNorm(4, alpha=alpha, oracle=layers), nn.Tanh(), nn.Linear(4, 2),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bnlib import models, training
 from bnlib.datasets import load
-from bnlib.samplers import AtMostLabels, ClassSkewed, Fixed, PerWorker, shuffled, single_label
+from bnlib.samplers import ClassSkewed, FixedBatches, MaxLabelsPerBatch, PerWorker, shuffled, single_label
 from bnlib.sweep import describe
 
 LABELS = torch.tensor([2, 0, 1, 0, 2, 0, 1, 0, 0, 2])
@@ -20,17 +20,17 @@ DIGITS = load("digits").train_y
 SAMPLERS = [
     shuffled,
     single_label,
-    AtMostLabels(3),
-    AtMostLabels(10),
+    MaxLabelsPerBatch(3),
+    MaxLabelsPerBatch(10),
     ClassSkewed(0),
     ClassSkewed(0.75),
-    Fixed(),
-    Fixed(shuffle_batches=True),
-    Fixed(shuffle_samples=False),
+    FixedBatches(),
+    FixedBatches(shuffle_batches=True),
+    FixedBatches(shuffle_samples=False),
     PerWorker(0, 2),
     PerWorker(1, 2),
-    PerWorker(1, 2, base=AtMostLabels(3)),
-    PerWorker(1, 2, redraw=True),
+    PerWorker(1, 2, base=MaxLabelsPerBatch(3)),
+    PerWorker(1, 2, reshard=True),
 ]
 SOME = settings(max_examples=100, deadline=None, derandomize=True)
 CLASSES = st.lists(st.integers(0, 6), min_size=1, max_size=60).map(torch.tensor)
@@ -58,7 +58,7 @@ def test_the_order_comes_from_the_seed_alone(sampler):
     state = torch.get_rng_state()
     first, again, other = (take(sampler(DIGITS, 32, seed), 100) for seed in (3, 3, 4))
     assert torch.equal(first, again)
-    assert torch.equal(first, other) == (sampler == Fixed(shuffle_samples=False))
+    assert torch.equal(first, other) == (sampler == FixedBatches(shuffle_samples=False))
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -116,21 +116,21 @@ def test_at_most_so_many_labels_and_few_samples_are_dropped(labels, k, batch_siz
     classes = int((sizes > 0).sum())
     assume(k <= classes and batch_size <= sizes.sort(descending=True).values[:k].sum())
     dropped = classes * (batch_size - 1) // k
-    batches = take(AtMostLabels(k)(labels, batch_size, seed), max(1, -(-(len(labels) - dropped) // batch_size)))
+    batches = take(MaxLabelsPerBatch(k)(labels, batch_size, seed), max(1, -(-(len(labels) - dropped) // batch_size)))
     assert all(len(labels[batch].unique()) <= k for batch in batches)
     assert len(batches.unique()) == batches.numel()
 
 
 @pytest.mark.parametrize(("k", "batches"), [(1, 4), (3, 5)])
 def test_epoch_after_epoch_uses_each_sample_at_most_once(k, batches):
-    stream = AtMostLabels(k)(LABELS, 2, seed=0)
+    stream = MaxLabelsPerBatch(k)(LABELS, 2, seed=0)
     epochs = [take(stream, batches) for _ in range(4)]
     assert all(len(epoch.unique()) == 2 * batches for epoch in epochs)
     assert not torch.equal(epochs[0], epochs[1])
 
 
 def test_three_labels_are_in_nearly_every_batch_of_at_most_three_and_all_mixtures_occur():
-    batches = take(AtMostLabels(3)(DIGITS, 64, seed=0), 2000)
+    batches = take(MaxLabelsPerBatch(3)(DIGITS, 64, seed=0), 2000)
     mixtures = [tuple(DIGITS[batch].unique().tolist()) for batch in batches]
     assert sum(len(mixture) == 3 for mixture in mixtures) > 1950
     assert len({mixture for mixture in mixtures if len(mixture) == 3}) == 120
@@ -168,20 +168,20 @@ def test_a_class_with_the_share_is_not_at_the_start_of_the_batch():
 
 
 def test_fixed_batches_come_again_in_every_epoch():
-    stream = Fixed()(DIGITS, 64, seed=5)
+    stream = FixedBatches()(DIGITS, 64, seed=5)
     first, second = take(stream, 22), take(stream, 22)
     assert torch.equal(first, second)
     assert torch.equal(first, take(shuffled(DIGITS, 64, seed=5), 22))
 
 
 def test_fixed_batches_in_the_order_of_the_data():
-    stream = Fixed(shuffle_samples=False)(LABELS, 3, seed=5)
+    stream = FixedBatches(shuffle_samples=False)(LABELS, 3, seed=5)
     assert take(stream, 6).tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]] * 2
 
 
 @pytest.mark.parametrize("shuffle_samples", [True, False])
 def test_fixed_batches_can_come_in_another_order_as_they_are(shuffle_samples):
-    stream = Fixed(shuffle_samples, shuffle_batches=True)(DIGITS, 64, seed=5)
+    stream = FixedBatches(shuffle_samples, shuffle_batches=True)(DIGITS, 64, seed=5)
     first, second = take(stream, 22), take(stream, 22)
     assert not torch.equal(first, second)
     assert sorted(first.tolist()) == sorted(second.tolist())
@@ -193,23 +193,23 @@ def test_fixed_batches_can_come_in_another_order_as_they_are(shuffle_samples):
     world_size=st.integers(1, 6),
     batch_size=st.integers(1, 10),
     seed=st.integers(0, 9),
-    redraw=st.booleans(),
+    reshard=st.booleans(),
 )
-def test_shards_are_disjoint_and_all_but_a_remainder(count, world_size, batch_size, seed, redraw):
+def test_shards_are_disjoint_and_all_but_a_remainder(count, world_size, batch_size, seed, reshard):
     labels, size = torch.zeros(count, dtype=torch.int64), count // world_size
     assume(batch_size <= size)
-    workers = [PerWorker(rank, world_size, redraw=redraw)(labels, batch_size, seed) for rank in range(world_size)]
+    workers = [PerWorker(rank, world_size, reshard=reshard)(labels, batch_size, seed) for rank in range(world_size)]
     for _ in range(3):
         epoch = torch.stack([take(worker, size // batch_size) for worker in workers])
         assert len(epoch.unique()) == epoch.numel()
-    if not redraw:
+    if not reshard:
         seen = [set(take(worker, 60 * size).flatten().tolist()) for worker in workers]
         assert all(len(shard) == size for shard in seen)
         assert len(set.union(*seen)) == size * world_size > count - world_size
 
 
 def test_new_shards_hold_other_samples():
-    stream = PerWorker(1, 4, redraw=True)(DIGITS, 32, seed=0)
+    stream = PerWorker(1, 4, reshard=True)(DIGITS, 32, seed=0)
     first, second = (set(take(stream, 1437 // 4 // 32).flatten().tolist()) for _ in range(2))
     assert 0.1 < len(first & second) / len(first) < 0.4  # a quarter by chance
 
@@ -230,9 +230,9 @@ def test_a_worker_builds_batches_as_its_base_does():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AtMostLabels(0), "k must be at least 1, got 0"),
-        (lambda: AtMostLabels(4)(LABELS, 2, 0), r"k must be at most the number of classes \(3\), got 4"),
-        (lambda: AtMostLabels(2)(LABELS, 9, 0), r"number of samples of the 2 largest classes \(8\), got 9"),
+        (lambda: MaxLabelsPerBatch(0), "k must be at least 1, got 0"),
+        (lambda: MaxLabelsPerBatch(4)(LABELS, 2, 0), r"k must be at most the number of classes \(3\), got 4"),
+        (lambda: MaxLabelsPerBatch(2)(LABELS, 9, 0), r"number of samples of the 2 largest classes \(8\), got 9"),
         (lambda: ClassSkewed(-0.1), "share must lie between 0 and 1, got -0.1"),
         (lambda: ClassSkewed(1.1), "share must lie between 0 and 1, got 1.1"),
         (lambda: ClassSkewed(float("nan")), "share must lie between 0 and 1, got nan"),

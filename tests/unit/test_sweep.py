@@ -18,7 +18,7 @@ import torch
 from bnlib import BatchNorm, FullNorm, NoisyBatchNorm, models, sweep, training
 from bnlib.datasets import load
 from bnlib.samplers import single_label
-from bnlib.schedules import Steps
+from bnlib.schedules import StepDecay
 from bnlib.sweep import Run, cache_key, describe, run
 
 MODEL, PLAIN = (functools.partial(models.mlp, (64, 12, 10), norm) for norm in (BatchNorm, None))
@@ -54,7 +54,7 @@ def alone(each: Run) -> training.History:
         {"optimiser": functools.partial(torch.optim.SGD, momentum=0.5)},
         {"batches": single_label},
         # Not with BN: Adam makes steps of what BN leaves of a gradient that is 0 but for rounding.
-        {"model": PLAIN, "optimiser": torch.optim.Adam, "schedule": Steps(0.5, 0.1), "record_step_loss": True},
+        {"model": PLAIN, "optimiser": torch.optim.Adam, "schedule": StepDecay(0.5, 0.1), "record_step_loss": True},
         {"model": functools.partial(models.mlp, (64, 12, 10), FullNorm)},
         {"model": functools.partial(models.mlp, (64, 12, 10), functools.partial(torch.nn.GroupNorm, 1))},
     ],

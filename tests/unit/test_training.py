@@ -8,7 +8,7 @@ import torch
 
 import bnlib
 from bnlib import datasets, models, training
-from bnlib.schedules import Steps
+from bnlib.schedules import StepDecay
 
 POINTS = datasets.load("three_points")
 
@@ -93,7 +93,7 @@ def test_an_mlp_needs_two_sizes():
 
 def test_the_optimiser_and_the_schedule_of_its_learning_rate_are_used():
     model, twin = small(None), small(None)
-    settings = {"batch_size": 3, "lr": 0.1, "optimiser": torch.optim.Adam, "schedule": Steps(every=2, factor=0.5)}
+    settings = {"batch_size": 3, "lr": 0.1, "optimiser": torch.optim.Adam, "schedule": StepDecay(every=2, factor=0.5)}
     training.fit(model, POINTS, epochs=5, progress=False, **settings)
     optimiser = torch.optim.Adam(twin.parameters())
     for lr in (0.1, 0.1, 0.05, 0.05, 0.025):
@@ -110,7 +110,7 @@ def test_models_trained_as_one_have_the_histories_of_single_ones(optimiser):
     settings = {
         "batch_size": 2,
         "optimiser": optimiser,
-        "schedule": Steps(2, 0.5),
+        "schedule": StepDecay(2, 0.5),
         "epochs": 4,
         "record_step_loss": True,
     }

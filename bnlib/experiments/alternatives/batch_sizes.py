@@ -19,7 +19,7 @@ from torch import nn
 from bnlib import BatchRenorm
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.models import mlp
-from bnlib.samplers import AtMostLabels, Sampler, shuffled, single_label
+from bnlib.samplers import MaxLabelsPerBatch, Sampler, shuffled, single_label
 from bnlib.sweep import Run
 
 SIZES = (64, 64, 64, 10)
@@ -35,7 +35,7 @@ NORMS = {
     "weight standardisation + GN": "weight_standardisation",
     "cosine normalisation": "cosine",
 }
-CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "two labels": AtMostLabels(2), "one label": single_label}
+CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "two labels": MaxLabelsPerBatch(2), "one label": single_label}
 EPOCHS = {1: 5, 4: 5, 16: 5, 64: 16, 256: 72}
 """Epochs by batch size: enough for both budgets."""
 POINTS = {1: 20, 4: 5, 16: 5, 64: 16, 256: 72}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from bnlib import BatchNorm, datasets
 from bnlib.datasets import Dataset
 from bnlib.models import mlp
-from bnlib.samplers import Fixed, Sampler, shuffled
+from bnlib.samplers import FixedBatches, Sampler, shuffled
 
 
 class HardCodedTraining(nn.Module):
@@ -86,7 +86,7 @@ def random_labels() -> Dataset:
 
 def never_reshuffled() -> nn.Module:
     """Train on random labels in batches of 16 that are never reshuffled."""
-    return train(mlp((64, 64, 64, 10), BatchNorm), 60, random_labels(), size=16, batches=Fixed())
+    return train(mlp((64, 64, 64, 10), BatchNorm), 60, random_labels(), size=16, batches=FixedBatches())
 
 
 def train(

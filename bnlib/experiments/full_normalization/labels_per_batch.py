@@ -11,7 +11,7 @@ import torch
 from bnlib import BatchNorm, FullNorm
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.models import mlp
-from bnlib.samplers import AtMostLabels
+from bnlib.samplers import MaxLabelsPerBatch
 from bnlib.sweep import Run
 
 SIZES = (64, 100, 100, 10)
@@ -30,7 +30,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
         (norm, labels, batch_size, lr): [
             Run(
                 partial(mlp, SIZES, NORMS[norm]), "digits", batch_size, lr, seed,
-                epochs=EPOCHS[batch_size], checkpoints=10, batches=AtMostLabels(labels),
+                epochs=EPOCHS[batch_size], checkpoints=10, batches=MaxLabelsPerBatch(labels),
             )
             for seed in SEEDS[scale]
         ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.experiments.objective import lian_setup
-from bnlib.samplers import AtMostLabels
-from bnlib.schedules import Steps, figure5
+from bnlib.samplers import MaxLabelsPerBatch
+from bnlib.schedules import StepDecay, lian_figure_5_alpha
 from bnlib.sweep import Run
 
 EPOCHS = {"quick": 120, "paper": 60}
-DECAY = {scale: Steps(every=epochs / 3, factor=0.2) for scale, epochs in EPOCHS.items()}
+DECAY = {scale: StepDecay(every=epochs / 3, factor=0.2) for scale, epochs in EPOCHS.items()}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
@@ -18,11 +18,11 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
         "batch_size": 64,
         "lr": 0.01,
         "optimiser": lian_setup.MOMENTUM[0.9],
-        "batches": AtMostLabels(3),
+        "batches": MaxLabelsPerBatch(3),
         "epochs": EPOCHS[scale],
     }
     settings["schedule"] = DECAY[scale]
-    return lian_setup.cells(*lian_setup.cifar(scale), lian_setup.norms(figure5), **settings)
+    return lian_setup.cells(*lian_setup.cifar(scale), lian_setup.norms(lian_figure_5_alpha), **settings)
 
 
 EXPERIMENT = Experiment(

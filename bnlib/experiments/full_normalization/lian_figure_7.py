@@ -5,7 +5,7 @@ from __future__ import annotations
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.experiments.objective import lian_setup
 from bnlib.samplers import shuffled
-from bnlib.schedules import figure4
+from bnlib.schedules import lian_figure_4_alpha
 from bnlib.sweep import Run
 
 EPOCHS = {"quick": 100, "paper": 3}
@@ -20,7 +20,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
         "batches": shuffled,
         "epochs": EPOCHS[scale],
     }
-    return lian_setup.cells(*lian_setup.mnist(scale), lian_setup.norms(figure4), **settings)
+    return lian_setup.cells(*lian_setup.mnist(scale), lian_setup.norms(lian_figure_4_alpha), **settings)
 
 
 EXPERIMENT = Experiment(

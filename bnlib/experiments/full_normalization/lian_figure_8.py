@@ -5,11 +5,11 @@ from __future__ import annotations
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.experiments.objective import lian_setup
 from bnlib.samplers import shuffled
-from bnlib.schedules import Steps, figure8
+from bnlib.schedules import StepDecay, lian_figure_8_alpha
 from bnlib.sweep import Run
 
 EPOCHS = {"quick": 120, "paper": 60}
-DECAY = {scale: Steps(every=epochs / 3, factor=0.2) for scale, epochs in EPOCHS.items()}
+DECAY = {scale: StepDecay(every=epochs / 3, factor=0.2) for scale, epochs in EPOCHS.items()}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
@@ -22,7 +22,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
         "epochs": EPOCHS[scale],
     }
     settings["schedule"] = DECAY[scale]
-    return lian_setup.cells(*lian_setup.cifar(scale), lian_setup.norms(figure8), **settings)
+    return lian_setup.cells(*lian_setup.cifar(scale), lian_setup.norms(lian_figure_8_alpha), **settings)
 
 
 EXPERIMENT = Experiment(

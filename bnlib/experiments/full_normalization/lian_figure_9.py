@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from bnlib.datasets import multiplied
+from bnlib.datasets import randomly_scaled
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.experiments.objective import lian_setup
 from bnlib.reference import ORACLES
-from bnlib.schedules import figure4
+from bnlib.schedules import lian_figure_4_alpha
 from bnlib.sweep import Run
 
 BATCH_SIZES = (1, 16)
@@ -26,7 +26,11 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
     for batch_size in BATCH_SIZES:
         oracles = [oracle for oracle in ORACLES if batch_size > 1 or oracle != "leave_one_out"]
         runs = lian_setup.cells(
-            partial(multiplied, name), networks, lian_setup.norms(figure4, oracles), batch_size=batch_size, **settings
+            partial(randomly_scaled, name),
+            networks,
+            lian_setup.norms(lian_figure_4_alpha, oracles),
+            batch_size=batch_size,
+            **settings,
         )
         made |= {(*cell, batch_size): each for cell, each in runs.items()}
     return made

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bnlib.mcsgd import Batch, Composition, Stage, minimize
-from bnlib.schedules import corollary3, figure4
+from bnlib.schedules import lian_corollary_3_alpha, lian_figure_4_alpha
 
 SAMPLES = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1.0, 1.5, 2.0]], dtype=torch.float64)
 _A, _C, _T = SAMPLES.T
@@ -27,8 +27,8 @@ ALPHAS: dict[str, float | Callable] = {
     "1": 1.0,
     "0.3": 0.3,
     "0.03": 0.03,
-    "(k/20+1)^-0.4": figure4,
-    "(k+1)^-0.4": corollary3,
+    "(k/20+1)^-0.4": lian_figure_4_alpha,
+    "(k+1)^-0.4": lian_corollary_3_alpha,
 }
 LEARNING_RATES = (0.01, 0.03, 0.1)
 

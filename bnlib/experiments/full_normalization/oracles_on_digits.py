@@ -12,7 +12,7 @@ from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.models import mlp
 from bnlib.reference import ORACLES
 from bnlib.samplers import shuffled, single_label
-from bnlib.schedules import PowerSchedule, figure4
+from bnlib.schedules import PowerSchedule, lian_figure_4_alpha
 from bnlib.sweep import Run
 
 SIZES = (64, 100, 100, 10)
@@ -23,7 +23,7 @@ SEEDS = {"quick": range(3), "paper": range(10)}
 
 # From the mean of all batches to a moving average with a weight of the floor.
 FLOORS = {floor: PowerSchedule(scale=1, power=1, floor=floor) for floor in (0.003, 0.01, 0.03, 0.1, 0.3)}
-ALPHAS = {f"floor {floor}": schedule for floor, schedule in FLOORS.items()} | {"figure 4": figure4}
+ALPHAS = {f"floor {floor}": schedule for floor, schedule in FLOORS.items()} | {"figure 4": lian_figure_4_alpha}
 NORMS = {"batch norm": BatchNorm} | {
     f"{oracle}, {name}": partial(FullNorm, oracle=oracle, alpha=alpha)
     for oracle in ORACLES

@@ -18,7 +18,7 @@ from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.experiments.objective import lian_setup
 from bnlib.models import three_point_network
 from bnlib.reference import ORACLES
-from bnlib.schedules import figure4
+from bnlib.schedules import lian_figure_4_alpha
 from bnlib.sweep import Run
 
 LEARNING_RATE, EPOCHS = 0.1, 1000
@@ -38,7 +38,7 @@ class PrintedBatchNorm(BatchNorm):
 
 
 NORMS = {"without normalisation": None, "BN, algorithm 1": PrintedBatchNorm} | lian_setup.norms(
-    figure4, [oracle for oracle in ORACLES if oracle != "leave_one_out"]
+    lian_figure_4_alpha, [oracle for oracle in ORACLES if oracle != "leave_one_out"]
 )
 
 

@@ -20,10 +20,10 @@ from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.objective import model_objective
-from bnlib.samplers import Fixed, Sampler, shuffled, single_label
+from bnlib.samplers import FixedBatches, Sampler, shuffled, single_label
 
 NORMS = {"without normalisation": None, "batch norm": BatchNorm}
-CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "fixed": Fixed(), "one label": single_label}
+CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "fixed": FixedBatches(), "one label": single_label}
 LABELS = ("true", "random")
 EPOCHS = {4: 6, 16: 25, 64: 50}
 """Passes over the training set for each batch size: more where a pass has fewer steps."""

@@ -105,13 +105,13 @@ def fitted(norm, sampler):
     small = datasets.Dataset("small", x, labels, x, labels, 10)
     model = models.mlp((64, 64, 64, 10), norm)
     training.fit(model, small, batch_size=16, lr=0.1, epochs=60, batches=sampler, progress=False)
-    index = samplers.Fixed()(labels, 16, 0)
+    index = samplers.FixedBatches()(labels, 16, 0)
     return model.train(), [(x[i], labels[i]) for i, _ in zip(index, range(16), strict=False)]
 
 
 @pytest.mark.parametrize(
     ("norm", "sampler", "memorised"),
-    [(bnlib.BatchNorm, samplers.Fixed(), True), (bnlib.BatchNorm, samplers.shuffled, False)],
+    [(bnlib.BatchNorm, samplers.FixedBatches(), True), (bnlib.BatchNorm, samplers.shuffled, False)],
 )
 def test_memorised_batches_are_distinguished_from_memorised_samples(norm, sampler, memorised):
     model, few = fitted(norm, sampler)

@@ -208,7 +208,7 @@ def test_domain_batch_norm_is_healthy_and_uses_its_domain():
     assert not not_notes(report) and "does not call" in report.remarks[0] and "2.domains.0" in report.remarks[0]
 
 
-SKEWED = {"single label": samplers.single_label, "two labels": samplers.AtMostLabels(2)}
+SKEWED = {"single label": samplers.single_label, "two labels": samplers.MaxLabelsPerBatch(2)}
 
 
 @pytest.mark.parametrize("sampler", SKEWED.values(), ids=SKEWED)

@@ -10,7 +10,7 @@ from bnlib import figures
 from bnlib.experiments.objective import absorption, errors_by_input_scale, two_weights
 from bnlib.experiments.objective import objective_and_evaluation as gap
 from bnlib.models import mlp
-from bnlib.samplers import Fixed
+from bnlib.samplers import FixedBatches
 
 
 @pytest.mark.parametrize("construction", two_weights.CONSTRUCTIONS)
@@ -68,14 +68,16 @@ def test_in_batches_is_the_mean_over_batches_and_leaves_the_model(monkeypatch):
 
 def test_the_fixed_batches_of_the_training_are_those_that_are_measured():
     labels = torch.arange(100) % 10
-    first, again = (Fixed()(labels, 16, 3) for _ in range(2))
+    first, again = (FixedBatches()(labels, 16, 3) for _ in range(2))
     assert all(torch.equal(next(first), next(again)) for _ in range(6))
 
 
 def test_one_short_measurement(monkeypatch):
     monkeypatch.setitem(gap.EPOCHS, 64, 1)
     found = gap.EXPERIMENT.once(("random", "one label", 64, "batch norm"), 0)
-    assert set(found) == set(gap.EVALUATIONS) and all(len(each) == 2 and np.isfinite(each).all() for each in found.values())
+    assert set(found) == set(gap.EVALUATIONS) and all(
+        len(each) == 2 and np.isfinite(each).all() for each in found.values()
+    )
 
 
 def test_the_figure_of_objective_and_evaluation_tells_what_it_shows():
