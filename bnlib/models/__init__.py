@@ -5,21 +5,21 @@ number of channels, such as ``bnlib.BatchNorm``.
 """
 
 from bnlib.models.building import NormLike
-from bnlib.models.convolutional import figure6, small_cnn, vgg
-from bnlib.models.feed_forward import deep_stack, logistic, mlp, three_point_network
-from bnlib.models.recurrent import LSTMStack, PerStep, SharedSteps, lstm_stack
-from bnlib.models.residual import BasicBlock, Shortcut, residual_stack, resnet18
+from bnlib.models.convolutional import lian_figure_6_cnn, small_cnn, vgg
+from bnlib.models.feed_forward import deep_stack, logistic_regression, mlp, three_point_network
+from bnlib.models.recurrent import LSTMStack, PerTimeStepNorm, SequenceWiseNorm, lstm_stack
+from bnlib.models.residual import BasicBlock, SkipConnection, residual_stack, resnet18
 
 __all__ = [
     "BasicBlock",
     "LSTMStack",
     "NormLike",
-    "PerStep",
-    "SharedSteps",
-    "Shortcut",
+    "PerTimeStepNorm",
+    "SequenceWiseNorm",
+    "SkipConnection",
     "deep_stack",
-    "figure6",
-    "logistic",
+    "lian_figure_6_cnn",
+    "logistic_regression",
     "lstm_stack",
     "mlp",
     "residual_stack",
@@ -32,8 +32,8 @@ __all__ = [
 # A run of ``bnlib.sweep`` is found again by the name of its builder, which is not to depend on the file it is in.
 for _builder in (
     deep_stack,
-    figure6,
-    logistic,
+    lian_figure_6_cnn,
+    logistic_regression,
     lstm_stack,
     mlp,
     residual_stack,

@@ -34,7 +34,7 @@ def as_norm(norm: NormLike) -> Norm:
     return Norm("callable", "callable", norm)
 
 
-def normalised(layer: nn.Module, norm: NormLike, *, bias: bool) -> list[nn.Module]:
+def with_norm(layer: nn.Module, norm: NormLike, *, bias: bool) -> list[nn.Module]:
     """Return ``layer``, as ``norm`` changes it, and the layers that ``norm`` has follow.
 
     Arguments:
@@ -56,11 +56,11 @@ def normalised(layer: nn.Module, norm: NormLike, *, bias: bool) -> list[nn.Modul
 
 def convolution(fan_in: int, fan_out: int, size: int, norm: NormLike, *, stride: int = 1) -> list[nn.Module]:
     """Return a convolution that keeps the size of the image, but for the stride, with its ``norm``."""
-    return normalised(nn.Conv2d(fan_in, fan_out, size, stride, padding=size // 2), norm, bias=False)
+    return with_norm(nn.Conv2d(fan_in, fan_out, size, stride, padding=size // 2), norm, bias=False)
 
 
 @contextmanager
-def drawn_from(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw random numbers from ``seed``, and leave the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

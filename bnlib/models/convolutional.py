@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from bnlib.models.building import NormLike, check_counts, convolution, drawn_from, normalised
+from bnlib.models.building import NormLike, check_counts, convolution, seeded, with_norm
 from bnlib.norm.batch_norm import BatchNorm
 
 _VGG_CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
-def figure6(
+def lian_figure_6_cnn(
     image_shape: Sequence[int] = (1, 28, 28),
     num_classes: int = 10,
     norm: NormLike = BatchNorm,
@@ -54,9 +54,9 @@ def figure6(
     Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 6 and section 6.
 
     Example:
-        >>> models.figure6()(torch.zeros(2, 1, 28, 28)).shape
+        >>> models.lian_figure_6_cnn()(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
-        >>> models.figure6((3, 32, 32), norm="group_norm")(torch.zeros(2, 3, 32, 32)).shape
+        >>> models.lian_figure_6_cnn((3, 32, 32), norm="group_norm")(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
     if len(image_shape) != 3 or min(image_shape[1:]) < 4:
@@ -68,12 +68,12 @@ def figure6(
     check_counts(in_channels=in_channels, num_classes=num_classes, channels=min(channels), hidden=hidden)
     padding = 0 if min(sides) >= 16 else 2
     height, width = (((side + 2 * padding - 4) // 2 + 2 * padding - 4) // 2 for side in sides)
-    with drawn_from(seed):
+    with seeded(seed):
         layers: list[nn.Module] = []
         for fan_in, fan_out in ((in_channels, first), (first, second)):
-            layers += normalised(nn.Conv2d(fan_in, fan_out, 5, padding=padding), norm, bias=False)
+            layers += with_norm(nn.Conv2d(fan_in, fan_out, 5, padding=padding), norm, bias=False)
             layers += [nn.ReLU(), nn.MaxPool2d(2)]
-        layers += [nn.Flatten(), *normalised(nn.Linear(second * height * width, hidden), norm, bias=False)]
+        layers += [nn.Flatten(), *with_norm(nn.Linear(second * height * width, hidden), norm, bias=False)]
         layers += [nn.ReLU(), nn.Linear(hidden, num_classes)]
     return nn.Sequential(*layers)
 
@@ -111,7 +111,7 @@ def small_cnn(
         torch.Size([2, 10])
     """
     check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
-    with drawn_from(seed):
+    with seeded(seed):
         layers = [*convolution(in_channels, width, 3, norm), nn.ReLU(), nn.MaxPool2d(2)]
         layers += [*convolution(width, 2 * width, 3, norm), nn.ReLU(), nn.MaxPool2d(2)]
         layers += [*convolution(2 * width, 4 * width, 3, norm), nn.ReLU()]
@@ -164,12 +164,12 @@ def vgg(
     check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
     layers: list[nn.Module] = []
     channels = in_channels
-    with drawn_from(seed):
+    with seeded(seed):
         for stage, count in enumerate(_VGG_CONVOLUTIONS[depth]):
             for _ in range(count):
                 fan_in, channels = channels, width * min(2**stage, 8)
                 plain = _glorot(nn.Conv2d(fan_in, channels, 3, padding=1))
-                layers += [*normalised(plain, norm, bias=False), nn.ReLU()]
+                layers += [*with_norm(plain, norm, bias=False), nn.ReLU()]
             layers.append(nn.MaxPool2d(2))
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), _glorot(nn.Linear(channels, num_classes))]
     return nn.Sequential(*layers)

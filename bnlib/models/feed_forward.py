@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from bnlib.models.building import NormLike, as_norm, check_counts, drawn_from, normalised
+from bnlib.models.building import NormLike, as_norm, check_counts, seeded, with_norm
 from bnlib.norm.batch_norm import BatchNorm
 
 
@@ -56,9 +56,9 @@ def mlp(
     if isinstance(activation, nn.Module):
         raise TypeError(f"activation must be a class or a callable without arguments that makes one, got {activation}")
     layers: list[nn.Module] = [nn.Flatten()]
-    with drawn_from(seed):
+    with seeded(seed):
         for fan_in, fan_out in pairwise(sizes[:-1]):
-            linear, *norms = normalised(_linear(fan_in, fan_out, init), norm, bias=True)
+            linear, *norms = with_norm(_linear(fan_in, fan_out, init), norm, bias=True)
             active = activation()
             layers += [linear, *norms, active] if placement == "before" else [linear, active, *norms]
         layers.append(_linear(sizes[-2], sizes[-1], init))
@@ -133,7 +133,7 @@ def three_point_network(norm: NormLike = BatchNorm, *, seed: int = 0) -> nn.Sequ
     return mlp((3, 3, 3), norm, seed=seed)
 
 
-def logistic(in_features: int, num_classes: int, norm: NormLike = None, *, seed: int = 0) -> nn.Sequential:
+def logistic_regression(in_features: int, num_classes: int, norm: NormLike = None, *, seed: int = 0) -> nn.Sequential:
     r"""Build logistic regression, with the features normalised first.
 
     The norm comes before the weights, as in the paper's equation (1), and there is nothing else for it to come
@@ -155,12 +155,12 @@ def logistic(in_features: int, num_classes: int, norm: NormLike = None, *, seed:
     Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 3 and equation (1).
 
     Example:
-        >>> [type(layer).__name__ for layer in models.logistic(5, 3, bnlib.BatchNorm)]
+        >>> [type(layer).__name__ for layer in models.logistic_regression(5, 3, bnlib.BatchNorm)]
         ['Flatten', 'BatchNorm', 'Linear']
     """
     check_counts(in_features=in_features, num_classes=num_classes)
-    with drawn_from(seed):
+    with seeded(seed):
         linear = nn.Linear(in_features, num_classes)
         make = as_norm(norm).layer
-        layers = normalised(linear, norm, bias=True) if make is None else [make(in_features), linear]
+        layers = with_norm(linear, norm, bias=True) if make is None else [make(in_features), linear]
     return nn.Sequential(nn.Flatten(), *layers)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bnlib.models.building import NormLike, as_norm, check_counts, drawn_from
+from bnlib.models.building import NormLike, as_norm, check_counts, seeded
 from bnlib.norm.registry import NORMS
 
 
@@ -62,7 +62,7 @@ def lstm_stack(
     entry = as_norm(norm)
     if entry.layer is None and entry is not NORMS["none"]:
         raise ValueError(f"norm must be a layer of its own between LSTM layers, got {entry.name}")
-    with drawn_from(seed):
+    with seeded(seed):
         lstms = [nn.LSTM(in_features if i == 0 else width, width, batch_first=True) for i in range(depth)]
         linear = nn.Linear(width, num_classes)
         norms = [_over_steps(entry.layer, width, steps) for _ in lstms]
@@ -83,14 +83,14 @@ class LSTMStack(nn.Module):
         return self.linear(input)
 
 
-class SharedSteps(nn.Module):
+class SequenceWiseNorm(nn.Module):
     """A normalisation that takes the time steps for more samples: one set of statistics.
 
     Shape:
         (N, T, C) to the same.
 
     Example:
-        >>> layer = models.SharedSteps(bnlib.BatchNorm(1, momentum=1.0))
+        >>> layer = models.SequenceWiseNorm(bnlib.BatchNorm(1, momentum=1.0))
         >>> y = layer(torch.tensor([[[1.0], [3.0]]]))  # one sample of two time steps
         >>> layer.norm.running_mean
         tensor([2.])
@@ -105,7 +105,7 @@ class SharedSteps(nn.Module):
         return self.norm(input.flatten(0, 1)).view_as(input)
 
 
-class PerStep(nn.Module):
+class PerTimeStepNorm(nn.Module):
     """A normalisation for each time step: statistics of its own, the parameters of the first.
 
     Arguments:
@@ -120,7 +120,7 @@ class PerStep(nn.Module):
     Source: Cooijmans et al. 2017 (https://arxiv.org/abs/1603.09025), section 3.
 
     Example:
-        >>> layer = models.PerStep([bnlib.BatchNorm(1, momentum=1.0) for _ in range(2)])
+        >>> layer = models.PerTimeStepNorm([bnlib.BatchNorm(1, momentum=1.0) for _ in range(2)])
         >>> y = layer(torch.tensor([[[1.0], [3.0]], [[3.0], [9.0]]]))
         >>> [norm.running_mean.item() for norm in layer.norms], layer.norms[0].weight is layer.norms[1].weight
         ([2.0, 6.0], True)
@@ -145,4 +145,4 @@ class PerStep(nn.Module):
 def _over_steps(make: Callable[[int], nn.Module] | None, width: int, steps: int | None) -> nn.Module:
     if make is None:
         return nn.Identity()
-    return SharedSteps(make(width)) if steps is None else PerStep([make(width) for _ in range(steps)])
+    return SequenceWiseNorm(make(width)) if steps is None else PerTimeStepNorm([make(width) for _ in range(steps)])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bnlib.models.building import NormLike, check_counts, convolution, drawn_from
+from bnlib.models.building import NormLike, check_counts, convolution, seeded
 from bnlib.models.feed_forward import deep_stack
 from bnlib.norm.batch_norm import BatchNorm
 
@@ -49,7 +49,7 @@ def resnet18(
         torch.Size([2, 10])
     """
     check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
-    with drawn_from(seed):
+    with seeded(seed):
         layers = [*convolution(in_channels, width, 3, norm), nn.ReLU()]
         channels = width
         for stage in range(4):
@@ -79,11 +79,11 @@ class BasicBlock(nn.Module):
             *convolution(fan_in, fan_out, 3, norm, stride=stride), nn.ReLU(), *convolution(fan_out, fan_out, 3, norm)
         )
         changes = stride != 1 or fan_in != fan_out
-        self.shortcut = nn.Sequential(*convolution(fan_in, fan_out, 1, norm, stride=stride) if changes else ())
+        self.skip = nn.Sequential(*convolution(fan_in, fan_out, 1, norm, stride=stride) if changes else ())
 
     def forward(self, input: Tensor) -> Tensor:
         """Return relu(residual + shortcut)."""
-        return torch.relu(self.residual(input) + self.shortcut(input))
+        return torch.relu(self.residual(input) + self.skip(input))
 
 
 def residual_stack(
@@ -114,24 +114,24 @@ def residual_stack(
 
     Example:
         >>> model = models.residual_stack(10, norm=bnlib.BatchNorm)
-        >>> sum(isinstance(layer, models.Shortcut) for layer in model)
+        >>> sum(isinstance(layer, models.SkipConnection) for layer in model)
         9
     """
     options = {"activation": activation, "in_features": in_features, "num_classes": num_classes}
     flatten, *layers, last = deep_stack(depth, width, norm, init=init, seed=seed, **options)
     size = len(layers) // depth
     hidden = [layers[size * i : size * (i + 1)] for i in range(depth)]
-    return nn.Sequential(flatten, *hidden[0], *[Shortcut(nn.Sequential(*each)) for each in hidden[1:]], last)
+    return nn.Sequential(flatten, *hidden[0], *[SkipConnection(nn.Sequential(*each)) for each in hidden[1:]], last)
 
 
-class Shortcut(nn.Module):
+class SkipConnection(nn.Module):
     """A branch, and a shortcut around it.
 
     Shape:
         that of the branch, which must not change it.
 
     Example:
-        >>> models.Shortcut(nn.ReLU())(torch.tensor([-1.0, 2.0]))
+        >>> models.SkipConnection(nn.ReLU())(torch.tensor([-1.0, 2.0]))
         tensor([-1.,  4.])
     """
 

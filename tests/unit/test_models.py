@@ -21,9 +21,9 @@ NETWORKS = {
     "mlp after": (functools.partial(models.mlp, (5, 8, 8, 2), placement="after"), (6, 5), LINEAR, TypeError),
     "deep_stack": (functools.partial(models.deep_stack, 5, 8, in_features=6), (6, 6), LINEAR, TypeError),
     "three_point_network": (models.three_point_network, (3, 3), LINEAR, TypeError),
-    "logistic": (functools.partial(models.logistic, 6, 4), (6, 6), LINEAR, TypeError),
-    "figure6": (
-        functools.partial(models.figure6, (1, 8, 8), channels=(4, 8), hidden=12),
+    "logistic": (functools.partial(models.logistic_regression, 6, 4), (6, 6), LINEAR, TypeError),
+    "lian_figure_6_cnn": (
+        functools.partial(models.lian_figure_6_cnn, (1, 8, 8), channels=(4, 8), hidden=12),
         (6, 1, 8, 8),
         CONVOLUTIONAL | LINEAR,
         TypeError,
@@ -257,7 +257,7 @@ def test_the_three_point_network_is_that_of_figure_1():
 
 
 def test_logistic_regression_normalises_the_features_first():
-    model = models.logistic(5, 3, "batch_norm")
+    model = models.logistic_regression(5, 3, "batch_norm")
     assert types(model) == [nn.Flatten, bnlib.BatchNorm, nn.Linear] and model[1].num_features == 5
     x = 3 * torch.randn(8, 5) + 2
     standardised = (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
@@ -266,15 +266,15 @@ def test_logistic_regression_normalises_the_features_first():
 
 
 def test_logistic_regression_has_nothing_else():
-    model = models.logistic(6, 3)
+    model = models.logistic_regression(6, 3)
     assert types(model) == [nn.Flatten, nn.Linear] and count(model) == 7 * 3
     assert model(torch.randn(4, 1, 2, 3)).shape == (4, 3)
-    assert types(models.logistic(6, 3, "cosine")) == [nn.Flatten, bnlib.CosineLinear]
+    assert types(models.logistic_regression(6, 3, "cosine")) == [nn.Flatten, bnlib.CosineLinear]
 
 
 def test_figure6_without_norm_is_pytorchs_example():
     """21,840 parameters, and before each ReLU what it was."""
-    model = models.figure6(norm=None)
+    model = models.lian_figure_6_cnn(norm=None)
     block = [nn.Conv2d, nn.ReLU, nn.MaxPool2d]
     assert types(model) == [*block, *block, nn.Flatten, nn.Linear, nn.ReLU, nn.Linear]
     assert count(model) == 10 * 26 + 20 * (250 + 1) + 50 * 321 + 10 * 51 == 21840
@@ -284,7 +284,7 @@ def test_figure6_without_norm_is_pytorchs_example():
 
 
 def test_figure6_has_a_norm_between_its_layers_and_no_bias_before():
-    model = models.figure6()
+    model = models.lian_figure_6_cnn()
     block = [nn.Conv2d, bnlib.BatchNorm, nn.ReLU, nn.MaxPool2d]
     assert types(model) == [*block, *block, nn.Flatten, nn.Linear, bnlib.BatchNorm, nn.ReLU, nn.Linear]
     assert count(model) == 21840 + 10 + 20 + 50
@@ -303,7 +303,7 @@ def test_figure6_has_a_norm_between_its_layers_and_no_bias_before():
     ],
 )
 def test_figure6_takes_images_of_any_size(shape, flat):
-    model = models.figure6(shape, 7)
+    model = models.lian_figure_6_cnn(shape, 7)
     assert model[9].in_features == flat
     assert model(torch.randn(3, *shape)).shape == (3, 7)
 
@@ -320,7 +320,7 @@ def test_figure6_takes_images_of_any_size(shape, flat):
 )
 def test_figure6_names_what_it_cannot_use(options, message):
     with pytest.raises(ValueError, match=message):
-        models.figure6(**options)
+        models.lian_figure_6_cnn(**options)
 
 
 @pytest.mark.parametrize(("norm", "extra"), [(None, 7 * 4), ("batch_norm", 2 * 7 * 4), ("weight_norm", 2 * 7 * 4)])
@@ -490,8 +490,8 @@ def test_a_sentence_can_be_shorter_than_the_steps_but_not_longer():
         (models.resnet18, ("num_classes", "in_channels", "width")),
         (models.vgg, ("num_classes", "in_channels", "width")),
         (models.small_cnn, ("num_classes", "in_channels", "width")),
-        (models.figure6, ("num_classes", "hidden")),
-        (functools.partial(models.logistic, in_features=2, num_classes=2), ("in_features", "num_classes")),
+        (models.lian_figure_6_cnn, ("num_classes", "hidden")),
+        (functools.partial(models.logistic_regression, in_features=2, num_classes=2), ("in_features", "num_classes")),
         (models.deep_stack, ("depth", "width", "in_features", "num_classes")),
         (models.lstm_stack, ("depth", "width", "in_features", "num_classes", "steps")),
     ],

@@ -64,7 +64,7 @@ def test_a_stack_trains_as_its_models_do(name):
 
 @pytest.mark.parametrize("norm", [bnlib.BatchNorm, bnlib.FullNorm])
 def test_convolutions_in_float32_train_as_they_do_alone(norm):
-    singles = [models.figure6((1, 8, 8), norm=norm, seed=seed) for seed in range(2)]
+    singles = [models.lian_figure_6_cnn((1, 8, 8), norm=norm, seed=seed) for seed in range(2)]
     whole, x, y = stack(singles), torch.randn(3, 2, 5, 1, 8, 8), torch.randint(10, (5,))
     for optimised, inputs in ((whole, x), *((model, x[:, index]) for index, model in enumerate(singles))):
         optimiser = torch.optim.SGD(optimised.parameters(), lr=0.01)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from bnlib import BatchNorm
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.models import Shortcut, deep_stack, residual_stack
+from bnlib.models import SkipConnection, deep_stack, residual_stack
 
 CHARACTERS, WIDTH, STEPS = 50, 63, 60
 DEPTHS = (5, 10, 20, 40, 100)
@@ -42,7 +42,7 @@ def _residual_with_gamma(value: float, **sizes) -> nn.Module:
     """Build the stack with skip connections, with another initial gamma in each residual branch."""
     model = residual_stack(norm=BatchNorm, **sizes)
     for block in model:
-        if isinstance(block, Shortcut):
+        if isinstance(block, SkipConnection):
             nn.init.constant_(block.branch[1].weight, value)
     return model
 

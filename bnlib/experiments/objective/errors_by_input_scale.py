@@ -18,7 +18,7 @@ from bnlib import BatchNorm
 from bnlib.datasets import wide_variation
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.models import logistic
+from bnlib.models import logistic_regression
 from bnlib.samplers import shuffled
 
 NORMS = {"without normalisation": None, "batch norm": BatchNorm}
@@ -43,7 +43,7 @@ def measure(norm: str, classes: int, samples: int, tests: int, *, seed: int, dev
         in batches of test samples.
     """
     data = wide_variation(classes, samples, tests, seed=seed).to(device)
-    model = logistic(classes, classes, NORMS[norm], seed=seed).to(device)
+    model = logistic_regression(classes, classes, NORMS[norm], seed=seed).to(device)
     optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     steps = EPOCHS * (samples // BATCH_SIZE)
     for index in itertools.islice(shuffled(data.train_y.cpu(), BATCH_SIZE, seed), steps):

@@ -14,7 +14,7 @@ from bnlib import BatchNorm, FullNorm
 from bnlib.datasets import wide_variation
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.experiments.objective import lian_setup
-from bnlib.models import logistic
+from bnlib.models import logistic_regression
 from bnlib.sweep import Run
 
 BATCH_SIZE, EPOCHS = 20, 20
@@ -30,7 +30,14 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
     data = partial(wide_variation, num_classes, num_train, num_test)
     return {
         (norm, lr): [
-            Run(partial(logistic, num_classes, num_classes, NORMS[norm]), data, BATCH_SIZE, lr, seed, epochs=EPOCHS)
+            Run(
+                partial(logistic_regression, num_classes, num_classes, NORMS[norm]),
+                data,
+                BATCH_SIZE,
+                lr,
+                seed,
+                epochs=EPOCHS,
+            )
             for seed in lian_setup.SEEDS
         ]
         for norm, lr in itertools.product(NORMS, LEARNING_RATES)

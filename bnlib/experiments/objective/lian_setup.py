@@ -1,6 +1,6 @@
 """What the experiments that repeat figures of Lian and Liu (2019) share: norms, networks and data at both scales.
 
-Where the paper is silent a choice had to be made. Its figure 6 was not available: ``models.figure6`` is one reading of
+Where the paper is silent a choice had to be made. Its figure 6 was not available: ``models.lian_figure_6_cnn`` is one reading of
 it, a fully connected network another, and both are trained. Neither the number of epochs nor that of seeds is given.
 The loss is the mean over a batch, norms have gamma and beta, eps is 1e-5.
 """
@@ -16,7 +16,7 @@ from torch.optim import SGD
 
 from bnlib import BatchNorm, FullNorm
 from bnlib.experiments.framework.experiment import Scale
-from bnlib.models import figure6, mlp
+from bnlib.models import lian_figure_6_cnn, mlp
 from bnlib.reference import ORACLES
 from bnlib.schedules import Schedule
 from bnlib.sweep import Run
@@ -36,7 +36,7 @@ def mnist(scale: Scale) -> tuple[str, dict[str, Callable]]:
     """Name of the data set, digits or MNIST, and networks for it that take ``norm=``."""
     name, side = {"quick": ("digits", 8), "paper": ("mnist", 28)}[scale]
     return name, {
-        "convolutional": partial(figure6, (1, side, side)),
+        "convolutional": partial(lian_figure_6_cnn, (1, side, side)),
         "fully connected": partial(mlp, (side * side, 100, 100, 10)),
     }
 
@@ -44,7 +44,7 @@ def mnist(scale: Scale) -> tuple[str, dict[str, Callable]]:
 def cifar(scale: Scale) -> tuple[str, dict[str, Callable]]:
     """Name of the data set, digits or CIFAR-10, and the network for it."""
     name, shape = {"quick": ("digits", (1, 8, 8)), "paper": ("cifar10", (3, 32, 32))}[scale]
-    return name, {"convolutional": partial(figure6, shape)}
+    return name, {"convolutional": partial(lian_figure_6_cnn, shape)}
 
 
 def cells(

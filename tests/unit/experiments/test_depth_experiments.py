@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from bnlib import BatchNorm, figures, models
 from bnlib.experiments.depth import descent, gradient_growth, longer_descent, loss_jumps, stability_limit, stacked_lstms
-from bnlib.models import Shortcut
+from bnlib.models import SkipConnection
 
 
 def first_losses(variant, lr, steps=3, depth=4):
@@ -52,7 +52,7 @@ def test_what_the_variants_change():
     def stack(variant):
         return descent.VARIANTS[variant].build(depth=3, width=8, seed=0)
 
-    branches = [block.branch[1] for block in stack("residual, gamma 0.1") if isinstance(block, Shortcut)]
+    branches = [block.branch[1] for block in stack("residual, gamma 0.1") if isinstance(block, SkipConnection)]
     assert len(branches) == 2 and all(torch.allclose(norm.weight, torch.tensor(0.1)) for norm in branches)
     x, _ = descent.sentence(torch.float32)
     still = stack("residual, gamma 0")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import models
-from bnlib.models.building import drawn_from
+from bnlib.models.building import seeded
 
 
 def dropout_mlp(norm, seed=0):
@@ -18,7 +18,7 @@ def dropout_mlp(norm, seed=0):
 
 def mixed_mlp(seed=0):
     """Return a network with all layers that have a state or draw random numbers."""
-    with drawn_from(seed):
+    with seeded(seed):
         layers = [nn.Dropout(0.3), nn.Linear(6, 5), bnlib.BatchNorm(5), nn.ReLU(), nn.Linear(5, 4), bnlib.FullNorm(4)]
         return nn.Sequential(*layers, nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 3))
 
@@ -53,13 +53,13 @@ def loss_of(model):
 
 
 def symmetric(eigenvalues, seed=0):
-    with drawn_from(seed):
+    with seeded(seed):
         basis = torch.linalg.qr(torch.randn(len(eigenvalues), len(eigenvalues)).double()).Q
     return basis @ torch.diag(torch.tensor(eigenvalues).double()) @ basis.T, basis
 
 
 def quadratic(eigenvalues=(5.0, 2.0, 1.0, 0.5)):
-    with drawn_from(1):
+    with seeded(1):
         point = torch.randn(len(eigenvalues)).double()
     return Quadratic(symmetric(eigenvalues)[0], point), point
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import models
-from bnlib.models.building import drawn_from
+from bnlib.models.building import seeded
 
 
 def dropout_mlp(norm, seed=0):
@@ -19,7 +19,7 @@ def dropout_mlp(norm, seed=0):
 
 
 def image_network(norm, seed=0):
-    with drawn_from(seed):
+    with seeded(seed):
         layers = [nn.Conv2d(1, 3, 2, padding=1), norm(3), nn.ReLU(), nn.Conv2d(3, 4, 2), norm(4), nn.ReLU()]
         return nn.Sequential(nn.Unflatten(1, (1, 2, 3)), *layers, nn.Flatten(), nn.Linear(24, 3))
 

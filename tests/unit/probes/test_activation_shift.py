@@ -12,7 +12,7 @@ from torch import nn
 
 import bnlib
 from bnlib import datasets, models, training
-from bnlib.models.building import drawn_from
+from bnlib.models.building import seeded
 from bnlib.probes import (
     activation_statistics,
     channel_statistics,
@@ -42,7 +42,7 @@ def test_distance_of_shifted_and_scaled_normals():
 
 
 def test_with_a_quantile_for_each_value_the_wasserstein_distance_is_that_of_the_best_pairing():
-    with drawn_from(0):
+    with seeded(0):
         first, second = torch.randn(6, 1), torch.randn(6, 1).exp()
     pairings = [(first[list(order)] - second).abs().mean() for order in itertools.permutations(range(6))]
     ours = statistics_distance(*(channel_statistics(each, num_quantiles=6) for each in (first, second)))

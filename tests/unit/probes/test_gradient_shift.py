@@ -11,7 +11,7 @@ from torch import nn
 
 import bnlib
 from bnlib import models
-from bnlib.models.building import drawn_from
+from bnlib.models.building import seeded
 from bnlib.probes import (
     activation_statistics,
     internal_covariate_shift,
@@ -32,7 +32,7 @@ def batches(count=3, samples=8):
 
 def test_the_shift_of_a_linear_network_is_the_one_by_hand():
     """Only the layers before have moved: the layer itself and those after are still at step t."""
-    with drawn_from(0):
+    with seeded(0):
         model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2)).double()
         x, y = torch.randn(7, 3).double(), torch.randn(7, 2).double()
     new = all_moved(model)
@@ -95,7 +95,7 @@ def trace(name, probe=lambda model, optimiser, x, y: None, mode=True, around=lam
     """What there is before and after each of a few steps, with ``probe`` before each."""
     model, found = NETWORKS[name]().train(mode), []
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
-    with drawn_from(1), around(model):
+    with seeded(1), around(model):
         for x, y in batches():
             hooked = hooks(model)
             probe(model, optimiser, x, y)
@@ -210,7 +210,7 @@ def test_a_layer_includes_the_norm_after_it_and_its_parametrisation():
         "1.bias",
         *[f"1.parametrizations.weight.original{number}" for number in range(2)],
     ]
-    first = models.logistic(6, 3, bnlib.BatchNorm)
+    first = models.logistic_regression(6, 3, bnlib.BatchNorm)
     assert parameters_by_layer(first, loss_on(x, y)) == {"1": names_of(1), "2": names_of(2)}
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import models
-from bnlib.models.building import drawn_from
+from bnlib.models.building import seeded
 from bnlib.probes import (
     filter_normalised_direction,
     landscape_along_gradient,
@@ -58,7 +58,7 @@ def test_training_is_the_same_to_the_bit_with_a_probe(name, probe, mode):
     def trace(probed):
         model, found = NETWORKS[name]().train(mode), []
         optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        with drawn_from(1):
+        with seeded(1):
             for seed in range(3):
                 loss = loss_on(*batch(seed=seed))
                 if probed:
@@ -239,7 +239,7 @@ def test_a_model_without_trained_parameters():
 
 
 def convolutions():
-    with drawn_from(0):
+    with seeded(0):
         return nn.Sequential(nn.Conv2d(2, 3, 2), bnlib.BatchNorm(3), nn.Flatten(), nn.Linear(12, 4))
 
 

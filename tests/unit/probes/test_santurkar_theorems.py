@@ -6,21 +6,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bnlib.models.building import drawn_from
+from bnlib.models.building import seeded
 from bnlib.probes import theorem_4_1, theorem_4_2
 
 BOTH = pytest.mark.parametrize("theorem", [theorem_4_1, theorem_4_2])
 
 
 def activations(samples=9, units=4, seed=0, scale=1.0):
-    with drawn_from(seed):
+    with seeded(seed):
         x, weight = torch.randn(samples, 6).double(), torch.randn(units, 6).double()
     return scale * (x @ weight.T) + 0.5
 
 
 def a_loss(units=4, seed=5):
     """One that has curvature within and between units, of both signs, and depends on all of them."""
-    with drawn_from(seed):
+    with seeded(seed):
         weight, target = torch.randn(7, units).double(), torch.randn(9, 7).double()
     return lambda z: ((z @ weight.T).sin() - target).square().mean() + 0.1 * (z**3).sum() / len(z)
 

@@ -9,7 +9,7 @@ from landscape_examples import NETWORKS, Quadratic, batch, close, loss_of, loss_
 from torch import nn
 from torch.nn import functional as F
 
-from bnlib.models.building import drawn_from
+from bnlib.models.building import seeded
 from bnlib.probes import (
     largest_stable_learning_rate,
     sharpness,
@@ -50,7 +50,7 @@ def test_the_sharpness_of_losses_without_curvature():
 
 def test_the_sharpness_of_logistic_regression():
     """Hessian X'DX / n with D the p (1 - p), for two classes as one number."""
-    with drawn_from(0):
+    with seeded(0):
         x, y = torch.randn(20, 5).double(), (torch.rand(20) < 0.5).double()
         model = nn.Linear(5, 1).double()
     p = model(x).squeeze(1).sigmoid().detach()
@@ -71,13 +71,13 @@ def test_the_sharpness_of_a_network_is_that_of_the_whole_hessian(name):
             ends = []
             for step in (1e-6, -1e-6):
                 moved = copy.deepcopy(model)
-                with drawn_from(4):
+                with seeded(4):
                     list(moved.parameters())[position].data.view(-1)[index] += step
                     gradients = torch.autograd.grad(loss(moved), list(moved.parameters()))
                 ends.append(torch.cat([each.flatten() for each in gradients]))
             rows.append((ends[0] - ends[1]) / 2e-6)
     expected = torch.linalg.eigvalsh(torch.stack(rows))[-1]
-    with drawn_from(4):
+    with seeded(4):
         near = sharpness(model, loss, tolerance=1e-5, finite_difference=1e-6)
         exact = near if name == "weight norm" else sharpness(model, loss, tolerance=1e-8)
     close(near.value, expected, rtol=1e-6)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import models
-from bnlib.models.building import drawn_from
+from bnlib.models.building import seeded
 from bnlib.probes import effective_learning_rate, scale_invariance, spherical_step, weight_decay_equilibrium
 
 
@@ -48,7 +48,7 @@ def test_without_a_norm_nothing_is_scale_invariant():
 
 def test_the_numbers_are_those_by_hand():
     """Of half the squared length of A w, in both per_unit: the gradient is A'A w, c times as long for c w."""
-    with drawn_from(0):
+    with seeded(0):
         a, weight = torch.randn(3, 3).double(), torch.randn(2, 3).double()
     model = nn.Linear(3, 2, bias=False).double()
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_eps_breaks_the_invariance_the_more_the_smaller_the_weights():
 
 
 def test_a_convolution_and_parameters_by_name():
-    with drawn_from(0):
+    with seeded(0):
         layers = [nn.Conv2d(1, 3, 2), bnlib.BatchNorm(3, eps=1e-14), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)]
         model = nn.Sequential(nn.Unflatten(1, (1, 2, 3)), *layers).double()
     loss = loss_on(*batch())
