@@ -7,7 +7,7 @@ unless one is given, and neither gamma nor beta, for the weight does what they w
 All functions take leading dimensions: samples of many batches at once, shape (..., b, d), with weights of the same
 leading dimensions or of none. Everything is differentiable.
 
-``model_objective`` has the same objective for any ``nn.Module``, and ``absorb`` the argument that (5) has the optimal
+``model_objective`` has the same objective for any ``nn.Module``, and ``absorb_batch_norm`` the argument that (5) has the optimal
 value of (3).
 
 Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), section 4.
@@ -70,21 +70,23 @@ def plain_operator(weight: Tensor, activation: Activation, values: Tensor) -> Te
     return activation(torch.cat((values, ones), -1) @ weight.mT)
 
 
-def bn_operator(weight: Tensor, activation: Activation, values: Tensor, of_batch: Tensor, eps: float = 0.0) -> Tensor:
+def bn_operator(
+    weight: Tensor, activation: Activation, values: Tensor, batch_values: Tensor, eps: float = 0.0
+) -> Tensor:
     r"""Equation (1): $\sigma(W\,[(g - \mathrm{mean}(g, B)) / \sqrt{\mathrm{var}(g, B)}, 1])$.
 
     Arguments:
         weight, activation: of the layer.
         values: of g at any samples, shape (..., n, in).
-        of_batch: of g at those of the batch B, shape (..., b, in).
+        batch_values: of g at those of the batch B, shape (..., b, in).
         eps: to be added to the variance; the paper has none.
 
     Example:
         >>> weight, values = torch.tensor([[2.0, 1.0]]), torch.tensor([[3.0]])
-        >>> objective.bn_operator(weight, torch.relu, values, of_batch=torch.tensor([[1.0], [5.0]]))
+        >>> objective.bn_operator(weight, torch.relu, values, batch_values=torch.tensor([[1.0], [5.0]]))
         tensor([[1.]])
     """
-    mean, variance = of_batch.mean(-2, keepdim=True), of_batch.var(-2, correction=0, keepdim=True)
+    mean, variance = batch_values.mean(-2, keepdim=True), batch_values.var(-2, correction=0, keepdim=True)
     return plain_operator(weight, activation, (values - mean) / (variance + eps).sqrt())
 
 
@@ -270,11 +272,11 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
     return torch.stack(means).mean()
 
 
-def all_batches(samples: int, batch_size: int, most: int = 200_000) -> Tensor:
+def all_batches(samples: int, batch_size: int, limit: int = 200_000) -> Tensor:
     """All subsets of ``batch_size`` of the samples: what shuffling draws from; shape (K, batch_size).
 
     Raises:
-        ValueError: ``batch_size`` outside 1..samples, or more than ``most`` subsets; then draw some.
+        ValueError: ``batch_size`` outside 1..samples, or more than ``limit`` subsets; then draw some.
 
     Example:
         >>> objective.all_batches(4, 2).tolist()
@@ -283,15 +285,15 @@ def all_batches(samples: int, batch_size: int, most: int = 200_000) -> Tensor:
     if not 1 <= batch_size <= samples:
         raise ValueError(f"batch_size must lie in 1..{samples}, got {batch_size}")
     count = math.comb(samples, batch_size)
-    if count > most:
+    if count > limit:
         raise ValueError(
-            f"batch_size {batch_size} of {samples} samples gives {count:,} batches, more than {most:,}; estimate the "
+            f"batch_size {batch_size} of {samples} samples gives {count:,} batches, more than {limit:,}; estimate the "
             "objective from some of them instead"
         )
     return torch.tensor(list(itertools.combinations(range(samples), batch_size)))
 
 
-def worker_batches(shards: Sequence[Sequence[int]], batch_size: int, most: int = 200_000) -> list[Tensor]:
+def worker_batches(shards: Sequence[Sequence[int]], batch_size: int, limit: int = 200_000) -> list[Tensor]:
     """The union over workers of all subsets of ``batch_size`` of each worker's own samples; a list of (b,).
 
     Raises:
@@ -304,11 +306,11 @@ def worker_batches(shards: Sequence[Sequence[int]], batch_size: int, most: int =
     found = []
     for shard in shards:
         index = torch.as_tensor(shard)
-        found += list(index[all_batches(len(index), batch_size, most)])
+        found += list(index[all_batches(len(index), batch_size, limit)])
     return found
 
 
-def absorb(network: nn.Module, data: Tensor) -> nn.Sequential:
+def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
     r"""Build the plain network that equals a BN network with the statistics of all ``data``, on every input.
 
     Full-batch BN multiplies and shifts by numbers that do not depend on the input, and a linear layer next to it can do
@@ -336,7 +338,7 @@ def absorb(network: nn.Module, data: Tensor) -> nn.Sequential:
     Example:
         >>> x = torch.linspace(-1, 2, 12).view(4, 3) ** 2
         >>> network = models.mlp((3, 5, 2), bnlib.BatchNorm)
-        >>> plain = objective.absorb(network, x)
+        >>> plain = objective.absorb_batch_norm(network, x)
         >>> any(isinstance(layer, bnlib.BatchNorm) for layer in plain)
         False
         >>> torch.allclose(plain(x), network.train()(x), atol=1e-4)

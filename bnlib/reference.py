@@ -192,7 +192,7 @@ def full_norm_forward(
 
 
 def full_norm_backward(
-    grad_output, cache: FullNormCache, oracle: str = "batch", history=None
+    grad_output, cache: FullNormCache, oracle: str = "batch", gradient_estimates=None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""Gradients with respect to input, weight and bias; one of five oracles finds the path through the estimates.
 
@@ -204,7 +204,7 @@ def full_norm_backward(
     - ``"batch"``: from this batch.
     - ``"literal"``: from this batch, divided by $b d$ as Algorithm 3 is printed, d counting *all* values of a sample.
     - ``"constant"``: as zero, the estimates being taken for constants.
-    - ``"running"``: from ``history``, estimates of the gradients of weight and bias over the data set. These two
+    - ``"running"``: from ``gradient_estimates``, estimates of the gradients of weight and bias over the data set. These two
       are all that is needed: $A_\mu$ and $A_\nu$ are linear in $\sum g = \partial\beta$ and
       $\sum g \hat x = \partial\gamma$.
     - ``"leave_one_out"``: for each sample from the other samples of the batch, so that N is less by one sample.
@@ -237,7 +237,7 @@ def full_norm_backward(
     grad_weight, grad_bias = (g * normalised).sum(_over(g)), g.sum(_over(g))
     values = x.size // x.shape[1]
     if oracle == "running":
-        of_weight, of_bias = (_wide(weight * np.asarray(each, dtype=np.float64), x) for each in history)
+        of_weight, of_bias = (_wide(weight * np.asarray(each, dtype=np.float64), x) for each in gradient_estimates)
         through_mean = (-of_bias + free * of_weight * mu / sigma) / sigma
         through_second_moment = -free * of_weight / (2 * sigma**2)
     elif oracle in ("batch", "literal", "constant", "leave_one_out"):

@@ -129,7 +129,7 @@ class FreshResults:
             with tempfile.TemporaryDirectory() as cache:
                 histories = sweep.run(runs, cache, progress=False)
             return {curve: _pad_curves([getattr(each, curve) for each in histories]) for curve in experiment.curves}
-        found = [experiment.once(cell, seed) for seed in self.seeds]
+        found = [experiment.measure_once(cell, seed) for seed in self.seeds]
         return {value: np.array([each[value] for each in found], dtype=float) for value in found[0]}
 
 

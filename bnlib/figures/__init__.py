@@ -56,12 +56,12 @@ from bnlib.figures.picture import (
     VERMILLION,
     Picture,
     band,
-    cleaned,
     new_figure,
     picture,
     plain_ticks,
     render,
     style,
+    svg_elements,
 )
 from bnlib.figures.smoothness import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
 
@@ -75,7 +75,7 @@ __all__ = [
     "Layout",
     "Picture",
     "band",
-    "cleaned",
+    "svg_elements",
     "draw_absorbed",
     "draw_alpha",
     "draw_answers",

@@ -20,12 +20,12 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
 
-from bnlib.figures.picture import cleaned
+from bnlib.figures.picture import svg_elements
 
 # In CSS pixels: the room of a panel on a phone of 390, and the smallest letters there.
-PHONE, SMALLEST = 344, 11.2
+PHONE_WIDTH, SMALLEST_FONT = 344, 11.2
 # Pixels per point of the drawing: a panel is never larger, and where it would be smaller than the second, it wraps.
-LARGEST, WRAPS = 1.5, 1.15
+LARGEST_SCALE, WRAP_SCALE = 1.5, 1.15
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def in_panels(figure: Figure, alt: str, salt: str | None = None, layout: Layout 
         )
     _put(figure, layout)
     _draw_keys(figure, handles)
-    groups = _by_group(cleaned(figure, salt or alt))
+    groups = _by_group(svg_elements(figure, salt or alt))
     return "\n".join(_element(alt, layout, names, groups)), layout
 
 
@@ -221,7 +221,7 @@ def _limits(figure: Figure, panel_of: Sequence[int]) -> list[float]:
     for axes, panel in zip(figure.axes, panel_of, strict=True):
         sizes = [text.get_fontsize() for text in axes.findobj(Text) if text.get_visible() and text.get_text().strip()]
         smallest[panel] = min([smallest.get(panel, 10.0), *sizes])
-    return [PHONE / SMALLEST * smallest[panel] for panel in sorted(smallest)]
+    return [PHONE_WIDTH / SMALLEST_FONT * smallest[panel] for panel in sorted(smallest)]
 
 
 def _put(figure: Figure, layout: Layout) -> None:
@@ -276,7 +276,7 @@ def _by_group(lines: Sequence[str]) -> dict[str, list[str]]:
 
 def _element(alt: str, layout: Layout, names: Sequence[str], groups: Mapping[str, list[str]]) -> Iterator[str]:
     """The lines of the HTML element."""
-    widest = LARGEST * sum(box.width for box in layout.boxes if box.y == layout.boxes[0].y)
+    widest = LARGEST_SCALE * sum(box.width for box in layout.boxes if box.y == layout.boxes[0].y)
     yield (
         f'<div class="bnb-panels" role="img" aria-label="{html.escape(alt)}" style="display:flex;flex-wrap:wrap;'
         f"justify-content:center;align-items:flex-start;row-gap:8px;max-width:{widest:.0f}px;margin:0 auto;"
@@ -287,7 +287,7 @@ def _element(alt: str, layout: Layout, names: Sequence[str], groups: Mapping[str
         style = "flex:1 0 100%;display:flex;flex-wrap:wrap;justify-content:center;gap:0 1.2em;font-size:14px"
         yield f'<div class="bnb-legend" style="{style}">{"".join(keys)}</div>'
     for number, box in enumerate(layout.boxes):
-        least, most = WRAPS * box.width, LARGEST * box.width
+        least, most = WRAP_SCALE * box.width, LARGEST_SCALE * box.width
         yield (
             f'<svg viewBox="{box.x:g} {box.y:g} {box.width:g} {box.height:g}" style="flex:{box.width:.0f} 1 '
             f'{least:.0f}px;min-width:0;max-width:{most:.0f}px;overflow:visible" aria-hidden="true">'

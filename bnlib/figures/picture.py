@@ -134,15 +134,15 @@ def render(figure: Figure, alt: str, salt: str | None = None) -> str:
         f'aria-label="{html.escape(alt)}" viewBox="0 0 {width:g} {height:g}" '
         f'style="width:100%;max-width:{width * 1.4:.0f}px;stroke-linejoin:round;font-family:system-ui,sans-serif">'
     )
-    return "\n".join([head, *cleaned(figure, salt or alt), "</svg>"])
+    return "\n".join([head, *svg_elements(figure, salt or alt), "</svg>"])
 
 
-def cleaned(figure: Figure, salt: str) -> list[str]:
+def svg_elements(figure: Figure, salt: str) -> list[str]:
     """The elements of the drawing of ``figure``, one a line, for ``render`` and ``in_panels`` to put into an SVG.
 
     Example:
         >>> with figures.style():
-        ...     lines = figures.cleaned(figures.new_figure(2, 1), "a salt")
+        ...     lines = figures.svg_elements(figures.new_figure(2, 1), "a salt")
         >>> all(line.startswith("<") for line in lines)
         True
     """

@@ -146,7 +146,7 @@ class FullNorm(nn.Module):
             raise ValueError(f"oracle must be one of {', '.join(map(repr, ORACLES))}, got {oracle!r}")
         self.num_features, self.eps, self.alpha, self.oracle = num_features, eps, alpha, oracle
         self.affine, self.process_group = affine, process_group
-        self._recent = None
+        self._checked_estimates = None
         for name, learned in (("weight", affine), ("bias", affine and bias)):
             values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, values)
@@ -232,4 +232,4 @@ class FullNorm(nn.Module):
         return self
 
     def __getstate__(self):
-        return self.__dict__ | {"_recent": None}
+        return self.__dict__ | {"_checked_estimates": None}

@@ -1,6 +1,6 @@
 """The forward and the backward pass of Full Normalization, as functions and as ``torch.autograd.Function``.
 
-This is the long way, which holds for all input; ``full_norm_short`` is that of ordinary batches. On the CPU torch's
+This is the long way, which holds for all input; ``full_norm_fast_path`` is that of ordinary batches. On the CPU torch's
 kernels lose digits where a mean is far from 0: at an offset of 1e4 two are left. The data are therefore first shifted
 by a value of their own, into the memory of the output, and the rest is done in place.
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from bnlib.norm.full_norm_short import gradients_short, step_short
+from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
 
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 _EXACT = (torch.float32, torch.float64)
@@ -201,7 +201,7 @@ class Step(Function):
         if callable(alpha):
             # A number is faster, but a GPU would have to be waited for.
             alpha = float(alpha(steps.item())) if steps.is_cpu else alpha(steps.double())
-        done = step_short(x, weight, bias, alpha, layer)
+        done = fast_step(x, weight, bias, alpha, layer)
         if done is not None:
             output, mean, gain, scale = done
         else:
@@ -222,7 +222,7 @@ class Step(Function):
         mean, gain, scale, free, alpha, has_bias, layer = ctx.step
         differentiated, buffers = torch.is_grad_enabled(), layer._buffers
         if free is None and not differentiated:
-            results = gradients_short(g, x, weight, mean, gain, scale, layer, alpha)
+            results = fast_gradients(g, x, weight, mean, gain, scale, layer, alpha)
             if results is not None and results[-1]:
                 grad_input, grad_weight, grad_bias, _ = results
                 return grad_input, grad_weight if weight is not None else None, grad_bias if has_bias else None, None

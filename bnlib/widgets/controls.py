@@ -77,11 +77,11 @@ class Choice(Control):
     _ROW = 38
 
     @property
-    def in_a_row(self) -> bool:
+    def fits_in_one_row(self) -> bool:
         """Whether all names stand beside each other, so that they can be buttons.
 
         Example:
-            >>> widgets.Choice("norm", "norm", ["batch norm", "layer norm"], "batch norm").in_a_row
+            >>> widgets.Choice("norm", "norm", ["batch norm", "layer norm"], "batch norm").fits_in_one_row
             True
         """
         return sum(len(text) + 3 for text in self.texts) <= self._ROW

@@ -74,7 +74,7 @@ def _control(explorer: str, control: Control) -> str:
             f'<span aria-hidden="true">{texts[-1]}</span></span>'
             f'<output for="{key}" aria-hidden="true">{texts[start]}</output></div>'
         )
-    if not control.in_a_row:
+    if not control.fits_in_one_row:
         options = "".join(
             f'<option value="{place}"{" selected" * (place == start)}>{text}</option>'
             for place, text in enumerate(texts)

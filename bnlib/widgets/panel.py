@@ -184,7 +184,7 @@ def _widget(control: Control):
     style = {"description_width": "11em"}
     if not isinstance(control, Choice):
         return widgets.SelectionSlider(**common, style=style, layout={"width": "30em", "max_width": "100%"})
-    if control.in_a_row:
+    if control.fits_in_one_row:
         return widgets.ToggleButtons(**common, style={**style, "button_width": "auto"})
     return widgets.Dropdown(**common, style=style, layout={"width": "26em", "max_width": "100%"})
 

@@ -327,14 +327,17 @@ def test_what_a_short_step_knows_of_its_estimates_is_true(alpha, shape, tail, dr
     for k in range(40):
         x = torch.randn(shape, generator=generator)
         x = x * x.abs() ** (tail - 1) + drift * k
-        looks._recent = None
+        looks._checked_estimates = None
         outputs = layer(x), looks(x)
         assert torch.equal(*outputs)
-        if layer._recent is not None and layer._recent.mean_version == layer.running_mean._version:
+        if (
+            layer._checked_estimates is not None
+            and layer._checked_estimates.mean_version == layer.running_mean._version
+        ):
             short += 1
             mean, variance = layer.running_mean.double(), layer.running_var.double()
-            assert (mean.square() / variance).max() <= layer._recent.ratio * (1 + 1e-5)
-            assert variance.min() >= layer._recent.least * (1 - 1e-5)
+            assert (mean.square() / variance).max() <= layer._checked_estimates.ratio * (1 + 1e-5)
+            assert variance.min() >= layer._checked_estimates.least * (1 - 1e-5)
             assert (layer.running_mean_rest == 0).all()
     assert short or drift
     for ours, theirs in zip(layer.buffers(), looks.buffers(), strict=True):
@@ -348,7 +351,7 @@ def test_a_short_step_notices_what_others_write(write):
     for _ in range(5):
         layer(x)
         precise(x.double())
-    assert layer._recent is not None
+    assert layer._checked_estimates is not None
     for each in (layer, precise):
         if write == "fill":
             each.running_var.fill_(1e-7)
@@ -600,6 +603,6 @@ def test_deepcopy_and_repr():
     layer(data((6, 4), torch.float32))
     twin = copy.deepcopy(layer)
     layer(data((6, 4), torch.float32, seed=1))
-    assert pickle.loads(pickle.dumps(layer))._recent is None
+    assert pickle.loads(pickle.dumps(layer))._checked_estimates is None
     assert twin.num_batches_tracked == 1 and layer.num_batches_tracked == 2
     assert repr(layer) == "FullNorm(4, eps=1e-05, alpha=0.2, oracle='batch', affine=True)"

@@ -148,7 +148,7 @@ def test_the_plain_network_that_absorbs_bn_is_the_same_function(order, kind):
         width = out
     network = nn.Sequential(*blocks, nn.Linear(width, 4)).double()
     x, _ = data(60)
-    plain = objective.absorb(network, x)
+    plain = objective.absorb_batch_norm(network, x)
     assert not any(isinstance(each, kind) for each in plain.modules())
     expected = network.train()(x)
     assert (plain(x) - expected).abs().max() < 1e-10
@@ -171,7 +171,7 @@ def test_the_plain_network_reaches_the_full_objective():
         bnlib.BatchNorm(3), nn.Linear(3, 5), nn.ReLU(), bnlib.BatchNorm(5), nn.Linear(5, 4)
     ).double()
     full = objective.model_objective(network, losses, x, y, [torch.arange(30)])
-    plain = F.cross_entropy(objective.absorb(network, x)(x), y)
+    plain = F.cross_entropy(objective.absorb_batch_norm(network, x)(x), y)
     assert abs(full - plain) < 1e-10
     # With mini-batches there is no such network: the same sample gets another answer in each batch.
     halves = objective.model_objective(network, losses, x, y, list(torch.arange(30).split(5)))
@@ -183,7 +183,7 @@ def test_bad_arguments_are_explained():
     with pytest.raises(ValueError, match=r"batch_size must lie in 1\.\.4, got 5"):
         objective.all_batches(4, 5)
     with pytest.raises(ValueError, match="more than 10; estimate the objective"):
-        objective.all_batches(8, 3, most=10)
+        objective.all_batches(8, 3, limit=10)
     for batches in ([], torch.empty(0, 2, dtype=torch.long)):
         with pytest.raises(ValueError, match="at least one batch"):
             objective.bn_objective(layers(), losses, x, y, batches)
@@ -192,8 +192,10 @@ def test_bad_arguments_are_explained():
     with pytest.raises(ValueError, match="count must be at least 2, got 1"):
         objective.estimated_objective(layers(), losses, x, y, iter([]), 1)
     with pytest.raises(TypeError, match=r"must be an nn\.Sequential, got Linear"):
-        objective.absorb(nn.Linear(2, 2), x)
+        objective.absorb_batch_norm(nn.Linear(2, 2), x)
     with pytest.raises(TypeError, match="no layers with parameters but linear ones and BN, got PReLU"):
-        objective.absorb(nn.Sequential(nn.PReLU().double()), x)
+        objective.absorb_batch_norm(nn.Sequential(nn.PReLU().double()), x)
     with pytest.raises(ValueError, match="BN next to a linear layer, got BatchNorm"):
-        objective.absorb(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), bnlib.BatchNorm(2), nn.ReLU()).double(), x)
+        objective.absorb_batch_norm(
+            nn.Sequential(nn.Linear(2, 2), nn.ReLU(), bnlib.BatchNorm(2), nn.ReLU()).double(), x
+        )

@@ -79,7 +79,7 @@ class Experiment:
             return self.measure(scale, **settings)
         seeds = sorted({each.seed for runs in self.cells(scale).values() for each in runs})
         device = ", ".join(settings.get("devices", ("cpu",))) + f", {workers} processes" * (workers > 1)
-        with write_result(self.result(scale), self.command(scale), seeds, folder, **on(device)) as result:
+        with write_result(self.result(scale), self.command(scale), seeds, folder, **device_entry(device)) as result:
             measured = self.measure(scale, **settings)
             # Those of the training, though some of it may have been done by an earlier call.
             result["training_seconds"] = round(sum(each.seconds for runs in measured.values() for each in runs))
@@ -90,7 +90,7 @@ class Experiment:
         """The ends of the curves as text: for each cell the median over seeds, the least and the largest."""
         head = (*self.axes, *(name.replace("_", " ") for name in self.curves), "diverged")
         rows = [
-            (*map(str, cell), *(spread([getattr(each, name)[-1] for each in histories]) for name in self.curves),
+            (*map(str, cell), *(median_and_range([getattr(each, name)[-1] for each in histories]) for name in self.curves),
              f"{sum(each.diverged for each in histories)} of {len(histories)}")
             for cell, histories in measured.items()
         ]  # fmt: skip
@@ -160,12 +160,12 @@ class Experiment:
         return {**dict(zip(self.axes, cell, strict=True)), "epoch": rounded(longest), **curves}
 
 
-def spread(values: Sequence[float]) -> str:
+def median_and_range(values: Sequence[float]) -> str:
     """Median, least and largest of what is finite; a run that diverged has no last loss.
 
     Example:
-        >>> from bnlib.experiments.framework.experiment import spread
-        >>> spread([0.1, 0.5, 0.3, float("nan")])
+        >>> from bnlib.experiments.framework.experiment import median_and_range
+        >>> median_and_range([0.1, 0.5, 0.3, float("nan")])
         '0.3 [0.1, 0.5]'
     """
     finite = [value for value in values if math.isfinite(value)]
@@ -183,12 +183,12 @@ def rounded(values: Sequence[float]) -> list[float | None]:
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
 
-def on(devices: str) -> dict[str, str]:
+def device_entry(devices: str) -> dict[str, str]:
     """What ``write_result`` is to be told of the devices; of the CPU it knows more.
 
     Example:
-        >>> from bnlib.experiments.framework.experiment import on
-        >>> on("cpu"), on("cuda:0")
+        >>> from bnlib.experiments.framework.experiment import device_entry
+        >>> device_entry("cpu"), device_entry("cuda:0")
         ({}, {'device': 'cuda:0'})
     """
     return {} if devices == "cpu" else {"device": devices}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from bnlib.distributed import rank_and_world_size
-from bnlib.experiments.framework.experiment import Scale, on, rounded, spread
+from bnlib.experiments.framework.experiment import Scale, device_entry, median_and_range, rounded
 from bnlib.experiments.framework.results import FOLDER, read_result, result_path, write_result
 from bnlib.processes import run_jobs
 from bnlib.sweep import cache_folder, code_hash, describe
@@ -96,7 +96,9 @@ class Measurement:
         paths = {task: kept / f"{self._key(*task, torch.device(devices[0]).type)}.json" for task in tasks}
         left = [task for task in tasks if not paths[task].exists()]
         seeds = sorted({seed for _, seed in tasks})
-        with write_result(self.result(scale), self.command(scale), seeds, folder, **on(", ".join(devices))) as result:
+        with write_result(
+            self.result(scale), self.command(scale), seeds, folder, **device_entry(", ".join(devices))
+        ) as result:
             self._work_off(left, paths, workers, devices)
             done = {task: _read(paths[task]) for task in tasks}
             # That of the work, though some of it may have been done by an earlier call.
@@ -129,12 +131,12 @@ class Measurement:
         names = list(dict.fromkeys(name for rows in measured.values() for name in rows[0]))
         rows = [(*self.axes, *(name.replace("_", " ") for name in names))]
         for cell, each in measured.items():
-            means = {name: spread([np.mean(np.array(one[name], float)) for one in each]) for name in each[0]}
+            means = {name: median_and_range([np.mean(np.array(one[name], float)) for one in each]) for name in each[0]}
             rows.append((*map(str, cell), *(means.get(name, "") for name in names)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
-    def once(self, cell: tuple, seed: int, device: str = "cpu") -> dict[str, Any]:
+    def measure_once(self, cell: tuple, seed: int, device: str = "cpu") -> dict[str, Any]:
         """Measure one cell with one seed; numbers with four significant digits, None for what is not finite."""
         return {name: _rounded(value) for name, value in self.measure(*cell, seed=seed, device=device).items()}
 
@@ -156,7 +158,7 @@ class Measurement:
 
 def _do(measurement: Measurement, task: tuple[tuple, int], path: Path, device: str) -> None:
     began = time.perf_counter()
-    values = measurement.once(*task, device)
+    values = measurement.measure_once(*task, device)
     half = path.with_suffix(f".{os.getpid()}.part")
     half.write_text(json.dumps({"values": values, "seconds": time.perf_counter() - began}))
     os.replace(half, path)

@@ -33,7 +33,7 @@ class Result:
     seconds: int
 
 
-def committed(folder: Path = FOLDER) -> list[Result]:
+def committed_results(folder: Path = FOLDER) -> list[Result]:
     """All results, by name; the time is that of the work, which an interrupted run may have shared out over days."""
     return [_read(path, folder) for path in sorted(folder.rglob("*.json"))]
 
@@ -56,7 +56,7 @@ def _processor() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
-def build() -> Table:
+def build_environment() -> Table:
     """What executes this: versions, processor, device, date."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; everything ran on the CPU"
     rows = [("date", datetime.now(UTC).strftime("%d %B %Y")), ("Python", platform.python_version())]
@@ -65,12 +65,12 @@ def build() -> Table:
     return Table([{"what": what, "version or name": name} for what, name in rows], "What this page was executed with")
 
 
-def table(results: Sequence[Result]) -> Table:
+def results_table(results: Sequence[Result]) -> Table:
     """A row per result."""
     return Table(map(_row, results), "The committed results and how each was made")
 
 
-def origins(results: Sequence[Result]) -> Table:
+def devices_and_versions(results: Sequence[Result]) -> Table:
     """How many results come from each device, with which versions."""
     found = Counter(
         (each.provenance["device"], *(each.provenance["versions"][name] for name in VERSIONS)) for each in results

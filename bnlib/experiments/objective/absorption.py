@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.norm import BatchNorm
-from bnlib.objective import Layer, absorb, bn_network
+from bnlib.objective import Layer, absorb_batch_norm, bn_network
 
 EPS = 1e-5
 WEIGHTS = (-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0)
@@ -61,7 +61,7 @@ def _flat(layers: nn.Module) -> np.ndarray:
 def lookup(weight: float, statistics: str) -> Pair:
     """The network with BN, and the plain one that absorbs the statistics of the batch called ``statistics``."""
     made = network(weight)
-    twin = absorb(made, DATA[list(BATCHES[statistics])])
+    twin = absorb_batch_norm(made, DATA[list(BATCHES[statistics])])
 
     def matrix(linear: nn.Linear) -> Tensor:
         return torch.cat((linear.weight, linear.bias[:, None]), 1)

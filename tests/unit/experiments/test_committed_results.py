@@ -105,7 +105,7 @@ def test_a_random_measurement_comes_out_again(name):
     cells, kept = experiment.cells("quick"), experiment.load("quick")
     cell = random.choice(list(cells))
     number, seed = random.choice(list(enumerate(cells[cell])))
-    found, company = experiment.once(cell, seed), None
+    found, company = experiment.measure_once(cell, seed), None
     for value, again in found.items():
         seeds, again = kept[cell][value], np.array(again, dtype=float)
         same = 0.02 * np.abs(seeds).max(initial=1e-6, where=np.isfinite(seeds))
@@ -115,6 +115,6 @@ def test_a_random_measurement_comes_out_again(name):
         # Where some seeds diverge, rounding may decide which.
         if np.isnan(allowed).any() or (np.abs(again - seeds[number]) <= allowed).all():
             continue
-        company = company or [found, *(experiment.once(cell, seed) for seed in range(100, 107))]
+        company = company or [found, *(experiment.measure_once(cell, seed) for seed in range(100, 107))]
         fresh = [np.array(each[value], dtype=float).ravel() for each in company]
         assert not differ(seeds.reshape(len(seeds), -1), fresh, np.full(again.size, same), share=0.1), where

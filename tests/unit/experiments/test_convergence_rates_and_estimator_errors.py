@@ -109,7 +109,7 @@ def test_a_copy_goes_its_own_way(few):
 
 def test_a_short_run_has_all_parts(few, monkeypatch):
     monkeypatch.setattr(convergence_rates, "CHUNK", 40)
-    found = convergence_rates.EXPERIMENT.once(("network", "independent", 0.8, 0.4, 100), 0)
+    found = convergence_rates.EXPERIMENT.measure_once(("network", "independent", 0.8, 0.4, 100), 0)
     parts = len(convergence_rates.centres(100))
     assert np.shape(found["error"]) == (2, parts)
     assert all(np.shape(found[name]) == (parts,) for name in ("gradient", "average", "weighted"))
@@ -196,7 +196,7 @@ def test_the_noise_of_an_average_of_independent_batches():
 
 def test_a_short_training_is_tracked(monkeypatch):
     monkeypatch.setattr(estimator_errors, "STEPS", 40)
-    found = estimator_errors.EXPERIMENT.once((4, 0.05), 0)
+    found = estimator_errors.EXPERIMENT.measure_once((4, 0.05), 0)
     shape = (len(estimator_errors.LAYERS), len(estimator_errors.ESTIMATORS), len(estimator_errors.ALPHAS))
     assert all(np.shape(found[name]) == shape for name in ("mean", "variance", "not_positive"))
     assert all(np.isfinite(np.array(each, float)).all() for each in found.values())

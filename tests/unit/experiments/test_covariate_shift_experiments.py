@@ -69,5 +69,5 @@ def test_the_paper_scale_runs_on_pictures_in_colour(experiment, monkeypatch):
     monkeypatch.setitem(experiment.STEPS, "vgg", 20)
     for cell, seeds in experiment.cells("paper").items():
         assert cell[0] == "vgg" and cell[-2:] == (128, 0.1) and len(seeds) == 3
-        found = experiment.EXPERIMENT.once((*cell[:-2], 8, 0.1), seeds[0])
+        found = experiment.EXPERIMENT.measure_once((*cell[:-2], 8, 0.1), seeds[0])
         assert np.isfinite(np.array(found["loss"], float)).all()

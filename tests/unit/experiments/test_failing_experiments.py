@@ -73,7 +73,7 @@ def test_precise_statistics_are_those_that_update_bn_finds():
 def test_one_short_measurement_of_statistics(monkeypatch):
     monkeypatch.setitem(evaluation_statistics.CHECKPOINTS, 32, (1, 3))
     for norm in ("batch norm", "without normalisation"):
-        found = evaluation_statistics.EXPERIMENT.once((norm, 32, 32, 0.1), 0)
+        found = evaluation_statistics.EXPERIMENT.measure_once((norm, 32, 32, 0.1), 0)
         assert np.array(found["running"]).shape == (2, len(MOMENTA), 2) and np.array(found["precise"]).shape == (2, 2)
         assert norm != "without normalisation" or np.ptp(np.array(found["running"]), axis=1).max() == 0
     # With the newest batch alone there is nothing of the start.
@@ -82,11 +82,11 @@ def test_one_short_measurement_of_statistics(monkeypatch):
 
 def test_the_printed_examples_measure_four_losses_and_restore_the_statistics(monkeypatch):
     monkeypatch.setattr(published_examples, "EPOCHS", 2)
-    found = published_examples.EXPERIMENT.once(("BN, ReLU", "printed", 4, 1.0), 0)
+    found = published_examples.EXPERIMENT.measure_once(("BN, ReLU", "printed", 4, 1.0), 0)
     assert all(
         np.array(found[name]).shape == (2, published_examples.NETWORKS_PER_SEED) for name in published_examples.LOSSES
     )
-    plain = published_examples.EXPERIMENT.once(("without normalisation", "printed", 32, 1.0), 0)
+    plain = published_examples.EXPERIMENT.measure_once(("without normalisation", "printed", 32, 1.0), 0)
     np.testing.assert_allclose(plain["printed_batches"], plain["eval_mode"], rtol=1e-3)
     np.testing.assert_allclose(plain["reshuffled_batches"], plain["eval_mode"], rtol=1e-3)
     generator = torch.Generator().manual_seed(0)

@@ -104,9 +104,11 @@ def test_what_lies_between_workers_goes_with_the_square_of_the_skew():
 def test_short_measurements(monkeypatch):
     monkeypatch.setattr(label_skew, "STEPS", 3)
     monkeypatch.setattr(one_sample_per_worker, "STEPS", 3)
-    found = label_skew.EXPERIMENT.once(("local BN", 2, 1.0), 0)
+    found = label_skew.EXPERIMENT.measure_once(("local BN", 2, 1.0), 0)
     assert set(found) == set(label_skew.EVALUATIONS) and all(0 <= value <= 1 for value in found.values())
-    assert set(one_sample_per_worker.EXPERIMENT.once(("SyncBN", 2), 0)) == set(label_skew.EVALUATIONS) - {"train_mode"}
+    assert set(one_sample_per_worker.EXPERIMENT.measure_once(("SyncBN", 2), 0)) == set(label_skew.EVALUATIONS) - {
+        "train_mode"
+    }
     done, total, shown = next(label_skew.train(2, 0.5))
     assert done <= total == 3 and "local BN, your run" in shown and "local BN" in shown
 

@@ -74,7 +74,7 @@ def test_the_fixed_batches_of_the_training_are_those_that_are_measured():
 
 def test_one_short_measurement(monkeypatch):
     monkeypatch.setitem(gap.EPOCHS, 64, 1)
-    found = gap.EXPERIMENT.once(("random", "one label", 64, "batch norm"), 0)
+    found = gap.EXPERIMENT.measure_once(("random", "one label", 64, "batch norm"), 0)
     assert set(found) == set(gap.EVALUATIONS) and all(
         len(each) == 2 and np.isfinite(each).all() for each in found.values()
     )
@@ -87,7 +87,7 @@ def test_the_figure_of_objective_and_evaluation_tells_what_it_shows():
 
 
 def test_errors_by_strength_are_those_of_the_parts():
-    found = errors_by_input_scale.EXPERIMENT.once(("batch norm", 20, 200, 400), 0)
+    found = errors_by_input_scale.EXPERIMENT.measure_once(("batch norm", 20, 200, 400), 0)
     assert 0 <= found["test"] <= found["train_mode"] <= 1 and len(found["by_strength"]) == 4
     # The parts hold about 10, 10, 20 and 60 per cent of the samples.
     assert abs(np.dot(found["by_strength"], (0.1, 0.1, 0.2, 0.6)) - found["test"]) < 0.1

@@ -1,6 +1,6 @@
 """How long a reader on a slow phone waits for the formulas of a page, and what it transfers: ratios of two builds.
 
-``python benchmarks/reading.py BEFORE AFTER`` takes the folders of two built sites. Without them it compares the first
+``python benchmarks/page_loading.py BEFORE AFTER`` takes the folders of two built sites. Without them it compares the first
 edition, which it builds once (minutes), with ``_build/html``. The processor is slowed four times, the network carries
 1.6 Mbit/s with 150 ms of latency, nothing is compressed or in a cache.
 """

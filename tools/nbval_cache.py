@@ -1,6 +1,6 @@
 """A pytest plugin: what nbval has executed and compared goes into the cache that the site is built from.
 
-``pytest -p tools.executed --nbval --executed FOLDER`` puts each notebook whose cells all passed, with the outputs that
+``pytest -p tools.nbval_cache --nbval --executed FOLDER`` puts each notebook whose cells all passed, with the outputs that
 were compared, into the jupyter-cache in FOLDER. A site built from it shows what was tested, and no chapter is
 executed a second time.
 """

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 # A mean further from 0 than this many standard deviations calls for shifted data.
-FAR = 30.0
+LARGEST_OFFSET = 30.0
 # With a smaller weight of the newest batch, rounding to float32 could eat the steps of the mean.
 _LEAST_ALPHA = 1e-4
 _FLOATS = (torch.float32, torch.float64)
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 
 
-class Recent:
+class CheckedEstimates:
     """What a layer knows of its estimates after a short step, for as long as nobody else writes to them.
 
     Attributes:
@@ -36,7 +36,7 @@ class Recent:
     __slots__ = ("least", "mean", "mean_version", "ratio", "var", "var_version")
 
 
-def step_short(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: float, layer):
+def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: float, layer):
     r"""Update the buffers and return output, mean, gain and scale (for (N, C) only); or None, and leave all as it is.
 
     Whether mean and variance allow for it is looked up only now and then. A batch moves the variance to
@@ -44,7 +44,7 @@ def step_short(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: flo
     Cauchy's inequality no batch, whatever it holds, can make $v'$ less than $(1-\alpha) v$ or
     $(\mu + \alpha d)^2 / v'$ more than $(\mu^2/v + \alpha) / (1-\alpha)$.
     """
-    buffers, recent, kind = layer._buffers, layer._recent, x.dtype
+    buffers, recent, kind = layer._buffers, layer._checked_estimates, x.dtype
     old_mean, old_var = buffers["running_mean"], buffers["running_var"]
     if (
         kind is not old_var.dtype
@@ -72,13 +72,13 @@ def step_short(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: flo
         and recent.var is old_var
         and recent.mean_version == old_mean._version
         and recent.var_version == old_var._version
-        and recent.ratio + alpha < FAR**2 / 2 * rest  # half of what is allowed leaves room for rounding
+        and recent.ratio + alpha < LARGEST_OFFSET**2 / 2 * rest  # half of what is allowed leaves room for rounding
         and recent.least * rest > 2 * layer.eps
         and math.isfinite(torch.dot(mean, variance).item())  # then so is each of them
     ):
         recent.ratio, recent.least = (recent.ratio + alpha) / rest, recent.least * rest
     else:
-        layer._recent = recent = _look(mean, variance, layer)
+        layer._checked_estimates = recent = _look(mean, variance, layer)
         if recent is None:
             return None
     old_mean.copy_(mean)
@@ -93,19 +93,19 @@ def step_short(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: flo
     return torch.addcmul(offset, x, scale), mean, gain, scale
 
 
-def _look(mean: Tensor, variance: Tensor, layer) -> Recent | None:
+def _look(mean: Tensor, variance: Tensor, layer) -> CheckedEstimates | None:
     """Look at the new estimates of all channels; None if they call for the long way."""
-    low, high = torch.addcmul(variance, mean, mean, value=-1 / FAR**2).aminmax()
+    low, high = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2).aminmax()
     if not (low.item() > layer.eps and high.item() < math.inf):
         return None
     layer.running_mean_rest.zero_()
-    recent = Recent()
+    recent = CheckedEstimates()
     recent.mean, recent.var = layer.running_mean, layer.running_var
     recent.ratio, recent.least = (mean.square() / variance).max().item(), variance.min().item()
     return recent
 
 
-def gradients_short(g: Tensor, x: Tensor, weight: Tensor | None, mean, gain, scale, layer, alpha: float):
+def fast_gradients(g: Tensor, x: Tensor, weight: Tensor | None, mean, gain, scale, layer, alpha: float):
     """Gradients of input, weight and bias after a short step, or None if there is no short way for this oracle.
 
     The oracle ``"running"`` moves its estimates by the two last, if they are finite; whether it did is the fourth.
