@@ -35,7 +35,11 @@ NORMS = {
     "weight standardisation + GN": "weight_standardisation",
     "cosine normalisation": "cosine",
 }
-CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "two labels": MaxLabelsPerBatch(2), "one label": single_label}
+CONSTRUCTIONS: dict[str, Sampler] = {
+    "shuffled": shuffled,
+    "two labels": MaxLabelsPerBatch(2),
+    "one label": single_label,
+}
 EPOCHS = {1: 5, 4: 5, 16: 5, 64: 16, 256: 72}
 """Epochs by batch size: enough for both budgets."""
 POINTS = {1: 20, 4: 5, 16: 5, 64: 16, 256: 72}
@@ -163,3 +167,84 @@ def _checkpoint(budget: str, batch_size: int) -> int:
 def error_at(run: list[float | None], point: int) -> float:
     """Return the error at a checkpoint; 0.9 if the run had diverged by then."""
     return 0.9 if len(run) <= point or run[point] is None else run[point]
+
+
+def best_errors(norm: str, construction: str, batch_size: int, budget: str = EQUAL_SAMPLES) -> np.ndarray:
+    """Return the test errors at the best learning rate in per cent, one number per seed.
+
+    Raises:
+        ValueError: no class has ``batch_size`` samples.
+    """
+    table = errors(norm, budget, construction, batch_size)
+    return 100 * table[best_learning_rate(table)]
+
+
+def median_errors(construction: str, budget: str, batch_sizes: Iterable[int]) -> dict[str, list[float]]:
+    """Return the median test errors at the best learning rate in per cent: for each norm one number per batch size."""
+    return {
+        norm: [float(np.median(best_errors(norm, construction, size, budget))) for size in batch_sizes]
+        for norm in NORMS
+    }
+
+
+def one_image_or_one_label_rows() -> list[dict]:
+    """Return the test errors (%), one number per seed, for batches of one image and for 64 images of one label.
+
+    The first column is after equal samples, the second after equal steps.
+    """
+    return [
+        {
+            "norm": norm,
+            "one image": best_errors(norm, "shuffled", 1),
+            "64 images of one label": best_errors(norm, "one label", 64, EQUAL_STEPS),
+        }
+        for norm in NORMS
+    ]
+
+
+ONE_LABEL_SIZES = (4, 16, 64)
+"""Batch sizes above 1 for which batches of one label exist."""
+
+
+def median_error_rows() -> list[dict]:
+    """Return the median test errors (%) by norm: shuffled batches after equal samples, one label after equal steps."""
+    columns = {
+        ("shuffled, equal samples", BATCH_SIZES): median_errors("shuffled", EQUAL_SAMPLES, BATCH_SIZES),
+        ("one label, equal steps", ONE_LABEL_SIZES): median_errors("one label", EQUAL_STEPS, ONE_LABEL_SIZES),
+    }
+    rows = []
+    for norm in NORMS:
+        row: dict = {"norm": norm}
+        for (group, sizes), medians in columns.items():
+            row |= {(group, f"b = {size}"): value for size, value in zip(sizes, medians[norm], strict=True)}
+        rows.append(row)
+    return rows
+
+
+def selection_bias() -> float:
+    """Return by how much errors rise if the learning rate is chosen by the other seeds, in percentage points.
+
+    The best rate is usually chosen by the same test errors that are then reported, which makes them look too small.
+    Here each seed is measured at the rate that is best for the other two. The mean is over all norms, shuffled batches
+    and batches of two labels, and the batch sizes 16, 64 and 256, after equal steps.
+    """
+    rises = []
+    for norm, construction, batch_size in itertools.product(NORMS, ("shuffled", "two labels"), (16, 64, 256)):
+        table = 100 * errors(norm, EQUAL_STEPS, construction, batch_size)
+        seeds = range(table.shape[1])
+        chosen = [table[best_learning_rate(np.delete(table, seed, 1)), seed] for seed in seeds]
+        rises.append(np.median(chosen) - np.median(table[best_learning_rate(table)]))
+    return float(np.mean(rises))
+
+
+def good_learning_rate_rows(margin: float = 2.0) -> list[dict]:
+    """Return for each norm how many learning rates have a median error within ``margin`` points of the best.
+
+    Shuffled batches of 16, 64 and 256, after equal steps.
+    """
+
+    def count(norm: str, batch_size: int) -> int:
+        medians = np.median(100 * errors(norm, EQUAL_STEPS, "shuffled", batch_size), 1)
+        return int((medians <= medians.min() + margin).sum())
+
+    return [{"norm": norm} | {("batch size", f"{size}"): count(norm, size) for size in (16, 64, 256)} for norm in NORMS]

@@ -87,3 +87,27 @@ def errors(norm: str, construction: str, batch_size: int, *, end: bool = False) 
     point = round(when * POINTS[batch_size] / EPOCHS[batch_size])
     rows = [load()[norm, construction, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
     return np.array([[batch_sizes.error_at(run, point) for run in row] for row in rows])
+
+
+def best_errors(norm: str, construction: str, batch_size: int, *, end: bool = False) -> np.ndarray:
+    """Return the test errors at the best learning rate in per cent, one number per seed; see ``errors``."""
+    table = errors(norm, construction, batch_size, end=end)
+    return 100 * table[batch_sizes.best_learning_rate(table)]
+
+
+def error_rows() -> list[dict]:
+    """Return the test errors at the best learning rate (%), one number per seed, by norm and batches."""
+    columns = {
+        ("1 image", "359 steps"): ("shuffled", 1, False),
+        ("1 image", "an epoch"): ("shuffled", 1, True),
+        ("16 images, 356 steps", "shuffled"): ("shuffled", 16, False),
+        ("16 images, 356 steps", "one label"): ("one label", 16, False),
+    }
+    return [
+        {"norm": norm}
+        | {
+            header: best_errors(norm, construction, size, end=end)
+            for header, (construction, size, end) in columns.items()
+        }
+        for norm in NORMS
+    ]

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,7 @@ def measure(name: str, kind: str, seed: int = 0) -> NormProperties:
     )
 
 
+@cache
 def table() -> dict[tuple[str, str], NormProperties]:
     """Measure all norms on all kinds of input that they accept."""
     made = {kind: make() for kind, (make, _) in KINDS.items()}
@@ -108,6 +109,19 @@ def table() -> dict[tuple[str, str], NormProperties]:
         for kind in KINDS
         if isinstance(made[kind], norm.takes)
     }
+
+
+def numbers_per_channel_rows() -> list[dict]:
+    """Return for each norm how many numbers per channel it learns and how many it keeps in running averages."""
+    return [
+        {
+            "norm": LAYERS[name].title,
+            "learned parameters added": round(found.parameters_per_channel),
+            "running averages": round(found.buffers_per_channel),
+        }
+        for (name, kind), found in table().items()
+        if kind == "images" or (name, "images") not in table()
+    ]
 
 
 PROPERTIES = {

@@ -77,6 +77,29 @@ def lookup(norm: str, kind: str, batch_size: int) -> NormalisationGroup | None:
     )
 
 
+def sizes(norm: str, batch_size: int, kind: str = "vectors") -> tuple[int, int]:
+    """Return on how many values one output depends, and on how many output gradients one input gradient depends.
+
+    Raises:
+        ValueError: the norm does not accept this kind of input.
+    """
+    found = lookup(norm, kind, batch_size)
+    if found is None:
+        raise ValueError(f"kind must be one that {norm} accepts, got {kind!r}; use 'images'")
+    return int(found.forward.sum()), int(found.backward.sum())
+
+
+def size_rows() -> list[dict]:
+    """Return ``sizes`` of four norms for vectors, in batches of three and of one."""
+    rows = []
+    for norm in ("batch norm", "Full Norm", "Batch Renorm", "layer norm"):
+        row: dict = {"norm": norm}
+        for batch_size, group in ((3, "3 vectors"), (1, "1 vector")):
+            row[group, "forward"], row[group, "backward"] = sizes(norm, batch_size)
+        rows.append(row)
+    return rows
+
+
 def _output(layer: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         return copy.deepcopy(layer).train()(x)
