@@ -105,3 +105,18 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 def lookup() -> dict[str, np.ndarray]:
     """Return the committed accuracies by statistics, each of shape (seeds, shifts, shares)."""
     return {name: np.stack([load()[(shift,)][name] for shift in BRIGHTNESS_SHIFTS], 1) for name in STATISTICS}
+
+
+def accuracies(statistics: str, shift: float, share: float) -> np.ndarray:
+    """Return the committed accuracies with these statistics at one setting, one per seed."""
+    return load()[(shift,)][statistics][:, CLASS_SHARES.index(share)]
+
+
+def accuracy_rows(settings: Sequence[tuple[float, float]]) -> list[dict]:
+    """Return accuracies (%) for ``tables.Table`` at pairs of a brightness shift and a share of one class."""
+    titles = dict(zip(STATISTICS, ("training data", "halfway", "test data", "test data, balanced"), strict=True))
+    return [
+        {"test images": f"{shift:g} brighter, {share:.0%} of one class"}
+        | {("statistics of", title): 100 * accuracies(name, shift, share) for name, title in titles.items()}
+        for shift, share in settings
+    ]

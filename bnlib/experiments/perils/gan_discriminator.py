@@ -162,6 +162,30 @@ def lookup(kind: str, batches: str, count: int = 150) -> dict[str, object]:
     return {"numbers": numbers, "real": seen[0].numpy(), "fake": seen[1].numpy()}
 
 
+def batch_norm_accuracy_rows() -> list[dict]:
+    """Return for ``tables.Table`` the training loss and the accuracies (%) of the discriminators with BN."""
+    evaluations = {"separate": "separate batches", "mixed": "mixed batches", "eval": "eval mode"}
+    return [
+        {
+            "discriminator, generated samples": f"{norm}, {kind}",
+            "training batches": batches,
+            "training loss (nats)": found["loss"],
+        }
+        | {("accuracy (%)", title): 100 * found[name] for name, title in evaluations.items()}
+        for (norm, kind, batches), found in load().items()
+        if norm.startswith("batch norm")
+    ]
+
+
+def gradient_alignment_rows(kind: str = "shifted") -> list[dict]:
+    """Return for ``tables.Table`` the ``gradient_alignment`` of each norm, by the batches of training."""
+    return [
+        {"normalisation": norm}
+        | {("training batches", batches): load()[norm, kind, batches]["gradient_alignment"] for batches in BATCHES}
+        for norm in NORMS
+    ]
+
+
 def normalised(x: Tensor) -> Tensor:
     """Normalise each column of ``x`` to mean 0 and variance 1."""
     return F.batch_norm(x, None, None, training=True)

@@ -118,3 +118,30 @@ def lookup(network: str, batch_size: int) -> dict[str, dict[str, np.ndarray]]:
     return {
         order: row | {"eval_mode_afterwards": row["eval_mode_afterwards"][:, place]} for order, row in found.items()
     }
+
+
+def train_mode_accuracy_rows(batch_sizes: Sequence[int]) -> list[dict]:
+    """Return test accuracies (%) for ``tables.Table``: in eval mode and in train mode at these batch sizes."""
+    return [
+        {"network, order of the test set": f"{network}, {order}", "eval mode": 100 * found["eval_mode"]}
+        | {
+            ("train mode, batch size", str(size)): 100 * found["train_mode"][:, BATCH_SIZES.index(size)]
+            for size in batch_sizes
+        }
+        for (network, order), found in load().items()
+    ]
+
+
+def eval_mode_afterwards_rows(
+    network: str, order: str, batch_sizes: Sequence[int], served: Sequence[int]
+) -> list[dict]:
+    """Return test accuracies (%) in eval mode after these numbers of batches were predicted in train mode."""
+    accuracies = 100 * load()[network, order]["eval_mode_afterwards"]
+    return [
+        {"batches served": number}
+        | {
+            ("batch size", str(size)): accuracies[:, BATCH_SIZES.index(size), BATCHES_SERVED.index(number)]
+            for size in batch_sizes
+        }
+        for number in served
+    ]

@@ -31,6 +31,8 @@ SIZES, LEARNING_RATE, EPOCHS = (64, 100, 100, 10), 0.1, {16: 10, 64: 30}
 SEEDS = range(5)
 STATISTICS = ("running", "pooled", "per_domain")
 SCALES: dict[str, Scale] = {"inverted": "quick", "MNIST": "paper"}
+DOMAIN_NAMES = {"inverted": "inverted digits", "MNIST": "MNIST"}
+"""The second domain as tables name it."""
 _live_seed = itertools.count(100)
 
 
@@ -193,6 +195,48 @@ def lookup(domains: str, share: float, batch_size: int) -> dict[str, np.ndarray]
     if share == 1:
         found["domain_batch_norm"] = load(domains)["domain batch norm", share, batch_size]["running"]
     return found
+
+
+def accuracy_rows(batch_size: int = 64) -> list[dict]:
+    """Return test accuracies (%) for ``tables.Table``: a row per kind of training and statistics of eval mode."""
+    settings = {
+        "mixed batches, running statistics": (0.5, "running"),
+        "two towers, running statistics": (1.0, "running"),
+        "two towers, recomputed on both domains": (1.0, "pooled"),
+        "two towers, recomputed per domain": (1.0, "per_domain"),
+        "two towers, domain-specific BN": (1.0, "domain_batch_norm"),
+    }
+    return [
+        {"training, statistics of eval mode": title}
+        | {
+            (f"digits and {DOMAIN_NAMES[name]}", domain): 100 * values
+            for name in SCALES
+            for domain, values in zip(
+                ("digits", DOMAIN_NAMES[name]), lookup(name, share, batch_size)[statistics].T, strict=True
+            )
+        }
+        for title, (share, statistics) in settings.items()
+    ]
+
+
+def training_loss_rows(batch_size: int = 64) -> list[dict]:
+    """Return for ``tables.Table`` the losses of both towers and the distance of the domains before the first BN layer.
+
+    The distance is the one of ``domain_distance``.
+    """
+    return [
+        {
+            "domains, training": f"digits and {DOMAIN_NAMES[name]}, {title}",
+            ("training loss in the last epoch (nats)", "first batch"): found["loss"][:, 0],
+            ("training loss in the last epoch (nats)", "second batch"): found["loss"][:, 1],
+            "distance of the domains (standard deviations)": found["domain_distance"][:, 0],
+        }
+        for name in SCALES
+        for title, found in (
+            ("mixed batches", lookup(name, 0.5, batch_size)),
+            ("two towers", lookup(name, 1.0, batch_size)),
+        )
+    ]
 
 
 def train(domains: str, share: float, batch_size: int, points: int = 12) -> Iterator[tuple[int, int, dict]]:
