@@ -33,8 +33,8 @@ def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
         made[f"FullNorm {oracle}"] = bnlib.FullNorm(channels, oracle=oracle, alpha=0.1)
     made["FullNorm running, alpha a schedule"] = bnlib.FullNorm(channels, alpha=lian_figure_4_alpha)
     made["BatchRenorm"] = bnlib.BatchRenorm(channels)
-    made["LayerNorm"] = bnlib.NORMS["layer_norm"].layer(channels)
-    made["GroupNorm"] = bnlib.NORMS["group_norm"].layer(channels)
+    made["LayerNorm"] = bnlib.NORMS["layer_norm"].make_layer(channels)
+    made["GroupNorm"] = bnlib.NORMS["group_norm"].make_layer(channels)
     return {name: layer.to(device) for name, layer in made.items()}
 
 

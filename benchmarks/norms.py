@@ -23,7 +23,7 @@ def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
     """The layer with torch's BatchNorm, first, and with every norm of the registry that it takes."""
     make, batch_norm = CASES[shape]
     made = {"torch.nn.BatchNorm": nn.Sequential(make(), batch_norm)}
-    made |= {name: norm.apply(make()) for name, norm in bnlib.NORMS.items() if isinstance(make(), norm.takes)}
+    made |= {name: norm.apply(make()) for name, norm in bnlib.NORMS.items() if isinstance(make(), norm.layer_types)}
     return {name: layer.to(device) for name, layer in made.items()}
 
 

@@ -161,6 +161,6 @@ def logistic_regression(in_features: int, num_classes: int, norm: NormLike = Non
     check_counts(in_features=in_features, num_classes=num_classes)
     with seeded(seed):
         linear = nn.Linear(in_features, num_classes)
-        make = as_norm(norm).layer
+        make = as_norm(norm).make_layer
         layers = with_norm(linear, norm, bias=True) if make is None else [make(in_features), linear]
     return nn.Sequential(nn.Flatten(), *layers)

@@ -60,12 +60,12 @@ def lstm_stack(
     if steps is not None:
         check_counts(steps=steps)
     entry = as_norm(norm)
-    if entry.layer is None and entry is not NORMS["none"]:
+    if entry.make_layer is None and entry is not NORMS["none"]:
         raise ValueError(f"norm must be a layer of its own between LSTM layers, got {entry.name}")
     with seeded(seed):
         lstms = [nn.LSTM(in_features if i == 0 else width, width, batch_first=True) for i in range(depth)]
         linear = nn.Linear(width, num_classes)
-        norms = [_over_steps(entry.layer, width, steps) for _ in lstms]
+        norms = [_over_steps(entry.make_layer, width, steps) for _ in lstms]
     return LSTMStack(lstms, norms, linear)
 
 

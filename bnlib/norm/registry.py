@@ -25,44 +25,48 @@ class Norm:
     Arguments:
         name: its key in ``NORMS``.
         title: its name for readers.
-        layer: makes the layer that follows from the number of output channels, for ``(N, C)`` and
+        make_layer: makes the layer that follows from the number of output channels, for ``(N, C)`` and
             ``(N, C, *spatial)``; None
             where that is not all there is to do.
-        replace: makes the normalised layer from the layer itself, where ``layer`` is None.
-        takes: the types of layer that it can be applied to.
+        modify_layer: makes the normalised layer from the layer itself, where ``make_layer`` is None.
+        layer_types: the types of layer that it can be applied to.
         batch_independent: whether in train mode a sample's output is the same whatever else the batch holds.
-        same_in_eval: whether eval mode, right after a step on a batch, repeats the step's output.
-        learns_from_one: whether a batch of one sample without spatial dimensions passes a gradient to the weights.
+        eval_matches_train: whether eval mode, right after a step on a batch, repeats the step's output.
+        trains_on_one_sample: whether a batch of one sample without spatial dimensions passes a gradient to the weights.
         paper: link.
 
     Example:
         >>> block = bnlib.NORMS["group_norm"].apply(nn.Conv2d(3, 8, 3))
         >>> [type(layer).__name__ for layer in block], block[1].num_groups
         (['Conv2d', 'GroupNorm'], 2)
-        >>> [name for name, norm in bnlib.NORMS.items() if not norm.learns_from_one]
+        >>> [name for name, norm in bnlib.NORMS.items() if not norm.trains_on_one_sample]
         ['batch_norm', 'batch_renorm']
     """
 
     name: str
     title: str
-    layer: Callable[[int], nn.Module] | None = None
-    replace: Callable[[nn.Module], nn.Module] | None = None
-    takes: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
+    make_layer: Callable[[int], nn.Module] | None = None
+    modify_layer: Callable[[nn.Module], nn.Module] | None = None
+    layer_types: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
     batch_independent: bool = True
-    same_in_eval: bool = True
-    learns_from_one: bool = True
+    eval_matches_train: bool = True
+    trains_on_one_sample: bool = True
     paper: str | None = None
 
     def apply(self, layer: nn.Module) -> nn.Module:
         """Return ``layer`` with its normalisation: it is changed in place, or part of what is returned.
 
         Raises:
-            TypeError: the layer is none of ``takes``.
+            TypeError: the layer is none of ``layer_types``.
         """
-        if not isinstance(layer, self.takes):
-            types = ", ".join(kind.__name__ for kind in self.takes)
+        if not isinstance(layer, self.layer_types):
+            types = ", ".join(kind.__name__ for kind in self.layer_types)
             raise TypeError(f"layer must be one of {types} for {self.name}, got {type(layer).__name__}")
-        return self.replace(layer) if self.layer is None else nn.Sequential(layer, self.layer(_channels(layer)))
+        return (
+            self.modify_layer(layer)
+            if self.make_layer is None
+            else nn.Sequential(layer, self.make_layer(_channels(layer)))
+        )
 
 
 def _channels(layer: nn.Module) -> int:
@@ -98,12 +102,12 @@ def _standardised(layer: nn.Module) -> nn.Sequential:
     return nn.Sequential(weight_standardise(layer), _group_norm(_channels(layer)))
 
 
-_BY_BATCH = {"batch_independent": False, "same_in_eval": False, "learns_from_one": False}
+_BY_BATCH = {"batch_independent": False, "eval_matches_train": False, "trains_on_one_sample": False}
 
 NORMS: dict[str, Norm] = {
     norm.name: norm
     for norm in (
-        Norm("none", "none", replace=lambda layer: layer),
+        Norm("none", "none", modify_layer=lambda layer: layer),
         Norm("batch_norm", "Batch Norm", BatchNorm, **_BY_BATCH, paper="https://arxiv.org/abs/1502.03167"),
         Norm(
             "full_norm",
@@ -118,22 +122,22 @@ NORMS: dict[str, Norm] = {
         Norm(
             "instance_norm",
             "Instance Norm",
-            replace=_instance_norm,
-            takes=_CONVOLUTIONS,
+            modify_layer=_instance_norm,
+            layer_types=_CONVOLUTIONS,
             paper="https://arxiv.org/abs/1607.08022",
         ),
-        Norm("weight_norm", "Weight Norm", replace=weight_norm, paper="https://arxiv.org/abs/1602.07868"),
+        Norm("weight_norm", "Weight Norm", modify_layer=weight_norm, paper="https://arxiv.org/abs/1602.07868"),
         Norm(
             "weight_standardisation",
             "Weight standardisation + Group Norm",
-            replace=_standardised,
+            modify_layer=_standardised,
             paper="https://arxiv.org/abs/1903.10520",
         ),
         Norm(
             "cosine",
             "Cosine normalisation",
-            replace=_cosine,
-            takes=(nn.Linear,),
+            modify_layer=_cosine,
+            layer_types=(nn.Linear,),
             paper="https://arxiv.org/abs/1702.05870",
         ),
     )

@@ -17,7 +17,7 @@ CASES = [
     pytest.param(norm, kind, id=f"{norm.name}-{kind.__name__}")
     for norm in NORMS.values()
     for kind in KINDS
-    if issubclass(kind, norm.takes)
+    if issubclass(kind, norm.layer_types)
 ]
 SITUATIONS = {
     "samples": st.integers(1, 9),
@@ -61,7 +61,7 @@ def test_other_samples_change_the_output_of_norms_that_depend_on_the_batch(norm,
 @given(given=st.fixed_dictionaries(SITUATIONS))
 def test_eval_mode_is_another_function_for_norms_that_are_not_the_same_in_eval(norm, kind, given):
     difference = train_eval_difference(*situation(norm, kind, **given))
-    assert difference < KEPT if norm.same_in_eval else difference > BROKEN
+    assert difference < KEPT if norm.eval_matches_train else difference > BROKEN
 
 
 @pytest.mark.parametrize(("norm", "kind"), CASES)
@@ -98,13 +98,13 @@ def test_full_norm_depends_on_the_batch_in_proportion_to_alpha_and_not_on_the_mo
 def test_a_batch_of_one_sample_is_compared_with_the_same_sample_in_a_larger_batch():
     torch.manual_seed(0)
     x = torch.randn(1, 4)
-    assert batch_dependence(NORMS["batch_norm"].layer(4), x) > 0.5
+    assert batch_dependence(NORMS["batch_norm"].make_layer(4), x) > 0.5
     assert batch_dependence(nn.Linear(4, 3), x) < 1e-5
 
 
 def test_other_samples_with_the_same_statistics_change_nothing():
     torch.manual_seed(0)
-    layer, x = NORMS["batch_norm"].layer(4), torch.randn(8, 4)
+    layer, x = NORMS["batch_norm"].make_layer(4), torch.randn(8, 4)
     assert batch_dependence(layer, x, other_samples=x) < 1e-5 < 1e-1 < batch_dependence(layer, x, other_samples=x + 1)
     assert batch_dependence(layer, torch.zeros(8, 4)) > 0.1
 

@@ -18,7 +18,7 @@ CASES = [
     pytest.param(norm, *case, id=f"{norm.name}-{kind}")
     for norm in NORMS.values()
     for kind, case in LAYERS.items()
-    if isinstance(case[0](), norm.takes)
+    if isinstance(case[0](), norm.layer_types)
 ]
 ALL = pytest.mark.parametrize(("norm", "make", "shape"), CASES)
 
@@ -62,7 +62,7 @@ def test_batch_independence_is_as_declared(norm, make, shape):
 def test_eval_mode_is_as_declared(norm, make, shape):
     model, x = trained(norm, make, shape)
     same = torch.allclose(model.train()(x), model.eval()(x), rtol=1e-4, atol=1e-5)
-    assert same == norm.same_in_eval
+    assert same == norm.eval_matches_train
 
 
 @ALL
@@ -75,7 +75,7 @@ def test_at_batch_size_1_it_works_and_learns_or_not_as_declared(norm, make, shap
     (y * torch.randn_like(y)).sum().backward()
     assert weights and y.isfinite().all()
     gradient = max(parameter.grad.abs().max() for name, parameter in first.named_parameters() if name != "bias")
-    assert (gradient > 0) == (norm.learns_from_one or len(shape) > 2)
+    assert (gradient > 0) == (norm.trains_on_one_sample or len(shape) > 2)
 
 
 @ALL
@@ -135,11 +135,11 @@ def test_weight_norm_learns_length_and_direction_of_each_row():
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 5, 3)])
 def test_layer_norm_is_torchs_over_all_but_the_first_dimension(shape):
     x = torch.randn(shape)
-    torch.testing.assert_close(NORMS["layer_norm"].layer(6)(x), nn.functional.layer_norm(x, shape[1:]))
+    torch.testing.assert_close(NORMS["layer_norm"].make_layer(6)(x), nn.functional.layer_norm(x, shape[1:]))
 
 
 @pytest.mark.parametrize(
     ("features", "groups"), [(1, 1), (3, 1), (6, 1), (7, 1), (8, 2), (100, 25), (64, 16), (512, 32)]
 )
 def test_group_norm_has_at_least_four_channels_a_group_if_it_can(features, groups):
-    assert NORMS["group_norm"].layer(features).num_groups == groups
+    assert NORMS["group_norm"].make_layer(features).num_groups == groups

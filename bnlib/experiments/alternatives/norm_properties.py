@@ -107,7 +107,7 @@ def table() -> dict[tuple[str, str], NormProperties]:
         (name, kind): measure(name, kind)
         for name, norm in LAYERS.items()
         for kind in KINDS
-        if isinstance(made[kind], norm.takes)
+        if isinstance(made[kind], norm.layer_types)
     }
 
 

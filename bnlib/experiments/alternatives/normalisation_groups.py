@@ -58,7 +58,7 @@ def lookup(norm: str, kind: str, batch_size: int) -> NormalisationGroup | None:
         torch.manual_seed(3)  # values for which Batch Renorm clips nothing; where it clips, it does what BN does
         layer = nn.Linear(INPUTS, CHANNELS) if kind == "vectors" else nn.Conv2d(INPUTS, CHANNELS, 1)
         entry = LAYERS[NORMS[norm]]
-        if not isinstance(layer, entry.takes):
+        if not isinstance(layer, entry.layer_types):
             return None
         model = entry.apply(layer).double()
         behind = model[1] if isinstance(model, nn.Sequential) else nn.Identity()
