@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bnlib import BatchNorm
+from bnlib import BatchNorm, tables
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import SkipConnection, deep_stack, residual_stack
@@ -86,6 +86,13 @@ VARIANTS: dict[str, Variant] = {
     "residual, gamma 0": Variant(partial(_residual_with_gamma, 0.0)),
     "layer norm": Variant(partial(deep_stack, norm="layer_norm")),
 }
+LABELS = {
+    "residual": "skip connections",
+    "residual, gamma 0.1": "skip connections, gamma 0.1",
+    "residual, gamma 0": "skip connections, gamma 0",
+}
+"""Names of variants in tables and sliders, where they differ from the keys."""
+
 COMPARED = (1e-4, 0.4)
 """Learning rates of the variants, which are trained with 100 layers only."""
 
@@ -217,3 +224,52 @@ def _live(shown: dict[str, Curves], depth: int, lr: float) -> Iterator[tuple[int
             losses[f"{name}, your run"].append(next(run))
         if step % 5 == 0:
             yield step, STEPS, shown | {name: Curves(np.array([values])) for name, values in losses.items()}
+
+
+def median(values: np.ndarray) -> float:
+    """Return the median over seeds; a seed that diverged (NaN) counts as infinite."""
+    return float(np.median(np.nan_to_num(values, nan=np.inf, posinf=np.inf)))
+
+
+def loss_change_rows(variant: str = "batch norm", depth: int = 100) -> list[dict]:
+    """Return table rows, one per learning rate: jitter, progress and final loss in nats, one number per seed."""
+    runs = {lr: load()[variant, depth, lr] for lr in LEARNING_RATES}
+    return [
+        {
+            "learning rate": f"{lr:g}",
+            "jitter: mean |change of the loss| in the last 30 steps (nats)": run.jitter,
+            "mean decrease of the loss per step in the last 30 steps (nats)": run.progress,
+            "final loss (nats)": run.losses[:, -1],
+        }
+        for lr, run in runs.items()
+    ]
+
+
+def roughness_rows() -> list[dict]:
+    """Return table rows, one per depth: median roughness of the stack with BN at the two compared learning rates."""
+    return [
+        {"hidden layers": depth}
+        | {
+            f"learning rate {lr:g}": tables.significant(median(load()["batch norm", depth, lr].roughness), 3)
+            for lr in COMPARED
+        }
+        for depth in DEPTHS
+    ]
+
+
+def variant_rows() -> list[dict]:
+    """Return table rows, one per variant of 100 layers: medians of jitter, roughness and final loss."""
+    measures = {
+        "jitter (nats)": lambda run: tables.significant(median(run.jitter)),
+        "roughness": lambda run: tables.significant(median(run.roughness), 3),
+        "final loss (nats)": lambda run: median(run.losses[:, -1]),
+    }
+    return [
+        {"variant": LABELS.get(name, name)}
+        | {
+            (f"learning rate {lr:g}", header): measure(load()[name, 100, lr])
+            for lr in COMPARED
+            for header, measure in measures.items()
+        }
+        for name in VARIANTS
+    ]

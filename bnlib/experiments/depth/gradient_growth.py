@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bnlib import tables
 from bnlib.experiments.depth.descent import VARIANTS, WIDTH, sentence
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
@@ -167,3 +168,56 @@ def growth(
     if not variance > 0:
         raise ValueError(f"activation must not be constant, got one that is at gamma={gamma}, beta={beta}")
     return (weight @ slope.square() / variance).item()
+
+
+def growth_rows() -> list[dict]:
+    """Return table rows, one per network, alphabet size and width: measured growth per layer of each seed, and theory.
+
+    The theory for tanh is the limit of many samples.
+    """
+    settings = [
+        ("batch norm", 5, WIDTH),
+        ("batch norm", 50, WIDTH),
+        ("batch norm", 50, WIDE),
+        ("tanh", 50, WIDE),
+        ("linear", 5, WIDTH),
+        ("linear", 5, WIDE),
+        ("linear", 50, WIDE),
+    ]
+    activations = {"batch norm": "ReLU", "tanh": "tanh", "linear": "none"}
+    return [
+        {
+            "activation": activations[network],
+            "characters": characters,
+            "units": width,
+            "growth per layer, measured": load()[network, characters, width]["growth"][:, 0],
+            "growth per layer, theory": theory(network, characters),
+        }
+        for network, characters, width in settings
+    ]
+
+
+def cosine_distance_rows() -> list[dict]:
+    """Return table rows, one per network: distance of two characters after 100 layers, growth of the gradient."""
+    labels = {
+        "batch norm": "batch norm",
+        "residual": "batch norm, skip connections",
+        "without normalisation, He init": "without normalisation, He init",
+        "layer norm": "layer norm",
+        "without normalisation": "without normalisation",
+    }
+    rows = []
+    for network, label in labels.items():
+        row = load()[network, 50, WIDTH]
+        distances = np.maximum(row["cosine_distance"], 0)
+        low, middle, high = (
+            tables.significant(value) for value in (distances.min(), np.median(distances), distances.max())
+        )
+        rows.append(
+            {
+                "network": label,
+                "cosine distance of two characters": f"{middle} ({low}–{high})",
+                "growth of the gradient norm per layer": row["growth"][:, 0],
+            }
+        )
+    return rows

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bnlib import tables
 from bnlib.experiments.depth.descent import VARIANTS, WIDTH, sentence
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
@@ -96,3 +97,42 @@ def loss_difference_of_unrelated_networks(
             model[-1] = last
             losses.append(F.cross_entropy(model.to(x.dtype)(x), y).item())
     return float(np.mean([abs(a - b) for a, b in itertools.combinations(losses, 2)]))
+
+
+def share_of_descent(depth: int, lowest: int, highest: int) -> float:
+    """Return the smallest ratio of the mean decrease of the loss to the jitter, over seeds and learning rates.
+
+    It is 1 if every step lowers the loss, and negative if the loss rises.
+
+    Arguments:
+        depth: layers of the stack with BN and ReLU.
+        lowest, highest: powers of ten that limit the learning rates.
+    """
+    at = _between(lowest, highest)
+    change, jitter = (over_learning_rates("batch norm", depth, name=name)[:, at] for name in ("mean_change", "jitter"))
+    return float((-change / jitter).min())
+
+
+def median_jitter(depth: int, lowest: int, highest: int) -> np.ndarray:
+    """Return the median over seeds of the jitter at each learning rate; arguments as ``share_of_descent``."""
+    return np.median(over_learning_rates("batch norm", depth)[:, _between(lowest, highest)], 0)
+
+
+def _between(lowest: int, highest: int) -> list[int]:
+    return [place for place, power in enumerate(LOG10_LEARNING_RATES) if lowest <= power <= highest]
+
+
+def weight_norm_rows() -> list[dict]:
+    """Return table rows: median jitter of 100 layers at large learning rates, with free and fixed weight norms."""
+    return [
+        {"norms of the weight rows": weight_norms}
+        | {
+            f"learning rate {tables.significant(lr, 1)}": tables.significant(value, 1)
+            for lr, value in zip(
+                LEARNING_RATES[-3:],
+                np.median(over_learning_rates("batch norm", 100, weight_norms)[:, -3:], 0),
+                strict=True,
+            )
+        }
+        for weight_norms in WEIGHT_NORMS
+    ]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from torch.nn import functional as F
 
+from bnlib import tables
+from bnlib.experiments.depth import gradient_growth
 from bnlib.experiments.depth.descent import DEPTHS, VARIANTS, WIDTH, descend, sentence
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
@@ -58,3 +60,44 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """Load the committed result."""
     return EXPERIMENT.load("quick")
+
+
+def ratio_to_quadratic(network: str, depth: int) -> np.ndarray:
+    """Return the largest stable learning rate divided by 2 / sharpness, its value for a quadratic; shape (seeds,)."""
+    row = load()[network, depth]
+    return row["largest_stable_rate"] * row["sharpness"] / 2
+
+
+def limit_rows() -> list[dict]:
+    """Return table rows, one per network and depth: 2 / sharpness, largest stable learning rate, and their ratio."""
+    labels = {"batch norm": "ReLU", "tanh": "tanh", "linear": "no activation"}
+    return [
+        {
+            "stack with BN": f"{labels[network]}, {depth} layers",
+            "2 / sharpness": tables.significant(np.median(2 / row["sharpness"]), 1),
+            "largest rate at which each of ten steps lowers the loss": tables.significant(
+                np.median(row["largest_stable_rate"]), 1
+            ),
+            "that rate over 2 / sharpness": ratio_to_quadratic(network, depth),
+        }
+        for (network, depth), row in load().items()
+    ]
+
+
+def sharpness_growth(network: str) -> float:
+    """Return the factor per layer by which the median sharpness grows from 20 to 100 layers."""
+    few, many = (np.median(load()[network, depth]["sharpness"]) for depth in (20, 100))
+    return float((many / few) ** (1 / 80))
+
+
+def sharpness_growth_rows() -> list[dict]:
+    r"""Return table rows, one per activation: growth of the sharpness per layer, and $\lambda$ in theory."""
+    labels = {"batch norm": "ReLU", "tanh": "tanh", "linear": "none"}
+    return [
+        {
+            "activation": label,
+            "growth of the sharpness per layer": sharpness_growth(network),
+            "λ": gradient_growth.theory(network, 50) ** 2,
+        }
+        for network, label in labels.items()
+    ]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bnlib import BatchNorm
-from bnlib.experiments.depth.descent import Curves, curves
+from bnlib import BatchNorm, tables
+from bnlib.experiments.depth.descent import Curves, curves, median
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import lstm_stack
@@ -94,3 +94,28 @@ def load() -> dict[tuple, tuple[Curves, np.ndarray]]:
         cell: (curves(row["initial_loss"], row["loss_changes"]), row["gradient_norms"])
         for cell, row in EXPERIMENT.load("quick").items()
     }
+
+
+def gradient_ratio(statistics: str, depth: int, lr: float = 1e-4) -> float:
+    """Return the gradient norm at the first LSTM over that at the last, before training; median of the seeds."""
+    _, gradient = load()[statistics, depth, lr]
+    return float(np.median(gradient[:, 0] / gradient[:, -1]))
+
+
+def loss_change_rows() -> list[dict]:
+    """Return table rows, one per cell of the experiment: gradient ratio, jitter, roughness and final loss."""
+    labels = {"shared": "BN, shared", "per time step": "BN, per time step"}
+    return [
+        {
+            "statistics": labels.get(statistics, statistics),
+            "layers": depth,
+            "gradient norm at the first LSTM over the last, before training": tables.significant(
+                gradient_ratio(statistics, depth, lr), 1
+            ),
+            "learning rate": f"{lr:g}",
+            "jitter (nats)": tables.significant(median(run.jitter)),
+            "roughness": run.roughness,
+            "final loss (nats)": tables.significant(median(run.losses[:, -1]), 3),
+        }
+        for (statistics, depth, lr), (run, _) in load().items()
+    ]
