@@ -32,14 +32,14 @@ SIZE = (3.1, 1.9)
 def draw_one_input(figure: Figure) -> dict[str, object]:
     """Chapter 1: one picture's normalised value over random batches."""
     size, axes = 8, figure.subplots()
-    noise = batch_noise.lookup(size)
+    noise = batch_noise.random_batches(size)
     axes.hist(noise.outputs, bins=np.linspace(-2, 1.5, 50), color=BLUE, histtype="stepfilled")
-    axes.axvline(noise.alone, color=VERMILLION, ls="--", lw=1.5)
+    axes.axvline(noise.output_with_data_statistics, color=VERMILLION, ls="--", lw=1.5)
     _label(axes, "normalised value of one input", "batches")
     low, high = np.quantile(noise.outputs, (0.05, 0.95))
     alt = (
         f"Histogram: in random batches of {size} the normalised value of one input spreads from {low:.1f} to "
-        f"{high:.1f}; with the statistics of all data it is {noise.alone:.1f}, a dashed line."
+        f"{high:.1f}; with the statistics of all data it is {noise.output_with_data_statistics:.1f}, a dashed line."
     )
     return {"alt": alt, "size": size, "low": f"{low:.1f}".replace("-", "−"), "high": f"{high:.1f}"}
 

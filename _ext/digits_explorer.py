@@ -25,7 +25,7 @@ _LOOKS = {
 
 def misread(norm: str, batch_size: int, lr: float = LEARNING_RATE) -> int:
     """How many of a hundred test digits the network misreads after training, in the median over seeds."""
-    return round(100 * float(np.median(training_curves.errors(norm, batch_size, lr))))
+    return round(100 * float(np.median(training_curves.final_test_errors(norm, batch_size, lr))))
 
 
 def draw(figure: Figure, data: Mapping[str, dict], batch_size: int, lr: float) -> str:

@@ -15,14 +15,16 @@ def main() -> None:
         widgets.Slider("batch_size", "batch size", training_curves.BATCH_SIZES, 32, "{:d}"),
         widgets.Slider("lr", "learning rate", training_curves.LEARNING_RATES, 0.1),
     ]
-    explorer = widgets.Explorer("bench", "training curves", sliders, training_curves.lookup, figures.draw_training)
+    explorer = widgets.Explorer(
+        "bench", "training curves", sliders, training_curves.lookup, figures.draw_training_curves
+    )
     began = time.perf_counter()
     size = len(explorer.html)
     drawing = (time.perf_counter() - began) / len(explorer.frames)
     png, began = io.BytesIO(), time.perf_counter()
     with figures.style():
         figure = figures.new_figure()
-        figures.draw_training(figure, training_curves.lookup(32, 0.1), 32, 0.1)
+        figures.draw_training_curves(figure, training_curves.lookup(32, 0.1), 32, 0.1)
         FigureCanvasAgg(figure).print_png(png)
     plain = time.perf_counter() - began
     print(f"{len(explorer.frames)} frames, {size / len(explorer.frames):.0f} bytes and {1000 * drawing:.0f} ms each")

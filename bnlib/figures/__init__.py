@@ -19,12 +19,12 @@ from bnlib.figures.failing import (
     draw_placement,
 )
 from bnlib.figures.formula import (
-    draw_answers,
     draw_batch_noise,
-    draw_error_maps,
-    draw_gain,
-    draw_running,
-    draw_training,
+    draw_error_heatmaps,
+    draw_pixel_gains,
+    draw_predictions,
+    draw_running_mean,
+    draw_training_curves,
 )
 from bnlib.figures.full_normalization import (
     draw_alpha,
@@ -36,10 +36,10 @@ from bnlib.figures.full_normalization import (
 )
 from bnlib.figures.machines import draw_label_skew, draw_local_statistics
 from bnlib.figures.objective import (
-    draw_absorbed,
+    draw_absorption,
     draw_errors_by_batch_size,
     draw_objective_and_evaluation,
-    draw_surface,
+    draw_objective_surface,
 )
 from bnlib.figures.panels import Box, Layout, in_panels, lay_out
 from bnlib.figures.perils import (
@@ -75,10 +75,8 @@ __all__ = [
     "Layout",
     "Picture",
     "band",
-    "svg_elements",
-    "draw_absorbed",
+    "draw_absorption",
     "draw_alpha",
-    "draw_answers",
     "draw_batch_noise",
     "draw_batch_sizes",
     "draw_composition",
@@ -87,11 +85,10 @@ __all__ = [
     "draw_depth",
     "draw_discriminator",
     "draw_distribution_shift",
-    "draw_error_maps",
+    "draw_error_heatmaps",
     "draw_errors_by_batch_size",
     "draw_evaluation_statistics",
     "draw_fixed_batches",
-    "draw_gain",
     "draw_gradient_shift",
     "draw_gradients",
     "draw_growth",
@@ -107,18 +104,20 @@ __all__ = [
     "draw_norm_properties",
     "draw_normalisation_groups",
     "draw_objective_and_evaluation",
+    "draw_objective_surface",
     "draw_oracle_bias",
+    "draw_pixel_gains",
     "draw_placement",
+    "draw_predictions",
     "draw_rates",
-    "draw_running",
+    "draw_running_mean",
     "draw_shift_and_loss",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",
-    "draw_surface",
     "draw_tracking",
     "draw_train_mode_at_inference",
-    "draw_training",
+    "draw_training_curves",
     "draw_two_towers",
     "draw_variant",
     "in_panels",
@@ -128,4 +127,5 @@ __all__ = [
     "plain_ticks",
     "render",
     "style",
+    "svg_elements",
 ]

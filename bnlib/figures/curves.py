@@ -1,4 +1,4 @@
-"""Training curves over epochs, which several chapters draw, and the errors at their ends."""
+"""Training curves over epochs, shared by several chapters, and descriptions of the final test errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from bnlib.experiments.framework.results import as_array
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
-_LOOKS = {
+_NORM_STYLES = {
     "batch norm": (BLUE, "-"),
     "without normalisation": (VERMILLION, "--"),
     "FN, same batch": (VERMILLION, "--"),
@@ -19,12 +19,15 @@ _LOOKS = {
 }
 
 
-def loss_and_error(figure: Figure, data: dict[str, dict]) -> tuple[Axes, Axes]:
-    """Draw training loss on the left and test error on the right, a line and a band for each entry of ``data``."""
+def draw_loss_and_error(figure: Figure, data: dict[str, dict]) -> tuple[Axes, Axes]:
+    """Draw training loss on the left and test error on the right, a line and a band per entry of ``data``.
+
+    A name that ends in ", your run" is drawn in the style of its norm, with dots.
+    """
     left, right = figure.subplots(1, 2)
     for name, curve in data.items():
         norm, live, _ = name.partition(", your run")
-        color, dash = _LOOKS[norm]
+        color, dash = _NORM_STYLES[norm]
         line = {"color": color, "ls": dash, "label": name}
         if live:
             line.update(marker="o", ms=3, lw=1, ls=":")
@@ -36,13 +39,13 @@ def loss_and_error(figure: Figure, data: dict[str, dict]) -> tuple[Axes, Axes]:
     return left, right
 
 
-def ends(data: dict[str, dict]) -> str:
-    """Write the last test error of each entry of ``data``."""
-    return "; ".join(f"{name}: {summary(curve)}" for name, curve in data.items())
+def describe_errors(data: dict[str, dict]) -> str:
+    """Describe the final test error of each entry of ``data`` in one line."""
+    return "; ".join(f"{name}: {describe_error(curve)}" for name, curve in data.items())
 
 
-_LINES = [(color, dash) for dash in ("-", "--") for color in (BLUE, VERMILLION, GREEN, PURPLE)] + [(GREY, ":")]
-_CURVES = {
+_LINE_STYLES = [(color, dash) for dash in ("-", "--") for color in (BLUE, VERMILLION, GREEN, PURPLE)] + [(GREY, ":")]
+_CURVE_LABELS = {
     "train_loss": "training loss (nats)",
     "train_error": "training error (%)",
     "test_loss": "test loss (nats)",
@@ -51,44 +54,49 @@ _CURVES = {
 
 
 def draw_curves(figure: Figure, panels: dict[str, dict[str, dict]], curves: Sequence[str]) -> str:
-    """The curves of an experiment over epochs: a row a panel, a column a curve, a line and a band a norm.
+    """Draw the curves of an experiment over epochs: a row per panel, a column per curve, a line and a band per norm.
 
     Arguments:
         figure: where to draw.
-        panels: rows of a result (``Experiment.load``) by panel and by norm; at most nine norms.
-        curves: which of ``training.History``'s curves, one or more.
+        panels: cells of a result (``Experiment.panels``) by panel title and by norm; at most nine norms.
+        curves: names of curves of ``training.History``, one or more.
+
+    Raises:
+        ValueError: more than nine norms.
     """
     names = list(dict.fromkeys(name for norms in panels.values() for name in norms))
-    looks = dict(zip(names, _LINES, strict=False))
-    if len(looks) < len(names):
-        raise ValueError(f"panels must have at most {len(_LINES)} norms, which is as many as can be told apart")
+    styles = dict(zip(names, _LINE_STYLES, strict=False))
+    if len(styles) < len(names):
+        raise ValueError(
+            f"panels must have at most {len(_LINE_STYLES)} norms, one per line style, got {len(names)}: draw fewer"
+        )
     grid = figure.subplots(len(panels), len(curves), squeeze=False, sharex=True, sharey="col")
     for row, (title, norms) in zip(grid, panels.items(), strict=True):
         for axes, curve in zip(row, curves, strict=True):
             is_error = curve.endswith("error")
-            for name, kept in norms.items():
-                color, dash = looks[name]
-                values = as_array(kept[curve]) * (100 if is_error else 1)
-                band(axes, kept["epoch"], values, color=color, label=name, ls=dash, lw=1.4)
-            axes.set(ylabel=_CURVES[curve], title=title if curve == curves[0] else "")
+            for name, cell in norms.items():
+                color, dash = styles[name]
+                values = as_array(cell[curve]) * (100 if is_error else 1)
+                band(axes, cell["epoch"], values, color=color, label=name, ls=dash, lw=1.4)
+            axes.set(ylabel=_CURVE_LABELS[curve], title=title if curve == curves[0] else "")
             axes.set(ylim=(0, 100)) if is_error else axes.set(yscale="log")
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     # A norm may be missing in some panels.
     handles = {line.get_label(): line for axes in grid[:, 0] for line in axes.lines}
     figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(4, len(names)))
-    ends = {f"{title}, {name}".strip(", "): kept for title, norms in panels.items() for name, kept in norms.items()}
-    return "; ".join(f"{name}: {summary(kept)}" for name, kept in ends.items()) + "."
+    cells = {f"{title}, {name}".strip(", "): cell for title, norms in panels.items() for name, cell in norms.items()}
+    return describe_errors(cells) + "."
 
 
-def final_errors(curve: dict) -> np.ndarray:
-    """Test error in percent at the end of each run, also of those that ended early."""
+def final_errors_in_percent(curve: dict) -> np.ndarray:
+    """Return the last test error of each run in %, also of runs that ended early because they diverged."""
     return 100 * np.array([run[-1] for run in curve["test_error"]])
 
 
-def summary(curve: dict) -> str:
-    """Write the last test error: the median and the range over seeds."""
-    last = final_errors(curve)
+def describe_error(curve: dict) -> str:
+    """Describe the final test error: its median and range over seeds."""
+    last = final_errors_in_percent(curve)
     if len(last) == 1:
         return f"test error {last[0]:.1f} %"
     return f"median test error {np.median(last):.1f} % ({last.min():.1f} to {last.max():.1f} over {len(last)} seeds)"

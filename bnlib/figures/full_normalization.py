@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnlib.figures.curves import ends, loss_and_error
+from bnlib.figures.curves import describe_errors, draw_loss_and_error
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _LINES = {"independent": (BLUE, "-", "o"), "running": (GREEN, "-.", "D"), "same": (VERMILLION, "--", "s")}
@@ -162,7 +162,7 @@ def draw_labels(figure: Figure, data: dict[str, dict], labels: int, batch_size: 
 
     See ``experiments.full_normalization.labels_per_batch``.
     """
-    left, right = loss_and_error(figure, data)
+    left, right = draw_loss_and_error(figure, data)
     for axes in (left, right):
         axes.set_xlim(0, max(max(curve["epoch"]) for curve in data.values()))
     handles = {name: line for line, name in zip(*left.get_legend_handles_labels(), strict=True)}
@@ -170,7 +170,7 @@ def draw_labels(figure: Figure, data: dict[str, dict], labels: int, batch_size: 
     number = "label" if labels == 1 else "labels"
     return (
         f"At most {labels} {number} in a batch, batch size {batch_size}, learning rate {lr:g}, at the end: "
-        f"{ends(data)}."
+        f"{describe_errors(data)}."
     )
 
 

@@ -42,7 +42,10 @@ def short_chapter(copy) -> Path:
     chapter, path = copy / "chapters" / "01_the_formula.ipynb", copy / "short.ipynb"
     imports, *code = code_cells(chapter)
     notebook = read(chapter)
-    notebook.cells = [imports, *(cell for cell in code if re.search("standard_cauchy|figures.draw_gain", cell.source))]
+    notebook.cells = [
+        imports,
+        *(cell for cell in code if re.search("standard_cauchy|largest <= bound|figures.draw_pixel_gains", cell.source)),
+    ]
     nbformat.write(notebook, path)
     return path
 

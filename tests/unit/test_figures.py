@@ -97,7 +97,7 @@ def test_the_error_map_shows_a_number_for_every_cell_also_where_runs_diverged():
     cells = training_curves.load()
     assert any(None in run for cell in cells.values() for run in cell["train_loss"])
     axes = cells, training_curves.BATCH_SIZES, training_curves.LEARNING_RATES
-    svg = figures.picture(figures.draw_error_maps, *axes).svg
+    svg = figures.picture(figures.draw_error_heatmaps, *axes).svg
     numbers = re.findall(r'<text style="font-size: 8px[^>]*>([^<]*)<', svg)
     assert len(numbers) == len(cells) and all(0 <= int(number) <= 100 for number in numbers)
 
@@ -108,7 +108,7 @@ def test_a_run_that_ended_early_counts_with_its_last_error():
         "train_loss": [[1.0, None], [1.0, 1.0, 1.0]],
         "test_error": [[0.5, 0.9], [0.5, 0.4, 0.3]],
     }
-    note = figures.picture(figures.draw_training, {"batch norm": curve}, 1, 10.0).alt
+    note = figures.picture(figures.draw_training_curves, {"batch norm": curve}, 1, 10.0).alt
     assert "median test error 60.0 % (30.0 to 90.0 over 2 seeds)" in note
 
 

@@ -1,4 +1,4 @@
-"""The same pictures in ever new company: what a network in train mode answers depends on the batch."""
+"""Predict the same images in train mode in many random batches: the prediction depends on the other images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from bnlib.samplers import check_batch_size
 
 
 @torch.no_grad()
-def answers(model: nn.Module, x: torch.Tensor, batch_size: int, repeats: int = 200, seed: int = 0) -> torch.Tensor:
-    r"""Classes that a copy of ``model`` in train mode gives each sample, in ``repeats`` random batches.
+def train_mode_predictions(
+    model: nn.Module, x: torch.Tensor, batch_size: int, repeats: int = 200, seed: int = 0
+) -> torch.Tensor:
+    r"""Return the class that ``model`` in train mode predicts for each sample, in each of ``repeats`` random batches.
 
-    Each repeat deals all samples into batches of ``batch_size``; the last one is filled up with samples that were
-    dealt already. ``model`` is not changed, nor are its running statistics.
+    Each repeat shuffles the samples and cuts them into batches of ``batch_size``; the first samples fill up the last
+    batch. The predictions come from a copy, so ``model`` and its running statistics do not change.
 
     Shape:
         x: (n, \*); returns int64 (n, ``repeats``).
@@ -26,20 +28,20 @@ def answers(model: nn.Module, x: torch.Tensor, batch_size: int, repeats: int = 2
     check_batch_size(batch_size, len(x))
     model = copy.deepcopy(model).train()
     generator = torch.Generator().manual_seed(seed)
-    out = torch.empty(len(x), repeats, dtype=torch.int64)
+    predictions = torch.empty(len(x), repeats, dtype=torch.int64)
     for repeat in range(repeats):
         order = torch.randperm(len(x), generator=generator)
-        dealt = torch.cat([order, order[: -len(x) % batch_size]])
-        for batch in dealt.split(batch_size):
-            out[batch, repeat] = model(x[batch]).argmax(1)
-    return out
+        filled_up = torch.cat([order, order[: -len(x) % batch_size]])
+        for batch in filled_up.split(batch_size):
+            predictions[batch, repeat] = model(x[batch]).argmax(1)
+    return predictions
 
 
-def classification_rows(train_mode: torch.Tensor, eval_mode: torch.Tensor, labels: torch.Tensor) -> list[dict]:
+def prediction_rows(train_mode: torch.Tensor, eval_mode: torch.Tensor, labels: torch.Tensor) -> list[dict]:
     """Compare the classes predicted in train mode, in random batches, with those predicted in eval mode.
 
     Shape:
-        train_mode: (n, repeats), as ``answers`` returns it; eval_mode and labels: (n,).
+        train_mode: (n, repeats), as ``train_mode_predictions`` returns it; eval_mode and labels: (n,).
 
     Returns:
         rows for ``tables.Table``: both test errors, the share of images of which at least one prediction differs from

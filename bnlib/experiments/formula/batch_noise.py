@@ -1,6 +1,6 @@
-"""One picture in many random batches: how noisy batch statistics are, and what they do to one output.
+"""Measure how much batch statistics vary between random batches, and the normalised value of one image with them.
 
-The channel is one unit of an untrained first layer on digits: 1437 numbers, one a training picture.
+The channel is one unit of the first layer of an untrained network for digits: 1437 numbers, one per training image.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from bnlib import datasets
 from bnlib.models import mlp
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-BATCHES = 2000
+NUM_BATCHES = 2000
 EPS = 1e-5
 
 
 @cache
-def channel(unit: int = 0, seed: int = 0) -> np.ndarray:
-    """The inputs of one BN channel, float64, shape (1437,): unit ``unit`` of the first layer of an ``mlp``."""
+def channel_values(unit: int = 0, seed: int = 0) -> np.ndarray:
+    """Return the inputs of one BN channel: the outputs of one unit of an untrained first layer for all images.
+
+    Returns:
+        float64 array of shape (1437,).
+    """
     linear = mlp((64, 100, 10), seed=seed)[1]
     with torch.no_grad():
         return linear(datasets.load("digits").train_x.flatten(1)).double().numpy()[:, unit]
@@ -30,58 +34,69 @@ def channel(unit: int = 0, seed: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BatchNoise:
-    """What ``BATCHES`` random batches made of one channel and of one picture in it.
+    """Statistics of ``NUM_BATCHES`` random batches of one channel, and the normalised values of one image.
 
     Attributes:
-        means: batch means, shape (BATCHES,).
-        variances: biased batch variances, shape (BATCHES,).
-        outputs: the normalised value of picture 0, which is in every batch, shape (BATCHES,).
-        whole: mean and variance of the channel over the data set.
-        alone: the normalised value of picture 0 with the statistics of the data set.
+        means: batch means, shape (NUM_BATCHES,).
+        variances: biased batch variances, shape (NUM_BATCHES,).
+        outputs: the normalised value of image 0, which is in every batch, shape (NUM_BATCHES,).
+        data_mean: mean of the channel over the training set.
+        data_variance: biased variance of the channel over the training set.
+        output_with_data_statistics: the normalised value of image 0 with the mean and variance of the training set.
     """
 
     means: np.ndarray
     variances: np.ndarray
     outputs: np.ndarray
-    whole: tuple[float, float]
-    alone: float
+    data_mean: float
+    data_variance: float
+    output_with_data_statistics: float
 
 
-def lookup(batch_size: int, seed: int = 0) -> BatchNoise:
-    """Draw batches without replacement and normalise; ``means`` and ``variances`` come from batches at large."""
-    values = channel()
+def random_batches(batch_size: int, seed: int = 0) -> BatchNoise:
+    """Draw random batches without replacement and normalise with their statistics.
+
+    ``means`` and ``variances`` are those of batches of any images; ``outputs`` come from other batches, which all hold
+    image 0.
+    """
+    values = channel_values()
     rng = np.random.default_rng(seed)
-    batches = _draw(values, BATCHES, batch_size, rng)
-    companions = _draw(values[1:], BATCHES, batch_size - 1, rng)
-    company = np.column_stack([np.full(BATCHES, values[0]), companions])
-    outputs = (values[0] - company.mean(1)) / np.sqrt(company.var(1) + EPS)
+    batches = _draw_batches(values, batch_size, rng)
+    other_images = _draw_batches(values[1:], batch_size - 1, rng)
+    with_image_0 = np.column_stack([np.full(NUM_BATCHES, values[0]), other_images])
+    outputs = (values[0] - with_image_0.mean(1)) / np.sqrt(with_image_0.var(1) + EPS)
     mean, variance = values.mean(), values.var()
-    alone = (values[0] - mean) / np.sqrt(variance + EPS)
-    return BatchNoise(batches.mean(1), batches.var(1), outputs, (mean, variance), alone)
+    expected = (values[0] - mean) / np.sqrt(variance + EPS)
+    return BatchNoise(batches.mean(1), batches.var(1), outputs, mean, variance, expected)
 
 
 def expected_std_of_mean(batch_size: int) -> float:
-    r"""Standard deviation of a batch mean drawn without replacement: $\sqrt{\frac{v}{b}\frac{n-b}{n-1}}$."""
-    values = channel()
+    r"""Return the standard deviation of a batch mean drawn without replacement: $\sqrt{\frac{v}{b}\frac{n-b}{n-1}}$."""
+    values = channel_values()
     n = len(values)
     return float(np.sqrt(values.var() / batch_size * (n - batch_size) / (n - 1)))
 
 
 def std_of_mean_rows(batch_sizes: Sequence[int]) -> list[dict]:
-    """Compare the measured standard deviation of the batch mean with the expected one, in those of the data."""
-    deviation = channel().std()
+    """Compare the measured standard deviation of the batch mean with the expected one.
+
+    Returns:
+        rows for ``tables.Table``, in standard deviations of the channel over the training set.
+    """
+    deviation = channel_values().std()
     return [
         {
             "batch size": size,
-            "measured": lookup(size).means.std() / deviation,
+            "measured": random_batches(size).means.std() / deviation,
             "expected": expected_std_of_mean(size) / deviation,
         }
         for size in batch_sizes
     ]
 
 
-def _draw(values: np.ndarray, batches: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_batches(values: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw ``NUM_BATCHES`` batches without replacement, shape (NUM_BATCHES, size)."""
     if size == 0:
-        return np.empty((batches, 0))
-    order = rng.random((batches, len(values))).argpartition(size - 1, axis=1)[:, :size]
+        return np.empty((NUM_BATCHES, 0))
+    order = rng.random((NUM_BATCHES, len(values))).argpartition(size - 1, axis=1)[:, :size]
     return values[order]

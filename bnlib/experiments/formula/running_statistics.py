@@ -1,4 +1,4 @@
-"""Running statistics of one channel over random batches of digits: how far off, and for how long."""
+"""Follow the running statistics of one channel over random batches of digits: how noisy they are, and how slow."""
 
 from __future__ import annotations
 
@@ -7,34 +7,47 @@ from collections.abc import Sequence
 import numpy as np
 
 from bnlib import reference
-from bnlib.experiments.formula.batch_noise import channel
+from bnlib.experiments.formula.batch_noise import channel_values
 
 
-def follow(batch_size: int, momentum: float, convention: str, steps: int, seed: int = 0) -> np.ndarray:
-    """Running mean and variance after each of ``steps`` batches, from the usual start (0, 1).
+def trajectory(batch_size: int, momentum: float, convention: str, steps: int, seed: int = 0) -> np.ndarray:
+    """Return the running mean and variance after each of ``steps`` batches, from the usual start (0, 1).
 
-    Batches are drawn without replacement from the channel of ``batch_noise``; the data do not change, so whatever
-    moves is noise or memory of the start. ``convention`` is that of ``reference.update_running``.
+    Batches are drawn without replacement from ``batch_noise.channel_values``. The data do not change, so the running
+    statistics change only through the noise of the batches and because the start is forgotten.
+
+    Arguments:
+        batch_size: samples per batch.
+        momentum: of the running statistics.
+        convention: see ``reference.update_running``.
+        steps: number of batches.
+        seed: of the batches.
 
     Returns:
         array of shape (``steps`` + 1, 2).
     """
-    return _paths(batch_size, momentum, convention, steps, [seed])[:, :, 0]
+    return _trajectories(batch_size, momentum, convention, steps, [seed])[:, :, 0]
 
 
-def settled(batch_size: int, momentum: float, convention: str, seeds: Sequence[int], steps: int = 400) -> np.ndarray:
-    """The last running mean and variance of one run a seed, shape (len(seeds), 2)."""
-    return _paths(batch_size, momentum, convention, steps, seeds)[-1].T
+def final_statistics(
+    batch_size: int, momentum: float, convention: str, seeds: Sequence[int], steps: int = 400
+) -> np.ndarray:
+    """Return the last running mean and variance of one run per seed, shape (len(seeds), 2); see ``trajectory``."""
+    return _trajectories(batch_size, momentum, convention, steps, seeds)[-1].T
 
 
 def variance_ratio(batch_size: int, convention: str, momentum: float = 0.05, runs: int = 100) -> float:
     """Return the running variance after 400 batches over the variance of the data, averaged over ``runs`` seeds."""
-    ends = settled(batch_size, momentum, convention, seeds=range(runs))
-    return float(ends[:, 1].mean() / channel().var())
+    final = final_statistics(batch_size, momentum, convention, seeds=range(runs))
+    return float(final[:, 1].mean() / channel_values().var())
 
 
 def variance_ratio_rows(batch_sizes: Sequence[int]) -> list[dict]:
-    """Compare ``variance_ratio`` of the unbiased convention (PyTorch) and the biased one (Algorithm 1) with theory."""
+    """Compare ``variance_ratio`` with unbiased (PyTorch) and with biased batch variances (Algorithm 1).
+
+    Returns:
+        rows for ``tables.Table``, with the ratio that is expected of the biased variance.
+    """
     return [
         {
             "batch size N": size,
@@ -51,17 +64,17 @@ def equivalent_sample_size(momentum: float, batch_size: int = 16, runs: int = 30
 
     Measured as the variance of the data over the variance of the running mean between ``runs`` seeds.
     """
-    ends = settled(batch_size, momentum, "torch", seeds=range(runs), steps=100)
-    return float(channel().var() / ends[:, 0].var())
+    final = final_statistics(batch_size, momentum, "torch", seeds=range(runs), steps=100)
+    return float(channel_values().var() / final[:, 0].var())
 
 
 def expected_sample_size(momentum: float, batch_size: int = 16) -> float:
-    r"""Return what ``equivalent_sample_size`` is for independent batches: $b\,(2-\alpha)/\alpha$."""
+    r"""Return the ``equivalent_sample_size`` that theory predicts for independent batches: $b\,(2-\alpha)/\alpha$."""
     return batch_size * (2 - momentum) / momentum
 
 
 def equivalent_sample_size_rows(momenta: Sequence[float], batch_size: int = 16) -> list[dict]:
-    """Compare ``equivalent_sample_size`` with ``expected_sample_size`` for each momentum."""
+    """Compare ``equivalent_sample_size`` with ``expected_sample_size``; returns rows for ``tables.Table``."""
     return [
         {
             "momentum": f"{momentum:g}",
@@ -72,9 +85,9 @@ def equivalent_sample_size_rows(momenta: Sequence[float], batch_size: int = 16) 
     ]
 
 
-def _paths(batch_size: int, momentum: float, convention: str, steps: int, seeds: Sequence[int]) -> np.ndarray:
-    """What ``follow`` returns for each seed, as channels of one layer: shape (steps + 1, 2, len(seeds))."""
-    rngs, values = [np.random.default_rng(seed) for seed in seeds], channel()
+def _trajectories(batch_size: int, momentum: float, convention: str, steps: int, seeds: Sequence[int]) -> np.ndarray:
+    """Return the ``trajectory`` of each seed, computed as channels of one layer: shape (steps + 1, 2, len(seeds))."""
+    rngs, values = [np.random.default_rng(seed) for seed in seeds], channel_values()
     statistics = np.zeros(len(rngs)), np.ones(len(rngs))
     path = [statistics]
     for _ in range(steps):

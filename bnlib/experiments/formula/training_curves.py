@@ -1,4 +1,4 @@
-"""Batch size and learning rate on digits, with and without BN: the grid behind chapter 1."""
+"""Train a small network on digits with and without BN, over a grid of batch sizes and learning rates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.models import mlp
 from bnlib.sweep import Run
 
-SIZES = (64, 100, 100, 10)
+LAYER_SIZES = (64, 100, 100, 10)
 NORMS = {"batch norm": BatchNorm, "without normalisation": None}
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -22,10 +22,10 @@ SEEDS = {"quick": range(5), "paper": range(20)}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """The network with and without BN at each batch size and learning rate."""
+    """Return the runs with and without BN at each batch size and learning rate."""
     return {
         (norm, batch_size, lr): [
-            Run(partial(mlp, SIZES, NORMS[norm]), "digits", batch_size, lr, seed) for seed in SEEDS[scale]
+            Run(partial(mlp, LAYER_SIZES, NORMS[norm]), "digits", batch_size, lr, seed) for seed in SEEDS[scale]
         ]
         for norm, batch_size, lr in itertools.product(NORMS, BATCH_SIZES, LEARNING_RATES)
     }
@@ -43,32 +43,34 @@ EXPERIMENT = Experiment(
 
 @cache
 def load() -> dict[tuple[str, int, float], dict]:
-    """The committed grid: for (norm, batch size, learning rate) the curves of all seeds.
+    """Load the committed result: the curves of all seeds by (norm, batch size, learning rate).
 
     Raises:
-        FileNotFoundError: the result is not there; the message says how to make it.
+        FileNotFoundError: the result is missing; the message says how to make it.
     """
     return EXPERIMENT.load("quick")
 
 
 def lookup(batch_size: int, lr: float) -> dict[str, dict]:
-    """The committed curves at one position of the grid, one entry a norm, as ``figures.draw_training`` takes them."""
+    """Return the committed curves at one batch size and learning rate by norm, for ``figures.draw_training_curves``."""
     return {norm: load()[norm, batch_size, lr] for norm in NORMS}
 
 
-def errors(norm: str, batch_size: int, lr: float) -> np.ndarray:
-    """Test error of each seed after the last epoch, shape (5,)."""
+def final_test_errors(norm: str, batch_size: int, lr: float) -> np.ndarray:
+    """Return the test error of each seed after the last epoch, between 0 and 1, shape (5,)."""
     return np.array([run[-1] for run in load()[norm, batch_size, lr]["test_error"]])
 
 
 def working_learning_rates(norm: str, batch_size: int = 32, largest_error: float = 0.06) -> list[float]:
     """Return the learning rates at which the median test error after ten epochs is at most ``largest_error``."""
-    return [lr for lr in LEARNING_RATES if np.median(errors(norm, batch_size, lr)) <= largest_error]
+    return [lr for lr in LEARNING_RATES if np.median(final_test_errors(norm, batch_size, lr)) <= largest_error]
 
 
 def lowest_median_error(norm: str, batch_sizes: Iterable[int]) -> float:
     """Return the lowest median test error over these batch sizes and all learning rates."""
-    return min(float(np.median(errors(norm, *cell))) for cell in itertools.product(batch_sizes, LEARNING_RATES))
+    return min(
+        float(np.median(final_test_errors(norm, *cell))) for cell in itertools.product(batch_sizes, LEARNING_RATES)
+    )
 
 
 def learning_rate_rows() -> list[dict]:
@@ -79,9 +81,9 @@ def learning_rate_rows() -> list[dict]:
             ("batch size 32", "learning rates with a median error of 6 % or less"): ", ".join(
                 f"{lr:g}" for lr in working_learning_rates(norm)
             ),
-            ("batch size 32", "error at learning rate 1 (%)"): 100 * errors(norm, 32, 1.0),
+            ("batch size 32", "error at learning rate 1 (%)"): 100 * final_test_errors(norm, 32, 1.0),
             ("batch size 1", "lowest error of 35 runs (%)"): 100
-            * float(min(errors(norm, 1, lr).min() for lr in LEARNING_RATES)),
+            * float(min(final_test_errors(norm, 1, lr).min() for lr in LEARNING_RATES)),
         }
         for norm in NORMS
     ]
@@ -98,5 +100,5 @@ def lowest_error_rows() -> list[dict]:
 def train(
     batch_size: int, lr: float, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, dict]]]:
-    """Train the networks of one position for real, to be drawn beside the grid; see ``Experiment.live``."""
+    """Train both networks now at one batch size and learning rate, with a new seed; see ``Experiment.live``."""
     return EXPERIMENT.live({norm: (norm, batch_size, lr) for norm in NORMS}, lookup(batch_size, lr), device)

@@ -1,4 +1,4 @@
-"""The experiments behind chapter 1: their measurements, and that committed results are what the code gives."""
+"""The experiments of chapter 1: what they measure, and how results are stored."""
 
 import numpy as np
 import pytest
@@ -16,57 +16,59 @@ from bnlib.experiments.formula import (
 from bnlib.experiments.framework import results
 
 
-def test_company_leaves_the_model_as_it_was():
+def test_predictions_in_train_mode_leave_the_model_unchanged():
     model = models.mlp((64, 10, 10), bnlib.BatchNorm).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    batch_dependence.answers(model, datasets.load("digits").test_x, batch_size=7, repeats=2)
+    batch_dependence.train_mode_predictions(model, datasets.load("digits").test_x, batch_size=7, repeats=2)
     torch.testing.assert_close(model.state_dict(), before)
     assert not model.training
 
 
-def test_a_network_without_bn_does_not_care_for_company():
+def test_predictions_without_bn_do_not_depend_on_the_batch():
     model, x = models.mlp((64, 10, 10)), datasets.load("digits").test_x
-    answers = batch_dependence.answers(model, x, batch_size=7, repeats=3)
-    assert torch.equal(answers, model(x).argmax(1)[:, None].expand(-1, 3))
+    predictions = batch_dependence.train_mode_predictions(model, x, batch_size=7, repeats=3)
+    assert torch.equal(predictions, model(x).argmax(1)[:, None].expand(-1, 3))
 
 
-def test_company_at_the_size_of_the_data_is_the_full_batch():
+def test_one_batch_of_all_samples_gives_the_predictions_of_the_full_batch():
     model, x = models.mlp((64, 10, 10), bnlib.BatchNorm), datasets.load("digits").test_x
-    answers = batch_dependence.answers(model, x, batch_size=len(x), repeats=2)
-    assert torch.equal(answers, model.train()(x).argmax(1)[:, None].expand(-1, 2))
+    predictions = batch_dependence.train_mode_predictions(model, x, batch_size=len(x), repeats=2)
+    assert torch.equal(predictions, model.train()(x).argmax(1)[:, None].expand(-1, 2))
 
 
 @pytest.mark.parametrize("batch_size", [2, 16, 256])
 def test_batch_noise_has_the_spread_of_sampling_without_replacement(batch_size):
-    noise = batch_noise.lookup(batch_size)
+    noise = batch_noise.random_batches(batch_size)
     assert noise.means.std() == pytest.approx(batch_noise.expected_std_of_mean(batch_size), rel=0.06)
-    assert noise.means.mean() == pytest.approx(noise.whole[0], abs=4 * noise.means.std() / 2000**0.5)
+    assert noise.means.mean() == pytest.approx(noise.data_mean, abs=4 * noise.means.std() / 2000**0.5)
 
 
-def test_the_picture_of_batch_noise_is_in_every_batch():
-    assert (batch_noise.lookup(1).outputs == 0).all()
+def test_image_0_is_in_every_batch_whose_outputs_are_returned():
+    assert (batch_noise.random_batches(1).outputs == 0).all()
     for batch_size in (2, 4):
-        assert np.abs(batch_noise.lookup(batch_size).outputs).max() <= (batch_size - 1) ** 0.5
-    assert np.median(np.abs(batch_noise.lookup(2).outputs)) > 0.99  # a sign, but where two pictures nearly agree
-    assert batch_noise.lookup(256).outputs.mean() == pytest.approx(batch_noise.lookup(256).alone, abs=0.02)
+        assert np.abs(batch_noise.random_batches(batch_size).outputs).max() <= (batch_size - 1) ** 0.5
+    assert np.median(np.abs(batch_noise.random_batches(2).outputs)) > 0.99  # +1 or -1, unless two values nearly agree
+    assert batch_noise.random_batches(256).outputs.mean() == pytest.approx(
+        batch_noise.random_batches(256).output_with_data_statistics, abs=0.02
+    )
 
 
-def test_running_starts_at_zero_and_one_and_finds_the_data():
-    path = running_statistics.follow(64, 0.1, "torch", 200)
+def test_running_statistics_start_at_0_and_1_and_reach_those_of_the_data():
+    path = running_statistics.trajectory(64, 0.1, "torch", 200)
     assert path[0].tolist() == [0, 1] and len(path) == 201
-    channel = batch_noise.channel()
+    channel = batch_noise.channel_values()
     assert path[-50:].mean(0) == pytest.approx([channel.mean(), channel.var()], abs=0.05)
 
 
-def test_gain_is_the_standard_deviation_that_bn_divides_by():
+def test_pixel_gains_are_the_factors_of_batch_norm():
     x = datasets.load("digits").train_x.flatten(1).double()
-    gain = eps_and_small_variance.lookup(1e-3)
+    expected = eps_and_small_variance.pixel_gains(1e-3)
     y = bnlib.BatchNorm(64, eps=1e-3, dtype=torch.float64)(x).detach()
-    np.testing.assert_allclose(y.var(0, unbiased=False).numpy(), gain.output_variances, atol=1e-12)
-    np.testing.assert_allclose(y[0].numpy(), (x - x.mean(0))[0].numpy() * gain.gains, atol=1e-10)
+    np.testing.assert_allclose(y.var(0, unbiased=False).numpy(), expected.output_variances, atol=1e-12)
+    np.testing.assert_allclose(y[0].numpy(), (x - x.mean(0))[0].numpy() * expected.gains, atol=1e-10)
 
 
-def test_the_dead_pixel_is_black_in_training():
+def test_the_corner_pixel_is_black_in_every_training_image():
     assert datasets.load("digits").train_x[..., 0, 0].max() == 0
     assert eps_and_small_variance.pixel_variances()[0] == 0
 
