@@ -1,4 +1,4 @@
-"""Claims tested in chapter 4, the objective that BN minimises."""
+"""Test the claims of chapter 4, the objective that training with BN minimises."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def _accuracy_in_own_and_new_batches(results: Results) -> Effects:
     found: Effects = {}
     for norm in ("batch norm", "without normalisation"):
         row = results("objective.objective_and_evaluation", "random", "fixed", 16, norm)
-        for name, where in (("in its batches", "objective"), ("dealt out anew", "reshuffled")):
-            found[f"random labels right {name}, {norm}, %"] = 100 * (1 - row[where][:, 1])
+        for name, evaluation in (("in fixed batches", "objective"), ("in reshuffled batches", "reshuffled")):
+            found[f"random labels predicted {name}, {norm}, %"] = 100 * (1 - row[evaluation][:, 1])
     return found
 
 
 def _errors_in_one_label_batches(results: Results) -> Effects:
     found = {}
-    for name, where in (("in training", "objective"), ("in eval mode", "evaluation")):
+    for name, evaluation in (("in train mode", "objective"), ("in eval mode", "evaluation")):
         found[f"errors {name}, one label, batches of 64, %"] = (
-            100 * results("objective.objective_and_evaluation", "true", "one label", 64, "batch norm")[where][:, 1]
+            100 * results("objective.objective_and_evaluation", "true", "one label", 64, "batch norm")[evaluation][:, 1]
         )
     return found
 
@@ -69,7 +69,7 @@ def _figure_1_losses(results: Results) -> Effects:
 
 def _figure_2_errors(results: Results) -> Effects:
     return {
-        f"test error with BN, batches of {b}, rate {lr}, %": 100
+        f"test error with BN, batches of {b}, learning rate {lr}, %": 100
         * final_values(results("objective.lian_figure_2", "BN", b, lr), "test_error")
         for lr in (0.01, 0.1)
         for b in (2, 128)
@@ -89,52 +89,53 @@ def _figure_3_errors(results: Results) -> Effects:
 CLAIMS = (
     Claim(
         "lian-objective", "lian2019", "section 4",
-        "BN minimises an objective of its own, and another one for each batch size.",
+        "Training with BN minimises an objective of its own, which differs from batch size to batch size.",
         "04_the_objective#two-operators-two-objectives", _best_weight_by_batch_size,
         (("the best weight differs between batches of 2, 3 and 4 by more than 0.01",
           lambda e: np.diff(np.concatenate(list(e.values()))).min() > 0.01),),
     ),
     Claim(
         "lian-absorb", "lian2019", "section 4, objectives (3) and (5)",
-        "Full-batch BN does not hurt the expressiveness: its normalisation can be absorbed into the weights.",
+        "Full-batch BN does not reduce what a network can express: its statistics can be absorbed into the weights.",
         "04_the_objective#what-the-full-batch-can-reach", _absorption_error,
         (("a plain network with absorbed statistics has the same outputs to 1e-10",
           lambda e: e["largest difference of outputs, full batch"].max() < 1e-10),),
-        note="With a bias, or gamma and beta; without them the usual order can do less.",
+        note="This needs a bias, or gamma and beta. Without them a network of linear layers, BN and ReLU can express "
+        "less.",
     ),
     Claim(
         "lian-companies", "lian2019", "introduction",
         "BN can overfit predefined batches.",
         "04_the_objective#objective-and-evaluation", _accuracy_in_own_and_new_batches,
-        (("with BN more than 90 % of random labels are learnt, and fewer than half are right when the batches are "
-          "dealt out anew, in every seed",
-          lambda e: e["random labels right in its batches, batch norm, %"].min() > 90
-          and e["random labels right dealt out anew, batch norm, %"].max() < 50),
-         ("without BN dealing them out costs less than 2 points",
-          lambda e: np.median(e["random labels right in its batches, without normalisation, %"])
-          - np.median(e["random labels right dealt out anew, without normalisation, %"]) < 2)),
+        (("with BN more than 90 % of random labels are predicted in the fixed batches of the training, and fewer than "
+          "half in reshuffled batches, in every seed",
+          lambda e: e["random labels predicted in fixed batches, batch norm, %"].min() > 90
+          and e["random labels predicted in reshuffled batches, batch norm, %"].max() < 50),
+         ("without BN reshuffling costs less than 2 points",
+          lambda e: np.median(e["random labels predicted in fixed batches, without normalisation, %"])
+          - np.median(e["random labels predicted in reshuffled batches, without normalisation, %"]) < 2)),
     ),
     Claim(
         "lian-trust", "lian2019", "introduction",
-        "BN is not to be trusted where the batches are not drawn at random.",
+        "BN is not reliable if the batches are not drawn at random.",
         "04_the_objective#objective-and-evaluation", _errors_in_one_label_batches,
-        (("in batches of one label the error is below 20 % in training and above 70 % in eval mode, in every seed",
-          lambda e: e["errors in training, one label, batches of 64, %"].max() < 20
+        (("in batches of one label the error is below 20 % in train mode and above 70 % in eval mode, in every seed",
+          lambda e: e["errors in train mode, one label, batches of 64, %"].max() < 20
           and e["errors in eval mode, one label, batches of 64, %"].min() > 70),),
     ),
     Claim(
         "lian-converges", "lian2019", "introduction",
         "BN always converges.",
         "04_the_objective#what-the-objective-does-not-say",
-        untestable_because="It is not proved there, and no finite run can show it; with a constant rate SGD does not "
-        "settle.",
+        untestable_because="The paper does not prove it, and no finite run can show it: at a constant learning rate "
+        "SGD does not converge.",
     ),
     Claim(
         "lian-conditioned", "lian2019", "section 4",
-        "Normalising reduces the condition number of the objective in general, which makes it easier to train.",
+        "In general, normalisation reduces the condition number of the objective, which makes training easier.",
         "04_the_objective#what-the-full-batch-can-reach",
-        untestable_because="There is no proof, and the networks to which 'in general' refers are not named; we have "
-        "measured sharpness, not condition numbers.",
+        untestable_because="The paper gives no proof and does not say for which networks 'in general' holds. The book "
+        "measures sharpness, not condition numbers.",
     ),
     Claim(
         "lian-figure-1", "lian2019", "figure 1",
@@ -142,24 +143,24 @@ CLAIMS = (
         "04_the_objective#figures-1-to-3-of-the-paper", _figure_1_losses,
         (("the test loss ends above its start in more than half of the seeds",
           lambda e: e["share of seeds whose test loss ends above its start"].max() > 0.5),
-         ("it overfits: the median training loss gets below ln 3 - 0.1, which needs a look at the samples",
+         ("it overfits: the median training loss falls below ln 3 - 0.1, which is impossible without using the inputs",
           lambda e: np.median(e["training loss at the end, nats"]) < math.log(3) - 0.1)),
         scale="paper",
-        note="With the running variance of its Algorithm 1, at a rate of 0.1. Only the frequencies are learnt, so that "
-        "the training loss has next to nothing to fall.",
+        note="With the running variance of the paper's Algorithm 1, at a learning rate of 0.1. The network learns only "
+        "the class frequencies, so the training loss hardly falls.",
     ),
     Claim(
         "lian-figure-2", "lian2019", "figure 2",
-        "The smaller the batches, the worse the result with BN.",
+        "The smaller the batches, the larger the test error with BN.",
         "04_the_objective#figures-1-to-3-of-the-paper", _figure_2_errors,
-        tuple((f"the median test error at 2 is more than a point above that at 128, rate {lr}",
-               lambda e, r=lr: np.median(e[f"test error with BN, batches of 2, rate {r}, %"])
-               > np.median(e[f"test error with BN, batches of 128, rate {r}, %"]) + 1) for lr in (0.01, 0.1)),
-        note="A small convolutional network on digits for ResNet-18 on CIFAR-10; not tested at its size.",
+        tuple((f"the median test error at batch size 2 is more than a point above that at 128, learning rate {lr}",
+               lambda e, r=lr: np.median(e[f"test error with BN, batches of 2, learning rate {r}, %"])
+               > np.median(e[f"test error with BN, batches of 128, learning rate {r}, %"]) + 1) for lr in (0.01, 0.1)),
+        note="Tested with a small convolutional network on digits, not with ResNet-18 on CIFAR-10.",
     ),
     Claim(
         "lian-figure-3", "lian2019", "figure 3",
-        "A logistic regression that is easy without BN no longer converges with it.",
+        "Logistic regression that converges easily without BN no longer converges with BN.",
         "04_the_objective#figures-1-to-3-of-the-paper", _figure_3_errors,
         (("without BN the median test error is below 15 %",
           lambda e: np.median(e["test error, without normalisation, %"]) < 15),
@@ -167,13 +168,13 @@ CLAIMS = (
           lambda e: np.median(e["train error, BN, %"]) > 10),
          ("with BN the median test error is more than 1.8 times that without",
           lambda e: np.median(e["test error, BN, %"]) > 1.8 * np.median(e["test error, without normalisation, %"]))),
-        scale="paper", note="At the size of the paper. It converges, to something worse.",
+        scale="paper", note="At the size of the paper. With BN it does converge, but with a larger test error.",
     ),
     Claim(
         "ioffe-regularises", "ioffe2015", "abstract and section 3.4",
         "BN regularises, and in some cases makes Dropout unnecessary.",
         "04_the_objective#look-at-it",
-        untestable_because="On digits all test errors are within a point or two, which is too little to tell; Dropout "
-        "is nowhere in the book. That BN's noise shrinks the best weights is shown on a toy.",
+        untestable_because="On digits all test errors lie within one or two points, too close to tell, and the book "
+        "does not train with Dropout. A regression with two weights shows that the noise of BN shrinks the best ones.",
     ),
 )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Experiments of chapter 4, the explicit objective."""
+"""Experiments of chapter 4: the objective that training with BN minimises."""

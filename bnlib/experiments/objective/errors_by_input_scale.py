@@ -1,6 +1,7 @@
-"""Which samples a classifier with BN gets right on data of large variation, and in which mode.
+"""Count the errors of logistic regression with BN by the strength of the input that marks the class, in both modes.
 
-The data of figure 3 of Lian and Liu (2019): the class is an input that is larger by a number from 0 to 50.
+The data are those of figure 3 of Lian and Liu (2019): a sample of class i is noise of variance 1, and to its input i a
+number from 0 to 50, the signal, is added.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from bnlib.samplers import shuffled
 
 NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 SIZES = {"quick": (200, 2_000, 2_000), "paper": (1_000, 10_000, 2_000)}
-"""Classes, training and test samples."""
+"""Number of classes, of training samples and of test samples, by scale."""
 BATCH_SIZE, EPOCHS, LEARNING_RATE = 20, 20, 0.1
-STRENGTHS = (0, 5, 10, 20, 50)
-"""Edges of the parts into which the test samples are divided by their number."""
+SIGNAL_EDGES = (0, 5, 10, 20, 50)
+"""Edges of the intervals of the signal into which the test samples are divided."""
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Both classifiers."""
+    """Return both networks with the number of classes and samples of the scale, and three seeds."""
     return {(norm, *SIZES[scale]): range(3) for norm in NORMS}
 
 
 def measure(norm: str, classes: int, samples: int, tests: int, *, seed: int, device) -> dict[str, float | list[float]]:
-    """Train with SGD, then count errors.
+    """Train with SGD, then measure the share of errors in both modes.
 
     Returns:
-        shares of errors: ``train``, training samples in train mode, in shuffled batches; ``test``, test samples in eval
-        mode, and ``by_strength``, the same for each part of ``STRENGTHS``; ``train_mode``, test samples in train mode,
-        in batches of test samples.
+        ``train``: training samples, in train mode, in shuffled batches. ``test``: test samples, in eval mode.
+        ``test_by_signal``: the same, for each interval of ``SIGNAL_EDGES``. ``test_train_mode``: test samples, in train
+        mode, in batches of test samples.
     """
     data = wide_variation(classes, samples, tests, seed=seed).to(device)
     model = logistic_regression(classes, classes, NORMS[norm], seed=seed).to(device)
@@ -53,23 +54,27 @@ def measure(norm: str, classes: int, samples: int, tests: int, *, seed: int, dev
     with torch.no_grad():
         wrong = (model.eval()(data.test_x).argmax(1) != data.test_y).float()
         model.train()
-        in_batches = [
-            _in_train_mode(model, x, y) for x, y in ((data.train_x, data.train_y), (data.test_x, data.test_y))
-        ]
-    number = data.test_x.gather(1, data.test_y[:, None])[:, 0]
-    parts = [wrong[(number >= low) & (number < high)].mean().item() for low, high in itertools.pairwise(STRENGTHS)]
-    return {"train": in_batches[0], "test": wrong.mean().item(), "by_strength": parts, "train_mode": in_batches[1]}
+        train_error = _train_mode_error(model, data.train_x, data.train_y)
+        test_train_mode_error = _train_mode_error(model, data.test_x, data.test_y)
+    signal = data.test_x.gather(1, data.test_y[:, None])[:, 0]
+    by_signal = [wrong[(signal >= a) & (signal < b)].mean().item() for a, b in itertools.pairwise(SIGNAL_EDGES)]
+    return {
+        "train": train_error,
+        "test": wrong.mean().item(),
+        "test_by_signal": by_signal,
+        "test_train_mode": test_train_mode_error,
+    }
 
 
-def _in_train_mode(model, x: Tensor, y: Tensor) -> float:
-    """Share of errors in batches in the order of the data, which is random."""
+def _train_mode_error(model, x: Tensor, y: Tensor) -> float:
+    """Return the share of errors in batches in the order of the data, which is random."""
     pairs = zip(x.split(BATCH_SIZE), y.split(BATCH_SIZE), strict=True)
     return torch.cat([model(inputs).argmax(1) != labels for inputs, labels in pairs]).float().mean().item()
 
 
 EXPERIMENT = Measurement(
     name="objective.errors_by_input_scale",
-    question="On data of large variation, which samples does a classifier with BN miss, and in which mode?",
+    question="Which samples does logistic regression with BN misclassify, and in which mode?",
     source="Lian and Liu 2019, figure 3",
     axes=("norm", "classes", "samples", "tests"),
     cells=cells,
@@ -79,7 +84,7 @@ EXPERIMENT = Measurement(
 
 @cache
 def load(scale: Scale = "quick") -> dict[str, dict[str, np.ndarray]]:
-    """The committed result, by norm."""
+    """Return the committed result, by norm."""
     return {norm: values for (norm, *_), values in EXPERIMENT.load(scale).items()}
 
 
@@ -87,7 +92,7 @@ def error_rows(scale: Scale = "paper") -> list[dict]:
     """Return the errors on training and new samples (%), one number per seed, in train and in eval mode."""
     headers = {
         "train": ("training samples", "train mode"),
-        "train_mode": ("new samples", "train mode"),
+        "test_train_mode": ("new samples", "train mode"),
         "test": ("new samples", "eval mode"),
     }
     return [
@@ -96,10 +101,10 @@ def error_rows(scale: Scale = "paper") -> list[dict]:
     ]
 
 
-def error_by_strength_rows(scale: Scale = "paper") -> list[dict]:
-    """Return the errors on new samples in eval mode (%), one number per seed, by the number that marks the class."""
-    headers = [("number at the position of the class", f"{a} to {b}") for a, b in itertools.pairwise(STRENGTHS)]
+def error_by_signal_rows(scale: Scale = "paper") -> list[dict]:
+    """Return the errors on new samples in eval mode (%), one number per seed, by the signal of the sample."""
+    headers = [("number added to the input of the class", f"{a} to {b}") for a, b in itertools.pairwise(SIGNAL_EDGES)]
     return [
-        {"network": norm} | dict(zip(headers, 100 * found["by_strength"].T, strict=True))
+        {"network": norm} | dict(zip(headers, 100 * found["test_by_signal"].T, strict=True))
         for norm, found in load(scale).items()
     ]

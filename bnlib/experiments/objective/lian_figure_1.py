@@ -1,9 +1,9 @@
-"""Figure 1 of Lian and Liu (2019): three samples, batch size 1.
+"""Repeat figure 1 of Lian and Liu (2019): train on three samples with batch size 1.
 
-The paper gives neither learning rate nor number of steps nor seeds. What BN does to a test sample depends on its
-running variance, and there are two conventions for that. Algorithm 1 of the paper averages the variances of the
-batches, here all 0. torch averages unbiased ones; of a single value there is none, and ``bnlib.BatchNorm`` then leaves
-the average as it is (``torch.nn.BatchNorm1d`` refuses such a batch).
+The paper states no learning rate, number of steps or number of seeds. The output of BN for a test sample depends on its
+running variance, for which there are two conventions. Algorithm 1 of the paper averages the biased variances of the
+batches, which are all 0 here. PyTorch averages unbiased variances, which do not exist for a single value:
+``bnlib.BatchNorm`` then leaves the running variance unchanged, and ``torch.nn.BatchNorm1d`` raises an error.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ LEARNING_RATE, EPOCHS = 0.1, 1000
 SEEDS = {"quick": range(20), "paper": range(100)}
 
 
-class PrintedBatchNorm(BatchNorm):
-    """BN with the running variance of Algorithm 1, an average of biased variances."""
+class Algorithm1BatchNorm(BatchNorm):
+    """Average biased variances in the running variance, as in Algorithm 1 of Lian and Liu (2019)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """As ``BatchNorm``."""
-        before = self.running_var.clone()
+        """Normalise as ``BatchNorm``, with another update of the running variance."""
+        previous_var = self.running_var.clone()
         output = super().forward(input)
         if self.training:
-            self.running_var.copy_(before.lerp(input.detach().var(0, unbiased=False), self.momentum))
+            self.running_var.copy_(previous_var.lerp(input.detach().var(0, unbiased=False), self.momentum))
         return output
 
 
-NORMS = {"without normalisation": None, "BN, algorithm 1": PrintedBatchNorm} | lian_setup.norms(
+NORMS = {"without normalisation": None, "BN, algorithm 1": Algorithm1BatchNorm} | lian_setup.norms(
     lian_figure_4_alpha, [oracle for oracle in ORACLES if oracle != "leave_one_out"]
 )
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each norm, and none; the scales differ in the number of seeds alone."""
+    """Return each norm; the scales differ only in the number of seeds."""
     settings = {"data": "three_points", "batch_size": 1, "lr": LEARNING_RATE, "epochs": EPOCHS}
     return {
         (name,): [Run(partial(three_point_network, norm), seed=seed, **settings) for seed in SEEDS[scale]]
@@ -53,7 +53,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
 
 EXPERIMENT = Experiment(
     name="objective.lian_figure_1",
-    question="Can a network with BN learn three samples at batch size 1, and one with Full Normalization?",
+    question="Can networks with BN and with Full Normalization learn three samples at batch size 1?",
     source="Lian and Liu 2019, figure 1",
     axes=("norm",),
     cells=cells,
@@ -66,7 +66,7 @@ TABLE_NORMS = {
     "without normalisation": "without normalisation",
     "Full Normalization": "FN, default",
 }
-"""Names in tables, and those of ``NORMS``."""
+"""Names in tables, and the corresponding names in ``NORMS``."""
 
 
 def final_losses(scale: Scale, norm: str, curve: str) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Figure 2 of Lian and Liu (2019): one number of epochs at many batch sizes.
+"""Repeat figure 2 of Lian and Liu (2019): train for ten epochs at many batch sizes.
 
-The batch size sets the noise of BN, but also that of SGD and the number of steps. The network without normalisation and
-the one with Full Normalization see the last two without the first. The paper gives no learning rate.
+The batch size changes the noise of the batch statistics, the noise of SGD and the number of steps. The networks without
+normalisation and with Full Normalization are controls: for them only the last two change. The paper states no learning
+rate.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NETWORKS = {"quick": ("digits", small_cnn), "paper": ("cifar10", resnet18)}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each norm at each batch size and learning rate."""
+    """Return each norm at each batch size and learning rate."""
     data, network = NETWORKS[scale]
     return {
         (norm, batch_size, lr): [
@@ -38,7 +39,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
 
 EXPERIMENT = Experiment(
     name="objective.lian_figure_2",
-    question="Is a network with BN the worse, the smaller its batches are, and is BN the reason?",
+    question="Does a network with BN have more errors with smaller batches, and is BN the reason?",
     source="Lian and Liu 2019, figure 2",
     axes=("norm", "batch size", "learning rate"),
     cells=cells,

@@ -1,6 +1,6 @@
-"""Figure 3 of Lian and Liu (2019): logistic regression on data of large variation.
+"""Repeat figure 3 of Lian and Liu (2019): logistic regression on data of large variation.
 
-The paper gives no learning rate. The quick scale has a tenth of the samples, of the features and of the classes.
+The paper states no learning rate. The quick scale has a tenth of the samples, of the features and of the classes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ BATCH_SIZE, EPOCHS = 20, 20
 LEARNING_RATES = (0.01, 0.1, 1.0)
 NORMS = {"BN": BatchNorm, "FN, default": FullNorm, "without normalisation": None}
 SIZES = {"quick": (100, 1_000, 1_000), "paper": (1_000, 10_000, 100)}
-"""Classes, training and test samples. The paper's 100 test samples are kept at its scale alone."""
+"""Number of classes, of training samples and of test samples, by scale; the paper has 100 test samples."""
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each norm at each learning rate."""
+    """Return each norm at each learning rate."""
     num_classes, num_train, num_test = SIZES[scale]
     data = partial(wide_variation, num_classes, num_train, num_test)
     return {
@@ -46,7 +46,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
 
 EXPERIMENT = Experiment(
     name="objective.lian_figure_3",
-    question="Does BN keep logistic regression from converging on data of large variation?",
+    question="Does BN prevent logistic regression from converging on data of large variation?",
     source="Lian and Liu 2019, figure 3",
     axes=("norm", "learning rate"),
     cells=cells,

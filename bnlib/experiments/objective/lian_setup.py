@@ -1,8 +1,9 @@
-"""What the experiments that repeat figures of Lian and Liu (2019) share: norms, networks and data at both scales.
+"""Share norms, networks and data among the experiments that repeat figures of Lian and Liu (2019), at both scales.
 
-Where the paper is silent a choice had to be made. Its figure 6 was not available: ``models.lian_figure_6_cnn`` is one reading of
-it, a fully connected network another, and both are trained. Neither the number of epochs nor that of seeds is given.
-The loss is the mean over a batch, norms have gamma and beta, eps is 1e-5.
+The paper leaves some settings open. Its figure 6, which shows the network, was not available:
+``models.lian_figure_6_cnn`` is one interpretation, a fully connected network is another, and both are trained. The
+numbers of epochs and seeds are not stated. Here the loss is the mean over a batch, norms have gamma and beta, and eps
+is 1e-5.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from bnlib.sweep import Run
 
 SEEDS = range(3)
 MOMENTUM = {momentum: partial(SGD, momentum=momentum) for momentum in (0.5, 0.9)}
-"""Optimisers of the MNIST and of the CIFAR-10 figures."""
+"""SGD by momentum: 0.5 for the figures on MNIST, 0.9 for those on CIFAR-10."""
 
 
 def norms(alpha: Schedule, oracles: Iterable[str] = ORACLES) -> dict[str, Callable[[int], nn.Module]]:
-    """BN, Full Normalization with the alpha of the figure and each oracle, and as it comes."""
+    """Return BN, Full Normalization with each oracle and the figure's ``alpha``, and with bnlib's defaults."""
     full = {f"FN, {oracle}": partial(FullNorm, oracle=oracle, alpha=alpha) for oracle in oracles}
     return {"BN": BatchNorm, **full, "FN, default": FullNorm}
 
 
 def mnist(scale: Scale) -> tuple[str, dict[str, Callable]]:
-    """Name of the data set, digits or MNIST, and networks for it that take ``norm=``."""
+    """Return the name of the data set, digits or MNIST, and networks for it that take ``norm=``."""
     name, side = {"quick": ("digits", 8), "paper": ("mnist", 28)}[scale]
     return name, {
         "convolutional": partial(lian_figure_6_cnn, (1, side, side)),
@@ -42,7 +43,7 @@ def mnist(scale: Scale) -> tuple[str, dict[str, Callable]]:
 
 
 def cifar(scale: Scale) -> tuple[str, dict[str, Callable]]:
-    """Name of the data set, digits or CIFAR-10, and the network for it."""
+    """Return the name of the data set, digits or CIFAR-10, and the network for it, which takes ``norm=``."""
     name, shape = {"quick": ("digits", (1, 8, 8)), "paper": ("cifar10", (3, 32, 32))}[scale]
     return name, {"convolutional": partial(lian_figure_6_cnn, shape)}
 
@@ -50,7 +51,7 @@ def cifar(scale: Scale) -> tuple[str, dict[str, Callable]]:
 def cells(
     data, networks: Mapping[str, Callable], norms: Mapping[str, Callable], seeds: Iterable[int] = SEEDS, **settings
 ) -> dict[tuple, list[Run]]:
-    """Runs of all networks with all norms, by names of both; ``settings`` are those of ``sweep.Run``."""
+    """Return the runs of all networks with all norms, by both names; ``settings`` are those of ``sweep.Run``."""
     return {
         (network, norm): [
             Run(partial(networks[network], norm=norms[norm]), data, seed=seed, **settings) for seed in seeds

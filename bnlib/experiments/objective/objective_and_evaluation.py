@@ -1,7 +1,7 @@
-"""What a network with BN has minimised, and what is left of it in other batches and in eval mode.
+"""Compare the training objective of BN with the loss in reshuffled batches and in eval mode.
 
-With random labels there is nothing to learn but the training set by heart, and with fixed batches the batch is part of
-what can be learnt by heart.
+With random labels a network can only memorise the training set. With fixed batches it can also memorise which samples
+share a batch.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "fixed": FixedBatches(), "one label": single_label}
 LABELS = ("true", "random")
 EPOCHS = {4: 6, 16: 25, 64: 50}
-"""Passes over the training set for each batch size: more where a pass has fewer steps."""
+"""Epochs by batch size: more where an epoch has fewer steps."""
 BATCH_SIZES = tuple(EPOCHS)
 SIZES, LEARNING_RATE = (64, 100, 100, 10), 0.1
 SEEDS = {"quick": range(5), "paper": range(20)}
 EVALUATIONS = ("objective", "reshuffled", "evaluation", "test")
+"""What ``measure`` returns: training set in train mode (twice) and in eval mode, and test set in eval mode."""
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Each norm with true and random labels at each construction and batch size."""
+    """Return each norm with true and random labels, at each construction of batches and each batch size."""
     grid = itertools.product(LABELS, CONSTRUCTIONS, BATCH_SIZES, NORMS)
     return {setting: SEEDS[scale] for setting in grid}
 
 
 def measure(labels: str, construction: str, batch_size: int, norm: str, *, seed: int, device) -> dict[str, list[float]]:
-    """Train with SGD, then take the mean loss in nats and the share of errors in four ways.
+    """Train with SGD, then measure the mean loss (nats) and the share of errors in four ways.
 
     Returns:
-        ``objective``: training set in train mode, in batches as those of the training, the very same if they were
-        fixed; ``reshuffled``: in shuffled batches of that size; ``evaluation``: in eval mode; ``test``: the test set in
-        eval mode. Each is a pair, of loss and error.
+        ``objective``: training set in train mode, in batches as in training (the same batches if they are fixed).
+        ``reshuffled``: training set in train mode, in shuffled batches of the same size. ``evaluation``: training set
+        in eval mode. ``test``: test set in eval mode. Each is a list of loss and error.
     """
     data, sampler = datasets.load("digits"), CONSTRUCTIONS[construction]
-    classes = data.train_y if labels == "true" else _drawn(data.train_y, data.num_classes, seed)
+    classes = data.train_y if labels == "true" else _random_labels(data.train_y, data.num_classes, seed)
     model = mlp(SIZES, NORMS[norm], seed=seed).to(device)
     x, y, test_x, test_y = (each.to(device) for each in (data.train_x, classes, data.test_x, data.test_y))
     per_epoch = len(y) // batch_size
@@ -57,39 +58,39 @@ def measure(labels: str, construction: str, batch_size: int, norm: str, *, seed:
         optimiser.zero_grad()
         F.cross_entropy(model(x[index]), y[index]).backward()
         optimiser.step()
-    # With the seed of the training a sampler of fixed batches makes the same ones again.
-    own, other = sampler(classes, batch_size, seed), shuffled(classes, batch_size, seed + 1000)
+    # With the same seed, the sampler of fixed batches returns the batches of the training again.
+    training, reshuffled = sampler(classes, batch_size, seed), shuffled(classes, batch_size, seed + 1000)
     with torch.no_grad():
         found = {
-            "objective": _in_batches(model, x, y, list(itertools.islice(own, per_epoch))),
-            "reshuffled": _in_batches(model, x, y, list(itertools.islice(other, per_epoch))),
+            "objective": _metrics_in_batches(model, x, y, list(itertools.islice(training, per_epoch))),
+            "reshuffled": _metrics_in_batches(model, x, y, list(itertools.islice(reshuffled, per_epoch))),
         }
         model.eval()
-        return found | {"evaluation": _judged(model(x), y), "test": _judged(model(test_x), test_y)}
+        return found | {"evaluation": _mean_metrics(model(x), y), "test": _mean_metrics(model(test_x), test_y)}
 
 
-def _drawn(labels: Tensor, num_classes: int, seed: int) -> Tensor:
+def _random_labels(labels: Tensor, num_classes: int, seed: int) -> Tensor:
     return torch.randint(num_classes, labels.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _wrong(outputs: Tensor, labels: Tensor) -> Tensor:
+def _misclassified(outputs: Tensor, labels: Tensor) -> Tensor:
     return (outputs.argmax(1) != labels).float()
 
 
-_JUDGES = (partial(F.cross_entropy, reduction="none"), _wrong)
+_METRICS = (partial(F.cross_entropy, reduction="none"), _misclassified)
 
 
-def _in_batches(model, x: Tensor, y: Tensor, batches: Sequence[Tensor]) -> list[float]:
-    return [model_objective(model, judge, x, y, batches).item() for judge in _JUDGES]
+def _metrics_in_batches(model, x: Tensor, y: Tensor, batches: Sequence[Tensor]) -> list[float]:
+    return [model_objective(model, metric, x, y, batches).item() for metric in _METRICS]
 
 
-def _judged(outputs: Tensor, labels: Tensor) -> list[float]:
-    return [judge(outputs, labels).mean().item() for judge in _JUDGES]
+def _mean_metrics(outputs: Tensor, labels: Tensor) -> list[float]:
+    return [metric(outputs, labels).mean().item() for metric in _METRICS]
 
 
 EXPERIMENT = Measurement(
     name="objective.objective_and_evaluation",
-    question="Is what a network with BN has learnt still there in other batches, and in eval mode?",
+    question="Does a network with BN keep its training error in reshuffled batches and in eval mode?",
     source="Lian and Liu 2019, section 4",
     axes=("labels", "construction", "batch_size", "norm"),
     cells=cells,
@@ -99,12 +100,12 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Return the committed result."""
     return EXPERIMENT.load("quick")
 
 
 def lookup(labels: str, construction: str, batch_size: int) -> dict[str, dict[str, np.ndarray]]:
-    """The committed numbers at one position of the grid, one entry a norm."""
+    """Return the committed losses and errors for one setting, by norm."""
     return {norm: load()[labels, construction, batch_size, norm] for norm in NORMS}
 
 

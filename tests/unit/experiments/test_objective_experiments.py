@@ -15,7 +15,7 @@ from bnlib.samplers import FixedBatches
 
 @pytest.mark.parametrize("construction", two_weights.CONSTRUCTIONS)
 @pytest.mark.parametrize("batch_size", [2, 3, 6])
-def test_the_surface_is_the_mean_over_the_batches_and_least_at_its_least(construction, batch_size):
+def test_the_surface_is_the_mean_over_the_batches_and_lowest_at_its_minimiser(construction, batch_size):
     x, classes, _ = (each.numpy() for each in two_weights.samples())
     surface = two_weights.surface(construction, batch_size)
     row, column = 5, 20
@@ -26,7 +26,7 @@ def test_the_surface_is_the_mean_over_the_batches_and_least_at_its_least(constru
         z = (z - z.mean(0)) / np.sqrt(z.var(0) + two_weights.EPS)
         means.append(np.log1p(np.exp(-classes[batch] * (z @ weights))).mean())
     assert surface.values[row, column] == pytest.approx(np.mean(means), rel=1e-12)
-    assert surface.least <= surface.values.min() + 1e-9
+    assert surface.minimum <= surface.values.min() + 1e-9
     assert len(surface.batches) == {"all subsets": math.comb(12, batch_size), "fixed": 12 // batch_size}.get(
         construction, 2 * math.comb(6, batch_size)
     )
@@ -34,15 +34,16 @@ def test_the_surface_is_the_mean_over_the_batches_and_least_at_its_least(constru
 
 def test_the_surface_at_batch_size_one_is_flat_and_nothing_moves():
     view = two_weights.lookup("all subsets", 1, 3.0)
-    assert view.surface.best is None and np.ptp(view.surface.values) < 1e-12 and np.ptp(view.path, axis=0).max() == 0
+    assert view.surface.minimiser is None and np.ptp(view.surface.values) < 1e-12
+    assert np.ptp(view.path, axis=0).max() == 0
 
 
 def test_descent_goes_down_the_gradient_of_its_batches():
     rates, batches = torch.tensor([0.5], dtype=torch.float64), two_weights.CONSTRUCTIONS["fixed"](6)[:1]
-    ways = list(two_weights.descend(batches, rates, seed=0))
-    start = ways[0][0].requires_grad_()
+    iterates = list(two_weights.sgd_iterates(batches, rates, seed=0))
+    start = iterates[0][0].requires_grad_()
     (gradient,) = torch.autograd.grad(two_weights.objective(start, batches), start)
-    torch.testing.assert_close(ways[1][0], start.detach() - 0.5 * gradient)
+    torch.testing.assert_close(iterates[1][0], start.detach() - 0.5 * gradient)
     done, total, view = list(two_weights.train("fixed", 3, 0.3))[-1]
     assert done == total == two_weights.STEPS and view.path.shape == (two_weights.STEPS + 1, 2)
 
@@ -51,8 +52,8 @@ def test_descent_goes_down_the_gradient_of_its_batches():
 def test_the_plain_network_is_that_of_the_chosen_statistics_and_of_no_others(statistics):
     for weight in absorption.WEIGHTS:
         pair = absorption.lookup(weight, statistics)
-        assert pair.apart(statistics) < 1e-12
-        assert min(pair.apart(name) for name in absorption.BATCHES if name != statistics) > 0.01
+        assert pair.largest_difference(statistics) < 1e-12
+        assert min(pair.largest_difference(name) for name in absorption.BATCHES if name != statistics) > 0.01
 
 
 def test_in_batches_is_the_mean_over_batches_and_leaves_the_model(monkeypatch):
@@ -60,7 +61,7 @@ def test_in_batches_is_the_mean_over_batches_and_leaves_the_model(monkeypatch):
     x, y = torch.randn(12, 64, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10
     batches = [torch.arange(4), torch.arange(4, 12)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    loss, wrong = gap._in_batches(model, x, y, batches)
+    loss, wrong = gap._metrics_in_batches(model, x, y, batches)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     losses = [torch.nn.functional.cross_entropy(model(x[index]), y[index]).item() for index in batches]
     assert loss == pytest.approx(np.mean(losses), rel=1e-6) and 0 <= wrong <= 1
@@ -86,8 +87,8 @@ def test_the_figure_of_objective_and_evaluation_tells_what_it_shows():
     assert "batch norm 2.7, 53.9, 40.8," in told
 
 
-def test_errors_by_strength_are_those_of_the_parts():
+def test_errors_by_signal_are_those_of_the_intervals():
     found = errors_by_input_scale.EXPERIMENT.measure_once(("batch norm", 20, 200, 400), 0)
-    assert 0 <= found["test"] <= found["train_mode"] <= 1 and len(found["by_strength"]) == 4
-    # The parts hold about 10, 10, 20 and 60 per cent of the samples.
-    assert abs(np.dot(found["by_strength"], (0.1, 0.1, 0.2, 0.6)) - found["test"]) < 0.1
+    assert 0 <= found["test"] <= found["test_train_mode"] <= 1 and len(found["test_by_signal"]) == 4
+    # The intervals hold about 10, 10, 20 and 60 per cent of the samples.
+    assert abs(np.dot(found["test_by_signal"], (0.1, 0.1, 0.2, 0.6)) - found["test"]) < 0.1
