@@ -1,6 +1,6 @@
-"""The loss along the gradient while a network trains, with BN and without: how rough is the way?
+"""Measure how the loss and its gradient change along the gradient while a network trains, with and without BN.
 
-On digits with a small network, and at paper scale with the VGG network of Santurkar et al. (2018) on CIFAR-10.
+The network is a small one on digits, at paper scale the VGG network of Santurkar et al. (2018) on CIFAR-10.
 """
 
 from __future__ import annotations
@@ -45,58 +45,67 @@ __all__ = [
 
 BATCH_SIZES = (16, 64, 256)
 STEPS = {"mlp": 200, "vgg": 15_000}
-PROBES, LENGTHS, RELATIVE = 20, 5, 0.03
+PROBES, STEP_SIZES, RELATIVE_STEP = 20, 5, 0.03
 EARLY, LATE = slice(1, 6), slice(12, 20)
-"""Probes of the small network at the steps 10 to 50, and 120 to 190."""
+"""Select the probes of the small network at the training steps 10 to 50, and 120 to 190."""
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """See ``probed_training.cells``."""
+    """Return initialisation, norm, batch size and learning rate in all combinations; at paper scale VGG only."""
     return probed_training.cells(scale, BATCH_SIZES)
 
 
 def measure(
     network: str, init: str, norm: str, batch_size: int, lr: float, *, seed: int, device: str
 ) -> dict[str, Any]:
-    """Train with SGD and look along the gradient of the mini-batch at ``PROBES`` steps, spread evenly from the first.
+    """Train with SGD, and measure along the gradient of the mini-batch at ``PROBES`` evenly spaced training steps.
 
     Returns:
-        at each of these steps ``loss``, the mini-batch's; ``low`` and ``high``, the range of the loss at ``LENGTHS``
-        step lengths from 1/2 to 4 learning rates; ``change_low`` and ``change_high``, that of the change of the
-        gradient; ``beta``, the effective smoothness; ``cosine``, of the gradients before and after a step of one
-        learning rate; and ``relative_beta``, the smoothness of the weight matrices, each in units of its own norm, over
-        a step of length ``RELATIVE``.
+        one number per probe of each of these: ``loss`` of the mini-batch, in nats; ``lowest_loss`` and
+        ``highest_loss`` at ``STEP_SIZES`` step sizes from 1/2 to 4 learning rates; ``smallest_change`` and
+        ``largest_change``, the norm of the change of the gradient at these step sizes; ``beta``, the effective
+        smoothness; ``cosine`` of the gradients before and after a step at the learning rate; ``relative_beta``, the
+        effective smoothness with each weight matrix in units of its norm, over a step of length ``RELATIVE_STEP``.
     """
-    return _columns(list(_walk(network, init, norm, batch_size, lr, seed, device)))
+    return _columns(list(_probes(network, init, norm, batch_size, lr, seed, device)))
 
 
-def _walk(network, init, norm, batch_size: int, lr: float, seed: int, device) -> Iterator[tuple[float, ...]]:
+def _probes(network, init, norm, batch_size: int, lr: float, seed: int, device) -> Iterator[tuple[float, ...]]:
     steps = STEPS[network]
     settings = network, init, norm, batch_size, lr, steps, seed, device
     for step, model, _, loss in probed_training.training_steps(*settings, losses=[]):
         if step % (steps // PROBES) == 0:
             matrices = [name for name, value in model.named_parameters() if value.dim() > 1]
-            yield _look(model, loss, lr, matrices)
+            yield _probe(model, loss, lr, matrices)
 
 
 def _columns(rows: Sequence[tuple[float, ...]]) -> dict[str, list[float]]:
-    names = ("loss", "low", "high", "change_low", "change_high", "beta", "cosine", "relative_beta")
+    names = (
+        "loss",
+        "lowest_loss",
+        "highest_loss",
+        "smallest_change",
+        "largest_change",
+        "beta",
+        "cosine",
+        "relative_beta",
+    )
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
-def _look(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, ...]:
-    way = landscape_along_gradient(model, loss, step_sizes(lr, count=LENGTHS))
-    low, high = way.loss_range.tolist()
-    change_low, change_high = torch.stack(way.gradient_change.aminmax()).tolist()
-    return way.loss.item(), low, high, change_low, change_high, way.beta.item(), *_turned(model, loss, lr, matrices)
+def _probe(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, ...]:
+    found = landscape_along_gradient(model, loss, step_sizes(lr, count=STEP_SIZES))
+    losses, changes = found.loss_range.tolist(), torch.stack(found.gradient_change.aminmax()).tolist()
+    cosine_and_relative_beta = _cosine_and_relative_beta(model, loss, lr, matrices)
+    return found.loss.item(), *losses, *changes, found.beta.item(), *cosine_and_relative_beta
 
 
-def _turned(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, float]:
-    r"""The cosine of the gradient and that after a step of ``lr``, and the smoothness in units of each layer.
+def _cosine_and_relative_beta(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, float]:
+    r"""Return the cosine of the gradients before and after a step at ``lr``, and the relative smoothness.
 
-    The latter in the coordinates $W_l / \|W_l\|$, with the norms of now as constants: the gradient is
-    $\|W_l\|\,g_l$. It stays when a layer that a norm follows is multiplied by a number, and when one ReLU layer is
-    and the next is divided by it.
+    The relative smoothness uses the coordinates $W_l / \|W_l\|$, with the current norms as constants, so that the
+    gradient is $\|W_l\|\,g_l$. Multiplying a layer that a norm follows does not change it, nor does multiplying
+    one ReLU layer and dividing the next by the same number.
     """
     old = dict(model.named_parameters())
     _, gradients = loss_and_gradients_at(model, loss, old, list(old))
@@ -105,11 +114,11 @@ def _turned(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[flo
     both = [flattened(each[name] for name in old) for each in (gradients, after)]
     norms = {name: old[name].detach().norm() for name in matrices}
     unit = flattened(norms[name] * gradients[name] for name in matrices).norm()
-    step = RELATIVE / unit
+    step = RELATIVE_STEP / unit
     near = {name: old[name].detach() - step * norms[name] ** 2 * gradients[name] for name in matrices}
     _, there = loss_and_gradients_at(model, loss, old | near, matrices)
     change = flattened(norms[name] * (there[name] - gradients[name]) for name in matrices).norm()
-    return torch.cosine_similarity(*both, dim=0).item(), (change / RELATIVE).item()
+    return torch.cosine_similarity(*both, dim=0).item(), (change / RELATIVE_STEP).item()
 
 
 EXPERIMENT = Measurement(
@@ -124,12 +133,12 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result: numbers of shape (seeds, probes) for each setting."""
     return EXPERIMENT.load("quick")
 
 
 def lookup(init: str, batch_size: int, lr: float) -> dict[str, dict[str, np.ndarray]]:
-    """The committed numbers of the networks with BN and without at one position of the grid."""
+    """Return the committed numbers of the networks with and without BN for one setting."""
     return {norm: load()["mlp", init, norm, batch_size, lr] for norm in NORMS}
 
 
@@ -147,7 +156,7 @@ def landscape_rows(batch_size: int = 64, lr: float = 0.1) -> list[dict]:
     ]
     columns = {
         "loss (nats)": "loss",
-        "highest loss along the gradient (nats)": "high",
+        "highest loss along the gradient (nats)": "highest_loss",
         "effective β": "beta",
         "cosine of gradients before and after a step": "cosine",
     }
@@ -195,14 +204,14 @@ _live_seed = itertools.count(100)
 def train(
     init: str, batch_size: int, lr: float, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, dict[str, np.ndarray]]]]:
-    """Train both networks for real, with a seed that the grid has not used.
+    """Train both networks now, with a new seed in each call; yield probes done, all probes and the numbers so far.
 
-    Yields (moments looked at, all of them, what ``lookup`` returns, of this run so far).
+    The numbers have the form of ``lookup``, with one seed.
     """
     seed, device = next(_live_seed), device or best_device()
-    walks = [_walk("mlp", init, norm, batch_size, lr, seed, device) for norm in NORMS]
+    runs = [_probes("mlp", init, norm, batch_size, lr, seed, device) for norm in NORMS]
     rows: list[tuple] = []
-    for pair in zip(*walks, strict=True):
+    for pair in zip(*runs, strict=True):
         rows.append(pair)
         data = {
             norm: {name: np.array([values]) for name, values in _columns(each).items()}

@@ -1,4 +1,4 @@
-"""The largest learning rate at which full-batch gradient descent is stable, found by bisection."""
+"""Find the largest learning rate at which full-batch gradient descent is stable, by bisection."""
 
 from __future__ import annotations
 
@@ -23,23 +23,26 @@ NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 INITS = {"PyTorch default": None, "He": nn.init.kaiming_normal_}
 DEPTHS = (2, 4, 8)
 SEEDS = {"quick": range(5), "paper": range(20)}
-PICTURES, STEPS, RATIO = 512, 30, 1.15
+SAMPLES, STEPS, RATIO = 512, 30, 1.15
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Networks of 2, 4 and 8 hidden layers with BN and without, with both initialisations."""
+    """Return initialisation, norm and number of hidden layers in all combinations."""
     return {setting: SEEDS[scale] for setting in itertools.product(INITS, NORMS, DEPTHS)}
 
 
 def measure(init: str, norm: str, depth: int, *, seed: int, device: str) -> dict[str, Any]:
-    """Stable is a learning rate at which none of ``STEPS`` steps leads to a loss above the first.
+    """Measure sharpness and largest stable learning rate on ``SAMPLES`` digits.
+
+    A learning rate is stable if none of ``STEPS`` steps leads to a loss above the initial one.
 
     Returns:
-        ``rate``, the largest that was found stable, no farther than a factor ``RATIO`` from one that was not;
-        ``loss``, where it ends; ``sharpness``, the largest eigenvalue of the Hessian at the start.
+        ``rate``: the largest learning rate found stable, within a factor ``RATIO`` of one that is not; ``loss``: the
+        loss after ``STEPS`` steps at this rate, in nats; ``sharpness``: the largest eigenvalue of the Hessian before
+        training.
     """
     data = datasets.load("digits").to(device)
-    x, y = data.train_x[:PICTURES], data.train_y[:PICTURES]
+    x, y = data.train_x[:SAMPLES], data.train_y[:SAMPLES]
 
     def build() -> nn.Module:
         return mlp((64, *[100] * depth, 10), NORMS[norm], init=INITS[init], seed=seed).to(device)
@@ -47,7 +50,7 @@ def measure(init: str, norm: str, depth: int, *, seed: int, device: str) -> dict
     def loss(model: nn.Module) -> torch.Tensor:
         return F.cross_entropy(model(x), y)
 
-    ends: dict[float, float] = {}
+    final_losses: dict[float, float] = {}
 
     def stable(lr: float) -> bool:
         model = build()
@@ -60,17 +63,17 @@ def measure(init: str, norm: str, depth: int, *, seed: int, device: str) -> dict
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
-        ends[lr] = value.item()
+        final_losses[lr] = value.item()
         return True
 
     found = largest_stable_learning_rate(stable, 1e-3, 1e3, RATIO)
     top = sharpness(build(), loss, tolerance=1e-2)
-    return {"rate": found.low, "loss": ends[found.low], "sharpness": top.value.item()}
+    return {"rate": found.low, "loss": final_losses[found.low], "sharpness": top.value.item()}
 
 
 EXPERIMENT = Measurement(
     name="smoothness.stable_learning_rates",
-    question="How large can a learning rate be before gradient descent climbs above its start?",
+    question="How large can the learning rate be before the loss of gradient descent exceeds its initial value?",
     source="chapter 3",
     axes=("init", "norm", "depth"),
     cells=cells,
@@ -80,7 +83,7 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result: numbers of shape (seeds,) for each setting."""
     return EXPERIMENT.load("quick")
 
 
