@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,150 +17,14 @@ from torch import Tensor
 
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.mcsgd import Batch, Composition, Params, Stage, State, minimize
+from bnlib.experiments.full_normalization.convergence_problems import PROBLEMS, Problem
+from bnlib.mcsgd import Composition, Stage, State, minimize
 from bnlib.schedules import PowerSchedule
 
 COROLLARY_3 = (0.8, 0.4)
 SEEDS = {"quick": range(3), "paper": range(10)}
 COPIES, BINS, CHUNK = 64, 25, 500
 STEPS = {"quadratic": 6000, "network": 2000, "logistic": 6000, "logistic, from afar": 6000, "tail": 6000}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A composition whose expectations are means over a few samples, with a dimension of independent copies.
-
-    Values have the shape (b, copies, ...), statistics (copies, k), and the loss is the sum over copies: so each copy
-    has the gradient that it would have alone.
-
-    Attributes:
-        composition: to be minimised.
-        x, target: all samples, (n, 1, d) and (n, 1).
-        start: draws the first parameters of so many copies.
-        scale: of the learning rate, $1/(2L_g)$ where that is known.
-    """
-
-    composition: Composition
-    x: Tensor
-    target: Tensor
-    start: Callable[[int, torch.Generator], Params]
-    scale: float
-
-    def batches(self, copies: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Endless batches of one sample, another one for each copy."""
-        while True:
-            index = torch.randint(len(self.x), (1, copies), generator=generator)
-            yield self.x[index, 0], self.target[index, 0]
-
-    def gradients(self, params: Params) -> Tensor:
-        """The squared norm of the exact gradient of each copy, (copies,)."""
-        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        value = self.composition.value(leaves, (self.x, self.target))
-        found = torch.autograd.grad(value, list(leaves.values()))
-        return torch.stack([each.square().flatten(1).sum(1) for each in found]).sum(0)
-
-    def errors(self, params: Params, estimates: Sequence[Tensor]) -> Tensor:
-        r"""$\|\hat y_i-E\,e_i(w;\xi)\|^2$ of each stage and copy, (stages, copies); all is exact but the estimate."""
-        with torch.no_grad():
-            pairs = zip(self.composition.statistics(params, self.x), estimates, strict=True)
-            return torch.stack([(exact - estimate).square().sum(1) for exact, estimate in pairs])
-
-
-def quadratic() -> Problem:
-    r"""$f(w)=E\,\frac12(c\,E[aw]-t)^2$ over samples (a, c, t): linear in the statistic but for the square."""
-    samples = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1.0, 1.5, 2.0]]).double()
-    a, c, _ = samples.T
-    stage = Stage(
-        apply=lambda params, z, y: z[..., 1:2] * y,
-        statistic=lambda params, z: z[..., :1] * params["w"],
-        start=torch.zeros(1).double(),
-    )
-    lipschitz = (c.square().mean() * a.mean()).square().item()
-    composition = Composition([stage], lambda params, z, t: (z[..., 0] - t).square().sum(1) / 2)
-    return Problem(composition, samples[:, None, :2], samples[:, None, 2], _spread(w=(1,)), scale=1 / (2 * lipschitz))
-
-
-def logistic(start: float = 0.0) -> Problem:
-    r"""$f(w)=\log(1+e^y)-0.2\,y$ with $y=E[w+a]$: every assumption holds, and the gradient is not linear in y.
-
-    From afar, $w=$ ``start``, the gradient is the same for the whole run, as in the worst case of Lemma 1.
-    """
-    stage = Stage(
-        apply=lambda params, z, y: z * 0 + y,
-        statistic=lambda params, z: z + params["w"],
-        start=torch.full((1,), start).double(),
-    )
-    composition = Composition(
-        [stage], lambda params, z, t: (torch.nn.functional.softplus(z[..., 0]) - t * z[..., 0]).sum(1)
-    )
-    a = torch.tensor([-2.0, 2.0]).double().view(2, 1, 1)
-    # The derivative of the logistic function is at most 1/4, so L_g = 1/16.
-    return Problem(composition, a, torch.full((2, 1), 0.2).double(), _spread(start, w=(1,)), scale=8)
-
-
-def tail() -> Problem:
-    r"""$f(w)=(1+y^2)^{-1/4}$ with $y=E[w+a]$: it falls for ever, always less, and gradient descent goes slowly."""
-    stage = Stage(
-        apply=lambda params, z, y: z * 0 + y,
-        statistic=lambda params, z: z + params["w"],
-        start=torch.full((1,), 1.0).double(),
-    )
-    composition = Composition([stage], lambda params, z, t: (1 + z[..., 0].square()).pow(-0.25).sum(1))
-    a = torch.tensor([-0.3, 0.3]).double().view(2, 1, 1)
-    # The second derivative is at most 1/2 in size, at y = 0, so L_g = 1/4.
-    return Problem(composition, a, torch.zeros(2, 1).double(), _spread(2.0, w=(1,)), scale=2)
-
-
-def network() -> Problem:
-    """Regression by a network with two layers that normalise with the mean and variance of the data set, and tanh.
-
-    Three levels of expectations: two channels, one channel, the loss.
-    """
-    eps = 1.0  # keeps the derivatives bounded, which the theory assumes
-
-    def normalised(h: Tensor, y: Tensor) -> Tensor:
-        mean, square = y.chunk(2, -1)
-        return torch.tanh((h - mean) / (square - mean.square() + eps).sqrt())
-
-    def first(params, z):
-        return (z[..., None, :] * params["u"]).sum(-1)
-
-    def second(params, z):
-        return (z * params["v"]).sum(-1, keepdim=True)
-
-    def moments(h):
-        return torch.cat((h, h.square()), -1)
-
-    stages = [
-        Stage(
-            lambda params, z, y, layer=layer: normalised(layer(params, z), y),
-            lambda params, z, layer=layer: moments(layer(params, z)),
-            torch.cat((torch.zeros(width), torch.ones(width))).double(),
-        )
-        for layer, width in ((first, 2), (second, 1))
-    ]
-    composition = Composition(stages, lambda params, z, t: (z * params["w"] - t[..., None]).square().sum((1, 2)) / 2)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(8, 1, 2, generator=generator).double()
-    target = (x[..., 0] * x[..., 1]).sign() + x[..., 0] / 2
-    return Problem(composition, x, target, _spread(u=(2, 2), v=(2,), w=(1,)), scale=1)
-
-
-def _spread(middle: float = 0.0, **shapes: tuple) -> Callable[[int, torch.Generator], Params]:
-    """Draws parameters of these shapes from a normal distribution around ``middle``."""
-    return lambda copies, generator: {
-        name: middle + torch.randn(copies, *shape, generator=generator).double() for name, shape in shapes.items()
-    }
-
-
-FAR = 2000.0
-PROBLEMS: dict[str, Callable[[], Problem]] = {
-    "quadratic": quadratic,
-    "network": network,
-    "logistic": logistic,
-    "logistic, from afar": lambda: logistic(FAR),
-    "tail": tail,
-}
 
 
 class Theory(NamedTuple):
@@ -372,3 +235,58 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """The committed result."""
     return EXPERIMENT.load("quick")
+
+
+def slope_rows() -> list[dict]:
+    """Return the fitted slopes of the committed result beside those of the theory, a row per cell.
+
+    The slopes are medians over seeds; a dash stands where the theory gives no bound.
+    """
+    rows = []
+    for (problem, oracle, power_lr, power_alpha, steps), values in load().items():
+        bounds = theory(power_lr, power_alpha)
+        row: dict = {"problem": problem, "oracle": oracle, "p": f"{power_lr:g}", "a": f"{power_alpha:g}"}
+        for group, name in (("squared error", "error"), ("mean squared gradient", "average")):
+            row[group, "measured"] = round(fitted(values, steps, name).middle, 2) + 0.0  # no -0.00
+            row[group, "theory"] = getattr(bounds, name)
+        rows.append(row)
+    return rows
+
+
+def growth_of_weighted_sum(cell: tuple, factor: int = 10) -> float:
+    """Return by how much the sum of Theorem 2 grows in the last part of the run, from 1/``factor`` of its steps on."""
+    steps, sums = cell[-1], np.median(load()[cell]["weighted"], 0)
+    return float(sums[-1] / sums[np.searchsorted(ends(steps), steps // factor)])
+
+
+def theorem_2_rows() -> list[dict]:
+    """Return what the problem "logistic" shows about Theorem 2, a row per pair of powers."""
+    rows = []
+    for power_lr, power_alpha in (COROLLARY_3, (0.55, 0.05)):
+        cell = ("logistic", "independent", power_lr, power_alpha, STEPS["logistic"])
+        slope = fitted(load()[cell], cell[-1], "average")
+        rows.append(
+            {
+                "powers": f"p = {power_lr:g}, a = {power_alpha:g}",
+                "slope promised": theory(power_lr, power_alpha).average,
+                "slope measured": np.array(slope),
+                "growth of the sum": growth_of_weighted_sum(cell),
+            }
+        )
+    return rows
+
+
+def final_squared_gradient(problem: str, oracle: str) -> float:
+    """Return the squared gradient at the end with the powers of Corollary 3, median over seeds."""
+    return float(np.median(load()[problem, oracle, *COROLLARY_3, STEPS[problem]]["gradient"][:, -1]))
+
+
+def final_gradient_ratio_rows() -> list[dict]:
+    """Return the squared gradient at the end with the oracle "same" over that with "running", by problem."""
+    return [
+        {
+            "problem": problem,
+            "same / running": final_squared_gradient(problem, "same") / final_squared_gradient(problem, "running"),
+        }
+        for problem in ("quadratic", "network")
+    ]

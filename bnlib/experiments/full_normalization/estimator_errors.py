@@ -167,3 +167,42 @@ def panels(layer: str, quantity: str) -> dict[str, dict[str, np.ndarray]]:
         }
         for (batch_size, lr), values in load().items()
     }
+
+
+def best_error(batch_size: int, lr: float, quantity: str, layer: str, estimator: str) -> float:
+    """Return the committed error of an estimator at its best alpha: the least of the medians over seeds.
+
+    Arguments:
+        batch_size, lr: of the training.
+        quantity: ``"mean"`` or ``"variance"``.
+        layer: one of ``LAYERS``.
+        estimator: one of ``bnlib.mcsgd.ESTIMATORS``.
+    """
+    found = load()[batch_size, lr][quantity][:, LAYERS.index(layer), ESTIMATORS.index(estimator)]
+    return float(np.median(found, 0).min())
+
+
+def not_positive_share(batch_size: int, lr: float, alpha: float = 0.01, estimator: str = "corrected") -> float:
+    """Return the share of estimated variances that are not positive, median over seeds and layers."""
+    found = load()[batch_size, lr]["not_positive"]
+    return float(np.median(found[:, :, ESTIMATORS.index(estimator), ALPHAS.index(alpha)]))
+
+
+def error_ratio_rows() -> list[dict]:
+    """Compare the corrected with the exponential estimator, each at its best alpha, a row per setting.
+
+    Returns:
+        the ratios of their errors by quantity and layer, and the share (%) of the corrected variances at alpha 0.01
+        that are not positive.
+    """
+    rows = []
+    for batch_size, lr in load():
+        row: dict = {"batch size": batch_size, "learning rate": f"{lr:g}"}
+        for quantity, layer in itertools.product(("mean", "variance"), LAYERS):
+            corrected, exponential = (
+                best_error(batch_size, lr, quantity, layer, name) for name in ("corrected", "exponential")
+            )
+            row[quantity, f"{layer} layer"] = corrected / exponential
+        row["variance", "not positive (%)"] = 100 * not_positive_share(batch_size, lr)
+        rows.append(row)
+    return rows

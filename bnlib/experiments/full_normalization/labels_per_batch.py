@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from functools import cache, partial
 
+import numpy as np
 import torch
 
 from bnlib import BatchNorm, FullNorm
@@ -66,3 +67,12 @@ def train(
     return EXPERIMENT.live(
         {norm: (norm, labels, batch_size, lr) for norm in NORMS}, lookup(labels, batch_size, lr), device
     )
+
+
+def error_rows(batch_size: int, lr: float) -> list[dict]:
+    """Return the final test errors (%) of all seeds, a row per number of labels, a column per norm."""
+    return [
+        {"labels per batch": labels}
+        | {norm: np.array([100 * run[-1] for run in row["test_error"]]) for norm, row in found.items()}
+        for labels, found in ((labels, lookup(labels, batch_size, lr)) for labels in LABELS)
+    ]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bnlib.mcsgd import Batch, Composition, Stage, minimize
-from bnlib.schedules import lian_corollary_3_alpha, lian_figure_4_alpha
+from bnlib.schedules import PowerSchedule, lian_corollary_3_alpha, lian_figure_4_alpha
 
 SAMPLES = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1.0, 1.5, 2.0]], dtype=torch.float64)
 _A, _C, _T = SAMPLES.T
@@ -98,3 +98,30 @@ def train(oracle: str, alpha: str, lr: float) -> Iterator[tuple[int, int, Paths]
     """Go other ways, with a new seed a call: (steps done, steps in all, the paths so far)."""
     for (paths,) in walk(oracle, [(alpha, lr)], next(_live_seed)):
         yield int(paths.steps[-1]), STEPS, paths
+
+
+@cache
+def settled_parameter(oracle: str, copies: int = 20, steps: int = 5000) -> float:
+    """Run Algorithm 2 with the weights of Corollary 3; return the mean of w over copies and the second half of steps.
+
+    The learning rate in step k is $0.1 (k/20+1)^{-0.8}$.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def batches() -> Iterator[Batch]:
+        while True:
+            index = torch.randint(len(SAMPLES), (1, copies), generator=generator)
+            yield SAMPLES[index], torch.zeros(1)
+
+    lr = PowerSchedule(scale=20, power=0.8)
+    start = {"w": torch.zeros(copies, dtype=torch.float64)}
+    run = minimize(composition(copies), start, batches(), lambda k: 0.1 * lr(k), lian_corollary_3_alpha, oracle=oracle)
+    values = [state.params["w"] for state in itertools.islice(run, steps)]
+    return torch.stack(values[steps // 2 :]).mean().item()
+
+
+def settled_parameter_rows(oracles: Sequence[str] = ("same", "independent", "running")) -> list[dict]:
+    """Return ``settled_parameter`` of some oracles beside the best parameter, a row each."""
+    return [
+        {"oracle": oracle, "w at the end": settled_parameter(oracle), "best w": float(OPTIMUM)} for oracle in oracles
+    ]

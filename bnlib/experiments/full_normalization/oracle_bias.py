@@ -154,3 +154,16 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """The committed result."""
     return EXPERIMENT.load("quick")
+
+
+def bias_rows() -> list[dict]:
+    """Return the committed bias over the norm of the gradient, a row per oracle, a column per depth and batch size."""
+    rows = []
+    for oracle in ORACLES:
+        row: dict = {"oracle": oracle}
+        for depth, size in itertools.product((1, 2), (1, 2, 3)):
+            group = f"{depth} normalised layer{'s' * (depth > 1)}"
+            found = load().get((depth, oracle, size))
+            row[group, f"batch size {size}"] = None if found is None else found["bias"]
+        rows.append(row)
+    return rows

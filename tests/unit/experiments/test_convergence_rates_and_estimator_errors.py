@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bnlib import FullNorm, datasets, figures, mcsgd
-from bnlib.experiments.full_normalization import convergence_rates, estimator_errors
+from bnlib.experiments.full_normalization import convergence_problems, convergence_rates, estimator_errors
 from bnlib.models import mlp
 from bnlib.schedules import PowerSchedule
 
@@ -57,9 +57,9 @@ def few(monkeypatch):
     monkeypatch.setattr(convergence_rates, "COPIES", 3)
 
 
-@pytest.mark.parametrize("name", convergence_rates.PROBLEMS)
+@pytest.mark.parametrize("name", convergence_problems.PROBLEMS)
 def test_gradients_and_errors_are_exact(name):
-    problem = convergence_rates.PROBLEMS[name]()
+    problem = convergence_problems.PROBLEMS[name]()
     params = problem.start(4, torch.Generator().manual_seed(0))
     found = problem.gradients(params)
     shift = 1e-6
@@ -82,7 +82,7 @@ def test_gradients_and_errors_are_exact(name):
 
 
 def test_the_closed_form_of_the_quadratic():
-    problem = convergence_rates.quadratic()
+    problem = convergence_problems.quadratic()
     a, c, t = problem.x[:, 0, 0], problem.x[:, 0, 1], problem.target[:, 0]
     w = torch.tensor([[0.7], [-2.0]]).double()
     slope = (c.square().mean() * a.mean() * w[:, 0] - (c * t).mean()) * a.mean()
@@ -91,7 +91,7 @@ def test_the_closed_form_of_the_quadratic():
 
 def test_a_copy_goes_its_own_way(few):
     """As it would alone, so that many can run at once; with the errors of ``State.errors``."""
-    problem = convergence_rates.network()
+    problem = convergence_problems.network()
     states = convergence_rates.run(problem, "running", 0.8, 0.4, torch.Generator().manual_seed(3))
     together = list(itertools.islice(states, 6))
     generator = torch.Generator().manual_seed(3)
@@ -122,13 +122,13 @@ def test_a_short_run_has_all_parts(few, monkeypatch):
 def test_cells_name_problems_and_oracles_that_exist():
     for scale in ("quick", "paper"):
         for problem, oracle, *_ in convergence_rates.cells(scale):
-            assert problem in convergence_rates.PROBLEMS and oracle in mcsgd.ORACLES
+            assert problem in convergence_problems.PROBLEMS and oracle in mcsgd.ORACLES
 
 
 @pytest.mark.parametrize("estimator", mcsgd.ESTIMATORS)
 def test_the_estimators_are_those_of_algorithm_2(estimator):
     """Of one statistic at several weights: the same numbers as ``minimize``."""
-    problem, weights = convergence_rates.quadratic(), (0.5, 0.1)
+    problem, weights = convergence_problems.quadratic(), (0.5, 0.1)
     generator = torch.Generator().manual_seed(0)
     drawn = [(x, target) for x, target in itertools.islice(problem.batches(1, generator), 20)]
     for number, weight in enumerate(weights):
