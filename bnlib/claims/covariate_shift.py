@@ -41,7 +41,7 @@ def _median_loss(e: Effects, norm: str, init: str, lr: float) -> float:
 
 def _noisy_bn_losses_and_errors(results: Results) -> Effects:
     return _final_losses(results, "noisy BN") | {
-        f"noisy BN less BN, {init}, rate {lr}: median test errors, points": 100
+        f"noisy BN minus BN, {init}, rate {lr}: difference of the median test errors, points": 100
         * (
             np.median(_final_values_of_nine_layers(results, "noisy BN", init, lr, "test_error"))
             - np.median(_final_values_of_nine_layers(results, "batch norm", init, lr, "test_error"))
@@ -50,12 +50,12 @@ def _noisy_bn_losses_and_errors(results: Results) -> Effects:
     }
 
 
-def _movement_of_means_under_noise(results: Results) -> Effects:
+def _mean_shifts_and_losses_of_noisy_bn(results: Results) -> Effects:
     found = _final_losses(results, "noisy BN")
     for name in ("batch norm", "noisy BN"):
         history = activation_shift.history_of(name, 0.1, steps=8, interval=1, seed=0)
         for layer in (1, 8):
-            found[f"movement in a step, layer {layer}, {name}, standard deviations"] = np.median(
+            found[f"shift of the means in one step, layer {layer}, {name}, standard deviations"] = np.median(
                 [history.mean_shift(layer, k, k + 1) for k in range(8)]
             )
     return found
@@ -93,11 +93,11 @@ def _deep_linear_cosines_and_losses(results: Results) -> Effects:
     return found
 
 
-def _movement_of_means(results: Results) -> Effects:
+def _mean_shifts(results: Results) -> Effects:
     found = {}
     for name in ("without normalisation", "batch norm"):
         history = activation_shift.history_of(name, 0.1, steps=20, interval=1, seed=0)
-        effect = f"movement of the means in 20 steps, hidden layer 8, {name}, standard deviations"
+        effect = f"shift of the means in 20 steps, hidden layer 8, {name}, standard deviations"
         found[effect] = history.mean_shift(8, 0, 20)
     return found
 
@@ -117,126 +117,126 @@ def _losses_by_initialisation(results: Results) -> Effects:
 CLAIMS = (
     Claim(
         "kariya-noisy", "kariya2018", "is internal covariate shift important; figure 2 of Santurkar et al.",
-        "With noise behind BN that shifts and scales every activation anew in each step, BN does about as well.",
+        "A network with noisy BN, where random noise shifts and scales the outputs of BN in each step, trains about as "
+        "well as one with BN.",
         "02_internal_covariate_shift#noise-on-demand", _noisy_bn_losses_and_errors,
-        (("with noise it trains to below 0.2 nats in every seed, at both initialisations and rates",
+        (("with noisy BN the training loss ends below 0.2 nats in every seed, for both initialisations and rates",
           lambda e: max(v.max() for n, v in e.items() if n.startswith("noisy BN,")) < 0.2),
-         ("its median test error is within 2 points of BN's in all four settings",
-          lambda e: max(abs(v).max() for n, v in e.items() if "less BN" in n) < 2)),
-        note="Nine layers on digits for VGG on CIFAR-10.",
+         ("with noisy BN the median test error is within 2 points of that with BN in all four settings",
+          lambda e: max(abs(v).max() for n, v in e.items() if "minus BN" in n) < 2)),
+        note="We train nine layers on digits; the source trains VGG on CIFAR-10.",
     ),
     Claim(
         "kariya-not-moments", "kariya2018", "is internal covariate shift important, second conclusion",
-        "BN does not owe its success to keeping mean and variance of layer inputs still.",
-        "02_internal_covariate_shift#first-definition-distributions-that-move", _movement_of_means_under_noise,
-        (("with noise the means move more than ten times as far in a step as with BN, in hidden layers 1 and 8",
-          lambda e: all(e[f"movement in a step, layer {n}, noisy BN, standard deviations"]
-                        > 10 * e[f"movement in a step, layer {n}, batch norm, standard deviations"] for n in (1, 8))),
-         ("with noise it trains to below 0.2 nats in every seed, at both initialisations and rates",
+        "Keeping the mean and variance of layer inputs constant is not the reason why BN works.",
+        "02_internal_covariate_shift#first-definition-distributions-that-move", _mean_shifts_and_losses_of_noisy_bn,
+        (("with noisy BN the means shift more than ten times as far in one step as with BN, in hidden layers 1 and 8",
+          lambda e: all(e[f"shift of the means in one step, layer {n}, noisy BN, standard deviations"]
+                        > 10 * e[f"shift of the means in one step, layer {n}, batch norm, standard deviations"]
+                        for n in (1, 8))),
+         ("with noisy BN the training loss ends below 0.2 nats in every seed, for both initialisations and rates",
           lambda e: max(v.max() for n, v in e.items() if n.startswith("noisy BN,")) < 0.2)),
-        note="What it rules out is stability from step to step; shifts that add up are another matter.",
+        note="This rules out stability from step to step as the reason. It says nothing about shifts that accumulate.",
     ),
     Claim(
         "kariya-standard-worse", "kariya2018", "is internal covariate shift important",
-        "The network without BN does not do as well as even the one with BN and noise.",
+        "The network without BN trains worse than even the one with noisy BN.",
         "02_internal_covariate_shift", _losses_of_noisy_bn_and_plain,
         tuple((f"the median loss without BN is above that of noisy BN: {init}, rate {lr}",
                lambda e, i=init, r=lr: _median_loss(e, "without normalisation", i, r)
                > _median_loss(e, "noisy BN", i, r))
               for init, lr in INITIALISATIONS_AND_RATES),
-        note="With He initialisation and a rate of 0.1 the plain network is the best of all.",
+        note="With He initialisation and a rate of 0.1 the network without normalisation reaches the lowest loss.",
     ),
     Claim(
         "kariya-noise-prevents", "kariya2018", "is internal covariate shift important",
         "The same noise prevents the network without BN from training entirely.",
         "02_internal_covariate_shift#noise-on-demand", _losses_of_plain_and_noisy_plain,
-        tuple((f"with noise the median loss stays above 2 nats: He, rate {lr}",
+        tuple((f"with noise without BN the median loss stays above 2 nats: He initialisation, rate {lr}",
                lambda e, r=lr: _median_loss(e, "noise without BN", "He", r) > 2) for lr in (0.1, 0.3)),
-        note="With PyTorch's default initialisation nine layers do not train without the noise either. In units "
-              "of the activations the "
-        "noise does less harm still.",
+        note="With PyTorch's default initialisation nine layers do not train without the noise either. Noise in units "
+        "of each activation's standard deviation does less harm.",
     ),
     Claim(
         "kariya-gradient-shift", "kariya2018", "expanding the scope; figure 3 of Santurkar et al.",
-        "By the change of gradients BN does not reduce internal covariate shift, and often increases it.",
+        "Measured by the change of gradients, BN does not reduce internal covariate shift, and often increases it.",
         "02_internal_covariate_shift#second-definition-gradients-that-turn", _relative_gradient_shift,
         tuple((f"the median shift is larger with BN: {setting}", lambda e, s=setting: _shift_larger_with_bn(e, s))
               for setting in ("PyTorch default, batches of 64, rate 0.1", "He, batches of 64, rate 0.1",
                               "He, batches of 256, rate 0.3", "He, batches of 4, rate 0.1")),
-        note="In units of the gradient, where the source has the bare norm. With PyTorch's default "
-              "initialisation the plain network has "
-        "hardly any shift because it does not learn.",
+        note="We divide the change by the norm of the gradient; the source does not. With PyTorch's default "
+        "initialisation the network without normalisation has hardly any shift because it does not learn.",
     ),
     Claim(
         "santurkar-deep-linear", "santurkar2018", "section 2.2, figure 3",
-        "In 25 linear layers the gradients hardly turn without BN and are nearly unrelated with it; BN learns faster "
-        "all the same.",
+        "In 25 linear layers the gradients hardly change direction without BN, and with BN they are nearly unrelated; "
+        "the network with BN still learns faster.",
         "02_internal_covariate_shift#the-linear-network-of-25-layers", _deep_linear_cosines_and_losses,
-        (("at 0.0001 the cosine is above 0.9 without BN and below 0.5 with it, in the median",
+        (("at 0.0001 the median cosine is above 0.9 without BN and below 0.5 with BN",
           lambda e: np.median(e["cosine, median over layers, rate 0.0001, without normalisation"]) > 0.9
           and np.median(e["cosine, median over layers, rate 0.0001, batch norm"]) < 0.5),
-         ("at 0.001, which should be the published rate, it is above 0.9 without BN",
+         ("at 0.001, which should be the published rate, the median cosine is above 0.9 without BN",
           lambda e: np.median(e["cosine, median over layers, rate 0.001, without normalisation"]) > 0.9),
          ("at both rates the median loss ends lower with BN",
           lambda e: all(np.median(e[f"loss at the end, rate {lr}, batch norm"])
                         < np.median(e[f"loss at the end, rate {lr}, without normalisation"])
                         for lr in ("0.0001", "0.001")))),
-        note="At 0.0001 BN's steps are several times as long.",
+        note="At 0.0001 the steps with BN are several times as long as those without.",
     ),
     Claim(
         "santurkar-vgg", "santurkar2018", "section 2, figure 1",
         "A VGG network on CIFAR-10 trains faster with BN, and to a higher accuracy.",
         "02_internal_covariate_shift",
-        untestable_because="The runs at that size are in the book as commands; no result of ours exists, for want of "
-        "a GPU.",
+        untestable_because="The book has the commands for runs of that size, but no results, because they need a GPU.",
     ),
     Claim(
         "ioffe-still", "ioffe2015", "section 3",
         "BN reduces the change of the distributions of layer inputs during training.",
-        "02_internal_covariate_shift#first-definition-distributions-that-move", _movement_of_means,
+        "02_internal_covariate_shift#first-definition-distributions-that-move", _mean_shifts,
         (("with BN the means of the last hidden layer move less than a tenth as far in 20 steps",
           lambda e: 10 * min(e.items())[1][0] < max(e.items())[1][0]),),
-        note="Mean and variance, by construction. Nine layers, He initialisation, rate 0.1.",
+        note="BN fixes mean and variance by construction. Nine layers, He initialisation, rate 0.1.",
     ),
     Claim(
         "ioffe-why", "ioffe2015", "title and section 2",
-        "That is why BN speeds up training: distributions that keep moving slow it down.",
+        "BN speeds up training for that reason: shifting distributions slow training down.",
         "02_internal_covariate_shift#noise-on-demand", _noisy_bn_losses,
-        tuple((f"with means and variances of BN's outputs moved in every step the median loss stays above 1 nat: "
+        tuple((f"with noisy BN, which shifts means and variances in every step, the median loss stays above 1 nat: "
                f"{init}, rate {lr}", lambda e, i=init, r=lr: _median_loss(e, "noisy BN", i, r) > 1)
               for init, lr in itertools.product(("PyTorch default", "He"), (0.1, 0.3))),
-        note="Random movement; it does not refute every notion of covariate shift.",
+        note="The shifts here are random, so this does not refute every notion of covariate shift.",
     ),
     Claim(
         "ioffe-faster", "ioffe2015", "abstract",
-        "At the same settings training with BN is faster.",
+        "With the same settings, training is faster with BN.",
         "02_internal_covariate_shift", _losses_with_and_without_bn,
         tuple((f"the median training loss after 20 epochs is lower with BN: {init}, rate {lr}",
                lambda e, i=init, r=lr: _median_loss(e, "batch norm", i, r)
                < _median_loss(e, "without normalisation", i, r))
               for init, lr in itertools.product(("PyTorch default", "He"), (0.1, 0.3))),
-        note="With a fitting start and a small rate the plain network is ahead.",
+        note="With He initialisation and a rate of 0.1 the network without normalisation reaches a lower loss.",
     ),
     Claim(
         "ioffe-start", "ioffe2015", "abstract",
         "With BN one can be less careful about initialisation.",
         "02_internal_covariate_shift", _losses_by_initialisation,
-        (("with BN the loss ends below 0.1 with either start, in every seed",
+        (("with BN the loss ends below 0.1 nats for both initialisations, in every seed",
           lambda e: max(_final_loss(e, "batch norm", i, 0.1).max() for i in ("PyTorch default", "He")) < 0.1),
-         ("without BN it ends above 2 nats with one of them, in every seed",
+         ("without BN the loss ends above 2 nats for one of them, in every seed",
           lambda e: max(_final_loss(e, "without normalisation", i, 0.1).min() for i in ("PyTorch default", "He")) > 2)),
     ),
     Claim(
         "bjorck-rates", "bjorck2018", "section 2",
-        "What BN gives is larger learning rates; at a small rate it is no better than no normalisation.",
+        "The advantage of BN is that it allows larger learning rates; at a small rate it is no better than no "
+        "normalisation.",
         "02_internal_covariate_shift", _losses_with_and_without_bn,
-        (("He initialisation, rate 0.1: the median loss without BN is at most that with it",
+        (("He initialisation, rate 0.1: the median loss without BN is at most that with BN",
           lambda e: _median_loss(e, "without normalisation", "He", 0.1) <= _median_loss(e, "batch norm", "He", 0.1)),
-         ("He initialisation, rate 0.3: it is more than five times that with it",
+         ("He initialisation, rate 0.3: the median loss without BN is more than five times that with BN",
           lambda e: _median_loss(e, "without normalisation", "He", 0.3) > 5 * _median_loss(e, "batch norm", "He", 0.3)),
-         ("PyTorch's default initialisation, rate 0.1: it is at most that with it",
+         ("PyTorch's default initialisation, rate 0.1: the median loss without BN is at most that with BN",
           lambda e: _median_loss(e, "without normalisation", "PyTorch default", 0.1)
           <= _median_loss(e, "batch norm", "PyTorch default", 0.1))),
-        note="With PyTorch's default initialisation the signal fades in nine plain layers, at every learning rate.",
+        note="With PyTorch's default initialisation the signal vanishes in nine layers without BN, at every rate.",
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of internal covariate shift: moving distributions, noise behind BN, and turning gradients."""
+"""Figures of chapter 2: how distributions shift during training, noisy BN, and how gradients change direction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bnlib.experiments.covariate_shift.activation_shift import IMAGES
 from bnlib.experiments.framework.results import as_array
 from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
 
@@ -21,7 +22,7 @@ _LINES = {
 
 
 def draw_moving_activations(figure: Figure, data: Mapping, layer: int, lr: float) -> str:
-    """Quantiles of one unit's input over the steps, a panel a network; see ``experiments.moving_activations``."""
+    """Draw quantiles of one unit's input over the training steps, one panel per network; see ``activation_shift``."""
     panels = figure.subplots(1, len(data), sharey=True)
     for axes, (network, history) in zip(panels, data.items(), strict=True):
         lowest, low, middle, high, highest = history.quantiles(layer)
@@ -30,90 +31,92 @@ def draw_moving_activations(figure: Figure, data: Mapping, layer: int, lr: float
         axes.fill_between(history.steps, low, high, color=color, alpha=0.35, linewidth=0)
         axes.plot(history.steps, middle, color=color, lw=1.4)
         axes.set(title=network, xlim=(0, 100), ylim=(-5, 5), xlabel="step")
-    panels[0].set_ylabel("input of one activation")
-    moved = ", ".join(f"{network} {_moved(history.mean_shift(layer))}" for network, history in data.items())
+    panels[0].set_ylabel("input of one activation function")
+    shifts = ", ".join(f"{network} {_shift_text(history.mean_shift(layer))}" for network, history in data.items())
     return (
-        f"Layer {layer}, learning rate {lr:g}: median (line), the middle 40 % and 80 % (bands) of the values of one "
-        f"unit over {200} pictures. How far the means of all 100 units moved from the first step to the last, in "
-        f"standard deviations, median over units: {moved}."
+        f"Layer {layer}, learning rate {lr:g}: median (line) and the middle 40 % and 80 % (bands) of the values of one "
+        f"unit over {IMAGES} images. Shift of the mean from the first step to the last, in standard deviations, median "
+        f"over all 100 units: {shifts}."
     )
 
 
-def _moved(value: float) -> str:
+def _shift_text(value: float) -> str:
     return f"{value:.2g}" if np.isfinite(value) else "diverged"
 
 
 def draw_noisy_batch_norm(
     figure: Figure, data: Mapping[str, Mapping[str, dict]], lr: float, shift: float, scale: float
 ) -> str:
-    """Training loss with noise and without, a panel an initialisation; see ``experiments.noise_behind_bn``."""
+    """Draw training loss with noise and without, one panel per initialisation; see ``noisy_batch_norm``."""
     panels = figure.subplots(1, len(data), sharey=True)
     for axes, (init, rows) in zip(panels, data.items(), strict=True):
         for name, row in rows.items():
-            kind, live, _ = name.partition(", your run")
-            color, dash = _LINES[kind]
-            line = {"ls": ":", "lw": 1, "marker": "o", "ms": 3} if live else {"ls": dash, "label": kind}
+            norm, live, _ = name.partition(", your run")
+            color, dash = _LINES[norm]
+            line = {"ls": ":", "lw": 1, "marker": "o", "ms": 3} if live else {"ls": dash, "label": norm}
             line.setdefault("label", None)
             band(axes, row["epoch"], as_array(row["train_loss"]), color=color, **line)
-        axes.set(title=f"initialisation: {init}", xlim=(0, 20), ylim=(3e-3, 5), yscale="log", xlabel="epoch")
+        axes.set(title=f"{init} initialisation", xlim=(0, 20), ylim=(3e-3, 5), yscale="log", xlabel="epoch")
         plain_ticks(axes.yaxis, (0.01, 0.1, 1))
     panels[0].set_ylabel("training loss (nats)")
     panels[0].legend(loc="lower left", fontsize=8)
-    ends = "; ".join(
-        f"{init}: " + ", ".join(f"{name.replace(', your', ' your')} {_end(row)}" for name, row in rows.items())
+    losses = "; ".join(
+        f"{init} initialisation: "
+        + ", ".join(f"{name.replace(', your', ' your')} {_final_loss_text(row)}" for name, row in rows.items())
         for init, rows in data.items()
     )
     strength = f"Learning rate {lr:g}, shifts up to {shift:g}, factors up to {scale:g}."
-    return f"{strength} Median training loss after 20 epochs: {ends}."
+    return f"{strength} Median training loss after 20 epochs: {losses}."
 
 
-def _end(row: dict) -> str:
+def _final_loss_text(row: dict) -> str:
     last = np.median(np.nan_to_num(np.array([run[-1] for run in row["train_loss"]], dtype=float), nan=np.inf))
     return f"{last:.2g}" if np.isfinite(last) else "diverged"
 
 
 def draw_gradient_shift(figure: Figure, data: Mapping[str, Mapping], init: str, batch_size: int, lr: float) -> str:
-    """Cosine, relative shift and size of the step of each layer; see ``experiments.gradient_shift``."""
+    """Draw cosine, relative shift and relative step of each layer, one panel each; see ``gradient_shift``."""
     left, middle, right = figure.subplots(1, 3)
-    for place, (norm, values) in enumerate(data.items()):
+    for position, (norm, values) in enumerate(data.items()):
         for axes, name in ((left, "cosine"), (middle, "relative_ics"), (right, "step_ratio")):
-            _points(axes, values[name], place, _COLORS[norm], norm)
+            _draw_layers(axes, values[name], position, _COLORS[norm], norm)
     left.set(title="cosine of G and G′", ylim=(-0.1, 1.05))
-    middle.set(title="‖G − G′‖ / ‖G‖", ylim=(0, 1.45))
-    right.set(title="the layer's step, ‖ΔW‖ / ‖W‖", yscale="log", ylim=(1e-4, 1))
+    middle.set(title="relative shift, ‖G − G′‖ / ‖G‖", ylim=(0, 1.45))
+    right.set(title="relative step, ‖ΔW‖ / ‖W‖", yscale="log", ylim=(1e-4, 1))
     plain_ticks(right.yaxis, (1e-3, 1e-2, 1e-1, 1))
     for axes in (left, middle, right):
         axes.set(xlim=(1.5, 4.5), xticks=(2, 3, 4), xlabel="layer")
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    told = "; ".join(
-        f"{norm}: cosine {_middle(values['cosine'])}, shift {_middle(values['relative_ics'])} of the gradient, loss at "
-        f"the end {_middle(values['loss'][:, -1])}"
+    medians = "; ".join(
+        f"{norm}: cosine {_median_text(values['cosine'])}, relative shift {_median_text(values['relative_ics'])}, "
+        f"final loss {_median_text(values['loss'][:, -1])}"
         for norm, values in data.items()
     )
     return (
-        f"Initialisation {init}, batch size {batch_size}, learning rate {lr:g}, medians over layers and seeds. {told}."
+        f"{init} initialisation, batch size {batch_size}, learning rate {lr:g}, medians over layers and seeds. "
+        f"{medians}."
     )
 
 
-def _middle(values: np.ndarray) -> str:
+def _median_text(values: np.ndarray) -> str:
     finite = values[np.isfinite(values)]
-    return f"{np.median(finite):.2f}" if len(finite) > values.size / 2 else "none, for most runs diverged"
+    return f"{np.median(finite):.2f}" if len(finite) > values.size / 2 else "undefined, because most runs diverged"
 
 
-def _points(axes: Axes, values: np.ndarray, place: int, color: str, label: str) -> None:
-    """The median over seeds of each layer from the second on, with a line from the lowest to the highest."""
-    x = np.arange(2, 2 + values.shape[1]) + (place - 0.5) * 0.24
+def _draw_layers(axes: Axes, values: np.ndarray, position: int, color: str, label: str) -> None:
+    """Draw median and range over seeds for each layer from the second on, of values (seeds, layers)."""
+    x = np.arange(2, 2 + values.shape[1]) + (position - 0.5) * 0.24
     values = values[np.isfinite(values).all(1)]
     if len(values) == 0:
-        axes.plot([], "os"[place], color=color, label=f"{label}: diverged")
+        axes.plot([], "os"[position], color=color, label=f"{label}: diverged")
         return
-    middle = np.median(values, 0)
-    reach = np.abs(np.array([values.min(0), values.max(0)]) - middle)
-    axes.errorbar(x, middle, reach, fmt="os"[place], ms=5, color=color, lw=1.4, label=label)
+    median = np.median(values, 0)
+    errors = np.abs(np.array([values.min(0), values.max(0)]) - median)
+    axes.errorbar(x, median, errors, fmt="os"[position], ms=5, color=color, lw=1.4, label=label)
 
 
 def draw_deep_linear(figure: Figure, cells: Mapping[str, Mapping]) -> str:
-    """Cosine by layer and loss by step of deep linear networks; see ``experiments.deep_linear_shift``."""
+    """Draw cosine by layer and loss by step of deep linear networks; see ``deep_linear_network``."""
     left, right = figure.subplots(1, 2)
     for (norm, values), dash in zip(cells.items(), ("--", "-"), strict=True):
         layers = np.arange(2, 2 + values["cosine"].shape[1])
@@ -122,13 +125,13 @@ def draw_deep_linear(figure: Figure, cells: Mapping[str, Mapping]) -> str:
         band(right, steps, values["loss"], color=_COLORS[norm], ls=dash, label=norm)
     left.axhline(0, color=GREY, lw=0.8)
     left.set(xlim=(2, 25), ylim=(-1, 1.05), xlabel="layer", ylabel="cosine of G and G′")
-    right.set(xlim=(0, 300), yscale="log", xlabel="step", ylabel="loss (mean square)")
+    right.set(xlim=(0, 300), yscale="log", xlabel="step", ylabel="loss (squared error)")
     plain_ticks(right.yaxis, (10, 100))
     right.legend()
     return (
         "; ".join(
             f"{norm}: cosine {np.median(values['cosine'][:, -1]):.2f} at the last layer, loss "
-            f"{np.median(values['loss'][:, 0]):.0f} at first and {np.median(values['loss'][:, -1]):.0f} after 300 steps"
+            f"{np.median(values['loss'][:, 0]):.0f} at step 0 and {np.median(values['loss'][:, -1]):.0f} at step 300"
             for norm, values in cells.items()
         )
         + " (medians over five seeds)."
@@ -136,21 +139,23 @@ def draw_deep_linear(figure: Figure, cells: Mapping[str, Mapping]) -> str:
 
 
 def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
-    """The relative shift of each setting against the loss it reached; see ``experiments.gradient_shift``."""
+    """Draw the final loss of each setting against its relative shift; see ``gradient_shift``."""
     axes, points = figure.subplots(), {}
     for (_, init, norm, *_), row in cells.items():
         shift, loss = np.median(np.median(row["relative_ics"], 1)), np.median(row["loss"][:, -1])
         points.setdefault((norm, init), []).append((shift, loss))
-    told = []
+    ranges = []
     for (norm, init), pairs in points.items():
         shifts, losses = np.array([pair for pair in pairs if np.isfinite(pair).all()]).T
-        filled = _COLORS[norm] if init == "He" else "none"
-        mark = "s" if norm == "batch norm" else "o"
-        axes.plot(shifts, losses, mark, ms=6, color=_COLORS[norm], mfc=filled, ls="none", label=f"{norm}, {init}")
-        reach = f"{shifts.min():.2g} to {shifts.max():.2g}, losses from {losses.min():.2g} to {losses.max():.2g}"
-        told.append(f"{norm}, initialisation {init}: shifts from {reach}")
-    axes.set(xscale="log", yscale="log", xlabel="‖G − G′‖ / ‖G‖", ylabel="loss after 50 steps (nats)")
+        face = _COLORS[norm] if init == "He" else "none"
+        marker = "s" if norm == "batch norm" else "o"
+        axes.plot(shifts, losses, marker, ms=6, color=_COLORS[norm], mfc=face, ls="none", label=f"{norm}, {init}")
+        ranges.append(
+            f"{norm}, {init} initialisation: relative shifts from {shifts.min():.2g} to {shifts.max():.2g}, losses "
+            f"from {losses.min():.2g} to {losses.max():.2g}"
+        )
+    axes.set(xscale="log", yscale="log", xlabel="relative shift, ‖G − G′‖ / ‖G‖", ylabel="loss after 50 steps (nats)")
     plain_ticks(axes.xaxis, (0.02, 0.05, 0.1, 0.2, 0.5, 1))
     plain_ticks(axes.yaxis, (0.01, 0.1, 1))
     figure.legend(loc="outside right upper")
-    return "One point a setting of batch size and learning rate. " + "; ".join(told) + "."
+    return "One point per batch size and learning rate. " + "; ".join(ranges) + "."

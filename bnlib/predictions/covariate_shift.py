@@ -6,8 +6,8 @@ PREDICTIONS = [
     Prediction(
         "noisy-bn",
         "Three networks with nine layers are trained on handwritten digits, from PyTorch's default initialisation: "
-        "with batch norm (BN), with noisy BN, which adds random shifts and factors behind each BN layer, and without "
-        "normalisation. Where does the training loss with noisy BN end?",
+        "with batch norm (BN), with noisy BN, which shifts and scales the outputs of each BN layer at random, and "
+        "without normalisation. Where does the training loss with noisy BN end?",
         {
             "Nearer to the loss with BN": lambda bn, noisy, plain: noisy <= max(bn, plain) and noisy**2 < bn * plain,
             "Nearer to the loss without normalisation": lambda bn, noisy, plain: (
@@ -22,7 +22,7 @@ PREDICTIONS = [
     Prediction(
         "moving-inputs",
         "Look at the last hidden layer of three networks: without normalisation, with batch norm (BN), and with noisy "
-        "BN, which adds random shifts and factors behind each BN layer. In which one does the mean input of an "
+        "BN, which shifts and scales the outputs of each BN layer at random. In which one does the mean input of an "
         "activation function move furthest in one training step?",
         {
             "Without normalisation": lambda plain, bn, noisy: plain > max(bn, noisy),
@@ -30,8 +30,8 @@ PREDICTIONS = [
             "With noisy BN": lambda plain, bn, noisy: noisy > bn and noisy >= plain,
         },
         reason="In a typical step the mean moves by about {plain:.0f} standard deviation without normalisation, by "
-        "{noisy:.1f} with noisy BN and by {bn:.1f} with BN. Near the input of the network the order is another one: "
-        "there the noise of noisy BN is the largest movement.",
+        "{noisy:.1f} with noisy BN and by {bn:.1f} with BN. Near the input of the network the order is different: "
+        "there the mean moves furthest with noisy BN.",
     ),
     Prediction(
         "turning-gradients",
@@ -54,6 +54,6 @@ PREDICTIONS = [
         },
         reason="The change, relative to the length of the gradient, is {bn_64:.1f} with BN and {plain_64:.1f} without "
         "at batches of 64, and {bn_4:.1f} against {plain_4:.1f} at batches of 4. The mean and the variance of four "
-        "values are fragile, so a small step below changes much above.",
+        "values are poor estimates, so a small step in the layers below changes the gradient a lot.",
     ),
 ]

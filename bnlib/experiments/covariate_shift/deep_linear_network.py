@@ -109,7 +109,7 @@ def shift_and_loss_rows() -> list[dict]:
             "learning rate": f"{lr:g}",
             "network": norm,
             "cosine of G and G′": np.median(row["cosine"], 1),
-            "relative step (thousandths)": float(1000 * np.median(row["step_ratio"])),
+            "relative step (thousandths)": 1000 * np.median(row["step_ratio"], 1),
             "loss after 300 steps": row["loss"][:, -1],
         }
         for (lr, norm), row in rows.items()

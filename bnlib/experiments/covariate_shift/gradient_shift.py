@@ -116,7 +116,7 @@ def relative_shift_rows() -> list[dict]:
 
 
 def equal_step_rows() -> list[dict]:
-    """Return relative steps and shifts for two pairs of settings, with BN and without, whose steps are about equal."""
+    """Return relative steps and shifts of two pairs of settings, chosen so that BN takes no longer steps."""
     pairs = [(256, "without normalisation", 0.1), (256, "batch norm", 1.0)]
     pairs += [(4, "without normalisation", 0.1), (4, "batch norm", 0.03)]
     return [

@@ -71,3 +71,29 @@ def test_the_paper_scale_runs_on_pictures_in_colour(experiment, monkeypatch):
         assert cell[0] == "vgg" and cell[-2:] == (128, 0.1) and len(seeds) == 3
         found = experiment.EXPERIMENT.measure_once((*cell[:-2], 8, 0.1), seeds[0])
         assert np.isfinite(np.array(found["loss"], float)).all()
+
+
+def test_a_diverged_run_has_an_infinite_final_loss_and_noise_needs_a_strength():
+    losses = noisy_batch_norm.final_losses("noise without BN", "He", 0.3)
+    assert losses.shape == (5,) and np.isinf(losses).sum() >= 3
+    assert noisy_batch_norm.strength_of("batch norm", (2.0, 1.25)) == noisy_batch_norm.NO_NOISE
+    assert noisy_batch_norm.strength_of("noisy BN") == noisy_batch_norm.PUBLISHED
+    stronger, published = (
+        noisy_batch_norm.final_losses("noisy BN", "He", 0.1, strength=strength)
+        for strength in ((2.0, 1.25), noisy_batch_norm.PUBLISHED)
+    )
+    assert stronger.min() > published.max()
+
+
+def test_the_rank_correlation_leaves_out_other_settings_and_runs_that_diverged(monkeypatch):
+    def row(shift, loss):
+        return {"relative_ics": np.full((5, 3), shift), "loss": np.full((5, 10), loss)}
+
+    rows = {("mlp", "He", "batch norm", size, 0.1): row(shift, 10 * shift) for size, shift in enumerate((1, 3, 2))}
+    rows |= {("mlp", "He", "without normalisation", size, 0.1): row(size, -size) for size in range(3)}
+    rows["mlp", "He", "batch norm", 3, 0.1] = row(np.nan, -1.0)
+    rows["mlp", "He", "batch norm", 4, 0.3] = row(4.0, -1.0)
+    monkeypatch.setattr(gradient_shift, "load", lambda: rows)
+    assert gradient_shift.rank_correlation(["batch norm"], [0.1]) == pytest.approx(1)
+    assert gradient_shift.rank_correlation(["without normalisation"]) == pytest.approx(-1)
+    assert abs(gradient_shift.rank_correlation()) < 1
