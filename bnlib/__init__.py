@@ -1,7 +1,12 @@
-"""Batch Normalization as code that can be read, measured and trusted.
+"""Batch Normalization and its alternatives in PyTorch: layers, probes, a training loop, and a doctor for models.
 
-``import bnlib`` needs torch and numpy only: matplotlib, ipywidgets, scikit-learn and pooch are imported by
-the functions that use them.
+``import bnlib`` needs only torch and numpy. The functions that use matplotlib, ipywidgets, scikit-learn or pooch import
+these packages when they are called.
+
+Example:
+    >>> model = nn.Sequential(nn.Linear(3, 4), bnlib.BatchNorm(4), nn.ReLU())
+    >>> model(torch.zeros(8, 3)).shape
+    torch.Size([8, 4])
 """
 
 from bnlib.doctor import diagnose

@@ -1,4 +1,4 @@
-"""``python -m bnlib``: the experiments of the book, its ledger of claims, and the doctor."""
+"""The command ``python -m bnlib``: run experiments, check the claims of the papers, and diagnose a model."""
 
 from __future__ import annotations
 
@@ -16,34 +16,43 @@ from bnlib.experiments.framework.experiment import Experiment
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and do what it says."""
+    """Run the command that ``arguments`` (by default those of the command line) name and return its exit status."""
     options = _parser().parse_args(arguments)
     return options.do(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bnlib", description="The experiments and the doctor of The Batch Norm Book."
+        prog="python -m bnlib", description="The experiments, the claims and the doctor of The Batch Norm Book."
     )
     groups = parser.add_subparsers(title="commands", required=True)
     experiments = groups.add_parser("experiments", help="list or run the experiments")
     actions = experiments.add_subparsers(title="actions", required=True)
 
-    listing = actions.add_parser("list", help="name each experiment and its question")
+    listing = actions.add_parser("list", help="print the name and the question of each experiment")
     listing.set_defaults(do=_list)
 
     running = actions.add_parser(
         "run",
-        help="train what is not done yet and write the result to data/results",
+        help="do the runs that are not in the cache yet and write the result to data/results",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    running.add_argument("names", nargs="+", choices=sorted(registry.EXPERIMENTS), metavar="NAME", help="see list")
-    running.add_argument("--scale", choices=["quick", "paper"], default="quick", help="minutes, or the source's size")
-    running.add_argument("--device", nargs="+", default=["cpu"], help="of the training, e.g. cuda:0 cuda:1")
-    running.add_argument("--workers", type=int, default=1, help="processes that share out the runs")
-    running.add_argument("--max-stacked", type=int, default=64, help="runs in one model at most; bounds the memory")
     running.add_argument(
-        "--resume", action=argparse.BooleanOptionalAction, default=True, help="use what earlier calls have finished"
+        "names", nargs="+", choices=sorted(registry.EXPERIMENTS), metavar="NAME", help="a name printed by list"
+    )
+    running.add_argument(
+        "--scale",
+        choices=["quick", "paper"],
+        default="quick",
+        help="quick takes minutes on two cores, paper has the size of the source's experiment",
+    )
+    running.add_argument("--device", nargs="+", default=["cpu"], help="devices to train on, e.g. cuda:0 cuda:1")
+    running.add_argument("--workers", type=int, default=1, help="number of processes that work in parallel")
+    running.add_argument(
+        "--max-stacked", type=int, default=64, help="the most runs to train as one stacked model; limits the memory"
+    )
+    running.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=True, help="reuse the runs that are in the cache"
     )
     running.set_defaults(do=_run)
 
@@ -52,24 +61,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     curves = sorted(name for name, each in registry.EXPERIMENTS.items() if isinstance(each, Experiment))
     drawing.add_argument(
-        "names", nargs="+", choices=curves, metavar="NAME", help="one that trains: " + ", ".join(curves)
+        "names", nargs="+", choices=curves, metavar="NAME", help="an experiment that trains: " + ", ".join(curves)
     )
-    drawing.add_argument("--scale", choices=["quick", "paper"], default="quick", help="of the result")
+    drawing.add_argument("--scale", choices=["quick", "paper"], default="quick", help="scale of the result to draw")
     drawing.add_argument(
         "--only",
         nargs="+",
         type=_setting,
         default=[],
         metavar="AXIS=VALUE",
-        help="leave out all other values of an axis",
+        help="draw only the cells with this value of an axis",
     )
-    drawing.add_argument("--folder", type=Path, default=Path("_build/figures"), help="where NAME_SCALE.svg goes")
+    drawing.add_argument("--folder", type=Path, default=Path("_build/figures"), help="folder for NAME_SCALE.svg")
     drawing.set_defaults(do=_draw)
 
-    ledger = groups.add_parser("claims", help="what the sources claim, and what came out")
-    ledger.add_argument("ids", nargs="*", metavar="ID", help="show these in full; without any, a line for each claim")
+    ledger = groups.add_parser("claims", help="print the claims of the sources and the verdict on each")
     ledger.add_argument(
-        "--rerun", nargs="+", default=[], metavar="ID", help="run anew what these rest on, with new seeds"
+        "ids", nargs="*", metavar="ID", help="claims to show in full; without an ID, each claim gets one line"
+    )
+    ledger.add_argument(
+        "--rerun", nargs="+", default=[], metavar="ID", help="claims to judge again with new runs and new seeds"
     )
     ledger.set_defaults(do=_claims)
 
@@ -91,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 def _setting(text: str) -> tuple[str, str]:
     axis, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"must be AXIS=VALUE, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must have the form AXIS=VALUE, got {text!r}")
     return axis, value
 
 
@@ -105,7 +116,7 @@ def _list(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         cache = None if options.resume else stack.enter_context(tempfile.TemporaryDirectory())
-        # torchrun gives each of its processes one device.
+        # Under torchrun each process uses one device.
         devices = (
             options.device if len(options.device) > 1 else [stack.enter_context(join_process_group(*options.device))]
         )
@@ -115,7 +126,7 @@ def _run(options: argparse.Namespace) -> int:
             try:
                 measured = experiment.save(options.scale, cache=cache, **settings)
             except KeyboardInterrupt:
-                print(f"stopped; go on with: {experiment.command(options.scale)}", file=sys.stderr)
+                print(f"stopped; continue with: {experiment.command(options.scale)}", file=sys.stderr)
                 return 130
             if rank_and_world_size()[0] == 0:
                 print(f"{name}: {experiment.question}\n{experiment.table(measured)}\n")
@@ -123,12 +134,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    """Print the ledger or parts of it; the exit status is 1 if a new run changes a verdict, 2 if there is no claim."""
+    """Print all claims, or the named ones; return 1 if a new run changes a verdict and 2 if an ID is unknown."""
     from bnlib import claims
 
     asked = options.ids + options.rerun
     if unknown := [name for name in asked if name not in claims.CLAIMS]:
-        print(f"ID must be one of those that `python -m bnlib claims` lists, got {unknown[0]!r}", file=sys.stderr)
+        print(f"ID must be one that `python -m bnlib claims` prints, got {unknown[0]!r}", file=sys.stderr)
         return 2
     if not asked:
         print(claims.as_text([claims.judge(claim) for claim in claims.CLAIMS.values()]))
@@ -139,12 +150,12 @@ def _claims(options: argparse.Namespace) -> int:
         claim = claims.CLAIMS[name]
         before, now = claims.judge(claim), claims.judge(claim, claims.FreshResults())
         changed |= before.verdict != now.verdict
-        print(f"committed\n{claims.report(before)}\n\nrun anew, scale quick\n{claims.report(now)}\n")
+        print(f"committed result\n{claims.report(before)}\n\nnew run, scale quick\n{claims.report(now)}\n")
     return int(changed)
 
 
 def _diagnose(options: argparse.Namespace) -> int:
-    """Print the report; the exit status is 1 if it has an error, 2 if FILE:FUNCTION cannot be used."""
+    """Print the report; return 1 if it contains an error and 2 if FILE:FUNCTION cannot be used."""
     try:
         report = diagnose_file(options.target)
     except (FileNotFoundError, ValueError) as error:
@@ -154,7 +165,7 @@ def _diagnose(options: argparse.Namespace) -> int:
     return int(any(finding.severity == "error" for finding in report))
 
 
-_PANELS = 6
+_MOST_PANELS = 6
 
 
 def _draw(options: argparse.Namespace) -> int:
@@ -167,10 +178,10 @@ def _draw(options: argparse.Namespace) -> int:
         except (FileNotFoundError, ValueError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 2
-        if len(panels) > _PANELS:
+        if len(panels) > _MOST_PANELS:
             print(
-                f"{name}: {len(panels)} panels are too many for one figure; leave some out, e.g. --only "
-                + " ".join(f"'{axis}={value}'" for axis, value in _some(experiment, options.scale).items()),
+                f"{name}: a figure holds at most {_MOST_PANELS} panels, got {len(panels)}; select cells, e.g. --only "
+                + " ".join(f"'{axis}={value}'" for axis, value in _first_cell(experiment, options.scale).items()),
                 file=sys.stderr,
             )
             return 2
@@ -183,14 +194,14 @@ def _draw(options: argparse.Namespace) -> int:
     return 0
 
 
-def _some(experiment, scale: str) -> dict[str, str]:
-    """A value of each axis but the norm."""
+def _first_cell(experiment, scale: str) -> dict[str, str]:
+    """Return the first cell's value on each axis except the norm."""
     first = next(iter(experiment.load(scale)))
     return {axis: str(value) for axis, value in zip(experiment.axes, first, strict=True) if axis != "norm"}
 
 
 if __name__ == "__main__":
-    # A pipe that is closed early, as by head, is no error.
+    # A program such as head may close the pipe early; that is not an error.
     try:
         sys.exit(main())
     except BrokenPipeError:

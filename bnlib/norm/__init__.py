@@ -1,4 +1,4 @@
-"""Normalisation layers, one file a method, and a registry of them all."""
+"""Normalisation layers, one file per method, and a registry of all of them."""
 
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm

@@ -8,42 +8,46 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNorm(_BatchNorm):
-    r"""Batch Normalization of any ``(N, C)`` or ``(N, C, *spatial)`` input, with one value a channel allowed.
+    r"""Batch Normalization of an ``(N, C)`` or ``(N, C, *spatial)`` input of any batch size.
 
-    In train mode $y = \gamma\,(x - \mu)/\sqrt{v + \epsilon} + \beta$ with the mean $\mu$ and the biased variance $v$ of
-    each channel over all dimensions but the second; in eval mode with ``running_mean`` and ``running_var``. It is
-    ``torch.nn.BatchNorm1d``, ``2d`` and ``3d`` in one class: the same arguments, kernels, ``state_dict``, dtype and
-    device rules, the running variance unbiased, ``momentum=None`` for a cumulative average.
+    In train mode $y = \gamma\,(x - \mu)/\sqrt{v + \epsilon} + \beta$, where $\mu$ and $v$ are the mean and the biased
+    variance of each channel over all dimensions except the second. Eval mode uses ``running_mean`` and ``running_var``
+    instead. The class combines ``torch.nn.BatchNorm1d``, ``2d`` and ``3d``: it has the same arguments, kernels,
+    ``state_dict``, and rules for dtype and device. As in PyTorch, the running variance is the unbiased one, and
+    ``momentum=None`` gives a cumulative average.
 
-    One thing differs. Where the batch holds a single value a channel, as at batch size 1 without spatial dimensions,
-    torch.nn refuses; here the formula is obeyed. The value is its own mean, so the output is $\beta$ (0 without one),
-    the gradients of input and weight are 0, and ``running_mean`` moves on. The unbiased variance of one value does not
-    exist, so ``running_var`` stays as it was; the batch is counted. An empty batch does what it does in torch.nn: an
-    empty output, the running statistics as they were, the batch counted.
+    There is one difference. If the batch holds a single value per channel (batch size 1 without spatial dimensions),
+    PyTorch's layers raise an error. This layer applies the formula: the value is its own mean, so the output is
+    $\beta$ (or 0 without a bias), the gradients of the input and of ``weight`` are 0, and ``running_mean`` is updated.
+    One value has no unbiased variance, so ``running_var`` does not change. ``num_batches_tracked`` counts the batch.
+    An empty batch behaves as in PyTorch: the output is empty, the running statistics do not change, and the batch is
+    counted.
 
     Arguments:
         num_features: number of channels, C.
-        eps: added to the variance inside the root.
-        momentum: weight of the newest batch in the running statistics; None for the average of all batches.
-        affine: learn ``weight`` (gamma).
-        track_running_stats: keep running statistics; without them eval mode uses those of the batch, too.
-        device: of parameters and buffers.
-        dtype: of parameters and buffers.
-        bias: learn ``bias`` (beta), if ``affine``.
+        eps: added to the variance inside the square root.
+        momentum: weight of the newest batch in the running statistics; None averages all batches equally.
+        affine: learn a scale ``weight`` (gamma).
+        track_running_stats: keep running statistics; if False, eval mode uses the statistics of the batch as well.
+        device: device of the parameters and buffers.
+        dtype: dtype of the parameters and buffers.
+        bias: learn a shift ``bias`` (beta); it needs ``affine=True``.
 
     Shape:
-        (N, C, \*) to the same.
+        Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: when called with fewer than two dimensions, with another number of channels, or with ``eps`` <= 0
-            where the batch's own statistics are used.
+        ValueError: on a call, if the input has fewer than two dimensions or another number of channels, or if
+            ``eps`` <= 0 and the statistics of the batch are used.
+
+    Source: Ioffe and Szegedy 2015, Algorithms 1 and 2.
 
     Example:
         >>> x = torch.arange(8.0).view(4, 2) ** 2
         >>> ours, theirs = bnlib.BatchNorm(2), nn.BatchNorm1d(2)
         >>> torch.equal(ours(x), theirs(x)), torch.equal(ours.running_var, theirs.running_var)
         (True, True)
-        >>> bnlib.BatchNorm(3)(torch.tensor([[5.0, -1e6, 0.0]])).tolist()  # one sample, which torch.nn refuses
+        >>> bnlib.BatchNorm(3)(torch.tensor([[5.0, -1e6, 0.0]])).tolist()  # one sample: nn.BatchNorm1d raises
         [[0.0, 0.0, 0.0]]
     """
 
@@ -72,7 +76,7 @@ class BatchNorm(_BatchNorm):
                 nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise; see the class."""
+        """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
         uses_batch = self.training or self.running_mean is None
         if uses_batch and input.numel() == input.size(1) > 0:
@@ -84,22 +88,22 @@ class BatchNorm(_BatchNorm):
             raise ValueError(f"eps must be positive during training, got {self.eps}")
         if self.training and self.track_running_stats:
             self._track_one_value(input.detach().reshape(-1))
-        # A value less its mean, exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps), and its
-        # update of the running variance would be 0/0.
+        # The value minus its mean is exactly 0. The kernel alone would leave a rounding error multiplied by
+        # 1/sqrt(eps), and would update the running variance with 0/0.
         deviation = input - input
         return torch.batch_norm(
             deviation, self.weight, self.bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled
         )
 
     def _track_one_value(self, value: Tensor) -> None:
-        # Any of the buffers may have been set to None, as torch's layers allow.
+        # As in PyTorch's layers, the user may have set any of the buffers to None.
         newest = self.momentum or 0.0
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 newest = 1 / float(self.num_batches_tracked)
         if self.running_mean is not None:
-            # Not lerp_: vmap, which trains many models at once, warns that it is slow in place.
+            # Not lerp_: torch.func.vmap, which trains many models at once, warns that the in-place version is slow.
             self.running_mean.copy_(self.running_mean.lerp(value.to(self.running_mean.dtype), newest))
 
     def _check_input_dim(self, input: Tensor) -> None:

@@ -12,48 +12,52 @@ from bnlib.schedules import LinearRamp, Schedule
 
 
 class BatchRenorm(_NormBase):
-    r"""Batch Renormalization of any ``(N, C)`` or ``(N, C, *spatial)`` input: in training, too, close to eval mode.
+    r"""Batch Renormalization of an ``(N, C)`` or ``(N, C, *spatial)`` input.
 
-    In train mode $y = \gamma\,\big(\tfrac{x - \mu_B}{\sigma_B}\,r + d\big) + \beta$ with the mean $\mu_B$ and
-    $\sigma_B = \sqrt{v_B + \epsilon}$ of each channel of the batch, $v_B$ the biased variance, and two numbers that
-    the gradient takes for constants: $r = \sigma_B/\sigma$ clipped to $[1/r_{max}, r_{max}]$ and
-    $d = (\mu_B - \mu)/\sigma$ clipped to $[-d_{max}, d_{max}]$. Then $\mu$ and $\sigma$ move towards the batch's by
-    ``momentum``. Where nothing was clipped the output is that of eval mode, $\gamma\,(x - \mu)/\sigma + \beta$; with
-    $r_{max} = 1$ and $d_{max} = 0$ it is Batch Normalization's.
+    The output in train mode is close to the output in eval mode. In train mode
+    $y = \gamma\,\big(\tfrac{x - \mu_B}{\sigma_B}\,r + d\big) + \beta$, where $\mu_B$ is the mean and $v_B$ the biased
+    variance of each channel of the batch, and $\sigma_B = \sqrt{v_B + \epsilon}$. The gradient treats the two
+    corrections as constants: $r = \sigma_B/\sigma$, clipped to $[1/r_{max}, r_{max}]$, and
+    $d = (\mu_B - \mu)/\sigma$, clipped to $[-d_{max}, d_{max}]$. After that, the running $\mu$ and $\sigma$ move
+    towards the values of the batch with weight ``momentum``. If nothing is clipped, the output equals that of eval
+    mode, $\gamma\,(x - \mu)/\sigma + \beta$. With $r_{max} = 1$ and $d_{max} = 0$ it equals the output of Batch
+    Normalization.
 
-    The paper averages $\sigma$, not its square. What is stored is ``running_var`` $= \sigma^2 - \epsilon$, so that
-    eval mode divides by $\sigma$ and the ``state_dict`` is that of torch.nn.BatchNorm: either loads the other's and is
-    the same function in eval mode. The step of the schedules is ``num_batches_tracked``, which is loaded, too.
+    The paper averages $\sigma$, not $\sigma^2$. The layer stores ``running_var`` $= \sigma^2 - \epsilon$, so eval mode
+    divides by $\sigma$ and the ``state_dict`` has the keys of torch.nn.BatchNorm. Each of the two layers can load the
+    other's ``state_dict`` and then computes the same function in eval mode. The schedules take
+    ``num_batches_tracked``, which is part of the ``state_dict``, as their step.
 
-    Where the batch holds a single value a channel, the output is $\gamma d + \beta$, the gradient of the input is
-    exactly 0, and $\mu$ and $\sigma$ move on. An empty batch changes nothing.
+    If the batch holds a single value per channel, the output is $\gamma d + \beta$, the gradient of the input is
+    exactly 0, and $\mu$ and $\sigma$ are updated. An empty batch changes nothing.
 
     Arguments:
         num_features: number of channels, C.
-        eps: added to the variance inside the root.
-        momentum: weight of the newest batch in $\mu$ and $\sigma$, the paper's $\alpha$.
-        r_max: limit of r, at least 1: a number or a schedule (see ``bnlib.schedules``) of the batches seen before.
-        d_max: limit of d, not negative: a number or a schedule.
-        affine: learn ``weight`` (gamma).
-        device: of parameters and buffers.
-        dtype: of parameters and buffers.
-        bias: learn ``bias`` (beta), if ``affine``.
+        eps: added to the variance inside the square root, positive.
+        momentum: weight of the newest batch in $\mu$ and $\sigma$, between 0 and 1; the paper's $\alpha$.
+        r_max: limit of r, at least 1: a number, or a schedule of the number of earlier batches (``bnlib.schedules``).
+        d_max: limit of d, at least 0: a number or a schedule.
+        affine: learn a scale ``weight`` (gamma).
+        device: device of the parameters and buffers.
+        dtype: dtype of the parameters and buffers.
+        bias: learn a shift ``bias`` (beta); it needs ``affine=True``.
 
     Shape:
-        (N, C, \*) to the same.
+        Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: an argument outside its range; when called, as BatchNorm.
+        ValueError: if an argument is outside its range; on a call, as ``BatchNorm``.
 
-    Source: Ioffe 2017, Algorithm 1; the defaults are those of its experiments. TensorFlow's ``renorm`` stores the same.
+    Source: Ioffe 2017, Algorithm 1. The defaults are those of the paper's experiments. TensorFlow's option ``renorm``
+    stores the same statistics.
 
     Example:
         >>> x = torch.tensor([[1.0], [2.0], [6.0]])
-        >>> free = bnlib.BatchRenorm(1, r_max=100.0, d_max=100.0)  # nothing is clipped: what eval mode gives
-        >>> torch.allclose(free(x), nn.BatchNorm1d(1).eval()(x), atol=1e-3)
+        >>> unclipped = bnlib.BatchRenorm(1, r_max=100.0, d_max=100.0)  # equals eval mode
+        >>> torch.allclose(unclipped(x), nn.BatchNorm1d(1).eval()(x), atol=1e-3)
         True
-        >>> bound = bnlib.BatchRenorm(1, r_max=1.0, d_max=0.0)  # what Batch Normalization gives
-        >>> torch.allclose(bound(x), nn.BatchNorm1d(1)(x), atol=1e-3)
+        >>> clipped = bnlib.BatchRenorm(1, r_max=1.0, d_max=0.0)  # equals Batch Normalization
+        >>> torch.allclose(clipped(x), nn.BatchNorm1d(1)(x), atol=1e-3)
         True
     """
 
@@ -83,13 +87,13 @@ class BatchRenorm(_NormBase):
                 raise ValueError(f"{name} must be at least {least}, got {float(first)}")
         self.r_max, self.d_max = r_max, d_max
 
-    # Not a BatchNorm: what looks for those, such as SyncBatchNorm.convert_sync_batchnorm, would replace it by another
-    # method. This much they share.
+    # Not a subclass of BatchNorm: functions such as SyncBatchNorm.convert_sync_batchnorm look for BatchNorm layers and
+    # would replace this one by a different method. The two classes only share these two methods.
     reset_parameters = BatchNorm.reset_parameters
     _check_input_dim = BatchNorm._check_input_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise; see the class."""
+        """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
         kernels = torch.backends.cudnn.enabled
         if not self.training or input.numel() == 0:
@@ -97,7 +101,7 @@ class BatchRenorm(_NormBase):
             return torch.batch_norm(input, self.weight, self.bias, mean, variance, False, 0.0, self.eps, kernels)
         r, d = self._correct_and_track(input.detach())
         if input.numel() == input.size(1):
-            # A value less its mean, exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps).
+            # The value minus its mean is exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps).
             input = input - input
         weight, bias = (r, d) if self.weight is None else (self.weight * r, self.weight * d)
         if self.bias is not None:
@@ -105,11 +109,11 @@ class BatchRenorm(_NormBase):
         return torch.batch_norm(input, weight, bias, None, None, True, 0.0, self.eps, kernels)
 
     def _correct_and_track(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return r and d, shape (C,), and move the running statistics."""
+        """Return r and d, shape (C,), and update the running statistics."""
         dtype = torch.promote_types(self.running_var.dtype, torch.float32)
         mean, sigma = self.running_mean.to(dtype), (self.running_var.to(dtype) + self.eps).sqrt()
-        # For the statistics alone; the weights are there because the statistics come in their type. On the CPU this
-        # takes a third of the time of var_mean, or less.
+        # Only the statistics are needed here. The call passes weights because the statistics get the weights' dtype.
+        # On the CPU it takes at most a third of the time of var_mean.
         _, batch_mean, gain = torch.native_batch_norm(x, sigma, mean, None, None, True, 0.0, self.eps)
         batch_sigma = 1 / gain
         step = self.num_batches_tracked.to(dtype)
@@ -126,7 +130,7 @@ class BatchRenorm(_NormBase):
         return r, d
 
     def extra_repr(self) -> str:
-        """Name the arguments."""
+        """Return the arguments as text for the repr of a model."""
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, r_max={self.r_max}, d_max={self.d_max}, "
             f"affine={self.affine}, bias={self.bias is not None}"

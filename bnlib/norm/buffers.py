@@ -1,4 +1,4 @@
-"""Keeping the buffers of a layer up to date."""
+"""Update the buffers of a layer, with or without ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 def store(layer: nn.Module, **values: Tensor) -> None:
-    """Set buffers of ``layer``: in place, or under ``torch.compile`` by new tensors.
+    """Write ``values`` into the buffers of ``layer``: in place, or as new tensors under ``torch.compile``.
 
-    A compiled backward pass may work out anew what the forward pass computed from a buffer. After an update in place it
-    would start from the step after (seen in torch 2.13 with inductor, and without a warning).
+    A compiled backward pass may recompute what the forward pass computed from a buffer. If the buffer had been updated
+    in place, the recomputation would use the new value instead of the old one (observed in torch 2.13 with inductor,
+    without a warning).
     """
     for name, value in values.items():
         old = getattr(layer, name)

@@ -1,4 +1,4 @@
-"""Swapping the normalisation layers of a model, as ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` does."""
+"""Replace the normalisation layers of a model, as ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` does."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bnlib.norm.batch_renorm import BatchRenorm
 from bnlib.norm.full_norm import FullNorm
 from bnlib.norm.sync_batch_norm import SyncBatchNorm
 
-_RANKED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_FIXED_DIMENSION = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-LAYERS = (BatchNorm, BatchRenorm, FullNorm, SyncBatchNorm, *_RANKED, nn.SyncBatchNorm)
-"""What ``convert`` swaps for one another. A class joins by being listed, if its parameters and running statistics have
-torch.nn.BatchNorm's names and its other arguments are attributes."""
+LAYERS = (BatchNorm, BatchRenorm, FullNorm, SyncBatchNorm, *_FIXED_DIMENSION, nn.SyncBatchNorm)
+"""The classes that ``convert`` can replace by each other. To add a class, list it here; its parameters and running
+statistics must have the names of torch.nn.BatchNorm's, and its other arguments must be attributes."""
 
-_ONE_SAMPLE = (
+_PER_SAMPLE = (
     nn.GroupNorm,
     nn.InstanceNorm1d,
     nn.InstanceNorm2d,
@@ -35,42 +35,43 @@ _ONE_SAMPLE = (
 
 
 def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = True, **options: object) -> nn.Module:
-    """Replace every batch-normalisation layer of a model by a layer of another class, at the same place.
+    """Replace every batch normalisation layer of a model by a layer of another class.
 
-    What stays: names and the order of the ``state_dict``, ``weight`` and ``bias`` (the very same parameters, so that
-    an optimiser made before goes on), ``running_mean``, ``running_var`` and ``num_batches_tracked``, device, dtype,
-    each layer's train or eval mode, sharing of a layer between places, and the arguments that both classes have, such
-    as ``eps``. An argument that only the new class has takes its default; what only the old one had (a ``momentum``,
-    FullNorm's averages of gradients) is gone.
+    The following stay the same: the names and the order of the ``state_dict``, the parameters ``weight`` and ``bias``
+    (the same objects, so an existing optimiser keeps working), ``running_mean``, ``running_var`` and
+    ``num_batches_tracked``, device and dtype, train or eval mode, a layer that is used in several places, and the
+    arguments that both classes have, such as ``eps``. Arguments that only the new class has get their defaults. State
+    that only the old class had, such as ``momentum`` or FullNorm's running gradients, is lost.
 
-    The running statistics are taken over as numbers, though the classes mean different things by ``running_var``: torch
-    averages the batches' unbiased variances, FullNorm estimates the biased variance of all data, BatchRenorm averages
-    standard deviations. FullNorm also holds them in longer types and bounds the variance by ``eps`` where the others
-    add it, so that outputs in eval mode differ by a factor of about 1 + eps / (2 variance). Converting there and
-    back gives the ``state_dict`` to the last bit; what was FullNorm gets statistics of the type of its parameters or,
-    if it has none, of the model's first. ``process_group=None`` stays None, which for SyncBatchNorm means all
-    processes and for FullNorm this one.
+    The numbers in the running statistics are copied, although the classes define ``running_var`` differently: PyTorch
+    averages the unbiased variances of the batches, FullNorm estimates the biased variance of all data, and BatchRenorm
+    averages standard deviations. FullNorm also stores them with a higher precision, and it uses ``eps`` as a lower
+    bound of the variance where the other classes add it. The outputs in eval mode therefore differ by a factor of about
+    1 + eps / (2 variance). Converting a model and converting it back restores the ``state_dict`` exactly. The
+    statistics of a converted FullNorm get the dtype of its parameters or, if it has none, of the model's first
+    parameter. ``process_group=None`` stays None, which means all processes for SyncBatchNorm, and this process alone
+    for FullNorm.
 
-    Convert before wrapping the model (``torch.compile``, DistributedDataParallel), and not a part of a model if a layer
-    is shared with the rest. Layers are found where they are submodules: in a plain list the old one stays.
+    Convert the model before you wrap it (``torch.compile``, DistributedDataParallel). Convert the whole model if its
+    parts share a layer. ``convert`` finds layers that are submodules; it does not find layers in a plain list.
 
     Arguments:
-        model: changed in place, unless it is a normalisation layer itself.
-        to: class of the new layers, one of ``bnlib.norm.convert.LAYERS``. The model does not say the rank of
-            what flows through it: where ``torch.nn.BatchNorm1d`` and ``2d`` are both wanted, convert part by part.
-        strict: raise if any layer cannot be converted; False converts the others and warns.
-        options: arguments of ``to`` for every new layer, e.g. ``alpha=0.1``; they go before those of the old layer.
+        model: the model, changed in place; or a single normalisation layer, which is not changed.
+        to: class of the new layers, one of ``bnlib.norm.convert.LAYERS``. ``convert`` cannot infer the number of
+            spatial dimensions; if a model needs both ``torch.nn.BatchNorm1d`` and ``2d``, convert its parts separately.
+        strict: raise an error if any layer cannot be converted; False converts the other layers and warns.
+        options: arguments of ``to`` for every new layer, e.g. ``alpha=0.1``; they override those of the old layer.
 
     Returns:
-        The model, or the new layer if the model is a layer.
+        The model, or the new layer if ``model`` is a normalisation layer.
 
     Raises:
-        ValueError: ``to`` is not among ``LAYERS``, an option would change what stays, or, in ``strict`` mode, layers
-            cannot be converted; the message names each of these with its reason. Other errors about ``options`` are
-            those of ``to``. The model has not been changed.
+        ValueError: if ``to`` is not in ``LAYERS``, if an option would change something that must stay the same, or,
+            with ``strict``, if layers cannot be converted; the message lists them with the reasons. The constructor
+            of ``to`` may raise other errors about ``options``. After an error the model is unchanged.
 
     Warns:
-        UserWarning: layers that were left as they are, with ``strict=False``.
+        UserWarning: with ``strict=False``, which layers were not converted.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-3))
@@ -82,8 +83,10 @@ def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = 
     if to not in LAYERS:
         raise ValueError(f"to must be one of {', '.join(each.__name__ for each in LAYERS)}, got {to!r}")
     if kept := options.keys() & {"num_features", "affine", "bias", "track_running_stats", "device", "dtype"}:
-        raise ValueError(f"options must leave {', '.join(sorted(kept))} to the layers, got {options}")
-    to(1, device="meta", **options)  # An option that is wrong for all layers is no fault of any.
+        raise ValueError(
+            f"options must not set {', '.join(sorted(kept))}, which come from the old layers, got {options}"
+        )
+    to(1, device="meta", **options)  # Raises for an option that is wrong for every layer.
 
     layers, problems = {}, []
     in_fused = {child for each in model.modules() if _is_fused(each) for child in each.children()}
@@ -97,11 +100,11 @@ def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = 
     if problems:
         report = "\n".join([f"cannot convert to {to.__name__}:", *problems])
         if strict:
-            raise ValueError(f"{report}\nNothing was changed; strict=False converts the other layers.")
-        warnings.warn(f"{report}\nThese were left as they are.", stacklevel=2)
+            raise ValueError(f"{report}\nThe model is unchanged. Pass strict=False to convert the other layers.")
+        warnings.warn(f"{report}\nThese layers were not converted.", stacklevel=2)
 
     for parent in list(model.modules()):
-        # Not named_children, which passes over the second name of a layer.
+        # Not named_children, which skips the second name of a layer that has two.
         for name, child in list(parent._modules.items()):
             if child in layers:
                 parent.add_module(name, layers[child])
@@ -109,12 +112,12 @@ def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = 
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether it normalises activations: by its class, by the statistics it holds, or else by the name of its class."""
+    """Return whether a module normalises activations, judged by its class, its attributes, or the name of its class."""
     held = {*vars(module), *(name for name, _ in module.named_buffers(recurse=False))}
-    if isinstance(module, (*LAYERS, _NormBase, *_ONE_SAMPLE)) or held & {"running_mean", "running_var"}:
+    if isinstance(module, (*LAYERS, _NormBase, *_PER_SAMPLE)) or held & {"running_mean", "running_var"}:
         return True
     named = re.search("norm(?!al)|normali[sz]ation", type(module).__name__, re.IGNORECASE)
-    # A class with layers of its own is judged by these, and one that reparametrises weights is no layer.
+    # A module with submodules is judged by those. A parametrisation of weights is not a layer.
     return bool(named) and not module._modules and not type(module).__module__.startswith("torch.nn.utils.")
 
 
@@ -123,23 +126,23 @@ def _is_fused(module: nn.Module) -> bool:
 
 
 def _check(layer: nn.Module, to: type[nn.Module], in_fused: bool) -> None:
-    """Raise ValueError with the reason if something of the layer would be lost."""
+    """Raise a ValueError with the reason if the conversion would lose a part of the layer."""
     if isinstance(layer, LazyModuleMixin):
-        raise ValueError("lazy, and has seen no data yet, so that the number of channels is unknown")
+        raise ValueError("is lazy and has seen no data yet, so the number of channels is unknown; call the model first")
     if is_parametrized(layer):
         raise ValueError("has parametrised tensors; see torch.nn.utils.parametrize.remove_parametrizations")
-    if isinstance(layer, _ONE_SAMPLE):
-        raise ValueError("normalises each sample by itself, and has no statistics of batches")
+    if isinstance(layer, _PER_SAMPLE):
+        raise ValueError("normalises each sample separately and has no batch statistics")
     if type(layer) not in LAYERS:
-        raise ValueError("of a class that convert does not know, so that its forward may do anything")
+        raise ValueError("is of a class that convert does not know, see bnlib.norm.convert.LAYERS")
     if in_fused:
-        raise ValueError("part of a torch.ao module, which reads its statistics and not only its output")
-    if type(layer) is not to and type(layer) in _RANKED and to in _RANKED:
-        raise ValueError(f"takes input of another rank than {to.__name__}")
+        raise ValueError("is part of a torch.ao module, which reads its statistics and not only its output")
+    if type(layer) is not to and type(layer) in _FIXED_DIMENSION and to in _FIXED_DIMENSION:
+        raise ValueError(f"takes input with another number of dimensions than {to.__name__}")
     if hooks := [name for name, value in vars(layer).items() if name.endswith("_hooks") and value]:
-        raise ValueError(f"has hooks ({', '.join(hooks)}), which may count on its class; remove them first")
+        raise ValueError(f"has hooks ({', '.join(hooks)}), which may depend on its class; remove them first")
     if lost := [name for name, value in _added(layer).items() if callable(value) or isinstance(value, Tensor)]:
-        raise ValueError(f"has been given {', '.join(lost)}, which the new layer would not have")
+        raise ValueError(f"has the additional attributes {', '.join(lost)}, which the new layer would not have")
     if "track_running_stats" not in signature(to).parameters:
         missing = any(value is None for value in layer._buffers.values())
         if missing or not getattr(layer, "track_running_stats", True):
@@ -147,7 +150,7 @@ def _check(layer: nn.Module, to: type[nn.Module], in_fused: bool) -> None:
 
 
 def _added(layer: nn.Module) -> dict[str, object]:
-    """Return what was put on the layer after it was made."""
+    """Return the attributes that were added to the layer after its construction."""
     here, fresh = (
         {**vars(each), **each._parameters, **each._buffers, **each._modules}
         for each in (layer, type(layer)(1, device="meta"))
@@ -156,11 +159,11 @@ def _added(layer: nn.Module) -> dict[str, object]:
 
 
 def _rebuilt(layer: nn.Module, to: type[nn.Module], options: dict[str, object], model: nn.Module) -> nn.Module:
-    """Return a layer of class ``to`` with all that the layer has in common with it."""
+    """Return a layer of class ``to`` with the arguments, parameters and buffers that both classes have."""
     shared = signature(type(layer)).parameters.keys() & signature(to).parameters.keys() - {"bias", "device", "dtype"}
     arguments = {name: getattr(layer, name) for name in shared} | options
     tensors = [*layer.parameters(), *layer.buffers()]
-    # FullNorm's statistics do not tell the type of what it normalises.
+    # The dtype of FullNorm's statistics is not that of its input.
     typed = chain(layer.parameters(), layer.buffers() if isinstance(layer, _NormBase) else (), model.parameters())
     new = to(
         **arguments,

@@ -8,21 +8,22 @@ from torch.nn import functional as F
 
 
 class CosineLinear(nn.Linear):
-    r"""The cosine of the angle between input and weights, $w \cdot x / (\|w\|\,\|x\|)$, in place of their dot product.
+    r"""A linear layer that returns cosines, $w \cdot x / (\|w\|\,\|x\|)$, instead of dot products.
 
-    Up to rounding the output lies in [-1, 1], whatever the scale of input and weights. Each sample is on its own: train
-    and eval mode are the same, and so are all batch sizes. There is no bias, as in the paper: it would undo the bound.
-    Initialisation and ``state_dict`` are those of ``torch.nn.Linear(..., bias=False)``.
+    The output lies in [-1, 1] (up to rounding) for any scale of the input and of the weights. The output for a sample
+    does not depend on the other samples in the batch, and train and eval mode are the same. As in the paper there is no
+    bias, because a bias would break the bound. The initialisation and the ``state_dict`` are those of
+    ``torch.nn.Linear(..., bias=False)``.
 
     Arguments:
         in_features: size of the last dimension of the input.
         out_features: size of the last dimension of the output.
-        eps: a vector shorter than this counts as this long, so that the output for a zero input is 0.
-        device: of the weights.
-        dtype: of the weights.
+        eps: lower bound of the norms in the denominator; it makes the output for a zero input 0.
+        device: device of the weights.
+        dtype: dtype of the weights.
 
     Shape:
-        (\*, in_features) to (\*, out_features).
+        Input (\*, in_features); output (\*, out_features).
 
     Source: Luo et al. 2017, section 2.
 
@@ -45,13 +46,13 @@ class CosineLinear(nn.Linear):
         self.eps = eps
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the cosines; see the class."""
+        """Return the cosines, shape (..., out_features)."""
         return F.linear(self._unit(input), self._unit(self.weight))
 
     def _unit(self, vectors: Tensor) -> Tensor:
-        # An eps that half precision rounds to 0 would be none.
+        # Half precision would round a small eps to 0.
         return F.normalize(vectors, dim=-1, eps=max(self.eps, torch.finfo(vectors.dtype).tiny))
 
     def extra_repr(self) -> str:
-        """Name the arguments."""
+        """Return the arguments as text for the repr of a model."""
         return f"in_features={self.in_features}, out_features={self.out_features}, eps={self.eps}"

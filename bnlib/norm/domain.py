@@ -12,25 +12,29 @@ from bnlib.norm.batch_norm import BatchNorm
 
 
 class DomainBatchNorm(nn.Module):
-    r"""One Batch Normalization for each domain that data come from; the batch goes through that of ``domain``.
+    r"""Domain-specific Batch Normalization: one ``BatchNorm`` layer for each domain of the data.
 
-    All samples of a batch are of one domain. A network learns it from ``use_domain``, a single layer from its attribute
-    ``domain``. The statistics of the other domains stay as they were, and so do their gamma and beta.
-    A batch of one sample gives beta in train mode, as in ``BatchNorm``.
+    All samples of a batch must come from one domain. Choose the domain with ``use_domain`` for a whole network, or with
+    the attribute ``domain`` for a single layer. A batch goes through the ``BatchNorm`` of its domain only; the
+    statistics, gamma and beta of the other domains do not change. A batch of one sample gives beta in train mode, as in
+    ``BatchNorm``.
 
     Arguments:
         num_features: number of channels, C.
-        num_domains: how many domains there are, numbered from 0.
+        num_domains: number of domains; they are numbered from 0.
         eps, momentum, affine, track_running_stats, device, dtype, bias: as in ``BatchNorm``, for each domain.
-        shared_affine: one gamma and one beta for all domains, so that only the statistics differ, as in AdaBN
-            (Li et al. 2016; https://arxiv.org/abs/1603.04779). They are stored once for each domain.
+        shared_affine: use the same gamma and beta for all domains, so only the statistics differ, as in AdaBN
+            (Li et al. 2016; https://arxiv.org/abs/1603.04779). The ``state_dict`` holds a copy for each domain.
+
+    Attributes:
+        domains: the ``BatchNorm`` of each domain.
 
     Shape:
-        (N, C, \*) to the same.
+        Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: ``num_domains`` below 1; a ``domain`` that does not exist; when called, as BatchNorm.
-        RuntimeError: when called before a domain was chosen.
+        ValueError: if ``num_domains`` is below 1 or ``domain`` does not exist; on a call, as ``BatchNorm``.
+        RuntimeError: on a call, if no domain has been chosen.
 
     Source: Chang et al. 2019, section 3.
 
@@ -69,32 +73,40 @@ class DomainBatchNorm(nn.Module):
 
     @property
     def domain(self) -> int | None:
-        """The domain of the batches to come, None if there is none yet."""
+        """The domain of the next batches, or None if no domain has been chosen."""
         return self._domain
 
     @domain.setter
     def domain(self, domain: int | None) -> None:
         if domain is not None and domain not in range(len(self.domains)):
-            raise ValueError(f"domain must be a number from 0 to {len(self.domains) - 1}, got {domain!r}")
+            raise ValueError(f"domain must be an integer from 0 to {len(self.domains) - 1}, got {domain!r}")
         self._domain = domain
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise with the layer of the domain; see the class."""
+        """Normalise ``input``, shape (N, C, ...), with the layer of the chosen domain."""
         if self._domain is None:
-            raise RuntimeError("domain must be chosen first, e.g. with use_domain(model, 0), got None")
+            raise RuntimeError(
+                "domain must be chosen before the layer is called, e.g. with use_domain(model, 0), got None"
+            )
         return self.domains[self._domain](input)
 
     def extra_repr(self) -> str:
-        """Name the domain."""
+        """Return the domain as text for the repr of a model."""
         return f"domain={self.domain}"
 
 
 @contextmanager
 def use_domain(model: nn.Module, domain: int | None) -> Iterator[None]:
-    """Set ``domain`` on every DomainBatchNorm of ``model`` within a ``with`` block; afterwards each has its own again.
+    """Set the domain of every ``DomainBatchNorm`` in ``model`` for the duration of a ``with`` block.
+
+    At the end of the block each layer gets back the domain that it had before.
+
+    Arguments:
+        model: a network, or a single layer.
+        domain: number of the domain, or None.
 
     Raises:
-        ValueError: ``model`` has no DomainBatchNorm, or one of them no such domain.
+        ValueError: if ``model`` has no ``DomainBatchNorm``, or if one of them has no such domain.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 2), bnlib.DomainBatchNorm(2, num_domains=2))
@@ -105,7 +117,7 @@ def use_domain(model: nn.Module, domain: int | None) -> Iterator[None]:
     """
     layers = [module for module in model.modules() if isinstance(module, DomainBatchNorm)]
     if not layers:
-        raise ValueError(f"model must hold at least one DomainBatchNorm, got a {type(model).__name__} without")
+        raise ValueError(f"model must contain a DomainBatchNorm, got a {type(model).__name__} without one")
     before = [layer.domain for layer in layers]
     try:
         for layer in layers:

@@ -1,11 +1,11 @@
-"""The short way of Full Normalization: a train step on the CPU that is as fast as its operations are few.
+"""A fast train step of Full Normalization on the CPU, for batches without special cases.
 
-It is for batches in which nothing is out of the ordinary; what it leaves to the long way of ``full_norm_passes`` is a
-variance near eps, a value that is not finite, and a mean that is far from 0, where torch's kernels lose digits: the one
-for the mean adds up float32 numbers one after another, and the one that normalises takes the difference of two large
-products.
+``full_norm_passes`` handles the special cases: a variance near eps, values that are not finite, and a mean that is far
+from 0. For such a mean PyTorch's kernels lose digits, because one of them adds up float32 numbers one after another and
+the other one computes a small difference of two large products.
 
-On a batch of (64, 512) the kernels take a third of the time: each operation on (C,) values counts, and each call.
+For a batch of (64, 512) the kernels take only a third of the time, so every operation on (C,) values and every function
+call counts.
 """
 
 from __future__ import annotations
@@ -15,34 +15,37 @@ import math
 import torch
 from torch import Tensor
 
-# A mean further from 0 than this many standard deviations calls for shifted data.
+# If a mean is further from 0 than this many standard deviations, the data must be shifted.
 LARGEST_OFFSET = 30.0
-# With a smaller weight of the newest batch, rounding to float32 could eat the steps of the mean.
+# With a smaller weight of the newest batch, float32 could round the updates of the mean to 0.
 _LEAST_ALPHA = 1e-4
 _FLOATS = (torch.float32, torch.float64)
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 
 
 class CheckedEstimates:
-    """What a layer knows of its estimates after a short step, for as long as nobody else writes to them.
+    """Bounds on the estimates of a layer after a fast step; they hold as long as no other code writes to the buffers.
 
     Attributes:
-        mean, var: the buffers it speaks of, whose ``running_mean_rest`` is 0.
-        mean_version, var_version: of these, as torch counts the writes to them.
-        ratio: at least the largest mean**2 / variance of all channels.
-        least: at most the least variance of all channels.
+        mean, var: the buffers ``running_mean`` and ``running_var``; ``running_mean_rest`` is 0.
+        mean_version, var_version: PyTorch's version counters of the two buffers, which count the writes to them.
+        ratio: an upper bound of mean**2 / variance over all channels.
+        least: a lower bound of the variance over all channels.
     """
 
     __slots__ = ("least", "mean", "mean_version", "ratio", "var", "var_version")
 
 
 def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: float, layer):
-    r"""Update the buffers and return output, mean, gain and scale (for (N, C) only); or None, and leave all as it is.
+    r"""Update the buffers and return output, mean, gain and scale, or change nothing and return None.
 
-    Whether mean and variance allow for it is looked up only now and then. A batch moves the variance to
-    $v' = (1-\alpha)(v + \alpha d^2) + \alpha v_B$, d being the distance of its mean from the estimate, so that with
-    Cauchy's inequality no batch, whatever it holds, can make $v'$ less than $(1-\alpha) v$ or
-    $(\mu + \alpha d)^2 / v'$ more than $(\mu^2/v + \alpha) / (1-\alpha)$.
+    ``scale`` is None except for an input of shape (N, C). The function returns None if the batch needs the general
+    implementation.
+
+    Mean and variance are not checked in every step. A batch changes the variance to
+    $v' = (1-\alpha)(v + \alpha d^2) + \alpha v_B$, where d is the distance of its mean from the estimate. By Cauchy's
+    inequality, no batch can make $v'$ smaller than $(1-\alpha) v$ or $(\mu + \alpha d)^2 / v'$ larger than
+    $(\mu^2/v + \alpha) / (1-\alpha)$. So after one check the bounds stay valid for many steps.
     """
     buffers, recent, kind = layer._buffers, layer._checked_estimates, x.dtype
     old_mean, old_var = buffers["running_mean"], buffers["running_var"]
@@ -63,7 +66,7 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
     mean = old_mean.add(difference, alpha=alpha)
     rest = 1 - alpha
     variance = variance.addcmul_(difference, difference, value=rest)
-    # The smaller of the weights is the one that must not come from a rounded difference with 1.
+    # The smaller of the two weights must not be computed as a rounded difference from 1.
     variance = old_var.lerp(variance, alpha) if alpha < 0.5 else variance.lerp(old_var, rest)
 
     if (
@@ -72,13 +75,13 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
         and recent.var is old_var
         and recent.mean_version == old_mean._version
         and recent.var_version == old_var._version
-        and recent.ratio + alpha < LARGEST_OFFSET**2 / 2 * rest  # half of what is allowed leaves room for rounding
+        and recent.ratio + alpha < LARGEST_OFFSET**2 / 2 * rest  # half of the limit, as a margin for rounding
         and recent.least * rest > 2 * layer.eps
-        and math.isfinite(torch.dot(mean, variance).item())  # then so is each of them
+        and math.isfinite(torch.dot(mean, variance).item())  # then each of their values is finite
     ):
         recent.ratio, recent.least = (recent.ratio + alpha) / rest, recent.least * rest
     else:
-        layer._checked_estimates = recent = _look(mean, variance, layer)
+        layer._checked_estimates = recent = _check(mean, variance, layer)
         if recent is None:
             return None
     old_mean.copy_(mean)
@@ -93,8 +96,8 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
     return torch.addcmul(offset, x, scale), mean, gain, scale
 
 
-def _look(mean: Tensor, variance: Tensor, layer) -> CheckedEstimates | None:
-    """Look at the new estimates of all channels; None if they call for the long way."""
+def _check(mean: Tensor, variance: Tensor, layer) -> CheckedEstimates | None:
+    """Check the new estimates of all channels; return None if they need the general implementation."""
     low, high = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2).aminmax()
     if not (low.item() > layer.eps and high.item() < math.inf):
         return None
@@ -106,9 +109,10 @@ def _look(mean: Tensor, variance: Tensor, layer) -> CheckedEstimates | None:
 
 
 def fast_gradients(g: Tensor, x: Tensor, weight: Tensor | None, mean, gain, scale, layer, alpha: float):
-    """Gradients of input, weight and bias after a short step, or None if there is no short way for this oracle.
+    """Return the gradients of input, weight and bias after a fast step, or None if the oracle has no fast version.
 
-    The oracle ``"running"`` moves its estimates by the two last, if they are finite; whether it did is the fourth.
+    The fourth result is False if the oracle is ``"running"`` and the gradients of weight and bias are not finite; the
+    running gradients are then not updated.
     """
     oracle = layer.oracle
     if g.stride() != x.stride():

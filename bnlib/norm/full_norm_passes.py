@@ -1,10 +1,12 @@
 """The forward and the backward pass of Full Normalization, as functions and as ``torch.autograd.Function``.
 
-This is the long way, which holds for all input; ``full_norm_fast_path`` is that of ordinary batches. On the CPU torch's
-kernels lose digits where a mean is far from 0: at an offset of 1e4 two are left. The data are therefore first shifted
-by a value of their own, into the memory of the output, and the rest is done in place.
+This is the general implementation, which works for every input; ``full_norm_fast_path`` is a faster one for ordinary
+batches. On the CPU, PyTorch's kernels lose digits if a mean is far from 0: at an offset of 1e4 only two digits are
+correct. The data are therefore first shifted by one of their own values. The shifted data are written into the memory
+of the output, and the following operations work in place.
 
-Per channel the types are: float64 for the mean, which is kept as a sum of two numbers, at least float32 for all else.
+Per-channel numbers have these types: the mean is a float64 that is stored as the sum of two numbers, and everything
+else is float32 or longer.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _EXACT = (torch.float32, torch.float64)
 
 
 class Settings(NamedTuple):
-    """What a step needs to know of its layer besides tensors."""
+    """The settings of a layer that a step needs in addition to its tensors."""
 
     eps: float
     oracle: str
@@ -32,30 +34,35 @@ class Settings(NamedTuple):
 
 
 def statistics_dtype(x: Tensor) -> torch.dtype:
-    """The type in which torch's kernels take per-channel numbers: that of ``x``, float32 for half precision."""
+    """Return the dtype that PyTorch's kernels expect for per-channel numbers: that of ``x``, or float32 for a half."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """View (C,) values so that they broadcast against ``like``."""
+    """View ``values``, shape (C,), so that they broadcast against ``like``, shape (N, C, ...)."""
     return values if like.dim() == 2 else values.view(-1, *[1] * (like.dim() - 2))
 
 
-def shifts(x: Tensor) -> bool:
-    """Whether the kernels need help with an offset of ``x``. CUDA's do not, nor does a half, computed in float32."""
+def needs_shift(x: Tensor) -> bool:
+    """Return whether ``x`` must be shifted for precise sums. CUDA kernels, and half precision, do not need it."""
     return x.is_cpu and x.dtype in _EXACT
 
 
 def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alpha, settings: Settings):
-    r"""Move the estimates and normalise with them; returns output, mean, its rest, variance and what backward needs.
+    r"""Update the estimates and normalise with them.
 
-    The last is, of (C,) each, the mean and the gain that it was normalised with and ``free``, where v > eps.
-    The variance moves as $v \leftarrow (1-\alpha) v + \alpha\,(v_B + (1-\alpha)(m_B - \mu)^2)$, which is what
-    $\nu - \mu^2$ does in Algorithm 3, without its cancellation. A channel whose new variance is not finite stays.
+    The variance is updated as $v \leftarrow (1-\alpha) v + \alpha\,(v_B + (1-\alpha)(m_B - \mu)^2)$. This equals the
+    update of $\nu - \mu^2$ in Algorithm 3, but avoids its cancellation of digits. A channel whose new variance is not
+    finite keeps its old estimates.
+
+    Returns:
+        The output; the new mean, its rounding error (``rest``) and the new variance; and, for the backward pass, the
+        mean and the gain (1/sigma) that were used, and ``free``, which is True where v > eps. All but the output have
+        shape (C,).
     """
     kind, largest = statistics_dtype(x), torch.finfo(running_var.dtype).max
     count, mean, variance, shifted, shift = moments(x)
-    # An overflow stands for the largest number, so that the output stays finite.
+    # Replace an overflow by the largest number, so that the output stays finite.
     variance = variance.clamp(0, torch.finfo(kind).max)
     old_mean, old_var = running_mean.double() + running_mean_rest.double(), running_var.double()
     difference = mean - old_mean
@@ -65,7 +72,9 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
         )
         variance = (squares - difference.square()).clamp(min=0)
         if settings.oracle == "leave_one_out" and count <= math.prod(x.shape[2:]):
-            raise ValueError("input must hold at least two samples in all processes for oracle='leave_one_out', got 1")
+            raise ValueError(
+                "input must hold at least two samples, counted over all processes, for oracle='leave_one_out', got 1"
+            )
     if count == 0:
         difference, variance = torch.zeros_like(difference), old_var
     step = difference * alpha
@@ -91,17 +100,20 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
 
 
 def moments(x: Tensor):
-    """Values a channel, mean and biased variance in float64, and if it shifts, the shifted data and the shift."""
+    """Return the number of values per channel, the mean and the biased variance in float64, and the shift, if any.
+
+    If ``needs_shift(x)``, the last two results are the shifted data and the shift, shape (C,); else both are None.
+    """
     count = x.numel() // x.size(1)
     if count == 0:
         zero = torch.zeros(x.size(1), dtype=torch.float64, device=x.device)
         return 0, zero, zero, x.clone(), zero
-    if not shifts(x):
-        # Running statistics, of no use here, make the kernel answer in their type and not in that of a half.
+    if not needs_shift(x):
+        # The running statistics are not needed; the kernel returns its results in their dtype.
         unused = [torch.zeros(x.size(1), dtype=statistics_dtype(x), device=x.device) for _ in range(2)]
         mean, variance = torch.batch_norm_update_stats(x, *unused, 0.0)
         return count, mean.double(), variance.double(), None, None
-    # One of N values lies no further than sqrt(N - 1) standard deviations from their mean: a shift as good as any.
+    # Any of the N values works as a shift: it is at most sqrt(N - 1) standard deviations away from their mean.
     shift = x.select(0, 0)
     for _ in range(x.dim() - 2):
         shift = shift.select(-1, 0)
@@ -112,7 +124,11 @@ def moments(x: Tensor):
 
 
 def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Settings):
-    """Gradients of input, weight and bias, and the two sums (of all processes) that the estimates are to move to."""
+    """Return the gradients of input, weight and bias, and the two sums for the running gradients.
+
+    ``of_weight`` and ``of_bias`` are the running gradients of weight and bias. The two sums, over all processes, are
+    sum(g * normalised) and sum(g).
+    """
     if g.stride() != x.stride():
         g = torch.empty_like(x, dtype=g.dtype).copy_(g)
     oracle, group, kind = settings.oracle, settings.process_group, gain.dtype
@@ -133,7 +149,7 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
     share = {"constant": 0.0, "literal": 1 / settings.num_features}.get(oracle, 1.0) / max(count, 1)
     slope = of_weight * gain if free is None else of_weight * gain * free
     rest = torch.addcmul(of_bias, slope, mean, value=-1)
-    # In float32 for a half, which would round after each step.
+    # Half precision is computed in float32, because it would round after each operation.
     grad_input = torch.addcmul(g, x, per_channel(slope, x), value=-share) if share else g.to(kind, copy=True)
     grad_input = grad_input.add_(per_channel(rest, x), alpha=-share).mul_(per_channel(scale, x))
     return grad_input.to(x.dtype), grad_weight, grad_bias, projection, total
@@ -150,14 +166,14 @@ def _without_own(g, x, mean, gain, free, scale, projection, total, count: int) -
 
 
 def _sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over each channel of g * (x - mean) * gain and of g, in one pass over both."""
-    if x.numel() == 0:  # where the kernel divides by zero and takes the process down
+    """Return the sums over each channel of g * (x - mean) * gain and of g, computed in one pass over the data."""
+    if x.numel() == 0:  # the kernel would divide by zero and crash the process
         return torch.zeros_like(mean), torch.zeros_like(mean)
     return _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, (False, True, True))[1:]
 
 
 def reduce_over_processes(group, count: int, first: Tensor, second: Tensor, weigh: bool = True):
-    """Values a channel of all processes, and two means (``weigh``) or sums over all of them, in float64."""
+    """Return the number of values per channel in all processes, and two means (``weigh``) or sums over them."""
     weight = count if weigh else 1
     counted = first.new_full((1,), count, dtype=torch.float64)
     packed = torch.cat((counted, first.double() * weight, second.double() * weight))
@@ -166,8 +182,8 @@ def reduce_over_processes(group, count: int, first: Tensor, second: Tensor, weig
     return int(count), *((first / count, second / count) if weigh and count else (first, second))
 
 
-def remember(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tensor, alpha) -> None:
-    """Move the estimates of the two gradients, in place; those of a channel stay that would cease to be finite."""
+def update_running_gradients(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tensor, alpha) -> None:
+    """Update the running gradients in place; a channel whose update is not finite keeps its old estimates."""
     if total.requires_grad:
         projection, total = projection.detach(), total.detach()
     if total.dtype is not of_bias.dtype:
@@ -179,8 +195,8 @@ def remember(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tens
 
 
 def is_eager() -> bool:
-    """Whether operations run as they are met: not traced by ``torch.compile``, not transformed by ``torch.func``."""
-    # What Function.apply asks of torch, which has no public way to ask it.
+    """Return whether operations run eagerly, neither traced by ``torch.compile`` nor transformed by ``torch.func``."""
+    # Function.apply makes the same check; PyTorch has no public function for it.
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
@@ -191,7 +207,7 @@ def _like(weight: Tensor | None, grad_weight: Tensor) -> Tensor | None:
 
 
 class Step(Function):
-    """A train step of a layer whose buffers are updated on the way; one output, little to start."""
+    """A train step that updates the buffers of the layer itself, with as little overhead as possible."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, layer):
@@ -199,7 +215,7 @@ class Step(Function):
         buffers, alpha, free = layer._buffers, layer.alpha, None
         steps = buffers["num_batches_tracked"]
         if callable(alpha):
-            # A number is faster, but a GPU would have to be waited for.
+            # A number is faster, but reading it from a GPU would have to wait for the GPU.
             alpha = float(alpha(steps.item())) if steps.is_cpu else alpha(steps.double())
         done = fast_step(x, weight, bias, alpha, layer)
         if done is not None:
@@ -217,7 +233,7 @@ class Step(Function):
 
     @staticmethod
     def backward(ctx, g):
-        """Gradients; the running ones move on."""
+        """Return the gradients and update the running gradients."""
         x, weight = ctx.saved_tensors
         mean, gain, scale, free, alpha, has_bias, layer = ctx.step
         differentiated, buffers = torch.is_grad_enabled(), layer._buffers
@@ -231,7 +247,7 @@ class Step(Function):
         results = compute(g, x, weight, mean, gain, free, *estimates, layer.settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if layer.oracle == "running":
-            remember(*estimates, projection, total, alpha)
+            update_running_gradients(*estimates, projection, total, alpha)
         return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
 
 
@@ -240,12 +256,12 @@ class PureStep(Function):
 
     @staticmethod
     def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, settings):
-        """As ``normalise``."""
+        """Call ``normalise``."""
         return normalise(x, weight, bias, mean, mean_rest, variance, alpha, settings)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        """Keep what ``backward`` needs."""
+        """Save the tensors that ``backward`` needs."""
         x, weight, bias, _, _, _, of_weight, of_bias, alpha, settings = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, weight, *output[4:])
@@ -253,37 +269,37 @@ class PureStep(Function):
 
     @staticmethod
     def backward(ctx, g, *_):
-        """Gradients; the running ones move on."""
+        """Return the gradients and update the running gradients."""
         has_bias, of_weight, of_bias, alpha, settings = ctx.layer
         saved = ctx.saved_tensors
-        # torch.compile cannot trace one Function in another, and refuses a second derivative itself.
+        # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
         differentiate = gradients if torch.compiler.is_compiling() else Gradients.apply
         grad_input, grad_weight, grad_bias, projection, total = differentiate(g, *saved, of_weight, of_bias, settings)
         if settings.oracle == "running":
-            remember(of_weight, of_bias, projection, total, alpha)
+            update_running_gradients(of_weight, of_bias, projection, total, alpha)
         return grad_input, _like(saved[1], grad_weight), grad_bias if has_bias else None, *[None] * 7
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
-        """Train many layers at once as one of many channels."""
+        """Train many layers at once, as one layer with many channels."""
         return _unfolded(info.batch_size, PureStep.apply(*_folded(info.batch_size, in_dims, inputs)))
 
 
 class Gradients(Function):
-    """``gradients``, with an error for whoever differentiates them."""
+    """The function ``gradients``, which raises an error when its results are differentiated."""
 
     @staticmethod
     def forward(*inputs):
-        """As ``gradients``."""
+        """Call ``gradients``."""
         return gradients(*inputs)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        """Nothing to keep."""
+        """Save nothing."""
 
     @staticmethod
     def backward(ctx, *_):
-        """Refuse."""
+        """Raise an error."""
         raise RuntimeError(
             "FullNorm in train mode cannot be differentiated twice: its gradient is an estimate, not the derivative of "
             "its output. Use eval mode, where the estimates are constants, or bnlib.BatchNorm."
@@ -291,12 +307,12 @@ class Gradients(Function):
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
-        """As ``PureStep.vmap``."""
+        """Do the same as ``PureStep.vmap``."""
         return _unfolded(info.batch_size, Gradients.apply(*_folded(info.batch_size, in_dims, inputs)))
 
 
 def _folded(size: int, in_dims, inputs):
-    """Join the mapped dimension with the channels: (N, C, *) and (C,) tensors, the step's weight, and settings."""
+    """Merge the mapped dimension of each tensor, shape (N, C, *) or (C,), with its channels; keep other inputs."""
     channels = inputs[-1].num_features
     return [_fold(size, channels, value, dim) if isinstance(value, Tensor) else value
             for value, dim in zip(inputs, in_dims, strict=True)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Noise behind a layer, and BN with such noise (Santurkar et al., 2018; https://arxiv.org/abs/1805.11604)."""
+"""Noisy Batch Normalization and its noise (Santurkar et al., 2018; https://arxiv.org/abs/1805.11604)."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from bnlib.norm.batch_norm import BatchNorm
 
 
 class ActivationNoise(nn.Module):
-    r"""Give each channel another random shift and scale in each step, and each sample another one close to it.
+    r"""Random shifts and scales of the activations that change in every step.
 
-    In train mode sample i of channel j becomes $s_{ij}\,a_{ij} + m_{ij}$. In each step the layer draws for each channel
-    $\mu_j \sim U(-\mathrm{shift}, \mathrm{shift})$ and $\sigma_j \sim U(1, \mathrm{scale})$, and from these for each
-    sample $m_{ij} \sim U(\mu_j - r_m, \mu_j + r_m)$ and $s_{ij} \sim N(\sigma_j, r_s^2)$. All positions of a sample in
-    a channel share its pair. In eval mode nothing is changed; the source does not say what it does there.
+    In train mode the activation of sample i in channel j becomes $s_{ij}\,a_{ij} + m_{ij}$. In each step the layer
+    draws for each channel $\mu_j \sim U(-\mathrm{shift}, \mathrm{shift})$ and $\sigma_j \sim U(1, \mathrm{scale})$.
+    Then it draws for each sample $m_{ij} \sim U(\mu_j - r_m, \mu_j + r_m)$ and $s_{ij} \sim N(\sigma_j, r_s^2)$. All
+    positions of a sample in a channel get the same shift and scale. In eval mode the layer returns its input; the paper
+    does not say what its noise does there.
 
     Arguments:
-        shift: largest mean of the noise, at least 0.
-        scale: largest mean of the factor, at least 1.
+        shift: bound of a channel's mean shift, at least 0.
+        scale: upper bound of a channel's mean scale, at least 1.
         shift_spread: $r_m$, at least 0.
         scale_spread: $r_s$, at least 0.
-        seed: of the noise; None draws one from torch's global generator.
+        seed: seed of the noise; None draws one from PyTorch's global generator.
 
     Shape:
-        (N, C, \*) to the same.
+        Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: an argument outside its range, or fewer than two dimensions.
+        ValueError: if an argument is outside its range; on a call, if the input has fewer than two dimensions.
 
-    The noise depends on ``seed`` and on ``num_batches_tracked``, the number of steps before, which is in the
-    ``state_dict``. It is drawn on the CPU, so that it is the same on all devices.
+    The noise depends on ``seed`` and on ``num_batches_tracked``, the number of earlier steps, which is part of the
+    ``state_dict``. It is drawn on the CPU, so it is the same on all devices.
 
-    Source: Santurkar et al. 2018, section 2.1 and appendix, with shift 0.5, scale 1.25 and both spreads 0.1.
+    Source: Santurkar et al. 2018, section 2.1 and appendix; the defaults are the paper's values.
 
     Example:
         >>> layer, x = bnlib.ActivationNoise(shift=2.0, seed=1), torch.zeros(1000, 1)
-        >>> [round(layer(x).mean().item(), 1) for step in range(3)]  # another shift in each step
+        >>> [round(layer(x).mean().item(), 1) for step in range(3)]  # a new shift in each step
         [1.3, -1.0, 1.0]
         >>> torch.equal(layer.eval()(x), x)
         True
@@ -62,7 +63,7 @@ class ActivationNoise(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Disturb; see the class."""
+        """Add the noise to ``input``, shape (N, C, ...)."""
         if input.dim() < 2:
             raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
         if not self.training:
@@ -73,8 +74,8 @@ class ActivationNoise(nn.Module):
         return input * factor.view(view).to(input) + offset.view(view).to(input)
 
     def draw(self, shape: tuple[int, int], step: int) -> tuple[Tensor, Tensor]:
-        """Factors s and offsets m, both of ``shape`` (N, C), of a step."""
-        # torch's generator looks at 32 bits of a seed.
+        """Return the scales s and the shifts m of a step, both of ``shape`` (N, C)."""
+        # PyTorch's generator uses only 32 bits of a seed.
         generator = torch.Generator("cpu").manual_seed(
             int(np.random.SeedSequence((self.seed, step)).generate_state(1)[0])
         )
@@ -87,31 +88,31 @@ class ActivationNoise(nn.Module):
         return factor + self.scale_spread * torch.randn(shape, generator=generator, device="cpu"), offset
 
     def extra_repr(self) -> str:
-        """Arguments, for the repr of a model; not the seed, for models that differ in it are built alike."""
+        """Return the arguments as text for the repr of a model, without the seed."""
         spreads = f"shift_spread={self.shift_spread}, scale_spread={self.scale_spread}"
         return f"shift={self.shift}, scale={self.scale}, {spreads}"
 
 
 class NoisyBatchNorm(BatchNorm):
-    r"""``BatchNorm`` with ``ActivationNoise`` behind it: normalised activations that are unstable all the same.
+    r"""Noisy BN: ``BatchNorm`` followed by ``ActivationNoise``, so the output's distribution changes in every step.
 
     Arguments:
-        num_features, eps, momentum, affine, device, dtype, bias: as of ``BatchNorm``.
-        shift, scale, shift_spread, scale_spread, seed: as of ``ActivationNoise``.
+        num_features, eps, momentum, affine, device, dtype, bias: as for ``BatchNorm``.
+        shift, scale, shift_spread, scale_spread, seed: as for ``ActivationNoise``.
 
     Shape:
-        (N, C, \*) to the same.
+        Input (N, C, \*); the output has the same shape.
 
     Raises:
         ValueError: as ``BatchNorm`` and ``ActivationNoise``.
 
-    The ``state_dict`` is that of ``BatchNorm``, whose ``num_batches_tracked`` counts the steps of the noise, too.
+    The ``state_dict`` has the keys of ``BatchNorm``'s. Its ``num_batches_tracked`` counts the steps of the noise, too.
 
     Source: Santurkar et al. 2018, section 2.1 ("noisy" BatchNorm).
 
     Example:
         >>> layer, x = bnlib.NoisyBatchNorm(1, shift=2.0, seed=1), torch.arange(1000.0)[:, None]
-        >>> [round(layer(x).mean().item(), 1) for step in range(3)]  # behind the normalisation
+        >>> [round(layer(x).mean().item(), 1) for step in range(3)]  # the mean of BN's output is 0
         [1.3, -1.0, 1.0]
     """
 
@@ -132,14 +133,14 @@ class NoisyBatchNorm(BatchNorm):
         bias: bool = True,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, True, device, dtype, bias=bias)
-        # Not a submodule: its counter is that of the layer.
+        # Not a submodule, because its step counter is the layer's own num_batches_tracked.
         self.__dict__["noise"] = ActivationNoise(shift, scale, shift_spread, scale_spread, seed)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise and disturb; see the class."""
+        """Normalise ``input``, shape (N, C, ...), and add the noise."""
         self.noise.train(self.training).num_batches_tracked.fill_(self.num_batches_tracked.item())
         return self.noise(super().forward(input))
 
     def extra_repr(self) -> str:
-        """Arguments, for the repr of a model."""
+        """Return the arguments as text for the repr of a model."""
         return f"{super().extra_repr()}, {self.noise.extra_repr()}"

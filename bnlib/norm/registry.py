@@ -1,4 +1,4 @@
-"""All normalisations under one roof: what is put to a layer, and what is known of it, by name."""
+"""A registry of all normalisations by name: how to apply each to a layer, and its properties."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ _CONVOLUTIONS = tuple(_INSTANCE_NORMS)
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation for the output of a Linear or Conv1d to Conv3d layer.
+    """A normalisation that can be applied to a Linear or Conv1d to Conv3d layer.
+
+    Most normalisations are a layer of their own behind the Linear or convolutional layer; they have ``make_layer``. The
+    others change the layer itself, for example its weights; they have ``modify_layer``.
 
     Arguments:
-        name: its key in ``NORMS``.
-        title: its name for readers.
-        make_layer: makes the layer that follows from the number of output channels, for ``(N, C)`` and
-            ``(N, C, *spatial)``; None
-            where that is not all there is to do.
-        modify_layer: makes the normalised layer from the layer itself, where ``make_layer`` is None.
-        layer_types: the types of layer that it can be applied to.
-        batch_independent: whether in train mode a sample's output is the same whatever else the batch holds.
-        eval_matches_train: whether eval mode, right after a step on a batch, repeats the step's output.
-        trains_on_one_sample: whether a batch of one sample without spatial dimensions passes a gradient to the weights.
-        paper: link.
+        name: key of the normalisation in ``NORMS``.
+        title: name for readers.
+        make_layer: takes the number of output channels and returns the normalisation layer, which takes
+            ``(N, C)`` and ``(N, C, *spatial)``; None if the layer itself must be changed.
+        modify_layer: takes the layer and returns the normalised one; used if ``make_layer`` is None.
+        layer_types: types of layers that the normalisation can be applied to.
+        batch_independent: whether, in train mode, the output for a sample does not depend on the other samples in the
+            batch.
+        eval_matches_train: whether eval mode, right after a training step on a batch, gives that step's output.
+        trains_on_one_sample: whether the weights get a gradient from a batch of one sample without spatial dimensions.
+        paper: link to the paper.
 
     Example:
         >>> block = bnlib.NORMS["group_norm"].apply(nn.Conv2d(3, 8, 3))
@@ -54,10 +57,10 @@ class Norm:
     paper: str | None = None
 
     def apply(self, layer: nn.Module) -> nn.Module:
-        """Return ``layer`` with its normalisation: it is changed in place, or part of what is returned.
+        """Return ``layer`` with this normalisation; the result contains ``layer``, or is ``layer`` changed in place.
 
         Raises:
-            TypeError: the layer is none of ``layer_types``.
+            TypeError: if the layer is not one of ``layer_types``.
         """
         if not isinstance(layer, self.layer_types):
             types = ", ".join(kind.__name__ for kind in self.layer_types)
@@ -74,31 +77,31 @@ def _channels(layer: nn.Module) -> int:
 
 
 def _group_norm(num_features: int) -> nn.GroupNorm:
-    # At least four channels a group: without spatial dimensions two would always become -1 and 1.
+    # At least four channels per group: without spatial dimensions, two channels would always become -1 and 1.
     groups = [number for number in range(1, 33) if num_features % number == 0 and num_features // number >= 4]
     return nn.GroupNorm(max(groups, default=1), num_features)
 
 
 def _layer_norm(num_features: int) -> nn.GroupNorm:
-    # nn.LayerNorm would have to know the size of the space, and learn a gamma and beta for each place in it.
+    # nn.LayerNorm needs the spatial size, and it learns a separate gamma and beta for each position.
     return nn.GroupNorm(1, num_features)
 
 
 def _instance_norm(layer: nn.Module) -> nn.Sequential:
-    # Not for Linear: nn.InstanceNorm1d takes (N, C) for one sample of N channels.
+    # Not for Linear: nn.InstanceNorm1d interprets (N, C) as one sample with N channels.
     kind = next(norm for conv, norm in _INSTANCE_NORMS.items() if isinstance(layer, conv))
     return nn.Sequential(layer, kind(layer.out_channels, affine=True))
 
 
 def _cosine(layer: nn.Linear) -> CosineLinear:
-    # Made without storage, for the weights are there, and no random numbers are drawn for others.
+    # On the meta device, because the weights exist already and no random numbers should be drawn.
     cosine = CosineLinear(layer.in_features, layer.out_features, device="meta")
     cosine.weight = layer.weight
     return cosine
 
 
 def _standardised(layer: nn.Module) -> nn.Sequential:
-    # Weights of variance 1 make the output grow with the fan-in: the paper, too, has another normalisation follow.
+    # Weights of variance 1 make the output grow with the fan-in, so the paper also adds another normalisation.
     return nn.Sequential(weight_standardise(layer), _group_norm(_channels(layer)))
 
 
@@ -142,4 +145,4 @@ NORMS: dict[str, Norm] = {
         ),
     )
 }
-"""Every normalisation by its name, in the order in which to show them."""
+"""All normalisations by name, in the order in which the book shows them."""

@@ -1,4 +1,4 @@
-"""Batch Normalization with the statistics of the joined batch of several processes, on any device."""
+"""Batch Normalization with the statistics of the global batch of several processes, on any device."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from bnlib.norm.full_norm_passes import Settings, gradients, moments, reduce_ove
 
 
 class SyncBatchNorm(BatchNorm):
-    r"""Batch Normalization over all processes of a group, as if their batches, of any sizes, were one.
+    r"""Batch Normalization over all processes of a group, as if their batches were one global batch.
 
-    In train mode it sends two messages a step: forward the number, the sum and the sum of squares of the values of each
-    channel, backward $\sum g$ and $\sum g\hat x$, both as float64 and added up over the processes. Without other
-    processes, and in eval mode, it is ``BatchNorm``. The ``state_dict`` is that of torch.nn.SyncBatchNorm, which does
-    the same on GPUs only.
+    The batches of the processes may have different sizes. In train mode the layer communicates twice per step: the
+    forward pass adds up the number, the sum and the sum of squares of the values of each channel over the processes,
+    and the backward pass adds up $\sum g$ and $\sum g\hat x$, all in float64. With a single process, and in eval mode,
+    the layer is the same as ``BatchNorm``. The ``state_dict`` is that of torch.nn.SyncBatchNorm, which does the same on
+    GPUs only.
 
-    All processes must call their layers in the same order, with gradients asked for in all or in none; a process whose
-    batch is empty takes part. As in torch the gradients of ``weight`` and ``bias`` are those of this process's samples,
-    for DistributedDataParallel to average. Where it averages losses of batches of different sizes, that is not the mean
-    over all samples.
+    All processes must call their layers in the same order, and either all or none of them must compute gradients. A
+    process with an empty batch must take part, too. As in PyTorch, the gradients of ``weight`` and ``bias`` come from
+    the samples of this process, and DistributedDataParallel averages them. If the batches have different sizes, this
+    average is not the gradient of the mean loss over all samples.
 
     Arguments:
         num_features, eps, momentum, affine, track_running_stats: as in ``BatchNorm``.
-        process_group: of ``torch.distributed``; None for all processes, as in torch.
+        process_group: a group of ``torch.distributed``; None for all processes, as in PyTorch.
         device, dtype, bias: as in ``BatchNorm``.
 
     Shape:
-        (N, C, \*) to the same.
+        Input (N, C, \*); the output has the same shape.
 
     Raises:
         ValueError: as ``BatchNorm``.
-        RuntimeError: when differentiated twice in several processes.
+        RuntimeError: if the output is differentiated twice in more than one process.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
@@ -60,7 +61,7 @@ class SyncBatchNorm(BatchNorm):
         self.process_group = process_group
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise; see the class."""
+        """Normalise ``input``, shape (N, C, ...); see the class."""
         if not (self.training and distributed.is_available() and distributed.is_initialized()):
             return super().forward(input)
         group = self.process_group or distributed.group.WORLD
@@ -83,13 +84,13 @@ class SyncBatchNorm(BatchNorm):
                 newest = 1 / float(self.num_batches_tracked)
         if self.running_mean is not None and count > 0:
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), newest)
-        # The unbiased variance of one value does not exist.
+        # One value has no unbiased variance.
         if self.running_var is not None and count > 1:
             self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), newest)
 
 
 class _Step(Function):
-    """Output, and mean, biased variance and number of values a channel of the joined batch."""
+    """The output, and the mean, the biased variance and the number of values per channel of the global batch."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, settings):
@@ -99,7 +100,7 @@ class _Step(Function):
         kind = statistics_dtype(x)
         gain = (variance + settings.eps).rsqrt().to(kind)
         centre, scale, offset = (None if each is None else each.to(kind) for each in (mean, weight, bias))
-        # eps is in the variance already, so that a float64 of it is rounded once.
+        # eps is added to the float64 variance, so that the sum is rounded only once.
         used = (variance + settings.eps).to(kind)
         output = torch.batch_norm(x, scale, offset, centre, used, False, 0.0, 0.0, False) if x.numel() else x.clone()
         ctx.save_for_backward(x, weight, centre, gain)
@@ -111,7 +112,7 @@ class _Step(Function):
     @once_differentiable
     def backward(ctx, g, *_):
         x, weight, mean, gain = ctx.saved_tensors
-        # The formula of BN, with the sums of all processes: the same-batch oracle of Full Normalization.
+        # The backward formula of BN with the sums over all processes; it equals Full Normalization's oracle "batch".
         grad_input, grad_weight, grad_bias, *_ = gradients(g, x, weight, mean, gain, None, None, None, ctx.settings)
         grad_weight = None if weight is None else grad_weight.to(weight.dtype)
         return grad_input, grad_weight, grad_bias.to(gain.dtype) if ctx.has_bias else None, None

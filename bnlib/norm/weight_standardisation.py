@@ -9,22 +9,24 @@ from torch.nn.utils import parametrize
 
 
 class WeightStandardisation(nn.Module):
-    r"""Parametrisation by weights of mean 0 and variance 1 over the fan-in of each output channel.
+    r"""A parametrisation that gives the weights of each output channel mean 0 and variance 1.
 
-    $\hat w = (w - \overline w)/\sqrt{v + \epsilon}$ with the mean and the biased variance v of the weights that lead to
-    one output channel. ``weight_standardise`` applies it to a layer. No sample is looked at:
-    all batch sizes are the same.
+    It computes $\hat w = (w - \overline w)/\sqrt{v + \epsilon}$, where $\overline w$ is the mean and v the biased
+    variance of the weights that lead to one output channel. ``weight_standardise`` applies it to a layer. The result
+    depends on the weights only, so it does not depend on the batch.
 
     Arguments:
-        eps: added to the variance inside the root.
-        dim: the dimension of the output channels: 0, or 1 in transposed convolutions.
-        groups: of a transposed convolution; others have theirs in dimension 0 already.
+        eps: added to the variance inside the square root.
+        dim: dimension of the output channels: 0, or 1 in transposed convolutions.
+        groups: number of groups of a transposed convolution; 1 for all other layers.
 
     Shape:
-        (C_out, \*), or (C_in, C_out / groups, \*) where ``dim`` is 1, to the same.
+        Weight (C_out, \*), or (C_in, C_out / groups, \*) if ``dim`` is 1; the result has the same shape.
 
     Raises:
-        ValueError: when called with a single weight for each output channel, which has no variance.
+        ValueError: on a call, if each output channel has a single weight, which has no variance.
+
+    Source: Qiao et al. 2019, section 3.
 
     Example:
         >>> weight = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
@@ -38,8 +40,8 @@ class WeightStandardisation(nn.Module):
         self.eps, self.dim, self.groups = eps, dim, groups
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Standardise; see the class."""
-        # Batch norm of the weights: output channels are its channels, the fan-in its batch.
+        """Return the standardised weights, in the shape of ``weight``."""
+        # Batch norm of the weights: the output channels are the channels, and the fan-in is the batch.
         if self.dim == 0:
             return self._batch_norm(weight.reshape(1, len(weight), -1)).reshape_as(weight)
         by_group = weight.unflatten(0, (self.groups, -1)).transpose(0, 1)
@@ -47,34 +49,38 @@ class WeightStandardisation(nn.Module):
         return standardised.transpose(0, 1).flatten(0, 1)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Take assigned weights for the ones to be standardised."""
+        """Return the weights that PyTorch stores when a user assigns ``weight``: the assigned ones, unchanged."""
         return weight
 
     def _batch_norm(self, weight: Tensor) -> Tensor:
         if weight.numel() == weight.size(1):
-            raise ValueError("weight must have a fan-in of more than one value to be standardised, got one")
+            raise ValueError("weight must have a fan-in of at least 2 to be standardised, got 1")
         return F.batch_norm(weight, None, None, training=True, eps=self.eps)
 
     def extra_repr(self) -> str:
-        """Name the arguments."""
+        """Return the arguments as text for the repr of a model."""
         return f"eps={self.eps}, dim={self.dim}, groups={self.groups}"
 
 
 def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight") -> nn.Module:
-    """Standardise the weights of a linear or convolutional layer whenever they are used, and return the layer.
+    """Standardise the weights of a linear or convolutional layer in every forward pass, and return the layer.
 
-    What is learned, and stored as ``parametrizations.weight.original``, are the weights before. With torch's
-    ``remove_parametrizations(module, "weight")`` the layer goes back to plain weights, the standardised ones.
+    The optimiser trains the weights before the standardisation, which are stored as
+    ``parametrizations.weight.original``. To turn the standardised weights into ordinary ones, call
+    ``torch.nn.utils.parametrize.remove_parametrizations(module, "weight")``.
 
     Arguments:
-        module: any of Linear, Conv1d to Conv3d, ConvTranspose1d to ConvTranspose3d, changed in place.
-        eps: see ``WeightStandardisation``.
-        name: of the parameter.
+        module: a Linear, Conv1d to Conv3d, or ConvTranspose1d to ConvTranspose3d layer; changed in place.
+        eps: added to the variance inside the square root.
+        name: name of the parameter to standardise.
+
+    Returns:
+        The same module.
 
     Raises:
-        ValueError: each output channel has a single weight.
+        ValueError: if each output channel has a single weight.
 
-    Source: Qiao et al. 2019, section 3, and as a layer of batch norm timm's ``StdConv2d``.
+    Source: Qiao et al. 2019, section 3; timm's ``StdConv2d`` also computes it with the batch norm kernel.
 
     Example:
         >>> layer = bnlib.weight_standardise(nn.Linear(8, 2))

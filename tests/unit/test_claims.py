@@ -219,7 +219,7 @@ def test_the_command_line_lists_shows_and_runs_anew(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "roughness, 40 layers: 4" in out and "depth.descent (scale quick, 3 seeds)" in out and "Hearsay" in out
     assert __main__.main(["claims", "--rerun", "lian-bias"]) == 0
-    old, new = capsys.readouterr().out.split("run anew, scale quick\n")
+    old, new = capsys.readouterr().out.split("new run, scale quick\n")
     assert "(scale quick, " in report(judge(replace(CLAIMS["lian-bias"], scale="paper"), CommittedResults("quick")))
     assert "lian-bias: reproduced" in old and "lian-bias: reproduced" in new and old[10:] != new
     fickle = replace(made(True), conditions=(("committed", lambda e: e["a"].size == 1),),
@@ -227,4 +227,4 @@ def test_the_command_line_lists_shows_and_runs_anew(capsys, monkeypatch):
     monkeypatch.setitem(CLAIMS, "x", fickle)
     assert __main__.main(["claims", "--rerun", "x"]) == 1
     assert __main__.main(["claims", "nothing"]) == 2
-    assert "ID must be one of those that `python -m bnlib claims` lists, got 'nothing'" in capsys.readouterr().err
+    assert "ID must be one that `python -m bnlib claims` prints, got 'nothing'" in capsys.readouterr().err

@@ -83,17 +83,17 @@ def test_draw_writes_a_figure_of_the_result(tiny, monkeypatch, capsys):
     assert "only must have values of cells, got {'batch size': '5'}" in capsys.readouterr().err
     assert __main__.main([*draw, "--only", "lr=5"]) == 2
     assert "only must name axes of 'batch size', got ['lr']" in capsys.readouterr().err
-    monkeypatch.setattr(__main__, "_PANELS", 1)
+    monkeypatch.setattr(__main__, "_MOST_PANELS", 1)
     assert __main__.main(draw) == 2
     assert (
-        "2 panels are too many for one figure; leave some out, e.g. --only 'batch size=32'" in capsys.readouterr().err
+        "a figure holds at most 1 panels, got 2; select cells, e.g. --only 'batch size=32'" in capsys.readouterr().err
     )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["experiments", "draw", "tiny", "--only", "five"], "must be AXIS=VALUE, got 'five'"),
+        (["experiments", "draw", "tiny", "--only", "five"], "must have the form AXIS=VALUE, got 'five'"),
         (["experiments", "run", "nothing"], "invalid choice: 'nothing'"),
         (["experiments", "run", "tiny", "--scale", "huge"], "invalid choice: 'huge'"),
         (["experiments"], "the following arguments are required"),
@@ -111,7 +111,7 @@ def test_an_interruption_says_how_to_go_on(tiny, monkeypatch, capsys):
 
     monkeypatch.setattr(experiment, "run", interrupted)
     assert __main__.main(["experiments", "run", "tiny"]) == 130
-    assert "go on with: python -m bnlib experiments run tiny --scale quick" in capsys.readouterr().err
+    assert "continue with: python -m bnlib experiments run tiny --scale quick" in capsys.readouterr().err
     assert not (tiny / "tiny_quick.json").exists()
 
 

@@ -79,7 +79,7 @@ def test_the_domain_is_restored_after_an_error():
 
 def test_a_domain_that_only_some_layers_have_is_refused_and_changes_none():
     model = nn.Sequential(DomainBatchNorm(4, 3), DomainBatchNorm(4, 2))
-    with pytest.raises(ValueError, match="domain must be a number from 0 to 1, got 2"), use_domain(model, 2):
+    with pytest.raises(ValueError, match="domain must be an integer from 0 to 1, got 2"), use_domain(model, 2):
         pass
     assert model[0].domain is None
 
@@ -87,18 +87,21 @@ def test_a_domain_that_only_some_layers_have_is_refused_and_changes_none():
 @pytest.mark.parametrize("domain", [-1, 2, "photo", 0.5])
 def test_a_domain_that_does_not_exist_is_named(domain):
     layer = DomainBatchNorm(4, 2)
-    with pytest.raises(ValueError, match=f"domain must be a number from 0 to 1, got {domain!r}"):
+    with pytest.raises(ValueError, match=f"domain must be an integer from 0 to 1, got {domain!r}"):
         layer.domain = domain
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_without_a_domain_there_is_an_error_and_no_default(training):
-    with pytest.raises(RuntimeError, match="domain must be chosen first"):
+    with pytest.raises(RuntimeError, match="domain must be chosen before the layer is called"):
         DomainBatchNorm(4, 2).train(training)(torch.zeros(3, 4))
 
 
 def test_a_model_without_a_layer_of_domains_is_named():
-    with pytest.raises(ValueError, match="at least one DomainBatchNorm, got a Linear"), use_domain(nn.Linear(2, 2), 0):
+    with (
+        pytest.raises(ValueError, match="model must contain a DomainBatchNorm, got a Linear without one"),
+        use_domain(nn.Linear(2, 2), 0),
+    ):
         pass
 
 

@@ -83,8 +83,8 @@ def test_equals_algorithm_3_step_by_step(oracle, shape, alpha):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_torch_kernels_alone_give_the_same(oracle, shape, monkeypatch):
     """The way taken on a GPU, on the CPU."""
-    monkeypatch.setattr(full_norm_passes, "shifts", lambda x: False)
-    monkeypatch.setattr(full_norm, "shifts", lambda x: False)
+    monkeypatch.setattr(full_norm_passes, "needs_shift", lambda x: False)
+    monkeypatch.setattr(full_norm, "needs_shift", lambda x: False)
     test_equals_algorithm_3_step_by_step(oracle, shape, 0.3)
     test_train_and_eval_agree_given_the_estimates(oracle)
 

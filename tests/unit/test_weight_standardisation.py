@@ -106,7 +106,7 @@ def test_eval_mode_is_train_mode():
 
 def test_a_single_weight_for_each_output_channel_is_refused_and_the_layer_left_alone():
     layer = nn.Conv2d(4, 4, 1, groups=4)
-    with pytest.raises(ValueError, match="fan-in of more than one value"):
+    with pytest.raises(ValueError, match="fan-in of at least 2 to be standardised, got 1"):
         weight_standardise(layer)
     assert not parametrize.is_parametrized(layer)
 
