@@ -1,4 +1,4 @@
-"""Claims tested in chapter 1, the formula."""
+"""Claims about the layer itself and about learning rates, tested in chapter 1."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def _skewness_and_recovery_error(results: Results) -> Effects:
 
     return {
         "change of the skewness": abs(skewness(out) - skewness(values)),
-        "largest difference after gamma and beta undid it": (layer(values) - values).abs().max().item(),
+        "largest difference from the input after gamma and beta undo BN": (layer(values) - values).abs().max().item(),
     }
 
 
-def _largest_working_rate(results: Results) -> Effects:
+def _largest_working_learning_rate(results: Results) -> Effects:
     found = {}
     for norm in ("batch norm", "without normalisation"):
-        works = [
+        working = [
             lr
             for lr in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
             if np.median(final_values(results("formula.training_curves", norm, 32, lr), "test_error")) <= 0.06
         ]
-        found[f"largest rate with a test error of 6 % or less, {norm}"] = max(works, default=0)
+        found[f"largest learning rate with a median test error of 6 % or less, {norm}"] = max(working, default=0)
     return found
 
 
@@ -54,8 +54,8 @@ def _effect_of_weight_scale(results: Results) -> Effects:
     scaled = F.cross_entropy(net(data.train_x[:64].double()), data.train_y[:64])
     (after,) = torch.autograd.grad(scaled, weight)
     return {
-        "change of the loss when the weights are 10 times as long": (loss - scaled).abs().item(),
-        "length of the gradient before over after": (before.norm() / after.norm()).item(),
+        "change of the loss when the weights are multiplied by 10": (loss - scaled).abs().item(),
+        "gradient norm before / gradient norm after": (before.norm() / after.norm()).item(),
     }
 
 
@@ -72,51 +72,51 @@ def _sigmoid_network_errors(results: Results) -> Effects:
                 optimiser.step()
         with torch.no_grad():
             wrong = net.eval()(data.test_x).argmax(1) != data.test_y
-        found[f"test error, three layers of sigmoids, {name}, %"] = 100 * wrong.double().mean().item()
+        found[f"test error, three sigmoid layers, {name}, %"] = 100 * wrong.double().mean().item()
     return found
 
 
 CLAIMS = (
     Claim(
         "failing-distribution", "failing2025", "placement",
-        "Normalising in front of a non-linearity can destroy the distribution.",
+        "Normalising before a non-linearity can destroy the distribution.",
         "01_the_formula#scale-and-shift", _skewness_and_recovery_error,
         (("the skewness of a channel changes", lambda e: e["change of the skewness"].max() > 1e-6),
-         ("gamma and beta cannot bring the values back",
-          lambda e: e["largest difference after gamma and beta undid it"].max() > 1e-6)),
-        verdict_if_refuted="wrong", note="In a channel BN is one shift and one scale for the whole batch.",
+         ("gamma and beta cannot restore the values",
+          lambda e: e["largest difference from the input after gamma and beta undo BN"].max() > 1e-6)),
+        verdict_if_refuted="wrong", note="Within a channel, BN applies one shift and one scale to the whole batch.",
     ),
     Claim(
         "ioffe-rates", "ioffe2015", "abstract and section 3.3",
         "BN allows much higher learning rates.",
-        "01_the_formula#the-experiment-batch-size-and-learning-rate", _largest_working_rate,
-        (("the largest rate that works at batches of 32 is at least ten times as large with BN",
-          lambda e: e["largest rate with a test error of 6 % or less, batch norm"][0]
-          >= 10 * e["largest rate with a test error of 6 % or less, without normalisation"][0] > 0),),
+        "01_the_formula#the-experiment-batch-size-and-learning-rate", _largest_working_learning_rate,
+        (("the largest learning rate that works at batch size 32 is at least ten times as large with BN",
+          lambda e: e["largest learning rate with a median test error of 6 % or less, batch norm"][0]
+          >= 10 * e["largest learning rate with a median test error of 6 % or less, without normalisation"][0] > 0),),
     ),
     Claim(
         "ioffe-scale", "ioffe2015", "section 3.3",
-        "The scale of weights in front of BN changes nothing, and larger weights have smaller gradients.",
+        "The scale of the weights before BN does not change the output, and larger weights get smaller gradients.",
         "01_the_formula#backward-down-to-one-line", _effect_of_weight_scale,
-        (("with weights ten times as long the loss is the same to 1e-9",
-          lambda e: e["change of the loss when the weights are 10 times as long"].max() < 1e-9),
-         ("the gradient is a tenth, to 1e-6",
-          lambda e: abs(e["length of the gradient before over after"] - 10).max() < 1e-5)),
+        (("with weights ten times as large the loss changes by less than 1e-9",
+          lambda e: e["change of the loss when the weights are multiplied by 10"].max() < 1e-9),
+         ("the gradient norm is one tenth, to 1e-6",
+          lambda e: abs(e["gradient norm before / gradient norm after"] - 10).max() < 1e-5)),
     ),
     Claim(
         "ioffe-saturating", "ioffe2015", "abstract",
         "BN makes it possible to train with saturating non-linearities.",
         "01_the_formula#scale-and-shift", _sigmoid_network_errors,
-        (("three layers of sigmoids, eight epochs at 0.3: below 10 % test error with BN",
-          lambda e: e["test error, three layers of sigmoids, BN, %"].max() < 10),
-         ("above 50 % without",
-          lambda e: e["test error, three layers of sigmoids, without normalisation, %"].min() > 50)),
-        note="One seed, PyTorch's default initialisation, computed when asked.",
+        (("with BN, three sigmoid layers have a test error below 10 % after eight epochs at a learning rate of 0.3",
+          lambda e: e["test error, three sigmoid layers, BN, %"].max() < 10),
+         ("without normalisation it is above 50 %",
+          lambda e: e["test error, three sigmoid layers, without normalisation, %"].min() > 50)),
+        note="One seed, PyTorch's default initialisation, computed on demand.",
     ),
     Claim(
         "ioffe-inception", "ioffe2015", "section 4.2",
         "An Inception network reaches the same accuracy on ImageNet in 14 times fewer steps.",
         "01_the_formula#the-experiment-batch-size-and-learning-rate",
-        untestable_because="ImageNet is out of reach of the machines of this book.",
+        untestable_because="Training on ImageNet needs more computing power than this book has.",
     ),
 )  # fmt: skip

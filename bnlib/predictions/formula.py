@@ -1,4 +1,4 @@
-"""Predictions of chapter 1, the formula. Errors are in per cent."""
+"""Predictions of chapter 1, the formula. Errors are in %; ``changed`` is a share between 0 and 1."""
 
 from bnlib.predictions.prediction import Prediction
 
