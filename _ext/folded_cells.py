@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode, depart_HideCellInput, visit_HideCellInput
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
@@ -27,7 +28,16 @@ class NameFolds(SphinxTransform):
                 cell["hide_mode"] = None
 
 
+def visit_fold(translator, node: HideCodeCellNode) -> None:
+    """Open a fold whose name, for a screen reader too, is the words that it shows."""
+    start = len(translator.body)
+    visit_HideCellInput(translator, node)
+    opened = [part.replace(' aria-label="Toggle hidden content"', "") for part in translator.body[start:]]
+    translator.body[start:] = opened
+
+
 def setup(app: Sphinx) -> dict:
     """Connect the hook."""
     app.add_transform(NameFolds)
+    app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_HideCellInput))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

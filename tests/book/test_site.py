@@ -112,6 +112,7 @@ def test_a_fold_says_whether_it_holds_a_check_or_code(site):
                 folds = [cell.select("summary") for cell in cells if f"tag_hide-{tag}" in cell["class"]]
                 assert folds and all(len(each) == 1 for each in folds)
                 assert {each.select_one(".collapsed").text for (each,) in folds} == {words}
+                assert not any(each.has_attr("aria-label") for (each,) in folds), "it hides the words"
 
 
 def test_an_exercise_has_one_fold_with_the_text_the_code_and_the_output_of_its_solution(site):
