@@ -36,6 +36,13 @@ def test_one_batch_of_all_samples_gives_the_predictions_of_the_full_batch():
     assert torch.equal(predictions, model.train()(x).argmax(1)[:, None].expand(-1, 2))
 
 
+def test_prediction_rows_count_errors_and_differences_from_eval_mode():
+    train_mode = torch.tensor([[1, 1, 1, 1], [2, 2, 2, 0], [3, 0, 0, 0]])
+    eval_mode, labels = torch.tensor([1, 2, 3]), torch.tensor([1, 2, 0])
+    rows = batch_dependence.prediction_rows(train_mode, eval_mode, labels)
+    assert [row["share (%)"] for row in rows] == pytest.approx([100 / 3, 100 * 2 / 12, 200 / 3, 25])
+
+
 @pytest.mark.parametrize("batch_size", [2, 16, 256])
 def test_batch_noise_has_the_spread_of_sampling_without_replacement(batch_size):
     noise = batch_noise.random_batches(batch_size)
@@ -71,6 +78,25 @@ def test_pixel_gains_are_the_factors_of_batch_norm():
 def test_the_corner_pixel_is_black_in_every_training_image():
     assert datasets.load("digits").train_x[..., 0, 0].max() == 0
     assert eps_and_small_variance.pixel_variances()[0] == 0
+
+
+def test_brightness_rows_have_a_column_per_brightness_with_one_error_per_seed():
+    (row,) = eps_and_small_variance.brightness_rows({"BN": np.array([[0.1, 0.2], [0.3, 0.4]])}, (0, 1 / 16))
+    columns = {header: list(values) for header, values in row.items() if header != "network"}
+    assert columns == {
+        ("brightness of the corner pixel", "0"): pytest.approx([10, 30]),
+        ("brightness of the corner pixel", "1/16"): pytest.approx([20, 40]),
+    }
+
+
+def test_rows_of_the_grid_hold_the_best_learning_rate_of_each_batch_size():
+    medians = {cell: np.median(training_curves.final_test_errors(*cell)) for cell in training_curves.load()}
+    for size, row in zip(training_curves.BATCH_SIZES, training_curves.lowest_error_rows(), strict=True):
+        for norm in training_curves.NORMS:
+            assert row[norm] == 100 * min(medians[norm, size, lr] for lr in training_curves.LEARNING_RATES)
+    for norm in training_curves.NORMS:
+        works = [lr for lr in training_curves.LEARNING_RATES if medians[norm, 32, lr] <= 0.06]
+        assert training_curves.working_learning_rates(norm) == works
 
 
 def test_a_live_run_is_shown_beside_the_grid_with_a_new_seed_each_time():

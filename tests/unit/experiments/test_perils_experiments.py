@@ -133,3 +133,35 @@ def test_a_live_run_ends_with_its_accuracies_beside_the_committed_ones():
     *_, (done, total, data) = two_towers.train("inverted", 1.0, 64, points=2)
     assert done == total and set(data["run"]) == set(two_towers.STATISTICS)
     assert data["run"]["per_domain"][0] > 0.9 > data["run"]["running"][0]
+
+
+def test_rows_of_train_mode_have_the_accuracy_of_their_batch_size_and_number_of_batches():
+    found = train_mode_at_inference.load()["convolutional", "sorted"]
+    rows = train_mode_at_inference.train_mode_accuracy_rows((2, 128))
+    (row,) = (row for row in rows if row["network, order of the test set"] == "convolutional, sorted")
+    assert list(row["train mode, batch size", "128"]) == list(100 * found["train_mode"][:, 7])
+    rows = train_mode_at_inference.eval_mode_afterwards_rows("convolutional", "sorted", (2, 128), (0, 256))
+    assert [row["batches served"] for row in rows] == [0, 256]
+    assert list(rows[1]["batch size", "2"]) == list(100 * found["eval_mode_afterwards"][:, 1, -1])
+    assert list(rows[0]["batch size", "2"]) == list(100 * found["eval_mode"])
+
+
+def test_rows_of_two_towers_have_a_column_per_domain():
+    rows = two_towers.accuracy_rows()
+    pooled = two_towers.lookup("inverted", 1.0, 64)["pooled"]
+    assert list(rows[2]["digits and inverted digits", "digits"]) == list(100 * pooled[:, 0])
+    assert list(rows[2]["digits and inverted digits", "inverted digits"]) == list(100 * pooled[:, 1])
+    losses = two_towers.training_loss_rows()[3]["training loss in the last epoch (nats)", "second batch"]
+    assert list(losses) == list(two_towers.lookup("MNIST", 1.0, 64)["loss"][:, 1])
+
+
+def test_rows_of_discriminators_and_of_shifted_data_name_their_setting():
+    row = gan_discriminator.batch_norm_accuracy_rows()[3]
+    assert (row["discriminator, generated samples"], row["training batches"]) == ("batch norm, scaled", "mixed")
+    found = gan_discriminator.load()["batch norm", "scaled", "mixed"]
+    assert list(row["accuracy (%)", "eval mode"]) == list(100 * found["eval"])
+    assert gan_discriminator.gradient_alignment_rows()[1]["training batches", "separate"].max() < 1e-3
+    (row,) = distribution_shift.accuracy_rows([(0.8, 0.9)])
+    assert row["test images"] == "0.8 brighter, 90% of one class"
+    expected = distribution_shift.load()[(0.8,)]["halfway"][:, distribution_shift.CLASS_SHARES.index(0.9)]
+    assert list(row["statistics of", "halfway"]) == list(100 * expected)
