@@ -56,7 +56,8 @@ def _error_gap_between_batch_sizes(results: Results) -> Effects:
     for network in NETWORKS:
         for norm in ("BN", "FN, running", "FN, batch"):
             one, sixteen = (_final_value_in_figure(results, 9, network, norm, b) for b in (1, 16))
-            found[f"error at batch size 1 less at 16, {network}, {norm}, points"] = np.median(one) - np.median(sixteen)
+            name = f"error at batch size 1 minus error at 16, {network}, {norm}, points"
+            found[name] = np.median(one) - np.median(sixteen)
     return found
 
 
@@ -80,9 +81,9 @@ def _convergence_slopes(*cells: tuple, name: str):
         found = {}
         for problem, oracle, power, a, steps in cells:
             row = results("full_normalization.convergence_rates", problem, oracle, power, a, steps)
-            slope = convergence_rates.fitted(row, steps, name)
+            slope = convergence_rates.fitted_slope(row, steps, name)
             found[f"slope, {problem}, {oracle}, powers {power} and {a}"] = np.array(
-                sorted({slope.low, slope.middle, slope.high})
+                sorted({slope.lowest, slope.median, slope.highest})
             )
         return found
 
@@ -110,11 +111,12 @@ CLAIMS = (
                lambda e, n=network: np.median(_final_value(e, n, "FN, running"))
                < np.median(_final_value(e, n, "BN")) / 3)
               for network in NETWORKS),
-        scale="paper", note="With running averages for the gradient's statistics, which the paper does not print.",
+        scale="paper",
+        note="Measured with running averages of the gradient's statistics, which the paper does not print.",
     ),
     Claim(
         "lian-figure-4-train", "lian2019", "figure 4 and section 6.2",
-        "In batches of one label BN and FN have equally fast falling training losses.",
+        "In batches of one label the training losses of BN and FN fall equally fast.",
         "05_full_normalization#figures-4-5-7-8-and-9-of-the-paper",
         _final_values_in_figure(4, "BN", "FN, running", curve="train_loss"),
         tuple((f"BN's median training loss ends below twice FN's, {network}",
@@ -124,12 +126,12 @@ CLAIMS = (
     ),
     Claim(
         "lian-algorithm-3", "lian2019", "Algorithm 3 and section 6",
-        "The layer printed as Algorithm 3 does both: far better than BN on one label, and as good on shuffled batches.",
+        "The layer printed as Algorithm 3 is far better than BN on one label and as good as BN on shuffled batches.",
         "05_full_normalization#algorithm-3-as-printed", _errors_by_reading_of_algorithm_3,
         (("read literally, it has less than a third of BN's error in figure 4 and is within 2 points in figure 7",
           lambda e: _reading_matches_paper(e, "FN, literal")),
-         ("read as the gradient of the same batch it is so", lambda e: _reading_matches_paper(e, "FN, batch"))),
-        scale="paper", note="What the authors ran we do not know. Convolutional network.",
+         ("read as the gradient of the same batch, it does so, too", lambda e: _reading_matches_paper(e, "FN, batch"))),
+        scale="paper", note="Convolutional network. We do not know which version the authors ran.",
     ),
     Claim(
         "lian-figure-5", "lian2019", "figure 5",
@@ -138,7 +140,7 @@ CLAIMS = (
         _final_values_in_figure(5, "BN", "FN, running", networks=("convolutional",)),
         (("BN's median is more than 5 points above FN's", lambda e: np.median(_final_value(e, "convolutional", "BN"))
           > np.median(_final_value(e, "convolutional", "FN, running")) + 5),),
-        note="Digits for CIFAR-10: three labels in 64 do BN no harm there.",
+        note="On digits in place of CIFAR-10. Three labels in a batch of 64 do not harm BN there.",
     ),
     Claim(
         "lian-figure-7", "lian2019", "figure 7",
@@ -165,9 +167,10 @@ CLAIMS = (
         "Between batch sizes 1 and 16 BN's test error changes, and FN's much less.",
         "05_full_normalization#figures-4-5-7-8-and-9-of-the-paper", _error_gap_between_batch_sizes,
         tuple((f"the gap of FN is less than half of BN's, {network}",
-               lambda e, n=network: e[f"error at batch size 1 less at 16, {n}, FN, running, points"][0]
-               < e[f"error at batch size 1 less at 16, {n}, BN, points"][0] / 2) for network in NETWORKS),
-        scale="paper", note="With running averages for the gradient; with the same batch the gap is BN's.",
+               lambda e, n=network: e[f"error at batch size 1 minus error at 16, {n}, FN, running, points"][0]
+               < e[f"error at batch size 1 minus error at 16, {n}, BN, points"][0] / 2) for network in NETWORKS),
+        scale="paper",
+        note="With running averages of the gradient's statistics. With the same batch the gap is as large as BN's.",
     ),
     Claim(
         "lian-any-size", "lian2019", "section 5",
@@ -175,9 +178,9 @@ CLAIMS = (
         "05_full_normalization#which-alpha", _error_by_oracle_and_batch_size,
         (("with running averages for the gradient the median error is below 6 % at 1, 4 and 64",
           lambda e: max(np.median(v) for n, v in e.items() if "running" in n) < 6),
-         ("with the gradient of the same batch it is",
+         ("with the gradient of the same batch the median error is below 6 % at 1, 4 and 64",
           lambda e: max(np.median(v) for n, v in e.items() if "error, batch" in n) < 6)),
-        note="The paper says it of Algorithm 2; the gradient of the same batch is how its Algorithm 3 can be read.",
+        note="The paper says this of Algorithm 2. Its Algorithm 3 can be read as the gradient of the same batch.",
     ),
     Claim(
         "lian-bias", "lian2019", "Remark 1",
@@ -190,7 +193,7 @@ CLAIMS = (
     ),
     Claim(
         "lian-lemma-1", "lian2019", "Lemma 1",
-        "The squared error of the estimates falls at least like the power -a of the step, where that term leads.",
+        "The squared error of the estimates falls at least like the power -a of the step, where this term dominates.",
         "05_full_normalization#rates", _convergence_slopes(*_LEMMA_1_CELLS, name="error"),
         (("each slope is at most 0.06 above -a", lambda e: all(
             np.median(v) < -float(n.rsplit(" ", 1)[1]) + 0.06 for n, v in e.items())),),
@@ -200,7 +203,7 @@ CLAIMS = (
         "With the powers 4/5 and 2/5 the mean squared gradient falls at least like the power -1/5.",
         "05_full_normalization#rates", _convergence_slopes(*_COROLLARY_3_CELLS, name="average"),
         (("each slope is below -0.2", lambda e: max(np.median(v) for v in e.values()) < -0.2),),
-        note="It falls three times as fast and more. The same-batch oracle is outside the theorem, and does not.",
+        note="The mean falls at least three times as fast. The theorem does not cover the same-batch oracle.",
     ),
     Claim(
         "lian-theorem-2", "lian2019", "Theorem 2 as printed",

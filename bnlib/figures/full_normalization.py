@@ -1,4 +1,4 @@
-"""Figures of compositional optimisation: how fast errors and gradients fall, and how well estimates follow."""
+"""Figures of chapter 5: paths, bias and convergence of MCSGD, estimates of statistics, and Full Normalization."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ _PANELS = {
 }
 
 
-def draw_rates(figure: Figure, lines: Mapping[str, Mapping]) -> str:
-    """How the errors of Lemma 1 and the gradients of Corollary 3 fall with k; see ``experiments.mcsgd_rates.lines``.
+def draw_convergence_rates(figure: Figure, curves: Mapping[str, Mapping]) -> str:
+    """Draw the errors of Lemma 1 and the gradients of Corollary 3 against the step k.
 
-    A dashed line has the slope of the theory and begins where the fit of the slope begins: in the long run the line of
-    its colour should not lie above it.
+    A dashed line has the slope of the theory and starts where the fit starts; the curve of its colour should not lie
+    above it at the end.
 
     Arguments:
         figure: where to draw.
-        lines: by name, which begins with the oracle, and by panel, of ``"error"``, ``"gradient"`` and ``"average"``.
+        curves: from ``experiments.full_normalization.convergence_rates.rate_curves``, by name, which starts with the
+            oracle, and by panel (``"error"``, ``"gradient"``, ``"average"``).
+
+    Returns:
+        a description of the figure.
     """
-    names = list(next(iter(lines.values())))
+    names = list(next(iter(curves.values())))
     row = figure.subplots(1, len(names), squeeze=False)[0]
     told = []
-    for name, each in lines.items():
+    for name, each in curves.items():
         color, dash, mark = _CONSTANT_RATE if "p = 0," in name else _LINES[name.split(",")[0]]
         for axes, line in zip(row, each.values(), strict=True):
             band(axes, line.k, line.runs, color=color, ls=dash, marker=mark, markevery=5, ms=4, label=name)
-            if math.isfinite(line.power):
-                part = line.k >= line.begin
+            if math.isfinite(line.theory_slope):
+                part = line.k >= line.fit_start
                 k, first = line.k[part], np.median(line.runs, 0)[part][0]
-                axes.plot(k, first * (k / k[0]) ** line.power, ls="--", lw=1, color=color)
+                axes.plot(k, first * (k / k[0]) ** line.theory_slope, ls="--", lw=1, color=color)
         told.append(f"{name}: {', '.join(_slopes(what, line) for what, line in each.items())}")
     for axes, what in zip(row, names, strict=True):
         last = axes.lines[0].get_xdata()[-1]
@@ -55,11 +59,11 @@ def draw_rates(figure: Figure, lines: Mapping[str, Mapping]) -> str:
 
 def _slopes(what: str, line) -> str:
     found = f"{what} {round(line.slope, 2) + 0.0:.2f}"  # no -0.00
-    return found + (f" (theory {line.power:.2f})" if math.isfinite(line.power) else " (theory none)")
+    return found + (f" (theory {line.theory_slope:.2f})" if math.isfinite(line.theory_slope) else " (theory none)")
 
 
 def _decades(axes: Axes) -> None:
-    """Ticks at some powers of ten, within what is drawn."""
+    """Set ticks at powers of ten within the limits of the axis."""
     low, high = axes.get_ylim()
     exponents = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     plain_ticks(axes.yaxis, [10.0**power for power in exponents][:: 1 + len(exponents) // 6])
@@ -68,14 +72,18 @@ def _decades(axes: Axes) -> None:
 _ESTIMATORS = {"exponential": (BLUE, "-", "o"), "corrected": (VERMILLION, "--", "s"), "momentum": (GREEN, ":", "^")}
 
 
-def draw_tracking(figure: Figure, panels: Mapping[str, Mapping], alphas: Sequence[float], label: str) -> str:
-    """Error of the estimators against the weight of the newest batch, a panel a setting; see ``experiments.tracking``.
+def draw_estimator_errors(figure: Figure, panels: Mapping[str, Mapping], alphas: Sequence[float], label: str) -> str:
+    """Draw the error of the estimators against the weight of the newest batch, one panel per setting.
 
     Arguments:
         figure: where to draw.
-        panels: by setting and estimator, (seeds, alphas); drawn in columns of two.
+        panels: from ``experiments.full_normalization.estimator_errors.errors_by_setting``: errors by setting and
+            estimator, (seeds, alphas); drawn in columns of two.
         alphas: the weights.
-        label: what the error is.
+        label: of the error, for the vertical axis.
+
+    Returns:
+        a description of the figure.
     """
     grid = figure.subplots(2, len(panels) // 2, sharex=True, sharey=True, squeeze=False)
     told = []
@@ -96,7 +104,7 @@ def draw_tracking(figure: Figure, panels: Mapping[str, Mapping], alphas: Sequenc
 
 
 def _best(runs: np.ndarray, alphas: Sequence[float]) -> str:
-    """The least median over seeds, and its weight."""
+    """Write the lowest median over seeds and the weight where it occurs."""
     middle = np.nan_to_num(np.median(runs, 0), nan=np.inf)
     best = int(middle.argmin())
     return f"{middle[best]:.2g} at {alphas[best]:g}"
@@ -105,15 +113,18 @@ def _best(runs: np.ndarray, alphas: Sequence[float]) -> str:
 _LIMITS = (-1.6, 1.6)
 
 
-def draw_composition(figure: Figure, data, oracle: str, alpha: str, lr: float, optimum: float, biased: float) -> str:
-    """Paths of one parameter under Algorithm 2; see ``experiments.composition_paths``.
+def draw_mcsgd_paths(figure: Figure, data, oracle: str, alpha: str, lr: float, optimum: float, biased: float) -> str:
+    """Draw the paths of one parameter under Algorithm 2.
 
     Arguments:
         figure: where to draw.
-        data: the paths.
-        oracle, alpha, lr: of the run.
+        data: ``Paths`` of ``experiments.full_normalization.mcsgd_paths``.
+        oracle, alpha, lr: of the runs.
         optimum: the best parameter.
-        biased: where the oracle of one sample for both expectations leads.
+        biased: the parameter where the mean gradient of the oracle "same" is 0.
+
+    Returns:
+        a description of the figure.
     """
     axes, (low, high) = figure.subplots(), _LIMITS
     middle, inside = np.median(data.values, 0), np.clip(data.values, 2 * low, 2 * high)
@@ -124,9 +135,9 @@ def draw_composition(figure: Figure, data, oracle: str, alpha: str, lr: float, o
     axes.set(xlim=(0, data.steps[-1]), ylim=_LIMITS, xlabel="step k", ylabel="parameter w")
     axes.legend(loc="lower right", ncols=3, fontsize=8)
     late = np.median(middle[-len(middle) // 4 :])
-    lost = int((np.abs(data.values[:, -1]) > high).sum())
+    outside = int((np.abs(data.values[:, -1]) > high).sum())
     text = f"Oracle {oracle}, α = {alpha}, learning rate {lr:g}: the median of w ends near {late:.2f}; the best is "
-    return text + f"{optimum:.2f}. At the end {lost} of {len(inside)} runs lie outside the picture."
+    return text + f"{optimum:.2f}. At the end {outside} of {len(inside)} runs lie outside the figure."
 
 
 _ORACLES = {
@@ -139,7 +150,10 @@ _ORACLES = {
 
 
 def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
-    """Bias of the gradient of each oracle against batch size, a panel a depth; see ``experiments.oracle_bias``."""
+    """Draw the bias of each oracle's gradient against the batch size, one panel per depth; return a description.
+
+    ``cells`` is the result of ``experiments.full_normalization.oracle_bias``.
+    """
     told = []
     depths = sorted({depth for depth, _, _ in cells})
     for axes, depth in zip(figure.subplots(1, len(depths), sharey=True), depths, strict=True):
@@ -152,15 +166,15 @@ def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
             told.append(f"{oracle}, {depth}: {', '.join(f'{value:.2g}' for value in middle)}")
         axes.set(xticks=[1, 2, 3], xlabel="batch size", ylim=(-0.1, 3.6))
         axes.set_title(f"{depth} normalised layer{'s' * (depth > 1)}")
-    figure.axes[0].set_ylabel("bias / length of the gradient")
+    figure.axes[0].set_ylabel("bias / norm of the gradient")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return f"Median bias by oracle and number of layers, at batch sizes from 1 or 2 to 3: {'; '.join(told)}."
 
 
-def draw_labels(figure: Figure, data: dict[str, dict], labels: int, batch_size: int, lr: float) -> str:
-    """Draw training loss and test error with batches that hold few labels.
+def draw_labels_per_batch(figure: Figure, data: dict[str, dict], labels: int, batch_size: int, lr: float) -> str:
+    """Draw training loss and test error with few labels per batch; return a description.
 
-    See ``experiments.full_normalization.labels_per_batch``.
+    ``data`` is from ``experiments.full_normalization.labels_per_batch.lookup``.
     """
     left, right = draw_loss_and_error(figure, data)
     for axes in (left, right):
@@ -174,7 +188,7 @@ def draw_labels(figure: Figure, data: dict[str, dict], labels: int, batch_size: 
     )
 
 
-def draw_alpha(figure: Figure, data: dict[str, np.ndarray], alpha: str, construction: str, lr: float) -> str:
+def draw_errors_by_alpha(figure: Figure, data: dict[str, np.ndarray], alpha: str, construction: str, lr: float) -> str:
     """Draw test error against batch size; ``data`` has an array (batch sizes, seeds) for each norm.
 
     See ``experiments.full_normalization.oracles_on_digits.lookup``.

@@ -1,4 +1,4 @@
-r"""How fast Algorithm 2 of Lian and Liu (2019) goes: errors of the estimates and gradients, on problems known exactly.
+r"""Measure how fast Algorithm 2 of Lian and Liu (2019) converges, on problems whose gradients are known exactly.
 
 The theory is Lemma 1 and Corollary 3, with $\gamma_k\propto(k+2)^{-\gamma}$ and $\alpha_k=(k+1)^{-a}$; see ``theory``.
 """
@@ -24,28 +24,28 @@ from bnlib.schedules import PowerSchedule
 COROLLARY_3 = (0.8, 0.4)
 SEEDS = {"quick": range(3), "paper": range(10)}
 COPIES, BINS, CHUNK = 64, 25, 500
-STEPS = {"quadratic": 6000, "network": 2000, "logistic": 6000, "logistic, from afar": 6000, "tail": 6000}
+STEPS = {"quadratic": 6000, "network": 2000, "logistic": 6000, "logistic, far start": 6000, "tail": 6000}
 
 
 class Theory(NamedTuple):
-    """Powers of k that are upper bounds, up to any positive epsilon.
+    """Powers of the step k in the upper bounds of the theory, up to any positive epsilon.
 
     Attributes:
-        noise, drift: of the two terms of Lemma 1.
-        error: of Lemma 1, the larger of both; nan outside its assumptions.
-        average: of the mean of the squared gradients up to k; nan outside the conditions of Theorem 2 as printed.
-        follows: whether that bound on the mean follows from Lemma 1, see ``theory``.
+        noise, lag: the two terms of Lemma 1.
+        error: bound of Lemma 1 on the squared error, the larger of both; NaN outside its assumptions.
+        average: bound on the mean of the squared gradients up to k; NaN outside the conditions of Theorem 2 as printed.
+        implied: whether Lemma 1 implies the bound on the mean, see ``theory``.
     """
 
     noise: float
-    drift: float
+    lag: float
     error: float
     average: float
-    follows: bool
+    implied: bool
 
 
 def theory(power_lr: float, power_alpha: float) -> Theory:
-    r"""What Lian and Liu promise for $\gamma_k\propto k^{-\gamma}$ and $\alpha_k\propto k^{-a}$.
+    r"""Return the bounds of Lian and Liu for $\gamma_k\propto k^{-\gamma}$ and $\alpha_k\propto k^{-a}$.
 
     Lemma 1, for $\gamma>a>0$: the squared error falls at least as $k^{-a}+k^{-2\gamma+2a}$. Theorem 2, for
     $a<2\gamma-1$ and $a<\frac12$: $\sum_k\gamma_kE\|\nabla f\|^2\le H$. As $\gamma_k$ falls, the plain mean of the
@@ -57,92 +57,106 @@ def theory(power_lr: float, power_alpha: float) -> Theory:
     $\gamma=0.55$ and $a=0.05$ satisfy them, and promise a rate that the experiment does not find.
     """
     gamma, a = power_lr, power_alpha
-    noise, drift = -a, -2 * gamma + 2 * a
+    noise, lag = -a, -2 * gamma + 2 * a
     lemma = gamma > a > 0
     theorem = lemma and a < 2 * gamma - 1 and a < 1 / 2
     # Powers are decimals: 3 * 0.8 - 2 * 0.7 must not count as more than 1.
-    follows = lemma and min(gamma + a, 3 * gamma - 2 * a, 2 * gamma) > 1 + 1e-9
-    return Theory(noise, drift, max(noise, drift) if lemma else math.nan, gamma - 1 if theorem else math.nan, follows)
+    implied = lemma and min(gamma + a, 3 * gamma - 2 * a, 2 * gamma) > 1 + 1e-9
+    return Theory(noise, lag, max(noise, lag) if lemma else math.nan, gamma - 1 if theorem else math.nan, implied)
 
 
 class Slope(NamedTuple):
-    """Of straight lines through log value against log k, one a seed."""
+    """Slopes of straight lines through log value against log k, one line per seed."""
 
-    middle: float
-    low: float
-    high: float
+    median: float
+    lowest: float
+    highest: float
 
 
 def slope(k: Sequence[float], values: np.ndarray, from_k: float, to_k: float = math.inf) -> Slope:
-    """Median, least and largest slope of ``values``, shape (seeds, len(k)), from ``from_k`` to ``to_k``."""
+    """Fit the slope of ``values``, shape (seeds, len(k)), between ``from_k`` and ``to_k`` for each seed."""
     k = np.asarray(k, dtype=float)
     part = (k >= from_k) & (k <= to_k)
     found = np.polyfit(np.log(k[part]), np.log(np.atleast_2d(values)[:, part]).T, 1)[0]
     return Slope(float(np.median(found)), float(found.min()), float(found.max()))
 
 
-def edges(steps: int) -> np.ndarray:
-    """Where the parts of a run begin, evenly on a logarithmic scale, and ``steps``, where the last ends."""
+def bin_edges(steps: int) -> np.ndarray:
+    """Divide ``steps`` into bins that are even on a logarithmic scale; return their first steps, then ``steps``."""
     return np.unique(np.geomspace(1, steps + 1, BINS + 1).round().astype(int)) - 1
 
 
-def centres(steps: int) -> np.ndarray:
-    """The geometric mean of k + 1 in each part."""
+def bin_centres(steps: int) -> np.ndarray:
+    """Return the geometric mean of k + 1 in each bin."""
     logs = np.log(np.arange(1, steps + 1))
-    return np.exp(_means(logs, edges(steps)))
+    return np.exp(_means(logs, bin_edges(steps)))
 
 
-def ends(steps: int) -> np.ndarray:
-    """The number of steps made at the end of each part."""
-    return edges(steps)[1:]
+def bin_ends(steps: int) -> np.ndarray:
+    """Return the number of steps done at the end of each bin."""
+    return bin_edges(steps)[1:]
 
 
-def _means(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Of the parts of ``values``, which ``at`` divides along the last axis."""
-    return np.add.reduceat(values, at[:-1], axis=-1) / np.diff(at)
+def _means(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the mean of ``values`` in each bin along the last axis; ``edges`` is ``bin_edges``."""
+    return np.add.reduceat(values, edges[:-1], axis=-1) / np.diff(edges)
 
 
-def at(steps: int, name: str) -> np.ndarray:
-    """The k of each entry of what ``measure`` returns by this name."""
-    return centres(steps) if name in ("error", "gradient") else ends(steps)
+def bin_positions(steps: int, name: str) -> np.ndarray:
+    """Return the step k that belongs to each entry of a result of ``measure``."""
+    return bin_centres(steps) if name in ("error", "gradient") else bin_ends(steps)
 
 
-def fitted(values: Mapping[str, np.ndarray], steps: int, name: str, stage: int = 0) -> Slope:
-    """The slope of one of the results of a cell over the last part of the run, from 1/30 of its steps on."""
+def fitted_slope(values: Mapping[str, np.ndarray], steps: int, name: str, stage: int = 0) -> Slope:
+    """Fit the slope of one result of a cell, from 1/30 of its steps to the end.
+
+    Arguments:
+        values: results of the cell, from ``load``.
+        steps: number of steps of the cell.
+        name: of the result, such as ``"average"``.
+        stage: of the result ``"error"``.
+    """
     found = values["error"][:, stage] if name == "error" else values[name]
-    return slope(at(steps, name), found, steps / 30)
+    return slope(bin_positions(steps, name), found, steps / 30)
 
 
-class Line(NamedTuple):
-    """What a figure draws of one cell and one result.
+class RateCurve(NamedTuple):
+    """One result of one cell against the step, with its fitted slope.
 
     Attributes:
-        k, runs: abscissae, (P,), and values of each seed, (seeds, P).
-        slope: fitted; ``begin`` is the first k of the fit.
-        power: the slope of the theory, or nan.
+        k, runs: steps, (P,), and values of each seed, (seeds, P).
+        slope: median of the fitted slopes; ``fit_start`` is the first k of the fit.
+        theory_slope: the slope of the theory, or NaN.
     """
 
     k: np.ndarray
     runs: np.ndarray
     slope: float
-    begin: float
-    power: float
+    fit_start: float
+    theory_slope: float
 
 
-def lines(
+def rate_curves(
     cells: Mapping[tuple, Mapping], problem: str, results: Sequence[str] = ("error", "average"), stage: int = 0
-) -> dict[str, dict[str, Line]]:
-    """The ``results`` of the cells of a problem, by name of the cell and of the result; ``error`` of one ``stage``."""
+) -> dict[str, dict[str, RateCurve]]:
+    """Return the curves of one problem by the name of the cell and of the result, for ``draw_convergence_rates``.
+
+    Arguments:
+        cells: results by cell, from ``load``.
+        problem: key of ``PROBLEMS``.
+        results: names of the results to return.
+        stage: of the result ``"error"``.
+    """
     found = {}
     for (kind, oracle, power_lr, power_alpha, steps), values in cells.items():
         if kind == problem:
             promised = theory(power_lr, power_alpha)
             powers = {"error": promised.error, "average": promised.average}
             found[f"{oracle}, p = {power_lr:g}, a = {power_alpha:g}"] = {
-                name: Line(
-                    at(steps, name),
+                name: RateCurve(
+                    bin_positions(steps, name),
                     values[name][:, stage] if name == "error" else values[name],
-                    fitted(values, steps, name, stage).middle,
+                    fitted_slope(values, steps, name, stage).median,
                     steps / 30,
                     powers.get(name, math.nan),
                 )
@@ -151,10 +165,10 @@ def lines(
     return found
 
 
-def run(
+def run_algorithm_2(
     problem: Problem, oracle: str, power_lr: float, power_alpha: float, generator: torch.Generator
 ) -> Iterator[State]:
-    """Algorithm 2 with the schedules of Corollary 3 but for their powers, endlessly; power 0 is a constant rate."""
+    """Run Algorithm 2 without end, with the schedules of Corollary 3 and other powers; power 0 is a constant rate."""
     stages = [Stage(each.apply, each.statistic, each.start.expand(COPIES, -1)) for each in problem.composition.stages]
     lr, alpha = PowerSchedule(scale=1, power=power_lr, start=1), PowerSchedule(scale=1, power=power_alpha)
     return minimize(
@@ -167,20 +181,20 @@ def run(
     )
 
 
-def exact(problem: Problem, states: Sequence[State]) -> tuple[Tensor, Tensor]:
-    """Squared errors, (stages, len(states)), and squared gradients, (len(states),), means over copies.
+def exact_errors(problem: Problem, states: Sequence[State]) -> tuple[Tensor, Tensor]:
+    """Return squared errors, (stages, len(states)), and squared gradients, (len(states),), as means over copies.
 
-    Both at the parameters at which the estimates were made, that is before the step.
+    Both are taken at the parameters before the step, at which the estimates were made.
     """
     params = {name: torch.cat([each.previous[name] for each in states]) for name in states[0].params}
     estimates = [torch.cat(each) for each in zip(*(each.estimates for each in states), strict=True)]
     shape = (len(states), -1)
-    errors = problem.errors(params, estimates)
-    return errors.view(len(errors), *shape).mean(2), problem.gradients(params).view(shape).mean(1)
+    errors = problem.squared_errors(params, estimates)
+    return errors.view(len(errors), *shape).mean(2), problem.squared_gradients(params).view(shape).mean(1)
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """See ``SETTINGS``; ten times as many steps at paper scale."""
+    """Return the cells of ``SETTINGS``, with ten times as many steps at paper scale."""
     longer = 10 if scale == "paper" else 1
     return {(problem, oracle, *powers, longer * STEPS[problem]): SEEDS[scale] for problem, oracle, powers in SETTINGS}
 
@@ -188,25 +202,25 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
 def measure(
     problem: str, oracle: str, power_lr: float, power_alpha: float, steps: int, *, seed: int, device: str
 ) -> dict[str, Any]:
-    """Run ``COPIES`` independent copies on the CPU, whatever the device, with one sample a step.
+    """Run ``COPIES`` independent copies with one sample per step, always on the CPU.
 
     Returns:
-        means over copies, and over the steps of each part of the run (``centres``): ``error``, by stage, the squared
-        error of the estimates; ``gradient``, the squared norm of the exact gradient. ``average``, the mean of the
-        latter over all steps up to the end of each part (``ends``), as in Corollary 3; ``weighted``, its sum weighted
-        with the learning rates, as in Theorem 2, with rates that begin at 1.
+        means over copies and over the steps of each bin (``bin_centres``): ``error``, the squared error of the estimate
+        of each stage; ``gradient``, the squared norm of the exact gradient. Up to the end of each bin (``bin_ends``):
+        ``average``, the mean of the squared gradients, as in Corollary 3; ``weighted``, their sum weighted with the
+        learning rates at scale 1, as in Theorem 2.
     """
     found, chosen = [], PROBLEMS[problem]()
-    states = run(chosen, oracle, power_lr, power_alpha, torch.Generator().manual_seed(seed))
+    states = run_algorithm_2(chosen, oracle, power_lr, power_alpha, torch.Generator().manual_seed(seed))
     for first in range(0, steps, CHUNK):
-        found.append(exact(chosen, list(itertools.islice(states, min(CHUNK, steps - first)))))
+        found.append(exact_errors(chosen, list(itertools.islice(states, min(CHUNK, steps - first)))))
     errors, gradients = (torch.cat(each, -1).numpy() for each in zip(*found, strict=True))
     count = np.arange(1, steps + 1)
     return {
-        "error": _means(errors, edges(steps)),
-        "gradient": _means(gradients, edges(steps)),
-        "average": (gradients.cumsum() / count)[ends(steps) - 1],
-        "weighted": (gradients * (count + 1.0) ** -power_lr).cumsum()[ends(steps) - 1],
+        "error": _means(errors, bin_edges(steps)),
+        "gradient": _means(gradients, bin_edges(steps)),
+        "average": (gradients.cumsum() / count)[bin_ends(steps) - 1],
+        "weighted": (gradients * (count + 1.0) ** -power_lr).cumsum()[bin_ends(steps) - 1],
     }
 
 
@@ -218,7 +232,7 @@ SETTINGS = [
     ("network", "running", (0.9, 0.2)),
     ("network", "running", (0.0, 0.4)),
     *(("logistic", "independent", powers) for powers in ((0.8, 0.4), (0.55, 0.05))),
-    *(("logistic, from afar", "independent", powers) for powers in ((0.8, 0.4), (0.5, 0.4), (0.8, 0.7))),
+    *(("logistic, far start", "independent", powers) for powers in ((0.8, 0.4), (0.5, 0.4), (0.8, 0.7))),
     ("tail", "independent", COROLLARY_3),
 ]
 EXPERIMENT = Measurement(
@@ -233,7 +247,7 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
@@ -247,7 +261,7 @@ def slope_rows() -> list[dict]:
         bounds = theory(power_lr, power_alpha)
         row: dict = {"problem": problem, "oracle": oracle, "p": f"{power_lr:g}", "a": f"{power_alpha:g}"}
         for group, name in (("squared error", "error"), ("mean squared gradient", "average")):
-            row[group, "measured"] = round(fitted(values, steps, name).middle, 2) + 0.0  # no -0.00
+            row[group, "measured"] = round(fitted_slope(values, steps, name).median, 2) + 0.0  # no -0.00
             row[group, "theory"] = getattr(bounds, name)
         rows.append(row)
     return rows
@@ -256,7 +270,7 @@ def slope_rows() -> list[dict]:
 def growth_of_weighted_sum(cell: tuple, factor: int = 10) -> float:
     """Return by how much the sum of Theorem 2 grows in the last part of the run, from 1/``factor`` of its steps on."""
     steps, sums = cell[-1], np.median(load()[cell]["weighted"], 0)
-    return float(sums[-1] / sums[np.searchsorted(ends(steps), steps // factor)])
+    return float(sums[-1] / sums[np.searchsorted(bin_ends(steps), steps // factor)])
 
 
 def theorem_2_rows() -> list[dict]:
@@ -264,7 +278,7 @@ def theorem_2_rows() -> list[dict]:
     rows = []
     for power_lr, power_alpha in (COROLLARY_3, (0.55, 0.05)):
         cell = ("logistic", "independent", power_lr, power_alpha, STEPS["logistic"])
-        slope = fitted(load()[cell], cell[-1], "average")
+        slope = fitted_slope(load()[cell], cell[-1], "average")
         rows.append(
             {
                 "powers": f"p = {power_lr:g}, a = {power_alpha:g}",

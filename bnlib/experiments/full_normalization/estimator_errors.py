@@ -1,6 +1,6 @@
-r"""How well moving estimates follow the mean and the variance of a layer's inputs while a network trains.
+r"""Measure how well running estimates follow the mean and the variance of a layer's inputs during training.
 
-The estimates do not take part in the training; the three estimators are those of ``bnlib.mcsgd``.
+The estimates do not influence the training. The three estimators are those of ``bnlib.mcsgd``.
 """
 
 from __future__ import annotations
@@ -28,43 +28,49 @@ STEPS, EVERY = 2000, 10
 SEEDS = {"quick": range(5), "paper": range(20)}
 
 
-class Estimates:
-    """Estimates of some statistics by all estimators and with several weights at once.
+class RunningEstimates:
+    """Estimate statistics with all estimators and with several weights at once.
 
     Attributes:
-        values: by estimator, each of shape (weights, k).
+        values: estimates by estimator, each of shape (weights, k).
 
     Arguments:
         start: the first estimate, (k,).
+        weights: how many weights alpha ``update`` gets.
     """
 
     def __init__(self, start: Tensor, weights: int) -> None:
         self.values = {name: start.expand(weights, -1) for name in ESTIMATORS}
         self._trend = torch.zeros_like(self.values["momentum"])
 
-    def update(self, alpha: Tensor, seen: Tensor, before: Tensor) -> None:
-        """Take in a batch.
+    def update(self, alpha: Tensor, statistics: Tensor, statistics_before: Tensor) -> None:
+        """Update the estimates with the statistics of a batch.
 
         Arguments:
             alpha: weights of the newest batch, (weights, 1).
-            seen: statistics of the batch in the network as it is, (k,).
-            before: those of the same batch in the network before its last step, (k,).
+            statistics: of the batch in the current network, (k,).
+            statistics_before: of the same batch in the network before its last training step, (k,).
         """
         old = self.values
-        smooth = (1 - alpha) * (old["momentum"] + self._trend) + alpha * seen
+        smooth = (1 - alpha) * (old["momentum"] + self._trend) + alpha * statistics
         self._trend = (1 - alpha / 4) * self._trend + alpha / 4 * (smooth - old["momentum"])
         self.values = {
-            "exponential": (1 - alpha) * old["exponential"] + alpha * seen,
-            "corrected": (1 - alpha) * (old["corrected"] - before) + seen,
+            "exponential": (1 - alpha) * old["exponential"] + alpha * statistics,
+            "corrected": (1 - alpha) * (old["corrected"] - statistics_before) + statistics,
             "momentum": smooth,
         }
 
 
-def statistics(network: nn.Sequential, x: Tensor, parts: int = 1) -> Tensor:
-    """Mean and mean square, in float64, of each input of the first and the last norm of a network in eval mode.
+def layer_moments(network: nn.Sequential, x: Tensor, parts: int = 1) -> Tensor:
+    """Compute mean and mean square of the inputs of the first and the last FullNorm layer, in float64.
+
+    Arguments:
+        network: in eval mode.
+        x: samples, (n, ...).
+        parts: number of equal parts into which ``x`` is divided.
 
     Returns:
-        those of each of ``parts`` equal parts of ``x`` after the other: (parts, layers, 2, channels).
+        the moments of each part, (parts, layers, 2, channels).
     """
     found = []
     with torch.no_grad():
@@ -77,12 +83,12 @@ def statistics(network: nn.Sequential, x: Tensor, parts: int = 1) -> Tensor:
         return torch.stack((z.mean(2), z.square().mean(2)), 2)
 
 
-def errors(values: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of estimates, (weights, layers, 2, channels), each result being (weights, layers, channels).
+def relative_errors(values: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare estimated with true moments, (weights, layers, 2, channels) and (layers, 2, channels).
 
     Returns:
-        the error of the mean in true standard deviations, that of the variance relative to the true one, and whether
-        the estimated variance is not positive.
+        three tensors (weights, layers, channels): the error of the mean in true standard deviations; the error of the
+        variance relative to the true one; whether the estimated variance is not positive.
     """
     mean, square = truth.unbind(-2)
     variance = square - mean.square()
@@ -91,15 +97,15 @@ def errors(values: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """All batch sizes and learning rates; more seeds at paper scale."""
+    """Return all batch sizes and learning rates, with more seeds at paper scale."""
     return {cell: SEEDS[scale] for cell in itertools.product(BATCH_SIZES, LEARNING_RATES)}
 
 
 def measure(batch_size: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
-    """Train an MLP with FullNorm on digits by SGD, on shuffled batches; estimates start from the truth.
+    """Train an MLP with FullNorm on digits by SGD, on shuffled batches, and follow its statistics.
 
-    A batch's statistics are those in eval mode before it moves anything, so that given the network they have no bias.
-    What they should be is the same over all training data.
+    The estimates start from the true values, which are the moments of all training data. The statistics of a batch are
+    taken in eval mode before the batch changes the network, so they are unbiased for the current network.
 
     Returns:
         for both ``LAYERS``, each estimator and each of ``ALPHAS``, from the second half of the steps: ``mean``, the
@@ -111,17 +117,17 @@ def measure(batch_size: int, lr: float, *, seed: int, device: str) -> dict[str, 
     network = mlp(SIZES, FullNorm, seed=seed).to(device)
     optimiser, x = torch.optim.SGD(network.parameters(), lr=lr), data.train_x.flatten(1)
     alpha = torch.tensor(ALPHAS, dtype=torch.float64, device=device)[:, None]
-    estimates = Estimates(statistics(network.eval(), x).flatten(), len(ALPHAS))
+    estimates = RunningEstimates(layer_moments(network.eval(), x).flatten(), len(ALPHAS))
     indices = list(itertools.islice(samplers.shuffled(data.train_y.cpu(), batch_size, seed), STEPS + 1))
     losses, found, before = [], [], None
     for step, (index, following) in enumerate(itertools.pairwise(indices)):
-        # The next batch as well: after the step this is what it was in the network before.
-        seen, ahead = statistics(network.eval(), x[torch.cat((index, following))], 2).flatten(1)
+        # The next batch, too: after the step these are its statistics in the network before.
+        seen, ahead = layer_moments(network.eval(), x[torch.cat((index, following))], 2).flatten(1)
         estimates.update(alpha, seen, seen if before is None else before)
         before = ahead
         if step >= STEPS // 2 and step % EVERY == 0:
-            truth = statistics(network, x)[0]
-            found.append([errors(each.view(-1, *truth.shape), truth) for each in estimates.values.values()])
+            truth = layer_moments(network, x)[0]
+            found.append([relative_errors(each.view(-1, *truth.shape), truth) for each in estimates.values.values()])
         loss = F.cross_entropy(network.train()(x[index]), data.train_y[index])
         optimiser.zero_grad()
         loss.backward()
@@ -131,7 +137,7 @@ def measure(batch_size: int, lr: float, *, seed: int, device: str) -> dict[str, 
 
 
 def _summary(found: list[list[tuple[Tensor, Tensor, Tensor]]]) -> dict[str, np.ndarray]:
-    """From errors by step and estimator to numbers by layer, estimator and weight."""
+    """Reduce errors by step and estimator to numbers by layer, estimator and weight."""
     parts = [torch.stack([torch.stack(row) for row in zip(*step, strict=True)]) for step in found]
     mean, variance, negative = torch.stack(parts).unbind(1)  # each (steps, estimators, weights, layers, channels)
     result = {
@@ -154,12 +160,12 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
-def panels(layer: str, quantity: str) -> dict[str, dict[str, np.ndarray]]:
-    """One result of the committed ones, e.g. ``"mean"``, by setting and estimator: (seeds, alphas)."""
+def errors_by_setting(layer: str, quantity: str) -> dict[str, dict[str, np.ndarray]]:
+    """Return the committed errors of ``"mean"`` or ``"variance"`` by setting and estimator, (seeds, alphas)."""
     number = LAYERS.index(layer)
     return {
         f"batch size {batch_size}, rate {lr:g}": {
@@ -203,6 +209,6 @@ def error_ratio_rows() -> list[dict]:
                 best_error(batch_size, lr, quantity, layer, name) for name in ("corrected", "exponential")
             )
             row[quantity, f"{layer} layer"] = corrected / exponential
-        row["variance", "not positive (%)"] = 100 * not_positive_share(batch_size, lr)
+        row["variance", "not positive (%)"] = round(100 * not_positive_share(batch_size, lr))
         rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""How many classes there may be in a batch: BN and Full Normalization on digits, from one label to all ten."""
+"""Train BN and Full Normalization on digits in batches with one to ten different labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEEDS = {"quick": range(3), "paper": range(10)}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each norm at each number of labels, batch size and learning rate."""
+    """Return the runs of each norm at each number of labels, batch size and learning rate."""
     return {
         (norm, labels, batch_size, lr): [
             Run(
@@ -51,19 +51,19 @@ EXPERIMENT = Experiment(
 
 @cache
 def load() -> dict[tuple, dict]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
 def lookup(labels: int, batch_size: int, lr: float) -> dict[str, dict]:
-    """The committed curves at one position of the grid, one entry a norm."""
+    """Return the committed curves of each norm in one setting."""
     return {norm: load()[norm, labels, batch_size, lr] for norm in NORMS}
 
 
 def train(
     labels: int, batch_size: int, lr: float, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, dict]]]:
-    """Train the networks of one position for real, to be drawn beside the grid; see ``Experiment.live``."""
+    """Train the networks of one setting now and add their curves to the committed ones; see ``Experiment.live``."""
     return EXPERIMENT.live(
         {norm: (norm, labels, batch_size, lr) for norm in NORMS}, lookup(labels, batch_size, lr), device
     )

@@ -12,8 +12,22 @@ from functools import cache
 import numpy as np
 
 from bnlib.experiments.framework.experiment import Scale
-from bnlib.experiments.framework.registry import EXPERIMENTS
+from bnlib.experiments.full_normalization import (
+    lian_figure_4,
+    lian_figure_5,
+    lian_figure_7,
+    lian_figure_8,
+    lian_figure_9,
+)
 
+EXPERIMENTS = {
+    4: lian_figure_4.EXPERIMENT,
+    5: lian_figure_5.EXPERIMENT,
+    7: lian_figure_7.EXPERIMENT,
+    8: lian_figure_8.EXPERIMENT,
+    9: lian_figure_9.EXPERIMENT,
+}
+"""The experiments by the number of the figure in the paper."""
 NORMS = {
     "BN": "BN",
     "FN, batch": "FN, same batch",
@@ -32,7 +46,7 @@ DATA_SETS: dict[Scale, str] = {"quick": "digits", "paper": "MNIST"}
 @cache
 def load(number: int, scale: Scale) -> dict[tuple, dict]:
     """Load the committed result of one figure of the paper."""
-    return EXPERIMENTS[f"full_normalization.lian_figure_{number}"].load(scale)
+    return EXPERIMENTS[number].load(scale)
 
 
 def final_values(number: int, scale: Scale, *cell, curve: str = "test_error") -> np.ndarray:

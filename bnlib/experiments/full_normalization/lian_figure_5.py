@@ -1,4 +1,4 @@
-"""Figure 5 of Lian and Liu (2019): CIFAR-10 in batches of at most three labels."""
+"""Repeat figure 5 of Lian and Liu (2019): CIFAR-10 in batches of at most three labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DECAY = {scale: StepDecay(every=epochs / 3, factor=0.2) for scale, epochs in EPO
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each network with each norm."""
+    """Return the runs of each network with each norm."""
     settings = {
         "batch_size": 64,
         "lr": 0.01,

@@ -1,4 +1,4 @@
-"""Figure 7 of Lian and Liu (2019): MNIST in shuffled batches."""
+"""Repeat figure 7 of Lian and Liu (2019): MNIST in shuffled batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EPOCHS = {"quick": 100, "paper": 3}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each network with each norm."""
+    """Return the runs of each network with each norm."""
     settings = {
         "batch_size": 64,
         "lr": 0.01,

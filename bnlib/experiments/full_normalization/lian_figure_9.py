@@ -1,6 +1,7 @@
-"""Figure 9 of Lian and Liu (2019): MNIST, each sample times a random number, at batch sizes 1 and 16.
+"""Repeat figure 9 of Lian and Liu (2019): MNIST, each sample times a random number, at batch sizes 1 and 16.
 
-Whether the paper draws the numbers once or anew, and for the test set, is not said; here it is once, for both.
+The paper does not say whether the numbers are drawn once or in every epoch, nor whether the test set is multiplied.
+Here they are drawn once, for the training set and the test set.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ EPOCHS = {"quick": 10, "paper": 1}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Each network with each norm at each batch size."""
+    """Return the runs of each network with each norm at each batch size."""
     name, networks = lian_setup.mnist(scale)
     settings = {"lr": 0.01, "optimiser": lian_setup.MOMENTUM[0.5], "epochs": EPOCHS[scale]}
     made = {}

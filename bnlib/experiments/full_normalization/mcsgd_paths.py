@@ -1,7 +1,7 @@
-r"""Algorithm 2 on the smallest problem with an expectation inside: paths of the parameter, by oracle, alpha and rate.
+r"""Run Algorithm 2 on the smallest problem with an inner expectation, by oracle, alpha and learning rate.
 
 $f(w)=E\,\frac12(c\,E[a w]-t)^2$ over samples (a, c, t), one sample in a batch. The best w is
-$E[ct]/(E[a]\,E[c^2])$; who takes one sample for both expectations ends where $E[a(c\,w\,E[a]-t)c]=0$ instead.
+$E[ct]/(E[a]\,E[c^2])$. The oracle that uses one sample for both expectations ends where $E[a(c\,w\,E[a]-t)c]=0$.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bnlib.schedules import PowerSchedule, lian_corollary_3_alpha, lian_figure_4
 SAMPLES = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1.0, 1.5, 2.0]], dtype=torch.float64)
 _A, _C, _T = SAMPLES.T
 OPTIMUM = ((_C * _T).mean() / (_A.mean() * _C.square().mean())).item()
-BIASED = ((_A * _C * _T).mean() / (_A.mean() * (_A * _C.square()).mean())).item()
+SAME_ORACLE_ZERO = ((_A * _C * _T).mean() / (_A.mean() * (_A * _C.square()).mean())).item()
 START, COPIES, STEPS, EVERY = -0.5, 100, 600, 10
 ALPHAS: dict[str, float | Callable] = {
     "1": 1.0,
@@ -34,7 +34,7 @@ LEARNING_RATES = (0.01, 0.03, 0.1)
 
 
 def composition(copies: int = 1) -> Composition:
-    """So many independent copies of the problem: samples (b, copies, 3), parameter and statistic (copies,)."""
+    """Build independent copies of the problem: samples (b, copies, 3), parameter and statistic (copies,)."""
     stage = Stage(
         apply=lambda params, z, y: torch.stack((z[..., 1] * y, z[..., 2]), -1),
         statistic=lambda params, z: z[..., 0] * params["w"],
@@ -45,22 +45,22 @@ def composition(copies: int = 1) -> Composition:
 
 @dataclass(frozen=True)
 class Paths:
-    """The parameter at each of ``steps``, a row a copy; copies differ by the samples drawn."""
+    """The parameter of each copy at each of ``steps``, (copies, len(steps)); copies draw different samples."""
 
     steps: np.ndarray
     values: np.ndarray
 
 
 def _samples(copies: int, seed: int) -> Iterator[Batch]:
-    """Endless batches of one sample for each copy; the same ones for each setting, whose copies stand one by one."""
+    """Yield batches of one sample per copy without end; every setting gets the same ``COPIES`` samples."""
     generator, nothing = torch.Generator().manual_seed(seed), torch.zeros(1)
     while True:
         drawn = torch.randint(len(SAMPLES), (1, COPIES), generator=generator)
         yield SAMPLES[drawn.repeat(1, copies // COPIES)], nothing
 
 
-def walk(oracle: str, settings: Sequence[tuple[str, float]], seed: int) -> Iterator[list[Paths]]:
-    """Yield the paths so far, from time to time, for each (alpha, learning rate) of ``settings``; all run at once."""
+def run_paths(oracle: str, settings: Sequence[tuple[str, float]], seed: int) -> Iterator[list[Paths]]:
+    """Run all pairs (alpha, learning rate) of ``settings`` at once; yield their paths so far every ``EVERY`` steps."""
     copies = COPIES * len(settings)
     rates = torch.tensor([lr for _, lr in settings], dtype=torch.float64).repeat_interleave(COPIES)
     weights = [ALPHAS[name] for name, _ in settings]
@@ -82,12 +82,12 @@ def walk(oracle: str, settings: Sequence[tuple[str, float]], seed: int) -> Itera
 @cache
 def _grid(oracle: str) -> dict[tuple[str, float], Paths]:
     settings = list(itertools.product(ALPHAS, LEARNING_RATES))
-    *_, last = walk(oracle, settings, 0)
+    *_, last = run_paths(oracle, settings, 0)
     return dict(zip(settings, last, strict=True))
 
 
 def lookup(oracle: str, alpha: str, lr: float) -> Paths:
-    """The paths with one oracle, one alpha and one learning rate."""
+    """Return the paths with one oracle, one alpha and one learning rate."""
     return _grid(oracle)[alpha, lr]
 
 
@@ -95,8 +95,8 @@ _live_seed = itertools.count(100)
 
 
 def train(oracle: str, alpha: str, lr: float) -> Iterator[tuple[int, int, Paths]]:
-    """Go other ways, with a new seed a call: (steps done, steps in all, the paths so far)."""
-    for (paths,) in walk(oracle, [(alpha, lr)], next(_live_seed)):
+    """Run new paths, with a new seed in each call; yield (steps done, all steps, the paths so far)."""
+    for (paths,) in run_paths(oracle, [(alpha, lr)], next(_live_seed)):
         yield int(paths.steps[-1]), STEPS, paths
 
 

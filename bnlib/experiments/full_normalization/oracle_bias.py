@@ -1,7 +1,4 @@
-"""What the stochastic gradient of each oracle is on average, exactly: over all batches of a small data set.
-
-The batches are drawn with replacement.
-"""
+"""Compute the bias of each oracle's gradient exactly, over all batches of a small data set, drawn with replacement."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ from bnlib.reference import ORACLES
 SAMPLES, WIDTH = 6, 4
 SEEDS = {"quick": range(5), "paper": range(50)}
 # The estimates are set to their exact values before each batch; a weight of 0 is not allowed.
-_STILL = 1e-12
+_TINY_WEIGHT = 1e-12
 
 
-class Error(NamedTuple):
-    """How far an estimate of the gradient is from the gradient of the full objective.
+class GradientError(NamedTuple):
+    """Error of a stochastic gradient relative to the gradient of the full objective.
 
     Attributes:
         bias: norm of (average over all batches minus gradient) over norm of gradient.
@@ -56,12 +53,12 @@ class Problem:
             self.head = nn.Linear(WIDTH, 2, dtype=torch.float64)
 
     def network(self, norm) -> nn.Sequential:
-        """The network with ``norm(WIDTH, dtype=...)`` after each linear layer; its weights are the problem's own."""
+        """Build the network with ``norm(WIDTH, dtype=...)`` after each linear layer; the weights are shared."""
         hidden = [(linear, norm(WIDTH, dtype=torch.float64), nn.Tanh()) for linear in self.linears]
         return nn.Sequential(*itertools.chain(*hidden), self.head)
 
     def objective(self, weight: Tensor | None = None) -> Tensor:
-        """Objective (5) of the paper, all samples being one batch, written without any layer of bnlib."""
+        """Return objective (5) of the paper, with all samples as one batch and without any layer of bnlib."""
         z = self.x
         for index, linear in enumerate(self.linears):
             z = nn.functional.linear(z, weight if weight is not None and index == 0 else linear.weight, linear.bias)
@@ -69,12 +66,12 @@ class Problem:
         return (self.head(z) - self.y).square().mean()
 
     def gradient(self) -> Tensor:
-        """Gradient of the objective."""
+        """Return the gradient of the objective, flat."""
         weight = self.linears[0].weight
         return torch.autograd.grad(self.objective(weight), weight)[0].flatten()
 
     def batch_gradients(self, network: nn.Sequential, batch_size: int) -> Tensor:
-        """Gradient of each of the SAMPLES**batch_size batches drawn with replacement, from the same estimates."""
+        """Return the gradients of all ``SAMPLES**batch_size`` batches, each from the same running estimates."""
         state = {name: value.clone() for name, value in network.state_dict().items()}
         rows = []
         for index in itertools.product(range(SAMPLES), repeat=batch_size):
@@ -86,7 +83,7 @@ class Problem:
 
 
 def exact_estimates(problem: Problem, oracle: str, batch_size: int) -> nn.Sequential:
-    """A network whose estimates are what they stand for: statistics of all data, averages of gradients over batches."""
+    """Build a network whose running estimates are exact: statistics of all data, mean gradients over all batches."""
     network = problem.network(lambda *args, **options: FullNorm(*args, oracle=oracle, **options))
     layers = [layer for layer in network if isinstance(layer, FullNorm)]
     for layer in layers:
@@ -97,13 +94,13 @@ def exact_estimates(problem: Problem, oracle: str, batch_size: int) -> nn.Sequen
         for _ in layers:
             _average_gradients(problem, network, layers, batch_size)
     for layer in layers:
-        layer.alpha, layer.eps = _STILL, 1e-300
+        layer.alpha, layer.eps = _TINY_WEIGHT, 1e-300
     return network
 
 
 def _average_gradients(problem: Problem, network: nn.Sequential, layers: list[FullNorm], batch_size: int) -> None:
     for layer in layers:
-        layer.alpha = _STILL
+        layer.alpha = _TINY_WEIGHT
     sums = [torch.zeros(2, WIDTH, dtype=torch.float64) for _ in layers]
     affine = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
     batches = list(itertools.product(range(SAMPLES), repeat=batch_size))
@@ -116,12 +113,12 @@ def _average_gradients(problem: Problem, network: nn.Sequential, layers: list[Fu
         layer.running_grad_bias.copy_(of_bias)
 
 
-def error(problem: Problem, oracle: str, batch_size: int) -> Error:
-    """The error of an oracle of ``FullNorm`` given exact estimates, or of ``"batch norm"``."""
+def gradient_error(problem: Problem, oracle: str, batch_size: int) -> GradientError:
+    """Return the error of an oracle of ``FullNorm`` given exact estimates, or of ``"batch norm"``."""
     network = problem.network(BatchNorm) if oracle == "batch norm" else exact_estimates(problem, oracle, batch_size)
     gradients, truth = problem.batch_gradients(network, batch_size), problem.gradient()
     average = gradients.mean(0)
-    return Error(
+    return GradientError(
         bias=((average - truth).norm() / truth.norm()).item(),
         cosine=torch.cosine_similarity(average, truth, dim=0).item() if average.norm() > 0 else math.nan,
         noise=((gradients - average).square().sum(1).mean().sqrt() / truth.norm()).item(),
@@ -129,14 +126,14 @@ def error(problem: Problem, oracle: str, batch_size: int) -> Error:
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """All oracles, and BN, with one and two normalised layers; each seed is another problem."""
+    """Return all oracles and BN with one and two normalised layers; each seed is a different problem."""
     grid = itertools.product((1, 2), (*ORACLES, "batch norm"), (1, 2, 3))
     return {cell: SEEDS[scale] for cell in grid if cell[1:] != ("leave_one_out", 1)}
 
 
 def measure(depth: int, oracle: str, batch_size: int, *, seed: int, device) -> dict[str, float]:
-    """``error`` of one problem, rounded so far that what is zero up to rounding is zero; always on the CPU."""
-    found = error(Problem(depth, seed), oracle, batch_size)
+    """Return ``gradient_error`` of one problem on the CPU, rounded to nine digits so that rounding errors are 0."""
+    found = gradient_error(Problem(depth, seed), oracle, batch_size)
     return {name: round(value, 9) for name, value in found._asdict().items()}
 
 
@@ -152,7 +149,7 @@ EXPERIMENT = Measurement(
 
 @cache
 def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 

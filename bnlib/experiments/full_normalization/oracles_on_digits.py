@@ -1,4 +1,4 @@
-"""Full Normalization on digits: which oracle and which alpha, by batch size and by how the batches are built."""
+"""Train Full Normalization on digits with each oracle and alpha, by batch size and construction of the batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CONSTRUCTIONS = {SHUFFLED: shuffled, SINGLE_LABEL: single_label}
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """All alphas for one oracle, all oracles for one alpha."""
+    """Return the runs of BN, of the running oracle with every alpha, and of every oracle with one alpha."""
     made = {}
     for norm, construction, batch_size, lr in itertools.product(NORMS, CONSTRUCTIONS, EPOCHS, LEARNING_RATES):
         if norm.startswith("leave_one_out") and batch_size == 1:
@@ -63,12 +63,12 @@ EXPERIMENT = Experiment(
 
 @cache
 def load() -> dict[tuple, dict]:
-    """The committed result."""
+    """Load the committed result."""
     return EXPERIMENT.load("quick")
 
 
-def best(norm: str, construction: str, batch_size: int) -> tuple[float, np.ndarray]:
-    """The learning rate with the least median test error, and the last test errors of the seeds there."""
+def best_learning_rate(norm: str, construction: str, batch_size: int) -> tuple[float, np.ndarray]:
+    """Return the learning rate with the least median test error, and the final test errors of its seeds."""
     errors = {
         lr: np.array([run[-1] for run in load()[norm, construction, batch_size, lr]["test_error"]])
         for lr in LEARNING_RATES
@@ -78,13 +78,13 @@ def best(norm: str, construction: str, batch_size: int) -> tuple[float, np.ndarr
 
 
 def lookup(alpha: str, construction: str, lr: float) -> dict[str, np.ndarray]:
-    """The last test errors of BN and of the running oracle at each batch size, (batch sizes, seeds), for a slider."""
+    """Return the final test errors of BN and of the running oracle at each batch size, (batch sizes, seeds)."""
 
-    def ends(norm: str) -> np.ndarray:
+    def final_errors(norm: str) -> np.ndarray:
         rows = [load()[norm, construction, batch_size, lr]["test_error"] for batch_size in EPOCHS]
         return np.array([[run[-1] for run in row] for row in rows])
 
-    errors = {"batch norm": ends("batch norm"), "Full Normalization": ends(f"running, {alpha}")}
+    errors = {"batch norm": final_errors("batch norm"), "Full Normalization": final_errors(f"running, {alpha}")}
     return {"batch sizes": np.array(list(EPOCHS)), **errors}
 
 

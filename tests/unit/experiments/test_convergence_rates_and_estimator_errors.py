@@ -18,31 +18,35 @@ def test_the_slope_of_a_power_law_is_its_power():
     values = np.stack([3 * k**-0.4, 5 * k**-0.7, k**-0.5])
     values[:, :4] = 1  # before the fit begins
     assert convergence_rates.slope(k, values, from_k=k[4]) == pytest.approx((-0.5, -0.7, -0.4))
-    assert abs(convergence_rates.slope(k, values[0], from_k=1).middle + 0.4) > 0.02
+    assert abs(convergence_rates.slope(k, values[0], from_k=1).median + 0.4) > 0.02
 
 
 @pytest.mark.parametrize("steps", [30, 6000])
 def test_the_parts_of_a_run_are_even_and_complete(steps):
-    edges = convergence_rates.edges(steps)
+    edges = convergence_rates.bin_edges(steps)
     assert edges[0] == 0 and edges[-1] == steps and (np.diff(edges) > 0).all()
-    assert convergence_rates.ends(steps)[-1] == steps and len(convergence_rates.centres(steps)) == len(edges) - 1
+    assert (
+        convergence_rates.bin_ends(steps)[-1] == steps and len(convergence_rates.bin_centres(steps)) == len(edges) - 1
+    )
     # The mean over a part, at its geometric mean, keeps a power law.
     law = np.arange(1, steps + 1) ** -0.4
     means = np.add.reduceat(law, edges[:-1]) / np.diff(edges)
-    assert convergence_rates.slope(convergence_rates.centres(steps), means, 5).middle == pytest.approx(-0.4, abs=0.02)
+    assert convergence_rates.slope(convergence_rates.bin_centres(steps), means, 5).median == pytest.approx(
+        -0.4, abs=0.02
+    )
 
 
 def test_what_the_theory_promises():
     corollary = convergence_rates.theory(*convergence_rates.COROLLARY_3)
     assert corollary.average == pytest.approx(-1 / 5) and corollary.error == pytest.approx(-2 / 5)
-    assert corollary.drift == pytest.approx(-4 / 5) and corollary.follows
+    assert corollary.lag == pytest.approx(-4 / 5) and corollary.implied
     outside = convergence_rates.theory(0.5, 0.4)
-    assert outside.error == outside.drift == pytest.approx(-0.2) and math.isnan(outside.average)
+    assert outside.error == outside.lag == pytest.approx(-0.2) and math.isnan(outside.average)
     printed = convergence_rates.theory(0.55, 0.05)
-    assert printed.average == pytest.approx(-0.45) and not printed.follows
+    assert printed.average == pytest.approx(-0.45) and not printed.implied
     constant = convergence_rates.theory(0.0, 0.4)
-    assert math.isnan(constant.error) and math.isnan(constant.average) and not constant.follows
-    assert not convergence_rates.theory(0.8, 0.7).follows  # 3 * 0.8 - 2 * 0.7 is 1, not more
+    assert math.isnan(constant.error) and math.isnan(constant.average) and not constant.implied
+    assert not convergence_rates.theory(0.8, 0.7).implied  # 3 * 0.8 - 2 * 0.7 is 1, not more
 
 
 def test_inside_theorem_2_the_noise_decides():
@@ -61,7 +65,7 @@ def few(monkeypatch):
 def test_gradients_and_errors_are_exact(name):
     problem = convergence_problems.PROBLEMS[name]()
     params = problem.start(4, torch.Generator().manual_seed(0))
-    found = problem.gradients(params)
+    found = problem.squared_gradients(params)
     shift = 1e-6
     for copy in range(4):
         one = {key: value[copy : copy + 1] for key, value in params.items()}
@@ -77,8 +81,10 @@ def test_gradients_and_errors_are_exact(name):
                 total += ((high - low) / (2 * shift)).item() ** 2
         assert found[copy].item() == pytest.approx(total, rel=1e-4, abs=1e-9)
     exact = problem.composition.statistics(params, problem.x)
-    assert problem.errors(params, exact).abs().max() == 0
-    assert problem.errors(params, [each + 2 for each in exact])[0, 0].item() == pytest.approx(4 * exact[0].size(1))
+    assert problem.squared_errors(params, exact).abs().max() == 0
+    assert problem.squared_errors(params, [each + 2 for each in exact])[0, 0].item() == pytest.approx(
+        4 * exact[0].size(1)
+    )
 
 
 def test_the_closed_form_of_the_quadratic():
@@ -86,13 +92,13 @@ def test_the_closed_form_of_the_quadratic():
     a, c, t = problem.x[:, 0, 0], problem.x[:, 0, 1], problem.target[:, 0]
     w = torch.tensor([[0.7], [-2.0]]).double()
     slope = (c.square().mean() * a.mean() * w[:, 0] - (c * t).mean()) * a.mean()
-    torch.testing.assert_close(problem.gradients({"w": w}), slope.square())
+    torch.testing.assert_close(problem.squared_gradients({"w": w}), slope.square())
 
 
 def test_a_copy_goes_its_own_way(few):
     """As it would alone, so that many can run at once; with the errors of ``State.errors``."""
     problem = convergence_problems.network()
-    states = convergence_rates.run(problem, "running", 0.8, 0.4, torch.Generator().manual_seed(3))
+    states = convergence_rates.run_algorithm_2(problem, "running", 0.8, 0.4, torch.Generator().manual_seed(3))
     together = list(itertools.islice(states, 6))
     generator = torch.Generator().manual_seed(3)
     start = {name: value[1:2] for name, value in problem.start(3, generator).items()}
@@ -102,7 +108,7 @@ def test_a_copy_goes_its_own_way(few):
     for one, all_copies in zip(alone, together, strict=True):
         for name, value in one.params.items():
             torch.testing.assert_close(value[0], all_copies.params[name][1])
-    errors, gradients = convergence_rates.exact(problem, together)
+    errors, gradients = convergence_rates.exact_errors(problem, together)
     assert errors.shape == (2, 6) and gradients.shape == (6,)
     assert errors[0, -1].item() == pytest.approx(together[-1].errors(problem.composition, problem.x)[0] / 3)
 
@@ -110,12 +116,12 @@ def test_a_copy_goes_its_own_way(few):
 def test_a_short_run_has_all_parts(few, monkeypatch):
     monkeypatch.setattr(convergence_rates, "CHUNK", 40)
     found = convergence_rates.EXPERIMENT.measure_once(("network", "independent", 0.8, 0.4, 100), 0)
-    parts = len(convergence_rates.centres(100))
+    parts = len(convergence_rates.bin_centres(100))
     assert np.shape(found["error"]) == (2, parts)
     assert all(np.shape(found[name]) == (parts,) for name in ("gradient", "average", "weighted"))
     assert all(np.isfinite(np.array(each, float)).all() and np.min(each) > 0 for each in found.values())
     # The mean up to the end is that of all parts.
-    whole = np.average(found["gradient"], weights=np.diff(convergence_rates.edges(100)))
+    whole = np.average(found["gradient"], weights=np.diff(convergence_rates.bin_edges(100)))
     assert found["average"][-1] == pytest.approx(whole, rel=2e-3)
 
 
@@ -141,7 +147,7 @@ def test_the_estimators_are_those_of_algorithm_2(estimator):
             problem.composition.loss,
         )
         states = list(mcsgd.minimize(chosen, start, iter(drawn), 0.05, weight, estimator=estimator))
-        estimates = estimator_errors.Estimates(torch.zeros(1).double(), len(weights))
+        estimates = estimator_errors.RunningEstimates(torch.zeros(1).double(), len(weights))
         alpha, before = torch.tensor(weights).double()[:, None], start
         for (x, _), state in zip(drawn, states, strict=True):
             now = state.previous
@@ -158,35 +164,35 @@ def test_a_frozen_network_is_followed_exactly():
     """With the weights 1/k the averages are those of the data; at frozen weights the correction is none."""
     x = datasets.load("digits").train_x.flatten(1)
     network = mlp(estimator_errors.SIZES, FullNorm, seed=0).eval()
-    (truth,) = estimator_errors.statistics(network, x)
+    (truth,) = estimator_errors.layer_moments(network, x)
     assert truth.shape == (2, 2, 50)
     first, last = network[1](x), network[:-2][:-1](x)
     torch.testing.assert_close(truth[0, 0].float(), first.mean(0))
     torch.testing.assert_close(truth[1, 1].float(), last.square().mean(0))
-    estimates = estimator_errors.Estimates(torch.zeros(truth.numel()).double(), 1)
+    estimates = estimator_errors.RunningEstimates(torch.zeros(truth.numel()).double(), 1)
     for step, part in enumerate(x[:1436].split(4)):
-        seen = estimator_errors.statistics(network, part).flatten()
+        seen = estimator_errors.layer_moments(network, part).flatten()
         estimates.update(torch.tensor([[1 / (step + 1)]]).double(), seen, seen)
-    (truth,) = estimator_errors.statistics(network, x[:1436])
-    halves = estimator_errors.statistics(network, x[:1436], 2)
+    (truth,) = estimator_errors.layer_moments(network, x[:1436])
+    halves = estimator_errors.layer_moments(network, x[:1436], 2)
     torch.testing.assert_close(halves.mean(0), truth)
-    torch.testing.assert_close(halves[1], estimator_errors.statistics(network, x[718:1436])[0])
+    torch.testing.assert_close(halves[1], estimator_errors.layer_moments(network, x[718:1436])[0])
     for name in ("exponential", "corrected"):
-        mean, variance, negative = estimator_errors.errors(estimates.values[name].view(1, *truth.shape), truth)
+        mean, variance, negative = estimator_errors.relative_errors(estimates.values[name].view(1, *truth.shape), truth)
         assert mean.abs().max() < 1e-4 and variance.abs().max() < 1e-4 and not negative.any()
 
 
 def test_errors_are_in_units_of_the_truth():
     truth = torch.tensor([[[1.0], [5.0]]]).double()  # mean 1, variance 4
     values = torch.tensor([[[[2.0], [6.0]]], [[[2.0], [3.0]]]]).double()
-    mean, variance, negative = estimator_errors.errors(values, truth)
+    mean, variance, negative = estimator_errors.relative_errors(values, truth)
     assert mean.flatten().tolist() == [0.5, 0.5]
     assert variance.flatten().tolist() == [-0.5, -1.25] and negative.flatten().tolist() == [False, True]
 
 
 def test_the_noise_of_an_average_of_independent_batches():
     generator = torch.Generator().manual_seed(0)
-    estimates, errors = estimator_errors.Estimates(torch.zeros(2000).double(), 1), []
+    estimates, errors = estimator_errors.RunningEstimates(torch.zeros(2000).double(), 1), []
     for _ in range(60):
         seen = torch.randn(4, 2000, generator=generator).double().mean(0)
         estimates.update(torch.tensor([[0.3]]).double(), seen, seen)
@@ -207,7 +213,7 @@ def test_a_short_training_is_tracked(monkeypatch):
 
 def power_laws():
     steps = 6000
-    k, ends = convergence_rates.centres(steps), convergence_rates.ends(steps)
+    k, ends = convergence_rates.bin_centres(steps), convergence_rates.bin_ends(steps)
     runs = {
         "error": np.array([[k**-0.4], [2 * k**-0.4]]),
         "gradient": np.array([k**-0.9, k**-0.9]),
@@ -218,10 +224,12 @@ def power_laws():
 
 def test_the_figure_of_rates_tells_slopes_and_promises():
     cells = power_laws() | {("tail", "same", 0.8, 0.4, 6000): {}}
-    told = figures.picture(figures.draw_rates, convergence_rates.lines(cells, "quadratic")).alt
+    told = figures.picture(figures.draw_convergence_rates, convergence_rates.rate_curves(cells, "quadratic")).alt
     assert "same, p = 0.8, a = 0.4: error -0.40 (theory -0.40), average -0.31 (theory -0.20)" in told
     assert "running, p = 0, a = 0.4: error -0.40 (theory none)" in told
-    told = figures.picture(figures.draw_rates, convergence_rates.lines(cells, "quadratic", ("gradient",))).alt
+    told = figures.picture(
+        figures.draw_convergence_rates, convergence_rates.rate_curves(cells, "quadratic", ("gradient",))
+    ).alt
     assert "same, p = 0.8, a = 0.4: gradient -0.90 (theory none);" in told
 
 
@@ -234,6 +242,6 @@ def test_the_figure_of_tracking_tells_the_best(quantity, monkeypatch):
         runs[:, 1, 1, 2] = 0.25
         cells[cell] = {"mean": runs, "variance": runs}
     monkeypatch.setattr(estimator_errors, "load", lambda: cells)
-    panels = estimator_errors.panels("last", quantity)
-    told = figures.picture(figures.draw_tracking, panels, estimator_errors.ALPHAS, "error").alt
+    panels = estimator_errors.errors_by_setting("last", quantity)
+    told = figures.picture(figures.draw_estimator_errors, panels, estimator_errors.ALPHAS, "error").alt
     assert told.count("corrected 0.25 at 0.03") == 4 and "batch size 16, rate 0.2" in told

@@ -13,7 +13,7 @@ def test_the_paths_of_the_composition_are_those_of_single_runs_on_average():
     assert abs(np.median(values[:, -10:]) - mcsgd_paths.OPTIMUM) < 0.3
     still = mcsgd_paths.lookup("constant", "1", 0.1).values
     assert (still == mcsgd_paths.START).all()
-    alone = list(mcsgd_paths.walk("independent", [("0.03", 0.01)], 0))[-1][0]
+    alone = list(mcsgd_paths.run_paths("independent", [("0.03", 0.01)], 0))[-1][0]
     np.testing.assert_allclose(alone.values, values)
     done, total, paths = next(mcsgd_paths.train("same", "0.3", 0.03))
     assert 0 < done < total and len(paths.steps) == paths.values.shape[1]
@@ -23,12 +23,14 @@ def test_optimum_and_biased_point_are_zeros_of_their_gradients():
     a, c, t = mcsgd_paths.SAMPLES.T
     w = mcsgd_paths.OPTIMUM
     assert ((c * (w * a.mean() * c - t)).mean() * a.mean()).item() == pytest.approx(0, abs=1e-12)
-    w = mcsgd_paths.BIASED
+    w = mcsgd_paths.SAME_ORACLE_ZERO
     assert (a * c * (w * a.mean() * c - t)).mean().item() == pytest.approx(0, abs=1e-12)
 
 
 def test_figures_of_alpha_and_of_labels_tell_what_they_show():
-    told = figures.picture(figures.draw_alpha, oracles_on_digits.lookup("floor 0.03", "shuffled", 0.1), "x", "y", 0.1)
+    told = figures.picture(
+        figures.draw_errors_by_alpha, oracles_on_digits.lookup("floor 0.03", "shuffled", 0.1), "x", "y", 0.1
+    )
     assert "batch norm 90.0, " in told.alt
-    told = figures.picture(figures.draw_labels, labels_per_batch.lookup(1, 64, 0.1), 1, 64, 0.1).alt
+    told = figures.picture(figures.draw_labels_per_batch, labels_per_batch.lookup(1, 64, 0.1), 1, 64, 0.1).alt
     assert "At most 1 label in a batch" in told and told.count("median test error") == 3

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bnlib.experiments.full_normalization.oracle_bias import Problem, error, exact_estimates
+from bnlib.experiments.full_normalization.oracle_bias import Problem, exact_estimates, gradient_error
 from bnlib.norm import FullNorm
 
 SEEDS = (0, 1, 2)
@@ -35,25 +35,25 @@ def test_on_all_data_with_alpha_one_the_batch_oracle_is_the_gradient(depth):
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_running_has_no_bias_at_any_depth_and_batch_size(depth, batch_size, seed):
-    assert error(Problem(depth, seed), "running", batch_size).bias < 1e-9
+    assert gradient_error(Problem(depth, seed), "running", batch_size).bias < 1e-9
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_batch_has_a_bias_of_c_over_b_in_one_layer_and_the_wrong_sign_at_one(seed):
-    one, two, three = (error(Problem(1, seed), "batch", batch_size) for batch_size in (1, 2, 3))
+    one, two, three = (gradient_error(Problem(1, seed), "batch", batch_size) for batch_size in (1, 2, 3))
     assert one.bias > 1 and one.cosine < 0
     assert one.bias == pytest.approx(2 * two.bias, rel=1e-8) and one.bias == pytest.approx(3 * three.bias, rel=1e-8)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_leave_one_out_has_no_bias_in_one_layer_but_in_two(seed):
-    assert error(Problem(1, seed), "leave_one_out", 2).bias < 1e-9
-    assert error(Problem(2, seed), "leave_one_out", 2).bias > 0.5
+    assert gradient_error(Problem(1, seed), "leave_one_out", 2).bias < 1e-9
+    assert gradient_error(Problem(2, seed), "leave_one_out", 2).bias > 0.5
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_constant_is_wrong_by_the_same_at_every_batch_size(seed):
-    one, two = (error(Problem(1, seed), "constant", batch_size) for batch_size in (1, 2))
+    one, two = (gradient_error(Problem(1, seed), "constant", batch_size) for batch_size in (1, 2))
     assert one.bias > 0.2 and two.bias == pytest.approx(one.bias, rel=1e-8)
 
 
@@ -69,5 +69,5 @@ def test_literal_lies_between_batch_and_constant(seed):
 
 
 def test_batch_norm_at_batch_size_one_has_no_gradient_at_all():
-    found = error(Problem(1), "batch norm", 1)
+    found = gradient_error(Problem(1), "batch norm", 1)
     assert found.bias == pytest.approx(1) and found.noise == 0

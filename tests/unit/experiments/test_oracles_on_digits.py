@@ -4,38 +4,38 @@ import numpy as np
 import pytest
 
 from bnlib.experiments.full_normalization import oracles_on_digits as experiment
-from bnlib.experiments.full_normalization.oracles_on_digits import SHUFFLED, SINGLE_LABEL, best
+from bnlib.experiments.full_normalization.oracles_on_digits import SHUFFLED, SINGLE_LABEL, best_learning_rate
 
 BATCH_SIZES = tuple(experiment.EPOCHS)
 DEFAULT = "running, floor 0.03"
 
 
 def median(norm, construction, batch_size):
-    return np.median(best(norm, construction, batch_size)[1])
+    return np.median(best_learning_rate(norm, construction, batch_size)[1])
 
 
 @pytest.mark.parametrize("construction", [SHUFFLED, SINGLE_LABEL])
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_the_default_learns_everywhere(construction, batch_size):
-    assert max(best(DEFAULT, construction, batch_size)[1]) < 0.06
+    assert max(best_learning_rate(DEFAULT, construction, batch_size)[1]) < 0.06
     for floor in (0.003, 0.01):
         assert median(f"running, floor {floor}", construction, batch_size) < 0.06
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_batch_norm_fails_on_batches_of_one_label_and_at_batch_size_one(batch_size):
-    assert min(best("batch norm", SINGLE_LABEL, batch_size)[1]) > 0.8
+    assert min(best_learning_rate("batch norm", SINGLE_LABEL, batch_size)[1]) > 0.8
     if batch_size == 1:
-        assert min(best("batch norm", SHUFFLED, 1)[1]) > 0.8
+        assert min(best_learning_rate("batch norm", SHUFFLED, 1)[1]) > 0.8
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_the_same_batch_for_both_fails_there_too(batch_size):
-    assert min(best("batch, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.3
+    assert min(best_learning_rate("batch, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.3
     if batch_size == 1:
-        assert min(best("batch, floor 0.03", SHUFFLED, 1)[1]) > 0.5
+        assert min(best_learning_rate("batch, floor 0.03", SHUFFLED, 1)[1]) > 0.5
     else:
-        assert min(best("leave_one_out, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.35
+        assert min(best_learning_rate("leave_one_out, floor 0.03", SINGLE_LABEL, batch_size)[1]) > 0.35
 
 
 @pytest.mark.parametrize("batch_size", [16, 64])
