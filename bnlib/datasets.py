@@ -1,4 +1,4 @@
-"""Data sets as tensors in memory: digits (embedded in scikit-learn), MNIST, CIFAR-10, the synthetic sets of papers."""
+"""Data sets as tensors in memory: scikit-learn's digits, MNIST, CIFAR-10, and synthetic data sets from papers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-"""Where the files of MNIST are."""
+"""Address of the folder with MNIST's files."""
 
 MNIST_SHA256 = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -29,13 +29,13 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-"""What they must hash to."""
+"""SHA-256 hash of each file of MNIST."""
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-"""Where the archive of CIFAR-10 is."""
+"""Address of CIFAR-10's binary archive."""
 
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-"""What it must hash to."""
+"""SHA-256 hash of CIFAR-10's archive."""
 
 _CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 _CIFAR10_RECORDS = 10_000  # in each file
@@ -44,20 +44,20 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 
 
 class DatasetError(RuntimeError):
-    """A file of a data set is missing or is not what it should be; the message names it and says what to do."""
+    """The error for a missing or wrong file of a data set; its message names the file and says what to do."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test set as tensors.
+    """A training set and a test set as tensors.
 
     Attributes:
-        name: as given to ``load``.
-        train_x, test_x: float32; pictures (N, C, H, W) with values from 0 to 1, vectors (N, D).
-        train_y, test_y: int64 class numbers, (N,).
+        name: name of the data set, as given to ``load``.
+        train_x, test_x: inputs, float32: images of shape (N, C, H, W) with values from 0 to 1, or vectors (N, D).
+        train_y, test_y: classes, int64, shape (N,).
         num_classes: number of classes.
 
-    The tensors of a part that was not asked for are None.
+    The tensors of a split that was not loaded are None.
 
     Example:
         >>> datasets.load("three_points")
@@ -72,7 +72,7 @@ class Dataset:
     num_classes: int
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same data on ``device``."""
+        """Return the same data on ``device``."""
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Dataset:
@@ -82,24 +82,25 @@ class Dataset:
     def __repr__(self) -> str:
         parts = [
             f"{split}: {tuple(x.shape)} on {x.device}"
-            for part, x in (("train", self.train_x), ("test", self.test_x))
+            for split, x in (("train", self.train_x), ("test", self.test_x))
             if x is not None
         ]
         return f"Dataset({self.name!r}, {self.num_classes} classes, {', '.join(parts)})"
 
 
 def load(name: str, root: str | Path | None = None, **options) -> Dataset:
-    """Load a data set by name: see ``NAMES`` and, for the options of each, its function in this module.
+    """Load a data set by name.
 
     Arguments:
         name: ``"digits"``, ``"mnist"``, ``"cifar10"``, ``"three_points"`` or ``"wide_variation"``.
-        root: for sets that come as files, the folder that holds them; else the environment variable ``BNLIB_DATA``,
-            else the user's cache, into which they are downloaded once.
+        root: for MNIST and CIFAR-10, the folder with their files. If None, the folder is the environment variable
+            ``BNLIB_DATA``; if that is not set, the files are downloaded once into the user's cache.
+        options: arguments of the function of this module that has the data set's name.
 
     Raises:
-        ValueError: an unknown name.
-        TypeError: an option that the data set does not have.
-        DatasetError: a file is missing, broken or not the right one.
+        ValueError: if the name is unknown.
+        TypeError: if the data set does not have an option.
+        DatasetError: if a file is missing, damaged or wrong.
 
     Example:
         >>> datasets.load("digits")
@@ -120,12 +121,12 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
 
 @cache
 def digits() -> Dataset:
-    """1797 handwritten digits of 8x8 pixels; 1437 to train and 360 to test, the same share of each class.
+    """Load 1797 handwritten digits of 8x8 pixels: 1437 for training and 360 for testing, a fixed stratified split.
 
-    Source: Alpaydin and Kaynak 1998, the test part of the UCI set as scikit-learn ships it; the split is fixed.
+    Source: Alpaydin and Kaynak 1998; the test set of the UCI data set, which scikit-learn contains.
 
     Raises:
-        ImportError: scikit-learn is not installed.
+        ImportError: if scikit-learn is not installed.
 
     Example:
         >>> datasets.digits().train_y.bincount().tolist()
@@ -144,16 +145,16 @@ def digits() -> Dataset:
 
 
 def mnist(root: str | Path | None = None, splits: Sequence[str] = ("train", "test")) -> Dataset:
-    """70 000 handwritten digits of 28x28 pixels; 60 000 to train and 10 000 to test.
+    """Load MNIST, 70 000 handwritten digits of 28x28 pixels: 60 000 for training and 10 000 for testing.
 
     Arguments:
-        root: folder with the four IDX files, gzipped or not, or with a subfolder ``mnist`` that has them.
-        splits: which of ``"train"`` and ``"test"`` to load; the files of the other are not needed.
+        root: folder with the four IDX files, gzipped or not, or with a subfolder ``mnist`` that contains them.
+        splits: which of ``"train"`` and ``"test"`` to load; the files of the other split are not needed.
 
-    Source: LeCun, Cortes and Burges.
+    Source: LeCun, Cortes and Burges 1998.
 
     Raises:
-        ValueError: another part.
+        ValueError: if a split has another name.
         DatasetError: see ``load``.
     """
     tensors = _no_tensors(splits)
@@ -166,17 +167,17 @@ def mnist(root: str | Path | None = None, splits: Sequence[str] = ("train", "tes
 
 
 def cifar10(root: str | Path | None = None, splits: Sequence[str] = ("train", "test")) -> Dataset:
-    """60 000 colour photographs of 32x32 pixels; 50 000 to train and 10 000 to test, as many of each class.
+    """Load CIFAR-10, 60 000 colour photographs of 32x32 pixels in ten balanced classes: 50 000 train and 10 000 test.
 
     Arguments:
-        root: folder with the binary archive ``cifar-10-binary.tar.gz`` or with the ``.bin`` files from it, which may
-            lie in their folder ``cifar-10-batches-bin``; or with a subfolder ``cifar10`` that has them.
-        splits: which of ``"train"`` and ``"test"`` to load; ``.bin`` files of the other are not needed.
+        root: folder with the archive ``cifar-10-binary.tar.gz``, or with the ``.bin`` files from it, which may be in
+            their folder ``cifar-10-batches-bin``; or a folder with a subfolder ``cifar10`` that contains them.
+        splits: which of ``"train"`` and ``"test"`` to load; the ``.bin`` files of the other split are not needed.
 
     Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 
     Raises:
-        ValueError: another part.
+        ValueError: if a split has another name.
         DatasetError: see ``load``.
     """
     tensors = _no_tensors(splits)
@@ -189,7 +190,7 @@ def cifar10(root: str | Path | None = None, splits: Sequence[str] = ("train", "t
 
 
 def three_points() -> Dataset:
-    """The three samples (0, 0, 0), (1, 1, 1), (2, 2, 2) with labels 0, 1, 2, to train and to test.
+    """Make the three samples (0, 0, 0), (1, 1, 1), (2, 2, 2) with the labels 0, 1, 2, for training and testing.
 
     Source: Lian and Liu 2019, figure 1.
 
@@ -209,9 +210,16 @@ def wide_variation(
     noise: float = 1.0,
     seed: int = 0,
 ) -> Dataset:
-    """Vectors of ``num_classes`` elements: element i of class i is uniform on (0, ``max_value``), all have noise.
+    """Make vectors in which the element of the sample's class is uniform on (0, ``max_value``) and the others are 0.
 
-    The noise is normal with standard deviation ``noise``. The same ``seed`` gives the same data.
+    All elements get additional normal noise with standard deviation ``noise``.
+
+    Arguments:
+        num_classes: number of classes, and length of the vectors.
+        num_train, num_test: number of training and test samples.
+        max_value: largest value before the noise.
+        noise: standard deviation of the noise.
+        seed: seed of the random numbers; the same seed gives the same data.
 
     Source: Lian and Liu 2019, figure 3.
 
@@ -231,14 +239,14 @@ def wide_variation(
 
 
 def randomly_scaled(name: str, low: float = -2.5, high: float = 2.5, seed: int = 0) -> Dataset:
-    """A data set of which each sample, to train and to test, is multiplied by a random number of its own.
-
-    The numbers are uniform on (``low``, ``high``) and drawn once; the same ``seed`` gives the same ones.
+    """Load a data set and multiply each training and test sample by its own random number.
 
     Arguments:
-        name: as for ``load``.
+        name: name of the data set, as for ``load``.
+        low, high: the numbers are uniform on (``low``, ``high``) and drawn once.
+        seed: seed of the numbers; the same seed gives the same numbers.
 
-    Source: Lian and Liu 2019, section 6.1, which does not say whether the test set was changed, too.
+    Source: Lian and Liu 2019, section 6.1. The paper does not say whether its test set was multiplied, too.
 
     Example:
         >>> changed = datasets.randomly_scaled("three_points")
@@ -264,18 +272,18 @@ _LOADERS = {
 }
 _FROM_FILES = ("mnist", "cifar10")
 NAMES = tuple(_LOADERS)
-"""The data sets that ``load`` knows."""
+"""The names that ``load`` accepts."""
 
 
 def _no_tensors(splits: Sequence[str]) -> dict[str, Tensor | None]:
-    """None for each tensor of a data set, after a check of the parts that are to be filled in."""
+    """Check the names of the splits and return None for each tensor of a data set."""
     if not splits or set(splits) - {"train", "test"}:
         raise ValueError(f"splits must name 'train', 'test' or both, got {splits!r}")
     return dict.fromkeys(("train_x", "train_y", "test_x", "test_y"))
 
 
 def _folders(root: str | Path | None, name: str) -> list[Path]:
-    """The folder that ``root`` or ``BNLIB_DATA`` names and its subfolder ``name``; none if neither is given."""
+    """Return the folder of ``root`` or ``BNLIB_DATA`` and its subfolder ``name``; an empty list if neither is given."""
     given = root if root is not None else os.environ.get("BNLIB_DATA")
     if given is None:
         return []
@@ -286,13 +294,13 @@ def _folders(root: str | Path | None, name: str) -> list[Path]:
 def _missing(what: str, folders: Sequence[Path], root: str | Path | None, url: str) -> DatasetError:
     where = "root" if root is not None else "the environment variable BNLIB_DATA"
     return DatasetError(
-        f"{what}, in {folders[0]} and {folders[1]}, named by {where}. "
-        f"Put it there from {url}, name another folder, or name none to have it downloaded."
+        f"{what}, in {folders[0]} and {folders[1]}, given by {where}. "
+        f"Download it from {url} into this folder, give another folder, or give none to have it downloaded."
     )
 
 
 def _locate(file: str, root: str | Path | None) -> Path:
-    """The IDX file in ``root`` or ``BNLIB_DATA``, where it must be if either is given, else in the cache."""
+    """Return the path of an IDX file in ``root`` or ``BNLIB_DATA``, or in the cache if neither is given."""
     folders = _folders(root, "mnist")
     if not folders:
         return _fetch("mnist", MNIST_URL + file, MNIST_SHA256[file])
@@ -304,14 +312,14 @@ def _locate(file: str, root: str | Path | None) -> Path:
 
 
 def _fetch(folder: str, url: str, sha256: str) -> Path:
-    """The file in the user's cache, downloaded and checked if it is not there yet."""
+    """Return the path of a file in the user's cache; download it and check its hash if it is not there yet."""
     file = url.rsplit("/", 1)[-1]
     try:
         import pooch
     except ImportError as error:
         raise ImportError(
             f"downloading {file} needs pooch, which is missing: pip install pooch. Or set BNLIB_DATA to a folder that "
-            "has the file."
+            "contains the file."
         ) from error
     cache = pooch.os_cache("bnlib") / folder
     try:
@@ -320,12 +328,12 @@ def _fetch(folder: str, url: str, sha256: str) -> Path:
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"{file} is not in the cache {cache} and could not be downloaded from {url}: {error}. Try "
-            "again, or get the file elsewhere and set BNLIB_DATA to the folder that has it."
+            "again, or get the file elsewhere and set BNLIB_DATA to the folder that contains it."
         ) from error
 
 
 def _cifar10_records(files: Sequence[str], root: str | Path | None) -> dict[str, np.ndarray]:
-    """Records (N, 3073) of each file, a label and a picture in a row: from the files, or from the archive."""
+    """Return the records of each file, shape (N, 3073): a label followed by an image; from the files or the archive."""
     folders, archive = _folders(root, "cifar10"), CIFAR10_URL.rsplit("/", 1)[-1]
     if not folders:
         return _read_cifar10_archive(_fetch("cifar10", CIFAR10_URL, CIFAR10_SHA256), files)
@@ -343,14 +351,14 @@ def _read_bin(path: Path) -> bytes:
     if not path.is_file():
         raise _wrong(path, "a folder", "a file of CIFAR-10")
     with path.open("rb") as raw:
-        # One byte more than there may be: enough to see that a file is too long, whatever its size.
+        # Read one byte more than expected, which is enough to notice that a file is too long.
         return raw.read(_CIFAR10_RECORDS * _CIFAR10_RECORD + 1)
 
 
 def _read_cifar10_archive(path: Path, files: Sequence[str]) -> dict[str, np.ndarray]:
-    """Records of the files in the archive, which is unpacked in memory alone and no further than CIFAR-10 goes."""
+    """Return the records of the files in the archive; unpack it in memory, and no more bytes than CIFAR-10 has."""
     _check_head(path, "the gzipped archive of CIFAR-10")
-    # Six files, and more than enough for the headers, the class names and the page that come with them.
+    # Six files, plus 1 MiB for the headers, the class names and the web page in the archive.
     limit = 6 * _CIFAR10_RECORDS * _CIFAR10_RECORD + (1 << 20)
     try:
         with gzip.open(path) as stream:
@@ -366,19 +374,19 @@ def _read_cifar10_archive(path: Path, files: Sequence[str]) -> dict[str, np.ndar
 
 
 def _tar_members(content: bytes, path: Path) -> dict[str, memoryview]:
-    """The plain files of the tar archive ``content`` by their names without folders."""
+    """Return the regular files of the tar archive ``content`` by their names without folders."""
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            # CIFAR-10 has nine members. A crafted archive has so many, or leads back to where it began.
+            # CIFAR-10 has nine members. A malicious archive may have very many members, or an endless loop of them.
             members = [each for each in islice(tar, 100) if each.isreg() and not each.issparse()]
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # what crafted headers lead to
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # malicious headers can cause these
         raise _wrong(path, f"a damaged or cut-off tar archive ({error})", "a whole tar archive") from error
     data = memoryview(content)
     return {Path(each.name).name: data[each.offset_data : each.offset_data + each.size] for each in members}
 
 
 def _records(data: bytes | memoryview, source: Path | str) -> np.ndarray:
-    """The bytes of one file of CIFAR-10 as (N, 3073), checked."""
+    """Check the bytes of one file of CIFAR-10 and return them as an array of shape (N, 3073)."""
     expected = _CIFAR10_RECORDS * _CIFAR10_RECORD
     if len(data) != expected:
         found = f"more than {expected:,}" if len(data) > expected else f"{len(data):,}"
@@ -390,7 +398,7 @@ def _records(data: bytes | memoryview, source: Path | str) -> np.ndarray:
 
 
 def _pictures(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
-    """Pictures (N, 1, 28, 28) from 0 to 1 and labels (N,) from two IDX files that must fit each other."""
+    """Read images, shape (N, 1, 28, 28) with values from 0 to 1, and labels, shape (N,), from two IDX files."""
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
         raise _wrong(images_path, f"{images.dtype} values of shape {images.shape}", "MNIST pictures: uint8 (N, 28, 28)")
@@ -404,14 +412,16 @@ def _pictures(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """Read an IDX file, gzipped or not (seen from its content, not its name), as an array in native byte order.
+    """Read an IDX file as an array in native byte order.
 
-    No more is unpacked than the header promises, whatever the file holds.
+    The file may be gzipped; the function detects this from the content, not from the name. It never unpacks more bytes
+    than the header announces.
 
-    Source: the format description of LeCun's MNIST page.
+    Source: the description of the format on LeCun's MNIST page.
 
     Raises:
-        DatasetError: the file is missing, cut off, damaged, or not IDX; names it, what was found and expected.
+        DatasetError: if the file is missing, cut off, damaged, or not an IDX file. The message names the file and says
+            what was found and what was expected.
 
     Example:
         >>> import pathlib, tempfile
@@ -431,7 +441,7 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def _check_head(path: Path, expected: str) -> bytes:
-    """The start of a file, which must exist and be no web page."""
+    """Return the first bytes of a file; raise an error if it does not exist or is a web page."""
     if not path.is_file():
         raise _wrong(path, "a folder" if path.is_dir() else "nothing", expected)
     with path.open("rb") as raw:
@@ -452,12 +462,12 @@ def _parse_idx(stream: BinaryIO, path: Path, zipped: bool) -> np.ndarray:
         raise _wrong(path, f"a header of {len(sizes)} bytes", f"{4 * ndim} bytes for {ndim} dimensions")
     shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
     promised = math.prod(shape) * dtype.itemsize
-    # Deflate packs at most 1032 bytes into one: a header that promises more lies, and must not make us allocate.
+    # Deflate compresses by a factor of at most 1032. A header that announces more data is wrong; allocate nothing then.
     room = path.stat().st_size * (1032 if zipped else 1)
     data = _read_up_to(stream, promised + 1) if promised <= room and ndim <= 32 else b""
     if len(data) != promised:
         found = f"more than {promised:,}" if len(data) > promised else f"{len(data):,}" if data else "fewer"
-        raise _wrong(path, f"{found} bytes of data", f"{promised:,} for the shape {shape} that its header promises")
+        raise _wrong(path, f"{found} bytes of data", f"{promised:,} for the shape {shape} in its header")
     return np.frombuffer(bytes(data), dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 

@@ -1,8 +1,8 @@
-"""Training in several processes, which ``torchrun`` starts: each has a shard of the data and draws its own batches.
+"""Training in several processes that ``torchrun`` starts, each of which draws batches from its own shard of the data.
 
-The set of batches is then the union of those of all workers, as in section 4 of Lian and Liu (2019). Batch
-normalisation takes the statistics of a worker's own batch, ``SyncBatchNorm`` those of the joined batch; Full
-Normalization shares one set of estimates.
+The set of batches is the union of the batches of all workers, as in section 4 of Lian and Liu (2019). Batch
+Normalization uses the statistics of the worker's own batch, ``SyncBatchNorm`` those of the global batch, and Full
+Normalization shares one set of estimates between the workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Number of this process and of all that train together; 0 and 1 if this one is alone.
+    """Return the rank of this process and the number of processes that train together; (0, 1) for a single process.
 
     Example:
         >>> distributed.rank_and_world_size()
@@ -38,13 +38,15 @@ def rank_and_world_size() -> tuple[int, int]:
 
 @contextmanager
 def join_process_group(device: str) -> Iterator[str]:
-    """Join the processes that ``torchrun`` has started, if it has, and yield the device of this one.
+    """Join the process group of ``torchrun`` for the duration of a ``with`` block and yield the device of this process.
+
+    Without ``torchrun`` it does nothing and yields ``device``.
 
     Arguments:
-        device: ``"cuda"`` gives each process of a machine a GPU of its own (NCCL); ``"cpu"`` is for gloo.
+        device: ``"cuda"`` uses NCCL and gives each process of a machine its own GPU; ``"cpu"`` uses gloo.
 
     Raises:
-        ValueError: fewer GPUs than processes on this machine.
+        ValueError: if this machine has fewer GPUs than processes.
 
     Example:
         >>> with distributed.join_process_group("cpu") as device:
@@ -69,15 +71,16 @@ def join_process_group(device: str) -> Iterator[str]:
 
 
 def run_in_processes(function: Callable[..., T], workers: int, *arguments: Any) -> list[T]:
-    """Call ``function(*arguments)`` in ``workers`` new processes of this machine, which are joined with gloo.
+    """Call ``function(*arguments)`` in several new processes of this machine that form one process group (gloo).
 
     Arguments:
-        function: one that can be imported; what it returns must be such as can be pickled, and no tensors.
-        workers: at least 1.
-        arguments: the same for all; ``rank_and_world_size`` says who is who.
+        function: a function that can be imported. It can call ``rank_and_world_size`` to find out its rank. Its result
+            must be picklable and must not contain tensors.
+        workers: number of processes, at least 1.
+        arguments: arguments of the function, the same in all processes.
 
     Returns:
-        What each process has returned, by its number.
+        The results of the processes in the order of their ranks.
 
     Example:
         >>> distributed.run_in_processes(distributed.rank_and_world_size, 2)
@@ -90,12 +93,12 @@ def run_in_processes(function: Callable[..., T], workers: int, *arguments: Any) 
 
 
 def _call_joined(function: Callable[..., T], rank: int, workers: int, folder: str, arguments: tuple) -> tuple[int, T]:
-    # Who waits for one that has failed must not do so for gloo's half an hour.
+    # If one process fails, the others should not wait for gloo's default of half an hour.
     limit = timedelta(minutes=2)
     meet = f"file://{folder}/meet"
     distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=workers, timeout=limit)
     try:
-        # One that is done at once must not hang up while another is still connecting.
+        # A process that finishes at once must not disconnect while another one is still connecting.
         distributed.barrier()
         return rank, function(*arguments)
     finally:
@@ -103,11 +106,13 @@ def _call_joined(function: Callable[..., T], rank: int, workers: int, folder: st
 
 
 def data_parallel(model: nn.Module) -> nn.Module:
-    """What to call in place of ``model`` so that the gradients are the means over all processes.
+    """Wrap ``model`` so that its gradients are averaged over all processes; a single process gets ``model`` itself.
+
+    Full Normalization layers without a process group get the group of all processes.
 
     Example:
         >>> model = nn.Linear(2, 1)
-        >>> distributed.data_parallel(model) is model  # nothing to do for a single process
+        >>> distributed.data_parallel(model) is model  # a single process
         True
     """
     if rank_and_world_size()[1] == 1:
@@ -120,10 +125,10 @@ def data_parallel(model: nn.Module) -> nn.Module:
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of a tensor over all processes.
+    """Return the elementwise mean of a tensor over all processes.
 
     Example:
-        >>> distributed.mean_over_processes(torch.tensor([1.0, 2.0]))  # of one process
+        >>> distributed.mean_over_processes(torch.tensor([1.0, 2.0]))  # a single process
         tensor([1., 2.])
     """
     size = rank_and_world_size()[1]
@@ -135,14 +140,17 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 
 def broadcast_from_rank_0(value: T) -> T:
-    """What process 0 says, which all must know or do alike.
+    """Return the value that process 0 passed, in every process.
+
+    Arguments:
+        value: a picklable object; its value matters in process 0 only.
 
     Example:
-        >>> distributed.broadcast_from_rank_0("go on")
-        'go on'
+        >>> distributed.broadcast_from_rank_0("continue")
+        'continue'
     """
     if rank_and_world_size()[1] == 1:
         return value
-    said = [value]
-    distributed.broadcast_object_list(said)
-    return said[0]
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]

@@ -4,9 +4,10 @@ The objective is an expectation with expectations inside,
 
 $$f(w) = E_\xi\,\ell(z_n),\qquad z_i = F_i(w, z_{i-1}, y_i),\qquad y_i = E_{\xi'}\,e_i(w, z'_{i-1}),\qquad z_0 = \xi,$$
 
-where $z'$ belongs to the sample $\xi'$. Stages are counted in the order in which they are applied (the paper counts the
-other way). A mini-batch estimates the outer expectation without bias, but not the inner ones, for they are handed to
-functions that are not linear. The algorithm keeps estimates $\hat y_i$ of them and lets an *oracle* make the gradient.
+where $z'$ belongs to the sample $\xi'$. The stages are numbered in the order in which they are applied; the paper
+numbers them in the opposite order. A mini-batch gives an unbiased estimate of the outer expectation, but not of the
+inner ones, because these are arguments of nonlinear functions. The algorithm therefore keeps running estimates
+$\hat y_i$ of the inner expectations, and an *oracle* computes the gradient from them.
 
 Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), section 4 and Algorithm 2.
 """
@@ -25,32 +26,34 @@ Params = Mapping[str, Tensor]
 """The parameters w by name."""
 
 Batch = tuple[Tensor, Tensor]
-"""Samples, shape (b, ...), and what the loss compares them with."""
+"""Samples, shape (b, ...), and their targets."""
 
 ORACLES = ("same", "independent", "running", "constant")
-"""The ways of ``minimize`` to make a gradient."""
+"""How ``minimize`` can compute a gradient."""
 
 ESTIMATORS = ("exponential", "corrected", "momentum")
-"""The ways of ``minimize`` to follow the statistics."""
+"""How ``minimize`` can update its estimates of the statistics."""
 
 ORDERS = ("algorithm 2", "layerwise")
-"""What a stage of ``minimize`` sees of those before it."""
+"""Which estimates of earlier stages ``minimize`` uses when it updates a stage."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    r"""One F and the statistic that it takes.
+    r"""One stage of a composition: the function $F_i$ and the statistic $y_i$ that it uses.
 
     Attributes:
-        apply: ``apply(params, z, y)``: values z of samples, shape (b, ...), and the statistic y, shape (k,), to values.
-        statistic: ``statistic(params, z)``: one row a sample, shape (b, k); its expectation is y.
-        start: the first estimate of y, shape (k,).
-        coordinates: None, or a pair of functions ``(params, y, adjoint)``, each (k,) to (k,): into the coordinates in
-            which the oracle ``"running"`` averages the derivative of the loss with respect to y, and back. For what
-            moves with y itself, as a derivative with respect to a variance does.
+        apply: ``apply(params, z, y)`` takes the values z of the samples, shape (b, ...), and the statistic y, shape
+            (k,), and returns the values for the next stage.
+        statistic: ``statistic(params, z)`` returns one row per sample, shape (b, k), whose expectation is y.
+        start: initial estimate of y, shape (k,).
+        coordinates: None, or a pair of functions ``(params, y, adjoint)`` that map shape (k,) to (k,). The first one
+            transforms the derivative of the loss with respect to y into the coordinates in which the oracle
+            ``"running"`` averages it, and the second one transforms it back. Use it if the derivative changes with y
+            itself, as the derivative with respect to a variance does.
 
     Example:
-        The statistic is a mean of products $w \xi$, and the stage passes on nothing but that mean:
+        The statistic is the mean of the products $w \xi$, and the stage returns this mean for every sample:
 
         >>> stage = mcsgd.Stage(
         ...     apply=lambda params, z, y: y.expand(len(z), 1),
@@ -69,11 +72,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Composition:
-    r"""Stages, and the loss behind them.
+    r"""An objective: a sequence of stages followed by a loss.
 
     Attributes:
-        stages: in the order in which they are applied.
-        loss: ``loss(params, z, target)``: of each sample, shape (b,).
+        stages: the stages in the order in which they are applied.
+        loss: ``loss(params, z, target)`` returns the loss of each sample, shape (b,).
 
     Example:
         $f(w) = (w\,E\xi - 1)^2$, with an expectation inside a square:
@@ -91,7 +94,7 @@ class Composition:
     loss: Callable[[Params, Tensor, Tensor], Tensor]
 
     def statistics(self, params: Params, x: Tensor) -> list[Tensor]:
-        """The y of all samples ``x``, exactly: each stage's with those of the stages before it."""
+        """Return the exact statistic y of each stage over all samples ``x``, given those of the earlier stages."""
         found, z = [], x
         for stage in self.stages:
             found.append(stage.statistic(params, z).mean(0))
@@ -99,7 +102,7 @@ class Composition:
         return found
 
     def value(self, params: Params, data: Batch) -> Tensor:
-        """f(w) over all of ``data``, each expectation being a mean; differentiable, which gives the exact gradient."""
+        """Return f(w) with means over all of ``data`` as expectations; differentiable, for the exact gradient."""
         z, target = data
         for stage, y in zip(self.stages, self.statistics(params, z), strict=True):
             z = stage.apply(params, z, y)
@@ -108,16 +111,17 @@ class Composition:
 
 @dataclass
 class State:
-    """Where a run stands after a step.
+    """The state of a run of ``minimize`` after a step.
 
     Attributes:
-        step: number of steps made.
-        params: w, by name.
-        estimates: of y, by stage.
-        adjoints: estimates of the derivative of the loss with respect to y, by stage; of the oracle ``"running"``.
-        trends: of the estimator ``"momentum"``.
-        previous: params before the last step; of the estimator ``"corrected"``.
-        gradient: the last one, by name.
+        step: number of steps done.
+        params: the parameters w by name.
+        estimates: the estimate of y for each stage.
+        adjoints: for each stage, the running estimate of the derivative of the loss with respect to y, which the oracle
+            ``"running"`` uses.
+        trends: for each stage, the trend that the estimator ``"momentum"`` uses.
+        previous: the parameters before the last step, which the estimator ``"corrected"`` uses.
+        gradient: the gradient of the last step by name.
     """
 
     step: int
@@ -129,14 +133,15 @@ class State:
     gradient: dict[str, Tensor] = field(default_factory=dict)
 
     def errors(self, composition: Composition, x: Tensor, previous: bool = True) -> list[float]:
-        r"""$\|\hat y_i - E\,e_i(w; \xi)\|^2$ for each stage, the subject of Lemma 1: over all samples ``x``.
+        r"""Return the squared error of the estimate of each stage, $\|\hat y_i - E\,e_i(w; \xi)\|^2$.
 
-        As in the lemma $e_i(w; \xi)$ has exact statistics in the stages before it.
+        Lemma 1 of the paper bounds this error. As in the lemma, $e_i(w; \xi)$ uses the exact statistics of the earlier
+        stages.
 
         Arguments:
-            composition: that is minimised.
+            composition: the objective that is minimised.
             x: all samples.
-            previous: at the parameters at which the last estimates were made, not those after the step.
+            previous: use the parameters with which the last estimates were computed, not those after the step.
         """
         params = self.previous if previous and self.previous is not None else self.params
         with torch.no_grad():
@@ -155,43 +160,43 @@ def minimize(
     estimator: str = "exponential",
     order: str = "algorithm 2",
 ) -> Iterator[State]:
-    r"""Run Algorithm 2 and yield the state after each step, for as long as there are batches.
+    r"""Run Algorithm 2 and yield the state after each step until there are no more batches.
 
-    A step draws a batch, moves the estimates, asks the oracle for a gradient at them and goes
-    $w \leftarrow w - \gamma_k g$.
+    A step draws a batch, updates the estimates, lets the oracle compute a gradient g at the new estimates, and updates
+    the parameters, $w \leftarrow w - \gamma_k g$.
 
     Arguments:
-        composition: to be minimised.
-        params: where to start, by name; not changed.
-        batches: yields samples and targets. The oracle ``"independent"`` takes one more for each stage.
-        lr: $\gamma_k$, a number or a schedule of the step (``bnlib.schedules``).
-        alpha: $\alpha_k$, the weight of the newest batch.
-        oracle: what stands for the two expectations in the derivative through a statistic,
+        composition: the objective to minimise.
+        params: the initial parameters by name; they are not changed.
+        batches: yields samples and targets. The oracle ``"independent"`` draws one more batch for each stage.
+        lr: the learning rate $\gamma_k$, a number or a schedule of the step (``bnlib.schedules``).
+        alpha: $\alpha_k$, the weight of the newest batch, a number or a schedule of the step.
+        oracle: how to estimate the two expectations in the derivative through a statistic,
             $E[\partial\ell/\partial y]\cdot E[\partial e]$:
 
-            - ``"same"``: both from the batch of the step; biased, since they are not independent.
-            - ``"independent"``: each from a batch of its own, without bias at given estimates.
-            - ``"running"``: the first is a running average over the batches *before*, which the batch of the second
-              does not know.
-            - ``"constant"``: 0, as if y did not depend on w.
-        estimator: of y.
+            - ``"same"``: both from the batch of the step. This is biased, because the two are not independent.
+            - ``"independent"``: each from its own batch. This is unbiased for given estimates.
+            - ``"running"``: the first one from a running average over *earlier* batches, which is independent of the
+              batch that gives the second one.
+            - ``"constant"``: as 0, as if y did not depend on w.
+        estimator: how to update the estimate of y:
 
             - ``"exponential"``: $(1-\alpha)\hat y + \alpha e$.
-            - ``"corrected"``: $(1-\alpha)(\hat y - e^-) + e$, $e^-$ being the statistic of the same batch at the
-              parameters before (Chen, Sun and Yin 2021); it follows y where that moves.
+            - ``"corrected"``: $(1-\alpha)(\hat y - e^-) + e$, where $e^-$ is the statistic of the same batch at the
+              previous parameters (Chen, Sun and Yin 2021). This corrects for the change of y from step to step.
             - ``"momentum"``: exponential smoothing of y and of its trend, with the weights $\alpha$ and $\alpha/4$
               (Holt 1957).
-        order: ``"algorithm 2"`` lets a stage see the values that the old estimates of the stages before it give,
-            ``"layerwise"`` those of their new estimates, as layers of a network do (Algorithm 3).
+        order: with ``"algorithm 2"`` each stage is updated with the old estimates of the earlier stages; with
+            ``"layerwise"`` it is updated with their new estimates, as in the layers of a network (Algorithm 3).
 
     Raises:
-        ValueError: an oracle, estimator or order of another name.
+        ValueError: if ``oracle``, ``estimator`` or ``order`` is unknown.
 
     Source: Lian and Liu 2019, Algorithm 2; Theorem 2 for lr and alpha.
 
     Example:
-        $f(w) = (w\,E\xi - 1)^2$ has its minimum at $w = 1/E\xi = 1$. The mean loss of single samples,
-        $E(w\xi - 1)^2$, which SGD would minimise, has it at 1/2.
+        $f(w) = (w\,E\xi - 1)^2$ has its minimum at $w = 1/E\xi = 1$. SGD on single samples would instead minimise
+        $E(w\xi - 1)^2$, whose minimum is at 1/2.
 
         >>> def apply(params, z, y):
         ...     return y.expand(len(z), 1)
@@ -213,29 +218,29 @@ def minimize(
     state = State(0, {name: value.detach().clone() for name, value in params.items()}, starts, zeros, list(zeros))
     for batch in batches:
         rate, weight = (each(state.step) if callable(each) else each for each in (lr, alpha))
-        estimates, trends = _moved(composition, state, batch[0], weight, estimator, order)
+        estimates, trends = _updated_estimates(composition, state, batch[0], weight, estimator, order)
         gradient, adjoints = _gradient(composition, state, estimates, batch, batches, oracle, weight)
         new = {name: value - rate * gradient[name] for name, value in state.params.items()}
         state = State(state.step + 1, new, estimates, adjoints, trends, state.params, gradient)
         yield state
 
 
-def _moved(composition: Composition, state: State, x: Tensor, alpha: float, estimator: str, order: str):
-    """The estimates and trends after a batch."""
+def _updated_estimates(composition: Composition, state: State, x: Tensor, alpha: float, estimator: str, order: str):
+    """Return the estimates and trends after a batch."""
     estimates, trends = [], []
     now, before = x, x
     corrects, last = estimator == "corrected" and state.previous is not None, len(composition.stages) - 1
     with torch.no_grad():
         for number, stage in enumerate(composition.stages):
             old, trend = state.estimates[number], state.trends[number]
-            seen = stage.statistic(state.params, now).mean(0)
+            newest = stage.statistic(state.params, now).mean(0)
             if corrects:
-                estimate = (1 - alpha) * (old - stage.statistic(state.previous, before).mean(0)) + seen
+                estimate = (1 - alpha) * (old - stage.statistic(state.previous, before).mean(0)) + newest
             elif estimator == "momentum":
-                estimate = (1 - alpha) * (old + trend) + alpha * seen
+                estimate = (1 - alpha) * (old + trend) + alpha * newest
                 trend = (1 - alpha / 4) * trend + alpha / 4 * (estimate - old)
             else:
-                estimate = (1 - alpha) * old + alpha * seen
+                estimate = (1 - alpha) * old + alpha * newest
             estimates.append(estimate)
             trends.append(trend)
             if number < last:
@@ -245,18 +250,18 @@ def _moved(composition: Composition, state: State, x: Tensor, alpha: float, esti
 
 
 def _gradient(composition, state: State, estimates, batch: Batch, batches, oracle: str, alpha: float):
-    """The gradient by name, and the adjoints to remember."""
+    """Return the gradient by name, and the new running adjoints."""
     params = {name: value.detach().requires_grad_() for name, value in state.params.items()}
     leaves = [each.detach().requires_grad_() for each in estimates]
     stages = composition.stages
     (z, target), extra = batch, 0.0
     for number, (stage, y) in enumerate(zip(stages, leaves, strict=True)):
         if oracle in ("same", "running"):
-            seen = stage.statistic(params, z).mean(0)
+            newest = stage.statistic(params, z).mean(0)
             if oracle == "same":
-                y = y + seen - seen.detach()
+                y = y + newest - newest.detach()
             else:
-                extra = extra + (_expanded(stage, params, y, state.adjoints[number]) * seen).sum()
+                extra = extra + (_expanded(stage, params, y, state.adjoints[number]) * newest).sum()
         z = stage.apply(params, z, y)
     value = composition.loss(params, z, target).mean() + extra
     found = _grad(value, [*params.values(), *leaves])
@@ -272,13 +277,13 @@ def _gradient(composition, state: State, estimates, batch: Batch, batches, oracl
 
 
 def _through_statistics(composition: Composition, params, estimates, adjoints, gradient, batches) -> None:
-    """Add, from the last stage down, what goes through each statistic, with a batch of its own for each."""
+    """Add the gradient through each statistic, from the last stage to the first, each from its own batch."""
     for number in range(len(estimates) - 1, -1, -1):
         leaves, (z, _) = [each.detach().requires_grad_() for each in estimates], next(batches)
         for stage, y in zip(composition.stages[:number], leaves, strict=False):
             z = stage.apply(params, z, y)
-        seen = composition.stages[number].statistic(params, z).mean(0)
-        found = _grad((seen * adjoints[number]).sum(), [*params.values(), *leaves[:number]])
+        statistic = composition.stages[number].statistic(params, z).mean(0)
+        found = _grad((statistic * adjoints[number]).sum(), [*params.values(), *leaves[:number]])
         for name, value in zip(params, found, strict=False):
             gradient[name] = gradient[name] + value
         for lower, value in enumerate(found[len(params) :]):
@@ -296,6 +301,6 @@ def _compressed(stage: Stage, params: Params, y: Tensor, adjoint: Tensor) -> Ten
 
 
 def _expanded(stage: Stage, params: Params, y: Tensor, kept: Tensor) -> Tensor:
-    """The adjoint from what was kept, as a constant."""
+    """Return the adjoint from its stored coordinates, without a gradient."""
     with torch.no_grad():
         return kept if stage.coordinates is None else stage.coordinates[1](params, y, kept)

@@ -1,14 +1,15 @@
-r"""What a network with BN minimises: the operators and objectives of Lian and Liu (2019), equations (1) to (5).
+r"""The objectives of networks with BN: the operators and objectives of Lian and Liu (2019), equations (1) to (5).
 
-A network is a sequence of layers ``(weight, activation)``; the weight, shape (out, in + 1), has the bias as its last
-column. As in the paper the inputs of a layer are normalised first, then multiplied, then activated; there is no eps
-unless one is given, and neither gamma nor beta, for the weight does what they would do.
+A network is a sequence of layers ``(weight, activation)``. The weight has shape (out, in + 1), and its last column is
+the bias. As in the paper, a layer first normalises its inputs, then multiplies them by the weight, then applies the
+activation. The paper has no eps, so the default of ``eps`` is 0. There is no gamma and no beta, because the weight can
+represent them.
 
-All functions take leading dimensions: samples of many batches at once, shape (..., b, d), with weights of the same
-leading dimensions or of none. Everything is differentiable.
+All functions accept leading dimensions: the samples of many batches have the shape (..., b, d), and the weights have
+the same leading dimensions or none. All functions are differentiable.
 
-``model_objective`` has the same objective for any ``nn.Module``, and ``absorb_batch_norm`` the argument that (5) has the optimal
-value of (3).
+``model_objective`` computes the objective for any ``nn.Module``. ``absorb_batch_norm`` shows why the objectives (5) and
+(3) have the same optimal value.
 
 Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), section 4.
 """
@@ -31,26 +32,31 @@ Activation = Callable[[Tensor], Tensor]
 """An elementwise function."""
 
 Layers = Sequence[tuple[Tensor, Activation]]
-"""A network, as weight, shape (out, in + 1), and activation of each layer, the input's first."""
+"""A network: the weight, shape (out, in + 1), and the activation of each layer, starting at the input."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""``loss(outputs, targets)``, one number a sample."""
+"""``loss(outputs, targets)``, which returns one number per sample."""
 
 
 class Layer(NamedTuple):
-    """One layer: ``activation(weight @ [values, 1])``."""
+    """One layer, which computes ``activation(weight @ [values, 1])``.
+
+    Attributes:
+        weight: shape (out, in + 1), with the bias as its last column.
+        activation: an elementwise function.
+    """
 
     weight: Tensor
     activation: Activation
 
 
 class Estimate(NamedTuple):
-    """An average over sampled batches.
+    """An estimate from sampled batches.
 
     Attributes:
-        mean: of the sampled values.
-        standard_error: of the mean.
-        batches: their number.
+        mean: mean over the sampled batches.
+        standard_error: standard error of the mean.
+        batches: number of sampled batches.
     """
 
     mean: Tensor
@@ -59,7 +65,17 @@ class Estimate(NamedTuple):
 
 
 def plain_operator(weight: Tensor, activation: Activation, values: Tensor) -> Tensor:
-    r"""Equation (2): $\sigma(W\,[g, 1])$, for values g of shape (..., b, in); returns (..., b, out).
+    r"""Apply a layer without BN: $\sigma(W\,[g, 1])$.
+
+    Arguments:
+        weight: shape (out, in + 1).
+        activation: the function $\sigma$.
+        values: g, shape (..., b, in).
+
+    Returns:
+        Shape (..., b, out).
+
+    Source: Lian and Liu 2019, equation (2).
 
     Example:
         >>> objective.plain_operator(torch.tensor([[2.0, 1.0]]), torch.relu, torch.tensor([[3.0], [-3.0]]))
@@ -73,13 +89,19 @@ def plain_operator(weight: Tensor, activation: Activation, values: Tensor) -> Te
 def bn_operator(
     weight: Tensor, activation: Activation, values: Tensor, batch_values: Tensor, eps: float = 0.0
 ) -> Tensor:
-    r"""Equation (1): $\sigma(W\,[(g - \mathrm{mean}(g, B)) / \sqrt{\mathrm{var}(g, B)}, 1])$.
+    r"""Apply a layer with BN: $\sigma(W\,[(g - \mathrm{mean}(g, B)) / \sqrt{\mathrm{var}(g, B)}, 1])$.
 
     Arguments:
-        weight, activation: of the layer.
-        values: of g at any samples, shape (..., n, in).
-        batch_values: of g at those of the batch B, shape (..., b, in).
-        eps: to be added to the variance; the paper has none.
+        weight: shape (out, in + 1).
+        activation: the function $\sigma$.
+        values: g for any samples, shape (..., n, in).
+        batch_values: g for the samples of the batch B, shape (..., b, in).
+        eps: added to the variance; the paper has no eps.
+
+    Returns:
+        Shape (..., n, out).
+
+    Source: Lian and Liu 2019, equation (1).
 
     Example:
         >>> weight, values = torch.tensor([[2.0, 1.0]]), torch.tensor([[3.0]])
@@ -91,7 +113,14 @@ def bn_operator(
 
 
 def plain_network(layers: Layers, x: Tensor) -> Tensor:
-    """The network without BN, a composition of ``plain_operator``; shape (..., n, out).
+    """Apply a network without BN, a composition of ``plain_operator``.
+
+    Arguments:
+        layers: the network.
+        x: samples, shape (..., n, in).
+
+    Returns:
+        Shape (..., n, out).
 
     Example:
         >>> layers = [(torch.tensor([[2.0, 1.0]]), torch.relu), (torch.tensor([[1.0, -1.0]]), nn.Identity())]
@@ -104,16 +133,20 @@ def plain_network(layers: Layers, x: Tensor) -> Tensor:
 
 
 def bn_network(layers: Layers, x: Tensor, batch: Tensor, eps: float = 0.0) -> Tensor:
-    r"""$F^B_W(x)$, a composition of ``bn_operator``: statistics are those of the *function* below on the batch.
+    r"""Apply a network with BN, $F^B_W(x)$, a composition of ``bn_operator``.
+
+    The statistics of each layer are those of its inputs for the samples of the batch B.
 
     Arguments:
-        layers: of the network.
+        layers: the network.
         x: any samples, shape (..., n, in).
-        batch: samples of B, shape (..., b, in).
+        batch: the samples of B, shape (..., b, in).
         eps: see ``bn_operator``.
 
     Returns:
-        Shape (..., n, out). With eps = 0 a unit that is constant on B gives nan, for the formula is not defined there.
+        Shape (..., n, out). With eps = 0, a unit that is constant on B gives nan, because the formula divides by 0.
+
+    Source: Lian and Liu 2019, section 4.
 
     Example:
         >>> layers, x = [(torch.tensor([[1.0, 0.0]]), nn.Identity())], torch.tensor([[1.0]])
@@ -128,12 +161,17 @@ def bn_network(layers: Layers, x: Tensor, batch: Tensor, eps: float = 0.0) -> Te
 
 
 def plain_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
-    """Equation (3): the mean loss over the data of the network without BN.
+    """Compute the objective without BN: the mean loss of the network without BN over the data.
 
     Arguments:
-        layers: of the network.
-        loss: ``loss(outputs, targets)``, one number a sample, shape (..., n).
+        layers: the network.
+        loss: ``loss(outputs, targets)``, one number per sample, shape (..., n).
         x, y: the data, shapes (n, in) and (n, ...).
+
+    Returns:
+        The leading shape (...); a number if the weights have no leading dimensions.
+
+    Source: Lian and Liu 2019, equation (3).
 
     Example:
         >>> layers, x = [(torch.tensor([[1.0, 0.0]]), nn.Identity())], torch.tensor([[1.0], [2.0]])
@@ -146,18 +184,26 @@ def plain_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
 def bn_objective(
     layers: Layers, loss: Loss, x: Tensor, y: Tensor, batches: Tensor | Iterable[Tensor], eps: float = 0.0
 ) -> Tensor:
-    r"""Equation (4): $\frac1{|\mathcal B|}\sum_{B\in\mathcal B}\frac1{|B|}\sum_{(x,y)\in B}l(F^B_W(x), y)$.
+    r"""Compute the objective with BN: the mean loss over a set of batches, each normalised by its own statistics.
+
+    It is $\frac1{|\mathcal B|}\sum_{B\in\mathcal B}\frac1{|B|}\sum_{(x,y)\in B}l(F^B_W(x), y)$ for the set
+    $\mathcal B$ of batches.
 
     Arguments:
         layers, loss, x, y: see ``plain_objective``.
-        batches: the set of batches, as indices into the data: a tensor, shape (K, b), or tensors of any sizes.
+        batches: the set of batches, as indices into the data: a tensor of shape (K, b), or tensors of any sizes.
         eps: see ``bn_operator``.
 
+    Returns:
+        The leading shape (...); a number if the weights have no leading dimensions.
+
     Raises:
-        ValueError: no batches.
+        ValueError: if there are no batches.
+
+    Source: Lian and Liu 2019, equation (4).
 
     Example:
-        The same weights and data; another set of batches, another objective:
+        With the same weights and data, another set of batches gives another objective:
 
         >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
         >>> layers = [(torch.tensor([[0.5, 0.5]]), nn.Identity())]
@@ -181,7 +227,15 @@ def bn_objective(
 
 
 def full_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor, eps: float = 0.0) -> Tensor:
-    """Equation (5): equation (4) with one batch, all the data; what Full Normalization minimises.
+    """Compute the full-batch objective: ``bn_objective`` with all data as the only batch.
+
+    Full Normalization minimises this objective.
+
+    Arguments:
+        layers, loss, x, y: see ``plain_objective``.
+        eps: see ``bn_operator``.
+
+    Source: Lian and Liu 2019, equation (5).
 
     Example:
         >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -196,14 +250,17 @@ def full_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor, eps: float 
 def estimated_objective(
     layers: Layers, loss: Loss, x: Tensor, y: Tensor, sampler: Iterator[Tensor], count: int, eps: float = 0.0
 ) -> Estimate:
-    """Equation (4) for batches too many to enumerate: from ``count`` of them, with a standard error.
+    """Estimate ``bn_objective`` from ``count`` sampled batches, for sets of batches that are too large to enumerate.
 
     Arguments:
         layers, loss, x, y: see ``plain_objective``.
-        sampler: yields index tensors (b,), such as those of ``bnlib.samplers``; drawn independently the error is right,
-            dealt out without replacement it is too large.
-        count: how many batches, at least 2.
+        sampler: yields index tensors, shape (b,), such as the samplers of ``bnlib.samplers``. The standard error is
+            correct if the batches are drawn independently, and too large if they are drawn without replacement.
+        count: number of batches to sample, at least 2.
         eps: see ``bn_operator``.
+
+    Raises:
+        ValueError: if ``count`` is below 2.
 
     Example:
         >>> x, y = torch.arange(20.0)[:, None], (torch.arange(20) > 9).float()
@@ -217,32 +274,35 @@ def estimated_objective(
         True
     """
     if count < 2:
-        raise ValueError(f"count must be at least 2, got {count}")
+        raise ValueError(f"count must be at least 2 to estimate a standard error, got {count}")
     batches = torch.stack(list(itertools.islice(sampler, count)))
     means = _batch_losses(layers, loss, x, y, batches, eps)
     return Estimate(means.mean(-1), means.std(-1) / math.sqrt(count), count)
 
 
 def _batch_losses(layers: Layers, loss: Loss, x: Tensor, y: Tensor, batches: Tensor, eps: float) -> Tensor:
-    """Mean loss of each batch, shape (..., K)."""
+    """Return the mean loss of each batch, shape (..., K)."""
     inputs = x[batches]  # (K, b, in)
     wide = [Layer(weight.unsqueeze(-3), activation) for weight, activation in layers]
     return loss(bn_network(wide, inputs, inputs, eps), y[batches]).mean(-1)
 
 
 def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches: Iterable[Tensor]) -> Tensor:
-    """Equation (4) for any network, its norms in train mode; differentiable with respect to its parameters.
+    """Compute ``bn_objective`` for any network: its mean loss in train mode over a set of batches.
 
-    Running statistics stay as they are. With one batch, all data, it is equation (5).
+    The result is differentiable with respect to the parameters. The running statistics and the mode of the model do not
+    change. With all data as the only batch, the result is the full-batch objective.
 
     Arguments:
-        model: in any mode, which stays.
-        loss: ``loss(outputs, targets)``, one number a sample, shape (b,).
-        x, y: the data.
-        batches: indices into them, a tensor (b,) for each batch.
+        model: the network, in train or eval mode.
+        loss: ``loss(outputs, targets)``, one number per sample, shape (b,).
+        x, y: the data, shapes (n, ...).
+        batches: indices into the data, a tensor of shape (b,) for each batch.
 
     Raises:
-        ValueError: no batches, or a batch size that a norm of the model refuses.
+        ValueError: if there are no batches, or if a normalisation layer of the model rejects a batch size.
+
+    Source: Lian and Liu 2019, equations (4) and (5).
 
     Example:
         >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -273,10 +333,18 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
 
 
 def all_batches(samples: int, batch_size: int, limit: int = 200_000) -> Tensor:
-    """All subsets of ``batch_size`` of the samples: what shuffling draws from; shape (K, batch_size).
+    """Return all subsets of ``batch_size`` samples, which are the batches that shuffling can produce.
+
+    Arguments:
+        samples: number of samples.
+        batch_size: samples per batch.
+        limit: the most batches to return.
+
+    Returns:
+        Indices of the samples, shape (K, batch_size).
 
     Raises:
-        ValueError: ``batch_size`` outside 1..samples, or more than ``limit`` subsets; then draw some.
+        ValueError: if ``batch_size`` is outside 1..samples, or if there are more than ``limit`` subsets.
 
     Example:
         >>> objective.all_batches(4, 2).tolist()
@@ -287,17 +355,27 @@ def all_batches(samples: int, batch_size: int, limit: int = 200_000) -> Tensor:
     count = math.comb(samples, batch_size)
     if count > limit:
         raise ValueError(
-            f"batch_size {batch_size} of {samples} samples gives {count:,} batches, more than {limit:,}; estimate the "
-            "objective from some of them instead"
+            f"limit must be at least {count:,}, the number of batches of {batch_size} of {samples} samples, got "
+            f"{limit:,}; or estimate the objective from sampled batches with estimated_objective"
         )
     return torch.tensor(list(itertools.combinations(range(samples), batch_size)))
 
 
 def worker_batches(shards: Sequence[Sequence[int]], batch_size: int, limit: int = 200_000) -> list[Tensor]:
-    """The union over workers of all subsets of ``batch_size`` of each worker's own samples; a list of (b,).
+    """Return the batches that several workers can draw: all subsets of ``batch_size`` samples of each worker's shard.
+
+    Arguments:
+        shards: the indices of each worker's samples.
+        batch_size: samples per batch.
+        limit: the most batches of one worker.
+
+    Returns:
+        A list of index tensors, each of shape (batch_size,).
 
     Raises:
-        ValueError: as ``all_batches``, for a shard.
+        ValueError: as ``all_batches``, for any of the shards.
+
+    Source: Lian and Liu 2019, section 4.
 
     Example:
         >>> [batch.tolist() for batch in objective.worker_batches([[0, 1, 2], [3, 4]], 2)]
@@ -311,27 +389,28 @@ def worker_batches(shards: Sequence[Sequence[int]], batch_size: int, limit: int 
 
 
 def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
-    r"""Build the plain network that equals a BN network with the statistics of all ``data``, on every input.
+    r"""Return a network without BN that computes the same function as a BN network with full-batch statistics.
 
-    Full-batch BN multiplies and shifts by numbers that do not depend on the input, and a linear layer next to it can do
-    that as well: $W' = W\,\mathrm{diag}(1/s)$ with the bias $c' = c - W m / s$ for a linear layer behind,
-    $W' = \mathrm{diag}(\gamma/s)\,W$ with $c' = \gamma (c - m)/s + \beta$ for one before, $s = \sqrt{v + \epsilon}$.
+    Full-batch BN multiplies and shifts by numbers that do not depend on the input. A linear layer next to it can do the
+    same. With the mean m, the variance v and $s = \sqrt{v + \epsilon}$ of all data, BN becomes part of the linear layer
+    after it, $W' = W\,\mathrm{diag}(1/s)$ and $c' = c - W m / s$ (for $\gamma = 1$ and $\beta = 0$), or of the linear
+    layer before it, $W' = \mathrm{diag}(\gamma/s)\,W$ and $c' = \gamma (c - m)/s + \beta$.
 
-    The limits of the argument: it needs the batch to be all data, since with mini-batches there is another W' for each;
-    a bias; and it says that the best values of the objectives agree, and nothing of what gradient descent finds or of
-    weight decay.
+    The argument has limits. The batch must be all data, because each mini-batch would need its own W'. The linear layer
+    needs a bias. And only the optimal values of the two objectives agree: gradient descent may find different
+    solutions, and weight decay acts differently on W' and W.
 
     Arguments:
-        network: ``nn.Sequential`` of linear layers, batch norms next to one, and layers without parameters that treat
-            each sample by itself. It is not changed.
-        data: all of it, shape (n, ...).
+        network: an ``nn.Sequential`` of linear layers, BN layers next to a linear layer, and layers without parameters
+            that process each sample separately. It is not changed.
+        data: all data, shape (n, ...).
 
     Returns:
-        A network without batch norms whose linear layers have a bias.
+        A network without BN; its linear layers have a bias.
 
     Raises:
-        TypeError: ``network`` is no ``nn.Sequential``, or has other layers with parameters.
-        ValueError: a batch norm that is next to no linear layer.
+        TypeError: if ``network`` is not an ``nn.Sequential``, or has other layers with parameters.
+        ValueError: if a BN layer is not next to a linear layer.
 
     Source: Lian and Liu 2019, section 4.
 
@@ -349,7 +428,7 @@ def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
     layers = [copy.deepcopy(layer) for layer in _flat(network)]
     for layer in layers:
         if any(True for _ in layer.parameters()) and not isinstance(layer, (nn.Linear, BatchNorm, _BatchNorm)):
-            raise TypeError(f"network must have no layers with parameters but linear ones and BN, got {layer}")
+            raise TypeError(f"network must have no layers with parameters other than linear layers and BN, got {layer}")
     plain: list[nn.Module] = []
     pending: tuple[Tensor, Tensor] | None = None
     with torch.no_grad():
@@ -381,7 +460,7 @@ def _flat(network: nn.Sequential) -> Iterator[nn.Module]:
 
 
 def _full_batch(layer: nn.Module, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The affine map that the layer is in train mode with all data as its batch."""
+    """Return scale and shift of the affine map that BN applies in train mode with all data as its batch."""
     variance, mean = torch.var_mean(values, 0, correction=0)
     scale = (variance + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight

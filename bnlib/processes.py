@@ -1,4 +1,4 @@
-"""Work shared out to processes of this machine."""
+"""Run jobs in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ import torch
 def run_jobs(
     function: Callable[..., Any], jobs: Iterable[tuple], workers: int, preload: Sequence[str] | None = None
 ) -> Iterator[Any]:
-    """Call ``function`` with each job's arguments in ``workers`` processes; yields what comes back, as it comes.
+    """Call ``function`` with the arguments of each job in several processes, and yield the results as they arrive.
 
-    The processes are fresh ones, for a fork would share the threads and the GPU; they share out torch's threads. Each
-    ends when this process does, however that ends, and what is left of the jobs is dropped after an error.
+    The processes are started with "spawn", not forked, because forked processes would share threads and the GPU. They
+    divide PyTorch's threads among themselves. They end when this process ends, even if it is killed. After an error the
+    remaining jobs are cancelled.
 
     Arguments:
-        function: one that can be imported.
-        jobs: its arguments, which must be such as can be pickled.
-        workers: at least 1.
-        preload: modules for short calls; a process that has them starts the others (Python's fork server), so that they
-            are imported once. Those of the first call count.
+        function: a function that can be imported.
+        jobs: the arguments of each call; they must be picklable.
+        workers: number of processes, at least 1.
+        preload: modules to import once in a fork server, which then starts the processes; useful for short calls. Only
+            the modules of the first call with ``preload`` are imported.
+
+    Yields:
+        The result of each job, in the order in which the jobs finish.
     """
     threads, context = max(1, torch.get_num_threads() // workers), get_context("forkserver" if preload else "spawn")
     if preload:
@@ -41,7 +45,7 @@ def run_jobs(
 
 
 def _begin(threads: int) -> None:
-    """Let this worker end when the process that started it is killed; it would work on, or wait for ever."""
+    """Set the number of threads, and end this worker when its parent process ends; else it might run forever."""
 
     def watch() -> None:
         parent_process().join()

@@ -1,11 +1,12 @@
-"""How mini-batches are built: what ``batches=`` of ``training.iterate`` and of ``sweep.Run`` takes.
+"""Samplers, which build mini-batches: values for the argument ``batches`` of ``training.iterate`` and ``sweep.Run``.
 
 A sampler is a callable ``sampler(labels, batch_size, seed)``. It takes the classes of all training samples, an integer
-tensor (n,) on the CPU, and returns an endless iterator of int64 index tensors (``batch_size``,), the same for the same
-seed. Those without options are functions, those with options are frozen dataclasses, so that ``sweep`` can name them.
+tensor of shape (n,) on the CPU, and returns an endless iterator of int64 index tensors of shape (batch_size,). The same
+seed gives the same batches. Samplers without options are functions; those with options are frozen dataclasses, so that
+``sweep`` can identify them.
 
-An epoch is here one pass of a sampler, which may leave samples out. ``training`` counts steps: its epoch has as many
-batches as all samples make.
+In this module an epoch is one pass of a sampler, which may leave out samples. In ``training`` an epoch is a number of
+steps: the number of samples divided by the batch size, rounded down.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Sampler = Callable[[Tensor, int, int], Iterator[Tensor]]
 
 
 def check_batch_size(batch_size: int, count: int, of: str = "samples") -> None:
-    """Raise a ValueError if ``batch_size`` lies outside 1..``count``, the number of ``of``.
+    """Raise a ValueError if ``batch_size`` is outside 1..``count``; ``of`` names what is counted.
 
     Example:
         >>> samplers.check_batch_size(32, 20)
@@ -35,12 +36,20 @@ def check_batch_size(batch_size: int, count: int, of: str = "samples") -> None:
 
 
 def shuffled(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Make a new random order of all samples for each epoch, the incomplete last batch dropped.
+    """Shuffle all samples in each epoch, cut them into batches, and drop an incomplete last batch.
 
-    Dropping keeps every step alike; a left-over batch of one sample would be a special case for BN.
+    Dropping it keeps the batch size the same in every step; a last batch of one sample would be a special case for BN.
+
+    Arguments:
+        labels: class of each sample, shape (n,); only their number matters.
+        batch_size: samples per batch.
+        seed: seed of the random order.
+
+    Returns:
+        An endless iterator of index tensors, shape (batch_size,).
 
     Raises:
-        ValueError: ``batch_size`` outside 1..number of samples.
+        ValueError: if ``batch_size`` is outside 1..number of samples.
 
     Example:
         >>> batches = samplers.shuffled(torch.zeros(6), batch_size=2, seed=0)
@@ -56,13 +65,21 @@ def shuffled(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
 
 
 def single_label(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Make mini-batches that hold one class each.
+    """Build mini-batches that contain a single class each.
 
-    In each epoch the samples of each class are shuffled and cut into batches, what is left over of a class is dropped,
-    and the batches come in random order.
+    In each epoch the samples of each class are shuffled and cut into batches. The remaining samples of a class are
+    dropped, and the batches come in random order.
+
+    Arguments:
+        labels: class of each sample, shape (n,).
+        batch_size: samples per batch.
+        seed: seed of the random order.
+
+    Returns:
+        An endless iterator of index tensors, shape (batch_size,).
 
     Raises:
-        ValueError: ``batch_size`` above the number of samples of the smallest class.
+        ValueError: if ``batch_size`` is larger than the smallest class.
 
     Source: Lian and Liu 2019, section 6.2, "unshuffled case".
 
@@ -86,19 +103,22 @@ def single_label(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]
 
 @dataclass(frozen=True)
 class MaxLabelsPerBatch:
-    """Mini-batches that hold at most ``k`` classes each, other ones from batch to batch.
+    """A sampler of mini-batches with at most ``k`` classes each.
 
-    For each batch, ``k`` classes are drawn with a probability by the samples that the epoch has not used yet, and from
-    these samples the batch. If those are too few, the ``k`` fullest classes are taken; if these are too few as well,
-    the epoch ends. So no sample comes twice in an epoch, and fewer than ``batch_size * classes / k`` are dropped.
+    For each batch it draws ``k`` classes, with probabilities proportional to their numbers of unused samples, and fills
+    the batch with unused samples of these classes. If there are too few of them, it uses the ``k`` classes with the
+    most unused samples; if these have too few as well, the epoch ends. No sample is used twice in an epoch, and fewer
+    than ``batch_size * classes / k`` samples are dropped.
 
     Arguments:
-        k: from 1 (batches as those of ``single_label``) to the number of classes (as those of ``shuffled``).
+        k: the most classes in a batch, from 1 (similar to ``single_label``) to the number of classes (similar to
+            ``shuffled``).
 
     Raises:
-        ValueError: ``k`` outside 1..number of classes, or ``batch_size`` above what the ``k`` largest classes hold.
+        ValueError: if ``k`` is outside 1..number of classes, or if the ``k`` largest classes have fewer than
+            ``batch_size`` samples.
 
-    Source: Lian and Liu 2019, figure 5, with ``k=3``; how the batches were built is not stated there.
+    Source: Lian and Liu 2019, figure 5, with ``k=3``. The paper does not say how its batches were built.
 
     Example:
         >>> labels = torch.arange(100) % 10
@@ -114,37 +134,38 @@ class MaxLabelsPerBatch:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-        """See ``bnlib.samplers``."""
+        """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
         k, sizes = self.k, labels.unique(return_counts=True)[1]
         if k > len(sizes):
             raise ValueError(f"k must be at most the number of classes ({len(sizes)}), got {k}")
         check_batch_size(batch_size, int(sizes.topk(k).values.sum()), f"samples of the {k} largest classes")
 
         def epoch(generator: torch.Generator) -> Iterator[Tensor]:
-            left = _Left(labels, generator)
-            while left.counts.topk(k).values.sum() >= batch_size:
-                chosen = left.choose(left.counts, min(k, int(left.counts.count_nonzero())))
-                if left.counts[chosen].sum() < batch_size:
-                    chosen = left.counts.topk(k).indices
-                yield left.draw(chosen, batch_size)
+            unused = _Unused(labels, generator)
+            while unused.counts.topk(k).values.sum() >= batch_size:
+                chosen = unused.choose(unused.counts, min(k, int(unused.counts.count_nonzero())))
+                if unused.counts[chosen].sum() < batch_size:
+                    chosen = unused.counts.topk(k).indices
+                yield unused.draw(chosen, batch_size)
 
         return _endless(epoch, torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
 class ClassSkewed:
-    """Mini-batches of which one class, another one from batch to batch, makes up a given share.
+    """A sampler of mini-batches in which one class makes up a given share of the samples.
 
-    For each batch the class is drawn with a probability by the samples that the epoch has not used yet. The batch takes
-    ``round(share * batch_size)`` of these samples of the class and the rest from those of all other classes. The epoch
-    ends, and what it has left is dropped, when there is no class that allows this. No sample comes twice in an epoch.
+    For each batch it draws the class, with probabilities proportional to the numbers of unused samples. The batch gets
+    ``round(share * batch_size)`` samples of this class, and the rest come from all other classes. No sample is used
+    twice in an epoch. The epoch ends when no class has enough unused samples; the remaining samples are dropped.
 
     Arguments:
-        share: 1 is one class alone, 0 all but one; 1 / number of classes is as even as batches can be.
+        share: share of the class in each batch. 1 gives batches of a single class, 0 gives batches without one of the
+            classes, and 1 / number of classes gives balanced batches.
 
     Raises:
-        ValueError: ``share`` outside 0..1; when called, a ``batch_size`` outside 1..number of samples or for which
-            there is no class with that many samples, or too few samples besides.
+        ValueError: if ``share`` is outside 0..1; on a call, if ``batch_size`` is outside 1..number of samples, or if
+            the data set is too small for a single batch with this share.
 
     Example:
         >>> labels = torch.arange(100) % 10
@@ -160,7 +181,7 @@ class ClassSkewed:
             raise ValueError(f"share must lie between 0 and 1, got {self.share}")
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-        """See ``bnlib.samplers``."""
+        """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
         check_batch_size(batch_size, len(labels))
         ours = round(self.share * batch_size)
         others = batch_size - ours
@@ -173,12 +194,12 @@ class ClassSkewed:
             raise ValueError(f"batch_size must be such that some class has {needed}, got {batch_size}")
 
         def epoch(generator: torch.Generator) -> Iterator[Tensor]:
-            left = _Left(labels, generator)
-            while (able := allowed(left.counts)).any():
-                # One more each, for a class without samples may be the one that a share of 0 leaves out.
-                one = left.choose(able * (left.counts + 1), 1)
+            unused = _Unused(labels, generator)
+            while (able := allowed(unused.counts)).any():
+                # Plus 1, because with a share of 0 the excluded class may be one without unused samples.
+                one = unused.choose(able * (unused.counts + 1), 1)
                 rest = torch.arange(len(able)) != one
-                batch = torch.cat([left.draw(one, ours), left.draw(rest, others)])
+                batch = torch.cat([unused.draw(one, ours), unused.draw(rest, others)])
                 yield batch[torch.randperm(batch_size, generator=generator)]
 
         return _endless(epoch, torch.Generator().manual_seed(seed))
@@ -186,14 +207,17 @@ class ClassSkewed:
 
 @dataclass(frozen=True)
 class FixedBatches:
-    """Cut the samples into batches once and repeat these in every epoch; the samples left over are never used.
+    """A sampler that cuts the samples into batches once and repeats the same batches in every epoch.
+
+    Samples that do not fill a last batch are never used.
 
     Arguments:
-        shuffle_samples: cut a random order, that of the first epoch of ``shuffled``; else that of the data set.
-        shuffle_batches: bring the same batches into a new random order in each epoch.
+        shuffle_samples: shuffle the samples before they are cut into batches, in the order of the first epoch of
+            ``shuffled``; False keeps the order of the data set.
+        shuffle_batches: present the batches in a new random order in each epoch.
 
     Raises:
-        ValueError: ``batch_size`` outside 1..number of samples.
+        ValueError: on a call, if ``batch_size`` is outside 1..number of samples.
 
     Example:
         >>> batches = samplers.FixedBatches(shuffle_samples=False)(torch.zeros(5), 2, 0)
@@ -205,7 +229,7 @@ class FixedBatches:
     shuffle_batches: bool = False
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-        """See ``bnlib.samplers``."""
+        """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
         count, generator = len(labels), torch.Generator().manual_seed(seed)
         check_batch_size(batch_size, count)
         order = torch.randperm(count, generator=generator) if self.shuffle_samples else torch.arange(count)
@@ -221,24 +245,24 @@ class FixedBatches:
 
 @dataclass(frozen=True)
 class PerWorker:
-    """What one of several workers sees that have shards of the data set, each its own.
+    """A sampler for one of several workers, each of which draws batches from its own shard of the data set.
 
-    The shards are those of ``shards``, the same for all workers of a seed. Each worker goes its own way through its
-    shard.
+    The function ``shards`` splits the data set; all workers with the same seed get the same split. Each worker has its
+    own random order within its shard.
 
     Arguments:
-        rank: which worker, from 0 to ``world_size - 1``.
+        rank: number of the worker, from 0 to ``world_size - 1``.
         world_size: number of workers.
         base: the sampler that builds batches from the shard.
-        reshard: draw new shards after as many batches as a shard makes, as ``torch.utils.data.DistributedSampler``
-            does in each epoch; else a worker never sees another shard.
-        skew: see ``shards``.
+        reshard: split the data set anew after each epoch, as ``torch.utils.data.DistributedSampler`` does; False keeps
+            the same shard for the whole training.
+        skew: label skew of the shards, see ``shards``.
 
     Raises:
-        ValueError: ``world_size`` below 1, ``rank`` outside 0..``world_size - 1`` or ``skew`` outside 0..1; when
-            called, ``batch_size`` outside 1..samples of a shard, and what ``base`` raises.
+        ValueError: if ``world_size`` is below 1, ``rank`` is outside 0..``world_size - 1``, or ``skew`` is outside
+            0..1; on a call, if ``batch_size`` is outside 1..size of a shard; and the errors of ``base``.
 
-    Source: Lian and Liu 2019, section 4, where the set of batches is the union of those of all workers.
+    Source: Lian and Liu 2019, section 4, where the set of batches is the union of the batches of all workers.
 
     Example:
         >>> both = [samplers.PerWorker(rank, world_size=2)(torch.zeros(8), 4, 0) for rank in (0, 1)]
@@ -259,13 +283,13 @@ class PerWorker:
             raise ValueError(f"rank must lie between 0 and world_size - 1 ({self.world_size - 1}), got {self.rank}")
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-        """See ``bnlib.samplers``."""
+        """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
         size = len(labels) // self.world_size
         check_batch_size(batch_size, size, "samples of a worker")
 
         def epoch(generator: torch.Generator) -> Iterator[Tensor]:
             shard = shards(labels, self.world_size, self.skew, generator)[self.rank]
-            # One seed for all would pair the same samples of two shards in every step.
+            # With the same seed, the workers would combine the same positions of their shards in every step.
             seeds = torch.randint(2**31, (self.world_size,), generator=generator)
             batches = self.base(labels[shard], batch_size, seeds[self.rank].item())
             return (shard[batch] for batch in islice(batches, size // batch_size if self.reshard else None))
@@ -274,13 +298,23 @@ class PerWorker:
 
 
 def shards(labels: Tensor, world_size: int, skew: float, generator: torch.Generator) -> list[Tensor]:
-    """Deal all samples but fewer than ``world_size`` out to workers: index tensors, disjoint and of the same size.
+    """Split the samples into disjoint shards of equal size, one for each worker, with a given label skew.
 
-    A share of each shard is of the worker's own labels: of ``skew`` of all samples the first worker has those with the
-    lowest labels, and so on. The rest is random. So ``skew`` 0 is a random deal, and 1 sorts by label.
+    A share ``skew`` of all samples is sorted by label and split in this order, so the first worker gets the lowest
+    labels, and so on. The other samples are split at random. So ``skew=0`` gives random shards, and ``skew=1`` gives
+    shards sorted by label. Up to ``world_size - 1`` samples are left out to make the sizes equal.
+
+    Arguments:
+        labels: class of each sample, shape (n,).
+        world_size: number of workers.
+        skew: share of the samples that is sorted by label, from 0 to 1.
+        generator: source of the random order.
+
+    Returns:
+        An index tensor for each worker, shape (n // world_size,).
 
     Raises:
-        ValueError: ``world_size`` below 1, or ``skew`` outside 0..1.
+        ValueError: if ``world_size`` is below 1, or ``skew`` is outside 0..1.
 
     Example:
         >>> labels = torch.tensor([2, 1, 0, 0, 1, 2])
@@ -304,8 +338,8 @@ def _check_workers(world_size: int, skew: float) -> None:
         raise ValueError(f"skew must lie between 0 and 1, got {skew}")
 
 
-class _Left:
-    """The samples that an epoch has not used yet, and how many of each class."""
+class _Unused:
+    """The samples that an epoch has not used yet, and their number in each class."""
 
     def __init__(self, labels: Tensor, generator: torch.Generator) -> None:
         _, self.classes, self.counts = labels.unique(return_inverse=True, return_counts=True)
@@ -313,11 +347,11 @@ class _Left:
         self.generator = generator
 
     def choose(self, weights: Tensor, count: int) -> Tensor:
-        """Different classes, drawn with a probability by weight."""
+        """Draw ``count`` different classes with probabilities proportional to ``weights``."""
         return torch.multinomial(weights.double(), count, generator=self.generator)
 
     def draw(self, classes: Tensor, count: int) -> Tensor:
-        """Use ``count`` random samples of the classes, given as what indexes them."""
+        """Draw ``count`` random unused samples of the classes, an index or mask over classes, and mark them as used."""
         wanted = torch.zeros(len(self.counts), dtype=torch.bool)
         wanted[classes] = True
         pool = torch.nonzero(self.unused & wanted[self.classes]).flatten()

@@ -1,7 +1,7 @@
-"""Numbers that change with the training step k = 0, 1, 2, ...: weights of the newest batch and limits of clipping.
+"""Schedules: numbers that change with the training step k = 0, 1, 2, ..., such as the weight of the newest batch.
 
-A schedule is any function of the step that takes it as a number and as a 0-dimensional tensor. Layers give it the
-tensor where nothing may wait for a GPU, or where many models are trained at once under ``torch.vmap``.
+A schedule is any function of the step. It must accept the step as a number and as a 0-dimensional tensor. Layers pass a
+tensor on a GPU, to avoid waiting for the GPU, and when many models are trained at once with ``torch.vmap``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ Schedule = Callable[[Step], Step]
 
 
 def check_schedule(name: str, schedule: Schedule) -> float:
-    """The first value of ``schedule``, called ``name`` in errors, after calls with a number and with a tensor.
+    """Check that a schedule accepts a number and a tensor as its step, and return its value at step 0.
+
+    Arguments:
+        name: name of the argument in error messages.
+        schedule: the schedule to check.
 
     Raises:
-        ValueError: one of the calls fails or gives no single number.
+        ValueError: if one of the calls fails or does not return a single number.
 
     Example:
         >>> schedules.check_schedule("alpha", schedules.lian_corollary_3_alpha)
@@ -41,17 +45,20 @@ def check_schedule(name: str, schedule: Schedule) -> float:
 
 @dataclass(frozen=True)
 class PowerSchedule:
-    r"""The weight $\max\{((k + \mathrm{start})/\mathrm{scale} + 1)^{-\mathrm{power}},\ \mathrm{floor}\}$.
+    r"""A weight that decays as a power of the step k, down to a lower bound.
+
+    The weight is $\max\{((k + \mathrm{start})/\mathrm{scale} + 1)^{-\mathrm{power}},\ \mathrm{floor}\}$.
 
     Arguments:
-        scale: steps after which the weight begins to fall, positive.
-        power: how fast it falls, not negative; 1 with ``scale=1`` makes an estimate the average of all batches.
-        floor: the weight does not fall below this number in [0, 1]. An estimate of something that moves needs a
-            floor: with weights that go on falling it lags further and further behind.
-        start: steps that count as done already; 0 makes the first weight 1.
+        scale: number of steps after which the weight begins to decay, positive.
+        power: how fast the weight decays, at least 0. With ``power=1`` and ``scale=1`` a running estimate is the
+            average of all batches.
+        floor: lower bound of the weight, in [0, 1]. A running estimate of a changing quantity needs a positive floor:
+            with weights that decay to 0 it follows the changes more and more slowly.
+        start: number that is added to the step; with 0 the first weight is 1.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: if an argument is outside its range.
 
     Source: Lian and Liu 2019, figures 4 to 9 and Corollary 3 (without a floor).
 
@@ -71,11 +78,11 @@ class PowerSchedule:
         if not self.scale > 0:
             raise ValueError(f"scale must be positive, got {self.scale}")
         if not self.power >= 0:
-            raise ValueError(f"power must not be negative, got {self.power}")
+            raise ValueError(f"power must be at least 0, got {self.power}")
         if not 0 <= self.floor <= 1:
             raise ValueError(f"floor must lie between 0 and 1, got {self.floor}")
         if not self.start >= 0:
-            raise ValueError(f"start must not be negative, got {self.start}")
+            raise ValueError(f"start must be at least 0, got {self.start}")
 
     def __call__(self, step: Step) -> Step:
         """Return the weight at ``step``."""
@@ -85,10 +92,16 @@ class PowerSchedule:
 
 @dataclass(frozen=True)
 class LinearRamp:
-    """A number that stays at ``low`` until step ``begin``, then rises linearly to ``high`` at step ``end``.
+    """A value that is ``low`` until step ``begin`` and then rises linearly to ``high`` at step ``end``.
+
+    Arguments:
+        low: value up to step ``begin``.
+        high: value from step ``end`` on.
+        begin: step at which the rise begins.
+        end: step at which the rise ends.
 
     Raises:
-        ValueError: ``end`` is not after ``begin``.
+        ValueError: if ``end`` is not larger than ``begin``.
 
     Source: the relaxation of r_max and d_max in Ioffe 2017, section 3.
 
@@ -104,10 +117,10 @@ class LinearRamp:
 
     def __post_init__(self) -> None:
         if not self.end > self.begin:
-            raise ValueError(f"end must be after begin={self.begin}, got {self.end}")
+            raise ValueError(f"end must be larger than begin={self.begin}, got {self.end}")
 
     def __call__(self, step: Step) -> Step:
-        """Return the number at ``step``."""
+        """Return the value at ``step``."""
         done = (step - self.begin) / (self.end - self.begin)
         done = done.clamp(0, 1) if isinstance(done, Tensor) else min(max(done, 0.0), 1.0)
         return self.low + (self.high - self.low) * done
@@ -115,12 +128,16 @@ class LinearRamp:
 
 @dataclass(frozen=True)
 class StepDecay:
-    """A number that begins at 1 and is multiplied by ``factor`` each time another ``every`` has passed.
+    """A factor that starts at 1 and is multiplied by ``factor`` after every ``every`` steps or epochs.
+
+    Arguments:
+        every: length of an interval, in the unit of the schedule's argument, positive.
+        factor: the multiplier.
 
     Raises:
-        ValueError: ``every`` is not positive.
+        ValueError: if ``every`` is not positive.
 
-    Source: the learning rate of Lian and Liu 2019, figures 5 and 8, with a fifth every 20 epochs.
+    Source: the learning rate in figures 5 and 8 of Lian and Liu 2019, which is divided by 5 every 20 epochs.
 
     Example:
         >>> [round(schedules.StepDecay(every=20, factor=0.2)(epoch), 2) for epoch in (0, 19, 20, 40)]
@@ -135,7 +152,7 @@ class StepDecay:
             raise ValueError(f"every must be positive, got {self.every}")
 
     def __call__(self, step: Step) -> Step:
-        """Return the number at ``step``."""
+        """Return the factor at ``step``."""
         return self.factor ** (step // self.every)
 
 

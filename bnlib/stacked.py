@@ -1,7 +1,8 @@
-"""Many models of one shape as one model, for runs that differ in nothing but seed and learning rate.
+"""Stack many models of the same architecture into one model, for runs that differ only in seed and learning rate.
 
-``torch.func.vmap`` does that for any model, in many small operations. Where it is possible the layers are stacked by
-hand: a batched matrix product for the linear ones, one layer of many channels for a normalisation of channels.
+``torch.func.vmap`` can run any models at once, but it uses many small operations. A faster implementation exists for
+sequences of simple layers: linear layers become one batched matrix product, and normalisation layers become one layer
+with the channels of all models.
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ _PER_CHANNEL = (BatchNorm, BatchRenorm, FullNorm, nn.BatchNorm1d, nn.GroupNorm)
 
 
 def stack(models: Sequence[nn.Module]) -> Stack:
-    r"""One model of (E, N, \*) tensors whose e-th slice goes through the e-th of E models.
+    r"""Combine E models into one model that takes (E, N, \*) tensors; slice e of the input goes through model e.
 
-    Outputs, gradients and running statistics are those of the single models up to rounding. The models are copied, not
-    changed; ``Stack.unstack`` gives trained ones back. Gradients are found in ``.grad`` after ``backward``;
-    ``torch.autograd.grad`` does not see those of all weights.
+    Outputs, gradients and running statistics are those of the single models up to rounding. The models are copied and
+    not changed; ``Stack.unstack`` returns the trained models. After ``backward`` the gradients are in ``.grad``;
+    ``torch.autograd.grad`` does not find the gradients of all weights.
+
+    Arguments:
+        models: E models with the same layers, shapes and settings.
+
+    Returns:
+        A ``LayerStack`` if ``has_stacked_layers`` holds for the models, else a ``VmapStack``.
 
     Raises:
-        ValueError: no models, models that are not built alike, or that draw noise (``can_stack``).
+        ValueError: if there are no models, if their layers, shapes or settings differ, or if ``can_stack`` is False.
 
     Example:
         >>> single = [models.mlp((3, 4, 2), bnlib.BatchNorm, seed=seed) for seed in range(2)]
@@ -41,14 +48,17 @@ def stack(models: Sequence[nn.Module]) -> Stack:
         raise ValueError("models must hold at least one model, got none")
     shapes = [[(name, value.shape, value.dtype) for name, value in model.state_dict().items()] for model in models]
     if any(repr(model) != repr(models[0]) or shape != shapes[0] for model, shape in zip(models, shapes, strict=True)):
-        raise ValueError("models must be built alike, got models of different layers, shapes or settings")
+        raise ValueError("models must have the same layers, shapes and settings, got models that differ in them")
     if not can_stack(models[0]):
-        raise ValueError("models must draw no noise of their own, got some with ActivationNoise or NoisyBatchNorm")
+        raise ValueError(
+            "models must not contain ActivationNoise or NoisyBatchNorm, which draw noise from their own seeds; train "
+            "such models one after another"
+        )
     return (LayerStack if has_stacked_layers(models[0]) else VmapStack)(models)
 
 
 def can_stack(model: nn.Module) -> bool:
-    """Whether ``stack`` takes it. Noise with a seed of its own cannot be mapped over models.
+    """Return whether ``stack`` accepts the model; it rejects layers that draw noise from a seed of their own.
 
     Example:
         >>> stacked.can_stack(models.mlp((3, 4, 2), bnlib.NoisyBatchNorm))
@@ -58,38 +68,43 @@ def can_stack(model: nn.Module) -> bool:
 
 
 def has_stacked_layers(model: nn.Module) -> bool:
-    """Whether ``stack`` knows all layers of ``model``, or else leaves it to ``torch.func.vmap``.
+    """Return whether ``stack`` has a fast stacked version of every layer of ``model``; if not, it uses vmap.
 
     Example:
-        >>> stacked.has_stacked_layers(models.mlp((3, 4, 2), bnlib.FullNorm)), stacked.has_stacked_layers(models.small_cnn())
-        (True, False)
+        >>> [stacked.has_stacked_layers(each) for each in (models.mlp((3, 4, 2), bnlib.FullNorm), models.small_cnn())]
+        [True, False]
     """
     return isinstance(model, nn.Sequential) and all(map(_can_stack, model))
 
 
 class Stack(nn.Module):
-    """E models in one; each parameter and buffer has E as its first dimension, or E times as many channels."""
+    """E models as one module; each parameter and buffer has E as its first dimension, or E times as many channels.
+
+    Attributes:
+        size: the number of models, E.
+        template: a copy of the first model.
+    """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__()
         self.size = len(models)
-        # Not a submodule: its parameters are not to be trained.
+        # Not a submodule, because its parameters must not be trained.
         self.__dict__["template"] = copy.deepcopy(models[0])
         self.train(models[0].training)
 
     def broadcast_to_parameters(self, values: Tensor) -> list[Tensor]:
-        """One number for each model, shape (E,), as tensors that broadcast against the parameters."""
+        """Expand one number per model, shape (E,), to a list of tensors that broadcast against the parameters."""
         return [
             values.repeat_interleave(len(each) // self.size).view(-1, *[1] * (each.dim() - 1)).to(each.dtype)
             for each in self.parameters()
         ]
 
     def states(self) -> list[dict[str, Tensor]]:
-        """The ``state_dict`` of each model."""
+        """Return the ``state_dict`` of each model."""
         raise NotImplementedError
 
     def unstack(self) -> list[nn.Module]:
-        """Return the models as they are now, in the mode the stack is in."""
+        """Return copies of the models with their current parameters and buffers, in the mode of the stack."""
         models = [copy.deepcopy(self.template).to(next(self.parameters()).device) for _ in range(self.size)]
         for model, state in zip(models, self.states(), strict=True):
             model.load_state_dict(state)
@@ -97,12 +112,12 @@ class Stack(nn.Module):
 
 
 class VmapStack(Stack):
-    """Any models, by ``torch.func.vmap``."""
+    """A stack of any models, run by ``torch.func.vmap``."""
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__(models)
         parameters, buffers = torch.func.stack_module_state(list(models))
-        # Names of submodules have dots, which names of parameters must not.
+        # Parameter names must not contain the dots that the names in submodules have.
         self.names = {name.replace(".", "/"): name for name in (*parameters, *buffers)}
         for name, value in parameters.items():
             self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach()))
@@ -110,7 +125,7 @@ class VmapStack(Stack):
             self.register_buffer(name.replace(".", "/"), value)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map the models over the first dimension."""
+        """Apply model e to slice e of ``input``, shape (E, N, ...)."""
         self.template.train(self.training)
 
         def one(state: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -120,13 +135,13 @@ class VmapStack(Stack):
         return torch.func.vmap(one, randomness="different")(state, input)
 
     def states(self) -> list[dict[str, Tensor]]:
-        """The ``state_dict`` of each model."""
+        """Return the ``state_dict`` of each model."""
         state = {self.names[name]: value.detach() for name, value in self.state_dict().items()}
         return [{name: value[index].clone() for name, value in state.items()} for index in range(self.size)]
 
 
 class LayerStack(Stack):
-    """Models that are a sequence of Flatten, Linear, elementwise and per-channel layers."""
+    """A stack of sequences of Flatten, Linear, elementwise and per-channel layers."""
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__(models)
@@ -134,11 +149,11 @@ class LayerStack(Stack):
         self.train(models[0].training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """One layer after the other."""
+        """Apply the stacked layers to ``input``, shape (E, N, ...)."""
         return self.layers(input)
 
     def states(self) -> list[dict[str, Tensor]]:
-        """The ``state_dict`` of each model."""
+        """Return the ``state_dict`` of each model."""
         states: list[dict[str, Tensor]] = [{} for _ in range(self.size)]
         for position, layer in enumerate(self.layers):
             for index, state in enumerate(states):
@@ -149,7 +164,7 @@ class LayerStack(Stack):
 class _Product(torch.autograd.Function):
     """A batched linear layer that adds the gradient of its weights to ``weight.grad`` itself.
 
-    That of autograd would be a new large tensor in each step, which takes longer to get than to compute.
+    Autograd would allocate a new large tensor for this gradient in each step, which takes longer than computing it.
     """
 
     @staticmethod
@@ -186,14 +201,14 @@ class _Linear(nn.Module):
 
 
 class _PerChannel(nn.Module):
-    """A layer of E times as many channels."""
+    """A normalisation layer with the channels of E models."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
         self.layer = copy.deepcopy(layers[0])
         grouped = isinstance(self.layer, nn.GroupNorm)
         self.channels = self.layer.num_channels if grouped else self.layer.num_features
-        # The channels of a model lie side by side, so that its groups do, too.
+        # The channels of a model are adjacent, and so are its groups.
         for name in ("num_channels", "num_groups") if grouped else ("num_features",):
             setattr(self.layer, name, len(layers) * getattr(self.layer, name))
         for name, value in layers[0].named_parameters():
@@ -224,7 +239,7 @@ class _Flatten(nn.Module):
 def _can_stack(layer: nn.Module) -> bool:
     if type(layer) is nn.Flatten:
         return (layer.start_dim, layer.end_dim) == (1, -1)
-    # Its gradient counts the channels.
+    # The gradient of this oracle depends on the number of channels, which the stack changes.
     literal = isinstance(layer, FullNorm) and layer.oracle == "literal"
     return type(layer) in (nn.Linear, *_ELEMENTWISE, *_PER_CHANNEL) and not literal
 

@@ -372,7 +372,7 @@ def test_one_part_of_cifar10_needs_its_files_alone(tmp_path, three_records):
     data = load("cifar10", root=tmp_path, splits=["test"])
     assert data.test_y.tolist() == [5, 6, 7] and data.train_x is None and data.train_y is None
     lacking = (
-        rf"{ARCHIVE} is missing.*data_batch_5\.bin, in {re.escape(str(tmp_path))} and .*cifar10, named by root.*http"
+        rf"{ARCHIVE} is missing.*data_batch_5\.bin, in {re.escape(str(tmp_path))} and .*cifar10, given by root.*http"
     )
     with pytest.raises(DatasetError, match=lacking):
         load("cifar10", root=tmp_path, splits=["train"])

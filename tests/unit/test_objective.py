@@ -182,18 +182,19 @@ def test_bad_arguments_are_explained():
     x, y = torch.tensor(X), torch.tensor(Y)
     with pytest.raises(ValueError, match=r"batch_size must lie in 1\.\.4, got 5"):
         objective.all_batches(4, 5)
-    with pytest.raises(ValueError, match="more than 10; estimate the objective"):
+    message = "limit must be at least 56, the number of batches of 3 of 8 samples, got 10; or estimate the objective"
+    with pytest.raises(ValueError, match=message):
         objective.all_batches(8, 3, limit=10)
     for batches in ([], torch.empty(0, 2, dtype=torch.long)):
         with pytest.raises(ValueError, match="at least one batch"):
             objective.bn_objective(layers(), losses, x, y, batches)
     with pytest.raises(ValueError, match="at least one batch"):
         objective.model_objective(nn.Linear(2, 2).double(), losses, x, y, [])
-    with pytest.raises(ValueError, match="count must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="count must be at least 2 to estimate a standard error, got 1"):
         objective.estimated_objective(layers(), losses, x, y, iter([]), 1)
     with pytest.raises(TypeError, match=r"must be an nn\.Sequential, got Linear"):
         objective.absorb_batch_norm(nn.Linear(2, 2), x)
-    with pytest.raises(TypeError, match="no layers with parameters but linear ones and BN, got PReLU"):
+    with pytest.raises(TypeError, match="no layers with parameters other than linear layers and BN, got PReLU"):
         objective.absorb_batch_norm(nn.Sequential(nn.PReLU().double()), x)
     with pytest.raises(ValueError, match="BN next to a linear layer, got BatchNorm"):
         objective.absorb_batch_norm(
