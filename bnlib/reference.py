@@ -1,7 +1,7 @@
-"""Batch and Full Normalization in NumPy, float64: the formulas that everything else is tested against.
+"""Reference implementations of Batch and Full Normalization in NumPy, in float64; the tests compare the layers to them.
 
-Inputs have shape ``(N, C)`` or ``(N, C, *spatial)``. Statistics run over every dimension but the second, so that each
-of the C channels is normalised on its own; ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
+Inputs have the shape ``(N, C)`` or ``(N, C, *spatial)``. The statistics of each of the C channels are computed over all
+other dimensions. ``weight`` and ``bias`` are the gamma and beta of the papers, shape (C,).
 """
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 ORACLES = ("batch", "literal", "constant", "running", "leave_one_out")
-"""The ways of ``full_norm_backward`` to find the path of the gradient through the estimates."""
+"""How ``full_norm_backward`` can estimate the gradient through the running estimates."""
 
 
 class Cache(NamedTuple):
-    """What the backward pass needs of the forward pass."""
+    """The results of the forward pass that the backward pass needs.
+
+    Attributes:
+        normalised: the normalised input, in the shape of the input.
+        gain: 1 / sqrt(variance + eps), shape (C,).
+        weight: gamma, shape (C,).
+    """
 
     normalised: np.ndarray
     gain: np.ndarray
@@ -23,12 +29,12 @@ class Cache(NamedTuple):
 
 
 def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of each channel, shape (C,).
+    """Return the mean and the biased variance of each channel, shape (C,) each.
 
-    Two passes, as NumPy does it: the mean is subtracted before squaring, so nothing cancels.
+    NumPy computes the variance in two passes: it subtracts the mean before squaring, so no digits cancel.
 
     Raises:
-        ValueError: ``x`` has fewer than two dimensions or no values to average.
+        ValueError: if ``x`` has fewer than two dimensions or is empty.
 
     Example:
         >>> reference.batch_statistics([[1.0, 10.0], [3.0, 30.0]])
@@ -41,10 +47,16 @@ def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batch_norm_forward(x, weight=None, bias=None, eps: float = 1e-5) -> tuple[np.ndarray, Cache]:
-    """Normalise with the batch's own statistics, then scale and shift (train mode).
+    """Compute batch norm in train mode: normalise with the statistics of the batch, then scale and shift.
 
-    Shape:
-        ``x``: ``(N, C, *spatial)``; the output has the same. ``weight`` (1 if None) and ``bias`` (0 if None): (C,).
+    Arguments:
+        x: input, shape ``(N, C, *spatial)``.
+        weight: gamma, shape (C,); None for 1.
+        bias: beta, shape (C,); None for 0.
+        eps: added to the variance.
+
+    Returns:
+        The output, in the shape of ``x``, and the cache for ``batch_norm_backward``.
 
     Raises:
         ValueError: as ``batch_statistics``.
@@ -65,12 +77,16 @@ def batch_norm_forward(x, weight=None, bias=None, eps: float = 1e-5) -> tuple[np
 
 
 def batch_norm_backward(grad_output, cache: Cache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Gradients of a loss with respect to input, weight and bias, from that with respect to the output.
+    r"""Return the gradients of a loss with respect to input, weight and bias, given the gradient at the output.
 
-    With $h = \gamma g$ the gradient of the input is
-    $r\,(h - \overline{h} - \hat x\,\overline{h \hat x})$, a bar meaning the average over the channel's N values.
+    With the gradient g at the output, $h = \gamma g$ and $r = 1/\sqrt{v + \epsilon}$, the gradient of the input is
+    $r\,(h - \overline{h} - \hat x\,\overline{h \hat x})$, where a bar is the average over the channel's N values.
 
-    Source: derived in chapter 1; the three paths of Ioffe and Szegedy 2015, section 3, added up.
+    Arguments:
+        grad_output: g, in the shape of the input.
+        cache: from ``batch_norm_forward``.
+
+    Source: chapter 1 derives it; it is the sum of the three paths in Ioffe and Szegedy 2015, section 3.
 
     Example:
         >>> y, cache = reference.batch_norm_forward([[1.0], [2.0], [6.0]], eps=0)
@@ -90,10 +106,15 @@ def batch_norm_backward(grad_output, cache: Cache) -> tuple[np.ndarray, np.ndarr
 
 
 def batch_norm_inference(x, running_mean, running_var, weight=None, bias=None, eps: float = 1e-5) -> np.ndarray:
-    """Normalise with given statistics, shape (C,), then scale and shift (eval mode): a fixed affine map.
+    """Compute batch norm in eval mode: normalise with running statistics, then scale and shift; an affine map.
+
+    Arguments:
+        x: input, shape ``(N, C, *spatial)``.
+        running_mean, running_var: statistics, shape (C,) each.
+        weight, bias, eps: as in ``batch_norm_forward``.
 
     Raises:
-        ValueError: ``x`` has fewer than two dimensions.
+        ValueError: if ``x`` has fewer than two dimensions.
 
     Source: Ioffe and Szegedy 2015, Algorithm 2.
 
@@ -108,17 +129,17 @@ def batch_norm_inference(x, running_mean, running_var, weight=None, bias=None, e
 
 
 def update_running(running_mean, running_var, x, momentum: float = 0.1, convention: str = "torch"):
-    """Running mean and variance, shape (C,), after one more batch ``x``, in one of three conventions.
+    """Return the running mean and variance, shape (C,) each, after a batch ``x``, in one of three conventions.
 
-    - ``"torch"``: the batch weighs ``momentum``; its variance is the unbiased one.
-    - ``"algorithm1"``: the batch weighs ``momentum``, the paper's alpha; its variance is the biased one
+    - ``"torch"``: ``momentum`` is the weight of the batch, and the unbiased variance is averaged (PyTorch).
+    - ``"algorithm1"``: ``momentum`` is the weight of the batch, the paper's alpha, and the biased variance is averaged
       (Lian and Liu 2019, Algorithm 1).
-    - ``"keras"``: the *old* value weighs ``momentum`` (Keras's 0.99 is torch's 0.01); biased variance,
-      as in unfused Keras (Keras 3 is).
+    - ``"keras"``: ``momentum`` is the weight of the *old* value (0.99 in Keras is 0.01 in PyTorch), and the biased
+      variance is averaged, as in Keras without the fused kernel (Keras 3 does not use it).
 
     Raises:
-        ValueError: an unknown convention, ``momentum`` outside [0, 1], or ``"torch"`` with one value a channel, which
-            has no unbiased variance; else as ``batch_statistics``.
+        ValueError: if the convention is unknown, ``momentum`` is outside [0, 1], or ``x`` has one value per channel
+            with ``"torch"``, because one value has no unbiased variance; else as ``batch_statistics``.
 
     Example:
         >>> for convention in ("torch", "algorithm1", "keras"):
@@ -136,7 +157,7 @@ def update_running(running_mean, running_var, x, momentum: float = 0.1, conventi
     if convention == "torch":
         count = np.size(x) // len(mean)
         if count == 1:
-            raise ValueError(f"x must hold more than one value a channel for an unbiased variance, got {np.shape(x)}")
+            raise ValueError(f"x must hold more than one value per channel for an unbiased variance, got {np.shape(x)}")
         variance = variance * count / (count - 1)
     newest = 1 - momentum if convention == "keras" else momentum
     old_mean, old_var = np.asarray(running_mean, dtype=np.float64), np.asarray(running_var, dtype=np.float64)
@@ -144,14 +165,26 @@ def update_running(running_mean, running_var, x, momentum: float = 0.1, conventi
 
 
 class Estimates(NamedTuple):
-    """Full Normalization's estimates over the data set, shape (C,): of the mean and of the mean of squares."""
+    """Full Normalization's estimates over the data set.
+
+    Attributes:
+        mean: estimate of the mean, shape (C,).
+        second_moment: estimate of the mean of squares, shape (C,).
+    """
 
     mean: np.ndarray
     second_moment: np.ndarray
 
 
 class FullNormCache(NamedTuple):
-    """What the backward pass of Full Normalization needs of the forward pass."""
+    """The values of Full Normalization's forward pass that its backward pass needs.
+
+    Attributes:
+        x: the input.
+        estimates: the estimates that the input was normalised with.
+        weight: gamma, shape (C,).
+        eps: lower bound of the variance.
+    """
 
     x: np.ndarray
     estimates: Estimates
@@ -162,10 +195,17 @@ class FullNormCache(NamedTuple):
 def full_norm_forward(
     x, estimates: Estimates, alpha: float | None, weight=None, bias=None, eps: float = 1e-5
 ) -> tuple[np.ndarray, Estimates, FullNormCache]:
-    """Move the estimates towards the batch by ``alpha`` (not at all if None: eval mode), then normalise with them.
+    """Compute the forward pass of Full Normalization: update the estimates with the batch, then normalise with them.
+
+    Arguments:
+        x: input, shape ``(N, C, *spatial)``.
+        estimates: the estimates before the step.
+        alpha: weight of the batch in the estimates; None keeps the estimates, as in eval mode.
+        weight, bias: gamma and beta, shape (C,); None for 1 and 0.
+        eps: lower bound of the variance.
 
     Returns:
-        The output, of the shape of ``x``; the estimates after the step; what ``full_norm_backward`` needs.
+        The output, in the shape of ``x``; the estimates after the step; and the cache for ``full_norm_backward``.
 
     Raises:
         ValueError: as ``batch_statistics``.
@@ -175,7 +215,7 @@ def full_norm_forward(
     Example:
         >>> start = reference.Estimates(np.zeros(1), np.ones(1))
         >>> y, estimates, cache = reference.full_norm_forward([[1.0], [3.0]], start, alpha=0.5)
-        >>> estimates  # half of the way to the batch, whose second moment is 5
+        >>> estimates  # halfway to the batch, whose mean is 2 and second moment 5
         Estimates(mean=array([1.]), second_moment=array([3.]))
         >>> y.ravel().round(2)
         array([0.  , 1.41])
@@ -194,28 +234,35 @@ def full_norm_forward(
 def full_norm_backward(
     grad_output, cache: FullNormCache, oracle: str = "batch", gradient_estimates=None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Gradients with respect to input, weight and bias; one of five oracles finds the path through the estimates.
+    r"""Return the gradients of input, weight and bias; one of five oracles estimates the path through the estimates.
 
-    Written as the paper writes it, with the derivatives of $f(\mu, \nu, x) = (x - \mu)/\sqrt{\max\{\nu - \mu^2,
-    \epsilon\}}$: the gradient of the input is $h\,\partial_x f + (A_\mu + 2 x A_\nu)/N$, where $h = \gamma g$,
-    N counts a channel's values, and the oracle says how $A_\mu = \sum h\,\partial_\mu f$ and
-    $A_\nu = \sum h\,\partial_\nu f$ are found:
+    As in the paper, the formula uses the derivatives of $f(\mu, \nu, x) = (x - \mu)/\sqrt{\max\{\nu - \mu^2,
+    \epsilon\}}$. The gradient of the input is $h\,\partial_x f + (A_\mu + 2 x A_\nu)/N$, where $h = \gamma g$ and N is
+    the number of values per channel. The oracle says how $A_\mu = \sum h\,\partial_\mu f$ and
+    $A_\nu = \sum h\,\partial_\nu f$ are estimated:
 
     - ``"batch"``: from this batch.
-    - ``"literal"``: from this batch, divided by $b d$ as Algorithm 3 is printed, d counting *all* values of a sample.
-    - ``"constant"``: as zero, the estimates being taken for constants.
-    - ``"running"``: from ``gradient_estimates``, estimates of the gradients of weight and bias over the data set. These two
-      are all that is needed: $A_\mu$ and $A_\nu$ are linear in $\sum g = \partial\beta$ and
-      $\sum g \hat x = \partial\gamma$.
-    - ``"leave_one_out"``: for each sample from the other samples of the batch, so that N is less by one sample.
+    - ``"literal"``: from this batch, divided by $b d$ as Algorithm 3 is printed, where d is the number of *all* values
+      of a sample.
+    - ``"constant"``: as zero, so the estimates count as constants.
+    - ``"running"``: from ``gradient_estimates``. They are sufficient, because $A_\mu$ and $A_\nu$ are linear in
+      $\sum g = \partial\beta$ and $\sum g \hat x = \partial\gamma$.
+    - ``"leave_one_out"``: for each sample, from the other samples of the batch; N then counts their values.
+
+    Arguments:
+        grad_output: the gradient g at the output, in the shape of the input.
+        cache: from ``full_norm_forward``.
+        oracle: one of ``ORACLES``.
+        gradient_estimates: for ``"running"``, estimates of the gradients of weight and bias over the data set, shape
+            (C,) each.
 
     Raises:
-        ValueError: an unknown oracle.
+        ValueError: if the oracle is unknown.
 
     Source: Lian and Liu 2019, equation (7) and Algorithm 3, backward pass.
 
     Example:
-        With one value, the same-batch oracle of Algorithm 3 points the wrong way:
+        For one value per channel, the oracle ``"batch"`` (Algorithm 3) gives a gradient of the wrong sign:
 
         >>> estimates = reference.Estimates(np.zeros(1), np.ones(1))
         >>> y, estimates, cache = reference.full_norm_forward([[2.0]], estimates, alpha=None)

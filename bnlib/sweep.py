@@ -1,4 +1,4 @@
-"""Many training runs: those of one shape together, each kept as soon as it is done, none done twice."""
+"""Run many trainings: stack similar runs into one model, store each result in a cache, and never train a run twice."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ from bnlib.training import (
 )
 
 _PACKAGE = Path(__file__).parent
-# What describes runs or draws their results does not change them.
-_NO_PART = ("experiments", "figures", "widgets")
-
+# These folders describe runs or draw their results; they do not change the results.
+_NOT_IN_HASH = ("experiments", "figures", "widgets")
 
 _SETTINGS = ("batch_size", "optimiser", "schedule", "epochs", "checkpoints", "batches", "record_step_loss")
 
@@ -46,14 +45,14 @@ def _load(data: str | Callable[[], Dataset]) -> Dataset:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: all that its result depends on, but for the code.
+    """A training run: everything that its result depends on, except for the code.
 
     Attributes:
-        model: makes the network, given ``seed=``; a function or class that can be imported, or a ``functools.partial``
-            of one, such as ``partial(models.mlp, (64, 100, 10), BatchNorm)``.
-        data: name of the data set, for ``datasets.load``, or a function without arguments that returns it.
+        model: called with ``seed=``, returns the network; a function or class that can be imported, or a
+            ``functools.partial`` of one, such as ``partial(models.mlp, (64, 100, 10), BatchNorm)``.
+        data: name of the data set for ``datasets.load``, or a function without arguments that returns the data set.
         batch_size, lr, optimiser, schedule, epochs, checkpoints, batches, record_step_loss: as in ``training.iterate``.
-        seed: of the initial weights and of the batches.
+        seed: seed of the initial weights and of the batches.
 
     Example:
         >>> from functools import partial
@@ -76,11 +75,11 @@ class Run:
     record_step_loss: bool = False
 
     def load(self) -> Dataset:
-        """The data set."""
+        """Return the data set."""
         return _load(self.data)
 
     def iterate(self, device: torch.device | str = "cpu") -> Iterator[tuple[int, int, History]]:
-        """Train this run alone, as ``training.iterate`` yields it."""
+        """Train this run alone on ``device`` and yield the same as ``training.iterate``."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
         return iterate(self.model(seed=self.seed), self.load(), lr=self.lr, seed=self.seed, device=device, **settings)
 
@@ -94,29 +93,32 @@ def run(
     devices: Sequence[str] = ("cpu",),
     progress: bool = True,
 ) -> list[History]:
-    """Train all that is not in the cache yet, and return the histories in the order of ``runs``.
+    """Train the runs that are not in the cache, and return the histories of all runs in the order of ``runs``.
 
-    Runs that differ in nothing but learning rate and seed are trained as one model (``bnlib.stacked``) where that is
-    faster; their curves are those of separate runs up to rounding. What is done is in the cache: the same call after an
-    interruption, even by SIGKILL, goes on from there and gives the same result to the last bit. A result is found again
-    only if the run, the sources of bnlib (and of functions from elsewhere), torch's version, the kind of device and the
-    number of processes that train together (``bnlib.distributed``) are the same.
+    Runs that differ only in learning rate and seed are trained as one stacked model (``bnlib.stacked``) if that is
+    faster; their curves equal those of separate runs up to rounding. Finished runs are stored in the cache, so the same
+    call after an interruption (even by SIGKILL) continues and gives exactly the same result. A stored result is used
+    only if the run, the source code of bnlib and of other functions in the run, the version of PyTorch, the type of
+    device, and the number of processes that train together (``bnlib.distributed``) are the same.
 
-    In the processes of ``torchrun`` all must make the same call. They train one run after another, each run together;
-    process 0 keeps the results and shows the bar.
+    Under ``torchrun`` all processes must make the same call. They train one run after another, and all processes train
+    each run together. Process 0 stores the results and shows the progress bar.
 
     Arguments:
-        runs: what to train.
-        cache: folder of the results, by default the user's cache.
-        max_stacked: at most so many runs in one model, which bounds the memory.
-        workers: processes that share out the runs; each takes one of ``devices`` in turn.
-        devices: e.g. ``("cuda:0", "cuda:1")``.
-        progress: show a bar with the time left.
+        runs: the runs to train.
+        cache: folder of the results; None for the user's cache.
+        max_stacked: the most runs to stack into one model; a smaller number needs less memory.
+        workers: number of processes that train in parallel; they use ``devices`` in turn.
+        devices: devices to train on, e.g. ``("cuda:0", "cuda:1")``.
+        progress: show a progress bar with the remaining time.
+
+    Returns:
+        The history of each run.
 
     Raises:
-        ValueError: ``max_stacked`` or ``workers`` below 1, workers in the processes of ``torchrun``, no device, or a
-            broken file in the cache.
-        TypeError: part of a run has no description that would be the same tomorrow, such as a lambda.
+        ValueError: if ``max_stacked`` or ``workers`` is below 1, if ``workers`` is above 1 under ``torchrun``, if
+            ``devices`` is empty, or if a file in the cache is broken.
+        TypeError: if a part of a run cannot be described in the same way in another process, such as a lambda.
 
     Example:
         >>> import tempfile
@@ -124,7 +126,7 @@ def run(
         >>> runs = [sweep.Run(models.three_point_network, "three_points", batch_size=3, lr=lr, seed=0) for lr in rates]
         >>> with tempfile.TemporaryDirectory() as cache:
         ...     first = sweep.run(runs, cache, progress=False)
-        ...     again = sweep.run(runs, cache, progress=False)  # reads what the first call has left
+        ...     again = sweep.run(runs, cache, progress=False)  # reads the results of the first call
         >>> len(first), again == first
         (2, True)
     """
@@ -132,11 +134,11 @@ def run(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if distributed.rank_and_world_size()[1] > 1 and workers > 1:
-        raise ValueError(f"workers must be 1 in the processes of torchrun, got {workers}")
+        raise ValueError(f"workers must be 1 under torchrun, which starts the processes itself, got {workers}")
     runs, folder = list(runs), cache_folder(cache)
     kind = torch.device(devices[0]).type
     paths = {each: folder / f"{cache_key(each, kind)}.json" for each in runs}
-    # Cut from all runs, done or not, so that an interrupted sweep stacks the same models when it goes on.
+    # All runs are divided into chunks, finished or not, so that a resumed sweep stacks the same models as before.
     chunks = _chunks(paths, max_stacked, kind)
     left = [
         chunk for chunk in chunks if not distributed.broadcast_from_rank_0(all(paths[each].exists() for each in chunk))
@@ -159,12 +161,13 @@ def run(
 
 
 def cache_key(run: Run, device_type: str = "cpu") -> str:
-    """Name of a run's result: a hash of its description, of the code and of what it runs on.
+    """Return the name of a run's result in the cache: a hash of its description, the code, and the type of device.
 
     Example:
         >>> from dataclasses import replace
         >>> run = sweep.Run(models.three_point_network, "three_points", batch_size=3, lr=0.1, seed=0)
-        >>> sweep.cache_key(run) == sweep.cache_key(replace(run)), sweep.cache_key(run) == sweep.cache_key(replace(run, seed=1))
+        >>> key = sweep.cache_key(run)
+        >>> key == sweep.cache_key(replace(run)), key == sweep.cache_key(replace(run, seed=1))
         (True, False)
     """
     text = json.dumps(
@@ -174,10 +177,12 @@ def cache_key(run: Run, device_type: str = "cpu") -> str:
 
 
 def describe(value: Any) -> Any:
-    """What can be stored as JSON and is the same for the same thing in another process.
+    """Describe a value in a form that can be stored as JSON and is the same in every process.
+
+    Functions and classes are described by their names, and by a hash of their source if they are not part of bnlib.
 
     Raises:
-        TypeError: there is no such description.
+        TypeError: if the value has no such description.
 
     Example:
         >>> sweep.describe(schedules.StepDecay(every=20, factor=0.2))
@@ -202,7 +207,7 @@ def describe(value: Any) -> Any:
 
 
 def _source_outside(value: Any) -> str:
-    """A hash of the source of what is not among the files that ``code_hash`` covers."""
+    """Return a hash of the source of a function or class that ``code_hash`` does not cover, else an empty text."""
     module = value.__module__
     if module.split(".")[0] == "torch" or (module.startswith("bnlib.") and not module.startswith("bnlib.experiments")):
         return ""
@@ -211,7 +216,7 @@ def _source_outside(value: Any) -> str:
 
 @functools.cache
 def code_hash() -> str:
-    """A hash of the sources that results depend on.
+    """Return a hash of the source files of bnlib that results can depend on.
 
     Example:
         >>> sweep.code_hash() == sweep.code_hash()
@@ -219,13 +224,13 @@ def code_hash() -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
-        if path.relative_to(_PACKAGE).parts[0] not in _NO_PART:
+        if path.relative_to(_PACKAGE).parts[0] not in _NOT_IN_HASH:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def cache_folder(cache: str | Path | None) -> Path:
-    """The folder of the results, made if it is not there; by default in the user's cache.
+    """Create the folder of the results if it does not exist, and return it; None stands for the user's cache.
 
     Example:
         >>> import tempfile
@@ -256,7 +261,7 @@ def _chunks(runs: Iterable[Run], max_stacked: int, device_type: str) -> list[lis
 
 
 def _stacking_pays(run: Run, device_type: str) -> bool:
-    """Whether runs are faster together. On a CPU mapped convolutions are slower but for a few samples."""
+    """Return whether stacked runs are faster. On a CPU, convolutions under vmap are slower except for small batches."""
     model = run.model(seed=run.seed)
     if distributed.rank_and_world_size()[1] > 1 or not stacked.can_stack(model):
         return False
@@ -264,7 +269,7 @@ def _stacking_pays(run: Run, device_type: str) -> bool:
 
 
 def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Callable[[int], None]) -> None:
-    """Train the runs of a chunk and keep their results."""
+    """Train the runs of a chunk and store their results."""
     first, began = chunk[0], time.perf_counter()
     if len(chunk) == 1:
         steps = ((done, total, [history]) for done, total, history in first.iterate(device))
@@ -275,27 +280,29 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
         steps = iterate_many(models, first.load(), **settings)
     before = total = 0
     histories: list[History] = []
-    for done, total, histories in steps:  # noqa: B007, the last ones are wanted
+    for done, total, histories in steps:  # noqa: B007, the last values are used
         advance((done - before) * len(chunk))
         before = done
     advance((total - before) * len(chunk))
     if distributed.rank_and_world_size()[0] == 0:
         for each, history in zip(chunk, histories, strict=True):
             history.seconds = (time.perf_counter() - began) / len(chunk)
-            _keep(history, paths[each])
+            _store(history, paths[each])
 
 
-def _keep(history: History, path: Path) -> None:
-    half = path.with_suffix(f".{os.getpid()}.part")
-    half.write_text(json.dumps(asdict(history)))
-    os.replace(half, path)
+def _store(history: History, path: Path) -> None:
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(asdict(history)))
+    os.replace(part, path)
 
 
 def _read(path: Path) -> History:
     try:
         return History(**json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"cache must hold whole results, got {path}, which is none ({error}); delete it") from error
+        raise ValueError(
+            f"cache must hold complete results, got the broken file {path} ({error}); delete it"
+        ) from error
 
 
 def _work(chunk: list[Run], paths: dict[Run, Path], device: str) -> int:
@@ -310,7 +317,7 @@ def _model_steps(run: Run) -> int:
 
 @contextmanager
 def _bar(left: list[list[Run]], progress: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what is to be called with the number of steps done; say on an interruption how to go on."""
+    """Yield a function to call with the number of new steps; add a note on how to resume to any error."""
     total = sum(_model_steps(chunk[0]) * len(chunk) for chunk in left)
     try:
         if progress and left:
@@ -319,5 +326,5 @@ def _bar(left: list[list[Run]], progress: bool) -> Iterator[Callable[[int], None
         else:
             yield lambda steps: None
     except BaseException as error:
-        error.add_note("What is done is kept: the same call goes on from there.")
+        error.add_note("The finished runs are stored: make the same call again to continue.")
         raise

@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop: for a single model, and for many models at once."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from bnlib.schedules import Schedule
 from bnlib.stacked import Stack, stack
 
 OptimiserMaker = Callable[..., Optimizer]
-"""Makes an optimiser from parameters and ``lr=``."""
+"""Takes the parameters and ``lr=``, and returns an optimiser."""
 
 Callback = Callable[[int, nn.Module, Tensor], object]
-"""``callback(steps, model, indices)``, called after a step; something true as its answer ends the run."""
+"""``callback(steps, model, indices)``, called after each step; a true result ends the run."""
 
 
 @dataclass
 class History:
-    """What a training run recorded: one entry a checkpoint, and a step if that was asked for.
+    """The record of a training run, with one entry per checkpoint.
 
     Attributes:
-        epoch: passes over the training set made so far (a fraction between full passes).
-        train_loss: mean cross-entropy, in nats, of the mini-batches since the last checkpoint, as the optimiser
-            saw them (train mode); at the first checkpoint, of the first mini-batch before any step.
-        train_error: share of the samples of these mini-batches classified wrongly.
+        epoch: number of passes over the training set so far; fractions are possible.
+        train_loss: mean cross-entropy, in nats, of the mini-batches since the last checkpoint, in train mode. At the
+            first checkpoint it is the loss of the first mini-batch before any step.
+        train_error: share of wrongly classified samples in these mini-batches.
         test_loss: mean cross-entropy of the test set, in nats, in eval mode.
-        test_error: share of the test set classified wrongly, in eval mode.
-        step_loss: mean cross-entropy of the mini-batch of each step, if ``record_step_loss`` asks for it.
-        diverged: the loss stopped being a finite number; the run ended there.
-        seconds: its share of the time that a sweep took for it; not compared.
+        test_error: share of wrongly classified samples in the test set, in eval mode.
+        step_loss: mean cross-entropy of the mini-batch of each step, in nats; empty without ``record_step_loss``.
+        diverged: whether the loss became infinite or nan, which ended the run.
+        seconds: time of the run; its share if a sweep stacked it with others. ``==`` ignores it.
     """
 
     epoch: list[float] = field(default_factory=list)
@@ -53,7 +53,7 @@ class History:
 
 
 def best_device() -> torch.device:
-    """The machine's accelerator if it has one that torch can use, else the CPU.
+    """Return the GPU or other accelerator that PyTorch can use, or the CPU if there is none.
 
     Example:
         >>> data = datasets.load("three_points").to(training.best_device())
@@ -64,7 +64,12 @@ def best_device() -> torch.device:
 
 
 def error_rate(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of samples classified wrongly, with ``model`` in eval mode and left in the mode it had.
+    """Return the share of wrongly classified samples in eval mode; afterwards the model is in its former mode.
+
+    Arguments:
+        model: returns logits, shape (N, classes).
+        x: inputs, shape (N, ...).
+        y: classes, shape (N,).
 
     Example:
         >>> round(training.error_rate(nn.Identity(), torch.eye(3), torch.tensor([0, 1, 0])), 2)
@@ -89,32 +94,36 @@ def iterate(
     callbacks: Iterable[Callback] = (),
     record_step_loss: bool = False,
 ) -> Iterator[tuple[int, int, History]]:
-    """Train and yield (steps done, steps in all, the history so far) at each checkpoint.
+    """Train a model and yield its history so far at each checkpoint.
 
-    The caller may stop iterating at any time: the model then holds the weights of the last checkpoint.
-    Divergence (a loss that is not finite) ends the run and is reported in the history; it is not an error.
-    In the processes of ``torchrun`` (``bnlib.distributed``) each draws batches from a shard of its own; losses and
-    errors are means over all processes, and those of the test set, too, for each has its own running statistics.
+    The caller may stop iterating at any time; the model then has the weights of the last checkpoint. If the loss
+    becomes infinite or nan, the run ends and ``History.diverged`` is True; this is not an error. Under ``torchrun``
+    (``bnlib.distributed``) each process draws batches from its own shard. The losses and errors are then means over all
+    processes, also on the test set, because each process has its own running statistics.
 
     Arguments:
-        model: trained in place, moved to ``device``.
-        data: see ``bnlib.datasets.load``.
-        batch_size: samples a step and process, all batches of this size.
+        model: the network, moved to ``device`` and trained in place.
+        data: the data set, see ``bnlib.datasets.load``.
+        batch_size: samples per step and process; all batches have this size.
         lr: learning rate.
-        optimiser: makes the optimiser from the parameters and ``lr=``: a class of ``torch.optim``, or a
+        optimiser: takes the parameters and ``lr=`` and returns the optimiser: a class of ``torch.optim``, or a
             ``functools.partial`` of one, such as ``partial(SGD, momentum=0.9)``.
-        schedule: multiplies the learning rate; a function of the epochs done, see ``bnlib.schedules``.
+        schedule: a function of the number of epochs so far whose value multiplies the learning rate, see
+            ``bnlib.schedules``.
         epochs: passes over the training set.
-        checkpoints: checkpoints after the first; they are spread evenly.
-        seed: seed of the batch order.
-        device: where the training runs.
-        batches: how mini-batches are built; see ``bnlib.samplers``.
-        callbacks: called after each step with the number of steps done, the model and the indices of the batch. If one
-            answers with something true, the run ends with a checkpoint.
-        record_step_loss: record ``step_loss``.
+        checkpoints: number of evenly spaced checkpoints; there is one more before the first step.
+        seed: seed of the batches.
+        device: device to train on.
+        batches: the sampler that builds the mini-batches, see ``bnlib.samplers``.
+        callbacks: functions to call after each step with the number of steps so far, the model, and the indices of the
+            batch. If one of them returns a true value, the run ends with a checkpoint.
+        record_step_loss: record the loss of every step in ``History.step_loss``.
+
+    Yields:
+        The number of steps so far, the total number of steps, and the history so far.
 
     Raises:
-        ValueError: a ``batch_size`` that ``batches`` cannot make, such as one above the number of training samples.
+        ValueError: if ``batches`` cannot build batches of ``batch_size`` samples.
 
     Example:
         >>> data, model = datasets.load("three_points"), models.three_point_network(seed=1)
@@ -147,14 +156,24 @@ def iterate_many(
     batches: Sampler = shuffled,
     record_step_loss: bool = False,
 ) -> Iterator[tuple[int, int, list[History]]]:
-    """Train models that are built alike as one (``bnlib.stacked``), each with a learning rate and seed of its own.
+    """Train models of the same architecture as one stacked model and yield their histories at each checkpoint.
 
-    Yields (steps done, steps in all, histories so far), each history being that of ``iterate`` up to rounding. A run
-    that diverges has a history that ends there; the others go on. The models given are not changed.
+    Each model has its own learning rate and seed. The histories equal those of ``iterate`` up to rounding. If a run
+    diverges, its history ends and the other runs continue. The given models are not changed; see ``bnlib.stacked``.
+
+    Arguments:
+        models: networks with the same layers, shapes and settings.
+        lrs: learning rate of each model.
+        seeds: seed of the batches of each model.
+        data, batch_size, optimiser, schedule, epochs, checkpoints, device, batches, record_step_loss: as in
+            ``iterate``.
+
+    Yields:
+        The number of steps so far, the total number of steps, and the histories so far.
 
     Raises:
-        ValueError: not as many learning rates or seeds as models; learning rates that differ with an optimiser that
-            ``step_is_proportional_to_gradient`` not; else as ``iterate`` and ``stacked.stack``.
+        ValueError: if there is not one learning rate and one seed per model; if the learning rates differ and
+            ``step_is_proportional_to_gradient`` is False for the optimiser; and as ``iterate`` and ``stacked.stack``.
 
     Example:
         >>> data, rates = datasets.load("three_points"), [0.01, 0.5]
@@ -179,32 +198,34 @@ def iterate_many(
 
 
 def step_is_proportional_to_gradient(optimiser: OptimiserMaker) -> bool:
-    """Whether its step is proportional to the gradient, so that a factor there does what a learning rate does.
+    """Return whether an optimiser's step is proportional to the gradient, as for SGD without weight decay.
+
+    Scaling the gradients is then the same as scaling the learning rate.
 
     Example:
-        >>> training.step_is_proportional_to_gradient(torch.optim.SGD), training.step_is_proportional_to_gradient(torch.optim.Adam)
-        (True, False)
+        >>> [training.step_is_proportional_to_gradient(each) for each in (torch.optim.SGD, torch.optim.Adam)]
+        [True, False]
     """
     kind = optimiser.func if isinstance(optimiser, partial) else optimiser
     return kind is SGD and not (isinstance(optimiser, partial) and optimiser.keywords.get("weight_decay"))
 
 
 class _Loop:
-    """Training of one model, or of a ``Stack`` of as many as there are learning rates."""
+    """The training of one model, or of a ``Stack`` with one model per learning rate."""
 
     def __init__(
         self, model, data, lrs, batch_size, optimiser, schedule, epochs, checkpoints, device, record_step_loss
     ):
         self.model, self.data, self.record_step_loss = model.to(device).train(), data.to(device), record_step_loss
-        # Of all processes.
+        # The size of the global batch.
         self.batch_size = batch_size * distributed.rank_and_world_size()[1]
         self.per_epoch = len(data.train_x) // self.batch_size
         self.total = epochs * self.per_epoch
         self.checkpoints = {round(self.total * number / checkpoints) for number in range(1, checkpoints + 1)}
         mixed = len(set(lrs)) > 1
         if mixed and not step_is_proportional_to_gradient(optimiser):
-            raise ValueError(f"lrs must all be the same with an optimiser other than SGD without decay, got {lrs}")
-        # Different learning rates go into the gradients.
+            raise ValueError(f"lrs must be equal unless the optimiser is SGD without weight decay, got {lrs}")
+        # Different learning rates are applied to the gradients.
         self.rates = model.broadcast_to_parameters(torch.tensor(lrs).to(device)) if mixed else None
         self.lr, self.schedule = 1.0 if mixed else lrs[0], schedule
         self.optimiser = optimiser(self.model.parameters(), lr=self.lr)
@@ -213,7 +234,7 @@ class _Loop:
         self.errors: list[Tensor] = []
 
     def run(self, indices: Iterator[Tensor], callbacks: Iterable[Callback] = ()) -> Iterator[tuple[int, list[History]]]:
-        """Train to the end, for indices (N,) of one model or (E, N) of a stack."""
+        """Train to the end and yield at checkpoints; ``indices`` have the shape (N,), or (E, N) for a stack."""
         called, callbacks = distributed.data_parallel(self.model), list(callbacks)
         for step in range(1, self.total + 1):
             index = next(indices)
@@ -231,7 +252,7 @@ class _Loop:
                 return
 
     def forward(self, called: nn.Module, index: Tensor) -> Tensor:
-        """Keep loss and error of a batch, and return the losses."""
+        """Record loss and error of a batch, and return the losses."""
         labels = self.data.train_y[index]
         logits = called(self.data.train_x[index])
         loss = _losses(logits, labels)
@@ -240,7 +261,7 @@ class _Loop:
         return loss
 
     def step(self, loss: Tensor, number: int) -> None:
-        """Let the optimiser make a step."""
+        """Do one optimisation step."""
         if self.schedule is not None:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.lr * self.schedule((number - 1) / self.per_epoch)
@@ -254,7 +275,7 @@ class _Loop:
         """Add a checkpoint to the histories of the runs that have not diverged."""
         x = self.data.test_x
         x = x.expand(len(self.histories), *x.shape) if isinstance(self.model, Stack) else x
-        # float64 is for the CPU: not all devices have it.
+        # Convert to float64 on the CPU, because not all devices have it.
         each, errors = (torch.stack(rows).cpu().double().view(len(rows), -1) for rows in (self.losses, self.errors))
         test = [column.cpu().double().flatten() for column in _evaluate(self.model, x, self.data.test_y)]
         columns = distributed.mean_over_processes(torch.stack([each.mean(0), errors.mean(0), *test])).T.tolist()
@@ -276,7 +297,7 @@ class _Loop:
 
 @torch.no_grad()
 def _evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean loss and share of wrong answers in eval mode, of each model if ``model`` is a ``Stack``."""
+    """Return the mean loss and the error rate in eval mode, for each model if ``model`` is a ``Stack``."""
     was_training = model.training
     logits = model.eval()(x)
     model.train(was_training)
@@ -293,12 +314,18 @@ def _errors(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -> History:
-    """Train to the end with a progress bar and return the history; ``settings`` are those of ``iterate``.
+    """Train a model to the end with a progress bar and return its history.
 
-    After an interruption (Ctrl-C, or the notebook's stop button) the model holds the weights it has reached.
+    After an interruption (Ctrl-C, or the notebook's stop button) the model keeps the weights it has reached.
+
+    Arguments:
+        model: the network, trained in place.
+        data: the data set, see ``bnlib.datasets.load``.
+        progress: show a progress bar.
+        settings: the other arguments of ``iterate``, such as ``batch_size`` and ``lr``.
 
     Raises:
-        ModuleNotFoundError: a bar is asked for and tqdm is not installed.
+        ModuleNotFoundError: if ``progress`` is True and tqdm is not installed.
         ValueError: as ``iterate``.
 
     Example:
@@ -313,22 +340,22 @@ def fit(model: nn.Module, data: Dataset, *, progress: bool = True, **settings) -
             bar = stack.enter_context(progress_bar(unit="step", leave=False))
         done = total = 0
         try:
-            for step, total, history in iterate(model, data, **settings):  # noqa: B007, the last is wanted
+            for step, total, history in iterate(model, data, **settings):  # noqa: B007, the last history is returned
                 if bar is not None:
                     bar.total = total
                     bar.update(step - done)
                 done = step
         except KeyboardInterrupt as error:
-            error.add_note(f"The model holds its weights after {done} or more of {total} steps.")
+            error.add_note(f"The model has its weights after at least {done} of {total} steps.")
             raise
     return history
 
 
 def progress_bar(iterable: Iterable | None = None, **settings):
-    """A bar of tqdm, with its ``settings``, for the terminal or the notebook.
+    """Return a progress bar of tqdm for the terminal or the notebook; ``settings`` are arguments of tqdm.
 
     Raises:
-        ModuleNotFoundError: tqdm is not installed.
+        ModuleNotFoundError: if tqdm is not installed.
 
     Example:
         >>> list(training.progress_bar(range(3), disable=True))
@@ -338,7 +365,7 @@ def progress_bar(iterable: Iterable | None = None, **settings):
         from tqdm.auto import tqdm
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "a progress bar needs tqdm, which is missing: pass progress=False, which training.fit and sweep.run take, "
-            "or pip install 'bnlib[notebook]'"
+            "a progress bar needs tqdm, which is missing: pass progress=False to training.fit or sweep.run, or "
+            "pip install 'bnlib[notebook]'"
         ) from error
     return tqdm(iterable, **settings)

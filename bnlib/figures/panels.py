@@ -1,7 +1,7 @@
-"""Figures as panels that stand side by side where there is room, and below each other on a phone.
+"""Figures as panels that are side by side on a wide screen and below each other on a phone.
 
-Each panel is an ``<svg>`` of its own, a window on the drawing of the whole figure, and the legend is text of the page.
-The browser wraps both, so a figure is drawn once for every width and needs neither a script nor a style sheet.
+Each panel is a separate ``<svg>`` element that shows a part of the figure, and the legend is HTML text. The browser
+wraps both, so one drawing works for every width and needs no script and no style sheet.
 """
 
 from __future__ import annotations
@@ -22,15 +22,20 @@ from matplotlib.transforms import Affine2D
 
 from bnlib.figures.picture import svg_elements
 
-# In CSS pixels: the room of a panel on a phone of 390, and the smallest letters there.
+# In CSS pixels: the width of a panel on a phone with 390 pixels, and the smallest font size there.
 PHONE_WIDTH, SMALLEST_FONT = 344, 11.2
-# Pixels per point of the drawing: a panel is never larger, and where it would be smaller than the second, it wraps.
+# In pixels per point of the drawing: the largest scale of a panel, and the scale below which panels wrap.
 LARGEST_SCALE, WRAP_SCALE = 1.5, 1.15
 
 
 @dataclass(frozen=True)
 class Box:
-    """A window on the drawing in points, its origin at the upper left."""
+    """A rectangle of the drawing, in points.
+
+    Attributes:
+        x, y: the upper left corner; the origin is the upper left corner of the figure.
+        width, height: the size.
+    """
 
     x: float
     y: float
@@ -38,19 +43,19 @@ class Box:
     height: float
 
 
-# Of the first sample in the legend; the next one stands below it.
+# The rectangle of the first symbol of the legend; the next one is below it.
 _KEY = Box(1, 0, 24, 14)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands, to be the same in every drawing of an explorer.
+    """The arrangement of a figure, which is the same for every drawing of an explorer.
 
     Attributes:
-        size: of the figure in inches.
-        places: the position of each axes, in parts of the figure.
-        panel_of: the number of the panel to which each axes belongs.
-        boxes: the window of each panel.
+        size: size of the figure in inches.
+        places: position of each axes, as fractions of the figure.
+        panel_of: number of the panel that each axes belongs to.
+        boxes: rectangle of each panel.
     """
 
     size: tuple[float, float]
@@ -60,22 +65,23 @@ class Layout:
 
 
 def in_panels(figure: Figure, alt: str, salt: str | None = None, layout: Layout | None = None) -> tuple[str, Layout]:
-    """Write ``figure`` as one HTML element, one drawing element a line, with ``alt`` as its accessible name.
+    """Convert ``figure`` to an HTML element of panels, with one drawing element per line.
 
-    Changes the figure: axes that share a scale all get its numbers and labels, since each may stand alone on a phone;
-    legends become text above the panels; and the figure is made as narrow as the smallest letters on a phone ask for.
+    The function changes the figure. Axes that share a scale all get its numbers and labels, because each panel may be
+    alone on a phone. Legends become HTML text above the panels. The figure becomes so narrow that its smallest font is
+    legible on a phone.
 
     Arguments:
-        figure: what was drawn.
-        alt: the description, as in ``render``.
+        figure: the figure.
+        alt: description of the figure, which becomes the accessible name.
         salt: as in ``render``.
-        layout: of another drawing of the same axes, to put everything where it stands there.
+        layout: the layout of another drawing of the same axes, to place the axes in the same way; None to compute it.
 
     Returns:
-        The element, and where everything stands.
+        The HTML element and the layout.
 
     Raises:
-        ValueError: ``alt`` is empty; or the figure has other axes than ``layout``.
+        ValueError: if ``alt`` is empty, or the number of axes is not that of ``layout``.
 
     Example:
         >>> with figures.style():
@@ -94,8 +100,8 @@ def in_panels(figure: Figure, alt: str, salt: str | None = None, layout: Layout 
         layout = _arranged(figure)
     elif len(layout.places) != len(figure.axes):
         raise ValueError(
-            f"every drawing of an explorer must have the same axes: this one has {len(figure.axes)}, the default one "
-            f"{len(layout.places)}; leave axes empty instead of leaving them out"
+            f"figure must have {len(layout.places)} axes, as at the explorer's default setting, got "
+            f"{len(figure.axes)}; draw empty axes instead of leaving them out"
         )
     _put(figure, layout)
     _draw_keys(figure, handles)
@@ -104,7 +110,7 @@ def in_panels(figure: Figure, alt: str, salt: str | None = None, layout: Layout 
 
 
 def _label_every_panel(figure: Figure) -> None:
-    """Give every axes the numbers and the label of the axis that it shares, or the label of the whole figure."""
+    """Give every axes the numbers and the label of its shared axis, or the label of the whole figure."""
     of_all = {"x": figure.get_supxlabel(), "y": figure.get_supylabel()}
     for label, remove in zip(of_all.values(), (figure.supxlabel, figure.supylabel), strict=True):
         if label:
@@ -129,7 +135,7 @@ def _label(axes: Axes, name: str) -> str:
 
 
 def _take_legends(figure: Figure) -> tuple[list[str], list[Any]]:
-    """Remove every legend; returns the names in them and what each stands for."""
+    """Remove every legend, and return their names and the matplotlib handles of these names."""
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
     samples: dict[str, Any] = {}
     for axes in figure.axes:
@@ -143,7 +149,7 @@ def _take_legends(figure: Figure) -> tuple[list[str], list[Any]]:
 
 
 def lay_out(figure: Figure) -> Layout:
-    """Arrange the axes of ``figure`` as ``in_panels`` does, for other drawings of the same axes; changes the figure.
+    """Compute the layout that ``in_panels`` uses, for other drawings of the same axes; this changes ``figure``.
 
     Example:
         >>> with figures.style():
@@ -159,7 +165,7 @@ def lay_out(figure: Figure) -> Layout:
 
 
 def _arranged(figure: Figure) -> Layout:
-    """Let matplotlib arrange the axes, on a figure whose panels are legible on a phone."""
+    """Let matplotlib arrange the axes, and make the figure so narrow that its panels are legible on a phone."""
     width, height = figure.get_size_inches()
     if not figure.axes:
         return Layout((width, height), [], [], [Box(0, 0, 72 * width, 72 * height)])
@@ -177,7 +183,7 @@ def _arranged(figure: Figure) -> Layout:
 
 
 def _cells(figure: Figure) -> list[tuple[int, int]]:
-    """Row and column of each axes; what has no cell of a grid (a colour bar) is in that of the nearest that has one."""
+    """Return row and column of each axes; axes outside the grid (a colour bar) get those of the nearest axes in it."""
     specs = [axes.get_subplotspec() for axes in figure.axes]
     cells = [None if spec is None else (spec.rowspan.start, spec.colspan.start) for spec in specs]
     places = [axes.get_position() for axes in figure.axes]
@@ -191,7 +197,7 @@ def _cells(figure: Figure) -> list[tuple[int, int]]:
 
 
 def _boxes(figure: Figure, cells: Sequence[tuple[int, int]]) -> list[Box]:
-    """The window of each cell: the figure is cut halfway between what stands in neighbouring rows and columns."""
+    """Return the rectangle of each cell: the figure is cut halfway between neighbouring rows and columns."""
     width, height = figure.get_size_inches() * 72
     extents = [np.array(axes.get_tightbbox().extents) * 72 / figure.dpi for axes in figure.axes]
     columns = _cuts([(cell[1], box[0], box[2]) for cell, box in zip(cells, extents, strict=True)], width)
@@ -206,7 +212,7 @@ def _boxes(figure: Figure, cells: Sequence[tuple[int, int]]) -> list[Box]:
 
 
 def _cuts(spans: Sequence[tuple[int, float, float]], end: float) -> dict[int, tuple[float, float]]:
-    """From where to where each of some rows or columns reaches, given ``(number, first, last)`` of what is in them."""
+    """Return start and end of each row or column, given ``(number, first, last)`` of the axes in them."""
     numbers = sorted({number for number, *_ in spans})
     first = {number: min(low for each, low, _ in spans if each == number) for number in numbers}
     last = {number: max(high for each, _, high in spans if each == number) for number in numbers}
@@ -216,7 +222,7 @@ def _cuts(spans: Sequence[tuple[int, float, float]], end: float) -> dict[int, tu
 
 
 def _limits(figure: Figure, panel_of: Sequence[int]) -> list[float]:
-    """The greatest width of each panel, in points, at which its smallest letters are legible on a phone."""
+    """Return the largest width of each panel, in points, at which its smallest font is legible on a phone."""
     smallest: dict[int, float] = {}
     for axes, panel in zip(figure.axes, panel_of, strict=True):
         sizes = [text.get_fontsize() for text in axes.findobj(Text) if text.get_visible() and text.get_text().strip()]
@@ -234,7 +240,7 @@ def _put(figure: Figure, layout: Layout) -> None:
 
 
 def _draw_keys(figure: Figure, handles: Sequence[Any]) -> None:
-    """Draw a sample of each series down the figure's left edge, each in a group of its own."""
+    """Draw the legend symbol of each series at the left edge of the figure, each in its own group."""
     for number, handle in enumerate(handles):
         key = Legend(
             figure,
@@ -253,12 +259,12 @@ def _draw_keys(figure: Figure, handles: Sequence[Any]) -> None:
 
 
 def _points(figure: Figure) -> Affine2D:
-    """From points, counted from the lower left, to pixels, whatever the resolution is when it is drawn."""
+    """Return the transformation from points, counted from the lower left corner, to pixels at any resolution."""
     return Affine2D().scale(1 / 72) + figure.dpi_scale_trans
 
 
 def _by_group(lines: Sequence[str]) -> dict[str, list[str]]:
-    """The lines of each group of the drawing that has a name; under "" those of none, which are shared definitions."""
+    """Return the lines of each named group of the drawing; the key "" has the other lines, the shared definitions."""
     groups: dict[str, list[str]] = {"": []}
     name, depth = "", 0
     for line in lines:
@@ -275,7 +281,7 @@ def _by_group(lines: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _element(alt: str, layout: Layout, names: Sequence[str], groups: Mapping[str, list[str]]) -> Iterator[str]:
-    """The lines of the HTML element."""
+    """Yield the lines of the HTML element."""
     widest = LARGEST_SCALE * sum(box.width for box in layout.boxes if box.y == layout.boxes[0].y)
     yield (
         f'<div class="bnb-panels" role="img" aria-label="{html.escape(alt)}" style="display:flex;flex-wrap:wrap;'

@@ -1,7 +1,7 @@
-"""Matplotlib figures as inline SVG that follow the light or dark theme of the page they stand on.
+"""Matplotlib figures as inline SVG that follows the light or dark theme of the page.
 
-Ink, axes and text take the colour of the surrounding text (``currentColor``); series take colours that are
-told apart by colour-blind readers (Okabe and Ito) and have a contrast of at least 3:1 on white and on black.
+Axes and text have the colour of the surrounding text (``currentColor``). The colours of the series can be distinguished
+by colour-blind readers (Okabe and Ito) and have a contrast of at least 3:1 on white and on black.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from matplotlib.ticker import NullLocator
 
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#9467BD", "#808080"
 
-# Stands for "the colour of the text around" until the SVG is written; no series uses it.
+# A placeholder for ``currentColor`` until the SVG is written; no series uses this colour.
 _INK = "#010203"
 
 _STYLE = {
@@ -52,17 +52,17 @@ _STYLE = {
 }
 
 
-# Matplotlib's settings are global while it draws, and a live run draws from a thread.
+# Matplotlib's settings are global, and a live training run draws from another thread.
 _DRAWING = threading.RLock()
 
 
 class Picture:
-    """A finished figure: panels on a page or in a notebook, its description where pictures are not shown.
+    """A finished figure that notebooks and web pages display.
 
-    Attributes:
-        html: what a page shows, from ``in_panels``.
-        alt: the description in words.
-        draw_svg: draws the same as one SVG for a file.
+    Arguments:
+        html: the HTML element, from ``in_panels``.
+        alt: description of the figure in words.
+        draw_svg: function that draws the same figure as one SVG; None if ``html`` is an SVG already.
 
     Example:
         >>> figures.Picture("<svg></svg>", "A line that falls.").alt
@@ -74,7 +74,7 @@ class Picture:
 
     @property
     def svg(self) -> str:
-        """The whole figure as one ``<svg>`` element, for a file of its own."""
+        """The whole figure as one ``<svg>`` element, for a file."""
         return self._draw_svg() if self._draw_svg else self.html
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
@@ -86,7 +86,7 @@ class Picture:
 
 
 def new_figure(width: float = 6.6, height: float = 2.8) -> Figure:
-    """An empty figure of this size in inches, drawn without pyplot so that a thread may draw it.
+    """Return an empty figure of this size in inches, created without pyplot so that any thread can draw on it.
 
     Example:
         >>> figures.new_figure(4, 3).get_size_inches().tolist()
@@ -97,7 +97,7 @@ def new_figure(width: float = 6.6, height: float = 2.8) -> Figure:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The book's matplotlib settings, to draw and render under; one thread at a time.
+    """Use the book's matplotlib settings inside a ``with`` block, which only one thread at a time can enter.
 
     Example:
         >>> with figures.style():
@@ -110,13 +110,17 @@ def style() -> Iterator[None]:
 
 
 def render(figure: Figure, alt: str, salt: str | None = None) -> str:
-    """Write ``figure`` as one ``<svg>`` element with ``alt`` as its accessible name, one drawing element a line.
+    """Convert ``figure`` to one ``<svg>`` element, with one drawing element per line.
 
-    The text is the same for the same figure: no date is written, and ids come from the drawing and from ``salt``, which
-    is ``alt`` if not given. Drawings that stand for each other have more lines in common with one salt.
+    The same figure always gives the same text: it contains no date, and its ids depend on the drawing and ``salt``.
+
+    Arguments:
+        figure: the figure.
+        alt: description of the figure, which becomes the accessible name.
+        salt: text that the ids depend on; None for ``alt``. Similar drawings with the same salt share more lines.
 
     Raises:
-        ValueError: ``alt`` is empty; every image of the book is described.
+        ValueError: if ``alt`` is empty, because every figure of the book needs a description.
 
     Example:
         >>> with figures.style():
@@ -138,7 +142,7 @@ def render(figure: Figure, alt: str, salt: str | None = None) -> str:
 
 
 def svg_elements(figure: Figure, salt: str) -> list[str]:
-    """The elements of the drawing of ``figure``, one a line, for ``render`` and ``in_panels`` to put into an SVG.
+    """Return the SVG elements of ``figure``, one per line, which ``render`` and ``in_panels`` put into SVGs.
 
     Example:
         >>> with figures.style():
@@ -151,10 +155,10 @@ def svg_elements(figure: Figure, salt: str) -> list[str]:
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<g id=") : text.rindex("</svg>")].replace(_INK, "currentColor")
-    # Inside an attribute a line break is only a space; joined, each line is one whole element.
+    # A line break inside an attribute counts as a space. Without line breaks each line is one complete element.
     text = re.sub(r'="[^"]*"', lambda match: re.sub(r"\s+", " ", match[0]).replace(' "', '"'), text)
     text = re.sub(r' (?:d|x|y|width|height|transform|points)="[^"]*"', _round_coordinates, text)
-    # The page's own font, and no names of groups: they would stand many times on a page.
+    # Use the font of the page, and remove the ids of groups, which would occur many times on a page.
     text = re.sub(
         r"<g id=\"(?!(?:panel|key)-\d)[^\"]*\"|font-family: [^;\"]*;? ?|<!--.*?-->|\s*transform=\"rotate\(-0 [^\"]*\"",
         _without,
@@ -164,7 +168,7 @@ def svg_elements(figure: Figure, salt: str) -> list[str]:
 
 
 def _ungrouped(text: str) -> list[str]:
-    """The lines without groups that carry no attribute; they only say how matplotlib was organised."""
+    """Return the lines without the groups that have no attributes, which only reflect matplotlib's structure."""
     kept, carries = [], []
     for line in filter(None, map(str.strip, text.split("\n"))):
         if line == "<g/>":
@@ -179,9 +183,9 @@ def _ungrouped(text: str) -> list[str]:
 
 
 def _round_coordinates(match: re.Match) -> str:
-    # A tenth of a point is finer than a screen shows, and a third of the bytes.
+    # A tenth of a point is finer than the resolution of a screen, and takes a third of the bytes.
     text = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), match[0])
-    # After "M x y" further pairs are lines; only a path with curves has to say which is which.
+    # After "M x y", further pairs of numbers are lines. Only paths with curves need the letter L.
     return text if re.search("[CQ]", text) else text.replace(" L ", " ")
 
 
@@ -190,13 +194,16 @@ def _without(match: re.Match) -> str:
 
 
 def picture(draw: Callable[..., str], *data: Any, size: tuple[float, float] = (6.6, 2.8)) -> Picture:
-    """Draw on a new figure of ``size`` inches and return what a notebook displays.
+    """Call a drawing function on a new figure and return the picture, which a notebook displays.
 
-    ``draw(figure, *data)`` is one of the functions below or the reader's own; it returns the sentences that describe
-    the figure to those who do not see it.
+    Arguments:
+        draw: ``draw(figure, *data)`` draws on the figure and returns sentences that describe it for readers who cannot
+            see it; one of the functions ``figures.draw_...``, or your own.
+        data: further arguments of ``draw``.
+        size: width and height of the figure in inches.
 
     Raises:
-        ValueError: ``draw`` describes nothing.
+        ValueError: if ``draw`` returns an empty description.
 
     Example:
         >>> def draw(figure, losses):
@@ -205,7 +212,7 @@ def picture(draw: Callable[..., str], *data: Any, size: tuple[float, float] = (6
         >>> figures.picture(draw, [2.3, 1.1, 0.4]).alt
         'A loss that falls from 2.3 to 0.4.'
     """
-    from bnlib.figures.panels import in_panels  # which builds on this file
+    from bnlib.figures.panels import in_panels  # imported here because panels.py imports this file
 
     with style():
         figure = new_figure(*size)
@@ -220,17 +227,18 @@ def _draw_svg(draw: Callable[..., str], data: Sequence[Any], size: tuple[float, 
 
 
 def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label: str, **line) -> None:
-    """Draw the median over runs as a line and the range from the lowest to the highest as a band.
+    """Draw the median over runs as a line, and the range from the lowest to the highest run as a band.
 
-    A run that diverged counts as infinite: the line ends where half of the runs have, while the band spans the others.
+    A run that has diverged counts as infinite. So the line ends where half of the runs have diverged, and the band
+    spans the other runs.
 
     Arguments:
-        axes: where to draw.
-        x: the common abscissae, length P.
-        runs: one row a run, shape (R, P); NaN where a run had already diverged.
-        color: of line and band.
+        axes: axes to draw on.
+        x: x coordinates, length P.
+        runs: one row per run, shape (R, P), with nan where a run has diverged.
+        color: colour of the line and the band.
         label: name in the legend.
-        line: further options of ``Axes.plot``.
+        line: further arguments of ``Axes.plot``.
 
     Example:
         >>> axes = figures.new_figure().add_subplot()
@@ -248,7 +256,12 @@ def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label:
 
 
 def plain_ticks(axis: Axis, places: Sequence[float], labels: Sequence[str] | None = None) -> None:
-    """Ticks of a logarithmic axis written as numbers; matplotlib's powers of ten take most of the drawing time.
+    """Label the ticks of a logarithmic axis with plain numbers instead of powers of ten, which are slow to draw.
+
+    Arguments:
+        axis: ``axes.xaxis`` or ``axes.yaxis``.
+        places: values of the ticks.
+        labels: texts of the ticks; None to format the values.
 
     Example:
         >>> axes = figures.new_figure().add_subplot(xscale="log")

@@ -1,7 +1,7 @@
-"""The networks of the experiments, one file a family.
+"""Networks for the experiments, one file per family.
 
-Where a builder takes ``norm``, that is None, a name in ``bnlib.NORMS``, an entry of it, or what makes a layer from a
-number of channels, such as ``bnlib.BatchNorm``.
+The argument ``norm`` of the builders is a name in ``bnlib.NORMS``, an entry of it, a callable that takes the number of
+channels and returns a layer, such as ``bnlib.BatchNorm``, or None for no normalisation.
 """
 
 from bnlib.models.building import NormLike
@@ -29,7 +29,7 @@ __all__ = [
     "vgg",
 ]
 
-# A run of ``bnlib.sweep`` is found again by the name of its builder, which is not to depend on the file it is in.
+# The cache of ``bnlib.sweep`` identifies a run by the name of its builder, which must not depend on the builder's file.
 for _builder in (
     deep_stack,
     lian_figure_6_cnn,

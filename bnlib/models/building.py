@@ -1,4 +1,4 @@
-"""What the builders share: how a norm is named and put to a layer, and where the random numbers come from."""
+"""Helpers for the builders of networks: applying a normalisation to a layer, and seeding the initialisation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NormLike = str | Norm | Callable[[int], nn.Module] | None
 
 
 def as_norm(norm: NormLike) -> Norm:
-    """Return the entry of ``NORMS`` that is meant, or one made for a callable.
+    """Return the entry of ``NORMS`` for a builder's argument ``norm``, or a new entry for a callable.
 
     Raises:
-        ValueError: no normalisation has that name.
-        TypeError: ``norm`` is none of the kinds allowed.
+        ValueError: if no normalisation has this name.
+        TypeError: if ``norm`` is not None, a name, a ``Norm`` or a callable.
     """
     if norm is None:
         return NORMS["none"]
@@ -28,55 +28,58 @@ def as_norm(norm: NormLike) -> Norm:
         if norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)} if it is a name, got {norm!r}")
         return NORMS[norm]
-    # A layer can be called, too, but not with a number of channels.
+    # A layer is callable, too, but it does not take a number of channels.
     if not callable(norm) or isinstance(norm, nn.Module):
-        raise TypeError(f"norm must be None, a name, a Norm or a callable of the number of channels, got {norm!r}")
+        raise TypeError(
+            f"norm must be None, a name, a Norm or a callable of the number of channels, got {norm!r}; pass the class "
+            "of a layer, not a layer"
+        )
     return Norm("callable", "callable", norm)
 
 
 def with_norm(layer: nn.Module, norm: NormLike, *, bias: bool) -> list[nn.Module]:
-    """Return ``layer``, as ``norm`` changes it, and the layers that ``norm`` has follow.
+    """Apply a normalisation to a layer and return the resulting layers in their order.
 
     Arguments:
-        layer: Linear or Conv2d, with weights.
-        norm: see ``bnlib.models``.
-        bias: keep the layer's bias even if another layer, with a shift of its own, follows.
+        layer: a Linear or Conv2d layer.
+        norm: the normalisation, see ``bnlib.models``.
+        bias: keep the layer's bias even if a normalisation layer, which has its own bias, follows.
 
     Raises:
-        TypeError: ``norm`` is not for such a layer.
+        TypeError: if the normalisation cannot be applied to this type of layer.
     """
-    with _aside():
+    with _independent_random_numbers():
         applied = as_norm(norm).apply(layer)
     layers = list(applied) if isinstance(applied, nn.Sequential) else [applied]
     if len(layers) > 1 and not bias:
-        # Drawn and dropped, so that the next weights are the same as without a norm.
+        # The bias is drawn first and dropped here, so that the next weights are the same as without a normalisation.
         layers[0].bias = None
     return layers
 
 
 def convolution(fan_in: int, fan_out: int, size: int, norm: NormLike, *, stride: int = 1) -> list[nn.Module]:
-    """Return a convolution that keeps the size of the image, but for the stride, with its ``norm``."""
+    """Return a convolution, padded to keep the image size (divided by ``stride``), with its normalisation."""
     return with_norm(nn.Conv2d(fan_in, fan_out, size, stride, padding=size // 2), norm, bias=False)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw random numbers from ``seed``, and leave the global generator as it was."""
+    """Seed PyTorch's random numbers inside a ``with`` block and restore the global generator at its end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
-    """Draw random numbers, should a norm need some, that do not shift those of the next weights nor are the same."""
+def _independent_random_numbers() -> Iterator[None]:
+    """Use different random numbers inside a ``with`` block without changing those that follow it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), device="cpu")))
         yield
 
 
 def check_counts(**counts: int) -> None:
-    """Raise a ValueError that names the first of ``counts`` below 1."""
+    """Raise a ValueError that names the first of ``counts`` that is below 1."""
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")

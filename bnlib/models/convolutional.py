@@ -1,4 +1,4 @@
-"""Convolutional networks without shortcuts."""
+"""Convolutional networks without skip connections."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ def lian_figure_6_cnn(
     hidden: int = 50,
     seed: int = 0,
 ) -> nn.Sequential:
-    r"""Build the "simple neural network" of the paper's figure 6, or what it may have been.
+    r"""Build a network like the "simple neural network" in figure 6 of Lian and Liu (2019).
 
-    Known of it is that the normalisation is between the layers, the activation ReLU, the loss the negative log
-    likelihood, and that it takes MNIST and CIFAR-10. Its layers and sizes are not: the text does not give them, and the
-    figure was not available. Chosen here is PyTorch's MNIST example as it was in 2018, for its defaults are the
-    paper's settings (batch size 64, learning rate 0.01, momentum 0.5, ``nll_loss``): two convolutions of 5 x 5, each
-    with max pooling, and two linear layers. The norm takes the place of the example's dropout, before each ReLU, the
-    order of layers of the paper's figure 1. The log-softmax is left to the loss (``cross_entropy``). For a fully
-    connected reading of the figure there is ``mlp``.
+    The paper says that the network is normalised between the layers, uses ReLU and the negative log likelihood, and
+    takes MNIST and CIFAR-10. It does not give the layers and their sizes in its text, and the figure was not available.
+    This builder therefore uses PyTorch's MNIST example of 2018, because its defaults are the settings of the paper
+    (batch size 64, learning rate 0.01, momentum 0.5, ``nll_loss``): two convolutions of 5 x 5, each with max pooling,
+    and two linear layers. The normalisation replaces the example's dropout and comes before each ReLU, as in figure 1
+    of the paper. The outputs are logits, so use ``cross_entropy`` as the loss. For a fully connected network instead,
+    use ``mlp``.
 
-    A side below 16 is too short for 5 x 5 without padding; such images, e.g. 8 x 8, are padded by 2 in both
-    convolutions.
+    Images with a side below 16, e.g. 8 x 8, are padded by 2 in both convolutions, because they are too small for 5 x 5
+    convolutions without padding.
 
     Arguments:
         image_shape: channels, height and width of the images; at least 4 x 4.
         num_classes: number of outputs.
-        norm: of all layers but the last, see ``bnlib.models``; None for no normalisation. A layer that one follows has
-            no bias.
-        channels: of the two convolutions.
+        norm: normalisation of all layers except the last, see ``bnlib.models``; None for no normalisation. Layers in
+            front of a normalisation layer have no bias.
+        channels: output channels of the two convolutions.
         hidden: width of the first linear layer.
-        seed: seed of the initialisation; the global generator is left as it was.
+        seed: seed of the initialisation; the global generator does not change.
 
     Shape:
-        (N, \*``image_shape``) to (N, ``num_classes``).
+        Input (N, \*``image_shape``); output (N, ``num_classes``).
 
     Raises:
-        ValueError: a count below 1, an image of another number of dimensions or too small, not two ``channels``, or no
-            normalisation of the name.
-        TypeError: ``norm`` is of another kind, or not for both convolutions and linear layers.
+        ValueError: if a count is below 1, ``image_shape`` does not have three values or is too small, ``channels`` does
+            not have two values, or the name ``norm`` is unknown.
+        TypeError: if ``norm`` has another type, or cannot be applied to both convolutions and linear layers.
 
     Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 6 and section 6.
 
@@ -86,25 +86,26 @@ def small_cnn(
     width: int = 16,
     seed: int = 0,
 ) -> nn.Sequential:
-    r"""Build a small convolutional network, for what takes a ResNet-18 and CIFAR-10 at the scale of the digits.
+    r"""Build a small convolutional network for the digits, which plays the role of a ResNet-18 on CIFAR-10.
 
-    Three convolutions of 3 x 3, ``width``, 2 and 4 ``width`` channels wide, with max pooling in between: 8 x 8, 4 x 4
-    and 2 x 2 for the digits; the mean over what is left of the image; a linear layer.
+    It has three convolutions of 3 x 3 with ``width``, 2 ``width`` and 4 ``width`` channels, with max pooling between
+    them; for the digits the images have 8 x 8, 4 x 4 and 2 x 2 pixels. Then follow average pooling over the whole image
+    and a linear layer.
 
     Arguments:
         num_classes: number of outputs.
         in_channels: channels of the images.
-        norm: of each convolution, see ``bnlib.models``; None for no normalisation. A convolution that one follows has
-            no bias.
+        norm: normalisation of each convolution, see ``bnlib.models``; None for no normalisation. Convolutions in front
+            of a normalisation layer have no bias.
         width: channels of the first convolution.
-        seed: seed of the initialisation; the global generator is left as it was.
+        seed: seed of the initialisation; the global generator does not change.
 
     Shape:
-        (N, ``in_channels``, H, W) to (N, ``num_classes``), H and W at least 4.
+        Input (N, ``in_channels``, H, W) with H and W at least 4; output (N, ``num_classes``).
 
     Raises:
-        ValueError: a count below 1, or no normalisation of the name.
-        TypeError: ``norm`` is of another kind, or not for convolutions.
+        ValueError: if a count is below 1, or the name ``norm`` is unknown.
+        TypeError: if ``norm`` has another type, or cannot be applied to convolutions.
 
     Example:
         >>> models.small_cnn(norm=bnlib.FullNorm)(torch.zeros(2, 1, 8, 8)).shape
@@ -128,28 +129,28 @@ def vgg(
     width: int = 64,
     seed: int = 0,
 ) -> nn.Sequential:
-    r"""Build a VGG network for images of 32 x 32, as Santurkar et al. trained with and without Batch Normalization.
+    r"""Build a VGG network for images of 32 x 32, as Santurkar et al. trained it with and without Batch Normalization.
 
-    Five stages of 3 x 3 convolutions, ``width``, 2, 4, 8 and 8 ``width`` channels wide, each closed by max pooling; one
-    linear layer in place of the paper's three, of which ``depth`` nevertheless counts all. Weights are drawn as Glorot
-    and Bengio propose, the choice of Santurkar et al., and biases are 0: with torch's own initialisation the signal of
-    a network without ``norm`` fades over the layers, and one would measure that.
+    It has five stages of 3 x 3 convolutions with ``width`` times 1, 2, 4, 8 and 8 channels, and max pooling at the end
+    of each stage. One linear layer replaces the paper's three, although ``depth`` counts all three. As in Santurkar et
+    al., the weights are drawn with the initialisation of Glorot and Bengio, and the biases are 0. With PyTorch's
+    default initialisation the activations of a network without normalisation would shrink from layer to layer.
 
     Arguments:
         num_classes: number of outputs.
         in_channels: channels of the images.
-        norm: of each convolution, see ``bnlib.models``; None for no normalisation. A convolution that one follows has
-            no bias.
+        norm: normalisation of each convolution, see ``bnlib.models``; None for no normalisation. Convolutions in front
+            of a normalisation layer have no bias.
         depth: 11, 13, 16 or 19.
         width: channels of the first stage, 64 in the paper.
-        seed: seed of the initialisation; the global generator is left as it was.
+        seed: seed of the initialisation; the global generator does not change.
 
     Shape:
-        (N, ``in_channels``, H, W) to (N, ``num_classes``), H and W at least 32.
+        Input (N, ``in_channels``, H, W) with H and W at least 32; output (N, ``num_classes``).
 
     Raises:
-        ValueError: another depth, a count below 1, or no normalisation of the name.
-        TypeError: ``norm`` is of another kind, or not for convolutions.
+        ValueError: if the depth is not listed above, a count is below 1, or the name ``norm`` is unknown.
+        TypeError: if ``norm`` has another type, or cannot be applied to convolutions.
 
     Source: Simonyan and Zisserman 2015 (https://arxiv.org/abs/1409.1556), Table 1, columns A, B, D and E; Santurkar et
     al. 2018 (https://arxiv.org/abs/1805.11604).

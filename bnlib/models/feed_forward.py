@@ -1,4 +1,4 @@
-"""Networks of linear layers."""
+"""Fully connected networks."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ def mlp(
     init: Callable[[Tensor], object] | None = None,
     seed: int = 0,
 ) -> nn.Sequential:
-    r"""Build a fully connected network: linear, norm, activation for each hidden layer, then linear.
+    r"""Build a fully connected network: linear, normalisation, activation for each hidden layer, then linear.
 
-    The linear layers of two networks built from the same ``sizes`` and ``seed`` start from the same numbers
-    whether or not there is a ``norm``, so that a comparison starts from the same place.
+    Two networks with the same ``sizes`` and ``seed`` get the same initial weights, with or without a normalisation, so
+    that they can be compared.
 
     Arguments:
         sizes: widths from the input to the output, at least two, e.g. ``(64, 100, 100, 10)``.
-        norm: of each hidden layer, e.g. ``bnlib.BatchNorm`` or ``"weight_norm"``, see ``bnlib.models``; None for no
-            normalisation.
-        activation: class of the activation, or another callable without arguments that makes one.
-        placement: ``"before"`` or ``"after"``, where the norm is with respect to the activation.
-        init: fills the weights of the linear layers, such as ``nn.init.kaiming_normal_``, and their biases are 0; None
-            for torch's own initialisation, with which the signal of a deep network without a norm fades.
-        seed: seed of the initialisation; the global generator is left as it was.
+        norm: normalisation of each hidden layer, e.g. ``bnlib.BatchNorm`` or ``"weight_norm"``, see ``bnlib.models``;
+            None for no normalisation.
+        activation: class of the activation, or another callable without arguments that returns one.
+        placement: ``"before"`` or ``"after"``: the normalisation comes before or after the activation.
+        init: function that fills the weights of a linear layer in place, such as ``nn.init.kaiming_normal_``; the
+            biases are then 0. None for PyTorch's default initialisation, with which the activations of a deep network
+            without normalisation shrink from layer to layer.
+        seed: seed of the initialisation; the global generator does not change.
 
     Shape:
-        (N, \*) with ``sizes[0]`` values a sample, to (N, ``sizes[-1]``).
+        Input (N, \*) with ``sizes[0]`` values per sample; output (N, ``sizes[-1]``).
 
     Raises:
-        ValueError: fewer than two sizes, another placement, or no normalisation of the name.
-        TypeError: ``activation`` or ``norm`` is of another kind, or ``norm`` is not for linear layers.
+        ValueError: if there are fewer than two sizes, or ``placement`` or the name ``norm`` is unknown.
+        TypeError: if ``activation`` or ``norm`` has another type, or ``norm`` cannot be applied to linear layers.
 
     Example:
         >>> [type(layer).__name__ for layer in models.mlp((64, 100, 10), bnlib.BatchNorm)]
@@ -50,11 +51,14 @@ def mlp(
         True
     """
     if len(sizes) < 2:
-        raise ValueError(f"sizes must name at least an input and an output width, got {tuple(sizes)}")
+        raise ValueError(f"sizes must have at least an input and an output width, got {tuple(sizes)}")
     if placement not in ("before", "after"):
         raise ValueError(f"placement must be 'before' or 'after', got {placement!r}")
     if isinstance(activation, nn.Module):
-        raise TypeError(f"activation must be a class or a callable without arguments that makes one, got {activation}")
+        raise TypeError(
+            f"activation must be a class or a callable without arguments that returns a layer, got {activation}; pass "
+            "the class, e.g. nn.ReLU"
+        )
     layers: list[nn.Module] = [nn.Flatten()]
     with seeded(seed):
         for fan_in, fan_out in pairwise(sizes[:-1]):
@@ -87,21 +91,22 @@ def deep_stack(
 ) -> nn.Sequential:
     r"""Build an ``mlp`` of ``depth`` hidden layers of the same width.
 
-    The feed-forward counterpart of ``lstm_stack``: with the defaults the 100 layers of 63 units of the question there,
-    for one of 50 characters, one-hot, and the one that follows it. ``activation=nn.Identity`` makes it linear.
+    It is the feed-forward counterpart of ``lstm_stack``. The defaults are those of a question about deep stacks: 100
+    layers of 63 units that predict the next of 50 characters from a one-hot character. With
+    ``activation=nn.Identity`` the network is linear.
 
     Arguments:
         depth: number of hidden layers.
-        width: of each of them.
+        width: width of each hidden layer.
         norm, activation, placement, init, seed: see ``mlp``.
-        in_features: values of a sample.
+        in_features: number of values per sample.
         num_classes: number of outputs.
 
     Shape:
-        (N, \*) with ``in_features`` values a sample, to (N, ``num_classes``).
+        Input (N, \*) with ``in_features`` values per sample; output (N, ``num_classes``).
 
     Raises:
-        ValueError: a count below 1; and what ``mlp`` raises.
+        ValueError: if a count is below 1; and the errors of ``mlp``.
 
     Source: Kari, a question on Stack Exchange, March 2018.
 
@@ -116,13 +121,15 @@ def deep_stack(
 
 
 def three_point_network(norm: NormLike = BatchNorm, *, seed: int = 0) -> nn.Sequential:
-    """Build the network of figure 1: linear 3 to 3, norm, ReLU, linear 3 to 3, for the data set ``three_points``.
+    """Build the network of figure 1 of Lian and Liu (2019): linear 3 to 3, normalisation, ReLU, linear 3 to 3.
+
+    It is used with the data set ``three_points``.
 
     Arguments:
         norm, seed: see ``mlp``.
 
     Shape:
-        (N, 3) to (N, 3).
+        Input (N, 3); output (N, 3).
 
     Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 1.
 
@@ -134,23 +141,23 @@ def three_point_network(norm: NormLike = BatchNorm, *, seed: int = 0) -> nn.Sequ
 
 
 def logistic_regression(in_features: int, num_classes: int, norm: NormLike = None, *, seed: int = 0) -> nn.Sequential:
-    r"""Build logistic regression, with the features normalised first.
+    r"""Build a logistic regression on normalised features.
 
-    The norm comes before the weights, as in the paper's equation (1), and there is nothing else for it to come
-    between. Those that change the layer itself (weight norm, weight standardisation, cosine normalisation) do so.
+    The normalisation comes before the linear layer, as in equation (1) of Lian and Liu (2019). A normalisation that
+    changes the layer itself (weight norm, weight standardisation, cosine normalisation) is applied to the linear layer.
 
     Arguments:
-        in_features: values of a sample.
+        in_features: number of values per sample.
         num_classes: number of outputs.
-        norm: of the features, see ``bnlib.models``; None for none.
-        seed: seed of the initialisation; the global generator is left as it was.
+        norm: normalisation of the features, see ``bnlib.models``; None for no normalisation.
+        seed: seed of the initialisation; the global generator does not change.
 
     Shape:
-        (N, \*) with ``in_features`` values a sample, to (N, ``num_classes``).
+        Input (N, \*) with ``in_features`` values per sample; output (N, ``num_classes``).
 
     Raises:
-        ValueError: a count below 1, or no normalisation of the name.
-        TypeError: ``norm`` is of another kind, or not for linear layers.
+        ValueError: if a count is below 1, or the name ``norm`` is unknown.
+        TypeError: if ``norm`` has another type, or cannot be applied to linear layers.
 
     Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), Figure 3 and equation (1).
 

@@ -21,32 +21,33 @@ def lstm_stack(
     num_classes: int = 50,
     seed: int = 0,
 ) -> LSTMStack:
-    r"""Build LSTM layers on top of one another, each with its norm, and a linear layer that names the next character.
+    r"""Build a stack of LSTM layers, each followed by a normalisation, and a linear layer that predicts the next token.
 
-    The defaults are those of a question about noisy training: 100 LSTM layers "like a pillar", a state of 50, a
-    sentence of 50 characters. The question does not say what the statistics are taken over. With ``steps`` each time
-    step has its own, as in Cooijmans et al.: one sentence is then a batch of one sample. Without, a layer has one set
-    for all samples and steps, the "sequence-wise" one of Laurent et al., so that in train mode what Batch Normalization
-    puts out at one step depends on later ones. Both papers normalise inside the LSTM; here it is between the layers.
+    The defaults are those of a question about noisy training: 100 LSTM layers "like a pillar", a state of size 50, and
+    sentences of 50 characters. The question does not say which values the statistics are computed over. With ``steps``,
+    each time step has its own statistics, as in Cooijmans et al.; a single sentence is then a batch of one sample.
+    Without ``steps``, a layer has one set of statistics for all samples and time steps ("sequence-wise" in Laurent et
+    al.); in train mode the output of Batch Normalization at one step then depends on later steps. Both papers normalise
+    inside the LSTM, whereas this network normalises between the layers.
 
-    The weights of two networks built from the same sizes and ``seed`` start from the same numbers whatever the
-    ``norm``.
+    Two networks with the same sizes and ``seed`` get the same initial weights for any ``norm``.
 
     Arguments:
         depth: number of LSTM layers.
-        width: size of the state of each.
-        norm: of each layer's output, a layer of its own, see ``bnlib.models``; None for no normalisation.
-        steps: number of time steps, each with statistics of its own, but the same gamma and beta; None for statistics
-            shared by all.
-        in_features: values of a time step, e.g. of a one-hot character.
+        width: size of the state of each LSTM layer.
+        norm: normalisation of each layer's output, see ``bnlib.models``; it must be a layer of its own. None for no
+            normalisation.
+        steps: number of time steps with their own statistics (gamma and beta are shared); None to share the statistics.
+        in_features: number of values per time step, e.g. of a one-hot character.
         num_classes: number of outputs.
-        seed: seed of the initialisation; the global generator is left as it was.
+        seed: seed of the initialisation; the global generator does not change.
 
     Shape:
-        (N, T, ``in_features``) to (N, T, ``num_classes``), T at most ``steps``.
+        Input (N, T, ``in_features``); output (N, T, ``num_classes``); T is at most ``steps``.
 
     Raises:
-        ValueError: a count below 1, or a norm that is no layer of its own; when called, more than ``steps`` steps.
+        ValueError: if a count is below 1, or the normalisation changes the layer itself; on a call, if there are more
+            than ``steps`` time steps.
 
     Source: Kari, a question on Stack Exchange, March 2018; Cooijmans et al. 2017 (https://arxiv.org/abs/1603.09025),
     section 3; Laurent et al. 2015 (https://arxiv.org/abs/1510.01378).
@@ -61,7 +62,9 @@ def lstm_stack(
         check_counts(steps=steps)
     entry = as_norm(norm)
     if entry.make_layer is None and entry is not NORMS["none"]:
-        raise ValueError(f"norm must be a layer of its own between LSTM layers, got {entry.name}")
+        raise ValueError(
+            f"norm must be a layer of its own to be placed between LSTM layers, got {entry.name}; use e.g. 'layer_norm'"
+        )
     with seeded(seed):
         lstms = [nn.LSTM(in_features if i == 0 else width, width, batch_first=True) for i in range(depth)]
         linear = nn.Linear(width, num_classes)
@@ -70,24 +73,33 @@ def lstm_stack(
 
 
 class LSTMStack(nn.Module):
-    """LSTM layers, what follows each of them, and a linear layer; see ``lstm_stack``, which makes one."""
+    """LSTM layers with a normalisation after each of them, and a linear layer; ``lstm_stack`` builds one.
+
+    Shape:
+        Input (N, T, in_features); output (N, T, num_classes).
+    """
 
     def __init__(self, lstms: Sequence[nn.LSTM], norms: Sequence[nn.Module], linear: nn.Linear) -> None:
         super().__init__()
         self.lstms, self.norms, self.linear = nn.ModuleList(lstms), nn.ModuleList(norms), linear
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the logits of each time step."""
+        """Return the logits of each time step, shape (N, T, num_classes)."""
         for lstm, norm in zip(self.lstms, self.norms, strict=True):
             input = norm(lstm(input)[0])
         return self.linear(input)
 
 
 class SequenceWiseNorm(nn.Module):
-    """A normalisation that takes the time steps for more samples: one set of statistics.
+    """A normalisation that treats the time steps as additional samples, so it has one set of statistics.
+
+    Arguments:
+        norm: the normalisation layer for (N * T, C).
 
     Shape:
-        (N, T, C) to the same.
+        Input (N, T, C); the output has the same shape.
+
+    Source: Laurent et al. 2015 (https://arxiv.org/abs/1510.01378), "sequence-wise" normalisation.
 
     Example:
         >>> layer = models.SequenceWiseNorm(bnlib.BatchNorm(1, momentum=1.0))
@@ -106,16 +118,16 @@ class SequenceWiseNorm(nn.Module):
 
 
 class PerTimeStepNorm(nn.Module):
-    """A normalisation for each time step: statistics of its own, the parameters of the first.
+    """A normalisation with separate statistics for each time step and shared parameters.
 
     Arguments:
-        norms: one for each step, alike; their parameters are replaced.
+        norms: one layer for each time step, all of the same kind; all of them get the parameters of the first.
 
     Shape:
-        (N, T, C) to the same, T at most the number of ``norms``.
+        Input (N, T, C), with T at most the number of ``norms``; the output has the same shape.
 
     Raises:
-        ValueError: when called with more steps.
+        ValueError: on a call, if there are more time steps than ``norms``.
 
     Source: Cooijmans et al. 2017 (https://arxiv.org/abs/1603.09025), section 3.
 

@@ -1,4 +1,4 @@
-"""Networks with shortcuts."""
+"""Networks with skip connections."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ def resnet18(
     width: int = 64,
     seed: int = 0,
 ) -> nn.Sequential:
-    r"""Build the ResNet-18 for small images, such as the 32 x 32 of CIFAR-10.
+    r"""Build a ResNet-18 for small images, such as the 32 x 32 images of CIFAR-10.
 
-    The first convolution is 3 x 3 with stride 1 and no pooling follows it; four stages of two basic blocks, ``width``,
-    2, 4 and 8 ``width`` channels wide, each stage but the first halving the image; the mean over what is left of the
-    image; a linear layer. The convolutions of two networks built from the same sizes and ``seed`` start from the same
-    numbers whether or not there is a ``norm``; they have biases only if no layer of it follows.
+    The first convolution is 3 x 3 with stride 1, and no pooling follows it. Then come four stages of two basic blocks
+    with ``width`` times 1, 2, 4 and 8 channels; each stage except the first halves the image. Average pooling over the
+    whole image and a linear layer follow. Two networks with the same sizes and ``seed`` get the same initial weights,
+    with or without normalisation. Convolutions have a bias only if no normalisation layer follows.
 
     Arguments:
         num_classes: number of outputs.
         in_channels: channels of the images.
-        norm: of each convolution, also of those in the shortcuts, see ``bnlib.models``; None for no normalisation.
+        norm: normalisation of each convolution, including those in skip connections, see ``bnlib.models``; None for no
+            normalisation.
         width: channels of the first stage, 64 in the paper.
-        seed: seed of the initialisation; the global generator is left as it was.
+        seed: seed of the initialisation; the global generator does not change.
 
     Shape:
-        (N, ``in_channels``, H, W) to (N, ``num_classes``).
+        Input (N, ``in_channels``, H, W); output (N, ``num_classes``).
 
     Raises:
-        ValueError: a number of classes or channels below 1, or no normalisation of the name.
-        TypeError: ``norm`` is of another kind, or not for convolutions.
+        ValueError: if a number of classes or channels is below 1, or the name ``norm`` is unknown.
+        TypeError: if ``norm`` has another type, or cannot be applied to convolutions.
 
     Source: He et al. 2016 (https://arxiv.org/abs/1512.03385), Table 1, with the first layer of its section 4.2.
 
@@ -61,10 +62,16 @@ def resnet18(
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut around them, projected by a 1 x 1 convolution where the shape changes.
+    """Two 3 x 3 convolutions with a skip connection, which is a 1 x 1 convolution if the shape changes.
+
+    Arguments:
+        fan_in: input channels.
+        fan_out: output channels.
+        stride: stride of the first convolution and of the skip connection.
+        norm: normalisation of each convolution, see ``bnlib.models``.
 
     Shape:
-        (N, ``fan_in``, H, W) to (N, ``fan_out``, ceil(H / ``stride``), ceil(W / ``stride``)).
+        Input (N, ``fan_in``, H, W); output (N, ``fan_out``, ceil(H / ``stride``), ceil(W / ``stride``)).
 
     Source: He et al. 2016, Figure 5 left and option B of section 4.1.
 
@@ -82,7 +89,7 @@ class BasicBlock(nn.Module):
         self.skip = nn.Sequential(*convolution(fan_in, fan_out, 1, norm, stride=stride) if changes else ())
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return relu(residual + shortcut)."""
+        """Return relu(residual(input) + skip(input))."""
         return torch.relu(self.residual(input) + self.skip(input))
 
 
@@ -97,20 +104,22 @@ def residual_stack(
     init: Callable[[Tensor], object] | None = None,
     seed: int = 0,
 ) -> nn.Sequential:
-    r"""Build a ``deep_stack`` with a shortcut around every hidden layer but the first: x + activation(norm(linear(x))).
+    r"""Build a ``deep_stack`` with a skip connection around every hidden layer except the first.
 
-    Its weights start from the same numbers as those of a ``deep_stack`` of the same sizes and ``seed``.
+    These layers compute x + activation(norm(linear(x))). The initial weights are those of a ``deep_stack`` with the
+    same sizes and ``seed``.
 
     Arguments:
         depth, width, norm, activation, in_features, num_classes, init, seed: see ``deep_stack``.
 
     Shape:
-        (N, \*) with ``in_features`` values a sample, to (N, ``num_classes``).
+        Input (N, \*) with ``in_features`` values per sample; output (N, ``num_classes``).
 
     Raises:
-        ValueError: a count below 1; and what ``mlp`` raises.
+        ValueError: if a count is below 1; and the errors of ``mlp``.
 
-    Source: He et al. 2016 (https://arxiv.org/abs/1512.03385), the idea; the order of the layers is that of the stack.
+    Source: He et al. 2016 (https://arxiv.org/abs/1512.03385) for the skip connections; the order of the layers is that
+    of ``deep_stack``.
 
     Example:
         >>> model = models.residual_stack(10, norm=bnlib.BatchNorm)
@@ -125,10 +134,13 @@ def residual_stack(
 
 
 class SkipConnection(nn.Module):
-    """A branch, and a shortcut around it.
+    """A module with a skip connection around it, which returns ``input + branch(input)``.
+
+    Arguments:
+        branch: a module whose output has the shape of its input.
 
     Shape:
-        that of the branch, which must not change it.
+        Any shape that ``branch`` accepts; the output has the same shape.
 
     Example:
         >>> models.SkipConnection(nn.ReLU())(torch.tensor([-1.0, 2.0]))

@@ -1,4 +1,4 @@
-"""Figures with controls that work twice: with a kernel in a notebook, and without one on the built page."""
+"""Interactive figures, which work in a notebook with a kernel and on a web page without one."""
 
 from bnlib.widgets.controls import Choice, Control, Slider
 from bnlib.widgets.explorer import Explorer

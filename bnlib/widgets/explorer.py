@@ -1,4 +1,4 @@
-"""A figure with controls, drawn beforehand at every setting."""
+"""Explorers: figures with controls that are drawn in advance for every setting."""
 
 from __future__ import annotations
 
@@ -17,27 +17,34 @@ from bnlib.widgets.panel import Panel
 
 
 class Explorer:
-    """A figure with controls, drawn beforehand at every setting of a grid.
+    """A figure with controls, drawn in advance for every setting on a grid.
 
-    With a kernel it is a set of ipywidgets; on a page without one it is plain HTML with every frame inside, moved
-    by ``static/explorer.js``. Both show the same frames, made by the same drawing function, which also draws the
-    curve of a live run.
+    In a notebook with a kernel an explorer is a set of ipywidgets. On a web page it is HTML that contains every frame,
+    and the script ``static/explorer.js`` shows the frame of the chosen setting. Both show the same frames from the same
+    drawing function, which also draws the curves of a live training run.
 
     Arguments:
-        name: identifies the explorer on its page and in links to its settings; letters, digits and ``-``.
-        title: what the figure shows, in a few words; its accessible name.
-        controls: one or more ``Slider`` or ``Choice``.
+        name: identifies the explorer on its page and in links; letters, digits and ``-``.
+        title: what the figure shows, in a few words; it is the accessible name.
+        controls: one or more ``Slider`` or ``Choice`` objects.
         data: ``data(**setting)`` returns the data to draw, computed or read from a committed result.
-        draw: ``draw(figure, data, **setting)`` draws them on an empty ``matplotlib`` figure and returns one or two
-            sentences that say what is to be seen; they stand below the figure. It draws the same axes at every setting.
-        train: None, or ``train(**setting)``, an iterator of ``(done, total, data)``: a real run of the setting,
-            whose ``data`` is drawn by ``draw`` as it comes. Gives the *Train* and *Stop* buttons of a notebook.
+        draw: ``draw(figure, data, **setting)`` draws the data on an empty ``matplotlib`` figure and returns one or two
+            sentences that describe the result, which are shown below the figure. It must draw the same axes for every
+            setting.
+        train: ``train(**setting)`` does a real training run and yields ``(done, total, data)``: the number of steps so
+            far, the total number of steps, and the data to draw. It adds *Train* and *Stop* buttons in a notebook. None
+            for no training.
         size: width and height of the figure in inches.
-        budget: the most bytes that the HTML may have.
+        budget: the largest allowed size of the HTML in bytes.
+
+    Attributes:
+        name, title, controls, data, draw, train, size, budget: the arguments.
+        defaults: the default value of each control, by name.
+        runs: the data of the live runs, by the values of the controls.
 
     Raises:
-        ValueError: a ``name`` with other characters, no controls, or two with one name; when shown, HTML over the
-            budget.
+        ValueError: if ``name`` has other characters, if there are no controls or two with the same name; on display, if
+            the HTML is larger than ``budget``.
 
     Example:
         >>> def draw(figure, data, power):
@@ -67,24 +74,24 @@ class Explorer:
         budget: int = 400_000,
     ):
         if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-            raise ValueError(f"name must be of letters, digits and '-', as a part of a page's address, got {name!r}")
+            raise ValueError(f"name must consist of letters, digits and '-', to be part of an address, got {name!r}")
         self.name, self.title, self.controls, self.size, self.budget = name, title, list(controls), size, budget
         self.data, self.draw, self.train = data, draw, train
         self.defaults = {control.name: control.default for control in self.controls}
         if not self.controls or len(self.defaults) < len(self.controls):
             names = [control.name for control in self.controls]
-            raise ValueError(f"controls must be one or more, each with a name of its own, got names {names}")
-        # Settings that were trained live, so that coming back to one shows the run again.
+            raise ValueError(f"controls must be one or more with different names, got the names {names}")
+        # The data of live runs are kept, so that the reader sees a run again when returning to its setting.
         self.runs: dict[tuple, Any] = {}
 
     def settings(self) -> Iterator[dict[str, Any]]:
-        """Every setting of the grid, the last control moving fastest."""
+        """Yield every setting of the grid as a dictionary; the last control changes fastest."""
         names = [control.name for control in self.controls]
         for values in itertools.product(*(control.values for control in self.controls)):
             yield dict(zip(names, values, strict=True))
 
     def picture(self, data: Any, setting: Mapping[str, Any]) -> tuple[str, str]:
-        """Draw ``data``: the picture, whose accessible name says the setting too, and the sentences below it."""
+        """Draw ``data`` and return the picture, whose accessible name contains the setting, and the sentences."""
         with figures.style():
             figure = figures.new_figure(*self.size)
             note = self.draw(figure, data, **setting)
@@ -93,7 +100,7 @@ class Explorer:
 
     @cached_property
     def _layout(self) -> figures.Layout:
-        """Where everything stands at the default setting, so that the axes stand still while a control moves."""
+        """The positions of the axes at the default setting, used for all settings so that the axes do not move."""
         with figures.style():
             figure = figures.new_figure(*self.size)
             self.draw(figure, self.data(**self.defaults), **self.defaults)
@@ -101,28 +108,28 @@ class Explorer:
 
     @cached_property
     def frames(self) -> dict[tuple, tuple[str, str]]:
-        """The picture and the note of each setting, keyed by the values of the controls in order."""
+        """The picture and the sentences of each setting, keyed by the values of the controls in their order."""
         return {tuple(s.values()): self.picture(self.data(**s), s) for s in self.settings()}
 
     @cached_property
     def html(self) -> str:
-        """The explorer for a page without a kernel, within the budget."""
+        """The explorer as HTML for a web page; a ValueError if it is larger than the budget."""
         text = page(self.name, self.title, self.controls, self.frames, tuple(self.defaults.values()))
         if len(text.encode()) > self.budget:
             raise ValueError(
-                f"explorer {self.name!r} takes {len(text.encode()):,} bytes for {len(self.frames)} frames, over its "
-                f"budget of {self.budget:,}; use fewer values or points, or raise budget="
+                f"budget of explorer {self.name!r} must be at least {len(text.encode()):,} bytes for its "
+                f"{len(self.frames)} frames, got {self.budget:,}; draw fewer values or points, or raise the budget"
             )
         return text
 
     @cached_property
     def panel(self):
-        """The explorer for a notebook with a kernel, a ``Panel`` whose ``box`` is the ipywidget."""
+        """The explorer for a notebook with a kernel: a ``Panel``, whose attribute ``box`` is the ipywidget."""
         return Panel(self)
 
     @property
     def svg(self) -> str:
-        """The picture of the default setting as one ``<svg>`` element, whose accessible name says the setting too."""
+        """The picture of the default setting as one ``<svg>`` element, whose accessible name contains the setting."""
         with figures.style():
             figure = figures.new_figure(*self.size)
             self.draw(figure, self.data(**self.defaults), **self.defaults)
@@ -134,15 +141,16 @@ class Explorer:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         static = {"text/html": self.html, "image/svg+xml": self.svg, "text/plain": f"[Explorer: {self.title}]"}
-        if not _has_reader():
+        if not _is_interactive():
             return static
         return {"application/vnd.jupyter.widget-view+json": self.panel.box.get_view_spec(), **static}
 
 
-def _has_reader() -> bool:
-    """Whether somebody may move the controls: nbconvert, papermill and the site's build let no cell ask for input.
+def _is_interactive() -> bool:
+    """Return whether a reader can use the controls; False under nbconvert, papermill and the site's build.
 
-    They would store the widgets' state, and nbconvert would show it, with scripts from another host, and not the HTML.
+    These tools do not let a cell ask for input. They would store the state of the widgets, and nbconvert would show the
+    widgets, with scripts from another host, instead of the HTML.
     """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     request = shell.kernel.get_parent("shell") if hasattr(shell, "kernel") else {}

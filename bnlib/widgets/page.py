@@ -1,4 +1,4 @@
-"""The HTML of an explorer for a page without a kernel; ``static/explorer.js`` moves it."""
+"""The HTML of an explorer for a web page; the script ``static/explorer.js`` makes it interactive."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _AT_REST = (
 def page(
     name: str, title: str, controls: Sequence[Control], frames: Mapping[tuple, tuple[str, str]], start: tuple
 ) -> str:
-    """Write the element: controls, the picture and the note of the setting ``start``, and all frames as JSON.
+    """Return an explorer's HTML element: the controls, the picture of the setting ``start``, and all frames as JSON.
 
     Arguments:
-        name: of the explorer.
-        title: its accessible name.
-        controls: the settings.
-        frames: picture and note by the values of the controls; lines that pictures share are kept once.
-        start: the setting that is shown first.
+        name: name of the explorer.
+        title: accessible name of the explorer.
+        controls: the controls.
+        frames: picture and sentences of each setting, keyed by the values of the controls. Lines that several pictures
+            share are stored once.
+        start: values of the controls that are shown first.
     """
     lines: dict[str, int] = {}
     numbers = [
@@ -36,7 +37,7 @@ def page(
         "notes": [note for _, note in frames.values()],
         "texts": {control.name: control.texts for control in controls},
     }
-    # "</script>" inside would end the element.
+    # The text "</script>" in the data would end the element.
     data = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
     picture, note = frames[start]
     return (
@@ -50,7 +51,7 @@ def page(
 
 
 def _runs(places: list[int]) -> list[int]:
-    """Start and end of each run of consecutive numbers, flat: [5, 6, 7, 2] becomes [5, 8, 2, 3]."""
+    """Return start and end of each run of consecutive numbers in one list: [5, 6, 7, 2] becomes [5, 8, 2, 3]."""
     runs: list[int] = []
     for place in places:
         if runs and runs[-1] == place:
@@ -67,7 +68,7 @@ def _control(explorer: str, control: Control) -> str:
         last = len(texts) - 1
         return (
             f'<div class="bnb-slider" data-name="{control.name}"><label for="{key}">{label}</label>'
-            # The value is said once, by the slider; its ends and the text beside it are for the eye.
+            # A screen reader gets the value from the slider itself; the other texts are hidden from it.
             f'<span class="bnb-range"><span aria-hidden="true">{texts[0]}</span>'
             f'<input type="range" id="{key}" min="0" max="{last}" step="1" value="{start}" '
             f'aria-valuetext="{texts[start]}" autocomplete="off" disabled>'

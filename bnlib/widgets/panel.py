@@ -1,4 +1,4 @@
-"""An explorer in a notebook with a kernel: its controls as ipywidgets, and training behind them."""
+"""The ipywidgets of an explorer for a notebook with a kernel, including live training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from bnlib.widgets.controls import Choice, Control
 if TYPE_CHECKING:
     from bnlib.widgets.explorer import Explorer
 
-# Jupyter marks widgets whose kernel is gone with a class and a broken chain; no Python is there to say anything.
+# When the kernel of a widget has ended, Jupyter gives it a CSS class and a broken-chain icon. No Python runs then, so a
+# style sheet must show the message.
 _GONE = """<style>
 .bnb-gone { display: none }
 .jupyter-widgets-disconnected .bnb-gone { display: block }
@@ -22,17 +23,17 @@ or shut down, so its controls do nothing.</p>"""
 
 
 class Panel:
-    """The ipywidgets of one explorer and the thread that trains behind them.
+    """The ipywidgets of an explorer, and the thread of its live training.
 
     Attributes:
-        explorer: what is shown.
+        explorer: the explorer that is shown.
         controls: the ipywidget of each control, by name.
         view: the ipywidget of the picture.
-        note: the sentences below it.
-        status: what training is doing, in words; only with ``explorer.train``, as the next three.
-        train_button, stop_button: the buttons.
-        progress: the box of the progress bar.
-        box: all of it, to be displayed.
+        note: the ipywidget of the sentences below the picture.
+        status: the ipywidget with the state of the training, only with ``explorer.train``, like the next three.
+        train_button, stop_button: the two buttons.
+        progress: the box that contains the progress bar.
+        box: the ipywidget that contains all others.
 
     Example:
         >>> def draw(figure, data, power):
@@ -66,7 +67,7 @@ class Panel:
         live = widgets.VBox(rows).add_class("bnb-live")
         self.box = widgets.VBox([widgets.HTML(_GONE), live, self.view, self.note]).add_class("bnb-panel")
         self.thread: threading.Thread | None = None
-        # Of the newest run: set when it is to end, and the setting in words. Held while a picture is chosen and put.
+        # stopping: set to end the newest run; training: its setting as text; drawing: locked while a picture changes.
         self.stopping, self.training, self.drawing = threading.Event(), "", threading.RLock()
         self.stopping.set()
         self.show()
@@ -77,7 +78,7 @@ class Panel:
         return {name: control.value for name, control in self.controls.items()}
 
     def move(self, control: Control) -> None:
-        """Show the setting that the controls have after a change of ``control``, and end the run of the old one."""
+        """Show the new setting after the reader has changed ``control``, and stop the training of the old setting."""
         with self.drawing:
             if self.explorer.train is not None:
                 was_training = not self.stopping.is_set()
@@ -91,7 +92,7 @@ class Panel:
             self.show()
 
     def show(self) -> None:
-        """Show the picture of the controls' setting: the last live run there, else the frame of the grid."""
+        """Show the picture of the current setting: its last live run if there is one, else its frame."""
         key = tuple(self.setting.values())
         if key in self.explorer.runs:
             self.put(*self.explorer.picture(self.explorer.runs[key], self.setting))
@@ -99,11 +100,11 @@ class Panel:
             self.put(*self.explorer.frames[key])
 
     def put(self, picture: str, note: str) -> None:
-        """Replace what is shown."""
+        """Replace the picture and the sentences."""
         self.view.value, self.note.value = f'<div class="bnb-figure">{picture}</div>', html.escape(note)
 
     def start(self) -> None:
-        """Train the controls' setting in the background; does nothing while a run of it goes on."""
+        """Train the current setting in the background; do nothing if it is being trained already."""
         before = self.thread if self.thread is not None and self.thread.is_alive() else None
         if before is not None and not self.stopping.is_set():
             return
@@ -117,7 +118,7 @@ class Panel:
         self.thread.start()
 
     def stop(self) -> None:
-        """Ask the run to end at its next checkpoint; what it has drawn stays."""
+        """Stop the training at its next checkpoint; the picture stays."""
         with self.drawing:
             if not self.stopping.is_set():
                 self.stopping.set()
@@ -151,7 +152,7 @@ class Panel:
                     self.explorer.runs[tuple(setting.values())] = data
                     self.put(*picture)
         except Exception as error:
-            # Nobody sees a traceback from a thread: say it where the reader looks, and keep the last picture.
+            # A traceback from a thread is invisible, so show the error in the status line and keep the last picture.
             self._end(
                 stopping,
                 f"Training at {self.training} failed with {type(error).__name__}: {error}. The figure shows the last "
@@ -162,11 +163,11 @@ class Panel:
             self._end(stopping, f"Training at {self.training} is finished. The figure shows your run.")
         finally:
             if bar.n != bar.total and self.progress.children == (bar.container,):
-                self.progress.children = ()  # the words say what happened; a red bar would look like a fault
+                self.progress.children = ()  # the status line says what happened; a red bar would look like an error
             bar.close()
 
     def _end(self, stopping: threading.Event, words: str, strong: bool = False) -> None:
-        """Say how a run ended, unless the reader has stopped it or begun another one meanwhile."""
+        """Show how a run ended, unless the reader has stopped it or has started another one."""
         with self.drawing:
             if stopping is self.stopping:
                 if not stopping.is_set():
@@ -176,7 +177,7 @@ class Panel:
 
 
 def _widget(control: Control):
-    """The ipywidget of a control."""
+    """Return the ipywidget of a control."""
     import ipywidgets as widgets
 
     options = list(zip(control.texts, control.values, strict=True))
@@ -190,7 +191,7 @@ def _widget(control: Control):
 
 
 def _row(control: Control, widget):
-    """A control, and beside a slider the ends between which it moves."""
+    """Return the widget of a control; a slider gets a label with its first and last value."""
     import ipywidgets as widgets
 
     if isinstance(control, Choice):

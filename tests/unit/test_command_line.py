@@ -70,7 +70,7 @@ def test_draw_writes_a_figure_of_the_result(tiny, monkeypatch, capsys):
     monkeypatch.setattr(experiment.Experiment.panels, "__defaults__", ("quick", None, tiny))
     draw = ["experiments", "draw", "tiny", "--folder", str(tiny / "figures")]
     assert __main__.main(draw) == 2
-    assert "make it with `python -m bnlib experiments run tiny --scale quick`" in capsys.readouterr().err
+    assert "produce it with `python -m bnlib experiments run tiny --scale quick`" in capsys.readouterr().err
     assert __main__.main(["experiments", "run", "tiny"]) == 0
     assert __main__.main(draw) == 0
     svg = (tiny / "figures" / "tiny_quick.svg").read_text()
@@ -80,9 +80,9 @@ def test_draw_writes_a_figure_of_the_result(tiny, monkeypatch, capsys):
     assert "batch size 32" not in svg
     capsys.readouterr()
     assert __main__.main([*draw, "--only", "batch size=5"]) == 2
-    assert "only must have values of cells, got {'batch size': '5'}" in capsys.readouterr().err
+    assert "only must select at least one cell of tiny, got {'batch size': '5'}" in capsys.readouterr().err
     assert __main__.main([*draw, "--only", "lr=5"]) == 2
-    assert "only must name axes of 'batch size', got ['lr']" in capsys.readouterr().err
+    assert "only must have keys among 'batch size', got ['lr']" in capsys.readouterr().err
     monkeypatch.setattr(__main__, "_MOST_PANELS", 1)
     assert __main__.main(draw) == 2
     assert (

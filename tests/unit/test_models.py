@@ -215,7 +215,7 @@ def test_each_hidden_layer_has_an_activation_of_its_own(activation):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"sizes": (3,)}, ValueError, r"sizes must name at least an input and an output width, got \(3,\)"),
+        ({"sizes": (3,)}, ValueError, r"sizes must have at least an input and an output width, got \(3,\)"),
         ({"placement": "behind"}, ValueError, "placement must be 'before' or 'after', got 'behind'"),
         ({"activation": nn.ReLU()}, TypeError, r"activation must be a class .*, got ReLU\(\)"),
     ],

@@ -162,7 +162,7 @@ def test_a_broken_file_is_named(tmp_path):
         run(runs, tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("options", [{"together": 0}, {"workers": 0}, {"devices": ()}])
+@pytest.mark.parametrize("options", [{"max_stacked": 0}, {"workers": 0}, {"devices": ()}])
 def test_arguments_out_of_range(options, tmp_path):
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         run(grid(), tmp_path, **options)

@@ -128,7 +128,7 @@ def test_models_trained_as_one_have_the_histories_of_single_ones(optimiser):
 @pytest.mark.parametrize("optimiser", [torch.optim.Adam, partial(torch.optim.SGD, weight_decay=0.1)])
 def test_different_rates_need_an_optimiser_that_scales(optimiser):
     settings = {"batch_size": 2, "lrs": [0.1, 0.2], "seeds": [0, 1], "optimiser": optimiser}
-    with pytest.raises(ValueError, match="lrs must all be the same with an optimiser other than SGD without decay"):
+    with pytest.raises(ValueError, match="lrs must be equal unless the optimiser is SGD without weight decay"):
         next(training.iterate_many([small(), small()], POINTS, **settings))
 
 
@@ -162,4 +162,4 @@ def test_an_interrupted_fit_says_what_the_model_holds():
 
     with pytest.raises(KeyboardInterrupt) as caught:
         training.fit(small(), POINTS, batch_size=1, lr=0.1, epochs=4, checkpoints=4, callbacks=[interrupt])
-    assert caught.value.__notes__ == ["The model holds its weights after 6 or more of 12 steps."]
+    assert caught.value.__notes__ == ["The model has its weights after at least 6 of 12 steps."]

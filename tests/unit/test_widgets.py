@@ -53,7 +53,8 @@ def test_nothing_in_the_data_can_end_the_script_early():
 
 
 def test_a_page_over_its_budget_is_refused():
-    with pytest.raises(ValueError, match=r"'test' takes [\d,]+ bytes for 6 frames, over its budget of 1,000"):
+    message = r"budget of explorer 'test' must be at least [\d,]+ bytes for its 6 frames, got 1,000"
+    with pytest.raises(ValueError, match=message):
         explorer(budget=1000)._repr_mimebundle_()
 
 
@@ -64,9 +65,9 @@ def test_a_control_that_cannot_work_is_refused():
         Choice("norm", "norm", ["BN"], "BN")
     with pytest.raises(ValueError, match=r"format of Slider 'lr' must write each value differently"):
         Slider("lr", "learning rate", [0.01, 0.011], 0.01, "{:.2f}")
-    with pytest.raises(ValueError, match=r"words for some of \['BN', 'LN'\], got words for \['GN'\]"):
+    with pytest.raises(ValueError, match=r"must have keys among \['BN', 'LN'\], got \['GN'\]"):
         Choice("norm", "norm", ["BN", "LN"], "BN", {"GN": "group norm"})
-    with pytest.raises(ValueError, match=r"each with a name of its own, got names \['b', 'b'\]"):
+    with pytest.raises(ValueError, match=r"with different names, got the names \['b', 'b'\]"):
         Explorer("test", "t", [CONTROLS[0], CONTROLS[0]], lambda b: [b], draw)
 
 
@@ -114,7 +115,7 @@ def test_drawings_with_other_axes_are_refused():
         figure.subplots(1, b)
         return "a note"
 
-    with pytest.raises(ValueError, match="must have the same axes: this one has 1, the default one 2"):
+    with pytest.raises(ValueError, match="figure must have 2 axes, as at the explorer's default setting, got 1"):
         _ = Explorer("x", "t", CONTROLS, lambda b, lr: [b], uneven).html
 
 

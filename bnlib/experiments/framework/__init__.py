@@ -1,1 +1,1 @@
-"""What an experiment is, how it is run and how its result is kept; the registry of all experiments."""
+"""The machinery of the experiments: their definition, how they are run, their stored results, and their registry."""

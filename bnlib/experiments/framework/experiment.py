@@ -1,4 +1,4 @@
-"""What an experiment is: a question, the runs that answer it at two scales, and a result that is kept."""
+"""Experiments that train networks: a question, the training runs that answer it, and a stored result."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from bnlib.sweep import Run, run
 from bnlib.training import History, best_device
 
 Scale = Literal["quick", "paper"]
-"""Minutes on two cores, or the size of the source's runs."""
+"""The size of an experiment: ``"quick"`` takes minutes on two cores, ``"paper"`` has the size of the source's runs."""
 
 _live_seed = itertools.count(100)
 CURVES = ("train_loss", "train_error", "test_loss", "test_error")
-"""What is kept of a ``History`` unless an experiment says otherwise."""
+"""The curves of a ``History`` that an experiment stores by default."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Training runs that answer a question.
+    """A grid of training runs that answers a question.
 
     Attributes:
-        name: ``CHAPTER.FILE``, the place of its file below ``bnlib/experiments``.
-        question: what it answers.
-        source: figure or section that it repeats.
-        axes: names of what tells the cells apart, e.g. ``("norm", "batch size")``.
-        cells: the runs of each cell, one for each seed, by the cell's values on the axes; takes the scale: ``"quick"``
-            takes minutes on two cores, ``"paper"`` is the size of the source's.
-        curves: what is kept of each history.
+        name: ``CHAPTER.FILE``, the path of the experiment's file below ``bnlib/experiments``.
+        question: the question that the experiment answers.
+        source: figure or section of a paper that it reproduces.
+        axes: names of the axes of the grid, e.g. ``("norm", "batch size")``.
+        cells: function of the scale that returns the runs of each cell, one per seed, keyed by the cell's values on the
+            axes.
+        curves: names of the curves of each history that are stored.
 
     Example:
         >>> from bnlib.experiments.framework.registry import EXPERIMENTS
@@ -56,24 +56,29 @@ class Experiment:
     curves: Sequence[str] = CURVES
 
     def command(self, scale: Scale) -> str:
-        """What makes the result."""
+        """Return the shell command that produces the result."""
         workers = distributed.rank_and_world_size()[1]
         start = "python" if workers == 1 else f"torchrun --nproc-per-node {workers}"
         return f"{start} -m bnlib experiments run {self.name} --scale {scale}"
 
     def result(self, scale: Scale) -> str:
-        """Path of the result below ``data/results``. Several processes that train together answer another question."""
+        """Return the path of the result below ``data/results``, without suffix; it names the number of processes."""
         workers = distributed.rank_and_world_size()[1]
         return result_path(self.name, scale) + f"_{workers}_processes" * (workers > 1)
 
     def measure(self, scale: Scale = "quick", **settings) -> dict[tuple, list[History]]:
-        """Train what is not in the cache yet; ``settings`` are those of ``sweep.run``."""
+        """Do the runs that are not in the cache and return the histories of each cell.
+
+        Arguments:
+            scale: ``"quick"`` or ``"paper"``.
+            settings: arguments of ``sweep.run``.
+        """
         cells = self.cells(scale)
         histories = iter(run([each for runs in cells.values() for each in runs], **settings))
         return {cell: [next(histories) for _ in runs] for cell, runs in cells.items()}
 
     def save(self, scale: Scale = "quick", folder=FOLDER, **settings) -> dict[tuple, list[History]]:
-        """Measure, write the result to ``folder`` and return what was measured."""
+        """Do the same as ``measure``, and also write the result to ``folder``."""
         rank, workers = distributed.rank_and_world_size()
         if rank > 0:
             return self.measure(scale, **settings)
@@ -81,19 +86,18 @@ class Experiment:
         device = ", ".join(settings.get("devices", ("cpu",))) + f", {workers} processes" * (workers > 1)
         with write_result(self.result(scale), self.command(scale), seeds, folder, **device_entry(device)) as result:
             measured = self.measure(scale, **settings)
-            # Those of the training, though some of it may have been done by an earlier call.
+            # The time of all runs, including those that an earlier call has done.
             result["training_seconds"] = round(sum(each.seconds for runs in measured.values() for each in runs))
             result["cells"] = [self._row(cell, histories) for cell, histories in measured.items()]
         return measured
 
     def table(self, measured: Mapping[tuple, Sequence[History]]) -> str:
-        """The ends of the curves as text: for each cell the median over seeds, the least and the largest."""
+        """Return the final values of the curves as text: for each cell the median, minimum and maximum over seeds."""
         head = (*self.axes, *(name.replace("_", " ") for name in self.curves), "diverged")
-        rows = [
-            (*map(str, cell), *(median_and_range([getattr(each, name)[-1] for each in histories]) for name in self.curves),
-             f"{sum(each.diverged for each in histories)} of {len(histories)}")
-            for cell, histories in measured.items()
-        ]  # fmt: skip
+        rows = []
+        for cell, histories in measured.items():
+            ends = [median_and_range([getattr(each, name)[-1] for each in histories]) for name in self.curves]
+            rows.append((*map(str, cell), *ends, f"{sum(each.diverged for each in histories)} of {len(histories)}"))
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         return "\n".join(
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -101,49 +105,57 @@ class Experiment:
         )
 
     def load(self, scale: Scale = "quick", folder=FOLDER) -> dict[tuple, dict[str, Any]]:
-        """The committed result: for each cell ``epoch``, and each of ``curves`` by seed.
+        """Read the committed result.
 
-        A run that diverged has shorter curves, which end with None.
+        Returns:
+            For each cell, keyed by its values on the axes, a dictionary with ``"epoch"`` and with each curve as a list
+            of one list per seed. The curves of a run that diverged are shorter and end with None.
 
         Raises:
-            FileNotFoundError: there is none; the message says how to make it.
+            FileNotFoundError: if there is no result; the message contains the command that produces it.
         """
         rows = read_result(self.result(scale), self.command(scale), folder)["cells"]
         return {tuple(row[axis] for axis in self.axes): row for row in rows}
 
     def panels(self, scale: Scale = "quick", only: Mapping[str, str] | None = None, folder=FOLDER) -> dict[str, dict]:
-        """The committed result by all axes but the norm, as text, and then by norm; for ``figures.draw_curves``.
+        """Group the committed result into panels for ``figures.draw_curves``.
 
         Arguments:
-            only: values, as text, that axes must have.
+            scale: scale of the result.
+            only: select the cells with these values (as text) of some axes.
+            folder: folder of the results.
+
+        Returns:
+            For each panel, by its title (the values on all axes except the norm), the cells by norm.
 
         Raises:
-            ValueError: ``only`` names another axis, or a value that no cell has.
+            ValueError: if ``only`` has an unknown axis, or a value that no cell has.
             FileNotFoundError: as ``load``.
         """
         only, made = only or {}, {}
         if unknown := set(only) - set(self.axes):
-            raise ValueError(f"only must name axes of {', '.join(map(repr, self.axes))}, got {sorted(unknown)}")
+            raise ValueError(f"only must have keys among {', '.join(map(repr, self.axes))}, got {sorted(unknown)}")
         for row in self.load(scale, folder).values():
             if all(str(row[axis]) == value for axis, value in only.items()):
                 title = ", ".join(f"{axis} {row[axis]}" for axis in self.axes if axis != "norm" and axis not in only)
                 made.setdefault(title, {})[str(row.get("norm", self.name))] = row
         if not made:
-            raise ValueError(f"only must have values of cells, got {dict(only)}")
+            raise ValueError(f"only must select at least one cell of {self.name}, got {dict(only)}")
         return made
 
     def live(
         self, cells: Mapping[str, tuple], shown: Mapping[str, dict], device: torch.device | str | None = None
     ) -> Iterator[tuple[int, int, dict[str, dict]]]:
-        """Train cells of the quick scale for real, with a seed that no result has used, for ``widgets.Explorer``.
+        """Train cells of the quick scale with a new seed, for the *Train* button of a ``widgets.Explorer``.
 
         Arguments:
-            cells: to be trained side by side, by name.
-            shown: the committed curves by name, beside which those of the runs are put as "NAME, your run".
-            device: ``training.best_device()`` if None.
+            cells: the cells to train at the same time, by name.
+            shown: the committed curves by name; the new curves are added as "NAME, your run".
+            device: device to train on; None for ``training.best_device()``.
 
         Yields:
-            steps done, steps in all, and the curves; a new seed a call.
+            The number of steps so far, the total number of steps, and all curves. Every call uses another seed, which
+            no committed result has used.
         """
         seed, device, made = next(_live_seed), device or best_device(), self.cells("quick")
         runs = {name: replace(made[cell][0], seed=seed).iterate(device) for name, cell in cells.items()}
@@ -161,7 +173,7 @@ class Experiment:
 
 
 def median_and_range(values: Sequence[float]) -> str:
-    """Median, least and largest of what is finite; a run that diverged has no last loss.
+    """Write the median, the minimum and the maximum of the finite values; runs that diverged have none.
 
     Example:
         >>> from bnlib.experiments.framework.experiment import median_and_range
@@ -173,7 +185,7 @@ def median_and_range(values: Sequence[float]) -> str:
 
 
 def rounded(values: Sequence[float]) -> list[float | None]:
-    """Four significant digits, None for what is not finite.
+    """Round values to four significant digits, and replace those that are not finite by None.
 
     Example:
         >>> from bnlib.experiments.framework.experiment import rounded
@@ -184,7 +196,7 @@ def rounded(values: Sequence[float]) -> list[float | None]:
 
 
 def device_entry(devices: str) -> dict[str, str]:
-    """What ``write_result`` is to be told of the devices; of the CPU it knows more.
+    """Return the argument ``device`` for ``write_result``; for the CPU, whose name it finds out itself, return none.
 
     Example:
         >>> from bnlib.experiments.framework.experiment import device_entry

@@ -1,4 +1,4 @@
-"""What a measurement is: an experiment whose runs are not only trained but probed, each by a function of its own."""
+"""Experiments that measure: a grid of settings, and a function that measures numbers in each cell."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from bnlib.sweep import cache_folder, code_hash, describe
 from bnlib.training import progress_bar
 
 Measure = Callable[..., Mapping[str, Any]]
-"""``measure(*cell, seed=..., device=...)``, which returns numbers by name."""
+"""``measure(*cell, seed=..., device=...)``, which returns numbers, or lists of numbers, by name."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Numbers that answer a question, for each cell of a grid and several seeds.
+    """A grid of measurements, with several seeds per cell, that answers a question.
 
     Attributes:
-        name: ``CHAPTER.FILE``, the place of its file below ``bnlib/experiments``.
-        question: what it answers.
-        source: figure or section that it repeats.
-        axes: names of what tells the cells apart.
-        cells: the seeds of each cell, by the cell's values on the axes; takes the scale, as in ``Experiment``.
-        measure: ``measure(*cell, seed=..., device=...)`` returns numbers, or lists of them, by name; a function that
-            can be imported.
+        name: ``CHAPTER.FILE``, the path of the experiment's file below ``bnlib/experiments``.
+        question: the question that the experiment answers.
+        source: figure or section of a paper that it reproduces.
+        axes: names of the axes of the grid.
+        cells: function of the scale that returns the seeds of each cell, keyed by the cell's values on the axes.
+        measure: function that can be imported; ``measure(*cell, seed=..., device=...)`` returns numbers, or lists of
+            numbers, by name.
 
     Example:
         >>> from bnlib.experiments.framework.registry import EXPERIMENTS
@@ -57,11 +57,11 @@ class Measurement:
     measure: Measure
 
     def command(self, scale: Scale) -> str:
-        """What makes the result."""
+        """Return the shell command that produces the result."""
         return f"python -m bnlib experiments run {self.name} --scale {scale}"
 
     def result(self, scale: Scale) -> str:
-        """Path of the result below ``data/results``, without its suffix."""
+        """Return the path of the result below ``data/results``, without suffix."""
         return result_path(self.name, scale)
 
     def save(
@@ -74,16 +74,18 @@ class Measurement:
         devices: Sequence[str] = ("cpu",),
         **_,
     ) -> dict[tuple, list[Mapping[str, Any]]]:
-        """Measure what is not in the cache yet, write the result to ``folder`` and return what was measured.
+        """Measure the cells that are not in the cache, write the result to ``folder`` and return the numbers.
 
         Arguments:
-            scale, folder: of the result.
-            cache: folder of what is done, by default the user's cache; an interrupted call goes on from there.
-            workers: processes that share out the work; each takes one of ``devices`` in turn.
-            devices: e.g. ``("cuda:0", "cuda:1")``.
+            scale: ``"quick"`` or ``"paper"``.
+            folder: folder of the result.
+            cache: folder of the finished measurements, None for the user's cache; an interrupted call resumes from it.
+            workers: number of processes that measure in parallel; they use ``devices`` in turn.
+            devices: devices to use, e.g. ``("cuda:0", "cuda:1")``.
 
         Raises:
-            ValueError: ``workers`` below 1, in several processes of ``torchrun``, or a broken file in the cache.
+            ValueError: if ``workers`` is below 1, under ``torchrun`` with several processes, or if a file in the cache
+                is broken.
         """
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
@@ -99,9 +101,9 @@ class Measurement:
         with write_result(
             self.result(scale), self.command(scale), seeds, folder, **device_entry(", ".join(devices))
         ) as result:
-            self._work_off(left, paths, workers, devices)
+            self._measure_all(left, paths, workers, devices)
             done = {task: _read(paths[task]) for task in tasks}
-            # That of the work, though some of it may have been done by an earlier call.
+            # The time of all measurements, including those of earlier calls.
             result["measuring_seconds"] = round(sum(each["seconds"] for each in done.values()))
             measured = {cell: [done[cell, seed]["values"] for seed in seeds] for cell, seeds in cells.items()}
             result["cells"] = [
@@ -111,12 +113,14 @@ class Measurement:
         return measured
 
     def load(self, scale: Scale = "quick", folder: Path = FOLDER) -> dict[tuple, dict[str, np.ndarray]]:
-        """The committed result: for each cell the numbers by name, the first dimension being that of the seeds.
+        """Read the committed result.
 
-        What is not finite is nan.
+        Returns:
+            For each cell, keyed by its values on the axes, the numbers by name, as arrays whose first dimension are the
+            seeds. Values that are not finite are nan.
 
         Raises:
-            FileNotFoundError: there is none; the message says how to make it.
+            FileNotFoundError: if there is no result; the message contains the command that produces it.
         """
         rows = read_result(self.result(scale), self.command(scale), folder)["cells"]
         return {
@@ -127,7 +131,7 @@ class Measurement:
         }
 
     def table(self, measured: Mapping[tuple, Sequence[Mapping[str, Any]]]) -> str:
-        """As text: for each cell the median over seeds, the least and the largest; of a list, of its mean."""
+        """Return the numbers as text: for each cell the median, minimum and maximum over seeds; lists are averaged."""
         names = list(dict.fromkeys(name for rows in measured.values() for name in rows[0]))
         rows = [(*self.axes, *(name.replace("_", " ") for name in names))]
         for cell, each in measured.items():
@@ -137,7 +141,7 @@ class Measurement:
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     def measure_once(self, cell: tuple, seed: int, device: str = "cpu") -> dict[str, Any]:
-        """Measure one cell with one seed; numbers with four significant digits, None for what is not finite."""
+        """Measure one cell with one seed and return the rounded numbers, with None for values that are not finite."""
         return {name: _rounded(value) for name, value in self.measure(*cell, seed=seed, device=device).items()}
 
     def _key(self, cell: tuple, seed: int, device_type: str) -> str:
@@ -145,30 +149,32 @@ class Measurement:
         text = json.dumps([source, describe(list(cell)), seed, code_hash(), torch.__version__, device_type])
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
-    def _work_off(self, left: list, paths: Mapping, workers: int, devices: Sequence[str]) -> None:
+    def _measure_all(self, left: list, paths: Mapping, workers: int, devices: Sequence[str]) -> None:
         jobs = [(self, task, paths[task], devices[number % len(devices)]) for number, task in enumerate(left)]
         done = run_jobs(_do, jobs, workers) if workers > 1 else itertools.starmap(_do, jobs)
         try:
             for _ in progress_bar(done, total=len(left), unit="run") if left else ():
                 pass
         except BaseException as error:
-            error.add_note("What is done is kept: the same call goes on from there.")
+            error.add_note("The finished measurements are stored: make the same call again to continue.")
             raise
 
 
 def _do(measurement: Measurement, task: tuple[tuple, int], path: Path, device: str) -> None:
     began = time.perf_counter()
     values = measurement.measure_once(*task, device)
-    half = path.with_suffix(f".{os.getpid()}.part")
-    half.write_text(json.dumps({"values": values, "seconds": time.perf_counter() - began}))
-    os.replace(half, path)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps({"values": values, "seconds": time.perf_counter() - began}))
+    os.replace(part, path)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return {name: json.loads(path.read_text())[name] for name in ("values", "seconds")}
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"cache must hold whole results, got {path}, which is none ({error}); delete it") from error
+        raise ValueError(
+            f"cache must hold complete results, got the broken file {path} ({error}); delete it"
+        ) from error
 
 
 def _rounded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""All experiments by name: whichever module below ``bnlib.experiments`` has an ``EXPERIMENT``."""
+"""The registry of all experiments: every module below ``bnlib.experiments`` that defines ``EXPERIMENT``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CHAPTERS = (
 
 
 def find() -> dict[str, Experiment | Measurement]:
-    """Import every module in the folder of a chapter and collect its ``EXPERIMENT``, if it has one.
+    """Import the modules in the folders of the chapters and collect their ``EXPERIMENT`` constants.
 
     Returns:
-        the experiments by name, in the order of the chapters, then of the alphabet.
+        The experiments by name, in the order of the chapters and, within a chapter, in alphabetical order.
 
     Raises:
-        ValueError: an experiment's name is not that of its folder and its file.
+        ValueError: if the name of an experiment is not that of its folder and file.
     """
     found: dict[str, Experiment | Measurement] = {}
     for chapter in CHAPTERS:
@@ -42,10 +42,10 @@ def find() -> dict[str, Experiment | Measurement]:
                 continue
             name = module.name.removeprefix(f"{experiments.__name__}.")
             if experiment.name != name:
-                raise ValueError(f"name of the EXPERIMENT in {module.name} must be {name!r}, got {experiment.name!r}")
+                raise ValueError(f"name of EXPERIMENT in {module.name} must be {name!r}, got {experiment.name!r}")
             found[name] = experiment
     return found
 
 
 EXPERIMENTS: dict[str, Experiment | Measurement] = find()
-"""Every experiment by its name, which is ``CHAPTER.FILE``."""
+"""All experiments by their names, ``CHAPTER.FILE``."""

@@ -1,4 +1,4 @@
-"""Committed results: read and write ``data/results/CHAPTER/NAME_SCALE.json`` with provenance."""
+"""Read and write the committed results, ``data/results/CHAPTER/NAME_SCALE.json``, with their provenance."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ import numpy as np
 import torch
 
 FOLDER = Path(__file__).parents[3] / "data" / "results"
-"""Where the committed results are."""
+"""The folder of the committed results."""
 
 _THIS_CPU = f"cpu ({platform.machine()})"
 
 
 def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """Read a committed result: ``name`` is its path below ``folder`` without ``.json``.
+    """Read a committed result.
+
+    Arguments:
+        name: path of the result below ``folder``, without ``.json``.
+        command: shell command that produces the result, for the error message.
+        folder: folder of the results.
 
     Raises:
-        FileNotFoundError: names the file and the command that makes it.
+        FileNotFoundError: if there is no such file; the message contains ``command``.
 
     Example:
         >>> from bnlib.experiments.framework.results import read_result
@@ -37,11 +42,13 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise FileNotFoundError(f"no result at {path}; make it with `{command}` in a checkout of the book") from None
+        raise FileNotFoundError(
+            f"the result {path} does not exist; produce it with `{command}` in a checkout of the book"
+        ) from None
 
 
 def result_path(name: str, scale: str) -> str:
-    """Say where the result of an experiment is kept, below ``FOLDER`` and without its suffix.
+    """Return the path of an experiment's result below ``FOLDER``, without suffix.
 
     Example:
         >>> from bnlib.experiments.framework.results import result_path
@@ -52,7 +59,7 @@ def result_path(name: str, scale: str) -> str:
 
 
 def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Curves of several runs as one array, shape (R, P); NaN for None and after the end of a shorter run.
+    """Convert the curves of R runs to an array, shape (R, P), with nan for None and after the end of shorter curves.
 
     Example:
         >>> from bnlib.experiments.framework.results import as_array
@@ -70,10 +77,16 @@ def as_array(runs: Sequence[Sequence[float | None]]) -> np.ndarray:
 def write_result(
     name: str, command: str, seeds: Sequence[int], folder: Path = FOLDER, device: str = _THIS_CPU
 ) -> Iterator[dict[str, Any]]:
-    """Collect a result in the dictionary given and write it, with its provenance, if the block ends well.
+    """Yield a dictionary for a result, and write it with its provenance when the ``with`` block ends without an error.
 
-    ``device`` says what it ran on. The file is replaced in one step: an interrupted run leaves the earlier result as it
-    was.
+    The file is replaced in one step, so an interrupted run does not damage an earlier result.
+
+    Arguments:
+        name: path of the result below ``folder``, without ``.json``.
+        command: shell command that produces the result.
+        seeds: the seeds of the runs.
+        folder: folder of the results.
+        device: what the runs ran on.
 
     Example:
         >>> import pathlib, tempfile
@@ -86,7 +99,7 @@ def write_result(
         >>> found["answer"], found["provenance"]["command"]
         (42, 'python toy.py')
     """
-    # The commit is read before the run: what is edited meanwhile does not take part in it.
+    # The commit is read before the run, because edits during the run do not affect it.
     began, commit = time.perf_counter(), _commit()
     result: dict[str, Any] = {}
     yield result
@@ -101,9 +114,9 @@ def write_result(
     }
     path = folder / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".json.part")
-    half.write_text(json.dumps(result, separators=(",", ":")) + "\n")
-    os.replace(half, path)
+    part = path.with_suffix(".json.part")
+    part.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+    os.replace(part, path)
 
 
 def _commit() -> str:

@@ -1,4 +1,4 @@
-"""Where the committed results come from and what is building the book, as tables for the status page."""
+"""Tables for the status page: the provenance of the committed results, and the environment that builds the book."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ PACKAGES = ("bnlib", "torch", "numpy", "scikit-learn", "matplotlib", "ipywidgets
 
 @dataclass(frozen=True)
 class Result:
-    """A committed result: file, the question it answers, and its provenance."""
+    """A committed result.
+
+    Attributes:
+        name: path of its file below ``data/results``, without suffix.
+        question: the question that it answers.
+        provenance: command, commit, versions, device, seeds and date.
+        seconds: time of the work, in seconds.
+    """
 
     name: str
     question: str
@@ -34,7 +41,7 @@ class Result:
 
 
 def committed_results(folder: Path = FOLDER) -> list[Result]:
-    """All results, by name; the time is that of the work, which an interrupted run may have shared out over days."""
+    """Return all results in the order of their names; their time is that of all runs, even if they were interrupted."""
     return [_read(path, folder) for path in sorted(folder.rglob("*.json"))]
 
 
@@ -49,7 +56,7 @@ def _read(path: Path, folder: Path) -> Result:
 
 
 def _processor() -> str:
-    """The processor's name where Linux tells it, else the architecture."""
+    """Return the name of the processor if Linux provides it, else the architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -57,7 +64,7 @@ def _processor() -> str:
 
 
 def build_environment() -> Table:
-    """What executes this: versions, processor, device, date."""
+    """Return a table of the date, versions, processor and accelerator that execute this page."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; everything ran on the CPU"
     rows = [("date", datetime.now(UTC).strftime("%d %B %Y")), ("Python", platform.python_version())]
     rows += [(name, version(name)) for name in PACKAGES]
@@ -66,12 +73,12 @@ def build_environment() -> Table:
 
 
 def results_table(results: Sequence[Result]) -> Table:
-    """A row per result."""
+    """Return a table with a row per result."""
     return Table(map(_row, results), "The committed results and how each was made")
 
 
 def devices_and_versions(results: Sequence[Result]) -> Table:
-    """How many results come from each device, with which versions."""
+    """Return a table of the number of results from each device and each set of versions."""
     found = Counter(
         (each.provenance["device"], *(each.provenance["versions"][name] for name in VERSIONS)) for each in results
     )

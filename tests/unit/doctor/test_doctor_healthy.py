@@ -38,7 +38,10 @@ ZOO = {
     "logistic": (lambda norm, seed: models.logistic_regression(64, 10, norm, seed=seed), None),
     "deep_stack": (lambda norm, seed: models.deep_stack(12, 32, norm, in_features=64, num_classes=10, seed=seed), None),
     "small_cnn": (lambda norm, seed: models.small_cnn(norm=norm, width=8, seed=seed), None),
-    "lian_figure_6_cnn": (lambda norm, seed: models.lian_figure_6_cnn((1, 8, 8), norm=norm, channels=(6, 8), seed=seed), None),
+    "lian_figure_6_cnn": (
+        lambda norm, seed: models.lian_figure_6_cnn((1, 8, 8), norm=norm, channels=(6, 8), seed=seed),
+        None,
+    ),
     "resnet18": (lambda norm, seed: models.resnet18(in_channels=1, norm=norm, width=4, seed=seed), None),
     "vgg": (lambda norm, seed: models.vgg(in_channels=1, norm=norm, depth=11, width=4, seed=seed), upsampled),
     "lstm": (lambda norm, seed: models.lstm_stack(2, 16, norm, in_features=8, num_classes=10, seed=seed), digit_rows),

@@ -117,7 +117,7 @@ def test_a_live_run_is_shown_beside_the_grid_with_a_new_seed_each_time():
 
 
 def test_a_missing_result_says_how_to_make_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.json; make it with `python -m it`"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json does not exist; produce it with `python -m it`"):
         results.read_result("nothing", "python -m it", tmp_path)
 
 

@@ -53,7 +53,7 @@ def test_what_is_done_is_not_done_again_even_after_an_error(tmp_path):
     broken = Measurement("tiny", "?", "-", ("name", "factor"), cells, failing)
     with pytest.raises(RuntimeError, match="switched off") as caught:
         broken.save("quick", tmp_path, cache=tmp_path / "cache")
-    assert "the same call goes on from there" in caught.value.__notes__[0]
+    assert "make the same call again to continue" in caught.value.__notes__[0]
     assert not (tmp_path / "tiny_quick.json").exists()
     assert len(calls) == 4
     TINY.save("quick", tmp_path, cache=tmp_path / "cache")
@@ -92,8 +92,8 @@ def test_bad_arguments_and_files_are_explained(tmp_path, monkeypatch):
         TINY.load("quick", tmp_path)
     TINY.save("quick", tmp_path, cache=tmp_path / "cache")
     next((tmp_path / "cache").glob("*.json")).write_text('{"values"')
-    with pytest.raises(ValueError, match="cache must hold whole results"):
+    with pytest.raises(ValueError, match="cache must hold complete results, got the broken file"):
         TINY.save("quick", tmp_path, cache=tmp_path / "cache")
-    monkeypatch.setattr(measurement_module, "world", lambda: (0, 2))
+    monkeypatch.setattr(measurement_module, "rank_and_world_size", lambda: (0, 2))
     with pytest.raises(ValueError, match="tiny must be run by one process, got 2 of torchrun"):
         TINY.save("quick", tmp_path)
