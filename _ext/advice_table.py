@@ -1,4 +1,4 @@
-"""Sphinx directive: what the doctor can find, as a table, from the advice in ``bnlib.doctor``."""
+"""Sphinx directive: a table of the doctor's findings, from the advice in ``bnlib.doctor``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bnlib.doctor import ADVICE
 
 
 class AdviceTable(SphinxDirective):
-    """A row for each code: the remedy, with a link to the chapter."""
+    """A table with a row for each finding: its code, the remedy, and a link to the chapter."""
 
     def run(self) -> list[nodes.Node]:
-        """Write the table in Markdown and have the page's parser read it."""
+        """Write the table in Markdown and parse it with the page's parser."""
         rows = ["| Code | What to do |", "|---|---|"]
         for code, advice in ADVICE.items():
-            # Without a text the link has the title of the chapter.
+            # A link without a text shows the title of the chapter.
             rows.append(f"| `{code}` | {advice.remedy} See [](/{advice.chapter}). |")
         parent = nodes.container()
         self.state.nested_parse(StringList(rows, self.get_source_info()[0]), self.content_offset, parent)

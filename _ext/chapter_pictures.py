@@ -1,7 +1,7 @@
-"""What each chapter finds, as a small picture of its results for the front page.
+"""Small pictures of the main result of each chapter for the front page.
 
-A drawing fills an empty figure and returns what the front page says of it: ``alt``, the description for readers who do
-not see the picture, and the numbers that the sentence beside it names. Each number comes from the same arrays as the
+A drawing function draws on an empty figure and returns a dictionary with ``alt``, a description for readers who cannot
+see the picture, and with the numbers in the sentence beside the picture. The numbers come from the same arrays as the
 picture.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# The only names that this site takes from the experiments.
+# The experiments whose results the pictures show.
 from bnlib.experiments.alternatives import batch_sizes
 from bnlib.experiments.covariate_shift import noisy_batch_norm
 from bnlib.experiments.depth import gradient_growth
@@ -45,7 +45,7 @@ def draw_one_input(figure: Figure) -> dict[str, object]:
 
 
 def draw_noisy_bn(figure: Figure) -> dict[str, object]:
-    """Chapter 2: test error over epochs with BN, with noise behind it, and without normalisation."""
+    """Chapter 2: test error over epochs with BN, with noisy BN, and without normalisation."""
     setting, axes = ("9 layers", "PyTorch default", 0.1), figure.subplots()
     looks = {
         ("without normalisation", 0.0, 1.0): ("without", VERMILLION, "--"),
@@ -72,7 +72,7 @@ def draw_noisy_bn(figure: Figure) -> dict[str, object]:
 
 
 def draw_smoothness(figure: Figure) -> dict[str, object]:
-    """Chapter 3: how fast the gradient changes, against the training loss, with BN and without."""
+    """Chapter 3: change of the gradient against the training loss, with and without BN."""
     size, lr, at, axes = 64, 0.1, 0.3, figure.subplots()
     found = {}
     for norm, (label, color, dash) in _PAIR.items():
@@ -95,7 +95,7 @@ def draw_smoothness(figure: Figure) -> dict[str, object]:
 
 
 def draw_fixed_batches(figure: Figure) -> dict[str, object]:
-    """Chapter 4: errors on memorised random labels in the training's own batches and in others."""
+    """Chapter 4: errors on memorised random labels, in the batches of the training and in other batches."""
     row = objective_and_evaluation.lookup("random", "fixed", 16)["batch norm"]
     names = {"objective": "its own batches", "reshuffled": "reshuffled", "evaluation": "eval mode"}
     errors, axes = {key: 100 * row[key][:, 1] for key in names}, figure.subplots()
@@ -133,7 +133,7 @@ def draw_labels(figure: Figure) -> dict[str, object]:
 
 
 def draw_train_mode(figure: Figure) -> dict[str, object]:
-    """Chapter 6: right answers of a trained network that is left in train mode, against the batch size."""
+    """Chapter 6: accuracy of a trained network in train mode, against the batch size."""
     sizes, axes, ends = train_mode_at_inference.BATCH_SIZES, figure.subplots(), {}
     for order, color, dash in (("shuffled", BLUE, "-"), ("sorted", VERMILLION, "--")):
         row = train_mode_at_inference.load()["fully connected", order]
@@ -154,7 +154,7 @@ def draw_train_mode(figure: Figure) -> dict[str, object]:
 
 
 def draw_young_averages(figure: Figure) -> dict[str, object]:
-    """Chapter 7: test error over the first steps with running averages and with recomputed statistics."""
+    """Chapter 7: test error over the first steps, with running averages and with recomputed statistics."""
     momentum, step, axes = 0.01, 100, figure.subplots()
     row = evaluation_statistics.by_momentum(0.1, momentum)
     place, ends = row["steps"].index(step), {}
@@ -176,7 +176,7 @@ def draw_young_averages(figure: Figure) -> dict[str, object]:
 
 
 def draw_deep_gradients(figure: Figure) -> dict[str, object]:
-    """Chapter 8: the gradient at each of 100 layers before training, with BN, with layer norm and without."""
+    """Chapter 8: gradient norm at each of 100 layers before training: BN, layer norm, and no normalisation."""
     characters, axes = 50, figure.subplots()
     for network, label, color, dash in (
         ("batch norm", "batch norm", BLUE, "-"),
@@ -222,7 +222,7 @@ def draw_alternatives(figure: Figure) -> dict[str, object]:
 
 
 def draw_machines(figure: Figure) -> dict[str, object]:
-    """Chapter 10: test error of ten machines against the label skew, with local, synchronised and shared statistics."""
+    """Chapter 10: test error of ten machines against the label skew, for local, synchronised and shared statistics."""
     workers, skews, axes, ends = 10, label_skew.SKEWS, figure.subplots(), {}
     for method, label, color, mark in (
         ("local BN", "local batch norm", BLUE, "s-"),
@@ -256,7 +256,7 @@ _PAIR = {"without normalisation": ("without", VERMILLION, "--"), "batch norm": (
 
 
 def _middle(values: np.ndarray) -> str:
-    """The median over seeds, with two digits."""
+    """Return the median over seeds as text with two digits."""
     median = float(np.median(values))
     return f"{median:.2g}" if median < 99 else f"{median:.0f}"
 

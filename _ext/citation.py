@@ -1,4 +1,4 @@
-"""Sphinx directive: ``CITATION.cff`` as an entry for BibTeX, so that the two cannot differ."""
+"""Sphinx directive: the BibTeX entry of the book, generated from ``CITATION.cff`` so that the two always agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "CITATION.cff"
 
 
 def bibtex(citation: Mapping) -> str:
-    """The entry: ``@misc``, which every style of BibTeX knows, with the fields that the citation has.
+    """Return the BibTeX entry of a citation, of type ``@misc``, which every BibTeX style supports.
 
     Example:
         >>> citation = {"title": "A Book", "version": "1.0", "date-released": "2026-11-20",
@@ -48,10 +48,10 @@ def _author(author: Mapping) -> str:
 
 
 class BibTeX(SphinxDirective):
-    """The entry as a block of code, which has a button to copy it."""
+    """A code block with the entry, which has a copy button."""
 
     def run(self) -> list[nodes.Node]:
-        """Read the file beside the configuration."""
+        """Read ``CITATION.cff`` and return the code block."""
         path = Path(self.env.srcdir) / FILE
         self.env.note_dependency(str(path))
         entry = bibtex(yaml.safe_load(path.read_text()))

@@ -1,7 +1,8 @@
-"""Sphinx hook: inline code that names something of ``bnlib`` is a link to where the reference describes it.
+"""Sphinx hook: inline code with a name of ``bnlib`` becomes a link to the name's description in the reference.
 
-In a chapter ``bnlib.diagnose(model, batches)`` and ``probes.sharpness`` are, and ``FullNorm``, which ``bnlib`` has
-itself. In the reference a docstring may also name what is in its own module or class. Other code stays as it is.
+In a chapter, for example, ``bnlib.diagnose(model, batches)``, ``probes.sharpness`` and ``FullNorm`` (a name in
+``bnlib`` itself) become links. A docstring in the reference may also use names of its own module or class. Other
+inline code does not change.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def _parents(node: nodes.Node) -> Iterator[nodes.Node]:
 
 
 def _scopes(signatures: list[addnodes.desc_signature]) -> Iterator[str]:
-    """Where a name may be meant to be found, the innermost first."""
+    """Yield the prefixes to try for a name, the innermost scope first."""
     for signature in signatures:
         yield f"{signature['module']}.{signature['fullname']}."
     for signature in signatures:
@@ -32,7 +33,7 @@ def _scopes(signatures: list[addnodes.desc_signature]) -> Iterator[str]:
 
 
 def link(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Wrap each literal that resolves in a reference."""
+    """Turn each literal that names an object of bnlib into a link."""
     objects = app.env.get_domain("py").objects
     for literal in list(doctree.findall(nodes.literal)):
         named, parents = _NAME.fullmatch(literal.astext()), list(_parents(literal))
@@ -43,7 +44,7 @@ def link(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         if found is None or any(found == f"{each['module']}.{each['fullname']}" for each in signatures):
             continue
         entry = objects[found]
-        # A bare word that is also the name of a module means something else.
+        # A single word that is also the name of a module usually means something else.
         if entry.objtype == "module" and not named[1].startswith("bnlib."):
             continue
         reference = make_refnode(app.builder, docname, entry.docname, entry.node_id, literal.deepcopy(), found)

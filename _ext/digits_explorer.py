@@ -1,4 +1,4 @@
-"""The explorer of the front page: batch size and learning rate on digits, with BN and without."""
+"""The explorer on the front page: test errors on digits by batch size and learning rate, with and without BN."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bnlib.figures import BLUE, VERMILLION, as_array, band
 from bnlib.widgets import Explorer, Slider
 
 LEARNING_RATE = 0.03
-"""The learning rate of the sentence, at which the explorer starts."""
-# Not all that chapter 1 has: each position is in the page.
+"""The learning rate in the sentence above the explorer, and the explorer's default."""
+# Fewer values than in chapter 1, because the page contains a frame for each of them.
 BATCH_SIZES = (1, 2, 4, 8, 16, 64, 256)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 _LOOKS = {
@@ -24,12 +24,12 @@ _LOOKS = {
 
 
 def misread(norm: str, batch_size: int, lr: float = LEARNING_RATE) -> int:
-    """How many of a hundred test digits the network misreads after training, in the median over seeds."""
+    """Return how many of a hundred test digits the network misclassifies after training; the median over seeds."""
     return round(100 * float(np.median(training_curves.final_test_errors(norm, batch_size, lr))))
 
 
 def draw(figure: Figure, data: Mapping[str, dict], batch_size: int, lr: float) -> str:
-    """Test error over epochs, with BN and without."""
+    """Draw the test error over epochs, with and without BN."""
     axes = figure.subplots()
     for norm, (label, color, dash) in _LOOKS.items():
         band(axes, data[norm]["epoch"], 100 * as_array(data[norm]["test_error"]), color=color, label=label, ls=dash)
@@ -38,14 +38,14 @@ def draw(figure: Figure, data: Mapping[str, dict], batch_size: int, lr: float) -
     axes.set_ylabel("digits misread (%)", fontsize=11)
     axes.tick_params(labelsize=11)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=11)
-    told = [f"{label} {misread(norm, batch_size, lr)} in 100" for norm, (label, *_) in _LOOKS.items()]
+    counts = [f"{label} {misread(norm, batch_size, lr)} in 100" for norm, (label, *_) in _LOOKS.items()]
     number = f"{batch_size} images" if batch_size > 1 else "1 image"
-    return f"Batches of {number}, learning rate {lr:g}. Digits misread after ten epochs: {', '.join(told)}."
+    return f"Batches of {number}, learning rate {lr:g}. Digits misread after ten epochs: {', '.join(counts)}."
 
 
 @cache
 def explorer() -> Explorer:
-    """Chapter 1's grid of batch sizes and learning rates, with fewer positions and one curve."""
+    """Return the explorer: chapter 1's grid of batch sizes and learning rates, with fewer values and one curve."""
     sliders = [
         Slider("batch_size", "batch size", BATCH_SIZES, 256, "{:d}"),
         Slider("lr", "learning rate", LEARNING_RATES, LEARNING_RATE),

@@ -1,4 +1,4 @@
-"""Sphinx hooks: docstrings write mathematics in dollars, as the chapters do; reStructuredText has a role for it."""
+"""Sphinx hooks for docstrings: formulas in dollar signs, as in the chapters, and readable signatures."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def _display(found: re.Match) -> str:
 
 
 def translate(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
-    """Put each formula into the directive or the role for mathematics."""
+    """Replace formulas in dollar signs by reStructuredText's directive or role for mathematics."""
     text = _DISPLAY.sub(_display, "\n".join(lines))
     lines[:] = _INLINE.sub(lambda found: f":math:`{' '.join(found[1].split())}`", text).split("\n")
 
 
 def skip_fields(app: Sphinx, what: str, name: str, obj, skip: bool, options) -> bool | None:
-    """Leave out the fields of a record, which its docstring describes: autodoc would describe their values."""
+    """Skip the fields of named tuples, which the class's docstring describes; autodoc would list their values."""
     alias = what == "class" and callable(obj) and getattr(obj, "__name__", name) != name
     numbered = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
     return True if alias or numbered else None
 
 
 def name_defaults(app: Sphinx, what: str, name: str, obj, options, signature: str | None, returns: str | None):
-    """Write a default that is a function or a class by its name; records tell no other source of it."""
+    """Show the name of a default that is a function or a class, instead of its repr with a memory address."""
     return _OBJECT.sub(r"\1", signature or "") or None, returns
 
 
 def setup(app: Sphinx) -> dict:
-    """Connect the hooks; napoleon is to have read the sections before."""
+    """Connect the hooks; the one for formulas must run after napoleon has parsed the sections."""
     app.connect("autodoc-process-docstring", translate, priority=600)
     app.connect("autodoc-process-signature", name_defaults)
     app.connect("autodoc-skip-member", skip_fields)

@@ -1,4 +1,4 @@
-"""Sphinx hook: a folded cell says what it holds, a check or the code of the result that stands below it."""
+"""Sphinx hook: a folded cell says whether it contains a check, or the code of the result below it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from myst_nb.sphinx_ import HideCodeCellNode, depart_HideCellInput, visit_HideCe
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
-# What myst-nb folds of a cell, and the words of the fold, closed and open.
+# The parts of a cell that myst-nb folds, and the labels of the closed and the open fold.
 WORDS = {
     "all": ("Show the check", "Hide the check"),
     "input": ("Show the code", "Hide the code"),
@@ -15,12 +15,12 @@ WORDS = {
 
 
 class NameFolds(SphinxTransform):
-    """Put the words into the cells before myst-nb folds them; the code of a solution is in a fold already."""
+    """Set the labels of cells before myst-nb folds them; do not fold code in solutions, which are folded already."""
 
-    default_priority = 390  # before solutions.py, which takes the sections of solutions apart
+    default_priority = 390  # before solutions.py, which replaces the sections of solutions
 
     def apply(self) -> None:
-        """Replace the words of every folded cell."""
+        """Replace the labels of every folded cell."""
         for cell in self.document.findall(nodes.container):
             if cell.get("hide_mode") in WORDS:
                 cell["prompt_show"], cell["prompt_hide"] = WORDS[cell["hide_mode"]]

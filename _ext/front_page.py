@@ -1,7 +1,8 @@
-"""Sphinx directives of the front page: the explorer with the sentence that it proves, and a card for each chapter.
+"""Sphinx directives of the front page: the explorer with a sentence above it, and a card for each chapter.
 
-The sentences stand in the page's source; the numbers in braces, ``{without[1]}``, come from the committed results.
-What the directives draw with is imported when they run: other books have these hooks too, and no such page.
+The sentences are in the page's source. The numbers in braces, such as ``{without[1]}``, come from the committed
+results. The modules that draw are imported when a directive runs, because other books with these extensions have no
+such page.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ PAGE = "index"
 
 
 class Computed(SphinxDirective):
-    """A directive whose text names numbers in braces."""
+    """A directive whose text contains the names of numbers in braces."""
 
     has_content = True
 
     def parsed(self, lines: list[str], classes: str) -> nodes.container:
-        """A container with what the page's parser makes of the lines."""
+        """Parse the lines with the page's parser and return the result in a container."""
         parent = nodes.container(classes=[classes])
         self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, parent)
         return parent
 
     def filled(self, **numbers: object) -> list[str]:
-        """The directive's text with its numbers, none of them parted from its sign at the end of a line."""
+        """Return the directive's text with its numbers, and with non-breaking spaces before percent signs."""
         return "\n".join(self.content).format(**numbers).replace(" %", "\u00a0%").split("\n")
 
 
 class DigitsExplorer(Computed):
-    """The explorer below the sentence that it proves."""
+    """The explorer, and above it a sentence with numbers from the explorer."""
 
     def run(self) -> list[nodes.Node]:
-        """Fill the sentence with the explorer's numbers at its first learning rate."""
+        """Fill in the explorer's numbers at its default learning rate."""
         from digits_explorer import BATCH_SIZES, explorer, misread
 
         numbers = {
@@ -51,7 +52,7 @@ class ChapterCard(Computed):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Draw the picture of the chapter that the argument names and fill the sentence with its numbers."""
+        """Draw the picture of the chapter that the argument names, and fill in the numbers of the sentence."""
         from chapter_pictures import PICTURES, SIZE
 
         from bnlib.figures import new_figure, render, style
@@ -61,7 +62,7 @@ class ChapterCard(Computed):
             figure = new_figure(*SIZE)
             numbers = PICTURES[name](figure)
             svg = render(figure, f"Chapter {int(name[:2])}. {numbers['alt']}")
-        # With a backslash: a number with a point would begin a list.
+        # With a backslash, because a number with a full stop would start a list.
         card = self.parsed([rf"{int(name[:2])}\. [](/chapters/{name}.ipynb)"], "bnb-card")
         card += nodes.raw("", f'<div class="bnb-figure">{svg}</div>', format="html")
         card += self.parsed(self.filled(**numbers), "bnb-finding")
@@ -69,7 +70,7 @@ class ChapterCard(Computed):
 
 
 def add_style(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Give the front page the style that no other page needs."""
+    """Load the style sheet of the front page, on this page only."""
     if pagename == PAGE:
         app.add_css_file("front.css")
 

@@ -1,4 +1,4 @@
-"""Sphinx hook: the entries of ``chapters/index.yml`` lead from the general index to the sections they name."""
+"""Sphinx hook: add the entries of ``chapters/index.yml``, which link to sections, to the general index."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FOLDER, FILE = "chapters", "index.yml"
 
 
 def add_entries(app: Sphinx, doctree: nodes.document) -> None:
-    """Put the entries of the page into the index; a section that the page does not have is a warning."""
+    """Add the entries of a page to the index; warn if the page does not have one of the sections."""
     path = Path(app.srcdir) / FOLDER / FILE
     folder, _, page = app.env.docname.rpartition("/")
     if folder != FOLDER or not path.exists():
         return
     app.env.note_dependency(str(path))
     slugs = app.env.metadata[app.env.docname].get("myst_slugs", {})
-    # Not an `index` node: domains have collected theirs when the page is complete.
+    # Not an `index` node, because the domains have already collected these nodes at this stage.
     found = app.env.get_domain("index").entries.setdefault(app.env.docname, [])
     for section, terms in yaml.safe_load(path.read_text()).get(page, {}).items():
         if section not in slugs:
@@ -31,6 +31,6 @@ def add_entries(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    """Connect the hook, behind those that add anchors."""
+    """Connect the hook, after those that add anchors."""
     app.connect("doctree-read", add_entries, priority=600)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,8 +1,8 @@
-r"""Sphinx hook: formulas become MathML when the site is built, so that a page needs no script to show them.
+r"""Sphinx hook: convert formulas to MathML when the site is built, so that pages need no script to show them.
 
-A formula that cannot be shown is a warning, and a warning fails the build. Pages with formulas load ``mathematics.css``
-and one font: STIX Two Math (SIL Open Font License 1.1, from the package ziamath), cut down to the characters that the
-formulas of the site use. Other pages load neither.
+A formula that cannot be converted causes a warning, and warnings fail the build. Pages with formulas load
+``mathematics.css`` and one font: STIX Two Math (SIL Open Font License 1.1, from the package ziamath), reduced to the
+characters in the formulas of the site. Other pages load neither of them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 _FONT = "mathematics.woff2"
 _FORMULA = re.compile(r"<math\b.*?</math>", re.DOTALL)
 _SLANTED = [chr(code) for code in (*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C), 0x210E)]
-_CHOOSES_A_SHAPE = "\ufe00"  # follows a script letter; no character of its own
-# What math-core 0.9.0 writes and a browser does not draw. An element for a frame is no part of MathML Core; Chromium
-# stretches a bracket with an exponent only if it is alone in a row; a line above was written as a line below.
+_CHOOSES_A_SHAPE = "\ufe00"  # a variation selector, which follows script letters and is not visible
+# Corrections of math-core 0.9.0's output for browsers: MathML Core has no element for a frame; Chromium stretches a
+# bracket with an exponent only if the bracket is alone in a row; and a line above was written as a line below.
 _MENDED = [
     (re.compile(r'<menclose notation="box">(.*?)</menclose>', re.DOTALL), r'<mrow class="boxed">\1</mrow>'),
     (re.compile(r"(<m(?:sub|sup|subsup)>)(<mo [^>]*minsize=[^<]*</mo>)"), r"\1<mrow>\2</mrow>"),
@@ -38,10 +38,14 @@ _convert = LatexToMathML(fancy_error=False).convert_with_local_state
 
 
 def mathml(tex: str, display: bool) -> str:
-    r"""Convert a formula; ``math_core.LatexError`` says what is wrong with it.
+    r"""Convert a LaTeX formula to MathML.
 
-    >>> mathml(r"\epsilon^2", display=False)
-    '<math><msup><mi>ϵ</mi><mn>2</mn></msup></math>'
+    Raises:
+        LatexError: if the formula cannot be converted, or the font lacks one of its characters.
+
+    Example:
+        >>> mathml(r"\epsilon^2", display=False)
+        '<math><msup><mi>ϵ</mi><mn>2</mn></msup></math>'
     """
     formula = _convert(tex, displaystyle=display)
     for found, mended in _MENDED:
@@ -53,7 +57,7 @@ def mathml(tex: str, display: bool) -> str:
 
 
 def drawn(formulas: str) -> set[str]:
-    """Collect the characters that a browser draws for some MathML: it slants letters, and roots have a sign."""
+    """Return the characters that a browser draws for some MathML, including slanted letters and the root sign."""
     written = set(unescape(re.sub("<[^>]*>", "", formulas))) | {"√"}
     return written | {letter for letter in _SLANTED if normalize("NFKC", letter) in written}
 
@@ -64,10 +68,10 @@ def _font() -> TTFont:
 
 
 def show(translator, node: nodes.Element) -> None:
-    """Put a formula into the page."""
+    """Write a formula into the page."""
     display = isinstance(node, nodes.math_block)
     tag = "div" if display else "span"
-    # The theme gives what has this class a place in the order of tabs while it is too wide and scrolls.
+    # With this class the theme makes a formula that is too wide focusable, so that it can be scrolled by keyboard.
     classes = "math notranslate" + " pst-scrollable-table-container" * display
     try:
         formula = mathml(node.astext(), display)
@@ -81,7 +85,7 @@ def show(translator, node: nodes.Element) -> None:
 
 
 def add_styles(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Let a page with formulas load their styles, and the font at the same time."""
+    """Load the styles and the font on pages with formulas, in parallel."""
     if _FORMULA.search(context.get("body", "")):
         app.add_css_file("mathematics.css")
         font = context["pathto"](f"_static/{_FONT}", resource=True)
@@ -89,7 +93,7 @@ def add_styles(app: Sphinx, pagename: str, templatename: str, context: dict, doc
 
 
 def write_font(app: Sphinx, exception: Exception | None) -> None:
-    """Write one small font with what the formulas of all pages need."""
+    """Write one small font with the characters in the formulas of all pages."""
     if exception or app.builder.format != "html":
         return
     pages = (page.read_text() for page in Path(app.outdir).rglob("*.html"))
@@ -98,7 +102,9 @@ def write_font(app: Sphinx, exception: Exception | None) -> None:
     cut, font = subset.Subsetter(options), TTFont(_font().reader.file.name)
     for table in font["cmap"].tables:
         if "minute.ssty" in font.getGlyphOrder() and 0x2032 in getattr(table, "cmap", ()):
-            table.cmap[0x2032] = "minute.ssty"  # the prime as an exponent, which it always is; Chromium does not choose
+            table.cmap[0x2032] = (
+                "minute.ssty"  # use the glyph for a prime in an exponent, which Chromium does not select
+            )
     cut.populate(text="".join(characters))
     cut.subset(font)
     subset.save_font(font, str(Path(app.outdir) / "_static" / _FONT), options)

@@ -1,7 +1,7 @@
-"""Sphinx hook: ``404.html``, which hosts such as GitHub Pages show at every address where there is no page.
+"""Sphinx hook: the page ``404.html``, which hosts such as GitHub Pages show for addresses that do not exist.
 
-The page is shown at any depth, so its links are absolute where ``_config.yml`` sets the address of the site
-(``html: baseurl``). While there is none they are relative, and lead somewhere from addresses in the topmost folder.
+The missing address can be in any folder, so the links of the page are absolute if ``_config.yml`` sets the address of
+the site (``html: baseurl``). If it does not, the links are relative, and work for addresses in the top folder only.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _BODY = """
 
 
 def collect(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
-    """Hand the page to the builder, which puts it into the theme."""
+    """Yield the page for the builder, which puts it into the theme."""
     uri = app.builder.get_target_uri
     body = _BODY.format(front=uri(app.config.root_doc), search=uri("search"), index=uri("genindex"))
     yield PAGE, {"title": "Page not found", "body": body}, "page.html"
 
 
 def absolute(page: str, prefix: str) -> str:
-    """The page with ``prefix`` before each of its relative links.
+    """Return the page with ``prefix`` before each of its relative links.
 
     Example:
         >>> absolute('<html data-content_root="./"><a href="a.html">a</a><a href="#b">b</a>', "/book/")
@@ -41,13 +41,13 @@ def absolute(page: str, prefix: str) -> str:
         >>> absolute('<img src="https://example.org/a.png"/>', "/book/")
         '<img src="https://example.org/a.png"/>'
     """
-    # An address with a scheme, a path from the root, a place on this page, data: none is relative.
+    # Addresses with a scheme, paths from the root, anchors on the same page, and data URLs are not relative.
     relative = re.compile(r' (href|src|action|data-content_root)="(?![a-z]+:|/|#)(?:\./)?([^"]*)"')
     return relative.sub(rf' \1="{prefix}\2"', page)
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    """Make the links of the page absolute where the site has an address."""
+    """Make the links of the page absolute if the site has an address."""
     base = app.config.html_baseurl
     if exception or app.builder.format != "html" or not base:
         return

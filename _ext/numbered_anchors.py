@@ -1,7 +1,7 @@
-r"""Sphinx hook: numbered equations and figures are anchors, ``#equation-4-2`` and ``#figure-6-3``, to link to.
+r"""Sphinx hook: numbered equations and figures get anchors to link to, such as ``#equation-4-2`` and ``#figure-6-3``.
 
-The numbers stand in the source, as ``\tag{4.2}`` and as a caption that begins with ``**Figure 6.3.**``, so that they
-are also there in JupyterLab. The tests count them.
+The numbers are in the source, as ``\tag{4.2}`` and as captions that begin with ``**Figure 6.3.**``, so JupyterLab shows
+them as well. Tests check the numbering.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CAPTION = re.compile(r"Figure (\d+)\.(\d+)\.")
 
 
 def _numbered(doctree: nodes.document):
-    """Pairs of an anchor and the node that gets it."""
+    """Yield pairs of an anchor and its node."""
     for block in doctree.findall(nodes.math_block):
         for chapter, number in _TAG.findall(block.astext()):
             yield f"equation-{chapter}-{number}", _taggable(block)
@@ -28,14 +28,14 @@ def _numbered(doctree: nodes.document):
 
 
 def _taggable(block: nodes.math_block) -> nodes.math_block:
-    """The block in an environment that may have a tag: Sphinx would put several lines into one that may not."""
+    """Put the block into an environment that allows a tag; Sphinx puts several lines into one that does not."""
     block["nowrap"] = True
     block[:] = [nodes.Text(rf"\begin{{equation}}{block.astext()}\end{{equation}}")]
     return block
 
 
 def add_anchors(app: Sphinx, doctree: nodes.document) -> None:
-    """Give each its anchor, and let the parser's links find it as they find headings."""
+    """Add the anchors to the nodes, and register them so that links in Markdown find them like headings."""
     slugs = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})
     for anchor, node in _numbered(doctree):
         node["ids"].append(anchor)

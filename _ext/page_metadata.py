@@ -1,7 +1,7 @@
-"""Sphinx hook: each page describes itself to search engines and to those who show a preview of a link.
+"""Sphinx hook: add a description to each page for search engines and link previews.
 
-The descriptions stand in ``chapters/descriptions.yml``. Tags that need an absolute address are written only where
-``_config.yml`` sets the address of the site (``html: baseurl``): readers of these tags ignore relative ones.
+The descriptions are in ``chapters/descriptions.yml``. Tags that need an absolute address are written only if
+``_config.yml`` sets the address of the site (``html: baseurl``), because relative addresses would be ignored.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 FILE = Path("chapters") / "descriptions.yml"
-# The builder's own pages have their titles in their templates.
+# The titles of the pages that Sphinx generates; they are not in the page's context.
 _TITLES = {"genindex": "Index", "search": "Search", "py-modindex": "Python Module Index"}
 LONGEST = 200
-"""Characters of a description that is taken from the page itself."""
+"""The largest number of characters of a description that comes from the page itself."""
 
 
 def read_descriptions(app: Sphinx, config: Config) -> None:
-    """Read the descriptions; pages are written again when one has changed, as for every setting of the site."""
+    """Read the descriptions as a setting of the site, so that a change rebuilds the pages."""
     path = Path(app.srcdir) / FILE
     config.page_descriptions = yaml.safe_load(path.read_text()) if path.exists() else {}
 
 
 def describe(app: Sphinx, pagename: str, doctree: nodes.document | None, title: str) -> str:
-    """The description of a page: the written one, else its first paragraph, else its title."""
+    """Return the description of a page: that of the file, else its first paragraph, else its title."""
     written = app.config.page_descriptions.get(pagename)
     if written:
         return written
@@ -46,7 +46,7 @@ def describe(app: Sphinx, pagename: str, doctree: nodes.document | None, title: 
 
 
 def tags(title: str, description: str, site: str, kind: str, address: str | None, image: str | None) -> str:
-    """The elements of the head; ``address`` of the page and ``image`` are absolute or None.
+    """Return the elements for the head of a page; ``address`` and ``image`` are absolute addresses or None.
 
     Example:
         >>> print(tags("A page", "What it says.", "A book", "article", None, None))
@@ -68,7 +68,7 @@ def tags(title: str, description: str, site: str, kind: str, address: str | None
         for name, value in properties.items()
         if value
     ]
-    # Twitter takes the rest from the tags above.
+    # Twitter uses the tags above for everything else.
     return "\n".join(
         [*lines, f'<meta name="twitter:card" content="{"summary_large_image" if image else "summary"}" />']
     )
@@ -78,7 +78,7 @@ def add_tags(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
     """Put the elements into the head of a page."""
     base, front = app.config.html_baseurl, pagename == app.config.root_doc
     if base and front:
-        context["pageurl"] = base.rstrip("/") + "/"  # as readers link to it
+        context["pageurl"] = base.rstrip("/") + "/"  # the address that readers link to
     if pagename == "404":
         context["pageurl"] = None
     title = str(Markup(context.get("title", _TITLES.get(pagename, pagename))).striptags())

@@ -1,7 +1,7 @@
-"""Sphinx hook: the theme's styles, icons and scripts are cut down to what the pages of this site use.
+"""Sphinx hook: reduce the theme's styles, icons and scripts to the parts that the pages of this site use.
 
-Styles: a rule stays if some page or script names all its classes. Icons: the theme has a script of 1.5 MB that draws
-them; here its web font does, with the glyphs that a page or script names.
+Styles: a rule is kept if the pages and scripts use all its classes. Icons: the theme draws them with a script of 1.5
+MB; this hook uses the theme's web font instead, reduced to the glyphs in use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PRELOADED_SCRIPT = re.compile(r'\s*<link rel="preload" as="script"[^>]*>')
 
 
 def names_in_use(site: Path) -> set[str]:
-    """Collect the classes of all pages, and all words of scripts, which may set any of them."""
+    """Return the classes of all pages and all words in scripts, because scripts may set classes."""
     found = set()
     for page in site.rglob("*.html"):
         for names in re.findall(r'class=\\?"([^"\\]*)', page.read_text()):
@@ -35,7 +35,7 @@ def names_in_use(site: Path) -> set[str]:
 
 
 def trim(rules: list, used: set[str]) -> str:
-    """Write style rules without those for a class that is not in use.
+    """Return the style rules as text, without rules for classes that are not in use.
 
     >>> trim(tinycss2.parse_stylesheet("p .a,.b{top:0} @media print{.b{top:0}} .a:not(.b){top:0}"), {"a"})
     'p .a{top:0}.a:not(.b){top:0}'
@@ -70,12 +70,12 @@ def _selectors(prelude: list) -> list[list]:
 
 
 def _classes(selector: list) -> set[str]:
-    """Collect the classes that an element must have; those within parentheses may be what it must not have."""
+    """Return the classes that a selector requires; those in parentheses are ignored, because they may be negated."""
     return {name.value for dot, name in itertools.pairwise(selector) if dot == "." and name.type == "ident"}
 
 
 def trim_styles(app: Sphinx, exception: Exception | None) -> None:
-    """Cut down every style sheet of the site, and the icons' font to the icons whose rules are left."""
+    """Reduce every style sheet of the site, and reduce the icon font to the icons that remain in the styles."""
     if exception or app.builder.format != "html":
         return
     site = Path(app.outdir)
@@ -99,7 +99,7 @@ def _glyphs(style: str) -> list[str]:
 
 
 def lighten_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Leave out the script of the icons, which hid them from screen readers, and load no script before the text."""
+    """Remove the icon script, hide icons from screen readers, as it did, and load no script before the text."""
     if exception or app.builder.format != "html":
         return
     for page in Path(app.outdir).rglob("*.html"):
@@ -108,7 +108,7 @@ def lighten_pages(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    """Connect the hooks, to be called when the pages are as they stay."""
+    """Connect the hooks, which must run when the pages are final."""
     app.connect("build-finished", lighten_pages, priority=900)
     app.connect("build-finished", trim_styles, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

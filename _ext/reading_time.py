@@ -1,6 +1,6 @@
-"""Sphinx role: how long some pages take to read, without exercises, computed from their words.
+"""Sphinx role: the reading time of some pages without their exercises, computed from the number of words.
 
-``{reading-time}`01_the_formula 07_why_is_my_bn_failing#the-table``` names pages, or single sections of them.
+``{reading-time}`01_the_formula 07_why_is_my_bn_failing#the-table``` is the time for one page and a section of another.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sphinx.util.docutils import SphinxRole
 
 WORDS_PER_MINUTE = 150
 LEFT_OUT = {"exercises", "references", "further-reading"}
-"""Sections that are not counted: what one works through, or looks up."""
+"""Sections that are not counted, because readers do not read them from start to end."""
 
 
 def sections(markdown: Sequence[str]) -> dict[str, str]:
-    r"""The text below each heading of the second level, up to the next one, by its anchor; what comes first by ``""``.
+    r"""Return the text below each second-level heading by its anchor; the text before the first one has the key ``""``.
 
     Example:
         >>> sections(["# A\nOne.\n## B c\nTwo.", "### D\nThree."])
@@ -40,7 +40,7 @@ def sections(markdown: Sequence[str]) -> dict[str, str]:
 
 
 def words(text: str) -> int:
-    """How many words there are, without displayed equations and the addresses of links.
+    """Count the words of a text, without displayed equations and the addresses of links.
 
     Example:
         >>> words("See [the table](page.md#table): $$a = b + c$$ two rows.")
@@ -51,10 +51,10 @@ def words(text: str) -> int:
 
 
 def minutes(folder: Path, named: Sequence[str]) -> int:
-    """The time for pages in ``folder``, rounded to five minutes, at least five.
+    """Return the reading time of pages in ``folder``, rounded to five minutes and at least five.
 
     Raises:
-        ValueError: a page has no such section.
+        ValueError: if a page does not have a named section.
     """
     total = 0
     for each in named:
@@ -70,10 +70,10 @@ def minutes(folder: Path, named: Sequence[str]) -> int:
 
 
 class ReadingTime(SphinxRole):
-    """The time in words."""
+    """The role, which writes the time as text."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        """Count the words of the pages beside this one, or of their sections."""
+        """Count the words of the named pages or sections in the folder of this page."""
         folder, named = Path(self.env.doc2path(self.env.docname)).parent, self.text.split()
         for page in named:
             self.env.note_dependency(str(folder / f"{page.partition('#')[0]}.ipynb"))

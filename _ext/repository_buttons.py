@@ -1,4 +1,4 @@
-"""Sphinx hook: once ``_config.yml`` names the repository, pages lead to it, and open in Binder, Colab and Kaggle."""
+"""Sphinx hook: buttons for the repository, Binder, Colab and Kaggle, if ``_config.yml`` names the repository."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from sphinx.config import Config
 
 
 def offer(app: Sphinx, config: Config) -> None:
-    """Switch the theme's buttons on; without an address none would lead anywhere."""
+    """Switch on the theme's buttons if the repository has an address."""
     options = config.html_theme_options
     address = options.get("repository_url")
     if address:
         options["use_repository_button"] = True
         options["launch_buttons"] = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
-        if "//github.com/" in address:  # Colab and Kaggle read notebooks from nowhere else
+        if "//github.com/" in address:  # Colab and Kaggle open notebooks from GitHub only
             options["launch_buttons"]["colab_url"] = "https://colab.research.google.com"
 
 
 def offer_kaggle(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Put Kaggle, which the theme does not know, below Colab."""
+    """Add a button for Kaggle, which the theme does not support, below the one for Colab."""
     for group in context.get("header_buttons", []):
         for button in group.get("buttons", []):
             if button["text"] == "Colab":

@@ -1,9 +1,8 @@
-"""Sphinx extension: the search of the site looks through sections, and its results lead to them.
+"""Sphinx extension: a search that finds sections, instead of Sphinx's search, which finds pages.
 
-The script ``search_data.js`` holds one entry for each section, each term of the glossary and each name of the
-reference. The page ``search.html`` looks through them with ``assets/search_engine.js``, in place of Sphinx's search.
-What else a section is called comes from ``chapters/index.yml`` and the glossary, and what readers type instead from
-``chapters/synonyms.yml``.
+The script ``search_data.js`` contains one entry for each section, each term of the glossary and each name of the
+reference. The page ``search.html`` searches them with ``assets/search_engine.js``. Other names of a section come from
+``chapters/index.yml`` and the glossary, and synonyms of search words from ``chapters/synonyms.yml``.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _mathematics = LatexNodes2Text(math_mode="text", keep_comments=False)
 
 
 def readable(node: nodes.Node) -> str:
-    """The words of a node without those of its subsections, code, display equations and pictures."""
+    """Return the text of a node without its subsections, code blocks, displayed equations and pictures."""
     if isinstance(node, nodes.math):
         return _mathematics.latex_to_text(node.astext())
     if isinstance(node, nodes.Text):
@@ -58,7 +57,7 @@ def _entry(anchor: str, title: str, parts: list[nodes.Node], *names: str) -> dic
 
 
 def entries(doctree: nodes.document) -> Iterator[dict]:
-    """One for each section, word of the glossary and name of the reference: anchor, title, text, other names."""
+    """Yield anchor, title, text and other names of each section, each glossary term and each name of the reference."""
     for section in doctree.findall(nodes.section):
         yield _entry(section["ids"][0], readable_title(section.next_node(nodes.title)), section.children)
     for item in doctree.findall(nodes.definition_list_item):
@@ -73,12 +72,12 @@ def entries(doctree: nodes.document) -> Iterator[dict]:
 
 
 def readable_title(title: nodes.Element) -> str:
-    """The words of a heading."""
+    """Return the text of a heading."""
     return "".join(map(readable, title.children)).strip()
 
 
 def other_names(app: Sphinx) -> dict[str, list[str]]:
-    """For ``page#anchor`` what the index calls the section, and the words of the glossary that are explained there."""
+    """Return, by ``page#anchor``, the index entries of a section, and the glossary terms that link to it."""
     names = defaultdict(list)
     index = Path(app.srcdir) / "chapters" / "index.yml"
     for page, sections in (yaml.safe_load(index.read_text()) if index.exists() else {}).items():
@@ -94,7 +93,7 @@ def other_names(app: Sphinx) -> dict[str, list[str]]:
 
 
 def sections(app: Sphinx) -> Iterator[dict]:
-    """The entries of all pages, also of those that this build found unchanged."""
+    """Yield the entries of all pages, including those that did not change in this build."""
     names = other_names(app)
     for docname in sorted(app.env.found_docs):
         number = app.env.toc_secnumbers.get(docname, {}).get("")
@@ -115,25 +114,25 @@ def sections(app: Sphinx) -> Iterator[dict]:
 
 
 def leave_out_index_of_pages(app: Sphinx) -> None:
-    """Make neither the index nor the page of Sphinx's own search."""
+    """Switch off Sphinx's own search index and search page."""
     app.builder.search = False
 
 
 def leave_out_marks(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Load nothing that marks words on the page which a search has led to."""
+    """Remove the script that would highlight the search words on a page."""
     if scripts := context.get("script_files"):
         scripts[:] = [script for script in scripts if "sphinx_highlight" not in str(script)]
 
 
 def outdated(app: Sphinx, env, added: set, changed: set, removed: set) -> list[str]:
-    """Have a build to do if only the synonyms are newer than what the search looks through."""
+    """Report a page as outdated if the synonyms are newer than the search data, so that a build runs."""
     synonyms, data = Path(app.srcdir) / SYNONYMS, Path(app.outdir) / DATA
     newer = synonyms.exists() and data.exists() and synonyms.stat().st_mtime > data.stat().st_mtime
     return [app.config.root_doc] if newer else []
 
 
 def search_page(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
-    """Write what the search looks through, with Sphinx's stemmer for English, and have its page made."""
+    """Write the search data, with Sphinx's English stemmer, and yield the search page."""
     synonyms = Path(app.srcdir) / SYNONYMS
     words = yaml.safe_load(synonyms.read_text()) if synonyms.exists() else {"same": [], "see": {}}
     book = json.dumps({"sections": list(sections(app)), **words}, ensure_ascii=False, separators=(",", ":"))
@@ -145,7 +144,7 @@ def search_page(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
 
 
 def remove_sphinxs_own(app: Sphinx, exception: Exception | None) -> None:
-    """Remove the scripts that no page loads."""
+    """Remove the scripts of Sphinx's search, which no page loads."""
     if not exception and app.builder.format == "html":
         for name in ("searchtools.js", "language_data.js", "sphinx_highlight.js"):
             (Path(app.outdir) / "_static" / name).unlink(missing_ok=True)

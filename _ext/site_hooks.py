@@ -1,4 +1,4 @@
-"""Sphinx hooks: links lead somewhere, and screen readers get names."""
+"""Sphinx hooks that check widget outputs, fix links, and add names for screen readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def drop_widget_state(app: Sphinx, doctree) -> None:
-    """Fail on an error stored inside a widget, then drop the state: no page has a kernel to use it."""
+    """Warn about an error stored inside a widget, and remove the widgets' state, which is useless without a kernel."""
     scripts = getattr(app.env, "nb_metadata", {}).get(app.env.docname, {}).get("js_files", {})
     _, state = scripts.pop("ipywidgets_state", (None, {}))
     if re.search(r'"output_type":\s*"error"', state.get("body", "")):
@@ -20,7 +20,7 @@ def drop_widget_state(app: Sphinx, doctree) -> None:
 
 
 def link_ledger_to_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Let the tables of the ledger, which link to notebooks, link to the notebooks' pages."""
+    """Change the links to notebooks in the tables of claims into links to the notebooks' pages."""
     if exception or app.builder.format != "html":
         return
     for page in (Path(app.outdir) / "chapters").glob("*.html"):
@@ -29,7 +29,7 @@ def link_ledger_to_pages(app: Sphinx, exception: Exception | None) -> None:
 
 
 def help_screen_readers(app: Sphinx, exception: Exception | None) -> None:
-    """Name the chevron beside an entry of the side bar, and make no list of a bibliography that has more than items."""
+    """Name the arrows in the side bar, and remove the list role of the bibliography, which contains other elements."""
     if exception or app.builder.format != "html":
         return
     nameless = re.compile(r'(<li class="toctree[^>]*><a[^>]*>)([^<]*)(</a><details[^>]*><summary)>')
@@ -39,7 +39,7 @@ def help_screen_readers(app: Sphinx, exception: Exception | None) -> None:
 
 
 def drop_dead_links_of_sources(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Drop what viewcode takes for described: it looks for all names of a file in the module of the first it met."""
+    """Remove viewcode's links to descriptions that do not exist; it assumes one module for all names of a file."""
     if not pagename.startswith("_modules/"):
         return
     described = {entry.node_id for entry in app.env.get_domain("py").objects.values()}

@@ -1,4 +1,4 @@
-"""Sphinx hook: ``sitemap.xml``, the list of pages for search engines, where the site has an address."""
+"""Sphinx hook: write ``sitemap.xml``, the list of pages for search engines, if the site has an address."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAME = "sitemap.xml"
 
 
 def sitemap(addresses: Iterable[str]) -> str:
-    """The file for these absolute addresses.
+    """Return the text of the file for a list of absolute addresses.
 
     Example:
         >>> print(sitemap(["https://example.org/"]))
@@ -27,7 +27,7 @@ def sitemap(addresses: Iterable[str]) -> str:
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
-    """List the pages that were written from sources of the book."""
+    """Write the sitemap with all pages that come from sources of the book."""
     base = app.config.html_baseurl
     if exception or app.builder.format != "html" or not base:
         return

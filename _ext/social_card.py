@@ -1,4 +1,4 @@
-"""Sphinx hook: the picture that is shown with a link to the book, drawn from the grid behind its first explorer."""
+"""Sphinx hook: the picture for link previews of the book, drawn from the results behind its first explorer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 NAME, SIZE = "card.png", (1200, 630)
-"""The file in ``_static`` and its width and height in pixels, as Open Graph recommends them."""
+"""The name of the file in ``_static``, and its width and height in pixels, as Open Graph recommends."""
 ALT = "The Batch Norm Book. A chart: errors against batch size, with batch norm and without."
 
 
 def card(title: str) -> bytes:
-    """The picture as a PNG of few colours; the same bytes for the same results and the same versions of packages."""
+    """Return the picture as a PNG with few colours; the bytes depend only on the results and the package versions."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def _chart(figure) -> None:
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
-    """Put the picture beside the site's other files, where the site has an address and pages name the picture."""
+    """Write the picture to the site's static files if the site has an address, so that the pages refer to it."""
     if exception or app.builder.format != "html" or not app.config.html_baseurl:
         return
     (Path(app.outdir) / "_static" / NAME).write_bytes(card(app.config.html_title))

@@ -1,7 +1,7 @@
-"""Sphinx hook: the solution of an exercise is one fold, which holds its text, its code and what the code prints.
+"""Sphinx hook: fold the solution of an exercise, including its text, its code and the output of the code.
 
-In the notebook a solution is a section, ``#### Solution``, which JupyterLab collapses; here the section becomes a
-``<details>``, before the table of contents is made.
+In the notebook a solution is a section, ``#### Solution``, which JupyterLab collapses. This hook replaces the section
+by a ``<details>`` element before Sphinx builds the table of contents.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sphinx.transforms import SphinxTransform
 
 
 class FoldSolutions(SphinxTransform):
-    """Put each section called "Solution" into a fold."""
+    """Turn each section with the title "Solution" into a folded element."""
 
     default_priority = 400
 

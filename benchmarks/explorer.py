@@ -1,4 +1,4 @@
-"""What the explorers cost: bytes a frame and the time to draw one, against a plain PNG of the same figure."""
+"""Compare the size and drawing time of an explorer's frames with those of PNGs of the same figure."""
 
 import io
 import time
@@ -28,7 +28,7 @@ def main() -> None:
         FigureCanvasAgg(figure).print_png(png)
     plain = time.perf_counter() - began
     print(f"{len(explorer.frames)} frames, {size / len(explorer.frames):.0f} bytes and {1000 * drawing:.0f} ms each")
-    print(f"bytes: {len(explorer.frames) * len(png.getvalue()) / size:.1f} times less than PNG at 100 dots an inch")
+    print(f"size: {len(explorer.frames) * len(png.getvalue()) / size:.1f} times smaller than PNGs at 100 dots per inch")
     print(f"time: {plain / drawing:.1f} times faster than laying out and drawing a PNG")
 
 

@@ -1,4 +1,4 @@
-"""Every layer of bnlib.norm against torch.nn.BatchNorm: time of forward and backward, as a ratio.
+"""Compare the time of a forward and backward pass of every layer of bnlib.norm with that of torch.nn.BatchNorm.
 
 ``python benchmarks/layers.py`` prints the ratios; with ``--save`` it also writes
 ``data/results/benchmarks/layers_DEVICE.json``.
@@ -26,7 +26,7 @@ ROUNDS = 31
 
 
 def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
-    """The layer to compare with, first, and all others, by name."""
+    """Return the layers by name; the first one is the baseline."""
     channels = shape[1]
     made = {"torch.nn.BatchNorm": SIZES[shape](channels), "BatchNorm": bnlib.BatchNorm(channels)}
     for oracle in ORACLES:
@@ -39,31 +39,31 @@ def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
 
 
 def weight_layers(device: str) -> dict[str, nn.Module]:
-    """Layers that normalise weights or the product with them, against the plain layer."""
+    """Return layers that normalise weights, or products with weights; the first one is the baseline."""
     plain, make = nn.Linear(512, 512), partial(nn.Linear, 512, 512)
     made = {"torch.nn.Linear": plain, "CosineLinear": bnlib.CosineLinear(512, 512)}
     made |= {"weight_norm": weight_norm(make()), "weight standardisation": bnlib.weight_standardise(make())}
     return {name: layer.to(device) for name, layer in made.items()}
 
 
-def seconds(layer: nn.Module, x: torch.Tensor, above: torch.Tensor, steps: int) -> float:
-    """Time of ``steps`` forward and backward passes."""
+def seconds(layer: nn.Module, x: torch.Tensor, grad_output: torch.Tensor, steps: int) -> float:
+    """Return the time of ``steps`` forward and backward passes, in seconds."""
     wait = torch.cuda.synchronize if x.is_cuda else lambda: None
     wait()
     began = time.perf_counter()
     for _ in range(steps):
-        layer(x).backward(above)
+        layer(x).backward(grad_output)
     wait()
     return time.perf_counter() - began
 
 
 def compare(made: dict[str, nn.Module], shape: tuple[int, ...], device: str) -> list[dict]:
-    """Median and quartiles of each layer's time over the first one's, from rounds in which all take turns."""
-    x, above = torch.randn(shape, device=device, requires_grad=True), torch.randn(shape, device=device)
+    """Return median and quartiles of the ratio of each layer's time to the baseline's, from interleaved rounds."""
+    x, grad_output = torch.randn(shape, device=device, requires_grad=True), torch.randn(shape, device=device)
     steps = max(1, 2_000_000 // x.numel())
     for layer in made.values():
-        seconds(layer, x, above, steps)
-    times = np.array([[seconds(layer, x, above, steps) for layer in made.values()] for _ in range(ROUNDS)])
+        seconds(layer, x, grad_output, steps)
+    times = np.array([[seconds(layer, x, grad_output, steps) for layer in made.values()] for _ in range(ROUNDS)])
     low, middle, high = np.percentile(times / times[:, :1], [25, 50, 75], axis=0)
     base, *names = made
     rows = []
@@ -75,7 +75,7 @@ def compare(made: dict[str, nn.Module], shape: tuple[int, ...], device: str) -> 
 
 
 def machine(device: str) -> str:
-    """What the numbers were measured on."""
+    """Return the name of the device and its processor."""
     if device == "cuda":
         return f"cuda ({torch.cuda.get_device_name()})"
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -84,7 +84,7 @@ def machine(device: str) -> str:
 
 
 def main(name: str, description: str, measure: Callable[[str], list[dict]]) -> None:
-    """Measure on the device that the command line names, one thread on the CPU, and save the rows if it says so."""
+    """Measure on the device that the command line names, with one thread on the CPU, and save the rows with --save."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--save", action="store_true", help=f"write data/results/benchmarks/{name}_DEVICE.json")
@@ -101,7 +101,7 @@ def main(name: str, description: str, measure: Callable[[str], list[dict]]) -> N
 
 
 def compare_all(device: str) -> list[dict]:
-    """All layers at all sizes."""
+    """Compare all layers at all sizes."""
     rows = [row for shape in SIZES for row in compare(layers(shape, device), shape, device)]
     return rows + compare(weight_layers(device), (64, 512), device)
 

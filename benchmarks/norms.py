@@ -1,8 +1,9 @@
-"""Every norm of the registry behind, or in, the layer it is for: time of a step, as a ratio to torch.nn.BatchNorm.
+"""Compare the time of a step of every normalisation in the registry with that of torch.nn.BatchNorm.
 
 ``python benchmarks/norms.py`` prints the ratios; with ``--save`` it also writes
 ``data/results/benchmarks/norms_DEVICE.json``.
-Forward and backward of a layer with its norm, over those of the same layer with torch's BatchNorm behind it.
+A step is a forward and backward pass of a Linear or Conv2d layer with its normalisation; the baseline is the same layer
+followed by torch.nn.BatchNorm.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ CASES: dict[tuple[int, ...], tuple[Callable[[], nn.Module], nn.Module]] = {
 
 
 def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
-    """The layer with torch's BatchNorm, first, and with every norm of the registry that it takes."""
+    """Return the layer with torch.nn.BatchNorm, first, and with every normalisation that can be applied to it."""
     make, batch_norm = CASES[shape]
     made = {"torch.nn.BatchNorm": nn.Sequential(make(), batch_norm)}
     made |= {name: norm.apply(make()) for name, norm in bnlib.NORMS.items() if isinstance(make(), norm.layer_types)}
@@ -28,7 +29,7 @@ def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
 
 
 def compare_all(device: str) -> list[dict]:
-    """All norms at both sizes."""
+    """Compare all normalisations at both sizes."""
     return [row for shape in CASES for row in compare(layers(shape, device), shape, device)]
 
 

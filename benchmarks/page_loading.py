@@ -1,8 +1,8 @@
-"""How long a reader on a slow phone waits for the formulas of a page, and what it transfers: ratios of two builds.
+"""Compare how fast two builds of the site load on a slow phone: time until the formulas are readable, and bytes.
 
-``python benchmarks/page_loading.py BEFORE AFTER`` takes the folders of two built sites. Without them it compares the first
-edition, which it builds once (minutes), with ``_build/html``. The processor is slowed four times, the network carries
-1.6 Mbit/s with 150 ms of latency, nothing is compressed or in a cache.
+``python benchmarks/page_loading.py BEFORE AFTER`` takes the folders of two built sites. Without folders it compares the
+first edition, which it builds once (in minutes), with ``_build/html``. The processor is slowed down by a factor of
+four, the network has 1.6 Mbit/s and a latency of 150 ms, and there is no compression and no cache.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 FIRST_EDITION = "55979c1"
 PAGES = ("chapters/01_the_formula.html", "chapters/05_full_normalization.html", "chapters/intro.html")
 NETWORK = {"offline": False, "latency": 150, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 1.6e6 / 8}
-# Notes the time of the first frame in which the page is whole, each formula is set, and the fonts are there.
+# Records the time of the first frame in which the page, all formulas and the fonts have been loaded.
 WATCH = """
 const look = () => {
   const whole = document.readyState !== "loading" && document.fonts.status === "loaded";
@@ -33,14 +33,14 @@ requestAnimationFrame(look);
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder without a log."""
+    """A request handler that serves a folder without a log."""
 
     def log_message(self, *arguments):
-        """Say nothing."""
+        """Print nothing."""
 
 
 def first_edition() -> Path:
-    """Build the commit before this work in a clone of its own, once."""
+    """Build the first edition in a separate clone, if that has not been done, and return the folder of its site."""
     clone = ROOT / "_build" / FIRST_EDITION
     if not (clone / "_build" / "html" / "index.html").exists():
         shutil.rmtree(clone, ignore_errors=True)
@@ -51,7 +51,7 @@ def first_edition() -> Path:
 
 
 def read(browser: Browser, url: str) -> tuple[float, float, int]:
-    """Open a page for the first time; answer seconds until it is readable, megabytes, and requests."""
+    """Open a page in a new context; return the seconds until it is readable, the megabytes, and the requests."""
     with browser.new_context(viewport={"width": 390, "height": 844}) as context:
         page, sizes = context.new_page(), []
         session = context.new_cdp_session(page)
@@ -66,7 +66,7 @@ def read(browser: Browser, url: str) -> tuple[float, float, int]:
 
 
 def compare(browser: Browser, sites: list[Path], path: str, times: int) -> list[tuple[float, float, int]]:
-    """Read a page of both sites in turn; of each the shortest time, as other work can only add to it."""
+    """Read a page of both sites in turn and return the fastest visit of each; other work can only slow a visit down."""
     visits = [[], []]
     for _ in range(times):
         for site, of_site in zip(sites, visits, strict=True):
@@ -78,7 +78,7 @@ def compare(browser: Browser, sites: list[Path], path: str, times: int) -> list[
 
 
 def main() -> None:
-    """Print a line for each page."""
+    """Print the comparison of each page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sites", nargs="*", type=Path, help="the folders of the earlier and of the later build")
     parser.add_argument("--times", type=int, default=3, help="visits of each page; the shortest counts")

@@ -1,4 +1,4 @@
-"""The search of the built site on forty queries (tests/book/queries.yml), and Sphinx's own search as a control."""
+"""Compare the search of the built site with Sphinx's own search on the forty queries of tests/book/queries.yml."""
 
 import contextlib
 import functools
@@ -20,15 +20,15 @@ BUILT = next(
     (path for path in (ROOT / "_build", ROOT / "_build" / "strict" / "_build") if path.joinpath("html").exists()), None
 )
 QUERIES = yaml.safe_load((ROOT / "tests" / "book" / "queries.yml").read_text())
-# What searchtools.js needs of a page.
+# A minimal page for searchtools.js.
 PAGE = """<html data-content_root="./"><script src="documentation_options.js"></script>
 <script src="doctools.js"></script><script src="sphinx_highlight.js"></script><script src="language_data.js"></script>
 <script src="searchtools.js"></script><script src="searchindex.js"></script><div id="search-results"></div></html>"""
 FIRST = "links => links.slice(0, 3).map(link => link.getAttribute('href'))"
 
 
-def sphinxs_own(folder: Path) -> None:
-    """Write Sphinx's search of the same pages, as they are before citations have their labels."""
+def write_sphinx_search(folder: Path) -> None:
+    """Write Sphinx's own search for the same pages, in their state before citations get labels."""
     doctrees = BUILT / ".doctrees"
     env = pickle.loads((doctrees / "environment.pickle").read_bytes())
     index = sphinx.search.IndexBuilder(env, "en", {}, None)
@@ -51,7 +51,7 @@ def sphinxs_own(folder: Path) -> None:
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The address of a folder."""
+    """Serve a folder inside a ``with`` block and yield its address."""
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
     handler.func.log_message = lambda *_: None
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -61,7 +61,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def count(page: Page, folder: Path, links: str, ready: str) -> str:
-    """How many queries reach their section, and its page, among the first three results."""
+    """Count the queries whose section, and whose page, is among the first three results, and return this as text."""
     sections = pages = nothing = 0
     with served(folder) as address:
         for each in QUERIES:
@@ -84,9 +84,9 @@ def main() -> None:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
-        told = "document.querySelector('#search-status').textContent"
-        print("this book's search:", count(page, BUILT / "html", "#search-results li > a", told))
-        sphinxs_own(Path(folder))
+        done = "document.querySelector('#search-status').textContent"
+        print("this book's search:", count(page, BUILT / "html", "#search-results li > a", done))
+        write_sphinx_search(Path(folder))
         finished = "/finished|did not match/.test(document.querySelector('#search-results').textContent)"
         print("Sphinx's own search:", count(page, Path(folder), "#search-results ul.search > li > a", finished))
         browser.close()

@@ -1,8 +1,8 @@
-"""A pytest plugin: what nbval has executed and compared goes into the cache that the site is built from.
+"""A pytest plugin that stores the notebooks that nbval has executed in the cache from which the site is built.
 
-``pytest -p tools.nbval_cache --nbval --executed FOLDER`` puts each notebook whose cells all passed, with the outputs that
-were compared, into the jupyter-cache in FOLDER. A site built from it shows what was tested, and no chapter is
-executed a second time.
+``pytest -p tools.nbval_cache --nbval --executed FOLDER`` stores each notebook whose cells have all passed, with the
+outputs that were compared, in the jupyter-cache in FOLDER. A site built from this cache shows the tested outputs, and
+no chapter is executed a second time.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _PASSED, _SECONDS = pytest.StashKey[list[IPyNbCell]](), pytest.StashKey[float]()
 
 
 def pytest_addoption(parser):
-    """The folder of the cache."""
-    parser.addoption("--executed", metavar="FOLDER", help="keep executed notebooks in the jupyter-cache in FOLDER")
+    """Add the option for the folder of the cache."""
+    parser.addoption("--executed", metavar="FOLDER", help="store executed notebooks in the jupyter-cache in FOLDER")
 
 
 def pytest_configure(config):
-    """Make the cache before several processes write to it."""
+    """Create the cache before several processes write to it."""
     if config.option.executed and not hasattr(config, "workerinput"):
         get_cache(config.option.executed).clear_cache()
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item):
-    """Keep a notebook when the last of its cells has passed."""
+    """Store a notebook when the last of its cells has passed."""
     began = time.perf_counter()
     outcome = yield
     if not item.config.option.executed or not isinstance(item, IPyNbCell) or outcome.excinfo is not None:

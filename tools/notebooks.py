@@ -1,10 +1,10 @@
-"""Execute the chapters and store them normalised: ``make notebooks``.
+"""Execute the chapters and store them in a normalised form: ``make notebooks``.
 
-A normalised notebook holds the text outputs that the tests compare and nothing that differs from run to run: no
-timing, no widget state, no progress bars. A figure, and an explorer at its default setting, is a PNG, which every
-viewer shows (see ``static_pictures.py``); a table is HTML, and so is a prediction. What a page folds JupyterLab
-collapses. The first code cell, behind the title, is ``tools/first_cell.py``; ``make address`` renews that cell alone
-and executes nothing.
+A normalised notebook contains the text outputs that the tests compare, and nothing that differs from run to run, such
+as timings, widget state or progress bars. Figures, and explorers at their default setting, are stored as PNG, which
+every viewer shows (see ``static_pictures.py``). Tables and predictions are stored as HTML. JupyterLab collapses the
+cells that the web page folds. The first code cell, after the title, is ``tools/first_cell.py``; ``make address``
+replaces only this cell and executes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHAPTERS = ROOT / "chapters"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 KEPT = {"text/plain", "text/latex", "application/json"}
 PREDICTION = re.compile(r'predictions\.ask\(\s*"([\w-]+)"')
-# What JupyterLab collapses of a cell that a page folds.
+# JupyterLab's metadata that collapses the same parts of a cell as the web page folds.
 COLLAPSED = {
     "hide-input": {"source_hidden": True},
     "hide-output": {"outputs_hidden": True},
@@ -39,27 +39,27 @@ COLLAPSED = {
 
 
 def chapters() -> list[Path]:
-    """The notebooks of the book, in order."""
+    """Return the paths of all notebooks of the book, in order."""
     return sorted(path for path in CHAPTERS.glob("*.ipynb"))
 
 
 def numbered() -> list[Path]:
-    """The chapters proper, without the appendices."""
+    """Return the paths of the numbered chapters, without the appendices."""
     return [path for path in chapters() if path.name[0].isdigit()]
 
 
 def address() -> str:
-    """The address of the book's public repository, from ``_config.yml``; empty while there is none."""
+    """Return the address of the book's public repository from ``_config.yml``; empty if there is none yet."""
     return yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 
 
 def is_first(cell: nbformat.NotebookNode) -> bool:
-    """Whether a cell is the one that fetches the book where bnlib is missing, which no page shows."""
+    """Return whether a cell is the hidden one that downloads the book if bnlib is not installed."""
     return "remove-cell" in cell.metadata.get("tags", [])
 
 
 def name_of(cell: nbformat.NotebookNode, numbers: dict[str, itertools.count]) -> str:
-    """The id of a cell; ``numbers`` counts, so that predictions, solutions and checks do not renumber the others."""
+    """Return the id of a cell; solutions and checks have their own counters in ``numbers``, predictions have names."""
     if is_first(cell):
         return "first-cell"
     if cell.cell_type == "code" and (found := PREDICTION.search(cell.source)):
@@ -72,17 +72,17 @@ def name_of(cell: nbformat.NotebookNode, numbers: dict[str, itertools.count]) ->
 
 
 def is_solution_heading(cell: nbformat.NotebookNode) -> bool:
-    """Whether a cell is the heading under which the solution of an exercise is folded."""
+    """Return whether a cell is the heading of an exercise's folded solution."""
     return cell.cell_type == "markdown" and cell.source == "#### Solution"
 
 
 def is_check(cell: nbformat.NotebookNode) -> bool:
-    """Whether a cell holds the checks of what stands above it: executed, and folded with all it shows."""
+    """Return whether a cell contains checks of the results above it; it is executed, and folded on the page."""
     return "hide-cell" in cell.metadata.get("tags", [])
 
 
 def with_first_cell(notebook: nbformat.NotebookNode, book: str) -> nbformat.NotebookNode:
-    """A copy whose first code cell fetches ``bnlib`` from the address ``book`` where it is missing."""
+    """Return a copy whose first code cell downloads ``bnlib`` from the address ``book`` if it is not installed."""
     notebook = nbformat.from_dict(notebook)
     notebook.cells = [cell for cell in notebook.cells if not is_first(cell)]
     source = (ROOT / "tools" / "first_cell.py").read_text().rstrip().replace('BOOK = ""', f"BOOK = {json.dumps(book)}")
@@ -92,15 +92,15 @@ def with_first_cell(notebook: nbformat.NotebookNode, book: str) -> nbformat.Note
 
 
 def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Run every cell, in the folder of the chapters; an error in a cell is raised."""
+    """Run every cell in the folder of the chapters; an error in a cell raises an exception."""
     resources = {"metadata": {"path": str(CHAPTERS)}}
     return NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
 
 
 def normalised(notebook: nbformat.NotebookNode, stored: Sequence[str] = ()) -> nbformat.NotebookNode:
-    """A copy with the parts left out that are not the same for every run.
+    """Return a copy without the parts that differ from run to run.
 
-    Of the PNGs in ``stored``, one that looks the same as a new picture is used again.
+    If a PNG in ``stored`` looks the same as a new picture, the stored one is used.
     """
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
@@ -108,7 +108,7 @@ def normalised(notebook: nbformat.NotebookNode, stored: Sequence[str] = ()) -> n
     for cell in notebook.cells:
         cell.id, cell.metadata = name_of(cell, numbers), nbformat.from_dict(_metadata(cell))
         if cell.cell_type == "code":
-            # Numbered as one run from top to bottom; nbval takes a cell without a number for one never run.
+            # Number the cells as in one run from top to bottom; nbval treats cells without a number as not executed.
             executed += 1
             cell.execution_count = executed
             cell.outputs = _merged(
@@ -119,7 +119,7 @@ def normalised(notebook: nbformat.NotebookNode, stored: Sequence[str] = ()) -> n
 
 
 def _metadata(cell: nbformat.NotebookNode) -> dict:
-    """The tags of a cell, and what follows from them for JupyterLab and Colab."""
+    """Return the tags of a cell, and the metadata for JupyterLab and Colab that follow from them."""
     tags = cell.metadata.get("tags", [])
     metadata: dict = {"tags": tags} if tags else {}
     if is_first(cell):
@@ -133,7 +133,7 @@ def _metadata(cell: nbformat.NotebookNode) -> dict:
 
 
 def pictures(notebook: nbformat.NotebookNode) -> list[str]:
-    """The PNGs in the outputs of a notebook, in base64."""
+    """Return the PNGs in the outputs of a notebook, in base64."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return [output.data["image/png"].rstrip() for output in outputs if "image/png" in output.get("data", {})]
 
@@ -148,9 +148,9 @@ def _output(output: nbformat.NotebookNode, executed: int, stored: Sequence[str])
 
 
 def _data(data: dict, stored: Sequence[str]) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode]:
-    """The forms of a result that are stored, and the size at which its picture is shown.
+    """Return the MIME types of a result that are stored, and the size at which its picture is shown.
 
-    A figure is a PNG. Tables and predictions are HTML, which GitHub shows and nbval compares.
+    Figures are stored as PNG. Tables and predictions are stored as HTML, which GitHub shows and nbval compares.
     """
     kept = {mime: content for mime, content in data.items() if mime in KEPT}
     markup = data.get("text/html", "")
@@ -166,7 +166,7 @@ def _data(data: dict, stored: Sequence[str]) -> tuple[nbformat.NotebookNode, nbf
 
 
 def _merged(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Join neighbouring pieces of one stream: where a kernel cuts it depends on the moment."""
+    """Join neighbouring parts of a stream, because kernels split streams at random places."""
     joined: list[nbformat.NotebookNode] = []
     for output in outputs:
         if output.output_type == "stream" and joined and joined[-1].output_type == "stream":
@@ -177,14 +177,14 @@ def _merged(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]
 
 
 def text(notebook: nbformat.NotebookNode) -> str:
-    """The notebook as it stands in its file."""
+    """Return the text of the notebook's file."""
     return nbformat.writes(notebook, indent=1) + "\n"
 
 
 def main() -> None:
-    """Execute and normalise every chapter in place, or only renew its first cell."""
+    """Execute and normalise every chapter in place, or only replace its first cell."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--first-cell", action="store_true", help="renew the first cells, execute nothing")
+    parser.add_argument("--first-cell", action="store_true", help="replace the first cells, execute nothing")
     only_first = parser.parse_args().first_cell
     book = address()
     for path in tqdm(chapters(), unit="chapter"):

@@ -1,9 +1,8 @@
-"""Static pictures of figures and explorers, for the notebooks as they are stored.
+"""Static pictures of figures and explorers for the stored notebooks.
 
-A viewer that runs nothing shows neither inline SVG nor sliders: GitHub removes SVG from HTML, JupyterLab shows
-``image/svg+xml`` only in a notebook that it trusts, VS Code only in a folder that it trusts. All of them show
-``image/png``, and nbconvert shows it where no other form is offered. So a stored output holds one PNG and one line of
-text.
+Viewers that execute nothing show neither inline SVG nor sliders: GitHub removes SVG from HTML, JupyterLab shows
+``image/svg+xml`` only in trusted notebooks, and VS Code only in trusted folders. All of them, and nbconvert, show
+``image/png``. So a stored output contains one PNG and one line of text.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ import numpy as np
 from PIL import Image
 
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # matplotlib measured the text with it
-PIXELS = 2  # per point of the drawing
-SHOWN = 0.7  # of the pixels, so that the picture is as large as on the site and sharp on a fine screen
+PIXELS = 2  # pixels per point of the drawing
+SHOWN = 0.7  # displayed size per pixel; the picture is as large as on the site, and sharp on high-resolution screens
 COLOURS = 64
-_CAPTION = 16  # points of height
+_CAPTION = 16  # height of the caption in points
 
 
 def drawing(data: Mapping[str, str]) -> str | None:
     """Return the SVG of a figure, or of an explorer at its default setting with the values of its controls below it.
 
-    ``data`` has the forms of an output by their MIME types; without a form in SVG there is no drawing.
+    ``data`` is an output by MIME type. The result is None if the output has no SVG.
     """
     svg = data.get("image/svg+xml")
     if svg is None or "bnb-explorer" not in data.get("text/html", ""):
@@ -50,9 +49,9 @@ def _with_caption(svg: str) -> str:
 
 
 def png(svg: str) -> str:
-    """Draw an SVG in black on white with few colours; the PNG in base64, as a notebook holds it.
+    """Convert an SVG to a PNG in base64, with black ink on white and few colours.
 
-    The same SVG becomes the same bytes each time.
+    The same SVG always gives the same bytes.
     """
     import resvg_py
 
@@ -73,7 +72,7 @@ def png(svg: str) -> str:
 
 
 def size(picture: str) -> tuple[int, int]:
-    """Width and height of a PNG in base64, in pixels."""
+    """Return width and height of a PNG in base64, in pixels."""
     return _opened(picture).size
 
 
@@ -82,15 +81,16 @@ def _opened(picture: str) -> Image.Image:
 
 
 def shown_size(picture: str) -> dict[str, int]:
-    """Width and height at which a notebook shows a PNG."""
+    """Return width and height at which a notebook shows a PNG."""
     width, height = size(picture)
     return {"height": round(SHOWN * height), "width": round(SHOWN * width)}
 
 
 def look_the_same(one: str, other: str) -> bool:
-    """Whether no reader could tell two pictures apart: no small patch of one differs from that of the other.
+    """Return whether two pictures look the same: all small patches of them have nearly the same colour.
 
-    Another processor rounds differently, so that a line moves by a tenth of a point; a digit of a label is a change.
+    A different processor rounds differently and moves a line by a tenth of a point, which does not count as a
+    difference. A different digit in a label does.
     """
     if one == other:
         return True
@@ -101,5 +101,5 @@ def look_the_same(one: str, other: str) -> bool:
 
 
 def kept(new: str, stored: Iterable[str]) -> str:
-    """Return the stored picture that looks the same as ``new``, or ``new``: no change on disk that nobody can see."""
+    """Return the stored picture that looks the same as ``new``, or ``new``; so files change only with their picture."""
     return next((old for old in stored if look_the_same(old, new)), new)

@@ -89,7 +89,7 @@ def test_a_page_of_the_reference_is_light_and_fits_a_phone(visit, page):
 
 
 def test_all_that_the_doctor_can_find_stands_in_its_page(site):
-    rows = soup(site / "chapters/reference/doctor.html").select("#what-it-can-find tbody tr")
+    rows = soup(site / "chapters/reference/doctor.html").select("#findings tbody tr")
     found = {row.code.get_text(): row.a["href"] for row in rows}
     assert found == {code: f"../{Path(advice.chapter).stem}.html" for code, advice in bnlib.doctor.ADVICE.items()}
     assert all(row.a.get_text() for row in rows)
