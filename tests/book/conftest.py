@@ -26,6 +26,24 @@ FLAGS = (
 ).split()
 
 
+FRONT = "index.html"
+SCREEN = {"width": 1280, "height": 720}
+SHOWS = "scheme => document.documentElement.dataset.theme === scheme"
+EVERY_CHAPTER = pytest.mark.parametrize("opened_once", CHAPTERS, indirect=True)
+WITH_SLIDERS = pytest.mark.parametrize("opened_once", [FRONT, *CHAPTERS], indirect=True)
+# Files whose tests share nothing, so that each may run where there is room.
+INDEPENDENT = ("test_explorer_controls.py", "test_theme_controls.py", "test_browser.py", "test_notebooks.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Say which tests one process runs: all of a page, of an explorer, or of a file; a browser mostly waits."""
+    for item in items:
+        values = getattr(item, "callspec", None) and item.callspec.params
+        shared = values and (values.get("opened_once") or values.get("explorer"))
+        if shared or item.path.name not in INDEPENDENT:
+            item.add_marker(pytest.mark.xdist_group(str(shared or item.path.name)))
+
+
 @functools.cache
 def soup(path: Path) -> BeautifulSoup:
     """A page of the site, to be read only."""
@@ -134,3 +152,20 @@ def visit(browser, address):
     yield open_page
     for opened in visits:
         opened.context.close()
+
+
+@pytest.fixture(scope="session", params=[FRONT, *PAGES])
+def opened_once(request, browser, address):
+    """Each page in turn: to open it takes a browser seconds, longer than to answer what is asked of it."""
+    opened = Visit(browser, address + request.param, viewport=SCREEN)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def visited(opened_once):
+    """A page on a light screen, which a test may resize, darken and print."""
+    opened_once.page.set_viewport_size(SCREEN)
+    opened_once.page.emulate_media(media="screen", color_scheme="light")
+    opened_once.page.wait_for_function(SHOWS, arg="light")
+    return opened_once
