@@ -32,7 +32,7 @@ Activation = Callable[[Tensor], Tensor]
 """An elementwise function."""
 
 Layers = Sequence[tuple[Tensor, Activation]]
-"""A network: the weight, shape (out, in + 1), and the activation of each layer, starting at the input."""
+"""A network as its layers, from the input on. A layer is its weight, of shape (out, in + 1), and its activation."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(outputs, targets)``, which returns one number per sample."""

@@ -8,14 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnlib.experiments.smoothness.one_gradient_step import GradientStep
 from bnlib.figures.picture import BLUE, GREY, VERMILLION, band, plain_ticks
 
 _COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE}
 _DASHES = {"without normalisation": "--", "batch norm": "-"}
 
 
-def draw_step(figure: Figure, data: GradientStep, frequency: float, step_size: float) -> str:
+def draw_step(figure: Figure, data, frequency: float, step_size: float) -> str:
     """Draw a function, a gradient step on it and the parabola that bounds it from above."""
     axes = figure.subplots()
     axes.plot(data.w, data.f, color=BLUE, label="f")

@@ -124,7 +124,7 @@ class Explorer:
 
     @cached_property
     def panel(self):
-        """The explorer for a notebook with a kernel: a ``Panel``, whose attribute ``box`` is the ipywidget."""
+        """The explorer for a notebook with a kernel, as a ``Panel`` whose attribute ``box`` is the ipywidget."""
         return Panel(self)
 
     @property

@@ -86,7 +86,7 @@ def test_scaled_gradients_that_overflow_do_not_stay():
 
 
 @pytest.mark.parametrize("norm", [bnlib.BatchNorm, bnlib.FullNorm])
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("max_stacked", [1, 3])
 def test_training_gives_the_curves_of_the_cpu(norm, max_stacked, tmp_path):
     model = functools.partial(models.mlp, (64, 20, 10), norm)
     runs = [Run(model, "digits", 64, 0.1, seed, epochs=1, checkpoints=4) for seed in range(3)]

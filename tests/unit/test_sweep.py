@@ -176,7 +176,7 @@ def test_several_processes_give_the_same(tmp_path):
 
 def twelve(folder, workers=1):
     torch.set_num_threads(1)
-    settings = {"epochs": 3, "checkpoints": 3}
+    settings = {"epochs": 1, "checkpoints": 3}
     grid = itertools.product((16, 32, 64), (0.1, 1.0), (0, 1))
     runs = [Run(MODEL, "digits", size, lr, seed, **settings) for size, lr, seed in grid]
     run(runs, folder, max_stacked=2, workers=workers, progress=False)

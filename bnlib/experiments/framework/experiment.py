@@ -17,7 +17,7 @@ from bnlib.sweep import Run, run
 from bnlib.training import History, best_device
 
 Scale = Literal["quick", "paper"]
-"""The size of an experiment: ``"quick"`` takes minutes on two cores, ``"paper"`` has the size of the source's runs."""
+"""The size of an experiment. ``"quick"`` takes minutes on two cores, ``"paper"`` has the size of the source's runs."""
 
 _live_seed = itertools.count(100)
 CURVES = ("train_loss", "train_error", "test_loss", "test_error")

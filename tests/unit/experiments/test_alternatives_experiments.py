@@ -75,7 +75,7 @@ def test_budgets_are_checkpoints_and_mean_what_they_say():
     for budget, epochs in batch_sizes.BUDGETS.items():
         for batch_size, when in epochs.items():
             run = batch_sizes.cells("quick")["without normalisation", "shuffled", batch_size, 0.1][0]
-            assert (when * run.points / run.epochs).is_integer()
+            assert (when * run.checkpoints / run.epochs).is_integer()
             steps = round(run.epochs * (1437 // batch_size) * when / run.epochs)
             assert 352 <= steps <= 360 if budget == batch_sizes.EQUAL_STEPS else when == 5
 
