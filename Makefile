@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: book test latest lab serve bench notebooks address clean site $(STEPS)
+.PHONY: book test latest lab serve bench notebooks address clean $(STEPS)
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("The book needs Python 3.11 or newer; " \
@@ -54,9 +54,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Behind the browser, which waits more than it works and whose sliders must answer in time.
 units: $(INSTALLED)
-	nice $(BIN)/python -m pytest --doctest-modules bnlib tests/unit tests/property -n 2
+	$(BIN)/python -m pytest --doctest-modules bnlib tests/unit tests/property -n 2
 
 executed: $(INSTALLED)
 	rm -rf _build/strict
@@ -67,14 +66,11 @@ strict: $(INSTALLED)
 	$(BOOK) --path-output _build/strict
 
 pages: $(INSTALLED)
-	$(BIN)/python -m pytest tests/book -n 3 --dist loadgroup
+	$(BIN)/python -m pytest tests/book -n 2 --dist loadgroup
 
-site: strict
-	@$(MAKE) --no-print-directory pages
-
-# The units take the time that the build, of one process, and the tests in the browser leave.
+# The site is built by one process while the units leave it some time.
 test: $(INSTALLED)
-	@for steps in lint executed "-j 2 units site"; do began=$$(date +%s); \
+	@for steps in lint executed "-j 2 units strict" pages; do began=$$(date +%s); \
 	    $(MAKE) --no-print-directory $$steps || exit 1; echo "$$steps took $$(( $$(date +%s) - began )) s"; done
 
 # In an environment of its own, with what pyproject.toml asks for and no more; every step is tried, and the report tells.

@@ -35,13 +35,23 @@ WITH_SLIDERS = pytest.mark.parametrize("opened_once", [FRONT, *CHAPTERS], indire
 INDEPENDENT = ("test_explorer_controls.py", "test_theme_controls.py", "test_browser.py", "test_notebooks.py")
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items):
-    """Say which tests one process runs: all of a page, of an explorer, or of a file; a browser mostly waits."""
+    """Say which tests one process runs: all of a page, of an explorer, or of a file; those of a page in one go."""
     for item in items:
-        values = getattr(item, "callspec", None) and item.callspec.params
-        shared = values and (values.get("opened_once") or values.get("explorer"))
+        shared = shared_with(item)
         if shared or item.path.name not in INDEPENDENT:
             item.add_marker(pytest.mark.xdist_group(str(shared or item.path.name)))
+    result = yield
+    order = {page: number for number, page in enumerate([FRONT, *PAGES], 1)}
+    items.sort(key=lambda item: order.get(shared_with(item), 0))
+    return result
+
+
+def shared_with(item) -> str | tuple | None:
+    """The page or the explorer that a test shares with others."""
+    values = item.callspec.params if hasattr(item, "callspec") else {}
+    return values.get("opened_once") or values.get("explorer")
 
 
 @functools.cache
