@@ -332,7 +332,7 @@ CLAIMS = (
           lambda e: e["least loss in 300 steps at 0.4, 100 layers, nats"].min() > 2),
          ("ten layers get below 0.1", lambda e: e["least loss over six rates after 60 steps, 10 layers, nats"].max()
           < 0.1)),
-        note="Full-batch descent on 50 samples, without shortcuts. It is slow and noisy, and it goes on.",
+        note="Full-batch descent on 50 samples, without skip connections. It is slow and noisy, and it goes on.",
     ),
     Claim(
         "cooijmans-gamma", "cooijmans2017", "section 4",

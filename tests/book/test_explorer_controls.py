@@ -1,7 +1,7 @@
 """What the controls of explorers promise beside the picture: a page that stands still, links, Reset and Play."""
 
 import pytest
-from conftest import CHAPTERS
+from conftest import EVERY_CHAPTER
 
 TRAINING, CHOICES = "chapters/01_the_formula.html", "chapters/09_alternatives.html"
 
@@ -46,14 +46,15 @@ box => {
 """
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
-def test_at_every_setting_nothing_is_cut_off_and_the_page_stands_still(visit, page):
-    opened = visit(page, viewport={"width": 390, "height": 800}).page
-    for explorer in opened.locator(".bnb-explorer").all():
+@EVERY_CHAPTER
+def test_at_every_setting_nothing_is_cut_off_and_the_page_stands_still(visited):
+    visited.page.set_viewport_size({"width": 390, "height": 800})
+    for explorer in visited.page.locator(".bnb-explorer").all():
         found = explorer.evaluate(EVERY_SETTING)
         assert found["settings"] > 4
         assert len(found["heights"]) == 1 and len(found["tops"]) == found["panels"], found
         assert not found["out"], found
+        explorer.get_by_role("button", name="Reset").click()
 
 
 def test_a_page_that_jumps_is_noticed(visit):
