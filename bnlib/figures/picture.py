@@ -25,7 +25,7 @@ from matplotlib.ticker import NullLocator
 
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#9467BD", "#808080"
 
-# A placeholder for ``currentColor`` until the SVG is written; no series uses this colour.
+# Written as ``currentColor`` into the SVG; no series uses this colour.
 _INK = "#010203"
 
 _STYLE = {
