@@ -88,11 +88,11 @@ def run_in_processes(function: Callable[..., T], workers: int, *arguments: Any) 
     """
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(function, rank, workers, folder, arguments) for rank in range(workers)]
-        done = dict(run_jobs(_call_joined, jobs, workers, preload=[__name__, function.__module__]))
+        done = dict(run_jobs(_call_in_group, jobs, workers, preload=[__name__, function.__module__]))
     return [done[rank] for rank in range(workers)]
 
 
-def _call_joined(function: Callable[..., T], rank: int, workers: int, folder: str, arguments: tuple) -> tuple[int, T]:
+def _call_in_group(function: Callable[..., T], rank: int, workers: int, folder: str, arguments: tuple) -> tuple[int, T]:
     # If one process fails, the others should not wait for gloo's default of half an hour.
     limit = timedelta(minutes=2)
     meet = f"file://{folder}/meet"

@@ -19,7 +19,7 @@ def _batch_and_mode_dependence(results: Results) -> Effects:
     for name in ("layer_norm", "weight_norm", "cosine", "batch_norm"):
         model = NORMS[name].apply(torch.nn.Linear(4, 8))
         ways = [float(probe(model, x)) for probe in (probes.batch_dependence, probes.train_eval_difference)]
-        found[f"{NORMS[name].title}: largest change by company or mode"] = max(ways)
+        found[f"{NORMS[name].title}: largest change by the batch or the mode"] = max(ways)
     return found
 
 
@@ -98,7 +98,7 @@ def _renorm_dependence_on_other_samples(results: Results) -> Effects:
         found.append((out[0].detach(), batch.grad[0]))
     (out, grad), (out_2, grad_2) = found
     return {
-        "change of a sample's output in other company": (out - out_2).abs().max().item(),
+        "change of a sample's output with other samples in the batch": (out - out_2).abs().max().item(),
         "change of the gradient at the sample": (grad - grad_2).abs().max().item(),
     }
 
@@ -121,7 +121,7 @@ CLAIMS = (
         "irpan-contracts", "irpan2017", "why haven't people ditched batch norm",
         "Layer norm, weight norm and cosine norm keep both contracts that BN breaks: batch independence, train = test.",
         "09_alternatives#what-each-one-keeps", _batch_and_mode_dependence,
-        (("with each of the three neither company nor mode changes an output by more than 1e-5 of its size",
+        (("each of the three: neither the other samples nor the mode changes an output by more than 1e-5 of its size",
           lambda e: max(v.max() for n, v in e.items() if not n.startswith("Batch")) < 1e-5),
          ("with BN they do", lambda e: min(v.min() for n, v in e.items() if n.startswith("Batch")) > 1e-2)),
     ),
@@ -185,15 +185,15 @@ CLAIMS = (
          ("in batches of one label it is within 5 points of that",
           lambda e: np.median(e["test error, one label, batches of 64, Batch Renorm, %"])
           - np.median(e["test error, batches of 64, Batch Renorm, %"]) < 5)),
-        note="The paper has images, and batches of 4 and 32; at one value a channel no gradient passes.",
+        note="The paper has images, and batches of 4 and 32; with one value per channel no gradient passes.",
     ),
     Claim(
         "renorm-individual", "ioffe2017", "abstract",
-        "Outputs depend on the individual example and not on the mini-batch, in training as in use.",
+        "Outputs depend on the individual example and not on the mini-batch, in training and at inference.",
         "09_alternatives#one-gradient-for-all", _renorm_dependence_on_other_samples,
-        (("with open limits a sample's output is the same in other company to 1e-9",
-          lambda e: e["change of a sample's output in other company"].max() < 1e-9),),
-        note="Its gradient still depends on the company.",
+        (("with open limits a sample's output is the same with other samples in the batch to 1e-9",
+          lambda e: e["change of a sample's output with other samples in the batch"].max() < 1e-9),),
+        note="The gradient still depends on the other samples in the batch.",
     ),
     Claim(
         "wu-groups", "wu2018", "abstract",

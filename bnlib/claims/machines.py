@@ -26,9 +26,9 @@ CLAIMS = (
         "lian-machines", "lian2019", "introduction, on figure 3",
         "BN often fails in distributed training where the workers' data sets are very different.",
         "10_many_machines#errors", _error_by_label_skew,
-        tuple((f"local BN has 5 points more errors than with joined batches: {setting} % of own labels",
+        tuple((f"local BN has 5 points more errors than SyncBN: {setting} % of own labels",
                lambda e, s=setting: _local_bn_loses_5_points(e, s)) for setting in ("10 workers, 100", "10 workers, 50",
                                                                     "2 workers, 90")),
-        note="The failure is there where the data sets are very different indeed.",
+        note="Local BN fails only where the data sets are very different.",
     ),
 )  # fmt: skip

@@ -194,13 +194,13 @@ CLAIMS = (
     ),
     Claim(
         "irpan-labelled", "irpan2017", "comment of E. Kruus",
-        "If labelled samples are over-represented in training, the statistics of BN are wrong for the data in use.",
+        "If labelled samples are over-represented in training, the statistics of BN are wrong at inference.",
         "06_perils#other-data-in-use", _accuracy_under_distribution_shift,
-        (("the training's statistics cost more than 5 points where one class makes nine in ten in use",
+        (("the statistics from training cost over 5 points where nine in ten samples at inference are of one class",
           lambda e: _loses_5_points(e, "right, nine in ten of one class, %")),
-         ("they do where the pictures are others",
+         ("they do where the images are different",
           lambda e: _loses_5_points(e, "right, other pictures (0.8 brighter), %"))),
-        note="Other frequencies do no harm; statistics taken anew from them do.",
+        note="Other class frequencies do no harm; statistics re-estimated from them do.",
     ),
     Claim(
         "irpan-leaky", "irpan2017", "comment of M. Görner",

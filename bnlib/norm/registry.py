@@ -110,7 +110,7 @@ _BY_BATCH = {"batch_independent": False, "eval_matches_train": False, "trains_on
 NORMS: dict[str, Norm] = {
     norm.name: norm
     for norm in (
-        Norm("none", "none", modify_layer=lambda layer: layer),
+        Norm("none", "without normalisation", modify_layer=lambda layer: layer),
         Norm("batch_norm", "Batch Norm", BatchNorm, **_BY_BATCH, paper="https://arxiv.org/abs/1502.03167"),
         Norm(
             "full_norm",

@@ -53,8 +53,8 @@ def batch_dependence(module: nn.Module, inputs: Tensor, other_samples: Tensor | 
     if own != others:
         raise ValueError(f"other_samples must have samples of the shape {own} of inputs, got {others}")
     alone = _run_in_modes(module, lambda run: run(True, inputs))
-    joined = _run_in_modes(module, lambda run: run(True, torch.cat([inputs, other_samples]))[: len(inputs)])
-    return relative_difference(alone, joined)
+    together = _run_in_modes(module, lambda run: run(True, torch.cat([inputs, other_samples]))[: len(inputs)])
+    return relative_difference(alone, together)
 
 
 def train_eval_difference(module: nn.Module, inputs: Tensor) -> float:

@@ -170,7 +170,7 @@ def test_measured_growth_is_near_theory_and_the_same_at_weights_and_outputs():
     assert gradient_growth.measure("layer norm", 16, 63, seed=0, device="cpu")["cosine_distance"] < 0.01
 
 
-def test_a_residual_stack_has_the_weights_of_the_stack_and_shortcuts():
+def test_a_residual_stack_has_the_weights_of_the_stack_and_skip_connections():
     plain, residual = (build(5, 8, "batch_norm", seed=2) for build in (models.deep_stack, models.residual_stack))
     weights = [[each.weight for each in net.modules() if isinstance(each, nn.Linear)] for net in (plain, residual)]
     assert len(weights[0]) == 6 and all(map(torch.equal, *weights))
