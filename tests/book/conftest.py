@@ -86,7 +86,7 @@ def address(site):
 @pytest.fixture(scope="session")
 def browser():
     """Debian's Chromium; without it the tests are skipped loudly, in CI they fail."""
-    names = ("chromium", "chromium-browser", "google-chrome")
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         message = f"NO BROWSER FOUND ({', '.join(names)}): THE SITE WAS NOT TESTED. On Debian: apt install chromium"
