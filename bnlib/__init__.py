@@ -1,7 +1,7 @@
 """Batch Normalization and its alternatives in PyTorch: layers, probes, a training loop, and a doctor for models.
 
-``import bnlib`` needs only torch and numpy. The functions that use matplotlib, ipywidgets, scikit-learn or pooch import
-these packages when they are called.
+``import bnlib`` needs only torch and numpy. The functions that use matplotlib, pandas, ipywidgets or pooch import these
+packages when they are called.
 
 Example:
     >>> model = nn.Sequential(nn.Linear(3, 4), bnlib.BatchNorm(4), nn.ReLU())

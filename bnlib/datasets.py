@@ -1,4 +1,4 @@
-"""Data sets as tensors in memory: scikit-learn's digits, MNIST, CIFAR-10, and synthetic data sets from papers."""
+"""Data sets as tensors in memory: handwritten digits, MNIST, CIFAR-10, and synthetic data sets from papers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
+
+_DIGITS = Path(__file__).parent / "static" / "digits.npz"
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 """Address of the folder with MNIST's files."""
@@ -123,25 +125,19 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
 def digits() -> Dataset:
     """Load 1797 handwritten digits of 8x8 pixels: 1437 for training and 360 for testing, a fixed stratified split.
 
-    Source: Alpaydin and Kaynak 1998; the test set of the UCI data set, which scikit-learn contains.
-
-    Raises:
-        ImportError: if scikit-learn is not installed.
+    Source: Alpaydin and Kaynak 1998, the test set of the UCI data set (https://doi.org/10.24432/C50P49, CC BY 4.0), in
+    the form in which scikit-learn ships it; a file of this package holds it.
 
     Example:
         >>> datasets.digits().train_y.bincount().tolist()
         [142, 146, 142, 146, 145, 145, 145, 143, 139, 144]
     """
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise ImportError("the digits come with scikit-learn, which is missing: pip install scikit-learn") from error
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.tensor(pixels / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
-    classes = torch.tensor(labels, dtype=torch.int64)
-    train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
-    return Dataset("digits", images[train], classes[train], images[test], classes[test], 10)
+    with np.load(_DIGITS) as stored:
+        images = {
+            name: torch.tensor(stored[f"{name}_x"] / 16, dtype=torch.float32)[:, None] for name in ("train", "test")
+        }
+        labels = {name: torch.tensor(stored[f"{name}_y"], dtype=torch.int64) for name in ("train", "test")}
+    return Dataset("digits", images["train"], labels["train"], images["test"], labels["test"], 10)
 
 
 def mnist(root: str | Path | None = None, splits: Sequence[str] = ("train", "test")) -> Dataset:

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from bnlib import datasets
 from bnlib.datasets import DatasetError, load, read_idx
@@ -46,6 +48,14 @@ def test_digits_are_a_stratified_split_of_all_of_them():
     assert len({tuple(row.tolist()) for row in everything}) == 1797
     shares = [torch.bincount(y, minlength=10) / len(y) for y in (data.train_y, data.test_y)]
     assert (shares[0] - shares[1]).abs().max() < 0.003
+
+
+def test_digits_are_those_of_scikit_learn():
+    images, labels = load_digits(return_X_y=True)
+    splits = train_test_split(images / 16, labels, test_size=360, stratify=labels, random_state=0)
+    data = load("digits")
+    for stored, expected in zip((data.train_x, data.test_x, data.train_y, data.test_y), splits, strict=True):
+        assert torch.equal(stored.squeeze(), torch.tensor(expected, dtype=stored.dtype).reshape(stored.squeeze().shape))
 
 
 def test_digits_show_what_their_label_says():

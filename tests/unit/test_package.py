@@ -26,6 +26,7 @@ def test_layers_models_and_local_data_need_only_torch_and_numpy():
     bare(
         "import bnlib, bnlib.reference, bnlib.datasets, bnlib.models, bnlib.training, bnlib.sweep",
         "model, data = bnlib.models.mlp((3, 4, 3), bnlib.BatchNorm), bnlib.datasets.load('three_points')",
+        "assert len(bnlib.datasets.load('digits').train_x) == 1437",
         "settings = dict(batch_size=3, lr=0.1, epochs=1)",
         "bnlib.training.fit(model, data, **settings, progress=False)",
         "try:",

@@ -185,7 +185,7 @@ def twelve(folder, workers=1):
 def started(folder):
     """A process that does the twelve runs; it has bnlib already, so that its time is that of the runs."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["bnlib.sweep", "sklearn.datasets", "torch._dynamo"])
+    context.set_forkserver_preload(["bnlib.sweep", "torch._dynamo"])
     process = context.Process(target=twelve, args=(folder,))
     process.start()
     return process
