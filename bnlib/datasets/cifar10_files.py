@@ -89,7 +89,9 @@ def _records(data: bytes | memoryview, source: Path | str) -> np.ndarray:
     expected = _RECORDS_PER_FILE * _RECORD_BYTES
     if len(data) != expected:
         found = f"more than {expected:,}" if len(data) > expected else f"{len(data):,}"
-        raise wrong_file(source, f"{found} bytes", f"{expected:,}: {_RECORDS_PER_FILE:,} times a label and 3x32x32 pixels")
+        raise wrong_file(
+            source, f"{found} bytes", f"{expected:,}: {_RECORDS_PER_FILE:,} times a label and 3x32x32 pixels"
+        )
     records = np.frombuffer(data, np.uint8).reshape(_RECORDS_PER_FILE, _RECORD_BYTES)
     if records[:, 0].max() > 9:
         raise wrong_file(source, f"a label {records[:, 0].max()}", "labels from 0 to 9")

@@ -48,7 +48,9 @@ def _parse_idx(stream: BinaryIO, path: Path, zipped: bool) -> np.ndarray:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_TYPES:
         types = ", ".join(f"{code:02x}" for code in _IDX_TYPES)
-        raise wrong_file(path, f"{magic.hex(' ') or 'no bytes'} at its start", f"00 00, a type ({types}), the dimensions")
+        raise wrong_file(
+            path, f"{magic.hex(' ') or 'no bytes'} at its start", f"00 00, a type ({types}), the dimensions"
+        )
     dtype, ndim = np.dtype(_IDX_TYPES[magic[2]]), magic[3]
     sizes = stream.read(4 * ndim)
     if len(sizes) < 4 * ndim:

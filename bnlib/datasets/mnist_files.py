@@ -46,7 +46,9 @@ def _locate(file: str, root: str | Path | None) -> Path:
 def _read_images_and_labels(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
-        raise wrong_file(images_path, f"{images.dtype} values of shape {images.shape}", "MNIST pictures: uint8 (N, 28, 28)")
+        raise wrong_file(
+            images_path, f"{images.dtype} values of shape {images.shape}", "MNIST pictures: uint8 (N, 28, 28)"
+        )
     if labels.ndim != 1 or labels.dtype != np.uint8:
         raise wrong_file(labels_path, f"{labels.dtype} values of shape {labels.shape}", "MNIST labels: uint8 (N,)")
     if len(labels) != len(images):

@@ -5,7 +5,6 @@ import re
 import tarfile
 import tracemalloc
 
-import numpy as np
 import pytest
 from dataset_examples import ARCHIVE, FILES, RECORDS, UNPACKED, WHOLE_CIFAR10, check_cifar10, member, tar
 
