@@ -1,8 +1,7 @@
 """The objectives of networks with BN: the operators and objectives of Lian and Liu (2019), equations (1) to (5).
 
-A network is a sequence of layers ``(weight, activation)``. All functions that take one accept leading dimensions: the
-samples of many batches have the shape (..., b, d), and the weights have the same leading dimensions or none. All
-functions are differentiable.
+All functions that take a network as a sequence of layers accept leading dimensions: the samples of many batches have
+the shape (..., b, d), and the weights have the same leading dimensions or none. All functions are differentiable.
 
 ``model_objective`` computes the objective for any ``nn.Module``. ``absorb_batch_norm`` shows why the objectives (5) and
 (3) have the same optimal value.
