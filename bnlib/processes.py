@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from typing import Any
 
 import torch
@@ -26,13 +26,14 @@ def run_jobs(
         jobs: the arguments of each call; they must be picklable.
         workers: number of processes, at least 1.
         preload: modules to import once in a fork server, which then starts the processes; useful for short calls. Only
-            the modules of the first call with ``preload`` are imported.
+            the modules of the first call with ``preload`` are imported, and none where there is no fork server (Windows).
 
     Yields:
         The result of each job, in the order in which the jobs finish.
     """
-    threads, context = max(1, torch.get_num_threads() // workers), get_context("forkserver" if preload else "spawn")
-    if preload:
+    forks = bool(preload) and "forkserver" in get_all_start_methods()
+    threads, context = max(1, torch.get_num_threads() // workers), get_context("forkserver" if forks else "spawn")
+    if forks:
         context.set_forkserver_preload(list(preload))
     with ProcessPoolExecutor(workers, context, _begin, (threads,)) as pool:
         futures = [pool.submit(function, *job) for job in jobs]

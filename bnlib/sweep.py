@@ -152,7 +152,9 @@ def run(
                 (chunk, {each: paths[each] for each in chunk}, devices[number % len(devices)])
                 for number, chunk in enumerate(left)
             ]
-            for steps in run_jobs(_work, jobs, workers):
+            # A fork server imports PyTorch once for all workers; a GPU must not be shared with it.
+            preload = [__name__, "torch._dynamo"] if kind == "cpu" else None
+            for steps in run_jobs(_work, jobs, workers, preload):
                 advance(steps)
     return [
         distributed.broadcast_from_rank_0(_read(paths[each]) if distributed.rank_and_world_size()[0] == 0 else None)

@@ -57,3 +57,12 @@ def test_what_is_pinned_is_also_asked_for_without_a_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     assert pinned - {"setuptools"} == {canonicalize_name(Requirement(each).name) for each in asked}
+
+
+def test_no_python_file_has_more_than_400_lines():
+    """A file that is longer has more than one subject; make several files of it, each named after its own."""
+    folders = "_ext benchmarks bnlib tests tools".split()
+    files = [*ROOT.glob("*.py"), *chain(*((ROOT / folder).rglob("*.py") for folder in folders))]
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert len(lines) > 200
+    assert not {name: count for name, count in lines.items() if count > 400}

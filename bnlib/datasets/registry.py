@@ -1,0 +1,52 @@
+"""The names of the data sets, and the function that loads a data set by its name."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from bnlib.datasets.dataset import Dataset
+from bnlib.datasets.images import cifar10, digits, mnist
+from bnlib.datasets.synthetic import three_points, wide_variation
+
+_LOADERS = {
+    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "three_points": three_points,
+    "wide_variation": wide_variation,
+}
+_FROM_FILES = ("mnist", "cifar10")
+NAMES = tuple(_LOADERS)
+"""The names that ``load`` accepts."""
+
+
+def load(name: str, root: str | Path | None = None, **options) -> Dataset:
+    """Load a data set by name.
+
+    Arguments:
+        name: ``"digits"``, ``"mnist"``, ``"cifar10"``, ``"three_points"`` or ``"wide_variation"``.
+        root: for MNIST and CIFAR-10, the folder with their files. If None, the folder is the environment variable
+            ``BNLIB_DATA``; if that is not set, the files are downloaded once into the user's cache.
+        options: arguments of the function that has the data set's name, such as ``datasets.mnist``.
+
+    Raises:
+        ValueError: if the name is unknown.
+        TypeError: if the data set does not have an option.
+        DatasetError: if a file is missing, damaged or wrong.
+
+    Example:
+        >>> datasets.load("digits")
+        Dataset('digits', 10 classes, train: (1437, 1, 8, 8) on cpu, test: (360, 1, 8, 8) on cpu)
+        >>> datasets.load("cifar")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: name must be one of ..., got 'cifar'; did you mean 'cifar10'?
+    """
+    if name not in _LOADERS:
+        close = difflib.get_close_matches(str(name), NAMES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"name must be one of {', '.join(map(repr, NAMES))}, got {name!r}{hint}")
+    if name in _FROM_FILES:
+        return _LOADERS[name](root, **options)
+    return _LOADERS[name](**options)

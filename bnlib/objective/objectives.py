@@ -1,0 +1,208 @@
+r"""The objectives of networks without BN, with BN, and of Full Normalization: equations (3) to (5).
+
+The functions take a network as a sequence of layers (see ``bnlib.objective.operators``), except for
+``model_objective``, which takes any ``nn.Module``.
+
+Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), section 4.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bnlib.objective.operators import Layer, Layers, bn_network, plain_network
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``loss(outputs, targets)``, which returns one number per sample."""
+
+
+class Estimate(NamedTuple):
+    """An estimate from sampled batches.
+
+    Attributes:
+        mean: mean over the sampled batches.
+        standard_error: standard error of the mean.
+        batches: number of sampled batches.
+    """
+
+    mean: Tensor
+    standard_error: Tensor
+    batches: int
+
+
+def plain_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+    """Compute the objective without BN: the mean loss of the network without BN over the data.
+
+    Arguments:
+        layers: the network.
+        loss: ``loss(outputs, targets)``, one number per sample, shape (..., n).
+        x, y: the data, shapes (n, in) and (n, ...).
+
+    Returns:
+        The leading shape (...); a number if the weights have no leading dimensions.
+
+    Source: Lian and Liu 2019, equation (3).
+
+    Example:
+        >>> layers, x = [(torch.tensor([[1.0, 0.0]]), nn.Identity())], torch.tensor([[1.0], [2.0]])
+        >>> objective.plain_objective(layers, lambda outputs, y: (outputs[..., 0] - y).square(), x, torch.zeros(2))
+        tensor(2.5000)
+    """
+    return loss(plain_network(layers, x), y).mean(-1)
+
+
+def bn_objective(
+    layers: Layers, loss: Loss, x: Tensor, y: Tensor, batches: Tensor | Iterable[Tensor], eps: float = 0.0
+) -> Tensor:
+    r"""Compute the objective with BN: the mean loss over a set of batches, each normalised by its own statistics.
+
+    It is $\frac1{|\mathcal B|}\sum_{B\in\mathcal B}\frac1{|B|}\sum_{(x,y)\in B}l(F^B_W(x), y)$ for the set
+    $\mathcal B$ of batches.
+
+    Arguments:
+        layers, loss, x, y: see ``plain_objective``.
+        batches: the set of batches, as indices into the data: a tensor of shape (K, b), or tensors of any sizes.
+        eps: see ``bn_operator``.
+
+    Returns:
+        The leading shape (...); a number if the weights have no leading dimensions.
+
+    Raises:
+        ValueError: if there are no batches.
+
+    Source: Lian and Liu 2019, equation (4).
+
+    Example:
+        With the same weights and data, another set of batches gives another objective:
+
+        >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+        >>> layers = [(torch.tensor([[0.5, 0.5]]), nn.Identity())]
+        >>> def loss(outputs, targets):
+        ...     return (outputs[..., 0] - targets).square()
+        >>> for batches in ([[0, 1], [2, 3]], [[0, 2], [1, 3]], [[0, 1, 2, 3]]):
+        ...     print(batches, round(objective.bn_objective(layers, loss, x, y, torch.tensor(batches)).item(), 3))
+        [[0, 1], [2, 3]] 0.5
+        [[0, 2], [1, 3]] 0.0
+        [[0, 1, 2, 3]] 0.053
+    """
+    batches = batches if isinstance(batches, Tensor) else list(batches)
+    if len(batches) == 0:
+        raise ValueError("batches must hold at least one batch, got none")
+    if isinstance(batches, Tensor):
+        means = _batch_losses(layers, loss, x, y, batches, eps)
+    else:
+        means = [_batch_losses(layers, loss, x, y, batch[None], eps)[..., 0] for batch in batches]
+        means = torch.stack(means, -1)
+    return means.mean(-1)
+
+
+def full_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor, eps: float = 0.0) -> Tensor:
+    """Compute the full-batch objective: ``bn_objective`` with all data as the only batch.
+
+    Full Normalization minimises this objective.
+
+    Arguments:
+        layers, loss, x, y: see ``plain_objective``.
+        eps: see ``bn_operator``.
+
+    Source: Lian and Liu 2019, equation (5).
+
+    Example:
+        >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+        >>> layers = [(torch.tensor([[0.5, 0.5]]), nn.Identity())]
+        >>> value = objective.full_objective(layers, lambda outputs, y: (outputs[..., 0] - y).square(), x, y)
+        >>> round(value.item(), 3)
+        0.053
+    """
+    return bn_objective(layers, loss, x, y, torch.arange(len(x))[None], eps)
+
+
+def estimated_objective(
+    layers: Layers, loss: Loss, x: Tensor, y: Tensor, sampler: Iterator[Tensor], count: int, eps: float = 0.0
+) -> Estimate:
+    """Estimate ``bn_objective`` from ``count`` sampled batches, for sets of batches that are too large to enumerate.
+
+    Arguments:
+        layers, loss, x, y: see ``plain_objective``.
+        sampler: yields index tensors, shape (b,), such as the samplers of ``bnlib.samplers``. The standard error is
+            correct if the batches are drawn independently, and too large if they are drawn without replacement.
+        count: number of batches to sample, at least 2.
+        eps: see ``bn_operator``.
+
+    Raises:
+        ValueError: if ``count`` is below 2.
+
+    Example:
+        >>> x, y = torch.arange(20.0)[:, None], (torch.arange(20) > 9).float()
+        >>> layers = [(torch.tensor([[0.5, 0.5]]), nn.Identity())]
+        >>> def loss(outputs, targets):
+        ...     return (outputs[..., 0] - targets).square()
+        >>> exact = objective.bn_objective(layers, loss, x, y, objective.all_batches(20, 3))
+        >>> batches = samplers.shuffled(y, 3, seed=0)
+        >>> found = objective.estimated_objective(layers, loss, x, y, batches, 600)
+        >>> bool((found.mean - exact).abs() < 3 * found.standard_error)
+        True
+    """
+    if count < 2:
+        raise ValueError(f"count must be at least 2 to estimate a standard error, got {count}")
+    batches = torch.stack(list(itertools.islice(sampler, count)))
+    means = _batch_losses(layers, loss, x, y, batches, eps)
+    return Estimate(means.mean(-1), means.std(-1) / math.sqrt(count), count)
+
+
+def _batch_losses(layers: Layers, loss: Loss, x: Tensor, y: Tensor, batches: Tensor, eps: float) -> Tensor:
+    """Return the mean loss of each batch, shape (..., K)."""
+    inputs = x[batches]  # (K, b, in)
+    wide = [Layer(weight.unsqueeze(-3), activation) for weight, activation in layers]
+    return loss(bn_network(wide, inputs, inputs, eps), y[batches]).mean(-1)
+
+
+def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches: Iterable[Tensor]) -> Tensor:
+    """Compute ``bn_objective`` for any network: its mean loss in train mode over a set of batches.
+
+    The result is differentiable with respect to the parameters. The running statistics and the mode of the model do not
+    change. With all data as the only batch, the result is the full-batch objective.
+
+    Arguments:
+        model: the network, in train or eval mode.
+        loss: ``loss(outputs, targets)``, one number per sample, shape (b,).
+        x, y: the data, shapes (n, ...).
+        batches: indices into the data, a tensor of shape (b,) for each batch.
+
+    Raises:
+        ValueError: if there are no batches, or if a normalisation layer of the model rejects a batch size.
+
+    Source: Lian and Liu 2019, equations (4) and (5).
+
+    Example:
+        >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+        >>> model = nn.Sequential(bnlib.BatchNorm(1), nn.Flatten(0))
+        >>> def loss(outputs, targets):
+        ...     return (outputs - targets).square()
+        >>> for batches in ([[0, 1], [2, 3]], [[0, 2], [1, 3]]):
+        ...     value = objective.model_objective(model, loss, x, y, map(torch.tensor, batches))
+        ...     print(batches, round(value.item(), 2))
+        [[0, 1], [2, 3]] 1.5
+        [[0, 2], [1, 3]] 0.5
+    """
+    modes = {module: module.training for module in model.modules()}
+    parameters = dict(model.named_parameters())
+    means = []
+    try:
+        model.train()
+        for index in batches:
+            buffers = {name: value.clone() for name, value in model.named_buffers()}
+            outputs = torch.func.functional_call(model, parameters | buffers, (x[index],))
+            means.append(loss(outputs, y[index]).mean())
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not means:
+        raise ValueError("batches must hold at least one batch, got none")
+    return torch.stack(means).mean()

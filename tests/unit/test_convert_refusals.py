@@ -1,0 +1,174 @@
+"""convert: the layers and arguments that it refuses, and what it says."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.batch_renorm import BatchRenorm
+from bnlib.norm.convert import convert
+from bnlib.norm.full_norm import FullNorm
+
+
+class Activated(nn.BatchNorm1d):
+    """A layer that does more than normalise."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Whitening(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(3))
+
+
+class OurBatchNormalisation(nn.Module):
+    pass
+
+
+class Normalize(nn.Module):
+    """Not a layer that trains."""
+
+
+class PreNorm(nn.Sequential):
+    """Not a layer, but a container of one."""
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def parametrised():
+    layer = nn.BatchNorm1d(3)
+    parametrize.register_parametrization(layer, "weight", Doubled())
+    return layer
+
+
+def weight_normed():
+    layer = nn.BatchNorm1d(3)
+    layer.register_parameter("weight_g", nn.Parameter(torch.ones(1)))
+    return layer
+
+
+def hooked(register, kind=nn.BatchNorm1d):
+    layer = kind(3)
+    getattr(layer, register)(lambda *args: None)
+    return layer
+
+
+def changed(**attributes):
+    layer = nn.BatchNorm1d(3)
+    for name, value in attributes.items():
+        setattr(layer, name, value)
+    return layer
+
+
+REFUSED = {
+    "layer norm": (lambda: nn.LayerNorm(3), "LayerNorm): normalises each sample separately"),
+    "group norm": (lambda: nn.GroupNorm(1, 3), "GroupNorm): normalises each sample"),
+    "instance norm": (lambda: nn.InstanceNorm2d(3), "InstanceNorm2d): normalises each sample"),
+    "tracking instance norm": (lambda: nn.InstanceNorm1d(3, track_running_stats=True), "normalises each sample"),
+    "response norm": (lambda: nn.LocalResponseNorm(2), "LocalResponseNorm): normalises each sample"),
+    "rms norm": (lambda: nn.RMSNorm(3), "RMSNorm): normalises each sample"),
+    "lazy": (lambda: nn.LazyBatchNorm1d(), "LazyBatchNorm1d): is lazy"),
+    "subclass": (lambda: Activated(3), "Activated): is of a class"),
+    "holds statistics": (Whitening, "Whitening): is of a class"),
+    "named so": (OurBatchNormalisation, "OurBatchNormalisation): is of a class"),
+    "parametrised": (parametrised, "has parametrised tensors"),
+    "more parameters": (weight_normed, "has the additional attributes weight_g"),
+    "forward hook": (lambda: hooked("register_forward_hook"), "has hooks (_forward_hooks)"),
+    "forward pre-hook": (lambda: hooked("register_forward_pre_hook"), "has hooks (_forward_pre_hooks)"),
+    "backward hook": (lambda: hooked("register_full_backward_hook"), "has hooks (_backward_hooks)"),
+    "state hook": (lambda: hooked("register_state_dict_post_hook"), "has hooks (_state_dict_hooks)"),
+    "hook on ours": (lambda: hooked("register_forward_hook", BatchNorm), "(BatchNorm): has hooks"),
+    "own forward": (lambda: changed(forward=torch.relu), "has the additional attributes forward"),
+    "submodule": (lambda: changed(inside=nn.ReLU()), "has the additional attributes inside"),
+    "tensor": (lambda: changed(noise=torch.ones(3)), "has the additional attributes noise"),
+    "no statistics": (lambda: nn.BatchNorm1d(3, track_running_stats=False), "does not track the running statistics"),
+    "statistics off": (lambda: changed(track_running_stats=False), "does not track the running statistics"),
+    "no mean": (lambda: changed(running_mean=None), "does not track the running statistics"),
+    "no count": (lambda: changed(num_batches_tracked=None), "does not track the running statistics"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_converted_is_named_and_nothing_changes(make, reason):
+    odd = make()
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.ModuleDict({"inner": nn.Sequential(nn.ReLU(), odd)}))
+    before, first = model.state_dict(), model[0]
+    with pytest.raises(ValueError, match="cannot convert to FullNorm") as caught:
+        convert(model)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3 and lines[1].startswith("  1.inner.1 (") and reason in lines[1]
+    assert model[0] is first and type(first) is nn.BatchNorm1d and model[1]["inner"][1] is odd
+    assert list(before) == list(model.state_dict())
+
+    with pytest.warns(UserWarning, match="These layers were not converted") as warned:
+        assert convert(model, strict=False) is model
+    assert len(warned) == 1 and lines[1] in str(warned[0].message) and warned[0].filename == __file__
+    assert type(model[0]) is FullNorm and model[1]["inner"][1] is odd
+
+
+def test_all_that_cannot_be_converted_is_named_at_once():
+    model = nn.Sequential(nn.LayerNorm(3), nn.BatchNorm1d(3), nn.LazyBatchNorm1d(), nn.BatchNorm2d(3))
+    with pytest.raises(
+        ValueError, match=r"(?s)  0 \(LayerNorm\).*  2 \(Lazy.*  3 \(BatchNorm2d\): takes input with an"
+    ):
+        convert(model, to=nn.BatchNorm1d)
+
+
+def test_a_layer_that_the_new_class_refuses_is_named():
+    model = nn.Sequential(nn.BatchNorm1d(3, momentum=None))
+    with pytest.raises(ValueError, match=r"0 \(BatchNorm1d\): momentum must lie between 0 and 1, got None"):
+        convert(model, to=BatchRenorm)
+    assert convert(model, to=BatchRenorm, momentum=0.5)[0].momentum == 0.5
+
+
+def test_part_of_a_fused_module_is_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.ao.nn.intrinsic.qat import ConvBn2d
+        from torch.ao.quantization import get_default_qat_qconfig
+
+        fused = ConvBn2d(1, 2, 3, qconfig=get_default_qat_qconfig())
+    with pytest.raises(ValueError, match=r"  bn \(BatchNorm2d\): is part of a torch.ao module"):
+        convert(fused)
+
+
+def test_lazy_layers_that_have_seen_data_are_layers_like_others():
+    model = nn.Sequential(nn.LazyBatchNorm1d())
+    model(torch.randn(4, 3))
+    assert convert(model)[0].num_features == 3
+
+
+def test_what_only_sounds_like_a_layer_is_let_pass():
+    model = nn.Sequential(Normalize(), PreNorm(nn.BatchNorm1d(3)))
+    model.append(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
+    convert(model)
+    assert type(model[1][0]) is FullNorm
+
+
+@pytest.mark.parametrize("to", [nn.LayerNorm, Activated, nn.LazyBatchNorm1d, "BatchNorm", BatchNorm(3)])
+def test_to_must_be_one_of_the_layers(to):
+    with pytest.raises(ValueError, match=r"to must be one of BatchNorm, .*SyncBatchNorm, got"):
+        convert(nn.BatchNorm1d(3), to=to)
+
+
+@pytest.mark.parametrize("name", ["num_features", "affine", "bias", "track_running_stats", "device", "dtype"])
+def test_options_leave_alone_what_is_kept(name):
+    with pytest.raises(ValueError, match=f"options must not set {name}, which come from the old layers"):
+        convert(nn.BatchNorm1d(3), to=BatchNorm, **{name: None})
+
+
+def test_wrong_options_are_errors_even_if_not_strict():
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    with pytest.raises(TypeError, match="'alpha'"):
+        convert(model, to=BatchNorm, strict=False, alpha=0.5)
+    with pytest.raises(ValueError, match="r_max must be at least 1"):
+        convert(model, to=BatchRenorm, strict=False, r_max=0.5)
+    assert type(model[0]) is nn.BatchNorm1d

@@ -1,0 +1,99 @@
+"""The fast path of FullNorm's steps: the same numbers as the slow one, also after somebody else's writes."""
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from full_norm_examples import data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bnlib
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    alpha=st.sampled_from([1e-3, 0.03, 0.3, 0.7]),
+    shape=st.sampled_from([(1, 3), (8, 3), (2, 3, 5)]),
+    tail=st.sampled_from([1.0, 3.0, 6.0]),
+    drift=st.sampled_from([0.0, 0.3, 3.0]),
+    seed=st.integers(0, 1000),
+)
+def test_what_a_short_step_knows_of_its_estimates_is_true(alpha, shape, tail, drift, seed):
+    """And a layer that looks at them at each step does the same, bit for bit."""
+    layer, looks = (bnlib.FullNorm(3, alpha=alpha) for _ in range(2))
+    generator, short = torch.Generator().manual_seed(seed), 0
+    for k in range(40):
+        x = torch.randn(shape, generator=generator)
+        x = x * x.abs() ** (tail - 1) + drift * k
+        looks._checked_estimates = None
+        outputs = layer(x), looks(x)
+        assert torch.equal(*outputs)
+        if (
+            layer._checked_estimates is not None
+            and layer._checked_estimates.mean_version == layer.running_mean._version
+        ):
+            short += 1
+            mean, variance = layer.running_mean.double(), layer.running_var.double()
+            assert (mean.square() / variance).max() <= layer._checked_estimates.ratio * (1 + 1e-5)
+            assert variance.min() >= layer._checked_estimates.least * (1 - 1e-5)
+            assert (layer.running_mean_rest == 0).all()
+    assert short or drift
+    for ours, theirs in zip(layer.buffers(), looks.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("write", ["fill", "load", "data moves off", "minus infinity"])
+def test_a_short_step_notices_what_others_write(write):
+    layer, precise = bnlib.FullNorm(3, alpha=0.1), bnlib.FullNorm(3, alpha=0.1, dtype=torch.float64)
+    x = data((8, 3), torch.float32)
+    for _ in range(5):
+        layer(x)
+        precise(x.double())
+    assert layer._checked_estimates is not None
+    for each in (layer, precise):
+        if write == "fill":
+            each.running_var.fill_(1e-7)
+            each.running_mean.fill_(1e3)
+        elif write == "load":
+            state = {name: value.clone() for name, value in each.state_dict().items()}
+            each.load_state_dict(state | {"running_mean": torch.full((3,), 1e4), "running_var": torch.full((3,), 1e-9)})
+    for k in range(60):
+        x = data((8, 3), torch.float32, seed=k)
+        x = x + 200.0 * k if write == "data moves off" else x
+        x = x - 1e25 if write == "minus infinity" and k == 3 else x
+        y, expected = layer(x), precise(x.double())
+        if write == "minus infinity" and k >= 3:
+            assert y.isfinite().all() and all(each.isfinite().all() for each in layer.buffers())
+            continue
+        torch.testing.assert_close(y.double(), expected, rtol=1e-3, atol=1e-3)
+    mean, known = (each.running_mean.double() + each.running_mean_rest.double() for each in (layer, precise))
+    if write != "minus infinity":
+        torch.testing.assert_close(mean, known, rtol=1e-6, atol=1e-6)
+
+
+def test_a_mean_far_from_0_moves_in_steps_that_float32_would_round_away():
+    layer, x = bnlib.FullNorm(2, alpha=1e-5), torch.full((4, 2), 1e4) + torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    layer.running_mean.fill_(1e4 - 1)
+    for _ in range(100):
+        layer(x)
+    moved = layer.running_mean.double() + layer.running_mean_rest.double() - (1e4 - 1)
+    torch.testing.assert_close(moved, torch.full((2,), 1 - (1 - 1e-5) ** 100, dtype=torch.float64), rtol=1e-4, atol=0)
+
+
+def test_a_layer_made_in_inference_mode():
+    with torch.inference_mode():
+        layer = bnlib.FullNorm(3)
+        for _ in range(2):
+            assert layer(data((8, 3), torch.float32)).isfinite().all()
+    assert layer.num_batches_tracked == 2
+
+
+def test_a_checkpointed_pass_may_take_the_other_way():
+    """The first pass finds a variance near eps, the pass that repeats it does not."""
+    layer, x = bnlib.FullNorm(3, alpha=0.9), data((6, 3), torch.float32).requires_grad_()
+    layer.running_var.fill_(0)
+    layer.eps = 0.95
+    y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+    layer.eps = 1e-5
+    y.sum().backward()
+    assert x.grad.isfinite().all() and layer.num_batches_tracked == 2
