@@ -26,7 +26,7 @@ def run_jobs(
         jobs: the arguments of each call; they must be picklable.
         workers: number of processes, at least 1.
         preload: modules to import once in a fork server, which then starts the processes; useful for short calls. Only
-            the modules of the first call with ``preload`` are imported, and none where there is no fork server (Windows).
+            the modules of the first call with ``preload`` are imported. Windows has no fork server and imports none.
 
     Yields:
         The result of each job, in the order in which the jobs finish.
