@@ -39,6 +39,8 @@ def _run(copy: Path, command: list[str], environment: dict[str, str], output: Pa
     sys.dont_write_bytecode = True
     elsewhere = [path for path in sys.path if not Path(path).is_relative_to(ROOT) or "site-packages" in path]
     sys.path[:] = [str(copy), *elsewhere]
+    for name in [name for name in sys.modules if name.split(".")[0] == "bnlib"]:
+        del sys.modules[name]  # the process that was forked may have imported the whole package
     sys.exit(pytest.main(command))
 
 
