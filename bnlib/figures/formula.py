@@ -121,15 +121,20 @@ def draw_training_curves(figure: Figure, data: dict[str, dict], batch_size: int,
 def draw_error_heatmaps(
     figure: Figure, cells: dict, batch_sizes: Sequence[int], learning_rates: Sequence[float]
 ) -> str:
-    """Draw the median test error of each norm by batch size and learning rate, in heatmaps, two in a row."""
+    """Draw the median test error of each norm by batch size and learning rate, in heatmaps, two in a row.
+
+    A cell that was not measured stays empty.
+    """
     norms = list(dict.fromkeys(norm for norm, _, _ in cells))
     panels = figure.subplots(len(norms) // 2, 2, sharex=True, sharey=True).flat
     for axes, norm in zip(panels, norms, strict=True):
-        errors = np.array(
-            [[np.median(final_errors_in_percent(cells[norm, b, lr])) for b in batch_sizes] for lr in learning_rates]
-        )
+        errors = np.full((len(learning_rates), len(batch_sizes)), np.nan)
+        for row, column in np.ndindex(*errors.shape):
+            cell = cells.get((norm, batch_sizes[column], learning_rates[row]))
+            errors[row, column] = np.nan if cell is None else np.median(final_errors_in_percent(cell))
         axes.imshow(errors, origin="lower", cmap="cividis_r", vmin=0, vmax=90, aspect="auto")
-        for (row, column), error in np.ndenumerate(errors):
+        for row, column in np.argwhere(~np.isnan(errors)):
+            error = errors[row, column]
             axes.text(
                 column,
                 row,

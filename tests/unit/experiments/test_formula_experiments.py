@@ -101,7 +101,10 @@ def test_rows_of_the_grid_hold_the_best_learning_rate_of_each_network_and_batch_
     for size, row in zip(training_curves.BATCH_SIZES, he_initialisation.lowest_error_rows(), strict=True):
         for init in he_initialisation.INITS:
             for norm in training_curves.NORMS:
-                assert np.median(row[norm, init]) == 100 * min(medians[init, norm, size, lr] for lr in rates)
+                if init == "He" and size not in he_initialisation.BATCH_SIZES:
+                    assert row[norm, init] is None
+                else:
+                    assert np.median(row[norm, init]) == 100 * min(medians[init, norm, size, lr] for lr in rates)
     for norm in training_curves.NORMS:
         for init in he_initialisation.INITS:
             works = [lr for lr in rates if medians[init, norm, 32, lr] <= 0.06]
@@ -113,7 +116,7 @@ def test_rows_of_the_grid_hold_the_best_learning_rate_of_each_network_and_batch_
 
 def test_he_initialisation_is_that_of_he_and_all_else_is_alike():
     cells, default = he_initialisation.cells("quick"), training_curves.cells("quick")
-    assert cells.keys() == default.keys()
+    assert cells.keys() == {cell for cell in default if cell[1] in he_initialisation.BATCH_SIZES}
     he, usual = (each["without normalisation", 32, 0.1][0].model(seed=0)[1].weight for each in (cells, default))
     assert he.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.05)
     assert usual.std().item() == pytest.approx((1 / 64 / 3) ** 0.5, rel=0.05)
