@@ -1,4 +1,4 @@
-"""Compare BN, noisy BN and their controls by losses and errors in eval mode after the same training.
+"""Compare BN, noisy BN and no normalisation by losses and errors in eval mode after the same training.
 
 In train mode the loss of a network with BN contains the noise of the batch statistics, and that of noisy BN its own
 noise too; a network without either has nothing of the kind. So the training loss is measured again after training, in
@@ -21,57 +21,37 @@ from bnlib.experiments.covariate_shift.noisy_batch_norm import (
     BATCH_SIZE,
     EPOCHS,
     INITS,
-    NO_NOISE,
+    LEARNING_RATES,
     PUBLISHED,
     SIZES,
-    WITH_NOISE,
-    noise_layer,
 )
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.training import fit
 
-NORMS = ("batch norm", "noisy BN", "without normalisation", "noise without BN")
-LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
+NORMS = ("batch norm", "noisy BN", "without normalisation")
 SEEDS = {"quick": range(3), "paper": range(20)}
-STRONG, SCALE_ONLY = (2.0, 1.25), (0.0, 2.0)
-"""Two more strengths of the noise: shifts of up to two standard deviations, and factors without shifts."""
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Return nine layers with the published noise at all rates, and the settings of ``other_strength_rows``."""
-    wanted = [
-        ("9 layers", init, norm, *(PUBLISHED if norm in WITH_NOISE else NO_NOISE), lr)
-        for init, norm, lr in itertools.product(INITS, NORMS, LEARNING_RATES)
-    ]
-    wanted += [("9 layers", init, "noisy BN", *STRONG, 0.1) for init in INITS]
-    wanted += [("4 layers", "PyTorch default", "without normalisation", *NO_NOISE, 0.1)]
-    wanted += [("4 layers", "PyTorch default", "noise without BN", *SCALE_ONLY, 0.1)]
-    return {cell: SEEDS[scale] for cell in wanted}
+    """Return one cell per initialisation, norm and learning rate of ``noisy_batch_norm``."""
+    return {cell: SEEDS[scale] for cell in itertools.product(INITS, NORMS, LEARNING_RATES)}
 
 
-def norm_layer(norm: str, shift: float, factor: float):
-    """Return what ``models.mlp`` takes as its norm."""
-    return {
-        "batch norm": BatchNorm,
-        "noisy BN": partial(NoisyBatchNorm, shift=shift, scale=factor),
-        "without normalisation": None,
-        "noise without BN": partial(noise_layer, shift=shift, scale=factor),
-    }[norm]
+def measure(init: str, norm: str, lr: float, *, seed: int, device: str) -> dict[str, float]:
+    """Train nine layers as ``noisy_batch_norm`` does, then evaluate on the whole training set and on the test set.
 
-
-def measure(
-    network: str, init: str, norm: str, shift: float, scale: float, lr: float, *, seed: int, device: str
-) -> dict[str, float]:
-    """Train as ``noisy_batch_norm`` does, then evaluate on the whole training set and on the test set.
+    The noise has the published strength.
 
     Returns:
         ``train_loss``, ``train_error``, ``test_loss`` and ``test_error`` in eval mode, and ``train_mode_loss``, the
         mean mini-batch loss of the last tenth of the training. Losses in nats; not finite if the run diverged.
     """
     data = datasets.load("digits").to(device)
-    model = mlp(SIZES[network], norm_layer(norm, shift, scale), init=INITS[init], seed=seed).to(device)
+    shift, factor = PUBLISHED
+    layers = {"batch norm": BatchNorm, "noisy BN": partial(NoisyBatchNorm, shift=shift, scale=factor)}
+    model = mlp(SIZES["9 layers"], layers.get(norm), init=INITS[init], seed=seed).to(device)
     settings: dict[str, Any] = {"batch_size": BATCH_SIZE, "epochs": EPOCHS, "checkpoints": 10, "device": device}
     history = fit(model, data, lr=lr, seed=seed, progress=False, **settings)
     found = {"train_mode_loss": history.train_loss[-1]}
@@ -87,7 +67,7 @@ EXPERIMENT = Measurement(
     name="covariate_shift.final_losses",
     question="How well do BN, noisy BN and networks without BN fit and generalise, compared in eval mode?",
     source="Santurkar et al. 2018, figure 2",
-    axes=("network", "init", "norm", "shift", "scale", "lr"),
+    axes=("init", "norm", "lr"),
     cells=cells,
     measure=measure,
 )
@@ -99,21 +79,9 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
-def final_values(
-    norm: str,
-    init: str,
-    lr: float,
-    measurement: str = "train_loss",
-    *,
-    strength: tuple[float, float] = PUBLISHED,
-    network: str = "9 layers",
-) -> np.ndarray:
-    """Return one measurement of each seed; infinite where a run diverged.
-
-    ``strength`` is shift and scale of the noise, and has no effect for a norm without noise.
-    """
-    strength = strength if norm in WITH_NOISE else NO_NOISE
-    values = load()[network, init, norm, *strength, lr][measurement]
+def final_values(norm: str, init: str, lr: float, measurement: str = "train_loss") -> np.ndarray:
+    """Return one measurement of each seed; infinite where a run diverged."""
+    values = load()[init, norm, lr][measurement]
     return np.where(np.isfinite(values), values, np.inf)
 
 
@@ -122,47 +90,14 @@ def best_learning_rate(norm: str, init: str) -> float:
     return min(LEARNING_RATES, key=lambda lr: float(np.median(final_values(norm, init, lr))))
 
 
-def best_rate_rows() -> list[dict]:
-    """Return each network at its best learning rate, a row per initialisation and norm."""
-    rows = []
-    for init, norm in itertools.product(INITS, NORMS):
-        lr = best_learning_rate(norm, init)
-        rows.append(
-            {
-                "network": norm,
-                "initialisation": init,
-                "best rate": f"{lr:g}",
-                "training loss (nats)": final_values(norm, init, lr),
-                "test error (%)": 100 * final_values(norm, init, lr, "test_error"),
-            }
-        )
-    return rows
-
-
-def learning_rate_rows() -> list[dict]:
-    """Return the training losses in eval mode, a row per initialisation and norm and a column per learning rate."""
+def loss_and_error_rows() -> list[dict]:
+    """Return training losses and test errors in eval mode, a row per initialisation and norm."""
+    columns = {"training loss (nats)": ("train_loss", 1), "test error (%)": ("test_error", 100)}
     return [
         {"network": norm, "initialisation": init}
-        | {("learning rate", f"{lr:g}"): final_values(norm, init, lr) for lr in LEARNING_RATES}
-        for init, norm in itertools.product(INITS, NORMS)
-    ]
-
-
-def other_strength_rows() -> list[dict]:
-    """Return training losses in eval mode with and without noise, in the settings that the text of figure 2.2 names."""
-    settings = [("batch norm", "noisy BN", "9 layers", init, 0.1, STRONG) for init in INITS]
-    plain = ("without normalisation", "noise without BN")
-    settings += [(*plain, "9 layers", "He", lr, PUBLISHED) for lr in (0.1, 0.3)]
-    settings += [(*plain, "4 layers", "PyTorch default", 0.1, SCALE_ONLY)]
-    return [
-        {
-            "network": f"{norm}, {network}",
-            "initialisation": init,
-            "learning rate": f"{lr:g}",
-            "largest mean shift": f"{strength[0]:g}",
-            "largest mean factor": f"{strength[1]:g}",
-            "loss after training without noise": final_values(norm, init, lr, network=network),
-            "loss after training with noise": final_values(noisy, init, lr, strength=strength, network=network),
+        | {
+            (header, f"learning rate {lr:g}"): unit * final_values(norm, init, lr, name)
+            for (header, (name, unit)), lr in itertools.product(columns.items(), LEARNING_RATES)
         }
-        for norm, noisy, network, init, lr, strength in settings
+        for init, norm in itertools.product(INITS, NORMS)
     ]

@@ -103,10 +103,9 @@ def test_rank_correlations_compare_settings_that_differ_in_the_batch_size_only(m
 
 def test_final_losses_are_those_of_the_trained_network_in_eval_mode(monkeypatch):
     monkeypatch.setattr(final_losses, "EPOCHS", 1)
-    cell = ("4 layers", "He", "batch norm", *noisy_batch_norm.NO_NOISE, 0.1)
-    found = final_losses.measure(*cell, seed=0, device="cpu")
+    found = final_losses.measure("He", "batch norm", 0.1, seed=0, device="cpu")
     data = final_losses.datasets.load("digits")
-    model = models.mlp(noisy_batch_norm.SIZES["4 layers"], BatchNorm, init=torch.nn.init.kaiming_normal_, seed=0)
+    model = models.mlp(noisy_batch_norm.SIZES["9 layers"], BatchNorm, init=torch.nn.init.kaiming_normal_, seed=0)
     final_losses.fit(model, data, batch_size=64, lr=0.1, epochs=1, seed=0, progress=False)
     loss = torch.nn.functional.cross_entropy(model.eval()(data.train_x), data.train_y).item()
     assert found["train_loss"] == pytest.approx(loss, rel=0.01)
@@ -121,9 +120,9 @@ def test_the_final_losses_in_train_mode_are_those_of_the_curves():
         assert np.median(again) == pytest.approx(np.median(curves), rel=0.25)
 
 
-def test_the_best_rate_has_the_lowest_median_loss_and_a_diverged_run_counts_as_infinite():
-    for norm in final_losses.NORMS:
-        medians = {lr: np.median(final_losses.final_values(norm, "He", lr)) for lr in final_losses.LEARNING_RATES}
-        assert medians[final_losses.best_learning_rate(norm, "He")] == min(medians.values())
-    diverged = final_losses.final_values("noise without BN", "He", 1.0)
-    assert not np.isnan(diverged).any() and np.isinf(diverged).any()
+def test_the_best_rate_has_the_lowest_median_loss_and_a_diverged_run_counts_as_infinite(monkeypatch):
+    rows = {("He", "batch norm", lr): {"train_loss": np.array(losses)} for lr, losses in
+            ((0.1, [0.2, 0.3, 0.1]), (0.3, [np.nan, 0.01, np.nan]))}  # fmt: skip
+    monkeypatch.setattr(final_losses, "load", lambda: rows)
+    assert final_losses.best_learning_rate("batch norm", "He") == 0.1
+    assert np.isinf(final_losses.final_values("batch norm", "He", 0.3)).sum() == 2
