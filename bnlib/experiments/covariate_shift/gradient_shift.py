@@ -134,8 +134,8 @@ def equal_step_rows() -> list[dict]:
             "batch size": str(batch_size),
             "network": norm,
             "learning rate": f"{lr:g}",
-            "relative step": float(np.median(median_over_layers(norm, "He", batch_size, lr, "step_ratio"))),
-            "relative shift": float(np.median(median_over_layers(norm, "He", batch_size, lr))),
+            "relative step": median_over_layers(norm, "He", batch_size, lr, "step_ratio"),
+            "relative shift": median_over_layers(norm, "He", batch_size, lr),
         }
         for batch_size, norm, lr in pairs
     ]
