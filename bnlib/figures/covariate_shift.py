@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from bnlib.experiments.covariate_shift.activation_shift import IMAGES
 from bnlib.experiments.framework.results import as_array
@@ -139,23 +140,37 @@ def draw_deep_linear(figure: Figure, cells: Mapping[str, Mapping]) -> str:
 
 
 def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
-    """Draw the final loss of each setting against its relative shift; see ``gradient_shift``."""
-    axes, points = figure.subplots(), {}
-    for (_, init, norm, *_), row in cells.items():
-        shift, loss = np.median(np.median(row["relative_ics"], 1)), np.median(row["loss"][:, -1])
-        points.setdefault((norm, init), []).append((shift, loss))
-    ranges = []
-    for (norm, init), pairs in points.items():
-        shifts, losses = np.array([pair for pair in pairs if np.isfinite(pair).all()]).T
-        face = _COLORS[norm] if init == "He" else "none"
-        marker = "s" if norm == "batch norm" else "o"
-        axes.plot(shifts, losses, marker, ms=6, color=_COLORS[norm], mfc=face, ls="none", label=f"{norm}, {init}")
-        ranges.append(
-            f"{norm}, {init} initialisation: relative shifts from {shifts.min():.2g} to {shifts.max():.2g}, losses "
-            f"from {losses.min():.2g} to {losses.max():.2g}"
-        )
-    axes.set(xscale="log", yscale="log", xlabel="relative shift, ‖G − G′‖ / ‖G‖", ylabel="loss after 50 steps (nats)")
-    plain_ticks(axes.xaxis, (0.02, 0.05, 0.1, 0.2, 0.5, 1))
-    plain_ticks(axes.yaxis, (0.01, 0.1, 1))
-    figure.legend(loc="outside right upper")
-    return "One point per batch size and learning rate. " + "; ".join(ranges) + "."
+    """Draw final loss against relative shift of each setting, one panel per initialisation; see ``gradient_shift``.
+
+    A line joins the settings that differ only in the batch size; the mark grows with the batch size.
+    """
+    lines = {}
+    for (_, init, norm, batch_size, lr), row in cells.items():
+        point = batch_size, np.median(np.median(row["relative_ics"], 1)), np.median(row["final_loss"])
+        if np.isfinite(point).all():
+            lines.setdefault((init, norm, lr), []).append(point)
+    inits, described = list(dict.fromkeys(init for init, *_ in lines)), []
+    panels = dict(zip(inits, np.atleast_1d(figure.subplots(1, len(inits), sharex=True, sharey=True)), strict=True))
+    for (init, norm, _), points in lines.items():
+        sizes, shifts, losses = np.array(sorted(points)).T
+        panels[init].plot(shifts, losses, "-", lw=0.8, color=_COLORS[norm], alpha=0.6)
+        areas = 12 + 14 * np.log2(sizes / sizes.min())
+        panels[init].scatter(shifts, losses, areas, color=_COLORS[norm], marker="s" if norm == "batch norm" else "o")
+    for init, axes in panels.items():
+        axes.set(xscale="log", yscale="log", title=f"{init} initialisation", xlabel="relative shift, ‖G − G′‖ / ‖G‖")
+        plain_ticks(axes.xaxis, (0.02, 0.1, 0.5))
+        plain_ticks(axes.yaxis, (0.01, 0.1, 1))
+        for norm in dict.fromkeys(norm for each, norm, _ in lines if each == init):
+            points = [point for (each, of, _), row in lines.items() if (each, of) == (init, norm) for point in row]
+            _, shifts, losses = np.array(points).T
+            described.append(
+                f"{norm}, {init} initialisation: relative shifts from {shifts.min():.2g} to {shifts.max():.2g}, losses "
+                f"from {losses.min():.2g} to {losses.max():.2g}"
+            )
+    panels[inits[0]].set_ylabel("loss after 50 steps (nats)")
+    handles = [
+        Line2D([], [], color=_COLORS[norm], marker="s" if norm == "batch norm" else "o", lw=0.8, label=norm)
+        for norm in dict.fromkeys(norm for _, norm, _ in lines)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return "One point per batch size and learning rate. " + "; ".join(described) + "."

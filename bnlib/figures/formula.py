@@ -8,19 +8,35 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bnlib.figures.curves import describe_errors, draw_loss_and_error, final_errors_in_percent
-from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, plain_ticks
+from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
 
 
-def draw_predictions(figure: Figure, image: np.ndarray, predictions: np.ndarray) -> str:
-    """Draw one image, shape (H, W), and how often each of ten classes was predicted for it."""
-    left, right = figure.subplots(1, 2, width_ratios=(1, 3))
-    left.imshow(image, cmap="gray", vmin=0, vmax=1)
-    left.set(xticks=[], yticks=[], title="image")
-    counts = np.bincount(predictions, minlength=10)
-    right.bar(range(10), counts, color=BLUE)
-    right.set(xticks=range(10), xlabel="predicted class", ylabel=f"batches (of {len(predictions)})")
-    listed = ", ".join(f"{digit} ({counts[digit]} times)" for digit in counts.argsort()[::-1] if counts[digit])
-    return f"A handwritten digit and its predicted classes in {len(predictions)} batches in train mode: {listed}."
+def draw_predictions(figure: Figure, data, batch_size: int) -> str:
+    """Draw one image, how often each class was predicted for it, and the share of changed images by batch size.
+
+    ``data`` is what ``experiments.formula.batch_dependence.predictions`` returns.
+    """
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 2, 2))
+    left.imshow(data.image, cmap="gray", vmin=0, vmax=1)
+    left.set(xticks=[], yticks=[], title=f"a {data.label}")
+    batches = int(data.counts.sum())
+    middle.bar(range(10), data.counts, color=BLUE)
+    middle.set(xticks=range(10), ylim=(0, batches), xlabel="predicted class", ylabel=f"batches (of {batches})")
+    middle.set_title(f"batches of {batch_size}")
+    band(right, data.batch_sizes, 100 * data.changed.T, color=BLUE, label="at least one different prediction")
+    place = data.batch_sizes.index(batch_size)
+    shares = 100 * data.changed[place]
+    right.plot(batch_size, np.median(shares), "o", color=VERMILLION, ms=7)
+    right.set(xscale="log", ylim=(0, 100), xlabel="images per batch", ylabel="changed images (%)", title="all images")
+    plain_ticks(right.xaxis, (4, 16, 64, 256))
+    order = [digit for digit in data.counts.argsort()[::-1] if data.counts[digit]]
+    listed = ", ".join(f"{digit} ({data.counts[digit]} times)" for digit in order)
+    return (
+        f"Batches of {batch_size}: predictions for this {data.label} in {batches} batches in train mode: {listed}. "
+        f"Of all 360 test images {np.median(shares):.0f} % get another answer than in eval mode at least once (five "
+        f"networks: {shares.min():.0f} to {shares.max():.0f} %), and the test error in train mode is "
+        f"{100 * np.median(data.errors[place]):.1f} %."
+    )
 
 
 def draw_running_mean(figure: Figure, paths: dict[float, np.ndarray], data_mean: float) -> str:
@@ -105,14 +121,20 @@ def draw_training_curves(figure: Figure, data: dict[str, dict], batch_size: int,
 def draw_error_heatmaps(
     figure: Figure, cells: dict, batch_sizes: Sequence[int], learning_rates: Sequence[float]
 ) -> str:
-    """Draw the median test error of each norm by batch size and learning rate as a heatmap with numbers."""
+    """Draw the median test error of each norm by batch size and learning rate, in heatmaps, two in a row.
+
+    A cell that was not measured stays empty.
+    """
     norms = list(dict.fromkeys(norm for norm, _, _ in cells))
-    for axes, norm in zip(np.atleast_1d(figure.subplots(1, len(norms), sharey=True)), norms, strict=True):
-        errors = np.array(
-            [[np.median(final_errors_in_percent(cells[norm, b, lr])) for b in batch_sizes] for lr in learning_rates]
-        )
+    panels = figure.subplots(len(norms) // 2, 2, sharex=True, sharey=True).flat
+    for axes, norm in zip(panels, norms, strict=True):
+        errors = np.full((len(learning_rates), len(batch_sizes)), np.nan)
+        for row, column in np.ndindex(*errors.shape):
+            cell = cells.get((norm, batch_sizes[column], learning_rates[row]))
+            errors[row, column] = np.nan if cell is None else np.median(final_errors_in_percent(cell))
         axes.imshow(errors, origin="lower", cmap="cividis_r", vmin=0, vmax=90, aspect="auto")
-        for (row, column), error in np.ndenumerate(errors):
+        for row, column in np.argwhere(~np.isnan(errors)):
+            error = errors[row, column]
             axes.text(
                 column,
                 row,
@@ -124,6 +146,5 @@ def draw_error_heatmaps(
             )
         axes.set_xticks(range(len(batch_sizes)), batch_sizes)
         axes.set_yticks(range(len(learning_rates)), [f"{lr:g}" for lr in learning_rates])
-        axes.set(xlabel="batch size", title=norm)
-    figure.axes[0].set_ylabel("learning rate")
+        axes.set(xlabel="batch size", title=norm, ylabel="learning rate")
     return "Median test error (%) by batch size and learning rate: " + ", ".join(norms)

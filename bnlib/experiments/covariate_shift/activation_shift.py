@@ -104,11 +104,14 @@ def mean_shifts(network: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_shift_rows(seeds: Sequence[int]) -> list[dict]:
-    """Return the median over seeds of ``mean_shifts``, a row per number of steps and network."""
-    found = {network: np.median([mean_shifts(network, seed) for seed in seeds], 0) for network in NETWORKS}
+    """Return ``mean_shifts`` of each seed, a row per number of steps and network and a column per layer."""
+    found = {network: np.array([mean_shifts(network, seed) for seed in seeds]) for network in NETWORKS}
     return [
         {"training steps": steps, "network": network}
-        | {("hidden layer", f"{layer}"): value for layer, value in zip(LAYERS, found[network][place], strict=True)}
+        | {
+            ("hidden layer", f"{layer}"): values
+            for layer, values in zip(LAYERS, found[network][:, place].T, strict=True)
+        }
         for place, steps in enumerate(("1", "20"))
         for network in NETWORKS
     ]

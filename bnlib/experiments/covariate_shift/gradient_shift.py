@@ -6,18 +6,21 @@ CIFAR-10.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
+from bnlib import datasets
 from bnlib.experiments.covariate_shift import probed_training
 from bnlib.experiments.covariate_shift.probed_training import AXES, INITS, LEARNING_RATES, NORMS, SIZES
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.probes import LayerGradientShift, internal_covariate_shift_of_step
+from bnlib.probes import LayerGradientShift, internal_covariate_shift_of_step, with_recomputed_statistics
 
 __all__ = [
     "BATCH_SIZES",
@@ -28,18 +31,20 @@ __all__ = [
     "SIZES",
     "by_norm",
     "equal_step_rows",
+    "final_losses",
     "load",
     "measure",
     "median_over_layers",
-    "rank_correlation",
     "rank_correlation_rows",
+    "rank_correlations",
     "relative_shift_rows",
     "summarise",
 ]
 
 BATCH_SIZES = (4, 16, 64, 256)
 STEPS = {"mlp": 50, "vgg": 15_000}
-PROBES = 5
+PROBES, SAMPLES = 5, 2000
+"""Probed steps, and training samples on which the final loss is measured (all digits)."""
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
@@ -54,8 +59,9 @@ def measure(
 
     Returns:
         for each layer from the second on (the first has no earlier layer): ``cosine``, the mean over the probed steps,
-        ``relative_ics`` and ``step_ratio``, the medians over the probed steps; and ``loss``, the mean mini-batch loss
-        in nats of each tenth of the run.
+        ``relative_ics`` and ``step_ratio``, the medians over the probed steps; ``loss``, the mean mini-batch loss in
+        nats of each tenth of the run, in train mode; and ``final_loss``, the loss after the last step, in eval mode
+        with the statistics of the whole training set, on which it is measured too (a sample of it at paper scale).
     """
     steps, losses, probes = STEPS[network], [], []
     for step, model, optimiser, loss in probed_training.training_steps(
@@ -63,7 +69,11 @@ def measure(
     ):
         if step % (steps // PROBES) == 0:
             probes.append(internal_covariate_shift_of_step(model, optimiser, loss))
-    return summarise(probes) | {"loss": torch.stack(losses).view(10, -1).mean(1).tolist()}
+    data = datasets.load("digits" if network == "mlp" else "cifar10").to(device)
+    x, y = data.train_x[:SAMPLES], data.train_y[:SAMPLES]
+    with torch.no_grad():
+        final = F.cross_entropy(with_recomputed_statistics(model, [x])(x), y).item()
+    return summarise(probes) | {"loss": torch.stack(losses).view(10, -1).mean(1).tolist(), "final_loss": final}
 
 
 def summarise(probes: list[list[LayerGradientShift]]) -> dict[str, np.ndarray]:
@@ -124,29 +134,37 @@ def equal_step_rows() -> list[dict]:
             "batch size": str(batch_size),
             "network": norm,
             "learning rate": f"{lr:g}",
-            "relative step": float(np.median(median_over_layers(norm, "He", batch_size, lr, "step_ratio"))),
-            "relative shift": float(np.median(median_over_layers(norm, "He", batch_size, lr))),
+            "relative step": median_over_layers(norm, "He", batch_size, lr, "step_ratio"),
+            "relative shift": median_over_layers(norm, "He", batch_size, lr),
         }
         for batch_size, norm, lr in pairs
     ]
 
 
-def rank_correlation(norms: Collection[str] = tuple(NORMS), rates: Collection[float] = LEARNING_RATES) -> float:
-    """Return the rank correlation of relative shift and final loss over the settings that did not diverge.
+def final_losses(norm: str, init: str, batch_size: int, lr: float) -> np.ndarray:
+    """Return the committed loss after the last step, in eval mode on the training set, one value per seed."""
+    return load()["mlp", init, norm, batch_size, lr]["final_loss"]
 
-    One point per initialisation, norm, batch size and learning rate; medians over layers and seeds.
+
+def rank_correlations(norm: str, init: str, lr: float) -> np.ndarray:
+    """Return the rank correlation of relative shift and final loss over ``BATCH_SIZES``, one value per seed.
+
+    Initialisation, norm and learning rate are the same for all points. With four points the correlation is one of 11
+    values between -1 and 1. It is NaN for a seed of which a run diverged.
     """
-    rows = [row for (_, _, norm, _, lr), row in load().items() if norm in norms and lr in rates]
-    shift = np.array([np.median(np.median(row["relative_ics"], 1)) for row in rows])
-    loss = np.array([np.median(row["loss"][:, -1]) for row in rows])
-    converged = np.isfinite(shift) & np.isfinite(loss)
-    ranks = [np.argsort(np.argsort(values[converged])) for values in (shift, loss)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    shifts, losses = (
+        np.array([values(norm, init, size, lr) for size in BATCH_SIZES]).T
+        for values in (median_over_layers, final_losses)
+    )
+    ranks = [np.argsort(np.argsort(each, axis=1), axis=1) for each in (shifts, losses)]
+    found = np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)])
+    return np.where(np.isfinite(shifts + losses).all(1), found, np.nan)
 
 
 def rank_correlation_rows() -> list[dict]:
-    """Return the rank correlations, a row for each norm and a column for each learning rate below 1."""
+    """Return the rank correlations, a row for each norm and initialisation, a column for each learning rate below 1."""
     return [
-        {"network": norm} | {f"learning rate {lr:g}": rank_correlation([norm], [lr]) for lr in LEARNING_RATES if lr < 1}
-        for norm in NORMS
+        {"network": norm, "initialisation": init}
+        | {("learning rate", f"{lr:g}"): rank_correlations(norm, init, lr) for lr in LEARNING_RATES if lr < 1}
+        for norm, init in itertools.product(NORMS, INITS)
     ]

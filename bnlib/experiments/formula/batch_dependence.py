@@ -1,13 +1,37 @@
-"""Predict the same images in train mode in many random batches: the prediction depends on the other images."""
+"""Predict the same images in train mode in many random batches: the prediction depends on the other images.
+
+The networks are trained on digits with batches of 32 images. The size of the batches in which they then predict is
+varied.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from bnlib import BatchNorm, datasets
+from bnlib.experiments.framework.experiment import Scale
+from bnlib.experiments.framework.measurement import Measurement
+from bnlib.models import mlp
 from bnlib.samplers import check_batch_size
+from bnlib.training import fit
+
+LAYER_SIZES = (64, 100, 100, 10)
+TRAINING = {"batch_size": 32, "lr": 0.1, "epochs": 10}
+BATCH_SIZES = (4, 8, 16, 32, 64, 128, 256)
+"""Sizes of the batches in which the trained networks predict."""
+REPEATS = 200
+SEEDS = {"quick": range(5), "paper": range(20)}
+IMAGE = 179
+"""Index of the test image whose predictions are shown: of the images that network 0 recognises in eval mode, the one
+that it predicts differently most often in batches of 8."""
 
 
 @torch.no_grad()
@@ -35,6 +59,101 @@ def train_mode_predictions(
         for batch in filled_up.split(batch_size):
             predictions[batch, repeat] = model(x[batch]).argmax(1)
     return predictions
+
+
+@cache
+def trained_network(seed: int) -> nn.Module:
+    """Train a network with BN on digits as ``TRAINING`` says, with the seed for the initial weights and the batches."""
+    model = mlp(LAYER_SIZES, BatchNorm, seed=seed)
+    fit(model, datasets.load("digits"), **TRAINING, seed=seed, progress=False)
+    return model
+
+
+def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
+    """Return one cell per size of the batches in which the networks predict."""
+    return {(size,): SEEDS[scale] for size in BATCH_SIZES}
+
+
+def measure(batch_size: int, *, seed: int, device: str) -> dict[str, Any]:
+    """Train a network and predict all test images ``REPEATS`` times in train mode, in batches of ``batch_size``.
+
+    Returns:
+        ``changed``: share of the images of which at least one prediction differs from eval mode; ``typical_share``:
+        share of different predictions for the median image; ``train_mode_error`` and ``eval_mode_error``: test errors;
+        ``counts``: how often each of ten classes was predicted for ``IMAGE``.
+    """
+    data, model = datasets.load("digits"), trained_network(seed)
+    train_mode = train_mode_predictions(model, data.test_x, batch_size, REPEATS, seed)
+    eval_mode = model.eval()(data.test_x).argmax(1)
+    differs = (train_mode != eval_mode[:, None]).float()
+    return {
+        "changed": differs.amax(1).mean().item(),
+        "typical_share": differs.mean(1).median().item(),
+        "train_mode_error": (train_mode != data.test_y[:, None]).float().mean().item(),
+        "eval_mode_error": (eval_mode != data.test_y).float().mean().item(),
+        "counts": train_mode[IMAGE].bincount(minlength=10).tolist(),
+    }
+
+
+EXPERIMENT = Measurement(
+    name="formula.batch_dependence",
+    question="How often does a network with BN in train mode change its prediction with the other images in the batch?",
+    source="chapter 1",
+    axes=("batch_size",),
+    cells=cells,
+    measure=measure,
+)
+
+
+@cache
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """Load the committed result."""
+    return EXPERIMENT.load("quick")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions in train mode for ``IMAGE`` at one batch size, and the share of changed images at all batch sizes.
+
+    Attributes:
+        image: the image, shape (8, 8).
+        label: its class.
+        counts: how often network 0 predicted each class, shape (10,).
+        batch_sizes: all sizes.
+        changed: share of the test images with at least one different prediction, by batch size and seed, shape
+            (sizes, seeds).
+        errors: test errors in train mode, in the same shape.
+    """
+
+    image: np.ndarray
+    label: int
+    counts: np.ndarray
+    batch_sizes: tuple[int, ...]
+    changed: np.ndarray
+    errors: np.ndarray
+
+
+def predictions(batch_size: int) -> Predictions:
+    """Return the committed predictions at one batch size, for ``figures.draw_predictions``."""
+    data = datasets.load("digits")
+    changed, errors = (
+        np.array([load()[size,][name] for size in BATCH_SIZES]) for name in ("changed", "train_mode_error")
+    )
+    counts = load()[batch_size,]["counts"][0].astype(int)
+    return Predictions(data.test_x[IMAGE, 0].numpy(), int(data.test_y[IMAGE]), counts, BATCH_SIZES, changed, errors)
+
+
+def batch_size_rows() -> list[dict]:
+    """Return the shares in per cent, a row per size of the batches in which the networks predict."""
+    return [
+        {
+            "batch size": str(size),
+            "images with at least one different prediction": 100 * load()[size,]["changed"],
+            "test error in train mode": 100 * load()[size,]["train_mode_error"],
+            "test error in eval mode": 100 * load()[size,]["eval_mode_error"],
+        }
+        for size in BATCH_SIZES
+    ]
 
 
 def prediction_rows(train_mode: torch.Tensor, eval_mode: torch.Tensor, labels: torch.Tensor) -> list[dict]:

@@ -73,30 +73,6 @@ def lowest_median_error(norm: str, batch_sizes: Iterable[int]) -> float:
     )
 
 
-def learning_rate_rows() -> list[dict]:
-    """Compare the norms: learning rates that work at batch size 32, errors at learning rate 1 and at batch size 1."""
-    return [
-        {
-            "network": norm,
-            ("batch size 32", "learning rates with a median error of 6 % or less"): ", ".join(
-                f"{lr:g}" for lr in working_learning_rates(norm)
-            ),
-            ("batch size 32", "error at learning rate 1 (%)"): 100 * final_test_errors(norm, 32, 1.0),
-            ("batch size 1", "lowest error of 35 runs (%)"): 100
-            * float(min(final_test_errors(norm, 1, lr).min() for lr in LEARNING_RATES)),
-        }
-        for norm in NORMS
-    ]
-
-
-def lowest_error_rows() -> list[dict]:
-    """Compare the norms at each batch size: the lowest median test error over all learning rates, in per cent."""
-    return [
-        {"batch size": str(size)} | {norm: 100 * lowest_median_error(norm, [size]) for norm in NORMS}
-        for size in BATCH_SIZES
-    ]
-
-
 def train(
     batch_size: int, lr: float, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, dict]]]:

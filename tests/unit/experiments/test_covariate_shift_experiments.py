@@ -11,6 +11,7 @@ from bnlib.datasets import Dataset
 from bnlib.experiments.covariate_shift import (
     activation_shift,
     deep_linear_network,
+    final_losses,
     gradient_shift,
     noisy_batch_norm,
     probed_training,
@@ -85,15 +86,45 @@ def test_a_diverged_run_has_an_infinite_final_loss_and_noise_needs_a_strength():
     assert stronger.min() > published.max()
 
 
-def test_the_rank_correlation_leaves_out_other_settings_and_runs_that_diverged(monkeypatch):
+def test_rank_correlations_compare_settings_that_differ_in_the_batch_size_only(monkeypatch):
     def row(shift, loss):
-        return {"relative_ics": np.full((5, 3), shift), "loss": np.full((5, 10), loss)}
+        return {"relative_ics": np.full((5, 3), shift), "final_loss": np.full(5, loss)}
 
-    rows = {("mlp", "He", "batch norm", size, 0.1): row(shift, 10 * shift) for size, shift in enumerate((1, 3, 2))}
-    rows |= {("mlp", "He", "without normalisation", size, 0.1): row(size, -size) for size in range(3)}
-    rows["mlp", "He", "batch norm", 3, 0.1] = row(np.nan, -1.0)
-    rows["mlp", "He", "batch norm", 4, 0.3] = row(4.0, -1.0)
+    sizes, up = gradient_shift.BATCH_SIZES, (1.0, 2.0, 3.0, 4.0)
+    cell = ("mlp", "He", "batch norm")
+    rows = {(*cell, size, 0.1): row(shift, 10 * shift) for size, shift in zip(sizes, up, strict=True)}
+    rows |= {(*cell, size, 0.3): row(shift, -shift) for size, shift in zip(sizes, up, strict=True)}
+    rows |= {(*cell, size, 0.03): row(shift, shift) for size, shift in zip(sizes, (1.0, 2.0, np.nan, 4.0), strict=True)}
     monkeypatch.setattr(gradient_shift, "load", lambda: rows)
-    assert gradient_shift.rank_correlation(["batch norm"], [0.1]) == pytest.approx(1)
-    assert gradient_shift.rank_correlation(["without normalisation"]) == pytest.approx(-1)
-    assert abs(gradient_shift.rank_correlation()) < 1
+    assert gradient_shift.rank_correlations("batch norm", "He", 0.1) == pytest.approx(np.ones(5))
+    assert gradient_shift.rank_correlations("batch norm", "He", 0.3) == pytest.approx(-np.ones(5))
+    assert np.isnan(gradient_shift.rank_correlations("batch norm", "He", 0.03)).all()
+
+
+def test_final_losses_are_those_of_the_trained_network_in_eval_mode(monkeypatch):
+    monkeypatch.setattr(final_losses, "EPOCHS", 1)
+    found = final_losses.measure("He", "batch norm", 0.1, seed=0, device="cpu")
+    data = final_losses.datasets.load("digits")
+    model = models.mlp(noisy_batch_norm.SIZES["9 layers"], BatchNorm, init=torch.nn.init.kaiming_normal_, seed=0)
+    settings = {"batch_size": 64, "lr": 0.1, "epochs": 1, "checkpoints": 10, "seed": 0}
+    history = final_losses.fit(model, data, **settings, progress=False)
+    loss = torch.nn.functional.cross_entropy(model.eval()(data.train_x), data.train_y).item()
+    assert found["train_loss"] == pytest.approx(loss, rel=0.01)
+    assert found["train_mode_loss"] == pytest.approx(history.train_loss[-1], rel=0.01)
+    assert found["train_mode_loss"] > 1.02 * found["train_loss"]  # it has the noise of the batches, and earlier weights
+
+
+def test_the_final_losses_in_train_mode_are_those_of_the_curves():
+    """The two experiments train the same networks, so their losses in train mode agree up to the effect of rounding."""
+    for norm in ("batch norm", "noisy BN"):
+        curves = noisy_batch_norm.final_losses(norm, "He", 0.1)
+        again = final_losses.final_values(norm, "He", 0.1, "train_mode_loss")
+        assert np.median(again) == pytest.approx(np.median(curves), rel=0.25)
+
+
+def test_the_best_rate_has_the_lowest_median_loss_and_a_diverged_run_counts_as_infinite(monkeypatch):
+    rows = {("He", "batch norm", lr): {"train_loss": np.array(losses)} for lr, losses in
+            ((0.1, [0.2, 0.3, 0.1]), (0.3, [np.nan, 0.01, np.nan]))}  # fmt: skip
+    monkeypatch.setattr(final_losses, "load", lambda: rows)
+    assert final_losses.best_learning_rate("batch norm", "He") == 0.1
+    assert np.isinf(final_losses.final_values("batch norm", "He", 0.3)).sum() == 2

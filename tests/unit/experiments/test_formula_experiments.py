@@ -10,6 +10,7 @@ from bnlib.experiments.formula import (
     batch_dependence,
     batch_noise,
     eps_and_small_variance,
+    he_initialisation,
     running_statistics,
     training_curves,
 )
@@ -89,14 +90,54 @@ def test_brightness_rows_have_a_column_per_brightness_with_one_error_per_seed():
     }
 
 
-def test_rows_of_the_grid_hold_the_best_learning_rate_of_each_batch_size():
-    medians = {cell: np.median(training_curves.final_test_errors(*cell)) for cell in training_curves.load()}
-    for size, row in zip(training_curves.BATCH_SIZES, training_curves.lowest_error_rows(), strict=True):
-        for norm in training_curves.NORMS:
-            assert row[norm] == 100 * min(medians[norm, size, lr] for lr in training_curves.LEARNING_RATES)
+def test_rows_of_the_grid_hold_the_best_learning_rate_of_each_network_and_batch_size():
+    grids = {"PyTorch default": training_curves.load(), "He": he_initialisation.load()}
+    medians = {
+        (init, *cell): np.median([run[-1] for run in row["test_error"]])
+        for init, grid in grids.items()
+        for cell, row in grid.items()
+    }
+    rates = training_curves.LEARNING_RATES
+    for size, row in zip(training_curves.BATCH_SIZES, he_initialisation.lowest_error_rows(), strict=True):
+        for init in he_initialisation.INITS:
+            for norm in training_curves.NORMS:
+                if init == "He" and size not in he_initialisation.BATCH_SIZES:
+                    assert row[norm, init] is None
+                else:
+                    assert np.median(row[norm, init]) == 100 * min(medians[init, norm, size, lr] for lr in rates)
     for norm in training_curves.NORMS:
-        works = [lr for lr in training_curves.LEARNING_RATES if medians[norm, 32, lr] <= 0.06]
-        assert training_curves.working_learning_rates(norm) == works
+        for init in he_initialisation.INITS:
+            works = [lr for lr in rates if medians[init, norm, 32, lr] <= 0.06]
+            assert he_initialisation.working_learning_rates(init, norm) == works
+        assert training_curves.working_learning_rates(norm) == he_initialisation.working_learning_rates(
+            "PyTorch default", norm
+        )
+
+
+def test_he_initialisation_is_that_of_he_and_all_else_is_alike():
+    cells, default = he_initialisation.cells("quick"), training_curves.cells("quick")
+    assert cells.keys() == {cell for cell in default if cell[1] in he_initialisation.BATCH_SIZES}
+    he, usual = (each["without normalisation", 32, 0.1][0].model(seed=0)[1].weight for each in (cells, default))
+    assert he.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.05)
+    assert usual.std().item() == pytest.approx((1 / 64 / 3) ** 0.5, rel=0.05)
+
+
+def test_predictions_in_larger_batches_change_less_and_the_trained_batch_size_is_in_the_table():
+    rows = {row["batch size"]: row for row in batch_dependence.batch_size_rows()}
+    assert list(rows) == [str(size) for size in batch_dependence.BATCH_SIZES]
+    assert str(batch_dependence.TRAINING["batch_size"]) in rows
+    changed = [np.median(row["images with at least one different prediction"]) for row in rows.values()]
+    assert (np.diff(changed) < 0).all() and len(rows["8"]["test error in eval mode"]) == 5
+
+
+def test_the_image_of_the_opening_is_the_one_that_network_0_changes_most_often():
+    digits, model = datasets.load("digits"), batch_dependence.trained_network(seed=0)
+    answers = batch_dependence.train_mode_predictions(model, digits.test_x, batch_size=8, repeats=50, seed=0)
+    eval_mode = model.eval()(digits.test_x).argmax(1)
+    often = ((answers != eval_mode[:, None]).float().mean(1) * (eval_mode == digits.test_y)).sort(descending=True)
+    assert batch_dependence.IMAGE in often.indices[:10]  # fewer repeats, and rounding, change the order
+    shown = batch_dependence.predictions(8)
+    assert shown.label == digits.test_y[batch_dependence.IMAGE] and shown.counts.sum() == 200
 
 
 def test_a_live_run_is_shown_beside_the_grid_with_a_new_seed_each_time():
