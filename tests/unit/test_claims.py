@@ -42,7 +42,8 @@ EXPECTED = {
     "in part": """
         kari-rate-of-ten kari-calm-is-healthy kari-explosion irpan-alone irpan-tuned irpan-labelled
         failing-below-sixteen failing-relu-first kariya-noisy kariya-standard-worse kariya-noise-prevents
-        kariya-gradient-shift santurkar-deep-linear kariya-smoother kariya-larger-rates lian-figure-1
+        kariya-gradient-shift santurkar-deep-linear kariya-smoother kariya-larger-rates santurkar-weight-space
+        santurkar-initialisation lian-figure-1
         lian-figure-3 lian-any-size lian-machines ioffe-faster bjorck-rates li-domain chintala-separate
         renorm-small renorm-retains yang-depth
     """,
