@@ -18,7 +18,8 @@ from bnlib.experiments.smoothness.landscape_over_training import (
     median_over_probes,
     relative_beta_at_equal_loss,
 )
-from bnlib.experiments.smoothness.stable_learning_rates import LEARNING_RATES, gather
+from bnlib.experiments.smoothness.stable_learning_rates import LEARNING_RATES
+from bnlib.experiments.smoothness.stable_rates_near_border import gather, rates_of
 from bnlib.models import mlp
 from bnlib.norm import BatchNorm
 
@@ -43,8 +44,10 @@ def _is_smoother_with_bn(e: Effects, setting: str) -> bool:
 
 def stable_rate_borders(results: Results, init: str, norm: str, depth: int) -> dict[str, np.ndarray]:
     """Return the smallest unstable and the largest stable learning rate of a network, one number per seed."""
-    cells = [results("smoothness.stable_learning_rates", init, norm, depth, lr) for lr in LEARNING_RATES]
-    found = gather(cells)
+    rates = rates_of(init, norm, depth)
+    scans = [f"smoothness.stable_{'learning_rates' if lr in LEARNING_RATES else 'rates_near_border'}" for lr in rates]
+    cells = [results(scan, init, norm, depth, lr) for scan, lr in zip(scans, rates, strict=True)]
+    found = gather(rates, cells)
     return {name: found[name] for name in ("first_unstable", "last_stable")}
 
 

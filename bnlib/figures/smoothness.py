@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -107,7 +107,7 @@ def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> st
     return f"Smoothness against training loss, one mark per probed step. Medians of the effective β: {medians}."
 
 
-def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], rates: Sequence[float], learned: float) -> str:
+def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], learned: float) -> str:
     """Draw which learning rates are stable, one row of marks per network and one panel per initialisation.
 
     The area of a mark is proportional to the number of seeds that are stable at its rate. It is filled if the median of
@@ -115,8 +115,7 @@ def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], rates: Seq
 
     Arguments:
         figure: where to draw.
-        cells: the result of ``experiments.smoothness.stable_learning_rates.load``, by initialisation, norm and depth.
-        rates: the learning rates.
+        cells: the result of ``experiments.smoothness.stable_rates_near_border.load``, by initialisation, norm and depth.
         learned: a loss, in nats.
     """
     inits, norms, depths = (list(dict.fromkeys(values)) for values in zip(*cells, strict=True))
@@ -126,7 +125,7 @@ def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], rates: Seq
         for place, norm in enumerate(norms):
             for row, depth in enumerate(depths):
                 cell, height = cells[init, norm, depth], -row - 0.35 * place
-                _draw_stable_row(axes, cell, rates, learned, height, norm)
+                _draw_stable_row(axes, cell, learned, height, norm)
                 first, last = (np.median(cell[name]) for name in ("first_unstable", "last_stable"))
                 sentences.append(f"{init}, {depth} hidden layers, {norm}: {first:.2g} and {last:.2g}")
         axes.set(title=f"{init} initialisation", xscale="log", xlabel="learning rate")
@@ -141,13 +140,11 @@ def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], rates: Seq
     )
 
 
-def _draw_stable_row(
-    axes: Axes, cell: Mapping, rates: Sequence[float], learned: float, height: float, norm: str
-) -> None:
+def _draw_stable_row(axes: Axes, cell: Mapping, learned: float, height: float, norm: str) -> None:
     count = cell["stable"].sum(0)
     some = count > 0
     below = np.nanmedian(cell["loss"][:, some], 0) < learned
     axes.scatter(
-        np.array(rates)[some], np.full(some.sum(), height), s=28 * count[some] / len(cell["stable"]), linewidth=0.8,
+        cell["rates"][some], np.full(some.sum(), height), s=28 * count[some] / len(cell["stable"]), linewidth=0.8,
         marker=_MARKS[norm], edgecolor=_COLORS[norm], facecolor=[_COLORS[norm] if each else "none" for each in below],
     )  # fmt: skip

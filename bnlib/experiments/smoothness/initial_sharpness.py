@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.smoothness import stable_learning_rates
+from bnlib.experiments.smoothness import stable_rates_near_border
 from bnlib.experiments.smoothness.stable_learning_rates import DEPTHS, INITS, NORMS, SEEDS, network, samples
 from bnlib.probes import sharpness
 
@@ -48,7 +48,7 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 def ratio_to_quadratic(init: str, norm: str, depth: int) -> np.ndarray:
     """Return the smallest unstable rate divided by 2 / sharpness, its value for a quadratic; shape (seeds,)."""
     key = init, norm, depth
-    return stable_learning_rates.load()[key]["first_unstable"] * load()[key]["sharpness"] / 2
+    return stable_rates_near_border.load()[key]["first_unstable"] * load()[key]["sharpness"] / 2
 
 
 def rows() -> list[dict]:

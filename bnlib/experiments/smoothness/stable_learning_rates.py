@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,13 @@ from bnlib import BatchNorm, datasets
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
-from bnlib.probes import LearningRateScan
 
 NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 INITS = {"He": nn.init.kaiming_normal_, "PyTorch default": None}
 DEPTHS = (2, 4, 8)
 LEARNING_RATES = tuple(float(f"{rate:.3g}") for rate in 10 ** (np.arange(29) / 8 - 2))
-"""Eight rates per decade, from 0.01 to 31.6: neighbours differ by a factor of 1.33."""
+"""Eight rates per decade, from 0.01 to 31.6: neighbours differ by a factor of 1.33. Some are scanned more finely, see
+``stable_rates_near_border``."""
 SEEDS = {"quick": range(5), "paper": range(20)}
 SAMPLES, STEPS = 512, 30
 LEARNED = 1.0
@@ -75,56 +74,3 @@ EXPERIMENT = Measurement(
     cells=cells,
     measure=measure,
 )
-
-
-@cache
-def load() -> dict[tuple, dict[str, np.ndarray]]:
-    """Load the committed result and gather the learning rates.
-
-    Returns:
-        By initialisation, norm and depth: ``stable`` and ``loss``, shape (seeds, learning rates), and one number per
-        seed for each border: ``first_unstable``, the smallest rate that is not stable, ``last_stable``, the largest
-        that is, and ``lowest_loss``, the lowest loss after training at a stable rate.
-    """
-    measured = EXPERIMENT.load("quick")
-    return {
-        key: gather([measured[*key, lr] for lr in LEARNING_RATES]) for key in itertools.product(INITS, NORMS, DEPTHS)
-    }
-
-
-def gather(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Turn the measurements of one network, one per learning rate, into those of ``load``."""
-    stable, loss = (np.array([row[name] for row in rows]).T for name in ("stable", "loss"))
-    scans = [LearningRateScan(LEARNING_RATES, tuple(seed > 0)) for seed in stable]
-    return {
-        "stable": stable > 0,
-        "loss": loss,
-        "first_unstable": np.array([scan.first_unstable for scan in scans]),
-        "last_stable": np.array([scan.last_stable for scan in scans]),
-        "lowest_loss": np.nanmin(loss, 1),
-    }
-
-
-def ratio(border: str, init: str, depth: int) -> np.ndarray:
-    """Return a border of stability with BN divided by that without, for networks with equal initial weights: (seeds,).
-
-    Arguments:
-        border: ``"first_unstable"`` or ``"last_stable"``.
-        init: a key of ``INITS``.
-        depth: number of hidden layers.
-    """
-    plain, bn = (load()[init, norm, depth][border] for norm in NORMS)
-    return bn / plain
-
-
-def rate_rows() -> list[dict]:
-    """Return table rows, one per initialisation and depth: both borders of stability, with one number per seed."""
-    headers = {"first_unstable": "smallest unstable rate", "last_stable": "largest stable rate"}
-    rows = []
-    for init, depth in itertools.product(INITS, DEPTHS):
-        row: dict = {"initialisation": f"{init}, {depth} hidden layers"}
-        for border, header in headers.items():
-            row |= {(header, norm): load()[init, norm, depth][border] for norm in NORMS}
-            row[header, "ratio"] = ratio(border, init, depth)
-        rows.append(row)
-    return rows

@@ -14,6 +14,7 @@ from bnlib.experiments.smoothness import (
     landscape_over_training,
     one_gradient_step,
     stable_learning_rates,
+    stable_rates_near_border,
     weight_gradients,
 )
 
@@ -46,13 +47,13 @@ def test_a_stable_rate_never_leads_above_the_start():
 
 def test_the_scan_is_gathered_over_learning_rates():
     """Made up: the first seed has a gap, the second has one border, the third is stable everywhere."""
-    rates = stable_learning_rates.LEARNING_RATES
+    rates = stable_rates_near_border.rates_of("He", "batch norm", 8)
     stable = np.ones((3, len(rates)))
     stable[0, [7, 8, 20]] = 0
     stable[0, 30:] = stable[1, 12:] = 0
     loss = np.where(stable > 0, np.arange(len(rates), 0, -1.0), np.nan)
     rows = [{"stable": a, "loss": b} for a, b in zip(stable.T, loss.T, strict=True)]
-    found = stable_learning_rates.gather(rows)
+    found = stable_rates_near_border.gather(rates, rows)
     assert found["first_unstable"].tolist() == [rates[7], rates[12], math.inf]
     assert found["last_stable"].tolist() == [rates[29], rates[11], rates[-1]]
     assert found["lowest_loss"].tolist() == [loss[0, 29], loss[1, 11], 1]
@@ -60,10 +61,23 @@ def test_the_scan_is_gathered_over_learning_rates():
 
 def test_without_normalisation_stable_and_unstable_rates_alternate():
     """So no bisection can find the border: there is none."""
-    scans = stable_learning_rates.load()
+    scans = stable_rates_near_border.load()
     for depth in (4, 8):
         plain = scans["He", "without normalisation", depth]
         assert (plain["last_stable"] > plain["first_unstable"]).sum() >= 3
+
+
+def test_the_finer_scan_reaches_beyond_all_borders():
+    """Two rates of the first scan at least: a window that ends at a border could miss what is behind it."""
+    for (init, norm, depth), cell in stable_rates_near_border.load().items():
+        rates = np.array(stable_learning_rates.LEARNING_RATES)
+        if init == "He":
+            low, high = (rates[at] for at in stable_rates_near_border.WINDOWS[norm, depth])
+            assert low < 0.6 * cell["first_unstable"].min() and high > 1.7 * cell["last_stable"].max()
+            finer = stable_rates_near_border.finer_rates(norm, depth)
+            assert low < finer[0] and finer[-1] < high and not {*finer} & {*rates}
+        inside = np.diff(np.log(cell["rates"]))
+        assert inside.min() > 0.06 and inside.max() < 0.3
 
 
 def test_batch_norm_can_be_inserted_without_changing_the_activations():
@@ -88,6 +102,9 @@ def test_the_real_gradients_of_weights_are_found_by_the_chain_rule():
     expected = (projected.T @ x.double()).detach()
     gradient = weight_gradients.weight_gradients(twin, (x.double(), y))[0]
     torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
+    without = (v.T @ x.double()).norm()
+    removed = ((v - v.mean(0)).T @ x.double()).norm() / without
+    assert weight_gradients.centred(plain, (x.double(), y), 0) == pytest.approx(removed.item(), rel=1e-6)
     ratio = weight_gradients.worst_case(plain, (x.double(), y), 0)
     assert ratio == pytest.approx((projected.norm() / v.norm()).item(), rel=1e-6) and ratio < 1
 
