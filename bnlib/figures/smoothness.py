@@ -115,7 +115,7 @@ def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], learned: f
 
     Arguments:
         figure: where to draw.
-        cells: the result of ``experiments.smoothness.stable_rates_near_border.load``, by initialisation, norm and depth.
+        cells: by initialisation, norm and depth, the result of ``smoothness.stable_rates_near_border.load``.
         learned: a loss, in nats.
     """
     inits, norms, depths = (list(dict.fromkeys(values)) for values in zip(*cells, strict=True))
