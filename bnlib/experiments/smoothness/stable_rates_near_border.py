@@ -24,7 +24,8 @@ WINDOWS = {
 }
 """The learning rates of the first scan, by position, between which networks with He initialisation are scanned again.
 
-Each window reaches at least two rates beyond the smallest unstable and the largest stable rate of every seed."""
+Each window begins a factor of 1.5 or more below the smallest unstable rate of every seed and ends as far or farther
+above the largest stable one."""
 
 
 def finer_rates(norm: str, depth: int) -> tuple[float, ...]:
