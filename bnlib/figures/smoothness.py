@@ -128,9 +128,9 @@ def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], learned: f
                 _draw_stable_row(axes, cell, learned, height, norm)
                 first, last = (np.median(cell[name]) for name in ("first_unstable", "last_stable"))
                 sentences.append(f"{init}, {depth} hidden layers, {norm}: {first:.2g} and {last:.2g}")
-        axes.set(title=f"{init} initialisation", xscale="log", xlabel="learning rate")
+        axes.set(title=f"{init} initialisation", xscale="log", xlabel="learning rate", xlim=(0.008, 20))
         axes.set(ylim=(-len(depths) + 0.3, 0.35), yticks=[-row - 0.175 for row in range(len(depths))])
-        plain_ticks(axes.xaxis, (0.01, 0.1, 1, 10, 100))
+        plain_ticks(axes.xaxis, (0.01, 0.1, 1, 10))
     panels[0].set(yticklabels=depths, ylabel="hidden layers")
     marks = [panels[0].scatter([], [], s=30, color=_COLORS[norm], marker=_MARKS[norm], label=norm) for norm in norms]
     figure.legend(handles=marks, loc="outside lower center", ncols=2)

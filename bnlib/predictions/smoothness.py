@@ -13,9 +13,9 @@ PREDICTIONS = [
             "It is larger, but less than 5 times": lambda deep: 1 < deep < 5,
             "It is at least 5 times as large": lambda deep: deep >= 5,
         },
-        reason="The median ratio is {deep:.0f} with eight hidden layers and {shallow:.0f} with two. The smallest rate "
-        "that is not stable differs even more, by a factor of {first:.0f} with eight hidden layers, because without "
-        "normalisation stable and unstable rates alternate.",
+        reason="The ratio of the medians is {deep:.0f} with eight hidden layers and {shallow:.0f} with two. The "
+        "smallest rate that is not stable differs even more, by a factor of {first:.0f} with eight hidden layers, "
+        "because without normalisation stable and unstable rates alternate.",
     ),
     Prediction(
         "rougher-start",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bnlib import tables
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.experiments.smoothness.stable_learning_rates import INITS, NORMS, network, samples
@@ -112,7 +113,6 @@ def at_best_rate(init: str, norm: str) -> tuple[float, dict[str, np.ndarray]]:
 def rows() -> list[dict]:
     """Return table rows, one per initialisation and norm, at its best learning rate."""
     headers = {
-        "steps": "steps",
         "moved": "distance moved",
         "to_rays": "to the nearest point of the rays",
         "at_equal_norm": "to the rays at the initial norms",
@@ -121,6 +121,7 @@ def rows() -> list[dict]:
     for init, norm in itertools.product(INITS, NORMS):
         lr, row = at_best_rate(init, norm)
         found.append(
-            {"network": f"{init}, {norm}", "learning rate": f"{lr:g}"} | {headers[name]: row[name] for name in headers}
+            {"network": f"{init}, {norm}", "learning rate": f"{lr:g}", "steps": tables.spread(row["steps"], 0)}
+            | {headers[name]: row[name] for name in headers}
         )
     return found

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 
+from bnlib import tables
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.experiments.smoothness import stable_learning_rates
@@ -85,16 +86,16 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     }
 
 
-def ratio(border: str, init: str, depth: int) -> np.ndarray:
-    """Return a border of stability with BN divided by that without, for networks with equal initial weights: (seeds,).
+def ratio_of_medians(border: str, init: str, depth: int) -> float:
+    """Return the median over seeds of a border of stability with BN, divided by that without.
 
     Arguments:
         border: ``"first_unstable"`` or ``"last_stable"``.
         init: a key of ``INITS``.
         depth: number of hidden layers.
     """
-    plain, bn = (load()[init, norm, depth][border] for norm in NORMS)
-    return bn / plain
+    plain, bn = (np.median(load()[init, norm, depth][border]) for norm in NORMS)
+    return float(bn / plain)
 
 
 def rate_rows() -> list[dict]:
@@ -105,6 +106,6 @@ def rate_rows() -> list[dict]:
         row: dict = {"initialisation": f"{init}, {depth} hidden layers"}
         for border, header in headers.items():
             row |= {(header, norm): load()[init, norm, depth][border] for norm in NORMS}
-            row[header, "ratio of medians"] = float(np.divide(*(np.median(row[header, n]) for n in reversed(NORMS))))
+            row[header, "ratio of medians"] = tables.significant(ratio_of_medians(border, init, depth))
         rows.append(row)
     return rows

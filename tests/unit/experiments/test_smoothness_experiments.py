@@ -92,6 +92,7 @@ def test_batch_norm_can_be_inserted_without_changing_the_activations():
 
 def test_the_real_gradients_of_weights_are_found_by_the_chain_rule():
     x, y = stable_learning_rates.samples()
+    x = x.flatten(1)
     plain = weight_gradients.plain_network("He", 1)
     twin = weight_gradients.with_batch_norm(plain, x.double(), [0])
     first, rest = plain[1], plain[2:]
