@@ -70,7 +70,7 @@ def scans(network: str, depth: int) -> list[LearningRateScan]:
 
 
 def ratio_to_quadratic(network: str, depth: int) -> np.ndarray:
-    """Return the smallest unstable learning rate divided by 2 / sharpness, its value for a quadratic; shape (seeds,)."""
+    """Return the smallest unstable learning rate over 2 / sharpness, its value for a quadratic; shape (seeds,)."""
     return np.array([scan.first_unstable for scan in scans(network, depth)])
 
 
