@@ -198,7 +198,7 @@ CLAIMS = (
          ("the same with the inputs that the layers really have",
           lambda e: all(values.max() < 1 for name, values in e.items() if "real inputs" in name))),
         note="The theorem states the first condition only. Its formula as printed has other powers and factors than "
-        "its proof, and fails for inputs of small norm.",
+        "what follows from Theorem 4.1, and fails for inputs of small norm.",
     ),
     Claim(
         "santurkar-initialisation", "santurkar2018", "Lemma 4.5",
