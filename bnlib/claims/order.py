@@ -15,7 +15,7 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
 
     kariya-noisy kariya-not-moments kariya-standard-worse kariya-noise-prevents kariya-gradient-shift
     santurkar-deep-linear kariya-smoother kariya-larger-rates santurkar-theorem santurkar-theorem-gloss
-    kariya-trapped santurkar-lp santurkar-vgg
+    santurkar-weight-space santurkar-initialisation kariya-trapped santurkar-lp santurkar-vgg
 
     lian-objective lian-absorb lian-companies lian-trust lian-converges lian-conditioned lian-figure-1
     lian-figure-2 lian-figure-3 lian-figure-4-test lian-figure-4-train lian-algorithm-3 lian-figure-5

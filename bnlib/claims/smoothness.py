@@ -11,11 +11,15 @@ from torch.nn import functional as F
 
 from bnlib import datasets, probes
 from bnlib.claims.claim import Claim, Effects, Results
+from bnlib.experiments.smoothness.distance_to_solution import LEARNING_RATES as DISTANCE_RATES
+from bnlib.experiments.smoothness.distance_to_solution import best_rate
 from bnlib.experiments.smoothness.landscape_over_training import (
     EARLY,
     median_over_probes,
     relative_beta_at_equal_loss,
 )
+from bnlib.experiments.smoothness.stable_learning_rates import LEARNING_RATES
+from bnlib.experiments.smoothness.stable_rates_near_border import gather, rates_of
 from bnlib.models import mlp
 from bnlib.norm import BatchNorm
 
@@ -38,40 +42,84 @@ def _is_smoother_with_bn(e: Effects, setting: str) -> bool:
     return np.median(e[f"{setting}, batch norm"]) < np.median(e[f"{setting}, without normalisation"])
 
 
-def _largest_stable_rates(results: Results) -> Effects:
-    cells = itertools.product(("He", "PyTorch default"), (2, 4, 8), ("batch norm", "without normalisation"))
-    return {
-        f"largest stable learning rate, {init}, {depth} hidden layers, {norm}": results(
-            "smoothness.stable_learning_rates", init, norm, depth
-        )["rate"]
-        for init, depth, norm in cells
-    }
+def stable_rate_borders(results: Results, init: str, norm: str, depth: int) -> dict[str, np.ndarray]:
+    """Return the smallest unstable and the largest stable learning rate of a network, one number per seed."""
+    rates = rates_of(init, norm, depth)
+    scans = [f"smoothness.stable_{'learning_rates' if lr in LEARNING_RATES else 'rates_near_border'}" for lr in rates]
+    cells = [results(scan, init, norm, depth, lr) for scan, lr in zip(scans, rates, strict=True)]
+    found = gather(rates, cells)
+    return {name: found[name] for name in ("first_unstable", "last_stable")}
+
+
+def _stable_rates(results: Results) -> Effects:
+    found: Effects = {}
+    for init, depth in itertools.product(("He", "PyTorch default"), (2, 4, 8)):
+        for norm in ("batch norm", "without normalisation"):
+            borders = stable_rate_borders(results, init, norm, depth)
+            found[f"smallest unstable learning rate, {init}, {depth} hidden layers, {norm}"] = borders["first_unstable"]
+            found[f"largest stable learning rate, {init}, {depth} hidden layers, {norm}"] = borders["last_stable"]
+    return found
 
 
 def _stable_rate_is_larger_with_bn(e: Effects, init: str) -> bool:
-    with_bn = [name for name in e if f", {init}," in name and name.endswith("batch norm")]
-    return all(e[name].min() > e[name.replace("batch norm", "without normalisation")].max() for name in with_bn)
+    """Whether every rate that is stable without BN is stable with BN, and some more, for each depth and seed."""
+    return all(
+        (
+            e[f"smallest unstable learning rate, {init}, {depth} hidden layers, batch norm"]
+            > e[f"largest stable learning rate, {init}, {depth} hidden layers, without normalisation"]
+        ).all()
+        for depth in (2, 4, 8)
+    )
 
 
 def _sides_of_theorem_4_1(results: Results) -> Effects:
     data = datasets.load("digits")
     x, y = data.train_x[:256].double(), data.train_y[:256]
-    net = mlp((64, 100, 100, 100, 10), None, init=nn.init.kaiming_normal_, seed=0).double()
-    with torch.no_grad():
-        outputs = net[:2](x)
+    found: dict[str, list[float]] = {}
+    for seed in range(5):
+        net = mlp((64, 100, 100, 100, 10), None, init=nn.init.kaiming_normal_, seed=seed).double()
+        with torch.no_grad():
+            outputs = net[:2](x)
 
-    def rest(activations):
-        return F.cross_entropy(net[2:](activations), y)
+        def rest(activations, net=net):
+            return F.cross_entropy(net[2:](activations), y)
 
-    matched, unmatched = probes.theorem_4_1(rest, outputs), probes.theorem_4_1(rest, outputs, at=outputs)
-    plain_gradient = torch.autograd.functional.jacobian(rest, outputs).square().sum(0)
-    return {
-        "largest relative difference of the two sides": (matched.slack / matched.right).abs().max().item(),
-        "units where the bound fails with the plain network's gradient, %": 100
-        * (unmatched.slack < 0).double().mean().item(),
-        "units whose gradient norm is larger with BN than without, %": 100
-        * (matched.left > plain_gradient).double().mean().item(),
-    }
+        matched, unmatched = probes.theorem_4_1(rest, outputs), probes.theorem_4_1(rest, outputs, at=outputs)
+        plain_gradient = torch.autograd.functional.jacobian(rest, outputs).square().sum(0)
+        for name, value in {
+            "largest relative difference of the two sides": (matched.slack / matched.right).abs().max(),
+            "units where the bound fails with the plain network's gradient, %": 100
+            * (unmatched.slack < 0).double().mean(),
+            "units whose gradient norm is larger with BN than without, %": 100
+            * (matched.left > plain_gradient).double().mean(),
+        }.items():
+            found.setdefault(name, []).append(value.item())
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _worst_case_and_real_weight_gradients(results: Results) -> Effects:
+    found: Effects = {}
+    for init, moment in itertools.product(("He", "PyTorch default"), ("before training", "after training")):
+        row = results("smoothness.weight_gradients", init, moment)
+        where = f"{init}, {moment}"
+        found[f"gradient norm with BN over without, worst case over inputs, {where}"] = row["worst_case"].max(1)
+        found[f"gradient norm of the weights with BN over without, real inputs, {where}"] = row["one"].max(1)
+    return found
+
+
+def _distances_to_solutions(results: Results) -> Effects:
+    found: Effects = {}
+    for init, norm in itertools.product(("He", "PyTorch default"), ("without normalisation", "batch norm")):
+        rows = {lr: results("smoothness.distance_to_solution", init, norm, lr) for lr in DISTANCE_RATES}
+        row = rows[best_rate({lr: each["steps"] for lr, each in rows.items()})]
+        found[f"distance moved, {init}, {norm}"] = row["moved"].mean(1)
+        if norm == "without normalisation":
+            found[f"distance to the rays over distance moved, {init}"] = (row["to_rays"] / row["moved"]).max(1)
+    return found
+
+
+def _moves_less_with_bn(e: Effects, init: str) -> bool:
+    return (e[f"distance moved, {init}, batch norm"] < e[f"distance moved, {init}, without normalisation"]).all()
 
 
 def _weight_growth_under_descent(results: Results) -> Effects:
@@ -111,13 +159,14 @@ CLAIMS = (
     Claim(
         "kariya-larger-rates", "kariya2018", "back to the original question",
         "Because the landscape is smoother, larger learning rates can be used with BN.",
-        "03_lipschitz_smoothness", _largest_stable_rates,
-        (("with He initialisation, the largest stable learning rate of full-batch gradient descent is larger with BN, "
-          "at each depth and in every seed", lambda e: _stable_rate_is_larger_with_bn(e, "He")),
+        "03_lipschitz_smoothness", _stable_rates,
+        (("with He initialisation, the smallest unstable learning rate of full-batch gradient descent with BN is above "
+          "the largest stable one without, at each depth and in every seed",
+          lambda e: _stable_rate_is_larger_with_bn(e, "He")),
          ("the same with PyTorch's default initialisation",
           lambda e: _stable_rate_is_larger_with_bn(e, "PyTorch default"))),
         note="This does not test whether smoothness is the cause. With PyTorch's default initialisation, eight hidden "
-        "layers without BN tolerate a learning rate of 10 because their output hardly depends on the input.",
+        "layers without BN tolerate a learning rate near 10 because their output hardly depends on the input.",
     ),
     Claim(
         "santurkar-theorem", "santurkar2018", "Theorem 4.1",
@@ -135,8 +184,33 @@ CLAIMS = (
           lambda e: e["units where the bound fails with the plain network's gradient, %"].max() == 0),
          ("in more than half of the units the gradient norm is smaller with BN",
           lambda e: e["units whose gradient norm is larger with BN than without, %"].max() < 50)),
-        verdict_if_refuted="wrong", note="A counterexample: one layer of one network with He initialisation, before "
-        "training.",
+        verdict_if_refuted="wrong", note="A counterexample: one layer of networks with He initialisation, before "
+        "training, five seeds.",
+    ),
+    Claim(
+        "santurkar-weight-space", "santurkar2018", "Theorem 4.4",
+        "In the worst case over inputs of bounded norm, the gradient norm of the weights before a BN layer is smaller "
+        "than that of the same network without BN.",
+        "03_lipschitz_smoothness#weights-instead-of-activations", _worst_case_and_real_weight_gradients,
+        (("with equal activations, the norm in the worst case over inputs is smaller with BN in each hidden layer, "
+          "initialisation and seed",
+          lambda e: all(values.max() < 1 for name, values in e.items() if "worst case" in name)),
+         ("the same with the inputs that the layers really have",
+          lambda e: all(values.max() < 1 for name, values in e.items() if "real inputs" in name))),
+        note="The theorem states the first condition only. Its formula as printed has other powers and factors than "
+        "what follows from Theorem 4.1, and fails for inputs of small norm.",
+    ),
+    Claim(
+        "santurkar-initialisation", "santurkar2018", "Lemma 4.5",
+        "BN leads to a favourable initialisation: the closest optimum is never further away than without BN.",
+        "03_lipschitz_smoothness#weights-instead-of-activations", _distances_to_solutions,
+        (("the rays on which trained weights lie are closer to the initial weights than the trained weights, in each "
+          "hidden layer and seed", lambda e: all(v.max() < 1 for name, v in e.items() if "to the rays" in name)),
+         ("until the loss is below 0.1, each at its best learning rate, weights move less with BN than without, in "
+          "every seed: He initialisation", lambda e: _moves_less_with_bn(e, "He")),
+         ("the same with PyTorch's default initialisation", lambda e: _moves_less_with_bn(e, "PyTorch default"))),
+        note="The lemma states the first condition only, and it holds for any weights. Gradient descent cannot reach "
+        "the nearest point of a ray, because it never makes weights before BN shorter.",
     ),
     Claim(
         "kariya-trapped", "kariya2018", "back to the original question",

@@ -1,8 +1,8 @@
-"""Draw a gradient step on a smooth function, the loss along the gradient, and the largest stable learning rates."""
+"""Draw a gradient step on a smooth function, the loss along the gradient, and the stable learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from bnlib.figures.picture import BLUE, GREY, VERMILLION, band, plain_ticks
 
 _COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE}
+_MARKS = {"without normalisation": "o", "batch norm": "s"}
 _DASHES = {"without normalisation": "--", "batch norm": "-"}
 
 
@@ -106,31 +107,44 @@ def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> st
     return f"Smoothness against training loss, one mark per probed step. Medians of the effective β: {medians}."
 
 
-def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], depths: Sequence[int]) -> str:
-    """Draw the largest stable learning rate, and the loss after training at it, against the number of hidden layers.
+def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], learned: float) -> str:
+    """Draw which learning rates are stable, one row of marks per network and one panel per initialisation.
+
+    The area of a mark is proportional to the number of seeds that are stable at its rate. It is filled if the median of
+    their losses after training is below ``learned``.
 
     Arguments:
         figure: where to draw.
-        cells: the result of ``experiments.smoothness.stable_learning_rates``.
-        depths: numbers of hidden layers.
+        cells: by initialisation, norm and depth, the result of ``smoothness.stable_rates_near_border.load``.
+        learned: a loss, in nats.
     """
-    left, right = figure.subplots(1, 2)
-    medians = []
-    for init, norm in dict.fromkeys((init, norm) for init, norm, _ in cells):
-        color, fill = _COLORS[norm], init == "He"
-        rates, losses = (np.array([cells[init, norm, depth][name] for depth in depths]).T for name in ("rate", "loss"))
-        for axes, values in ((left, rates), (right, losses)):
-            median = np.median(values, 0)
-            spread = np.abs(np.array([values.min(0), values.max(0)]) - median)
-            style = {"color": color, "mfc": color if fill else "none", "ms": 5, "lw": 1.2}
-            fmt = "s-" if norm == "batch norm" else "o--"
-            axes.errorbar(depths, median, spread, fmt=fmt, label=f"{norm}, {init}", **style)
-        medians.append(f"{norm}, {init}: {', '.join(f'{value:.2g}' for value in np.median(rates, 0))}")
-    left.set(yscale="log", ylim=(0.05, 100), ylabel="largest stable learning rate")
-    right.set(yscale="log", ylim=(1e-3, 5), ylabel="loss after 30 steps at it (nats)")
-    plain_ticks(left.yaxis, (0.1, 1, 10, 100))
-    plain_ticks(right.yaxis, (0.01, 0.1, 1))
-    for axes in (left, right):
-        axes.set(xticks=depths, xlabel="hidden layers")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return f"Largest stable learning rate at {', '.join(map(str, depths))} hidden layers: " + "; ".join(medians) + "."
+    inits, norms, depths = (list(dict.fromkeys(values)) for values in zip(*cells, strict=True))
+    sentences = []
+    panels = figure.subplots(1, len(inits), sharey=True)
+    for axes, init in zip(panels, inits, strict=True):
+        for place, norm in enumerate(norms):
+            for row, depth in enumerate(depths):
+                cell, height = cells[init, norm, depth], -row - 0.35 * place
+                _draw_stable_row(axes, cell, learned, height, norm)
+                first, last = (np.median(cell[name]) for name in ("first_unstable", "last_stable"))
+                sentences.append(f"{init}, {depth} hidden layers, {norm}: {first:.2g} and {last:.2g}")
+        axes.set(title=f"{init} initialisation", xscale="log", xlabel="learning rate", xlim=(0.008, 20))
+        axes.set(ylim=(-len(depths) + 0.3, 0.35), yticks=[-row - 0.175 for row in range(len(depths))])
+        plain_ticks(axes.xaxis, (0.01, 0.1, 1, 10))
+    panels[0].set(yticklabels=depths, ylabel="hidden layers")
+    marks = [panels[0].scatter([], [], s=30, color=_COLORS[norm], marker=_MARKS[norm], label=norm) for norm in norms]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2)
+    return (
+        "Learning rates at which full-batch gradient descent is stable. Medians of the smallest unstable and the "
+        f"largest stable rate: {'; '.join(sentences)}."
+    )
+
+
+def _draw_stable_row(axes: Axes, cell: Mapping, learned: float, height: float, norm: str) -> None:
+    count = cell["stable"].sum(0)
+    some = count > 0
+    below = np.nanmedian(cell["loss"][:, some], 0) < learned
+    axes.scatter(
+        cell["rates"][some], np.full(some.sum(), height), s=28 * count[some] / len(cell["stable"]), linewidth=0.8,
+        marker=_MARKS[norm], edgecolor=_COLORS[norm], facecolor=[_COLORS[norm] if each else "none" for each in below],
+    )  # fmt: skip

@@ -21,8 +21,13 @@ from bnlib.probes.hessian import Sharpness, sharpness
 from bnlib.probes.layer_parameters import parameters_by_layer
 from bnlib.probes.loss_surfaces import LossSurface, filter_normalised_direction, loss_surface
 from bnlib.probes.recomputed_statistics import with_recomputed_statistics
-from bnlib.probes.santurkar_theorems import Inequality, theorem_4_1, theorem_4_2
-from bnlib.probes.stable_learning_rate import StableLearningRate, largest_stable_learning_rate
+from bnlib.probes.santurkar_theorems import Inequality, theorem_4_1, theorem_4_2, theorem_4_4
+from bnlib.probes.stable_learning_rate import (
+    LearningRateScan,
+    StableLearningRate,
+    largest_stable_learning_rate,
+    scan_learning_rates,
+)
 from bnlib.probes.weight_scale import (
     ScaleInvariance,
     SphericalStep,
@@ -38,6 +43,7 @@ __all__ = [
     "LandscapeAlongGradient",
     "LayerGradientNorms",
     "LayerGradientShift",
+    "LearningRateScan",
     "LossSurface",
     "ScaleInvariance",
     "Sharpness",
@@ -61,12 +67,14 @@ __all__ = [
     "record_activation_statistics",
     "relative_difference",
     "scale_invariance",
+    "scan_learning_rates",
     "sharpness",
     "spherical_step",
     "statistics_distance",
     "step_sizes",
     "theorem_4_1",
     "theorem_4_2",
+    "theorem_4_4",
     "train_eval_difference",
     "weight_decay_equilibrium",
     "with_recomputed_statistics",

@@ -1,4 +1,4 @@
-"""Compute both sides of two theorems of Santurkar et al., so that they can be tested.
+"""Compute both sides of three theorems of Santurkar et al., so that they can be tested.
 
 The theorems are about one BN layer after one linear layer.
 """
@@ -139,6 +139,54 @@ def theorem_4_2(
     curvature = _curvature(loss, at, g if simplified else u)
     bent = gamma * (g * normalised).sum(0) * u.square().sum(0) / len(y)
     return Inequality(_curvature(with_bn, y, u), (gamma**2 * curvature - bent) / scale**2)
+
+
+def theorem_4_4(
+    loss: ActivationLoss,
+    y: Tensor,
+    gamma: float | Tensor = 1.0,
+    beta: float | Tensor = 0.0,
+    eps: float = 0.0,
+    *,
+    radius: float = 1.0,
+) -> Inequality:
+    r"""Compute both sides of Theorem 4.4, a bound on the gradient of the weights in the worst case over inputs.
+
+    The gradient of the weights of unit j is $X^\top\nabla_{y_j}L$, where the rows of X are the m inputs of the linear
+    layer. Over all X with a spectral norm of at most $\lambda$ its squared norm is at most
+    $\lambda^2\|\nabla_{y_j}L\|^2$, and some X reach this. With $\hat g_j$ for this maximum with BN and $g_j$ for that
+    without, Theorem 4.1 gives
+
+    $$\hat g_j \le \frac{\gamma^2}{\sigma_j^2}\Big(g_j - \frac{\lambda^2}m\langle 1, \nabla_{y_j} L\rangle^2
+    - \frac{\lambda^2}m\langle\nabla_{y_j} L, \hat y_j\rangle^2\Big)$$
+
+    As in Theorem 4.1, $\nabla L$ is taken at the outputs of the BN layer, and both sides are equal for eps = 0. The
+    paper prints $g_j^2$ for $g_j$, $m\mu^2$ (with $\mu$ the mean of $\nabla_{y_j}L$) without $\lambda^2$, and the last
+    term without 1/m; with those the terms have different units, and the bound fails for small $\lambda$. The formula
+    here is what follows from Theorem 4.1. It says nothing about the gradient for the inputs that the layer really has.
+
+    Arguments:
+        loss, y, gamma, beta, eps: see ``theorem_4_1``.
+        radius: largest spectral norm of the inputs, $\lambda$.
+
+    Returns:
+        Both sides, shape (d,).
+
+    Raises:
+        ValueError: see ``theorem_4_1``; ``radius`` is not positive.
+
+    Source: Santurkar et al. 2018 (https://arxiv.org/abs/1805.11604), Theorem 4.4.
+
+    Example:
+        >>> y, target = torch.linspace(-1, 1, 10)[:, None] ** 3, torch.linspace(-1, 1, 10)[:, None]
+        >>> sides = probes.theorem_4_4(lambda y: (y - target).square().sum(), y, radius=2.0)
+        >>> bool(sides.slack.abs() < 1e-3 * sides.right)
+        True
+    """
+    if not radius > 0:
+        raise ValueError(f"radius must be positive, got {radius}")
+    sides = theorem_4_1(loss, y, gamma, beta, eps)
+    return Inequality(radius**2 * sides.left, radius**2 * sides.right)
 
 
 def _prepare(y, at, gamma, beta, eps) -> tuple[Tensor, ...]:

@@ -1,9 +1,13 @@
-"""Search for the largest learning rate at which training is stable."""
+"""Search for the learning rates at which training is stable: scan a grid of rates, or find one border by bisection.
+
+Stable and unstable rates need not be separated by one border. Scan unless you know that they are.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -27,8 +31,9 @@ def largest_stable_learning_rate(
 ) -> StableLearningRate:
     """Find the largest learning rate at which training is stable, by bisection on a logarithmic scale.
 
-    If training changes between stable and unstable several times between ``low`` and ``high``, one of the changes is
-    found.
+    Bisection assumes one border: every rate below it is stable and every rate above it is not, as for a quadratic. If
+    there are several borders between ``low`` and ``high``, one of them is found, and which one says nothing about the
+    network; then use ``scan_learning_rates``.
 
     Arguments:
         run: takes a learning rate, trains from the start and returns whether the training was stable. A finite loss is
@@ -75,3 +80,54 @@ def largest_stable_learning_rate(
             break
         low, high = (middle, high) if stable(middle) else (low, middle)
     return StableLearningRate(low, high, tuple(trials))
+
+
+@dataclass(frozen=True)
+class LearningRateScan:
+    """Which learning rates of a grid are stable.
+
+    Attributes:
+        rates: the learning rates, in increasing order.
+        stable: for each of them, whether training was stable.
+    """
+
+    rates: tuple[float, ...]
+    stable: tuple[bool, ...]
+
+    @property
+    def first_unstable(self) -> float:
+        """The smallest learning rate that is not stable; infinite if all are stable."""
+        return next((rate for rate, stable in zip(self.rates, self.stable, strict=True) if not stable), math.inf)
+
+    @property
+    def last_stable(self) -> float:
+        """The largest learning rate that is stable; 0 if none is."""
+        return max((rate for rate, stable in zip(self.rates, self.stable, strict=True) if stable), default=0.0)
+
+    @property
+    def has_one_border(self) -> bool:
+        """Whether every stable rate is below every unstable one, as bisection assumes."""
+        return self.last_stable < self.first_unstable
+
+
+def scan_learning_rates(run: Callable[[float], bool], rates: Sequence[float]) -> LearningRateScan:
+    """Try every learning rate of a grid.
+
+    Arguments:
+        run: takes a learning rate, trains from the start and returns whether the training was stable, see
+            ``largest_stable_learning_rate``.
+        rates: the learning rates to try, positive and in increasing order.
+
+    Raises:
+        ValueError: ``rates`` is empty, not positive or not increasing.
+
+    Example:
+        A training that is unstable only in a gap:
+
+        >>> found = probes.scan_learning_rates(lambda lr: not 0.2 < lr < 0.5, [0.1, 0.3, 1.0])
+        >>> found.first_unstable, found.last_stable, found.has_one_border
+        (0.3, 1.0, False)
+    """
+    if not rates or not 0 < rates[0] or any(not low < high for low, high in itertools.pairwise(rates)):
+        raise ValueError(f"rates must be positive and in increasing order, got {list(rates)}")
+    return LearningRateScan(tuple(rates), tuple(bool(run(rate)) for rate in rates))

@@ -34,7 +34,8 @@ EXPECTED = {
     "reproduced": """
         kari-noise kariya-not-moments kari-ten-layers kari-smaller-rate kari-small-batches kari-lstm irpan-checkpoint
         irpan-gan irpan-averages irpan-towers irpan-own-norms irpan-contracts irpan-fast failing-gamma-zero
-        santurkar-theorem lian-objective lian-absorb lian-companies lian-trust lian-figure-4-test lian-figure-7
+        santurkar-theorem santurkar-weight-space santurkar-initialisation
+        lian-objective lian-absorb lian-companies lian-trust lian-figure-4-test lian-figure-7
         lian-figure-8 lian-figure-9 lian-bias lian-lemma-1 lian-corollary-3 ioffe-still ioffe-rates ioffe-start
         ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step cooijmans-gamma
         renorm-individual wu-groups wu-precise goyal-zero vanlaarhoven-length

@@ -1,4 +1,4 @@
-"""Find the largest learning rate at which every step lowers the loss of a deep stack, and the initial sharpness."""
+"""Scan learning rates for those at which every step lowers the loss of a deep stack, and measure the sharpness."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from bnlib.experiments.depth import gradient_growth
 from bnlib.experiments.depth.descent import DEPTHS, VARIANTS, WIDTH, descend, sentence
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.probes import largest_stable_learning_rate, sharpness
+from bnlib.probes import LearningRateScan, scan_learning_rates, sharpness
 
 NETWORKS = ("batch norm", "tanh", "linear")
-STEPS, RATIO = 10, 2.0
+STEPS = 10
+MULTIPLES = tuple(2.0**k for k in range(-8, 9))
+"""The learning rates that are tried, as multiples of 2 / sharpness."""
+
 SEEDS = {"quick": range(3), "paper": range(20)}
 
 
@@ -28,22 +31,21 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
 
 
 def measure(network: str, depth: int, *, seed: int, device: str) -> dict[str, Any]:
-    """Measure sharpness and the largest stable learning rate in float64.
+    """Measure sharpness, and which learning rates are stable, in float64.
 
     Returns:
-        ``sharpness``: largest eigenvalue of the Hessian before training; ``largest_stable_rate``: the largest found
-        at which each of ``STEPS`` steps lowers the loss, within a factor ``RATIO`` of one at which some step does not.
+        ``sharpness``: largest eigenvalue of the Hessian before training; ``stable``: for each of ``MULTIPLES``, 1 if
+        each of ``STEPS`` steps lowers the loss and 0 if some step does not.
     """
     x, y = (each.to(device) for each in sentence())
     model = VARIANTS[network].build(depth=depth, width=WIDTH, seed=seed).to(device, x.dtype)
     top = sharpness(model, lambda model: F.cross_entropy(model(x), y), tolerance=1e-2).value.item()
 
-    def falls(lr: float) -> bool:
-        losses = itertools.islice(descend(network, depth, lr, seed, device), STEPS + 1)
+    def falls(multiple: float) -> bool:
+        losses = itertools.islice(descend(network, depth, multiple * 2 / top, seed, device), STEPS + 1)
         return all(after < before for before, after in itertools.pairwise(losses))
 
-    found = largest_stable_learning_rate(falls, 1e-5 / top, 1e4 / top, RATIO)
-    return {"sharpness": top, "largest_stable_rate": found.low}
+    return {"sharpness": top, "stable": list(map(int, scan_learning_rates(falls, MULTIPLES).stable))}
 
 
 EXPERIMENT = Measurement(
@@ -62,21 +64,25 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
+def scans(network: str, depth: int) -> list[LearningRateScan]:
+    """Return the scan of each seed; its rates are multiples of 2 / sharpness."""
+    return [LearningRateScan(MULTIPLES, tuple(seed > 0)) for seed in load()[network, depth]["stable"]]
+
+
 def ratio_to_quadratic(network: str, depth: int) -> np.ndarray:
-    """Return the largest stable learning rate divided by 2 / sharpness, its value for a quadratic; shape (seeds,)."""
-    row = load()[network, depth]
-    return row["largest_stable_rate"] * row["sharpness"] / 2
+    """Return the smallest unstable learning rate over 2 / sharpness, its value for a quadratic; shape (seeds,)."""
+    return np.array([scan.first_unstable for scan in scans(network, depth)])
 
 
 def limit_rows() -> list[dict]:
-    """Return table rows, one per network and depth: 2 / sharpness, largest stable learning rate, and their ratio."""
+    """Return table rows, one per network and depth: 2 / sharpness, smallest unstable learning rate, and their ratio."""
     labels = {"batch norm": "ReLU", "tanh": "tanh", "linear": "no activation"}
     return [
         {
             "stack with BN": f"{labels[network]}, {depth} layers",
             "2 / sharpness": tables.significant(np.median(2 / row["sharpness"]), 1),
-            "largest rate at which each of ten steps lowers the loss": tables.significant(
-                np.median(row["largest_stable_rate"]), 1
+            "smallest rate at which one of ten steps raises the loss": tables.significant(
+                np.median(ratio_to_quadratic(network, depth) * 2 / row["sharpness"]), 1
             ),
             "that rate over 2 / sharpness": ratio_to_quadratic(network, depth),
         }

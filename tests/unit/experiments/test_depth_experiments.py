@@ -116,7 +116,13 @@ def test_unrelated_networks_share_the_last_layer_only():
 
 def test_limits_of_a_shallow_stack_are_near_what_the_sharpness_says():
     found = stability_limit.measure("linear", 2, seed=0, device="cpu")
-    assert 0.1 < found["largest_stable_rate"] * found["sharpness"] / 2 < 10
+    stable = dict(zip(stability_limit.MULTIPLES, found["stable"], strict=True))
+    assert stable[0.125] == 1 and stable[16] == 0
+
+
+def test_in_some_deep_stacks_stable_and_unstable_rates_alternate():
+    """So no bisection can find the border."""
+    assert not all(scan.has_one_border for cell in stability_limit.load() for scan in stability_limit.scans(*cell))
 
 
 def test_the_sentences_of_the_lstms():

@@ -1,11 +1,22 @@
 """The experiments of chapter 3, in small."""
 
 import math
+import re
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from bnlib.experiments.smoothness import landscape_over_training, one_gradient_step, stable_learning_rates
+from bnlib import BatchNorm
+from bnlib.experiments.smoothness import (
+    distance_to_solution,
+    landscape_over_training,
+    one_gradient_step,
+    stable_learning_rates,
+    stable_rates_near_border,
+    weight_gradients,
+)
 
 
 def test_the_landscape_is_probed_and_a_live_run_yields_the_same_numbers(monkeypatch):
@@ -26,9 +37,97 @@ def test_the_landscape_is_probed_and_a_live_run_yields_the_same_numbers(monkeypa
     assert first[0][2]["without normalisation"]["loss"][0, 0] != second[0][2]["without normalisation"]["loss"][0, 0]
 
 
-def test_the_largest_stable_rate_never_leads_above_the_start():
-    found = stable_learning_rates.measure("He", "without normalisation", 2, seed=0, device="cpu")
-    assert 0.3 < found["rate"] < 2 and found["loss"] < math.log(10) and found["sharpness"] > 0
+def test_a_stable_rate_never_leads_above_the_start():
+    low, high = (
+        stable_learning_rates.measure("He", "without normalisation", 2, lr, seed=0, device="cpu") for lr in (0.1, 30.0)
+    )
+    assert low["stable"] == 1 and low["loss"] < math.log(10)
+    assert high["stable"] == 0 and math.isnan(high["loss"])
+
+
+def test_the_scan_is_gathered_over_learning_rates():
+    """Made up: the first seed has a gap, the second has one border, the third is stable everywhere."""
+    rates = stable_rates_near_border.rates_of("He", "batch norm", 8)
+    stable = np.ones((3, len(rates)))
+    stable[0, [7, 8, 20]] = 0
+    stable[0, 30:] = stable[1, 12:] = 0
+    loss = np.where(stable > 0, np.arange(len(rates), 0, -1.0), np.nan)
+    rows = [{"stable": a, "loss": b} for a, b in zip(stable.T, loss.T, strict=True)]
+    found = stable_rates_near_border.gather(rates, rows)
+    assert found["first_unstable"].tolist() == [rates[7], rates[12], math.inf]
+    assert found["last_stable"].tolist() == [rates[29], rates[11], rates[-1]]
+    assert found["lowest_loss"].tolist() == [loss[0, 29], loss[1, 11], 1]
+
+
+def test_without_normalisation_stable_and_unstable_rates_alternate():
+    """So no bisection can find the border: there is none."""
+    scans = stable_rates_near_border.load()
+    for depth in (4, 8):
+        plain = scans["He", "without normalisation", depth]
+        assert (plain["last_stable"] > plain["first_unstable"]).sum() >= 3
+
+
+def test_the_finer_scan_reaches_beyond_all_borders():
+    """A window that ends at a border could miss what is behind it."""
+    for (init, norm, depth), cell in stable_rates_near_border.load().items():
+        rates = np.array(stable_learning_rates.LEARNING_RATES)
+        if init == "He":
+            low, high = (rates[at] for at in stable_rates_near_border.WINDOWS[norm, depth])
+            assert low < 0.66 * cell["first_unstable"].min() and high > 1.7 * cell["last_stable"].max()
+            finer = stable_rates_near_border.finer_rates(norm, depth)
+            assert low < finer[0] and finer[-1] < high and not {*finer} & {*rates}
+        inside = np.diff(np.log(cell["rates"]))
+        assert inside.min() > 0.06 and inside.max() < 0.3
+
+
+def test_batch_norm_can_be_inserted_without_changing_the_activations():
+    x, _ = stable_learning_rates.samples()
+    plain = weight_gradients.plain_network("PyTorch default", 0)
+    twin = weight_gradients.with_batch_norm(plain, x.double(), [0, 2])
+    assert [isinstance(layer, BatchNorm) for layer in twin].count(True) == 2 and isinstance(twin[2], BatchNorm)
+    torch.testing.assert_close(twin(x.double()), plain(x.double()), rtol=1e-9, atol=1e-9)
+    # Not on other inputs in train mode: the statistics are those of the batch.
+    assert not torch.allclose(twin(x[:50].double()), plain(x[:50].double()), rtol=1e-3)
+
+
+def test_the_real_gradients_of_weights_are_found_by_the_chain_rule():
+    x, y = stable_learning_rates.samples()
+    x = x.flatten(1)
+    plain = weight_gradients.plain_network("He", 1)
+    twin = weight_gradients.with_batch_norm(plain, x.double(), [0])
+    first, rest = plain[1], plain[2:]
+    outputs = first(x.double()).detach().requires_grad_()
+    (v,) = torch.autograd.grad(nn.functional.cross_entropy(rest(outputs), y), outputs)
+    normalised = (outputs - outputs.mean(0)) / outputs.std(0, correction=0)
+    projected = v - v.mean(0) - normalised * (v * normalised).mean(0)
+    expected = (projected.T @ x.double()).detach()
+    gradient = weight_gradients.weight_gradients(twin, (x.double(), y))[0]
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
+    without = (v.T @ x.double()).norm()
+    removed = ((v - v.mean(0)).T @ x.double()).norm() / without
+    assert weight_gradients.centred(plain, (x.double(), y), 0) == pytest.approx(removed.item(), rel=1e-6)
+    ratio = weight_gradients.worst_case(plain, (x.double(), y), 0)
+    assert ratio == pytest.approx((projected.norm() / v.norm()).item(), rel=1e-6) and ratio < 1
+
+
+def test_the_nearest_point_of_a_ray_is_nearer_by_the_amount_in_the_lemma():
+    """For one row: |w0 - w*|^2 - (|w*|^2 - <w*, w0>)^2 / |w*|^2."""
+    initial, trained = torch.tensor([[3.0, 1.0, 0.0]]).double(), torch.tensor([[4.0, 4.0, 2.0]]).double()
+    found = distance_to_solution.distances(initial, trained)
+    gain = (trained.square().sum() - (trained * initial).sum()) ** 2 / trained.square().sum()
+    square = found["moved"] ** 2 - gain.item() / 10
+    assert found["to_rays"] ** 2 == pytest.approx(square)
+    angle = math.asin(found["to_rays"])
+    assert found["at_equal_norm"] == pytest.approx(2 * math.sin(angle / 2))
+    opposite = distance_to_solution.distances(initial, -trained)
+    assert opposite["to_rays"] == 1  # a ray that points away: its nearest point is 0
+
+
+def test_the_best_rate_lets_every_seed_reach_the_target():
+    steps = {0.1: np.array([9.0, 9, 9]), 0.3: np.array([4.0, 5, 6]), 1.0: np.array([1.0, 1, math.nan])}
+    assert distance_to_solution.best_rate(steps) == 0.3
+    with pytest.raises(ValueError, match=re.escape("must let every seed reach the target, got [1.0]")):
+        distance_to_solution.best_rate({1.0: steps[1.0]})
 
 
 @pytest.mark.parametrize("frequency", one_gradient_step.FREQUENCIES)

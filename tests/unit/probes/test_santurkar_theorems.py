@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from bnlib.models.building import seeded
-from bnlib.probes import theorem_4_1, theorem_4_2
+from bnlib.probes import theorem_4_1, theorem_4_2, theorem_4_4
 
 BOTH = pytest.mark.parametrize("theorem", [theorem_4_1, theorem_4_2])
 
@@ -186,3 +186,33 @@ def test_gradients_of_others_are_not_touched(theorem):
 def test_wrong_arguments_are_named(theorem, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         theorem(**{"loss": a_loss(), "y": activations()} | options)
+
+
+@pytest.mark.parametrize("radius", [0.1, 7.0])
+def test_some_inputs_reach_the_worst_case_and_none_exceed_it(radius):
+    y, loss, gamma = activations(), a_loss(), GAMMAS["each"]
+    *_, u = by_hand(y, gamma, 0, 0, loss)
+    found = theorem_4_4(loss, y, gamma, radius=radius)
+    torch.testing.assert_close(found.left, found.right, rtol=1e-9, atol=0)
+    for unit, gradient in enumerate(u.T):
+        aligned = radius * torch.outer(gradient, torch.tensor([0.6, 0.8, 0.0]).double()) / gradient.norm()
+        torch.testing.assert_close((aligned.T @ gradient).square().sum(), found.left[unit])
+        with seeded(unit):
+            inputs = torch.randn(200, 9, 3).double()
+        inputs *= radius / torch.linalg.matrix_norm(inputs, 2)[:, None, None]
+        assert ((inputs.mT @ gradient).square().sum(1) < found.left[unit]).all()
+
+
+def test_the_worst_case_as_printed_fails_for_small_inputs():
+    """It has the square of g_j, the mean without the factor lambda^2 and the last term without 1/m."""
+    y, loss, radius = activations(), a_loss(), 0.01
+    _, normalised, _, g, _ = by_hand(y, 1.0, 0, 0, loss)
+    variance, m = y.var(0, correction=0), len(y)
+    largest = radius**2 * g.square().sum(0)
+    printed = (largest**2 - m * g.mean(0) ** 2 - radius**2 * (g * normalised).sum(0) ** 2) / variance
+    assert (printed < theorem_4_4(loss, y, radius=radius).left).all()
+
+
+def test_the_radius_must_be_positive():
+    with pytest.raises(ValueError, match=re.escape("radius must be positive, got 0.0")):
+        theorem_4_4(a_loss(), activations(), radius=0.0)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from bnlib.models.building import seeded
 from bnlib.probes import (
     largest_stable_learning_rate,
+    scan_learning_rates,
     sharpness,
 )
 
@@ -150,3 +152,29 @@ def test_bisection_ends_at_adjacent_floating_point_numbers():
 def test_low_must_be_stable_and_high_unstable(low, high, ratio, message):
     with pytest.raises(ValueError, match=message):
         largest_stable_learning_rate(lambda lr: lr < 0.3, low, high, ratio)
+
+
+def test_a_scan_finds_the_gaps_that_a_bisection_misses():
+    def stable(lr):
+        return lr < 0.2 or 0.5 < lr < 0.7
+
+    found = scan_learning_rates(stable, [0.1, 0.15, 0.3, 0.4, 0.6, 0.8])
+    assert found.stable == (True, True, False, False, True, False)
+    assert (found.first_unstable, found.last_stable, found.has_one_border) == (0.3, 0.6, False)
+    bisected = largest_stable_learning_rate(stable, 0.1, 0.8, 1.01)
+    assert bisected.high < 0.21  # one of the two borders, and nothing says that there is another
+
+
+def test_a_scan_without_a_border():
+    always = scan_learning_rates(lambda lr: True, [0.1, 0.2])
+    assert (always.first_unstable, always.last_stable, always.has_one_border) == (math.inf, 0.2, True)
+    never = scan_learning_rates(lambda lr: False, [0.1, 0.2])
+    assert (never.first_unstable, never.last_stable, never.has_one_border) == (0.1, 0, True)
+
+
+@pytest.mark.parametrize("rates", [[], [0.0, 1.0], [0.2, 0.1], [0.1, 0.1]])
+def test_a_scan_needs_increasing_rates(rates):
+    with pytest.raises(
+        ValueError, match=f"rates must be positive and in increasing order, got {re.escape(str(rates))}"
+    ):
+        scan_learning_rates(lambda lr: True, rates)
