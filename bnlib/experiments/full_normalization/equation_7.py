@@ -75,7 +75,7 @@ def gradient_rows(seed: int = 0) -> list[dict]:
     names = {"exact": "gradient of objective (4.5)"} | READINGS
     return [
         {"equation (7) read": names[name], "weight 1": first, "weight 2": second}
-        for name, (first, second) in ((name, value.tolist()) for name, value in found.items())
+        for name, (first, second) in ((name, (value.round(decimals=9) + 0.0).tolist()) for name, value in found.items())
     ]
 
 
