@@ -141,6 +141,7 @@ CLAIMS = (
                lambda e, n=network: np.median(_final_value(e, n, "BN", "train loss", "nats"))
                < 2 * np.median(_final_value(e, n, "FN, running", "train loss", "nats"))) for network in NETWORKS),
         scale="paper",
+        note="BN learns late, not never: after 400 epochs on digits its training loss is below 0.3 in both networks.",
     ),
     Claim(
         "lian-algorithm-3", "lian2019", "Algorithm 3 and section 6",

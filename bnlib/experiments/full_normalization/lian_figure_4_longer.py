@@ -53,10 +53,11 @@ def values_after(network: str, epochs: int, curve: str) -> np.ndarray:
     Raises:
         ValueError: there is no checkpoint after ``epochs``.
     """
-    row = load()[network,]
-    if epochs not in row["epoch"]:
-        raise ValueError(f"epochs must be one of {', '.join(f'{each:g}' for each in row['epoch'])}, got {epochs}")
-    values = np.array([run[row["epoch"].index(epochs)] for run in row[curve]], dtype=float)
+    total = FACTOR * lian_figure_4.EPOCHS["quick"]
+    if epochs not in range(0, total + 1, total // CHECKPOINTS):
+        raise ValueError(f"epochs must be a multiple of {total // CHECKPOINTS} up to {total}, got {epochs}")
+    place = epochs * CHECKPOINTS // total
+    values = np.array([run[place] for run in load()[network,][curve]], dtype=float)
     return 100 * values if curve.endswith("error") else values
 
 
