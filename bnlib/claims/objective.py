@@ -77,13 +77,21 @@ def _figure_2_errors(results: Results) -> Effects:
 
 
 def _figure_3_errors(results: Results) -> Effects:
-    found: Effects = {}
-    for name in ("BN", "without normalisation"):
-        for curve in ("train_error", "test_error"):
-            found[f"{curve.replace('_', ' ')}, {name}, %"] = 100 * final_values(
-                results("objective.lian_figure_3", name, 0.1), curve
-            )
-    return found
+    rows = {
+        "BN first": results("objective.lian_figure_3", "BN", 0.1),
+        "BN last": results("objective.lian_figure_3_norm_last", 0.1),
+        "without normalisation": results("objective.lian_figure_3", "without normalisation", 0.1),
+    }
+    return {
+        f"{curve.replace('_', ' ')}, {name}, %": 100 * final_values(row, curve)
+        for name, row in rows.items()
+        for curve in ("train_error", "test_error")
+    }
+
+
+def _larger_error_than_without(e: Effects, name: str) -> bool:
+    """Whether the test error with BN is more than 1.8 times that without."""
+    return np.median(e[f"test error, {name}, %"]) > 1.8 * np.median(e["test error, without normalisation, %"])
 
 
 CLAIMS = (
@@ -164,11 +172,13 @@ CLAIMS = (
         "04_the_objective#figures-1-to-3-of-the-paper", _figure_3_errors,
         (("without BN the median test error is below 15 %",
           lambda e: np.median(e["test error, without normalisation, %"]) < 15),
-         ("with BN the median training error stays above 10 %",
-          lambda e: np.median(e["train error, BN, %"]) > 10),
-         ("with BN the median test error is more than 1.8 times that without",
-          lambda e: np.median(e["test error, BN, %"]) > 1.8 * np.median(e["test error, without normalisation, %"]))),
-        scale="paper", note="At the size of the paper. With BN it does converge, but with a larger test error.",
+         ("with BN the median training error stays above 10 %, in one of the two placements",
+          lambda e: max(np.median(e["train error, BN first, %"]), np.median(e["train error, BN last, %"])) > 10),
+         ("with BN in front of the linear layer the median test error is more than 1.8 times that without",
+          lambda e: _larger_error_than_without(e, "BN first")),
+         ("with BN behind the linear layer it is so, too", lambda e: _larger_error_than_without(e, "BN last"))),
+        scale="paper", note="At the size of the paper. BN converges in both placements. Equation (1) of the paper has "
+        "BN in front of the linear layer, its figure 1 behind it.",
     ),
     Claim(
         "ioffe-regularises", "ioffe2015", "abstract and section 3.4",

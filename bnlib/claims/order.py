@@ -19,8 +19,8 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
 
     lian-objective lian-absorb lian-companies lian-trust lian-converges lian-conditioned lian-figure-1
     lian-figure-2 lian-figure-3 lian-figure-4-test lian-figure-4-train lian-algorithm-3 lian-figure-5
-    lian-figure-7 lian-figure-8 lian-figure-9 lian-any-size lian-bias lian-lemma-1 lian-corollary-3
-    lian-theorem-2 lian-machines
+    lian-figure-7 lian-figure-8 lian-figure-9 lian-any-size lian-equation-7 lian-bias lian-lemma-1
+    lian-corollary-3 lian-theorem-2 lian-machines
 
     ioffe-still ioffe-why ioffe-rates ioffe-faster ioffe-start ioffe-scale ioffe-jacobian ioffe-saturating
     ioffe-regularises ioffe-inception

@@ -31,6 +31,7 @@ from bnlib.figures.full_normalization import (
     draw_errors_by_alpha,
     draw_estimator_errors,
     draw_labels_per_batch,
+    draw_lian_figures,
     draw_mcsgd_paths,
     draw_oracle_bias,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "draw_label_skew",
     "draw_labels_per_batch",
     "draw_landscape",
+    "draw_lian_figures",
     "draw_local_statistics",
     "draw_mcsgd_paths",
     "draw_micro_batches",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from bnlib.experiments.framework.results import as_array
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
-_NORM_STYLES = {
+NORM_STYLES = {
     "batch norm": (BLUE, "-"),
     "without normalisation": (VERMILLION, "--"),
     "FN, same batch": (VERMILLION, "--"),
     "FN, running": (GREEN, "-."),
 }
+"""Colour and dashes of a norm. An oracle of Full Normalization has its colour in every figure of chapter 5."""
 
 
 def draw_loss_and_error(figure: Figure, data: dict[str, dict]) -> tuple[Axes, Axes]:
@@ -27,7 +28,7 @@ def draw_loss_and_error(figure: Figure, data: dict[str, dict]) -> tuple[Axes, Ax
     left, right = figure.subplots(1, 2)
     for name, curve in data.items():
         norm, live, _ = name.partition(", your run")
-        color, dash = _NORM_STYLES[norm]
+        color, dash = NORM_STYLES[norm]
         line = {"color": color, "ls": dash, "label": name}
         if live:
             line.update(marker="o", ms=3, lw=1, ls=":")
@@ -53,19 +54,25 @@ _CURVE_LABELS = {
 }
 
 
-def draw_curves(figure: Figure, panels: dict[str, dict[str, dict]], curves: Sequence[str]) -> str:
+def draw_curves(
+    figure: Figure,
+    panels: dict[str, dict[str, dict]],
+    curves: Sequence[str],
+    styles: Mapping[str, tuple[str, str]] | None = None,
+) -> str:
     """Draw the curves of an experiment over epochs: a row per panel, a column per curve, a line and a band per norm.
 
     Arguments:
         figure: where to draw.
         panels: cells of a result (``Experiment.panels``) by panel title and by norm; at most nine norms.
         curves: names of curves of ``training.History``, one or more.
+        styles: colour and dashes by norm; None for the book's colours in the order of the norms.
 
     Raises:
         ValueError: more than nine norms.
     """
     names = list(dict.fromkeys(name for norms in panels.values() for name in norms))
-    styles = dict(zip(names, _LINE_STYLES, strict=False))
+    styles = dict(zip(names, _LINE_STYLES, strict=False)) if styles is None else styles
     if len(styles) < len(names):
         raise ValueError(
             f"panels must have at most {len(_LINE_STYLES)} norms, one per line style, got {len(names)}: draw fewer"

@@ -9,11 +9,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnlib.figures.curves import describe_errors, draw_loss_and_error
+from bnlib.figures.curves import NORM_STYLES, describe_errors, draw_curves, draw_loss_and_error
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
-_LINES = {"independent": (BLUE, "-", "o"), "running": (GREEN, "-.", "D"), "same": (VERMILLION, "--", "s")}
-_CONSTANT_RATE = (PURPLE, ":", "v")
+ORACLE_COLORS = {
+    "batch": VERMILLION,
+    "literal": PURPLE,
+    "constant": GREY,
+    "leave_one_out": BLUE,
+    "running": GREEN,
+    "same": VERMILLION,
+    "independent": BLUE,
+}
+"""The colour of an oracle, in every figure of the chapter; ``"same"`` and ``"independent"`` are names of ``mcsgd``."""
+_LINES = {"independent": ("-", "o"), "running": ("-.", "D"), "same": ("--", "s")}
+_CONSTANT_RATE = (":", "v")
 _PANELS = {
     "error": "squared error of the estimate",
     "gradient": "squared gradient",
@@ -25,7 +35,7 @@ def draw_convergence_rates(figure: Figure, curves: Mapping[str, Mapping]) -> str
     """Draw the errors of Lemma 1 and the gradients of Corollary 3 against the step k.
 
     A dashed line has the slope of the theory and starts where the fit starts; the curve of its colour should not lie
-    above it at the end.
+    above it at the end. A curve for which the theory has no bound has no dashed line.
 
     Arguments:
         figure: where to draw.
@@ -39,7 +49,8 @@ def draw_convergence_rates(figure: Figure, curves: Mapping[str, Mapping]) -> str
     row = figure.subplots(1, len(names), squeeze=False)[0]
     told = []
     for name, each in curves.items():
-        color, dash, mark = _CONSTANT_RATE if "p = 0," in name else _LINES[name.split(",")[0]]
+        oracle = name.split(",")[0]
+        color, (dash, mark) = ORACLE_COLORS[oracle], _CONSTANT_RATE if "p = 0," in name else _LINES[oracle]
         for axes, line in zip(row, each.values(), strict=True):
             band(axes, line.k, line.runs, color=color, ls=dash, marker=mark, markevery=5, ms=4, label=name)
             if math.isfinite(line.theory_slope):
@@ -140,13 +151,7 @@ def draw_mcsgd_paths(figure: Figure, data, oracle: str, alpha: str, lr: float, o
     return text + f"{optimum:.2f}. At the end {outside} of {len(inside)} runs lie outside the figure."
 
 
-_ORACLES = {
-    "batch": (VERMILLION, "s--"),
-    "literal": (PURPLE, "v:"),
-    "constant": (GREY, "x:"),
-    "leave_one_out": (BLUE, "^-."),
-    "running": (GREEN, "D-"),
-}
+_ORACLE_MARKS = {"batch": "s--", "literal": "v:", "constant": "x:", "leave_one_out": "^-.", "running": "D-"}
 
 
 def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
@@ -157,7 +162,8 @@ def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
     told = []
     depths = sorted({depth for depth, _, _ in cells})
     for axes, depth in zip(figure.subplots(1, len(depths), sharey=True), depths, strict=True):
-        for shift, (oracle, (color, mark)) in zip(np.linspace(-0.08, 0.08, 5), _ORACLES.items(), strict=True):
+        for shift, (oracle, mark) in zip(np.linspace(-0.08, 0.08, 5), _ORACLE_MARKS.items(), strict=True):
+            color = ORACLE_COLORS[oracle]
             sizes = [b for d, name, b in cells if (d, name) == (depth, oracle)]
             bias = np.array([cells[depth, oracle, b]["bias"] for b in sizes])
             middle = np.median(bias, 1)
@@ -169,6 +175,20 @@ def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
     figure.axes[0].set_ylabel("bias / norm of the gradient")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return f"Median bias by oracle and number of layers, at batch sizes from 1 or 2 to 3: {'; '.join(told)}."
+
+
+_LIAN_STYLES = {
+    "BN": NORM_STYLES["batch norm"],
+    "FN, same batch": (ORACLE_COLORS["batch"], "--"),
+    "FN, literal": (ORACLE_COLORS["literal"], ":"),
+    "FN, running": (ORACLE_COLORS["running"], "-."),
+    "FN, default": (ORACLE_COLORS["running"], "-"),  # the same oracle with another alpha
+}
+
+
+def draw_lian_figures(figure: Figure, panels: dict[str, dict[str, dict]], curves: Sequence[str]) -> str:
+    """Draw ``draw_curves`` of BN and of Full Normalization, each oracle in its own colour; return a description."""
+    return draw_curves(figure, panels, curves, _LIAN_STYLES)
 
 
 def draw_labels_per_batch(figure: Figure, data: dict[str, dict], labels: int, batch_size: int, lr: float) -> str:

@@ -73,9 +73,9 @@ PREDICTIONS = [
     ),
     Prediction(
         "new-samples",
-        "A classifier with batch norm answers every training sample correctly, in batches of 20. On new samples it has "
-        "{evaluation:.0f} % errors in evaluation mode. You put new samples into batches of 20 and use training mode, "
-        "as in training. Are there fewer errors?",
+        "A linear classifier with batch norm on its inputs answers every training sample correctly, in batches of 20. "
+        "On new samples it has {evaluation:.0f} % errors in evaluation mode. You put new samples into batches of 20 "
+        "and use training mode, as in training. Are there fewer errors?",
         {
             "Yes, fewer than in evaluation mode": lambda evaluation, train: train < 0.8 * evaluation,
             "About as many as in evaluation mode": lambda evaluation, train: (

@@ -44,7 +44,7 @@ EXPECTED = {
         kari-rate-of-ten kari-calm-is-healthy kari-explosion irpan-alone irpan-tuned irpan-labelled
         failing-below-sixteen failing-relu-first kariya-noisy kariya-standard-worse kariya-noise-prevents
         kariya-gradient-shift santurkar-deep-linear kariya-smoother kariya-larger-rates lian-figure-1
-        lian-figure-3 lian-any-size lian-machines ioffe-faster bjorck-rates li-domain chintala-separate
+        lian-figure-3 lian-any-size lian-equation-7 lian-machines ioffe-faster bjorck-rates li-domain chintala-separate
         renorm-small renorm-retains yang-depth
     """,
     "not reproduced": """

@@ -62,3 +62,13 @@ def final_test_error_rows(scale: Scale = "quick") -> list[dict]:
         }
         for batch_size in BATCH_SIZES[scale]
     ]
+
+
+def errors_by_batch_size_rows(lr: float, scale: Scale = "quick") -> list[dict]:
+    """Return the test errors after the last epoch (%) with BN and Full Normalization at one rate, by batch size."""
+    titles = {"BN": "BN", "FN, default": "Full Normalization"}
+    return [
+        {"batch size": batch_size}
+        | {title: final_test_errors(norm, batch_size, lr, scale) for norm, title in titles.items()}
+        for batch_size in BATCH_SIZES[scale]
+    ]

@@ -56,17 +56,3 @@ EXPERIMENT = Experiment(
 def final_errors(norm: str, lr: float, curve: str, scale: Scale = "paper") -> np.ndarray:
     """Return the last value of ``"train_error"`` or ``"test_error"`` in per cent, one number per seed."""
     return 100 * np.array([run[-1] for run in EXPERIMENT.load(scale)[norm, lr][curve]], dtype=float)
-
-
-def final_error_rows(scale: Scale = "paper") -> list[dict]:
-    """Return the errors after training (%), one number per seed, by norm and learning rate."""
-    titles = {"BN": "BN", "FN, default": "Full Normalization", "without normalisation": "without normalisation"}
-    return [
-        {
-            "norm": titles[norm],
-            "learning rate": f"{lr:g}",
-            "training error": final_errors(norm, lr, "train_error", scale),
-            "test error": final_errors(norm, lr, "test_error", scale),
-        }
-        for norm, lr in itertools.product(NORMS, LEARNING_RATES)
-    ]

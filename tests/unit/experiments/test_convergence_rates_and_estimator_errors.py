@@ -49,6 +49,13 @@ def test_what_the_theory_promises():
     assert not convergence_rates.theory(0.8, 0.7).implied  # 3 * 0.8 - 2 * 0.7 is 1, not more
 
 
+@pytest.mark.parametrize("oracle", mcsgd.ORACLES)
+def test_corollary_3_is_about_one_oracle_and_lemma_1_about_all(oracle):
+    promised = convergence_rates.promised_slopes(oracle, *convergence_rates.COROLLARY_3)
+    assert promised["error"] == pytest.approx(-2 / 5)
+    assert math.isfinite(promised["average"]) == (oracle == "independent")
+
+
 def test_inside_theorem_2_the_noise_decides():
     for gamma, a in itertools.product(np.linspace(0.01, 1, 100), repeat=2):
         promised = convergence_rates.theory(gamma, a)
@@ -225,7 +232,7 @@ def power_laws():
 def test_the_figure_of_rates_tells_slopes_and_promises():
     cells = power_laws() | {("tail", "same", 0.8, 0.4, 6000): {}}
     told = figures.picture(figures.draw_convergence_rates, convergence_rates.rate_curves(cells, "quadratic")).alt
-    assert "same, p = 0.8, a = 0.4: error -0.40 (theory -0.40), average -0.31 (theory -0.20)" in told
+    assert "same, p = 0.8, a = 0.4: error -0.40 (theory -0.40), average -0.31 (theory none)" in told
     assert "running, p = 0, a = 0.4: error -0.40 (theory none)" in told
     told = figures.picture(
         figures.draw_convergence_rates, convergence_rates.rate_curves(cells, "quadratic", ("gradient",))

@@ -8,9 +8,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from bnlib import BatchNorm
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from bnlib.experiments.framework.results import FOLDER
+from bnlib.experiments.full_normalization import lian_figure_4_longer
+from bnlib.experiments.objective import lian_figure_3, lian_figure_3_norm_last
+from bnlib.models import logistic_regression
 
 
 def named(number):
@@ -65,6 +70,27 @@ def test_figure_3_bn_is_worse_but_converges(scale):
         assert np.median(test["BN", lr]) > np.median(test["without normalisation", lr])
 
 
+@pytest.mark.parametrize("scale", ["quick", "paper"])
+def test_figure_3_with_bn_behind_the_linear_layer_is_no_worse_than_without(scale):
+    behind = lian_figure_3_norm_last.final_errors(0.1, "test_error", scale)
+    first, without = (
+        min(np.median(lian_figure_3.final_errors(norm, lr, "test_error", scale)) for lr in lian_figure_3.LEARNING_RATES)
+        for norm in ("BN", "without normalisation")
+    )
+    assert lian_figure_3_norm_last.final_errors(0.1, "train_error", scale).max() < 6
+    assert behind.max() < without + 3 and (scale == "quick" or behind.max() < first / 1.8)
+
+
+def test_bn_behind_the_linear_layer_is_what_its_name_says():
+    model = lian_figure_3_norm_last.logistic_regression_norm_last(5, BatchNorm, seed=1)
+    plain = logistic_regression(5, 5, seed=1)
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    logits = plain(x)
+    torch.testing.assert_close(
+        model(x), (logits - logits.mean(0)) / (logits.var(0, correction=0) + 1e-5).sqrt(), rtol=1e-4, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize(("network", "scale"), BOTH)
 def test_figure_4_on_batches_of_one_label_bn_fails_and_running_gradients_do_not(network, scale):
     errors = ends(4, "test_error", scale)
@@ -77,6 +103,18 @@ def test_figure_4_on_batches_of_one_label_bn_fails_and_running_gradients_do_not(
 def test_figure_4_that_both_train_equally_fast_is_not_reproduced(network, scale):
     losses = ends(4, "train_loss", scale)
     assert min(losses[network, "BN"]) > 2 * max(losses[network, "FN, running"])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_in_figure_4_bn_learns_late_and_not_never(network):
+    early, late = (lian_figure_4_longer.values_after(network, epochs, "train_loss") for epochs in (100, 400))
+    assert late.max() < early.min() / 4
+    assert lian_figure_4_longer.values_after(network, 400, "test_error").min() > 50
+
+
+def test_an_epoch_without_a_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="epochs must be a multiple of 10 up to 400, got 101"):
+        lian_figure_4_longer.values_after("convolutional", 101, "train_loss")
 
 
 def test_figure_5_at_most_three_labels_do_bn_no_harm_on_digits():
