@@ -262,7 +262,7 @@ def full_norm_backward(
     Source: Lian and Liu 2019, equation (7) and Algorithm 3, backward pass.
 
     Example:
-        For one value per channel, the oracle ``"batch"`` (Algorithm 3) gives a gradient of the wrong sign:
+        For one value per channel, the gradient of the oracle ``"batch"`` (Algorithm 3) opposes the one that arrives:
 
         >>> estimates = reference.Estimates(np.zeros(1), np.ones(1))
         >>> y, estimates, cache = reference.full_norm_forward([[2.0]], estimates, alpha=None)

@@ -49,7 +49,8 @@ class FullNorm(nn.Module):
       scale: after a sudden change of its scale or of the learning rate the estimates need about $1/\alpha$ steps.
     - ``"batch"``: from $\sum g \hat x$ and $\sum g$ of the current batch. The same samples estimate both expectations
       of (7), so the gradient has a bias proportional to 1/(number of samples). With one value per channel it is
-      $\partial x = -\gamma\hat x^2 g/\sigma$, which has the wrong sign. Suitable for large mixed batches only.
+      $\partial x = -\gamma\hat x^2 g/\sigma$, which opposes the gradient $g$ that arrives. Suitable for large mixed
+      batches only.
     - ``"literal"``: as ``"batch"``, but divided by the number of channels as well. Algorithm 3 is printed with
       $1/(bd)$, where d is the length of a sample. In a wide layer it is close to ``"constant"``.
     - ``"constant"``: as 0, as if the estimates did not depend on the weights. Then nothing keeps the weights of
