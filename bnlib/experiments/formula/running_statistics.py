@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -36,6 +37,7 @@ def final_statistics(
     return _trajectories(batch_size, momentum, convention, steps, seeds)[-1].T
 
 
+@cache
 def variance_ratio(batch_size: int, convention: str, momentum: float = 0.05, runs: int = 100) -> float:
     """Return the running variance after 400 batches over the variance of the data, averaged over ``runs`` seeds."""
     final = final_statistics(batch_size, momentum, convention, seeds=range(runs))

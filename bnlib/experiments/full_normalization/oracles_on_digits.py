@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from functools import cache, partial
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from bnlib import BatchNorm, FullNorm, datasets
+from bnlib import BatchNorm, FullNorm
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.models import mlp
 from bnlib.reference import ORACLES
 from bnlib.samplers import shuffled, single_label
 from bnlib.schedules import PowerSchedule, lian_figure_4_alpha
-from bnlib.stacked import stack
 from bnlib.sweep import Run
 
 SIZES = (64, 100, 100, 10)
@@ -98,41 +94,4 @@ def single_image_error_rows(lr: float) -> list[dict]:
             for construction in CONSTRUCTIONS
         }
         for alpha in ALPHAS
-    ]
-
-
-@cache
-def weight_growth(oracle: str, seeds: int = 3, steps: int = 2200) -> np.ndarray:
-    """Train an MLP on shuffled batches of 64 digits and return by how much its first layer has grown.
-
-    The learning rate (0.01), the momentum (0.5) and alpha are those of figure 7 of the paper; 2,200 steps are 100
-    epochs.
-
-    Returns:
-        norms of the first weights and of the first bias, end over start, (seeds, 2).
-    """
-    data = datasets.load("digits")
-    norm = partial(FullNorm, oracle=oracle, alpha=lian_figure_4_alpha)
-    start = [mlp(SIZES, norm, seed=seed) for seed in range(seeds)]
-    model = stack(start)  # trains all seeds at once
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5)
-    batches = [shuffled(data.train_y, 64, seed) for seed in range(seeds)]
-    for indices in itertools.islice(zip(*batches, strict=True), steps):
-        index = torch.stack(indices)
-        optimiser.zero_grad()
-        outputs, labels = model(data.train_x[index]), data.train_y[index]
-        F.cross_entropy(outputs.mT, labels, reduction="sum").div(64).backward()
-        optimiser.step()
-    before, after = (
-        np.array([[each[1].weight.norm().item(), each[1].bias.norm().item()] for each in models])
-        for models in (start, model.unstack())
-    )
-    return after / before
-
-
-def weight_growth_rows(oracles: Iterable[str]) -> list[dict]:
-    """Return ``weight_growth`` of some oracles, a row each."""
-    return [
-        {"oracle": oracle, "weights, end / start": growth[:, 0], "bias, end / start": growth[:, 1]}
-        for oracle, growth in ((oracle, weight_growth(oracle)) for oracle in oracles)
     ]
