@@ -88,7 +88,8 @@ def run_in_processes(function: Callable[..., T], workers: int, *arguments: Any) 
     """
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(function, rank, workers, folder, arguments) for rank in range(workers)]
-        done = dict(run_jobs(_call_in_group, jobs, workers, preload=[__name__, function.__module__]))
+        preload = [__name__, function.__module__, "torch._dynamo"]  # the last one is imported by every optimiser
+        done = dict(run_jobs(_call_in_group, jobs, workers, preload))
     return [done[rank] for rank in range(workers)]
 
 
