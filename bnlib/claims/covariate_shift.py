@@ -157,8 +157,8 @@ CLAIMS = (
                         for n in (1, 8))),
          ("with noisy BN the loss in train mode ends below 0.2 nats in every seed, for both initialisations and rates",
           lambda e: max(v.max() for n, v in e.items() if n.startswith("noisy BN,")) < 0.2)),
-        note="This rules out stability from step to step as the reason. It says nothing about shifts that accumulate. In "
-        "eval mode the loss of one of three seeds (He's initialisation, rate 0.1) ends at 0.21 nats.",
+        note="This rules out stability from step to step as the reason. It says nothing about shifts that accumulate. "
+        "In eval mode the loss of one of three seeds (He's initialisation, rate 0.1) ends at 0.21 nats.",
     ),
     Claim(
         "kariya-standard-worse", "kariya2018", "is internal covariate shift important",

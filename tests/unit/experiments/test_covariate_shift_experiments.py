@@ -114,6 +114,12 @@ def test_final_losses_are_those_of_the_trained_network_in_eval_mode(monkeypatch)
     assert found["train_mode_loss"] > 1.02 * found["train_loss"]  # it has the noise of the batches, and earlier weights
 
 
+def test_one_loss_of_noisy_bn_in_eval_mode_is_as_high_as_the_ledger_says():
+    every = [losses["train_loss"] for (_, norm, _), losses in final_losses.load().items() if norm == "noisy BN"]
+    (high,) = [loss for loss in np.concatenate(every) if loss > 0.2]
+    assert len(every) == 4 and f"{high:.2f}" == "0.21" and high in final_losses.final_values("noisy BN", "He", 0.1)
+
+
 def test_the_final_losses_in_train_mode_are_those_of_the_curves():
     """The two experiments train the same networks, so their losses in train mode agree up to the effect of rounding."""
     for norm in ("batch norm", "noisy BN"):
