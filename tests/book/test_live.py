@@ -49,7 +49,8 @@ def is_picture(state):
 def test_training_goes_on_behind_the_cell_and_can_be_stopped(kernel):
     setup, *cells = [cell.source for cell in code_cells(CHAPTERS / "01_the_formula.ipynb")]
     explorer = next(source for source in cells if "train=training_curves.train" in source)
-    run(kernel, f"{setup}\nexplorer = {explorer}\npanel = explorer.panel")
+    few = "training_curves.BATCH_SIZES, training_curves.LEARNING_RATES = [1, 32], [0.1, 0.3]"  # to draw few pictures
+    run(kernel, f"{setup}\n{few}\nexplorer = {explorer}\npanel = explorer.panel")
     run(kernel, "panel.controls['batch_size'].value = 1\npanel.train_button.click()")  # a long run
     states = live_states(kernel, points=3)
     assert len({state["value"] for state in states if is_picture(state)}) == 3
