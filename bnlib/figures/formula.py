@@ -12,13 +12,14 @@ from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_tic
 
 
 def draw_predictions(figure: Figure, data, batch_size: int) -> str:
-    """Draw one image, how often each class was predicted for it, and the share of changed images by batch size.
+    """Draw one image beside how often each class was predicted for it, and the share of changed images by batch size.
 
     ``data`` is what ``experiments.formula.batch_dependence.predictions`` returns.
     """
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 2, 2))
-    left.imshow(data.image, cmap="gray", vmin=0, vmax=1)
-    left.set(xticks=[], yticks=[], title=f"a {data.label}")
+    middle, right = figure.subplots(1, 2)
+    image = middle.inset_axes((0.72, 0.55, 0.28, 0.4))
+    image.imshow(data.image, cmap="gray", vmin=0, vmax=1)
+    image.set(xticks=[], yticks=[], title=f"a {data.label}")
     batches = int(data.counts.sum())
     middle.bar(range(10), data.counts, color=BLUE)
     middle.set(xticks=range(10), ylim=(0, batches), xlabel="predicted class", ylabel=f"batches (of {batches})")

@@ -128,7 +128,7 @@ def test_reset_returns_to_the_default(visit):
 
 def test_play_walks_to_the_end_and_stops_when_the_reader_takes_over(visit):
     opened = visit(TRAINING).page
-    explorer = opened.locator(".bnb-explorer").first
+    explorer = opened.locator("#explorer-batch-noise")
     slider, value = explorer.locator("input[type=range]"), explorer.locator("output")
     play, pause = (explorer.get_by_role("button", name=f"{name} batch size") for name in ("Play", "Pause"))
     texts = explorer.evaluate("box => JSON.parse(box.querySelector('script').textContent).texts.batch_size")
