@@ -22,7 +22,7 @@ SAMPLES = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1
 _A, _C, _T = SAMPLES.T
 OPTIMUM = ((_C * _T).mean() / (_A.mean() * _C.square().mean())).item()
 SAME_ORACLE_ZERO = ((_A * _C * _T).mean() / (_A.mean() * (_A * _C.square()).mean())).item()
-START, COPIES, STEPS, EVERY = -0.5, 100, 600, 10
+START, COPIES, STEPS, EVERY = -0.5, 100, 600, 15
 ALPHAS: dict[str, float | Callable] = {
     "1": 1.0,
     "0.3": 0.3,
