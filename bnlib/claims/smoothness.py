@@ -197,8 +197,8 @@ CLAIMS = (
           lambda e: all(values.max() < 1 for name, values in e.items() if "worst case" in name)),
          ("the same with the inputs that the layers really have",
           lambda e: all(values.max() < 1 for name, values in e.items() if "real inputs" in name))),
-        note="The theorem states the first condition only. Its formula as printed has other powers and factors than "
-        "what follows from Theorem 4.1, and fails for inputs of small norm.",
+        note="The theorem states the first condition only. Its formula, which we know from transcriptions, has other "
+        "powers and factors there than what follows from Theorem 4.1, and fails for inputs of small norm.",
     ),
     Claim(
         "santurkar-initialisation", "santurkar2018", "Lemma 4.5",
@@ -209,8 +209,9 @@ CLAIMS = (
          ("until the loss is below 0.1, each at its best learning rate, weights move less with BN than without, in "
           "every seed: He initialisation", lambda e: _moves_less_with_bn(e, "He")),
          ("the same with PyTorch's default initialisation", lambda e: _moves_less_with_bn(e, "PyTorch default"))),
-        note="The lemma states the first condition only, and it holds for any weights. Gradient descent cannot reach "
-        "the nearest point of a ray, because it never makes weights before BN shorter.",
+        note="The lemma states the first condition only, which follows from geometry where the inner product of the "
+        "weights is positive. Gradient descent cannot reach the nearest point of a ray, because it never makes weights "
+        "before BN shorter.",
     ),
     Claim(
         "kariya-trapped", "kariya2018", "back to the original question",

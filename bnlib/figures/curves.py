@@ -84,9 +84,7 @@ def draw_curves(
             for name, cell in norms.items():
                 color, dash = styles[name]
                 values = as_array(cell[curve]) * (100 if is_error else 1)
-                shown = _shown_checkpoints(values.shape[1])
-                epochs = np.asarray(cell["epoch"], dtype=float)[shown]
-                band(axes, epochs, values[:, shown], color=color, label=name, ls=dash, lw=1.4)
+                band(axes, cell["epoch"], values, color=color, label=name, ls=dash, lw=1.4)
             axes.set(ylabel=_CURVE_LABELS[curve], title=title if curve == curves[0] else "")
             axes.set(ylim=(0, 100)) if is_error else axes.set(yscale="log")
     for axes in grid[-1]:
@@ -96,11 +94,6 @@ def draw_curves(
     figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(4, len(names)))
     cells = {f"{title}, {name}".strip(", "): cell for title, norms in panels.items() for name, cell in norms.items()}
     return describe_errors(cells) + "."
-
-
-def _shown_checkpoints(number: int) -> np.ndarray:
-    """Return the positions of at most 51 of ``number`` checkpoints, evenly spaced; more would make a page heavy."""
-    return np.unique(np.linspace(0, number - 1, min(number, 51)).round().astype(int))
 
 
 def final_errors_in_percent(curve: dict) -> np.ndarray:

@@ -161,9 +161,10 @@ def theorem_4_4(
     - \frac{\lambda^2}m\langle\nabla_{y_j} L, \hat y_j\rangle^2\Big)$$
 
     As in Theorem 4.1, $\nabla L$ is taken at the outputs of the BN layer, and both sides are equal for eps = 0. The
-    paper prints $g_j^2$ for $g_j$, $m\mu^2$ (with $\mu$ the mean of $\nabla_{y_j}L$) without $\lambda^2$, and the last
-    term without 1/m; with those the terms have different units, and the bound fails for small $\lambda$. The formula
-    here is what follows from Theorem 4.1. It says nothing about the gradient for the inputs that the layer really has.
+    transcriptions of the paper that we know have $g_j^2$ for $g_j$, $m\mu^2$ (with $\mu$ the mean of
+    $\nabla_{y_j}L$) without $\lambda^2$, and the last term without 1/m; with those the terms have different units, and
+    the bound fails for small $\lambda$. The formula here is what follows from Theorem 4.1. It says nothing about the
+    gradient for the inputs that the layer really has.
 
     Arguments:
         loss, y, gamma, beta, eps: see ``theorem_4_1``.

@@ -203,14 +203,14 @@ def test_some_inputs_reach_the_worst_case_and_none_exceed_it(radius):
         assert ((inputs.mT @ gradient).square().sum(1) < found.left[unit]).all()
 
 
-def test_the_worst_case_as_printed_fails_for_small_inputs():
+def test_the_worst_case_as_transcribed_fails_for_small_inputs():
     """It has the square of g_j, the mean without the factor lambda^2 and the last term without 1/m."""
     y, loss, radius = activations(), a_loss(), 0.01
     _, normalised, _, g, _ = by_hand(y, 1.0, 0, 0, loss)
     variance, m = y.var(0, correction=0), len(y)
     largest = radius**2 * g.square().sum(0)
-    printed = (largest**2 - m * g.mean(0) ** 2 - radius**2 * (g * normalised).sum(0) ** 2) / variance
-    assert (printed < theorem_4_4(loss, y, radius=radius).left).all()
+    transcribed = (largest**2 - m * g.mean(0) ** 2 - radius**2 * (g * normalised).sum(0) ** 2) / variance
+    assert (transcribed < theorem_4_4(loss, y, radius=radius).left).all()
 
 
 def test_the_radius_must_be_positive():
