@@ -64,12 +64,12 @@ def differ(kept, fresh, same, share=0.0):
     return (above | (np.fmax.reduce(fresh) < np.fmin.reduce(kept) - same[:points])).mean() > share
 
 
-def all_differ(kept, company, value, same, share=0.0):
-    """Whether the runs in company, up to eight, ``differ`` in a value; no more are made than it takes to say no.
+def all_differ(kept, fresh, value, same, share=0.0):
+    """Whether all fresh runs, up to eight, ``differ`` in a value; no more are made than it takes to say no.
 
-    ``company`` is the list of runs so far and a function that makes the next one from a seed.
+    ``fresh`` is the list of runs so far and a function that makes the next one from a seed.
     """
-    runs, another = company
+    runs, another = fresh
     while differ(kept, [value(each) for each in runs], same, share):
         if len(runs) == 8:
             return True
@@ -82,14 +82,14 @@ def test_a_random_part_comes_out_again(name):
     """The beginning of a run of a random cell and seed, another one each time; the message names it.
 
     Rounding differs between processors and grows along a run: where training is chaotic it does what another seed does.
-    So a point may differ by the spread over seeds. Of those there are few: a run that lies outside is given company.
+    So a point may differ by the spread over seeds. Of those there are few: next to a run that lies outside, more are made.
     """
     experiment = EXPERIMENTS[name]
     cells, kept = experiment.cells("quick"), experiment.load("quick")
     cell = random.choice(list(cells))
     number, run = random.choice(list(enumerate(cells[cell])))
     history = beginning(run)
-    company = [history], lambda seed: beginning(replace(run, seed=seed))
+    fresh = [history], lambda seed: beginning(replace(run, seed=seed))
     for curve in experiment.curves:
         again, seeds = np.array(getattr(history, curve)), as_array(kept[cell][curve])
         points = min(len(again), seeds.shape[1])  # another processor may diverge a checkpoint earlier or later
@@ -102,7 +102,7 @@ def test_a_random_part_comes_out_again(name):
         # Three seeds may agree by chance at one point, but not at its neighbours too.
         spread = np.array([np.fmax.reduce(ranges[max(0, point - 2) : point + 3]) for point in range(len(ranges))])
         if (apart > same + 3 * spread).any():
-            assert not all_differ(seeds, company, attrgetter(curve), same), where
+            assert not all_differ(seeds, fresh, attrgetter(curve), same), where
 
 
 def test_a_changed_run_is_told_from_a_chaotic_one():
@@ -127,7 +127,7 @@ def test_a_random_measurement_comes_out_again(name):
     cell = random.choice(list(cells))
     number, seed = random.choice(list(enumerate(cells[cell])))
     found = experiment.measure_once(cell, seed)
-    company = [found], partial(experiment.measure_once, cell)
+    fresh = [found], partial(experiment.measure_once, cell)
     for value, again in found.items():
         seeds, again = kept[cell][value], np.array(again, dtype=float)
         same = 0.02 * np.abs(seeds).max(initial=1e-6, where=np.isfinite(seeds))
@@ -138,4 +138,4 @@ def test_a_random_measurement_comes_out_again(name):
         if np.isnan(allowed).any() or (np.abs(again - seeds[number]) <= allowed).all():
             continue
         flat, same = seeds.reshape(len(seeds), -1), np.full(again.size, same)
-        assert not all_differ(flat, company, partial(flattened, value), same, share=0.1), where
+        assert not all_differ(flat, fresh, partial(flattened, value), same, share=0.1), where
