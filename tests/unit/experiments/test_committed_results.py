@@ -82,7 +82,7 @@ def test_a_random_part_comes_out_again(name):
     """The beginning of a run of a random cell and seed, another one each time; the message names it.
 
     Rounding differs between processors and grows along a run: where training is chaotic it does what another seed does.
-    So a point may differ by the spread over seeds. Of those there are few: next to a run that lies outside, more are made.
+    So a point may differ by the spread over seeds. Of those there are few: more runs are made if one lies outside.
     """
     experiment = EXPERIMENTS[name]
     cells, kept = experiment.cells("quick"), experiment.load("quick")
