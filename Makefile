@@ -60,7 +60,7 @@ units: $(INSTALLED)
 executed: $(INSTALLED)
 	rm -rf _build/strict
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/book/sanitize.cfg --nbval-cell-timeout 300 \
-	    -p tools.nbval_cache --executed _build/strict/$(CACHE) -p no:cacheprovider -n 2 --dist loadfile chapters
+	    -p tools.nbval_kernels -p tools.nbval_cache --executed _build/strict/$(CACHE) -p no:cacheprovider -n 2 --dist loadfile chapters
 
 strict: $(INSTALLED)
 	$(BOOK) --path-output _build/strict

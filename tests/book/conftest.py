@@ -28,6 +28,7 @@ FLAGS = (
 
 FRONT = "index.html"
 SCREEN = {"width": 1280, "height": 720}
+PHONE = {"width": 390, "height": 800}
 SHOWS = "scheme => document.documentElement.dataset.theme === scheme"
 EVERY_CHAPTER = pytest.mark.parametrize("opened_once", CHAPTERS, indirect=True)
 WITH_SLIDERS = pytest.mark.parametrize("opened_once", [FRONT, *CHAPTERS], indirect=True)
@@ -44,8 +45,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(str(shared or item.path.name)))
     result = yield
     order = {page: number for number, page in enumerate([FRONT, *PAGES], 1)}
-    items.sort(key=lambda item: order.get(shared_with(item), 0))
+    items.sort(key=lambda item: (order.get(shared_with(item), 0), width_of(item)))
     return result
+
+
+def width_of(item) -> int:
+    """The width at which a test begins: to set a page anew for another one takes a browser half a second."""
+    if "on_phone" not in getattr(item, "fixturenames", ()):
+        return SCREEN["width"]
+    return item.callspec.params.get("on_phone", PHONE["width"])
 
 
 def shared_with(item) -> str | tuple | None:
@@ -137,14 +145,12 @@ class Visit:
             "console",
             lambda message: message.type in ("error", "warning") and self.complaints.append(message.text),
         )
-        # The network can be idle before the styles are there, while the page is busy setting its mathematics.
         self.page.goto(url, wait_until="load")
-        self.page.wait_for_load_state("networkidle")
 
 
 def check_that_it_is_at_home(visited: Visit, address: str):
     """No other host was asked, nothing was missing and nothing was complained of."""
-    visited.page.wait_for_timeout(300)
+    visited.page.wait_for_load_state("networkidle")
     assert [url for url in visited.requests if not url.startswith((address, "data:"))] == []
     assert visited.complaints == []
     assert [response.url for response in visited.responses if response.status >= 400] == []
@@ -167,7 +173,7 @@ def visit(browser, address):
 @pytest.fixture(scope="session", params=[FRONT, *PAGES])
 def opened_once(request, browser, address):
     """Each page in turn: to open it takes a browser seconds, longer than to answer what is asked of it."""
-    opened = Visit(browser, address + request.param, viewport=SCREEN)
+    opened = Visit(browser, address + request.param, viewport={**PHONE, "width": 375})
     yield opened
     opened.context.close()
 
@@ -175,7 +181,19 @@ def opened_once(request, browser, address):
 @pytest.fixture
 def visited(opened_once):
     """A page on a light screen, which a test may resize, darken and print."""
-    opened_once.page.set_viewport_size(SCREEN)
-    opened_once.page.emulate_media(media="screen", color_scheme="light")
-    opened_once.page.wait_for_function(SHOWS, arg="light")
-    return opened_once
+    return light(opened_once, SCREEN)
+
+
+@pytest.fixture
+def on_phone(request, opened_once):
+    """A page on a light phone, 390 pixels wide or as many as the test's parameter says."""
+    return light(opened_once, {**PHONE, "width": getattr(request, "param", PHONE["width"])})
+
+
+def light(opened: Visit, screen: dict[str, int]) -> Visit:
+    """Put a page on a light screen of this size."""
+    if opened.page.viewport_size != screen:
+        opened.page.set_viewport_size(screen)
+    opened.page.emulate_media(media="screen", color_scheme="light")
+    opened.page.wait_for_function(SHOWS, arg="light")
+    return opened

@@ -1,5 +1,6 @@
 """Every control of each page moved by keyboard in Chromium, with no kernel, and what a screen reader is told."""
 
+import collections
 import itertools
 
 import pytest
@@ -121,27 +122,35 @@ def check_what_a_screen_reader_is_told(opened):
     """In the browser's accessibility tree: each control and its value, the picture's name, and the note, once."""
     said = opened.evaluate(DRAG)
     assert sorted(said) == sorted(opened.locator(".bnb-note").all_text_contents())
-    browser = opened.context.new_cdp_session(opened)
-    root = browser.send("DOM.getDocument")["root"]["nodeId"]
+    nodes = accessible(opened)
     names = {"slider": ".bnb-slider label", "combobox": ".bnb-choice > label", "radio": ".bnb-buttons span"}
     for role, name in names.items():
-        nodes = browser.send("Accessibility.queryAXTree", {"nodeId": root, "role": role})["nodes"]
-        assert [node["name"]["value"] for node in nodes] == opened.locator(name).all_text_contents()
-        states = [{each["name"]: each["value"].get("value") for each in node["properties"]} for node in nodes]
+        assert [node["name"]["value"] for node in nodes[role]] == opened.locator(name).all_text_contents()
+        states = [{each["name"]: each["value"].get("value") for each in node["properties"]} for node in nodes[role]]
         assert all(state.get("focusable") and not state.get("disabled") for state in states)
-    groups = browser.send("Accessibility.queryAXTree", {"nodeId": root, "role": "group"})["nodes"]
     legends = opened.locator(".bnb-choice > legend").all_text_contents()
-    assert set(legends) <= {node["name"]["value"] for node in groups}
+    assert set(legends) <= {node["name"]["value"] for node in nodes["group"]}
     # Not in this tree, which has the number of the position: the value in words.
     inputs, texts = opened.locator(".bnb-slider input").all(), opened.locator(".bnb-slider output")
     assert [each.get_attribute("aria-valuetext") for each in inputs] == texts.all_text_contents()
-    images = browser.send("Accessibility.queryAXTree", {"nodeId": root, "role": "image"})["nodes"]
-    told = [node["name"]["value"] for node in images]
+    told = [node["name"]["value"] for node in nodes["image"]]
     for explorer in opened.locator(".bnb-explorer").all():
         name = explorer.locator(".bnb-panels").get_attribute("aria-label")
         assert name in told
         chosen = explorer.locator("output, option:checked, :checked + span").all_text_contents()
         assert len(chosen) == explorer.locator("[data-name]").count() and all(text in name for text in chosen)
+
+
+def accessible(opened) -> dict[str, list[dict]]:
+    """The nodes of all explorers in the browser's accessibility tree, by role."""
+    browser = opened.context.new_cdp_session(opened)
+    root = browser.send("DOM.getDocument")["root"]["nodeId"]
+    found = collections.defaultdict(list)
+    for explorer in browser.send("DOM.querySelectorAll", {"nodeId": root, "selector": ".bnb-explorer"})["nodeIds"]:
+        for node in browser.send("Accessibility.queryAXTree", {"nodeId": explorer})["nodes"]:
+            if not node["ignored"]:
+                found[node["role"]["value"]].append(node)
+    return found
 
 
 def test_a_control_that_does_not_move_its_picture_is_noticed(browser, address, site):

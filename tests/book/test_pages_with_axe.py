@@ -9,13 +9,14 @@ from conftest import CHAPTERS
 READERS = {"light": {"width": 1280, "height": 900}, "dark": {"width": 375, "height": 740}}
 # Axe takes minutes to walk through all that is alike: a screen reader gets the name of a formula or a picture, not its
 # parts, one word of each colour tells whether coloured code can be read, ten rows how a long table or list is made,
-# three letters how the index is, and six claims how the ledger is.
+# three letters how the index is, six claims how the ledger is, and three names how a page of the reference is.
 REMOVE_PARTS = """
 () => {
   document.querySelectorAll("math > *, svg[aria-label] > *, .bnb-panels > *").forEach(part => part.remove());
   document.querySelectorAll("article :is(tr, li, dt, dd):nth-child(n + 11)").forEach(entry => entry.remove());
   [...document.querySelectorAll(".genindextable")].slice(3).forEach(letter => letter.remove());
   document.querySelectorAll("article section > section:nth-of-type(n + 7)").forEach(claim => claim.remove());
+  document.querySelectorAll("article section > dl.py:nth-of-type(n + 4)").forEach(name => name.remove());
   for (const code of document.querySelectorAll("pre")) {
     const seen = new Set();
     for (const word of code.querySelectorAll("span:not(:has(*))")) {
