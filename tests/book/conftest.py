@@ -51,9 +51,9 @@ def pytest_collection_modifyitems(items):
 
 def width_of(item) -> int:
     """The width at which a test begins: to set a page anew for another one takes a browser half a second."""
-    if "on_phone" not in getattr(item, "fixturenames", ()):
+    if "narrow" not in getattr(item, "fixturenames", ()):
         return SCREEN["width"]
-    return item.callspec.params.get("on_phone", PHONE["width"])
+    return item.callspec.params.get("narrow", PHONE["width"])
 
 
 def shared_with(item) -> str | tuple | None:
@@ -185,8 +185,8 @@ def visited(opened_once):
 
 
 @pytest.fixture
-def on_phone(request, opened_once):
-    """A page on a light phone, 390 pixels wide or as many as the test's parameter says."""
+def narrow(request, opened_once):
+    """A page on a light screen as wide as a phone, or as the test's parameter says."""
     return light(opened_once, {**PHONE, "width": getattr(request, "param", PHONE["width"])})
 
 

@@ -54,8 +54,8 @@ box => {
 
 
 @EVERY_CHAPTER
-def test_at_every_setting_nothing_is_cut_off_and_the_page_stands_still(on_phone):
-    for explorer in on_phone.page.locator(".bnb-explorer").all():
+def test_at_every_setting_nothing_is_cut_off_and_the_page_stands_still(narrow):
+    for explorer in narrow.page.locator(".bnb-explorer").all():
         found = explorer.evaluate(EVERY_SETTING)
         assert found["settings"] > 4
         assert len(found["heights"]) == 1 and len(found["tops"]) == found["panels"], found

@@ -39,10 +39,10 @@ def test_every_icon_is_drawn(visited):
     assert visited.page.evaluate(BLANK) == []
 
 
-@pytest.mark.parametrize("on_phone", [375], indirect=True)
-def test_a_phone_shows_the_page_without_scrolling_sideways(on_phone):
-    assert on_phone.page.evaluate("document.documentElement.scrollWidth") <= 375
-    for slider in on_phone.page.locator("input[type=range]").all():
+@pytest.mark.parametrize("narrow", [375], indirect=True)
+def test_a_phone_shows_the_page_without_scrolling_sideways(narrow):
+    assert narrow.page.evaluate("document.documentElement.scrollWidth") <= 375
+    for slider in narrow.page.locator("input[type=range]").all():
         assert slider.bounding_box()["width"] > 200
 
 
@@ -82,9 +82,9 @@ PANELS = """
 
 
 @EVERY_CHAPTER
-@pytest.mark.parametrize("on_phone", [375, 390], indirect=True)
-def test_panels_are_whole_and_legible_and_stack_on_a_phone(on_phone):
-    for each in whole_figures(on_phone.page):
+@pytest.mark.parametrize("narrow", [375, 390], indirect=True)
+def test_panels_are_whole_and_legible_and_stack_on_a_phone(narrow):
+    for each in whole_figures(narrow.page):
         assert each["tops"] == each["panels"], f"panels do not stack: {each}"
 
 

@@ -1,5 +1,6 @@
 """Each page of the site printed by Chromium."""
 
+import pytest
 from conftest import CHAPTERS, SHOWS
 
 # A4 less its margins, in pixels of CSS.
@@ -26,9 +27,9 @@ CUT_OFF = """
 SEEN = "elements => elements.map(element => element.checkVisibility({visibilityProperty: true}))"
 
 
-def test_on_paper_nothing_is_cut_off_folded_or_dark(visited):
-    opened = visited.page
-    opened.set_viewport_size(SHEET)
+@pytest.mark.parametrize("narrow", [SHEET["width"]], indirect=True)
+def test_on_paper_nothing_is_cut_off_folded_or_dark(narrow):
+    opened = narrow.page
     opened.emulate_media(color_scheme="dark")
     opened.wait_for_function(SHOWS, arg="dark")
     folds = opened.locator(FOLDS).count()
