@@ -34,6 +34,9 @@ _MENDED = [
     (re.compile(r"(<m(?:sub|sup|subsup)>)(<mo [^>]*minsize=[^<]*</mo>)"), r"\1<mrow>\2</mrow>"),
     (re.compile('<mo stretchy="true">\u0332</mo>'), '<mo stretchy="true">\u203e</mo>'),
 ]
+# Within a line: the characters of a formula that may be too wide for a phone, and what must not begin the next line.
+_LONG = 28
+_PUNCTUATION = re.compile(r"[.,;:!?)\]]+")
 _convert = LatexToMathML(fancy_error=False).convert_with_local_state
 
 
@@ -58,8 +61,13 @@ def mathml(tex: str, display: bool) -> str:
 
 def drawn(formulas: str) -> set[str]:
     """Return the characters that a browser draws for some MathML, including slanted letters and the root sign."""
-    written = set(unescape(re.sub("<[^>]*>", "", formulas))) | {"√"}
+    written = set(drawn_text(formulas)) | {"√"}
     return written | {letter for letter in _SLANTED if normalize("NFKC", letter) in written}
+
+
+def drawn_text(formulas: str) -> str:
+    """Return the text in some MathML."""
+    return unescape(re.sub("<[^>]*>", "", formulas))
 
 
 @functools.cache
@@ -71,17 +79,30 @@ def show(translator, node: nodes.Element) -> None:
     """Write a formula into the page."""
     display = isinstance(node, nodes.math_block)
     tag = "div" if display else "span"
-    # With this class the theme makes a formula that is too wide focusable, so that it can be scrolled by keyboard.
-    classes = "math notranslate" + " pst-scrollable-table-container" * display
     try:
         formula = mathml(node.astext(), display)
     except LatexError as error:
         place = node if node.source else translator.builder.current_docname
         logger.warning("a formula cannot be shown, %s: %s", error, node.astext(), location=place)
         formula = translator.encode(node.astext())
+    # With this class the theme makes a formula that is too wide focusable, so that it can be scrolled by keyboard.
+    wide = display or len(drawn_text(formula)) > _LONG
+    classes = "math notranslate" + " pst-scrollable-table-container" * wide
     translator.body.append(translator.starttag(node, tag, "", CLASS=classes))
     translator.body.append(f"{formula}</{tag}>" + "\n" * display)
     raise nodes.SkipNode
+
+
+def keep_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Put a formula and the punctuation after it into one element, in which no line is broken."""
+    for formula in list(doctree.findall(nodes.math)):
+        parent, place = formula.parent, formula.parent.index(formula)
+        after = parent[place + 1] if place + 1 < len(parent) else None
+        if not isinstance(after, nodes.Text) or not (found := _PUNCTUATION.match(after)):
+            continue
+        if len(formula.astext()) <= _LONG:
+            parent[place + 1] = nodes.Text(after[found.end() :])
+            parent[place] = nodes.inline("", "", formula, nodes.Text(found[0]), classes=["bnb-unbroken"])
 
 
 def add_styles(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -113,6 +134,7 @@ def write_font(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     """Connect the hooks; ``html_math_renderer`` in _config.yml chooses what they register."""
     app.add_html_math_renderer("mathml", (show, None), (show, None))
+    app.connect("doctree-resolved", keep_punctuation)
     app.connect("html-page-context", add_styles)
     app.connect("build-finished", write_font)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

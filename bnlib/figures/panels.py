@@ -143,6 +143,8 @@ def _take_legends(figure: Figure) -> tuple[list[str], list[Any]]:
             samples.setdefault(name, handle)
     names = [text.get_text() for legend in legends if legend for text in legend.get_texts()]
     for legend in filter(None, legends):
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+            samples.setdefault(text.get_text(), handle)  # one that was given to the legend and is in no axes
         legend.remove()
     names = list(dict.fromkeys(name for name in names if name in samples))
     return names, [samples[name] for name in names]
@@ -294,9 +296,11 @@ def _element(alt: str, layout: Layout, names: Sequence[str], groups: Mapping[str
         yield f'<div class="bnb-legend" style="{style}">{"".join(keys)}</div>'
     for number, box in enumerate(layout.boxes):
         least, most = WRAP_SCALE * box.width, LARGEST_SCALE * box.width
+        # On a phone each panel is as wide as the screen.
+        widest_here = f"max({most:.0f}px,min(100%,({PHONE_WIDTH + 100}px - 100%)*999))"
         yield (
             f'<svg viewBox="{box.x:g} {box.y:g} {box.width:g} {box.height:g}" style="flex:{box.width:.0f} 1 '
-            f'{least:.0f}px;min-width:0;max-width:{most:.0f}px;overflow:visible" aria-hidden="true">'
+            f'{least:.0f}px;min-width:0;max-width:{widest_here};overflow:visible" aria-hidden="true">'
         )
         yield from groups.get(f"panel-{number}", ())
         if number + 1 == len(layout.boxes):

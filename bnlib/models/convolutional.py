@@ -44,7 +44,7 @@ def lian_figure_6_cnn(
         seed: seed of the initialisation; the global generator does not change.
 
     Shape:
-        Input (N, \*``image_shape``); output (N, ``num_classes``).
+        Input (N, channels, height, width); output (N, ``num_classes``).
 
     Raises:
         ValueError: if a count is below 1, ``image_shape`` does not have three values or is too small, ``channels`` does

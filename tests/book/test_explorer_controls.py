@@ -63,6 +63,18 @@ def test_at_every_setting_nothing_is_cut_off_and_the_page_stands_still(narrow):
         explorer.get_by_role("button", name="Reset").click()
 
 
+@EVERY_CHAPTER
+def test_on_a_phone_the_controls_stay_in_view_beside_every_panel(narrow):
+    narrow.page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
+    for explorer in narrow.page.locator(".bnb-explorer").all():
+        last = explorer.locator(".bnb-panels > svg").last
+        last.evaluate("panel => scrollBy(0, panel.getBoundingClientRect().bottom - innerHeight)")
+        top, bottom = explorer.locator(".bnb-controls").evaluate(
+            "controls => (({top, bottom}) => [top, bottom])(controls.getBoundingClientRect())"
+        )
+        assert 0 <= top and bottom <= PHONE["height"]
+
+
 def test_a_page_that_jumps_is_noticed(visit):
     opened = visit(CHOICES, viewport=PHONE).page
     opened.add_style_tag(content=".bnb-note { min-height: 0 !important }")

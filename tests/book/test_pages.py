@@ -1,7 +1,7 @@
 """Each page of the site in Chromium, with no kernel: nothing from elsewhere, light, whole and readable."""
 
 import pytest
-from conftest import EVERY_CHAPTER, SHOWS, WITH_SLIDERS, check_that_it_is_at_home
+from conftest import EVERY_CHAPTER, PHONE, SHOWS, WITH_SLIDERS, check_that_it_is_at_home
 
 
 def test_a_page_asks_no_other_host_and_does_not_complain(visited, address):
@@ -39,11 +39,25 @@ def test_every_icon_is_drawn(visited):
     assert visited.page.evaluate(BLANK) == []
 
 
+# What is cut off and cannot be scrolled.
+CUT_OFF = """
+() => [...document.querySelectorAll("article :is(div, p, pre, table, td, .math)")].filter(element =>
+  ["hidden", "clip"].includes(getComputedStyle(element).overflowX) && element.scrollWidth > element.clientWidth + 1
+).map(element => element.outerHTML.slice(0, 200))
+"""
+
+
 @pytest.mark.parametrize("narrow", [375], indirect=True)
 def test_a_phone_shows_the_page_without_scrolling_sideways(narrow):
     assert narrow.page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert narrow.page.evaluate(CUT_OFF) == []
     for slider in narrow.page.locator("input[type=range]").all():
         assert slider.bounding_box()["width"] > 200
+
+
+@pytest.mark.parametrize("path", ["genindex.html", "py-modindex.html", "404.html", "CHANGELOG.html"])
+def test_a_phone_shows_pages_beside_the_chapters_without_scrolling_sideways(visit, path):
+    assert visit(path, viewport=PHONE).page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_mathematics_is_set_without_a_script_and_only_where_there_is_some(visited):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from bs4 import BeautifulSoup
+from matplotlib.patches import Patch
 
 from bnlib import figures
 
@@ -53,6 +54,19 @@ def test_the_samples_of_a_legend_stand_in_their_windows():
         x, y, width, height = map(float, key["viewbox"].split())
         points = re.findall(r'd="M ([\d.]+) ([\d.]+)', str(key))
         assert points and all(x <= float(a) <= x + width and y <= float(b) <= y + height for a, b in points)
+
+
+def test_a_legend_of_samples_that_are_in_no_axes_is_kept():
+    def with_own_samples(figure):
+        figure.add_subplot().plot([0, 1])
+        figure.legend(
+            handles=[Patch(color=figures.PURPLE, label="forward"), Patch(color=figures.BLUE, label="backward")]
+        )
+        return "A line."
+
+    keys = elements(with_own_samples).select(".bnb-legend > span")
+    assert [key.text.strip() for key in keys] == ["forward", "backward"]
+    assert figures.PURPLE.lower() in str(keys[0].svg)
 
 
 @pytest.mark.parametrize("smallest", [8, 10])
