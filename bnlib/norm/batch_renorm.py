@@ -15,28 +15,29 @@ class BatchRenorm(_NormBase):
     r"""Batch Renormalization of an ``(N, C)`` or ``(N, C, *spatial)`` input.
 
     The output in train mode is close to the output in eval mode. In train mode
-    $y = \gamma\,\big(\tfrac{x - \mu_B}{\sigma_B}\,r + d\big) + \beta$, where $\mu_B$ is the mean and $v_B$ the biased
-    variance of each channel of the batch, and $\sigma_B = \sqrt{v_B + \epsilon}$. The gradient treats the two
-    corrections as constants: $r = \sigma_B/\sigma$, clipped to $[1/r_{max}, r_{max}]$, and
-    $d = (\mu_B - \mu)/\sigma$, clipped to $[-d_{max}, d_{max}]$. After that, the running $\mu$ and $\sigma$ move
-    towards the values of the batch with weight ``momentum``. If nothing is clipped, the output equals that of eval
-    mode, $\gamma\,(x - \mu)/\sigma + \beta$. With $r_{max} = 1$ and $d_{max} = 0$ it equals the output of Batch
-    Normalization.
+    $y = \gamma\,\big(\tfrac{x - \mu_B}{\sigma_B}\,\rho + \delta\big) + \beta$, where $\mu_B$ is the mean and $v_B$ the
+    biased variance of each channel of the batch, and $\sigma_B = \sqrt{v_B + \epsilon}$. The gradient treats the two
+    corrections (r and d in the paper) as constants: $\rho = \sigma_B/\sigma_r$, clipped to $[1/r_{max}, r_{max}]$, and
+    $\delta = (\mu_B - \mu_r)/\sigma_r$, clipped to $[-d_{max}, d_{max}]$. After that, the running $\mu_r$ and
+    $\sigma_r$ move towards the values of the batch with weight ``momentum``. If nothing is clipped, the output equals
+    that of eval mode, $\gamma\,(x - \mu_r)/\sigma_r + \beta$. With $r_{max} = 1$ and $d_{max} = 0$ it equals the output
+    of Batch Normalization.
 
-    The paper averages $\sigma$, not $\sigma^2$. The layer stores ``running_var`` $= \sigma^2 - \epsilon$, so eval mode
-    divides by $\sigma$ and the ``state_dict`` has the keys of torch.nn.BatchNorm. Each of the two layers can load the
-    other's ``state_dict`` and then computes the same function in eval mode. The schedules take
+    The paper averages $\sigma_r$, not $\sigma_r^2$. The layer stores ``running_var`` $= \sigma_r^2 - \epsilon$, so eval
+    mode divides by $\sigma_r$ and the ``state_dict`` has the keys of torch.nn.BatchNorm. Each of the two layers can
+    load the other's ``state_dict`` and then computes the same function in eval mode. The schedules take
     ``num_batches_tracked``, which is part of the ``state_dict``, as their step.
 
-    If the batch holds a single value per channel, the output is $\gamma d + \beta$, the gradient of the input is
-    exactly 0, and $\mu$ and $\sigma$ are updated. An empty batch changes nothing.
+    If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
+    exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.
 
     Arguments:
         num_features: number of channels, C.
         eps: added to the variance inside the square root, positive.
-        momentum: weight of the newest batch in $\mu$ and $\sigma$, between 0 and 1; the paper's $\alpha$.
-        r_max: limit of r, at least 1: a number, or a schedule of the number of earlier batches (``bnlib.schedules``).
-        d_max: limit of d, at least 0: a number or a schedule.
+        momentum: weight of the newest batch in $\mu_r$ and $\sigma_r$, between 0 and 1; the paper's $\alpha$.
+        r_max: limit of $\rho$, at least 1: a number, or a schedule of the number of earlier batches
+            (``bnlib.schedules``).
+        d_max: limit of $\delta$, at least 0: a number or a schedule.
         affine: learn a scale ``weight`` (gamma).
         device: device of the parameters and buffers.
         dtype: dtype of the parameters and buffers.
@@ -99,17 +100,17 @@ class BatchRenorm(_NormBase):
         if not self.training or input.numel() == 0:
             mean, variance = self.running_mean, self.running_var
             return torch.batch_norm(input, self.weight, self.bias, mean, variance, False, 0.0, self.eps, kernels)
-        r, d = self._correct_and_track(input.detach())
+        rho, delta = self._correct_and_track(input.detach())
         if input.numel() == input.size(1):
             # The value minus its mean is exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps).
             input = input - input
-        weight, bias = (r, d) if self.weight is None else (self.weight * r, self.weight * d)
+        weight, bias = (rho, delta) if self.weight is None else (self.weight * rho, self.weight * delta)
         if self.bias is not None:
             bias = bias + self.bias
         return torch.batch_norm(input, weight, bias, None, None, True, 0.0, self.eps, kernels)
 
     def _correct_and_track(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return r and d, shape (C,), and update the running statistics."""
+        """Return the corrections rho and delta, shape (C,), and update the running statistics."""
         dtype = torch.promote_types(self.running_var.dtype, torch.float32)
         mean, sigma = self.running_mean.to(dtype), (self.running_var.to(dtype) + self.eps).sqrt()
         # Only the statistics are needed here. The call passes weights because the statistics get the weights' dtype.
@@ -118,8 +119,8 @@ class BatchRenorm(_NormBase):
         batch_sigma = 1 / gain
         step = self.num_batches_tracked.to(dtype)
         r_max, d_max = (limit(step) if callable(limit) else limit for limit in (self.r_max, self.d_max))
-        r = (batch_sigma / sigma).clamp(1 / r_max, r_max)
-        d = ((batch_mean - mean) / sigma).clamp(-d_max, d_max)
+        rho = (batch_sigma / sigma).clamp(1 / r_max, r_max)
+        delta = ((batch_mean - mean) / sigma).clamp(-d_max, d_max)
         new_sigma = sigma.lerp(batch_sigma, self.momentum)
         store(
             self,
@@ -127,7 +128,7 @@ class BatchRenorm(_NormBase):
             running_var=(new_sigma.square() - self.eps).clamp(min=0),  # rounding may take it below 0
             num_batches_tracked=self.num_batches_tracked + 1,
         )
-        return r, d
+        return rho, delta
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""

@@ -19,17 +19,17 @@ PREDICTIONS = [
     ),
     Prediction(
         "micro-batches",
-        "Every training step uses 256 samples, but batch norm sees them in smaller micro-batches of m samples. Go down "
-        "from m = 256. Where does the test error in evaluation mode first rise by more than 2 points?",
+        "Every training step uses 256 samples, but batch norm sees them in smaller micro-batches. Go down from "
+        "micro-batches of 256. Where does the test error in evaluation mode first rise by more than 2 points?",
         {
             "At 16 or earlier": lambda first: first >= 16,
             "At 8": lambda first: 8 <= first < 16,
             "At 4": lambda first: 4 <= first < 8,
             "At 2, or not at all": lambda first: first < 4,
         },
-        reason="The test error first rises at m = {first}. The error in training mode rises much earlier: at m = 8 it "
-        "is already {noisy:.1f} %, against {whole:.1f} % at 256. Most of this is the noise of the statistics, which "
-        "evaluation mode does not have.",
+        reason="The test error first rises with micro-batches of {first}. The error in training mode rises much "
+        "earlier: with 8 it is already {noisy:.1f} %, against {whole:.1f} % with 256. Most of this is the noise of the "
+        "statistics, which evaluation mode does not have.",
     ),
     Prediction(
         "young-averages",

@@ -131,9 +131,9 @@ def relu_growth(samples: int) -> float:
     """
     if samples < 4:
         raise ValueError(f"samples must be at least 4, got {samples}")
-    c = -1 / (samples - 1)
-    angle = math.pi - math.acos(c)
-    overlap = (math.sqrt(1 - c * c) + angle * c) / math.pi
+    correlation = -1 / (samples - 1)
+    angle = math.pi - math.acos(correlation)
+    overlap = (math.sqrt(1 - correlation**2) + angle * correlation) / math.pi
     return ((samples - 1 + angle / math.pi) / (1 - overlap) - 1) / (samples - 3)
 
 
