@@ -9,21 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from bnlib.figures.methods import method_color
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, plain_ticks
 
-_COLORS = {
-    "without normalisation": VERMILLION,
-    "without normalisation, PyTorch init": VERMILLION,
-    "batch norm": BLUE,
-    "Full Norm": BLUE,
-    "Batch Renorm": BLUE,
-    "layer norm": GREEN,
-    "group norm": GREEN,
-    "instance norm": GREEN,
-    "weight norm": PURPLE,
-    "weight standardisation + GN": PURPLE,
-    "cosine normalisation": PURPLE,
-}
+_ROWS = (
+    "without normalisation",
+    "without normalisation, PyTorch init",
+    "batch norm",
+    "Full Norm",
+    "Batch Renorm",
+    "layer norm",
+    "group norm",
+    "instance norm",
+    "weight norm",
+    "weight standardisation + GN",
+    "cosine normalisation",
+)
+"""The norms in the order in which an empty figure names them."""
 
 
 def draw_normalisation_groups(figure: Figure, data, norm: str, kind: str, batch_size: int) -> str:
@@ -160,7 +162,7 @@ def draw_batch_sizes(
     """Draw test errors of all norms, (learning rates, seeds) each; see ``alternatives.batch_sizes.lookup``."""
     axes = figure.subplots()
     errors, rates, live = data["errors"], data["rates"], data.get("live", {})
-    names = list(_COLORS) if not errors else list(errors)
+    names = list(_ROWS) if not errors else list(errors)
     title = f"{construction}, batch size {batch_size}, {budget}"
     told = []
     for row, name in enumerate(names):
@@ -168,13 +170,14 @@ def draw_batch_sizes(
             continue
         table = 100 * np.maximum(errors[name], 1 / 720)  # a logarithmic axis has no 0: half an image of 360
         best = data["best"][name]
-        axes.plot(np.median(table, 1), np.full(len(table), row), "o", color=GREY, mfc="none", ms=4, lw=0)
-        axes.hlines(row, table[best].min(), table[best].max(), color=_COLORS[name], lw=2.5)
-        axes.plot(np.median(table[best]), row, "D", color=_COLORS[name], ms=7)
+        color = method_color(name)
+        axes.plot(np.median(table, 1), np.full(len(table), row), "o", color=color, mfc="none", ms=4, lw=0)
+        axes.hlines(row, table[best].min(), table[best].max(), color=color, lw=2.5)
+        axes.plot(np.median(table[best]), row, "D", color=color, ms=7)
         axes.text(125, row, f"{rates[best]:g}", va="center", fontsize=9)
         told.append(f"{name} {np.median(100 * errors[name][best]):.1f}")
         if name in live:
-            axes.plot(100 * max(live[name], 1 / 720), row, "x", color=_COLORS[name], ms=8)
+            axes.plot(100 * max(live[name], 1 / 720), row, "x", color=color, ms=8)
     axes.axvline(90, color=GREY, ls=":", lw=1)
     axes.text(125, -1.05, "learning rate", va="center", fontsize=9)
     axes.set(xscale="log", xlim=(0.4, 110), ylim=(len(names) - 0.4, -0.6), xlabel="test error (%)")

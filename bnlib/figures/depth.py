@@ -9,10 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from bnlib.figures.methods import method_color
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
-_FIRST, _SECOND = (BLUE, "-"), (VERMILLION, "--")
+_ACTIVATIONS = {"ReLU": BLUE, "tanh": VERMILLION, "linear": GREEN}
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _color(name: str) -> str:
+    return method_color(name, _ACTIVATIONS.get(name, PURPLE))
 
 
 def power(exponent: int) -> str:
@@ -58,7 +63,7 @@ def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: floa
     looks, told = {}, []
     for name, curves in data.items():
         base, live, _ = name.partition(", your run")
-        color, dash = looks.setdefault(base, _SECOND if looks else _FIRST)
+        color, dash = looks.setdefault(base, (_color(base), "--" if looks else "-"))
         line = {"color": color, "ls": dash, "lw": 1}
         if live:
             line.update(marker="o", ms=2, ls=":")
@@ -144,7 +149,8 @@ def draw_growth(figure: Figure, measured: Mapping[str, Mapping[int, np.ndarray]]
         theory: factor by network and number of samples; the key None is a limit, drawn as a horizontal line.
     """
     axes, told = figure.subplots(), []
-    for (name, by_samples), color, mark in zip(measured.items(), (BLUE, VERMILLION, GREEN), "osD", strict=False):
+    for (name, by_samples), mark in zip(measured.items(), "osD", strict=False):
+        color = _color(name)
         samples = list(by_samples)
         middle = np.array([np.median(each) for each in by_samples.values()])
         reach = np.abs(np.array([[each.min(), each.max()] for each in by_samples.values()]).T - middle)

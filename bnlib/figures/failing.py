@@ -149,7 +149,7 @@ def draw_placement(figure: Figure, errors: Mapping[tuple, np.ndarray]) -> str:
     for unused in grid.flat[len(depths) :]:
         unused.remove()
     rates = list(dict.fromkeys(lr for _, _, lr in errors))
-    looks = {"before": (BLUE, "s-", "BN before the ReLU"), "after": (VERMILLION, "o--", "BN after the ReLU")}
+    looks = {"before": (BLUE, "s-", "BN before the ReLU"), "after": (PURPLE, "o--", "BN after the ReLU")}
     told = []
     for axes, depth in zip(figure.axes, depths, strict=True):
         for shift, (placement, (color, mark, label)) in zip((0.94, 1.06), looks.items(), strict=True):

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, plain_ticks
+from bnlib.figures.methods import method_color
+from bnlib.figures.picture import BLUE, GREY, VERMILLION, plain_ticks
 
-_COLORS = {
-    "without normalisation": GREY,
-    "layer norm": GREY,
-    "local BN": BLUE,
-    "SyncBN": VERMILLION,
-    "local FN": PURPLE,
-    "shared FN": GREEN,
+# A square: no statistics, or those of one worker. A diamond: statistics that all workers share.
+_MARKS = {
+    "without normalisation": "s",
+    "layer norm": "s",
+    "local BN": "s",
+    "SyncBN": "D",
+    "local FN": "s",
+    "shared FN": "D",
 }
 _EVALUATIONS = {
     "train_mode": "train mode,\nlocal training batches",
@@ -56,17 +58,16 @@ def draw_local_statistics(figure: Figure, data, workers: int, skew: float) -> st
 def draw_label_skew(figure: Figure, data: Mapping[str, Mapping], workers: int, skew: float) -> str:
     """Draw test errors by method, and those of local BN by evaluation; see ``machines.label_skew.lookup``."""
     left, right = figure.subplots(1, 2)
-    methods = list(_COLORS)
+    methods = list(_MARKS)
     rows = [(left, place, method, "worker_0") for place, method in enumerate(methods)]
     rows += [(right, place, "local BN", evaluation) for place, evaluation in enumerate(_EVALUATIONS)]
     for axes, place, method, evaluation in rows:
         values = _sorted_percent(data[method][evaluation])
-        axes.plot(values[[0, -1]], [place, place], color=_COLORS[method], lw=1.5)
-        axes.plot(np.median(values), place, "s", color=_COLORS[method], ms=7)
+        color = method_color(method)
+        axes.plot(values[[0, -1]], [place, place], color=color, lw=1.5)
+        axes.plot(np.median(values), place, _MARKS[method], color=color, ms=7)
         if f"{method}, your run" in data:
-            axes.plot(
-                _sorted_percent(data[f"{method}, your run"][evaluation]), [place], "x", color="#C51B7D", ms=8, mew=2
-            )
+            axes.plot(_sorted_percent(data[f"{method}, your run"][evaluation]), [place], "x", color=color, ms=9, mew=2)
     left.set_yticks(range(len(methods)), methods)
     right.set_yticks(range(len(_EVALUATIONS)), _EVALUATIONS.values(), fontsize=9)
     for axes, title in ((left, "statistics of worker 0"), (right, "local BN, by evaluation")):

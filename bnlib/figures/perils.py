@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bnlib.figures.methods import method_color
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 
@@ -103,20 +104,20 @@ _EVALUATIONS = {
     "layer norm": ("layer norm", "eval"),
     "without normalisation": ("without normalisation", "eval"),
 }
-_EVALUATION_STYLES = {"batch norm": (BLUE, "o"), "batch norm, layer 2 only": (PURPLE, "D")}
+_EVALUATION_MARKS = {"batch norm": "o", "batch norm, layer 2 only": "D"}
 
 
 def draw_discriminator(figure: Figure, data: Mapping, kind: str, batches: str) -> str:
     """Draw samples after BN, and the accuracy of discriminators; see ``perils.gan_discriminator``."""
     left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
-    left.plot(*data["real"].T, "o", color=BLUE, ms=2.5, label="real", alpha=0.8)
-    left.plot(*data["fake"].T, "x", color=VERMILLION, ms=3.5, label="generated", alpha=0.8)
+    left.plot(*data["real"].T, "o", color=GREY, ms=2.5, label="real", alpha=0.8)
+    left.plot(*data["fake"].T, "x", color=GREEN, ms=3.5, label="generated", alpha=0.8)
     left.set(xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), aspect="equal", title="samples after BN")
     left.set(xlabel="coordinate 1", ylabel="coordinate 2")
     numbers, told = data["numbers"], []
     for row, (name, (norm, mode)) in enumerate(_EVALUATIONS.items()):
         values = 100 * numbers[norm][mode]
-        color, mark = _EVALUATION_STYLES.get(norm, (GREEN, "s"))
+        color, mark = method_color(norm), _EVALUATION_MARKS.get(norm, "s")
         right.plot(np.median(values), row, mark, color=color, ms=7)
         right.hlines(row, values.min(), values.max(), color=color, lw=1.6)
         told.append(f"{name} {np.median(values):.0f} %")

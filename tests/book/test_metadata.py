@@ -97,9 +97,9 @@ def test_the_examples_in_the_hooks_are_right(name):
 
 def test_the_reading_time_leaves_exercises_out(tmp_path):
     cells = [
-        {"cell_type": "markdown", "source": "# Title\n\n" + "word " * 1500},
+        {"cell_type": "markdown", "source": "# Title\n\n" + "word " * 2380},
         {"cell_type": "code", "source": "word " * 3000},
-        {"cell_type": "markdown", "source": "## A section\n\n" + "word " * 750},
+        {"cell_type": "markdown", "source": "## A section\n\n" + "word " * 1190},
         {"cell_type": "markdown", "source": "## Exercises\n\n### Exercise 1\n\n" + "word " * 3000},
     ]
     (tmp_path / "page.ipynb").write_text(json.dumps({"cells": cells}))
@@ -107,6 +107,17 @@ def test_the_reading_time_leaves_exercises_out(tmp_path):
     assert reading_time.minutes(tmp_path, ["page#a-section"]) == 5
     with pytest.raises(ValueError, match="'nowhere'; it has a-section, exercises"):
         reading_time.minutes(tmp_path, ["page#nowhere"])
+
+
+def test_the_first_four_chapters_can_be_read_in_an_hour():
+    pages = sorted(path.stem for path in (ROOT / "chapters").glob("0[1-4]_*.ipynb"))
+    assert len(pages) == 4
+    assert reading_time.total_words(ROOT / "chapters", pages) / reading_time.WORDS_PER_MINUTE <= 60
+
+
+def test_the_introduction_says_how_reading_times_are_computed():
+    text = (ROOT / "chapters" / "intro.md").read_text()
+    assert f"{reading_time.WORDS_PER_MINUTE} words per minute" in text and "10.1016/j.jml.2019.104047" in text
 
 
 def test_the_times_on_the_page_are_those_of_the_chapters(site):
