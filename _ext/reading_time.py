@@ -1,6 +1,6 @@
 """Sphinx role: the reading time of some pages without their exercises, computed from the number of words.
 
-``{reading-time}`01_the_formula 07_why_is_my_bn_failing#the-table``` is the time for one page and a section of another.
+``{reading-time}`01_the_formula 07_why_is_my_bn_failing#four-numbers``` is the time for a page and a section of another.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ def draw_fixed_batches(figure: Figure, panels: Mapping[str, Mapping], epochs: Se
         axes.set(xlabel="epoch", title=title, ylim=(0, 2.4), xlim=(0, epochs[-1]))
         finals = ", ".join(f"{label} {np.median(row[name][-1]):.2f}" for name, (label, *_) in _LOSSES.items())
         told.append(f"{title}: {finals}")
-    figure.axes[0].set_ylabel("squared error (units of Var y)")
+    figure.axes[0].set_ylabel("squared error (random targets)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return f"Median squared errors after {epochs[-1]} epochs. {'; '.join(told)}."
+    return f"Median squared errors after {epochs[-1]} epochs with random targets. {'; '.join(told)}."
 
 
 def draw_micro_batches(figure: Figure, data: Mapping[str, object], micro_batch_size: int, lr: float) -> str:

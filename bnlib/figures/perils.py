@@ -36,16 +36,16 @@ def draw_train_mode_at_inference(
         )
     eval_mode = 100 * np.median(data["shuffled"]["eval_mode"])
     for axes in (left, right):
-        axes.axhline(eval_mode, color=GREY, ls=":", lw=1.2, label="eval mode, before serving" if axes is left else "_")
+        axes.axhline(eval_mode, color=GREY, ls=":", lw=1.2, label="eval mode, before" if axes is left else "_")
     left.axvline(batch_size, color=GREY, lw=0.7)
     left.set(xscale="log", ylim=(0, 104), xlabel="batch size", ylabel="accuracy (%)", title="train mode")
     plain_ticks(left.xaxis, batch_sizes)
-    right.set(xlabel="batches served in train mode before", title=f"eval mode, after serving batches of {batch_size}")
+    right.set(xlabel="batches predicted in train mode", title=f"eval mode, after batches of {batch_size}")
     right.set_xticks(range(len(batches_served)), [str(number) for number in batches_served], fontsize=8)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return (
         f"Test accuracy of the {network} network with batches of {batch_size} samples: {'; '.join(told)}. In eval mode "
-        f"before serving: {eval_mode:.1f} %. Medians and ranges over five seeds."
+        f"before: {eval_mode:.1f} %. Medians and ranges over five seeds."
     )
 
 

@@ -49,19 +49,19 @@ PREDICTIONS = [
             "No normalisation": lambda bn, layer, weight, plain: plain <= min(bn, layer, weight),
         },
         reason="The lowest test errors in these four groups, in this order, are {bn:.0f} %, {layer:.0f} %, "
-        "{weight:.0f} % and {plain:.0f} %. Given many more steps, all of them end close together.",
+        "{weight:.0f} % and {plain:.0f} %. Given many more steps, their test errors are close to each other.",
     ),
     Prediction(
         "two-labels",
-        "A small network with batch norm is trained on digits, and each batch of 64 images holds two of the ten digits "
-        "only. What is its test error?",
+        "A small network with batch norm is trained on digits for 16 epochs (360 steps), and each batch of 64 images "
+        "holds only two of the ten digits. What is its test error?",
         {
             "Less than 10 %": lambda bn: bn < 10,
             "10 to 50 %": lambda bn: 10 <= bn <= 50,
             "More than 50 %": lambda bn: bn > 50,
         },
-        reason="The test error is {bn:.0f} %. Two digits are enough for the statistics of a batch to leave the "
-        "difference between classes in place. With one digit per batch it is {one_label:.0f} %.",
+        reason="The test error is {bn:.0f} %. If a batch holds two digits, batch norm keeps the difference between "
+        "them. With one digit per batch the test error is {one_label:.0f} %.",
     ),
     Prediction(
         "instance-norm-twin",

@@ -13,7 +13,7 @@ PREDICTIONS = [
             "0.3 to 0.8": lambda eval_mode: 0.3 <= eval_mode <= 0.8,
             "Above 0.8": lambda eval_mode: eval_mode > 0.8,
         },
-        reason="The median error over 20 seeds is {eval_mode:.1f}. Evaluation mode is not to blame: in training mode, "
+        reason="The median error over 20 seeds is {eval_mode:.1f}. Evaluation mode is not the cause: in training mode, "
         "in new batches of 4, the error is {reshuffled_batches:.1f}. The network has learnt its four-sample batches, "
         "not its samples.",
     ),

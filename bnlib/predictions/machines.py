@@ -7,9 +7,9 @@ _SUFFERS = 10  # per cent of test errors
 PREDICTIONS = [
     Prediction(
         "own-digit",
-        "Ten machines train one network with batch norm. Each normalises with the statistics of its own batch, and a "
-        "share of its images shows one digit, a different one on each machine. The remaining images are mixed. From "
-        "which share on does training suffer, with a test error above 10 %?",
+        "Ten machines train one network with batch norm. Each normalises with the statistics of its own batch. A share "
+        "of its images is chosen to show one digit, a different one on each machine. The remaining images are dealt at "
+        "random. From which share on is the test error above 10 %?",
         {
             "At 50 %": lambda half, most, all: half > _SUFFERS,
             "At 90 %, but not yet at 50 %": lambda half, most, all: most > _SUFFERS >= half,
@@ -24,7 +24,7 @@ PREDICTIONS = [
         "variance-between-workers",
         "Ten workers normalise with their own statistics. If all images of a worker show its own digit, this removes a "
         "certain part of a unit's variance: the part between the workers. How much of this part is removed if only "
-        "half of a worker's images show its own digit?",
+        "half of a worker's images are chosen to show its own digit, and the other half is dealt at random?",
         {
             "All of it, or nearly all": lambda half, all: half > 0.65 * all,
             "About half of it": lambda half, all: 0.35 * all < half <= 0.65 * all,
@@ -32,7 +32,7 @@ PREDICTIONS = [
             "Nearly nothing": lambda half, all: half <= 0.1 * all,
         },
         reason="The part between the workers is {all:.0f} % of the variance if all images show the worker's own digit, "
-        "and {half:.0f} % if half of them do. It grows with the square of the share.",
+        "and {half:.0f} % if half of them are chosen to do so. It grows with the square of the share.",
     ),
     Prediction(
         "two-workers",

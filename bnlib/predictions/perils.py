@@ -5,16 +5,17 @@ from bnlib.predictions.prediction import Prediction
 PREDICTIONS = [
     Prediction(
         "two-towers",
-        "A network with batch norm learns to read white digits on black and black digits on white. Each training step "
-        "takes one batch of each kind, one after the other, and adds the two losses. Both losses fall to almost "
-        "nothing. How many test digits does the network read correctly in evaluation mode, on average over both kinds?",
+        "A network with batch norm learns to read digits and inverted digits, in which light and dark are exchanged. "
+        "Each training step takes one batch of each kind, one after the other, and adds the two losses. Both losses "
+        "fall to almost nothing. How many test digits does the network read correctly in evaluation mode, on average "
+        "over both kinds?",
         {
-            "More than 90 %": lambda white, black: white + black > 180,
-            "60 to 90 %": lambda white, black: 120 <= white + black <= 180,
-            "Less than 60 %": lambda white, black: white + black < 120,
+            "More than 90 %": lambda digits, inverted: digits + inverted > 180,
+            "60 to 90 %": lambda digits, inverted: 120 <= digits + inverted <= 180,
+            "Less than 60 %": lambda digits, inverted: digits + inverted < 120,
         },
-        reason="It reads {white:.0f} % of the white digits and {black:.0f} % of the black ones. In training each kind "
-        "was normalised with its own statistics, but the running averages mix both. With separate averages for each "
-        "kind, and the same weights, it reads at least {own:.0f} % of either.",
+        reason="It reads {digits:.0f} % of the digits and {inverted:.0f} % of the inverted digits. In training each "
+        "kind was normalised with its own statistics, but the running averages mix both. With separate averages for "
+        "each kind, and the same weights, it reads at least {own:.0f} % of either.",
     ),
 ]

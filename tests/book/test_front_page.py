@@ -68,7 +68,7 @@ def test_the_buttons_lead_to_the_formula_and_to_the_table_of_symptoms(site):
     links = soup(site / FRONT).select(".bnb-start a")
     assert {link.get_text(): link["href"] for link in links} == {
         "Start with the formula": "chapters/01_the_formula.html",
-        "My batch norm is broken": "chapters/07_why_is_my_bn_failing.html#the-table",
+        "My batch norm is broken": "chapters/07_why_is_my_bn_failing.html#from-symptom-to-cure",
     }
     assert "chapters/intro.html" in (hrefs := [link["href"] for link in soup(site / FRONT).select("article a")])
     assert "CHANGELOG.html" in hrefs

@@ -258,14 +258,17 @@ def roughness_rows() -> list[dict]:
 
 
 def variant_rows() -> list[dict]:
-    """Return table rows, one per variant of 100 layers: medians of jitter, roughness and final loss."""
+    """Return table rows, one per variant of 100 layers: medians of the first loss, jitter, roughness and final loss."""
     measures = {
         "jitter (nats)": lambda run: tables.significant(median(run.jitter)),
         "roughness": lambda run: tables.significant(median(run.roughness), 3),
         "final loss (nats)": lambda run: median(run.losses[:, -1]),
     }
     return [
-        {"variant": LABELS.get(name, name)}
+        {
+            "variant": LABELS.get(name, name),
+            "loss before training (nats)": median(load()[name, 100, COMPARED[0]].losses[:, 0]),
+        }
         | {
             (f"learning rate {lr:g}", header): measure(load()[name, 100, lr])
             for lr in COMPARED

@@ -138,7 +138,7 @@ def eval_mode_afterwards_rows(
     """Return test accuracies (%) in eval mode after these numbers of batches were predicted in train mode."""
     accuracies = 100 * load()[network, order]["eval_mode_afterwards"]
     return [
-        {"batches served": number}
+        {"batches predicted": number}
         | {
             ("batch size", str(size)): accuracies[:, BATCH_SIZES.index(size), BATCHES_SERVED.index(number)]
             for size in batch_sizes

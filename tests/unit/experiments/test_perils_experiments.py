@@ -141,7 +141,7 @@ def test_rows_of_train_mode_have_the_accuracy_of_their_batch_size_and_number_of_
     (row,) = (row for row in rows if row["network, order of the test set"] == "convolutional, sorted")
     assert list(row["train mode, batch size", "128"]) == list(100 * found["train_mode"][:, 7])
     rows = train_mode_at_inference.eval_mode_afterwards_rows("convolutional", "sorted", (2, 128), (0, 256))
-    assert [row["batches served"] for row in rows] == [0, 256]
+    assert [row["batches predicted"] for row in rows] == [0, 256]
     assert list(rows[1]["batch size", "2"]) == list(100 * found["eval_mode_afterwards"][:, 1, -1])
     assert list(rows[0]["batch size", "2"]) == list(100 * found["eval_mode"])
 
