@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from bnlib import ActivationNoise, BatchNorm, NoisyBatchNorm
+from bnlib.experiments.formula.batch_noise import channel_values
 from bnlib.experiments.framework.experiment import Experiment, Scale, rounded
 from bnlib.models import mlp, vgg
 from bnlib.sweep import Run
@@ -174,6 +175,18 @@ def output_rows(outputs: Iterable[torch.Tensor]) -> list[dict]:
         | {("standard deviation", f"unit {unit}"): value for unit, value in enumerate(output.std(0).tolist(), 1)}
         for number, output in enumerate(outputs, 1)
     ]
+
+
+def one_channel(steps: int = 6, images: int = 32) -> dict[str, np.ndarray]:
+    """Normalise the same batch in several steps with BN and with noisy BN, whose weights do not change.
+
+    Returns:
+        by norm, the outputs of one channel, shape (steps, images). The input is a unit of an untrained first layer.
+    """
+    x = torch.tensor(channel_values()[:images, None])
+    layers = {"batch norm": BatchNorm(1).double(), "noisy BN": NoisyBatchNorm(1, seed=0).double()}
+    with torch.no_grad():
+        return {name: np.array([layer(x)[:, 0].numpy() for _ in range(steps)]) for name, layer in layers.items()}
 
 
 _live_seed = itertools.count(100)
