@@ -86,7 +86,7 @@ def draw_inputs_around_a_step(figure: Figure, data: Mapping[str, np.ndarray]) ->
         shift = abs(after - before) / deviation
         if shift > 0.05:
             axes.annotate("", (after, 44), (before, 44), arrowprops=arrow)
-        axes.set(title=f"{network}: shift {shift:.2f}", ylim=(0, 50), xlabel="input of one unit", ylabel="images")
+        axes.set(title=f"{network}\nshift {shift:.2f}", ylim=(0, 50), xlabel="input of one unit", ylabel="images")
         described.append(f"{network}: the mean moves by {shift:.2g} standard deviations")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return "The input of one unit of the last hidden layer before and after one step. " + "; ".join(described) + "."

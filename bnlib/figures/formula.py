@@ -37,8 +37,8 @@ def draw_predictions(figure: Figure, data, batch_size: int) -> str:
     listed = ", ".join(f"{digit} ({data.counts[digit]} times)" for digit in order)
     return (
         f"Batches of {batch_size}: predictions for this {data.label} in {batches} batches in train mode: {listed}. "
-        f"Of all 360 test images {np.median(shares):.0f} % get another answer than in eval mode at least once (five "
-        f"networks: {shares.min():.0f} to {shares.max():.0f} %), and the test error in train mode is "
+        f"Of all 360 test images {np.median(shares):.0f} % get another prediction than in eval mode at least once "
+        f"(five networks: {shares.min():.0f} to {shares.max():.0f} %), and the test error in train mode is "
         f"{100 * np.median(data.errors[place]):.1f} %."
     )
 
