@@ -164,7 +164,7 @@ def _draw_in_plane(axes: Axes, x_hat: np.ndarray, radial: np.ndarray, left_over:
             *(place + end + {"right": (-0.1, 0), "center": (0, -0.15), "left": (0.15, 0)}[where["ha"]]), text, **where
         )
     axes.plot(*place, "o", color=BLUE, ms=7)
-    axes.text(*(0.8 * place + (0.1, 0)), "x̂")
+    axes.text(*(0.8 * place + (0.25, -0.15)), "x̂")
     axes.set(xlim=(-3.2, 3.0), ylim=(-3.3, 2.0), title="backward: along the circle", aspect="equal")
     axes.axis("off")
 
