@@ -51,7 +51,7 @@ def draw_noise_in_one_channel(figure: Figure, data: Mapping[str, np.ndarray]) ->
     for axes, (norm, outputs) in zip(panels, data.items(), strict=True):
         steps = np.arange(1, 1 + len(outputs))
         x, y = np.broadcast_arrays(outputs[..., None], steps[:, None, None] + np.array([-0.2, 0.2, np.nan]))
-        axes.plot(x.ravel(), y.ravel(), color=_COLORS[norm], lw=1, alpha=0.8, label="one image")
+        axes.plot(x.ravel(), y.ravel(), color=_COLORS[norm], lw=1, label="one image")
         means, deviations = outputs.mean(1), outputs.std(1)
         axes.errorbar(means, steps, xerr=deviations, fmt="o", color=GREY, ms=6, lw=2, label="mean ± standard deviation")
         axes.axvline(0, color=GREY, lw=0.8, ls=":")
@@ -103,7 +103,7 @@ def draw_two_gradients(figure: Figure, data) -> str:
     for axes, losses, title in zip(
         panels, data.losses, ("before layer 1 steps", "after layer 1 has stepped"), strict=True
     ):
-        axes.contour(*data.grid, losses, levels, colors=GREY, linewidths=0.8, alpha=0.5)
+        axes.contour(*data.grid, losses, levels, colors=GREY, linewidths=0.8, alpha=0.7)
         axes.plot(*data.weights, "o", color=GREY, ms=7)
         axes.set(title=title, xlabel="first weight of layer 2", ylabel="second weight of layer 2")
         axes.set_box_aspect(1)

@@ -52,8 +52,8 @@ def draw_before_and_after(figure: Figure, data, batch_size: int, batch: int) -> 
     for axes, values in ((left, data.before), (right, data.after)):
         mean, deviation = values.mean(0), values.std(0)
         axes.add_patch(Rectangle(mean - deviation, *(2 * deviation), fill=False, edgecolor=GREY, lw=1.2))
-        axes.plot(*mean, "+", color=GREY, ms=11, mew=2, label="mean; the box reaches one standard deviation")
-        axes.plot(*values[1:].T, "o", color=BLUE, ms=5, alpha=0.8, label="other images of the batch")
+        axes.plot(*mean, "+", color=GREY, ms=11, mew=2, label="mean (box: ± one standard deviation)")
+        axes.plot(*values[1:].T, "o", color=BLUE, mew=0, ms=6, label="other images of the batch")
         axes.plot(*values[0], "D", color=VERMILLION, ms=8, label="an image that is in every batch")
     right.plot(
         *data.in_all_batches.T,
@@ -61,7 +61,7 @@ def draw_before_and_after(figure: Figure, data, batch_size: int, batch: int) -> 
         mfc="none",
         mec=VERMILLION,
         ms=8,
-        alpha=0.6,
+        mew=0.8,
         label="this image in five other batches",
     )
     left.set(xlim=(-0.95, 0.45), ylim=(-0.6, 0.8), title="before BN", xlabel="channel 1", ylabel="channel 2")

@@ -12,7 +12,7 @@ import numpy as np
 from bnlib import reference
 from bnlib.experiments.formula.batch_noise import channel_values
 
-BATCH_SIZES = (2, 4, 8, 32)
+BATCH_SIZES = (2, 8, 32)
 BATCHES = (1, 2, 3, 4, 5, 6)
 """Numbers of the batches that are drawn for each batch size."""
 
