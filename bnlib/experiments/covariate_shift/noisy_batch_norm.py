@@ -135,18 +135,6 @@ def final_losses(
     return np.nan_to_num(np.array([curve[-1] for curve in curves], dtype=float), nan=np.inf)
 
 
-def final_loss_rows() -> list[dict]:
-    """Return the final training losses of nine layers, a row per norm, at the published strength of the noise."""
-    return [
-        {"network": norm}
-        | {
-            (f"{init} initialisation", f"learning rate {lr:g}"): final_losses(norm, init, lr)
-            for init, lr in itertools.product(INITS, LEARNING_RATES)
-        }
-        for norm in ("batch norm", "noisy BN", "without normalisation", "noise without BN")
-    ]
-
-
 def other_strength_rows() -> list[dict]:
     """Return final training losses with and without noise, a row per setting that the text of figure 2.4 names."""
     settings = [("batch norm", "noisy BN", "9 layers", init, 0.1, (2.0, 1.25)) for init in INITS]
