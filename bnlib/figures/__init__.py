@@ -5,9 +5,12 @@ from bnlib.figures.alternatives import draw_batch_sizes, draw_norm_properties, d
 from bnlib.figures.covariate_shift import (
     draw_deep_linear,
     draw_gradient_shift,
+    draw_inputs_around_a_step,
     draw_moving_activations,
+    draw_noise_in_one_channel,
     draw_noisy_batch_norm,
     draw_shift_and_loss,
+    draw_two_gradients,
 )
 from bnlib.figures.curves import draw_curves
 from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
@@ -20,6 +23,8 @@ from bnlib.figures.failing import (
 )
 from bnlib.figures.formula import (
     draw_batch_noise,
+    draw_batch_of_three,
+    draw_before_and_after,
     draw_error_heatmaps,
     draw_pixel_gains,
     draw_predictions,
@@ -78,7 +83,9 @@ __all__ = [
     "band",
     "draw_absorption",
     "draw_batch_noise",
+    "draw_batch_of_three",
     "draw_batch_sizes",
+    "draw_before_and_after",
     "draw_convergence_rates",
     "draw_curves",
     "draw_deep_linear",
@@ -95,6 +102,7 @@ __all__ = [
     "draw_gradients",
     "draw_growth",
     "draw_initial_gamma",
+    "draw_inputs_around_a_step",
     "draw_jitter",
     "draw_label_skew",
     "draw_labels_per_batch",
@@ -104,6 +112,7 @@ __all__ = [
     "draw_mcsgd_paths",
     "draw_micro_batches",
     "draw_moving_activations",
+    "draw_noise_in_one_channel",
     "draw_noisy_batch_norm",
     "draw_norm_properties",
     "draw_normalisation_groups",
@@ -120,6 +129,7 @@ __all__ = [
     "draw_step",
     "draw_train_mode_at_inference",
     "draw_training_curves",
+    "draw_two_gradients",
     "draw_two_towers",
     "draw_variant",
     "in_panels",

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from bnlib.experiments.covariate_shift.activation_shift import IMAGES
 from bnlib.experiments.framework.results import as_array
-from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
+from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE, "noisy BN": GREEN}
 _LINES = {
@@ -43,6 +43,86 @@ def draw_moving_activations(figure: Figure, data: Mapping, layer: int, lr: float
 
 def _shift_text(value: float) -> str:
     return f"{value:.2g}" if np.isfinite(value) else "diverged"
+
+
+def draw_noise_in_one_channel(figure: Figure, data: Mapping[str, np.ndarray]) -> str:
+    """Draw the values of one channel in several steps, one panel per norm; see ``noisy_batch_norm.one_channel``."""
+    panels = figure.subplots(1, len(data), sharex=True, sharey=True)
+    for axes, (norm, outputs) in zip(panels, data.items(), strict=True):
+        steps = np.arange(1, 1 + len(outputs))
+        x, y = np.broadcast_arrays(outputs[..., None], steps[:, None, None] + np.array([-0.2, 0.2, np.nan]))
+        axes.plot(x.ravel(), y.ravel(), color=_COLORS[norm], lw=1, label="one image")
+        means, deviations = outputs.mean(1), outputs.std(1)
+        axes.errorbar(means, steps, xerr=deviations, fmt="o", color=GREY, ms=6, lw=2, label="mean ± standard deviation")
+        axes.axvline(0, color=GREY, lw=0.8, ls=":")
+        axes.set(title=norm, xlim=(-3.6, 3.6), ylim=(len(outputs) + 0.6, 0.4), yticks=steps, ylabel="step")
+        axes.set_xlabel("output of one channel")
+    return (
+        "The same images in the same channel over six steps. "
+        + "; ".join(
+            f"{norm}: means from {outputs.mean(1).min():.2f} to {outputs.mean(1).max():.2f}, standard deviations from "
+            f"{outputs.std(1).min():.2f} to {outputs.std(1).max():.2f}"
+            for norm, outputs in data.items()
+        )
+        + "."
+    )
+
+
+def draw_inputs_around_a_step(figure: Figure, data: Mapping[str, np.ndarray]) -> str:
+    """Draw histograms of a unit's input before and after a step, a panel per network, and an arrow between the means.
+
+    ``data`` holds what ``activation_shift.values_around_a_step`` returns for each network.
+    """
+    panels = np.atleast_1d(figure.subplots(1, len(data), sharey=True))
+    described = []
+    for axes, (network, values) in zip(panels, data.items(), strict=True):
+        bins = np.linspace(values.min(), values.max(), 26)
+        for each, color, label in zip(values, (GREY, PURPLE), ("before the step", "after the step"), strict=True):
+            axes.hist(each, bins, histtype="stepfilled", color=color, alpha=0.35)
+            axes.hist(each, bins, histtype="step", color=color, lw=1.6)
+            axes.plot([each.mean()] * 2, [0, 47], color=color, lw=2, label=label)
+        (before, after), deviation = values.mean(1), np.sqrt(values.var(1).mean())
+        arrow = {"arrowstyle": "-|>", "color": PURPLE, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+        shift = abs(after - before) / deviation
+        if shift > 0.05:
+            axes.annotate("", (after, 44), (before, 44), arrowprops=arrow)
+        axes.set(title=f"{network}\nshift {shift:.2f}", ylim=(0, 50), xlabel="input of one unit", ylabel="images")
+        described.append(f"{network}: the mean moves by {shift:.2g} standard deviations")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return "The input of one unit of the last hidden layer before and after one step. " + "; ".join(described) + "."
+
+
+def draw_two_gradients(figure: Figure, data) -> str:
+    """Draw the loss over the two weights of a layer before and after the step of the layer below, and the gradients.
+
+    ``data`` is what ``experiments.covariate_shift.two_gradients.measure`` returns.
+    """
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    levels = np.linspace(data.losses.min(), data.losses.max(), 14)
+    ends = data.weights - 4 * data.gradients
+    for axes, losses, title in zip(
+        panels, data.losses, ("before layer 1 steps", "after layer 1 has stepped"), strict=True
+    ):
+        axes.contour(*data.grid, losses, levels, colors=GREY, linewidths=0.8, alpha=0.7)
+        axes.plot(*data.weights, "o", color=GREY, ms=7)
+        axes.set(title=title, xlabel="first weight of layer 2", ylabel="second weight of layer 2")
+        axes.set_box_aspect(1)
+    for axes, end, color, name, style in (
+        (panels[0], ends[0], GREY, "−G: where layer 2 steps", "-"),
+        (panels[1], ends[0], GREY, "", "--"),
+        (panels[1], ends[1], PURPLE, "−G′: where it would step now", "-"),
+    ):
+        arrow = {"arrowstyle": "-|>", "color": color, "lw": 2.2, "ls": style, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", end, data.weights, arrowprops={**arrow, "mutation_scale": 16})
+        axes.plot([], [], color=color, label=name or None)
+    handles = [line for axes in panels for line in axes.lines if not line.get_label().startswith("_")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    norms = np.linalg.norm(data.gradients, axis=1)
+    return (
+        f"The loss over the two weights of layer 2, before and after layer 1 has stepped. The gradient turns: the "
+        f"cosine of old and new is {float(data.shift.cosine):.2f}, and its length changes from {norms[0]:.2f} to "
+        f"{norms[1]:.2f}. The relative shift is {float(data.shift.relative_ics):.2f}."
+    )
 
 
 def draw_noisy_batch_norm(

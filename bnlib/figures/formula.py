@@ -1,12 +1,15 @@
-"""Figures of chapter 1: predictions in train mode, noise of batch statistics, running means, eps, training curves."""
+"""Figures of chapter 1: predictions in train mode, batches and gradients in BN, noise, eps, training curves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Ellipse, Rectangle
 
+from bnlib import reference
 from bnlib.figures.curves import describe_errors, draw_loss_and_error, final_errors_in_percent
 from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
 
@@ -34,10 +37,136 @@ def draw_predictions(figure: Figure, data, batch_size: int) -> str:
     listed = ", ".join(f"{digit} ({data.counts[digit]} times)" for digit in order)
     return (
         f"Batches of {batch_size}: predictions for this {data.label} in {batches} batches in train mode: {listed}. "
-        f"Of all 360 test images {np.median(shares):.0f} % get another answer than in eval mode at least once (five "
-        f"networks: {shares.min():.0f} to {shares.max():.0f} %), and the test error in train mode is "
+        f"Of all 360 test images {np.median(shares):.0f} % get another prediction than in eval mode at least once "
+        f"(five networks: {shares.min():.0f} to {shares.max():.0f} %), and the test error in train mode is "
         f"{100 * np.median(data.errors[place]):.1f} %."
     )
+
+
+def draw_before_and_after(figure: Figure, data, batch_size: int, batch: int) -> str:
+    """Draw one batch in two channels before and after BN, with the mean and a box of one standard deviation around it.
+
+    ``data`` is what ``experiments.formula.before_and_after.one_batch`` returns.
+    """
+    left, right = figure.subplots(1, 2)
+    for axes, values in ((left, data.before), (right, data.after)):
+        mean, deviation = values.mean(0), values.std(0)
+        axes.add_patch(Rectangle(mean - deviation, *(2 * deviation), fill=False, edgecolor=GREY, lw=1.2))
+        axes.plot(*mean, "+", color=GREY, ms=11, mew=2, label="mean (box: ± one standard deviation)")
+        axes.plot(*values[1:].T, "o", color=BLUE, mew=0, ms=6, label="other images of the batch")
+        axes.plot(*values[0], "D", color=VERMILLION, ms=8, label="an image that is in every batch")
+    right.plot(
+        *data.in_all_batches.T,
+        "D",
+        mfc="none",
+        mec=VERMILLION,
+        ms=8,
+        mew=0.8,
+        label="this image in five other batches",
+    )
+    left.set(xlim=(-0.95, 0.45), ylim=(-0.6, 0.8), title="before BN", xlabel="channel 1", ylabel="channel 2")
+    right.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), title="after BN", xlabel="channel 1", ylabel="channel 2")
+    for axes in (left, right):
+        axes.set_box_aspect(1)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    lowest, highest = data.in_all_batches.min(0), data.in_all_batches.max(0)
+    return (
+        f"Batch {batch} of {len(data.in_all_batches)}, with {batch_size} images: before BN the image is at "
+        f"({data.before[0, 0]:.2f}, {data.before[0, 1]:.2f}) in every batch; in this one BN moves it to "
+        f"({data.after[0, 0]:.2f}, {data.after[0, 1]:.2f}). Over the batches of this size, channel 1 lies between "
+        f"{lowest[0]:.2f} and {highest[0]:.2f}, and channel 2 between {lowest[1]:.2f} and {highest[1]:.2f}."
+    )
+
+
+def draw_batch_of_three(figure: Figure, x: Sequence[float], h: Sequence[float]) -> str:
+    """Draw how BN moves a batch of three values of one channel onto a circle, and which part of a gradient it leaves.
+
+    Arguments:
+        x: the three inputs.
+        h: gradient of the loss at the three normalised values.
+    """
+    inputs = np.array(x, dtype=float)[:, None]
+    outputs, cache = reference.batch_norm_forward(inputs, eps=0.0)
+    left_over = (reference.batch_norm_backward(np.array(h, dtype=float)[:, None], cache)[0] / cache.gain)[:, 0]
+    centred = np.array(h, dtype=float) - np.mean(h)
+    radial = centred - left_over
+    x, x_hat, deviations = inputs[:, 0], outputs[:, 0], inputs[:, 0] - inputs.mean()
+    space, plane = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    _draw_in_space(space, x, deviations, x_hat)
+    _draw_in_plane(plane, x_hat, radial, left_over)
+    texts = [", ".join(f"{value:.2f}" for value in values) for values in (x, deviations, x_hat, left_over)]
+    return (
+        f"Left: the batch ({texts[0]}) is a point in space. Subtracting the mean moves it to ({texts[1]}) in the plane "
+        f"of the batches with mean 0; dividing by the standard deviation moves it to ({texts[2]}) on the circle of "
+        f"radius √3. Right: the circle from above, with a gradient whose mean is subtracted. Its part along x̂ is "
+        f"removed; the rest, ({texts[3]}), is a tangent of the circle."
+    )
+
+
+_ACROSS = np.array([[2.0, -1.0, -1.0], [0.0, 1.0, -1.0]]) / np.sqrt([[6.0], [2.0]])
+"""Two orthogonal directions of length 1 in the plane of the batches of three values with mean 0."""
+_TILT = 0.36
+
+
+def _on_screen(point: np.ndarray) -> np.ndarray:
+    """Return where a point in space is drawn: (1, 1, 1) is upright, and the plane is seen from the side."""
+    right, back = _ACROSS @ point
+    return np.array([right, _TILT * back + np.sqrt(1 - _TILT**2) * point.sum() / np.sqrt(3)])
+
+
+def _arrow(axes: Axes, start, end, color: str, style: str = "-") -> None:
+    arrow = {
+        "arrowstyle": "-|>",
+        "color": color,
+        "lw": 1.8,
+        "ls": style,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "mutation_scale": 13,
+    }
+    axes.annotate("", end, start, arrowprops=arrow)
+
+
+def _draw_in_space(axes: Axes, x: np.ndarray, deviations: np.ndarray, x_hat: np.ndarray) -> None:
+    radius = np.sqrt(3)
+    axes.add_patch(Ellipse((0, 0), 9, 9 * _TILT, facecolor=GREY, alpha=0.15))
+    axes.add_patch(Ellipse((0, 0), 2 * radius, 2 * radius * _TILT, fill=False, edgecolor=BLUE, lw=2))
+    top = _on_screen(np.full(3, 2.5))
+    _arrow(axes, (0, 0), top, GREY)
+    axes.text(top[0] + 0.2, top[1], "all three values equal", va="top")
+    places = [_on_screen(point) for point in (x, deviations, x_hat)]
+    _arrow(axes, places[0], places[1], VERMILLION)
+    _arrow(axes, places[1], places[2], BLUE)
+    for place, color in zip(places, (VERMILLION, VERMILLION, BLUE), strict=True):
+        axes.plot(*place, "o", color=color, ms=7)
+    axes.plot(0, 0, ".", color=GREY)
+    axes.text(*(places[0] + (0, 0.3)), f"x = ({', '.join(f'{value:g}' for value in x)})", ha="center")
+    axes.text(*((places[0] + places[1]) / 2 + (-0.2, 0.3)), "subtract μ", va="center", ha="right")
+    axes.text(*(places[1] + (0, -0.3)), "divide by √v", va="top", ha="center")
+    axes.text(*(places[2] + (0.2, 0.05)), "x̂", ha="left", va="bottom")
+    axes.set(xlim=(-4.9, 4.6), ylim=(-2.1, 4.8), title="forward: onto a circle", aspect="equal")
+    axes.axis("off")
+
+
+def _draw_in_plane(axes: Axes, x_hat: np.ndarray, radial: np.ndarray, left_over: np.ndarray) -> None:
+    radius = np.sqrt(3)
+    axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor=BLUE, lw=2))
+    axes.plot(0, 0, ".", color=GREY)
+    place, along, across = (_ACROSS @ vector for vector in (x_hat, radial, left_over))
+    axes.plot(*np.transpose([(0, 0), place]), color=GREY, lw=1, ls=":")
+    for end, color, style, text, where in (
+        (along + across, GREY, "-", "h minus its mean", {"ha": "center", "va": "top"}),
+        (along, VERMILLION, "--", "removed", {"ha": "right", "va": "top"}),
+        (across, BLUE, "-", "what is left", {"ha": "left", "va": "center"}),
+    ):
+        _arrow(axes, place, place + end, color, style)
+        axes.text(
+            *(place + end + {"right": (-0.1, 0), "center": (0, -0.15), "left": (0.15, 0)}[where["ha"]]), text, **where
+        )
+    axes.plot(*place, "o", color=BLUE, ms=7)
+    axes.text(*(0.8 * place + (0.25, -0.15)), "x̂")
+    axes.set(xlim=(-3.2, 3.0), ylim=(-3.3, 2.0), title="backward: along the circle", aspect="equal")
+    axes.axis("off")
 
 
 def draw_running_mean(figure: Figure, paths: dict[float, np.ndarray], data_mean: float) -> str:

@@ -15,9 +15,9 @@ PREDICTIONS = [
             ),
             "Above both": lambda bn, noisy, plain: noisy > max(bn, plain),
         },
-        reason="The median loss over five seeds is {bn:.2g} with BN, {noisy:.2g} with noisy BN and {plain:.2g} without "
-        "normalisation. Noisy BN trains although the distributions inside it jump at every step, so BN does not help "
-        "by keeping distributions still.",
+        reason="The median loss over three seeds is {bn:.2g} with BN, {noisy:.2g} with noisy BN and {plain:.2g} "
+        "without normalisation. Noisy BN trains although its means and variances jump in every step, so BN does not "
+        "help by keeping them constant.",
     ),
     Prediction(
         "moving-inputs",

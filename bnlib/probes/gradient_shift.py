@@ -55,13 +55,13 @@ def internal_covariate_shift(
 ) -> list[LayerGradientShift]:
     r"""Measure the internal covariate shift of each layer between two sets of parameters.
 
-    $$G_i = \nabla_{W_i} L(W_1^t, \dots, W_k^t),\qquad
-    G'_i = \nabla_{W_i} L(W_1^{t+1}, \dots, W_{i-1}^{t+1}, W_i^t, \dots, W_k^t)$$
+    $$G_i = \nabla_{W_i} L(W_1^t, \dots, W_d^t),\qquad
+    G'_i = \nabla_{W_i} L(W_1^{t+1}, \dots, W_{i-1}^{t+1}, W_i^t, \dots, W_d^t)$$
 
     Both gradients are taken on the same batch, in the current mode of the model, from the same running statistics and
     random numbers (dropout masks). Only the layers before layer i have made their step. For the first layer $G' = G$.
 
-    The shift grows with the size of the step, so compare networks at the same ``step_ratio``. The cost is that of k
+    The shift grows with the size of the step, so compare networks at the same ``step_ratio``. The cost is that of d
     gradients.
 
     Arguments:
@@ -126,7 +126,7 @@ def internal_covariate_shift_of_step(
 ) -> list[LayerGradientShift]:
     """Measure the internal covariate shift that the next step of the optimiser would cause.
 
-    This is ``internal_covariate_shift`` with the result of ``parameters_after_step``, at the cost of k gradients.
+    This is ``internal_covariate_shift`` with the result of ``parameters_after_step``, at the cost of d gradients.
 
     Arguments:
         model, loss, groups: see ``internal_covariate_shift``.

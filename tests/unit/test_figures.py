@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.text import Annotation
 
 from bnlib import figures
 from bnlib.experiments.formula import training_curves
@@ -132,3 +133,20 @@ def test_the_curves_of_an_experiment_have_a_row_a_panel_and_a_line_a_norm():
     assert "batch size 2, FN: median test error" in note
     with pytest.raises(ValueError, match="at most 9 norms"):
         figures.draw_curves(figure, {"": {str(number): kept(1) for number in range(10)}}, ("train_loss",))
+
+
+def test_the_gradient_that_bn_leaves_is_drawn_as_a_tangent_of_the_circle():
+    x_hat, h = np.array([-1.0, -1.0, 2.0]) / np.sqrt(2), np.array([1.0, -1.0, 1.5])
+    with figures.style():
+        figure = figures.new_figure(7, 3.4)
+        note = figures.draw_batch_of_three(figure, (0, 0, 3), h)
+    assert ", ".join(f"{value:.2f}" for value in x_hat) in note
+    plane = figure.axes[1]
+    arrows = [np.array(text.xy) - text.xyann for text in plane.texts if isinstance(text, Annotation)]
+    place = next(line.get_xydata()[0] for line in plane.lines[::-1] if line.get_marker() == "o")
+    lengths = [np.linalg.norm(arrow) for arrow in arrows]
+    assert np.linalg.norm(place) == pytest.approx(np.sqrt(3)) and lengths[0] == pytest.approx(
+        np.linalg.norm(h - h.mean())
+    )
+    assert arrows[2] @ place == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(arrows[0], arrows[1] + arrows[2])

@@ -6,6 +6,7 @@ the first step.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -57,9 +58,7 @@ def train(
     """Train one of ``NETWORKS`` on digits and yield the history so far, about ten times."""
     model, data = mlp(SIZES, NETWORKS[network], init=nn.init.kaiming_normal_, seed=seed), datasets.load("digits")
     history = ActivationHistory()
-    inputs = [name for (name, _), (_, after) in zip(model.named_children(), [*model.named_children()][1:], strict=False)
-             if isinstance(after, nn.ReLU)]  # fmt: skip
-    names = [inputs[layer - 1] for layer in LAYERS]
+    names = [_inputs_of_activations(model)[layer - 1] for layer in LAYERS]
 
     def take_snapshot(step: int, model: nn.Module, index=None) -> bool:
         if step % interval == 0:
@@ -84,6 +83,34 @@ def history_of(
     """Train one of ``NETWORKS`` and return the complete history."""
     *_, history = train(network, lr, steps=steps, interval=interval, seed=seed)
     return history
+
+
+def values_around_a_step(network: str, *, lr: float = 0.1, layer: int = 8, seed: int = 0) -> np.ndarray:
+    """Return what enters one activation function before and after the first step of training.
+
+    The unit is the one whose shift (2.1) is the median of its layer.
+
+    Returns:
+        the values for the same images in train mode, from the lowest to the highest, shape (2, ``IMAGES``).
+    """
+    model, data = mlp(SIZES, NETWORKS[network], init=nn.init.kaiming_normal_, seed=seed), datasets.load("digits")
+    name, found = _inputs_of_activations(model)[layer - 1], []
+
+    def take_snapshot(step: int, model: nn.Module, index=None) -> bool:
+        # As many quantiles as images: all values, in order.
+        found.append(activation_statistics(model, data.train_x[:IMAGES], [name], num_quantiles=IMAGES)[name])
+        return step >= 1
+
+    take_snapshot(0, model)
+    list(iterate(model, data, batch_size=BATCH_SIZE, lr=lr, epochs=1, seed=seed, callbacks=[take_snapshot]))
+    unit = int(statistics_distance(*found).mean.argsort()[found[0].mean.numel() // 2])
+    return np.array([each.quantiles[:, unit].numpy() for each in found])
+
+
+def _inputs_of_activations(model: nn.Module) -> list[str]:
+    """Return the names of the layers in front of the ReLUs."""
+    layers = list(model.named_children())
+    return [name for (name, _), (_, after) in itertools.pairwise(layers) if isinstance(after, nn.ReLU)]
 
 
 def histories(layer: int, lr: float) -> dict[str, ActivationHistory]:

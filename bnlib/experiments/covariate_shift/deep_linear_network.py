@@ -109,6 +109,7 @@ def shift_and_loss_rows() -> list[dict]:
             "learning rate": f"{lr:g}",
             "network": norm,
             "cosine of G and G′": np.median(row["cosine"], 1),
+            "lowest cosine of a layer": row["cosine"].min(1),
             "relative step (thousandths)": 1000 * np.median(row["step_ratio"], 1),
             "loss after 300 steps": row["loss"][:, -1],
         }

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from bnlib import ActivationNoise, BatchNorm, NoisyBatchNorm
+from bnlib.experiments.formula.batch_noise import channel_values
 from bnlib.experiments.framework.experiment import Experiment, Scale, rounded
 from bnlib.models import mlp, vgg
 from bnlib.sweep import Run
@@ -134,23 +135,11 @@ def final_losses(
     return np.nan_to_num(np.array([curve[-1] for curve in curves], dtype=float), nan=np.inf)
 
 
-def final_loss_rows() -> list[dict]:
-    """Return the final training losses of nine layers, a row per norm, at the published strength of the noise."""
-    return [
-        {"network": norm}
-        | {
-            (f"{init} initialisation", f"learning rate {lr:g}"): final_losses(norm, init, lr)
-            for init, lr in itertools.product(INITS, LEARNING_RATES)
-        }
-        for norm in ("batch norm", "noisy BN", "without normalisation", "noise without BN")
-    ]
-
-
 def other_strength_rows() -> list[dict]:
-    """Return final training losses with and without noise, a row per setting that the text of figure 2.2 names."""
+    """Return final training losses with and without noise, a row per setting that the text of figure 2.4 names."""
     settings = [("batch norm", "noisy BN", "9 layers", init, 0.1, (2.0, 1.25)) for init in INITS]
     plain = ("without normalisation", "noise without BN")
-    settings += [(*plain, "9 layers", "He", lr, PUBLISHED) for lr in LEARNING_RATES]
+    settings += [(*plain, "9 layers", "He", 0.1, PUBLISHED)]
     settings += [(*plain, "4 layers", "PyTorch default", 0.1, (0.0, 2.0))]
     return [
         {
@@ -166,14 +155,16 @@ def other_strength_rows() -> list[dict]:
     ]
 
 
-def output_rows(outputs: Iterable[torch.Tensor]) -> list[dict]:
-    """Return mean and standard deviation of each unit, a row per output (N, C) of a layer."""
-    return [
-        {"forward pass": str(number)}
-        | {("mean", f"unit {unit}"): value for unit, value in enumerate(output.mean(0).tolist(), 1)}
-        | {("standard deviation", f"unit {unit}"): value for unit, value in enumerate(output.std(0).tolist(), 1)}
-        for number, output in enumerate(outputs, 1)
-    ]
+def one_channel(steps: int = 6, images: int = 32) -> dict[str, np.ndarray]:
+    """Normalise the same batch in several steps with BN and with noisy BN, whose weights do not change.
+
+    Returns:
+        by norm, the outputs of one channel, shape (steps, images). The input is a unit of an untrained first layer.
+    """
+    x = torch.tensor(channel_values()[:images, None])
+    layers = {"batch norm": BatchNorm(1).double(), "noisy BN": NoisyBatchNorm(1, seed=0).double()}
+    with torch.no_grad():
+        return {name: np.array([layer(x)[:, 0].numpy() for _ in range(steps)]) for name, layer in layers.items()}
 
 
 _live_seed = itertools.count(100)

@@ -15,6 +15,7 @@ from bnlib.experiments.covariate_shift import (
     gradient_shift,
     noisy_batch_norm,
     probed_training,
+    two_gradients,
 )
 from bnlib.experiments.smoothness import landscape_over_training
 
@@ -134,3 +135,30 @@ def test_the_best_rate_has_the_lowest_median_loss_and_a_diverged_run_counts_as_i
     monkeypatch.setattr(final_losses, "load", lambda: rows)
     assert final_losses.best_learning_rate("batch norm", "He") == 0.1
     assert np.isinf(final_losses.final_values("batch norm", "He", 0.3)).sum() == 2
+
+
+def test_bn_repeats_one_channel_in_every_step_and_noisy_bn_does_not():
+    outputs = noisy_batch_norm.one_channel(steps=3, images=20)
+    np.testing.assert_array_equal(outputs["batch norm"], outputs["batch norm"][:1].repeat(3, 0))
+    means = outputs["noisy BN"].mean(1)
+    assert len(np.unique(means)) == 3 and 0.05 < np.abs(means).max() < 0.6
+
+
+def test_values_around_a_step_are_those_of_a_unit_with_a_typical_shift():
+    before, after = activation_shift.values_around_a_step("without normalisation", seed=1)
+    shift = abs(after.mean() - before.mean()) / np.sqrt((before.var() + after.var()) / 2)
+    history = activation_shift.history_of("without normalisation", 0.1, steps=1, interval=1, seed=1)
+    assert len(before) == activation_shift.IMAGES
+    assert shift == pytest.approx(history.mean_shift(8), rel=0.05)  # the median, of an even number of units
+
+
+def test_two_gradients_are_the_slopes_of_the_two_losses():
+    found = two_gradients.measure()
+    centre, spacing = two_gradients.POINTS // 2, found.grid[0, 1] - found.grid[0, 0]
+    for losses, gradient in zip(found.losses, found.gradients, strict=True):
+        slopes = [losses[centre, centre + 1] - losses[centre, centre - 1]]
+        slopes += [losses[centre + 1, centre] - losses[centre - 1, centre]]
+        np.testing.assert_allclose(np.array(slopes) / (2 * spacing), gradient, atol=2e-3)
+    old, new = found.gradients
+    assert float(found.shift.cosine) == pytest.approx(old @ new / np.linalg.norm(old) / np.linalg.norm(new))
+    assert float(found.shift.ics) == pytest.approx(np.linalg.norm(old - new))

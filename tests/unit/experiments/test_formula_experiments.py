@@ -9,6 +9,7 @@ from bnlib import datasets, models
 from bnlib.experiments.formula import (
     batch_dependence,
     batch_noise,
+    before_and_after,
     eps_and_small_variance,
     he_initialisation,
     running_statistics,
@@ -59,6 +60,20 @@ def test_image_0_is_in_every_batch_whose_outputs_are_returned():
     assert batch_noise.random_batches(256).outputs.mean() == pytest.approx(
         batch_noise.random_batches(256).output_with_data_statistics, abs=0.02
     )
+
+
+@pytest.mark.parametrize("batch_size", before_and_after.BATCH_SIZES)
+def test_one_image_is_in_every_batch_and_bn_moves_it_to_other_places(batch_size):
+    batches = [before_and_after.one_batch(batch_size, number) for number in before_and_after.BATCHES]
+    assert {tuple(each.before[0]) for each in batches} == {
+        (batch_noise.channel_values(0)[0], batch_noise.channel_values(1)[0])
+    }
+    for each, place in zip(batches, batches[0].in_all_batches, strict=True):
+        layer = bnlib.BatchNorm(2).double()
+        np.testing.assert_allclose(each.after, layer(torch.tensor(each.before)).detach(), atol=1e-9)
+        np.testing.assert_array_equal(each.after[0], place)
+        assert len(np.unique(each.before, axis=0)) == batch_size
+    assert batches[0].in_all_batches.std(0).min() > 0.1
 
 
 def test_running_statistics_start_at_0_and_1_and_reach_those_of_the_data():
