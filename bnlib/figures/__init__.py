@@ -39,8 +39,10 @@ from bnlib.figures.machines import draw_label_skew, draw_local_statistics
 from bnlib.figures.objective import (
     draw_absorption,
     draw_errors_by_batch_size,
+    draw_layer_by_layer,
     draw_objective_and_evaluation,
     draw_objective_surface,
+    draw_two_averages,
 )
 from bnlib.figures.panels import Box, Layout, in_panels, lay_out
 from bnlib.figures.perils import (
@@ -64,7 +66,14 @@ from bnlib.figures.picture import (
     style,
     svg_elements,
 )
-from bnlib.figures.smoothness import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
+from bnlib.figures.smoothness import (
+    draw_growing_weights,
+    draw_landscape,
+    draw_linear_prediction,
+    draw_smoothness_by_loss,
+    draw_stable_rates,
+    draw_step,
+)
 
 __all__ = [
     "BLUE",
@@ -93,13 +102,16 @@ __all__ = [
     "draw_fixed_batches",
     "draw_gradient_shift",
     "draw_gradients",
+    "draw_growing_weights",
     "draw_growth",
     "draw_initial_gamma",
     "draw_jitter",
     "draw_label_skew",
     "draw_labels_per_batch",
     "draw_landscape",
+    "draw_layer_by_layer",
     "draw_lian_figures",
+    "draw_linear_prediction",
     "draw_local_statistics",
     "draw_mcsgd_paths",
     "draw_micro_batches",
@@ -120,6 +132,7 @@ __all__ = [
     "draw_step",
     "draw_train_mode_at_inference",
     "draw_training_curves",
+    "draw_two_averages",
     "draw_two_towers",
     "draw_variant",
     "in_panels",
