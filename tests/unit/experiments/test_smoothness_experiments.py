@@ -149,6 +149,9 @@ def test_weights_in_front_of_batch_norm_grow_by_pythagoras_and_turn_less_and_les
     squares, steps = found.lengths**2, found.lr * np.linalg.norm(found.gradients, axis=1)
     np.testing.assert_allclose(squares[1:], squares[:-1] + steps**2, rtol=1e-9)
     np.testing.assert_allclose((found.weights[:-1] * found.gradients).sum(1), 0, atol=1e-9)
+    # From the wrong side to the direction that separates the classes.
+    target = found.weights @ (-0.2, 1) / found.lengths
+    assert target[0] < -0.9 < 0.9 < target[-1] and (np.diff(target) > 0).all()
     np.testing.assert_allclose(np.tan(np.radians(found.angles)), steps / found.lengths[:-1], rtol=1e-9)
     told = figures.picture(figures.draw_growing_weights, found).alt
     assert f"falls from {found.lr:.2f} to {found.lr / squares[-1]:.2f}" in told
