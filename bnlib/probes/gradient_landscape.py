@@ -50,7 +50,7 @@ class LandscapeAlongGradient:
 
     @property
     def smoothness(self) -> Tensor:
-        """The effective smoothness constant M: the largest of ``gradient_change`` / ``distance``, 0-dimensional."""
+        """The effective smoothness constant M, the largest ``gradient_change / distance``, 0-dimensional."""
         return (self.gradient_change / self.distance).amax()
 
     @property

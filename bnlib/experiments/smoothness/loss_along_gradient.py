@@ -41,7 +41,7 @@ class LossAlongGradient:
 
     @property
     def safe(self) -> float:
-        """2 / M: every smaller step size lowers the loss."""
+        """The step size 2 / M, below which every step lowers the loss."""
         return 2 / self.smoothness
 
 
