@@ -44,8 +44,10 @@ from bnlib.figures.machines import draw_label_skew, draw_local_statistics
 from bnlib.figures.objective import (
     draw_absorption,
     draw_errors_by_batch_size,
+    draw_layer_by_layer,
     draw_objective_and_evaluation,
     draw_objective_surface,
+    draw_two_averages,
 )
 from bnlib.figures.panels import Box, Layout, in_panels, lay_out
 from bnlib.figures.perils import (
@@ -69,7 +71,14 @@ from bnlib.figures.picture import (
     style,
     svg_elements,
 )
-from bnlib.figures.smoothness import draw_landscape, draw_smoothness_by_loss, draw_stable_rates, draw_step
+from bnlib.figures.smoothness import (
+    draw_growing_weights,
+    draw_landscape,
+    draw_linear_prediction,
+    draw_smoothness_by_loss,
+    draw_stable_rates,
+    draw_step,
+)
 
 __all__ = [
     "BLUE",
@@ -100,6 +109,7 @@ __all__ = [
     "draw_fixed_batches",
     "draw_gradient_shift",
     "draw_gradients",
+    "draw_growing_weights",
     "draw_growth",
     "draw_initial_gamma",
     "draw_inputs_around_a_step",
@@ -107,7 +117,9 @@ __all__ = [
     "draw_label_skew",
     "draw_labels_per_batch",
     "draw_landscape",
+    "draw_layer_by_layer",
     "draw_lian_figures",
+    "draw_linear_prediction",
     "draw_local_statistics",
     "draw_mcsgd_paths",
     "draw_micro_batches",
@@ -130,6 +142,7 @@ __all__ = [
     "draw_train_mode_at_inference",
     "draw_training_curves",
     "draw_two_gradients",
+    "draw_two_averages",
     "draw_two_towers",
     "draw_variant",
     "in_panels",

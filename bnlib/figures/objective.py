@@ -1,4 +1,4 @@
-"""Draw the BN objective over two weights, absorbed batch statistics, and errors in train mode and in eval mode."""
+"""Draw functions of a batch, the BN objective, absorbed batch statistics, and errors in train mode and in eval mode."""
 
 from __future__ import annotations
 
@@ -11,6 +11,65 @@ from matplotlib.ticker import FixedLocator
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, plain_ticks
 
 _LEVELS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.9, 1.2, 1.6, 2.1, 2.7)
+
+
+_BATCH_STYLES = ((BLUE, "s", "-"), (PURPLE, "o", "--"))
+
+
+def draw_layer_by_layer(figure: Figure, data: Mapping[str, list]) -> str:
+    """Draw the function that each layer of a network with BN computes, for batches that share a sample.
+
+    ``data`` comes from ``experiments.objective.layer_by_layer.lookup``. Returns the description of the figure.
+    """
+    titles = ("input z₀(x) = x", "z₁, after layer 1", "z₂, after layer 2")
+    panels = figure.subplots(1, len(titles))
+    described = []
+    for (name, outputs), (color, mark, dash) in zip(data.items(), _BATCH_STYLES, strict=True):
+        for axes, found in zip(panels, outputs, strict=True):
+            axes.plot(found.inputs, found.values, color=color, ls=dash, lw=1.4)
+            axes.axhline(found.mean, color=color, ls=":", lw=1)
+            axes.plot(found.batch, found.on_batch, mark, color=color, ms=5, label=name)
+            axes.plot([found.shared], [found.on_shared], mark, color=color, ms=11, mfc="none")
+        values = ", ".join(f"{found.on_shared:.2f}" for found in outputs)
+        described.append(f"{name}: {values}")
+    panels[0].plot([], [], "o", color=GREY, ms=11, mfc="none", label=f"sample x = {found.shared:g}, in both batches")
+    panels[0].plot([], [], ":", color=GREY, lw=1, label="mean over the batch")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set(title=title, xlabel="x", xlim=(found.inputs[0], found.inputs[-1]), xticks=(-2, 0, 2, 4))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return (
+        "The input and the outputs of two layers with BN as functions of x, for two batches of four samples. Values at "
+        f"the sample x = {found.shared:g}, which is in both batches: {'; '.join(described)}."
+    )
+
+
+def draw_two_averages(figure: Figure, data) -> str:
+    """Draw the functions of all batches and their losses, and those with the statistics of all data.
+
+    ``data`` comes from ``experiments.objective.four_samples.averages``. Returns the description of the figure.
+    """
+    left, right = figure.subplots(1, 2)
+    for function, loss in zip(data.functions, data.losses, strict=True):
+        left.plot(data.inputs, function, color=GREY, lw=0.9)
+        right.plot(data.weights, loss, color=GREY, lw=0.9)
+    left.plot([], [], color=GREY, lw=0.9, label="one batch of two")
+    left.plot([], [], color=BLUE, label="(4): mean of the six losses")
+    left.plot(data.inputs, data.function_of_all, color=VERMILLION, ls="--", label="(5): statistics of all data")
+    left.plot(*data.samples, "o", color=PURPLE, ms=6, label="samples")
+    best = []
+    for values, color, dash in ((data.objective, BLUE, "-"), (data.objective_of_all, VERMILLION, "--")):
+        right.plot(data.weights, values, color=color, ls=dash)
+        at = values.argmin()
+        right.plot(data.weights[at], values[at], "o", color=color, ms=6)
+        best.append(f"{data.weights[at]:.2f}")
+    left.set(xlabel="input x", ylabel="output", ylim=(-1, 4.5), title="functions at w = 0.5")
+    right.set(xlabel="weight w", ylabel="squared error", ylim=(0, 3), title="losses")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return (
+        f"Left: the {len(data.functions)} functions of one network, one for each batch of two of four samples, and the "
+        "function with the statistics of all data. Right: the loss of each batch against the weight; "
+        f"their mean, objective (4), is lowest near w = {best[0]}, and objective (5) near w = {best[1]}."
+    )
 
 
 def draw_objective_surface(figure: Figure, data, construction: str, batch_size: int, lr: float) -> str:

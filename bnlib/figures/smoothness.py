@@ -1,4 +1,4 @@
-"""Draw a gradient step on a smooth function, the loss along the gradient, and the stable learning rates."""
+"""Draw what smoothness bounds, the loss along the gradient, weights that grow, and the stable learning rates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnlib.figures.picture import BLUE, GREY, VERMILLION, band, plain_ticks
+from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE}
 _MARKS = {"without normalisation": "o", "batch norm": "s"}
+_WITH = {"without normalisation": "without normalisation", "batch norm": "with batch norm"}
+_ARROW = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "lw": 1.6}
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _DASHES = {"without normalisation": "--", "batch norm": "-"}
 
 
@@ -19,7 +22,7 @@ def draw_step(figure: Figure, data, frequency: float, step_size: float) -> str:
     """Draw a function, a gradient step on it and the parabola that bounds it from above."""
     axes = figure.subplots()
     axes.plot(data.w, data.f, color=BLUE, label="f")
-    axes.plot(data.w, data.bound, color=GREY, ls="--", lw=1.2, label="parabola with curvature β")
+    axes.plot(data.w, data.bound, color=GREY, ls="--", lw=1.2, label="parabola with curvature M")
     start = data.end + step_size * data.slope
     axes.plot([start], [data.f_start], "o", color=GREY, ms=7)
     axes.plot([data.end], [data.f_end], "o", color=VERMILLION, ms=7, label="after the step")
@@ -30,14 +33,84 @@ def draw_step(figure: Figure, data, frequency: float, step_size: float) -> str:
     change = "falls" if data.f_end < data.f_start else "rises"
     guarantee = "guarantees" if data.bound_end < data.f_start else "does not guarantee"
     return (
-        f"β = {data.beta:.3g}, so every step size below 2/β = {2 / data.beta:.2g} lowers f. At the step size "
-        f"{step_size:g}, f {change} from {data.f_start:.2f} to {data.f_end:.2f}. The parabola {guarantee} a decrease: "
-        f"after the step it is at {data.bound_end:.2f}."
+        f"M = {data.smoothness:.3g}, so every step size below 2/M = {2 / data.smoothness:.2g} lowers f. At the step "
+        f"size {step_size:g}, f {change} from {data.f_start:.2f} to {data.f_end:.2f}. The parabola {guarantee} a "
+        f"decrease: after the step it is at {data.bound_end:.2f}."
     )
 
 
+def draw_linear_prediction(figure: Figure, data: Mapping[str, object]) -> str:
+    """Draw the loss along the gradient with its linear prediction and the bound of the descent lemma, by network.
+
+    ``data`` has results of ``experiments.smoothness.loss_along_gradient`` by norm. Returns the figure's description.
+    """
+    described = []
+    (panels,) = figure.subplots(1, len(data), sharey=True, squeeze=False)
+    for axes, (norm, found) in zip(panels, data.items(), strict=True):
+        color, start = _COLORS[norm], found.loss[0]
+        axes.axhline(start, color=GREY, lw=0.6)
+        axes.plot(found.step_sizes, found.linear, color=GREY, ls=":", label="linear prediction")
+        axes.plot(found.step_sizes, found.bound, color=GREY, ls="--", label="parabola, the upper bound")
+        axes.fill_between(found.step_sizes, found.linear, found.bound, color=GREY, alpha=0.15, linewidth=0)
+        axes.plot(found.step_sizes, found.loss, color=color, label=f"loss {_WITH[norm]}")
+        axes.plot([found.safe], [start], "o", color=color, ms=7)
+        offset = {"xytext": (-4, 8), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(f"2/M = {found.safe:.2f}", (found.safe, start), **offset)
+        axes.set(title=norm, xlim=(0, found.step_sizes[-1]), ylim=(0, 4.5), xlabel="step size")
+        described.append(
+            f"{norm}: M = {found.smoothness:.1f}; the loss starts at {start:.2f} and is at {found.loss[-1]:.2f} at the "
+            f"step size {found.step_sizes[-1]:g}, and the parabola is back at its start at 2/M = {found.safe:.2f}"
+        )
+    figure.axes[0].set_ylabel("loss (nats)")
+    pairs = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    handles = {label: handle for handle, label in pairs}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
+    return f"The loss along the gradient, between its linear prediction and a parabola. {'; '.join(described)}."
+
+
+def draw_growing_weights(figure: Figure, data) -> str:
+    """Draw steps of gradient descent at right angles to the weights, and the effective learning rate.
+
+    ``data`` comes from ``experiments.smoothness.growing_weights.descend``. Returns the description of the figure.
+    """
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    turn = np.linspace(0, 2 * np.pi, 181)
+    for length in (data.lengths[0], data.lengths[-1]):
+        left.plot(length * np.cos(turn), length * np.sin(turn), color=GREY, ls=":", lw=1)
+    for number, weight in enumerate(data.weights):
+        left.annotate("", weight, (0, 0), arrowprops={**_ARROW, "color": BLUE})
+        left.annotate(f"w{str(number).translate(_SUBSCRIPTS)}", weight * (1 + 0.17 / data.lengths[number]),
+                      ha="center", va="center")  # fmt: skip
+    for weight, gradient in zip(data.weights, data.gradients, strict=False):
+        left.annotate("", weight - data.lr * gradient, weight, arrowprops={**_ARROW, "color": GREEN})
+        left.plot(*_right_angle(weight, -gradient).T, color=GREY, lw=0.8)
+    left.plot([], [], color=BLUE, label="weights w")
+    left.plot([], [], color=GREEN, label="step −η∇L(w)")
+    reach = 1.2 * data.lengths[-1]
+    left.set(aspect="equal", xlim=(-0.35 * reach, reach), ylim=(-0.7 * reach, reach), xlabel="weight of input 1")
+    left.set(ylabel="weight of input 2", xticks=(0, 1, 2), yticks=(-1, 0, 1, 2))
+    steps = np.arange(len(data.weights))
+    right.plot(steps, data.effective_lr, "o-", color=PURPLE)
+    right.set(xlabel="step", ylabel="effective learning rate η/‖w‖²", ylim=(0, 1.1 * data.effective_lr[0]))
+    right.set_xticks(steps)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return (
+        f"The two weights of a unit in front of BN in {len(data.gradients)} steps of gradient descent at a learning "
+        f"rate of {data.lr:g}. Each step is at a right angle to the weights. Their length grows from "
+        f"{data.lengths[0]:.2f} to {data.lengths[-1]:.2f}, and the effective learning rate falls from "
+        f"{data.effective_lr[0]:.2f} to {data.effective_lr[-1]:.2f}. The first step turns the weights by "
+        f"{data.angles[0]:.0f} degrees and the last by {data.angles[-1]:.0f}."
+    )
+
+
+def _right_angle(corner: np.ndarray, along: np.ndarray, size: float = 0.13) -> np.ndarray:
+    """Return three points of the mark of a right angle between the line from the origin to ``corner`` and ``along``."""
+    back, ahead = -size * corner / np.linalg.norm(corner), size * along / np.linalg.norm(along)
+    return corner + np.array([back, back + ahead, ahead])
+
+
 def draw_landscape(figure: Figure, data: Mapping[str, Mapping], init: str, batch_size: int, lr: float) -> str:
-    """Draw ranges of the loss and of the change of the gradient along the gradient, and the effective smoothness.
+    """Draw ranges of the loss and of the change of the gradient along the gradient, and the effective M.
 
     Arguments:
         figure: where to draw.
@@ -53,14 +126,14 @@ def draw_landscape(figure: Figure, data: Mapping[str, Mapping], init: str, batch
         band(right, steps, values["beta"], color=color, ls=dash, label=norm)
     left.set(title="loss (nats)", yscale="log", ylim=(0.01, 100), ylabel="range over step sizes")
     middle.set(title="change of the gradient", yscale="log", ylim=(0.01, 100))
-    right.set(title="effective β", yscale="log", ylim=(0.1, 300))
+    right.set(title="effective M", yscale="log", ylim=(0.1, 300))
     for axes in (left, middle, right):
         axes.set(xlim=(0, 190), xlabel="training step")
         plain_ticks(axes.yaxis, (0.1, 1, 10, 100))
     right.legend(loc="upper right", fontsize=8)
     medians = "; ".join(
         f"{norm}: loss {_last(values['loss'])}, highest loss along the gradient {_last(values['highest_loss'])}, "
-        f"effective β {_last(values['beta'])}"
+        f"effective M {_last(values['beta'])}"
         for norm, values in data.items()
     )
     return (
@@ -95,8 +168,8 @@ def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> st
         for axes, kind in ((left, "beta"), (right, "relative_beta")):
             axes.plot(loss, np.median(values[kind], 0), mark, ms=4, color=color, label=name, alpha=0.8, ls="none",
                       mfc="none" if "PyTorch default" in name else color)  # fmt: skip
-    left.set(title="effective β")
-    right.set(title="relative β of the weight matrices")
+    left.set(title="effective M")
+    right.set(title="relative M of the weight matrices")
     for axes in (left, right):
         axes.set(xscale="log", yscale="log", xlim=(4, 0.02), xlabel="training loss (nats)")
         plain_ticks(axes.xaxis, (2, 0.5, 0.1, 0.03))
@@ -104,7 +177,7 @@ def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> st
     plain_ticks(right.yaxis, (10, 30, 100, 300, 1000, 3000))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     medians = "; ".join(f"{name}: {np.median(values['beta']):.2g}" for name, values in series.items())
-    return f"Smoothness against training loss, one mark per probed step. Medians of the effective β: {medians}."
+    return f"Smoothness against training loss, one mark per probed step. Medians of the effective M: {medians}."
 
 
 def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], learned: float) -> str:

@@ -20,14 +20,14 @@ PREDICTIONS = [
     Prediction(
         "rougher-start",
         "Two networks start from PyTorch's default initialisation and are trained at a learning rate of 0.1, one with "
-        "batch norm and one without. The effective smoothness β measures how fast the gradient changes along a step; a "
-        "large β means a rough landscape. In which network is it larger over the first 100 steps?",
+        "batch norm and one without. The effective smoothness constant M measures how fast the gradient changes along "
+        "a step; a large M means a rough landscape. In which network is it larger over the first 100 steps?",
         {
             "With batch norm": lambda bn, plain: bn > 1.5 * plain,
             "Without normalisation": lambda bn, plain: plain > 1.5 * bn,
             "In neither: they are within a factor of 1.5": lambda bn, plain: bn <= 1.5 * plain and plain <= 1.5 * bn,
         },
-        reason="The effective β is {bn:.1f} with batch norm and {plain:.1f} without. The network without normalisation "
+        reason="The effective M is {bn:.1f} with batch norm and {plain:.1f} without. The network without normalisation "
         "is on a plateau, where every direction is flat: its loss is still {loss:.1f}, almost that of random guesses.",
     ),
 ]

@@ -19,14 +19,14 @@ from bnlib.probes.tensors import flattened, gradients_or_zeros, number_sequence
 
 @dataclass(frozen=True, eq=False)
 class LandscapeAlongGradient:
-    r"""The loss and the gradient at K points $w - \eta_k\,g$, where $g = \nabla L(w)$.
+    r"""The loss and the gradient at n points $w - \eta\,g$, where $g = \nabla L(w)$.
 
     Attributes:
-        step_sizes: $\eta_k$, shape (K,).
+        step_sizes: $\eta$, shape (n,).
         loss: $L(w)$, 0-dimensional.
-        losses: $L(w - \eta_k\,g)$, shape (K,).
+        losses: $L(w - \eta\,g)$, shape (n,).
         gradient_norm: $\|g\|$, 0-dimensional.
-        gradient_change: $\|g - \nabla L(w - \eta_k\,g)\|$, shape (K,). Santurkar et al. call it gradient
+        gradient_change: $\|g - \nabla L(w - \eta\,g)\|$, shape (n,). Santurkar et al. call it gradient
             predictiveness.
         weight_norm: $\|w\|$, 0-dimensional.
     """
@@ -45,32 +45,32 @@ class LandscapeAlongGradient:
 
     @property
     def distance(self) -> Tensor:
-        r"""The distance of each point from w, $\eta_k \|g\|$, shape (K,)."""
+        r"""The distance of each point from w, $\eta \|g\|$, shape (n,)."""
         return self.step_sizes * self.gradient_norm
 
     @property
-    def beta(self) -> Tensor:
-        """The effective beta-smoothness, the largest ratio of ``gradient_change`` to ``distance``, 0-dimensional."""
+    def smoothness(self) -> Tensor:
+        """The effective smoothness constant M, the largest ``gradient_change / distance``, 0-dimensional."""
         return (self.gradient_change / self.distance).amax()
 
     @property
     def relative_distance(self) -> Tensor:
-        r"""The distance relative to the norm of the weights, $\eta_k \|g\| / \|w\|$, shape (K,)."""
+        r"""The distance relative to the norm of the weights, $\eta \|g\| / \|w\|$, shape (n,)."""
         return self.distance / self.weight_norm
 
     @property
     def scale_free_gradient_change(self) -> Tensor:
-        r"""``gradient_change`` times $\|w\|$: the gradient change for a loss of $w / \|w\|$, shape (K,)."""
+        r"""``gradient_change`` times $\|w\|$: the gradient change for a loss of $w / \|w\|$, shape (n,)."""
         return self.gradient_change * self.weight_norm
 
     @property
-    def scale_free_beta(self) -> Tensor:
-        r"""The smoothness that does not depend on the scale of the weights, $\beta \|w\|^2$, 0-dimensional.
+    def scale_free_smoothness(self) -> Tensor:
+        r"""The smoothness constant that does not depend on the scale of the weights, $M \|w\|^2$, 0-dimensional.
 
-        If a norm follows the weights, multiplying them by c leaves the function unchanged but divides $\beta$ by $c^2$.
-        At the same relative distances, $\beta \|w\|^2$ does not change.
+        If a norm follows the weights, multiplying them by c leaves the function unchanged but divides $M$ by $c^2$.
+        At the same relative distances, $M \|w\|^2$ does not change.
         """
-        return self.beta * self.weight_norm**2
+        return self.smoothness * self.weight_norm**2
 
 
 def step_sizes(lr: float, low: float = 1 / 2, high: float = 4, count: int = 8, *, geometric: bool = True) -> Tensor:
@@ -115,16 +115,16 @@ def landscape_along_gradient(
     r"""Measure the loss and the gradient after steps of several sizes along the negative gradient.
 
     Santurkar et al. make this measurement at every training step to compare the smoothness of networks. Their numbers
-    depend on the scale of the weights: multiplying weights that a norm follows by c divides $\beta$ by $c^2$. To
-    compare networks, use ``scale_free_beta`` at the same relative distances. The cost is that of K + 1 gradients.
+    depend on the scale of the weights: multiplying weights that a norm follows by c divides $M$ by $c^2$. To
+    compare networks, use ``scale_free_smoothness`` at the same relative distances. The cost is that of n + 1 gradients.
 
     Arguments:
         model: any network.
         loss: takes the model and returns the loss on a batch as a single number.
-        step_sizes: K positive step sizes $\eta_k$, such as the result of ``step_sizes``.
+        step_sizes: n positive step sizes $\eta$, such as the result of ``step_sizes``.
         parameter_names: the parameters that move; the gradient is taken with respect to them. By default all trainable
             parameters.
-        relative: interpret ``step_sizes`` as relative distances $\eta_k \|g\| / \|w\|$.
+        relative: interpret ``step_sizes`` as relative distances $\eta \|g\| / \|w\|$.
 
     Raises:
         ValueError: ``step_sizes`` is empty or has a number that is not positive; ``parameter_names`` names a parameter
@@ -137,7 +137,7 @@ def landscape_along_gradient(
 
         >>> model = nn.Linear(1, 1, bias=False)
         >>> found = probes.landscape_along_gradient(model, lambda model: 3 * model.weight.square(), [0.01, 0.1])
-        >>> round(found.beta.item(), 3)
+        >>> round(found.smoothness.item(), 3)
         6.0
     """
     step_sizes = number_sequence("step_sizes", step_sizes)

@@ -64,8 +64,9 @@ def measure(
         one number per probe of each of these: ``loss`` of the mini-batch, in nats; ``lowest_loss`` and
         ``highest_loss`` at ``STEP_SIZES`` step sizes from 1/2 to 4 learning rates; ``smallest_change`` and
         ``largest_change``, the norm of the change of the gradient at these step sizes; ``beta``, the effective
-        smoothness; ``cosine`` of the gradients before and after a step at the learning rate; ``relative_beta``, the
-        effective smoothness with each weight matrix in units of its norm, over a step of length ``RELATIVE_STEP``.
+        smoothness constant M; ``cosine`` of the gradients before and after a step at the learning rate;
+        ``relative_beta``, the relative M, with each weight matrix in units of its norm, over a step of length
+        ``RELATIVE_STEP``.
     """
     return _columns(list(_probes(network, init, norm, batch_size, lr, seed, device)))
 
@@ -97,13 +98,13 @@ def _probe(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[floa
     found = landscape_along_gradient(model, loss, step_sizes(lr, count=STEP_SIZES))
     losses, changes = found.loss_range.tolist(), torch.stack(found.gradient_change.aminmax()).tolist()
     cosine_and_relative_beta = _cosine_and_relative_beta(model, loss, lr, matrices)
-    return found.loss.item(), *losses, *changes, found.beta.item(), *cosine_and_relative_beta
+    return found.loss.item(), *losses, *changes, found.smoothness.item(), *cosine_and_relative_beta
 
 
 def _cosine_and_relative_beta(model: nn.Module, loss, lr: float, matrices: list[str]) -> tuple[float, float]:
-    r"""Return the cosine of the gradients before and after a step at ``lr``, and the relative smoothness.
+    r"""Return the cosine of the gradients before and after a step at ``lr``, and the relative smoothness constant M.
 
-    The relative smoothness uses the coordinates $W_l / \|W_l\|$, with the current norms as constants, so that the
+    The relative M uses the coordinates $W_l / \|W_l\|$, with the current norms as constants, so that the
     gradient is $\|W_l\|\,g_l$. Multiplying a layer that a norm follows does not change it, nor does multiplying
     one ReLU layer and dividing the next by the same number.
     """
@@ -151,13 +152,14 @@ def landscape_rows(batch_size: int = 64, lr: float = 0.1) -> list[dict]:
     """Return table rows, one per initialisation, part of the training and norm; each cell has one number per seed."""
     parts = [
         ("PyTorch default", "steps 10 to 50", EARLY),
+        ("PyTorch default", "steps 120 to 190", LATE),
         ("He", "steps 10 to 50", EARLY),
         ("He", "steps 120 to 190", LATE),
     ]
     columns = {
         "loss (nats)": "loss",
         "highest loss along the gradient (nats)": "highest_loss",
-        "effective β": "beta",
+        "effective M": "beta",
         "cosine of gradients before and after a step": "cosine",
     }
     rows = []
@@ -169,7 +171,7 @@ def landscape_rows(batch_size: int = 64, lr: float = 0.1) -> list[dict]:
 
 
 def relative_beta_at_equal_loss(row: dict[str, np.ndarray], low: float = 0.3, high: float = 0.6) -> np.ndarray:
-    """Return for each seed the median relative smoothness over the probes whose loss is between two values.
+    """Return for each seed the median relative M over the probes whose loss is between two values.
 
     Seeds without such a probe are left out.
 
@@ -182,7 +184,7 @@ def relative_beta_at_equal_loss(row: dict[str, np.ndarray], low: float = 0.3, hi
 
 
 def relative_beta_rows() -> list[dict]:
-    """Return table rows, one per setting: relative smoothness at equal loss per seed, and the ratio of the medians."""
+    """Return table rows, one per setting: relative M at equal loss per seed, and the ratio of the medians."""
     rows = []
     for init, batch_size, lr in [
         ("He", 256, 0.1),

@@ -18,8 +18,8 @@ class GradientStep:
 
     Attributes:
         w, f: points and values of the function, shape (321,).
-        bound: upper bound of f at ``w`` by the descent lemma, $f(w_0)+f'(w_0)(w-w_0)+\frac\beta2(w-w_0)^2$.
-        beta: smoothness, the smallest number with $|f'(a)-f'(b)|\le\beta|a-b|$ everywhere: $1+h\omega^2$.
+        bound: upper bound of f at ``w`` by the descent lemma, $f(w_0)+f'(w_0)(w-w_0)+\frac M2(w-w_0)^2$.
+        smoothness: M, the smallest number with $|f'(a)-f'(b)|\le M|a-b|$ everywhere: $1+h\omega^2$.
         slope: $f'(w_0)$.
         end: w after the step.
         f_start, f_end: f before and after the step.
@@ -29,7 +29,7 @@ class GradientStep:
     w: np.ndarray
     f: np.ndarray
     bound: np.ndarray
-    beta: float
+    smoothness: float
     slope: float
     end: float
     f_start: float
@@ -45,18 +45,18 @@ def parabola_with_waves(w, frequency: float):
 def gradient_step(frequency: float, step_size: float) -> GradientStep:
     """Take a gradient step of the given step size (learning rate) on the function with waves of a frequency."""
     w = np.linspace(-4, 4, 321)
-    beta, slope = 1 + HEIGHT * frequency**2, START + HEIGHT * frequency * math.sin(frequency * START)
+    smoothness, slope = 1 + HEIGHT * frequency**2, START + HEIGHT * frequency * math.sin(frequency * START)
     end = START - step_size * slope
     f_start, f_end = (float(parabola_with_waves(at, frequency)) for at in (START, end))
 
     def bound(at):
-        return f_start + slope * (at - START) + beta / 2 * np.square(at - START)
+        return f_start + slope * (at - START) + smoothness / 2 * np.square(at - START)
 
     return GradientStep(
         w=w,
         f=parabola_with_waves(w, frequency),
         bound=bound(w),
-        beta=beta,
+        smoothness=smoothness,
         slope=slope,
         end=end,
         f_start=f_start,

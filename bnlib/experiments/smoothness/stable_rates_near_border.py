@@ -98,8 +98,17 @@ def ratio_of_medians(border: str, init: str, depth: int) -> float:
     return float(bn / plain)
 
 
+LOWEST_LOSS = "loss after 30 steps at the best stable rate (nats)"
+
+
+def _written(losses: np.ndarray) -> str:
+    """Write losses, which differ by orders of magnitude, with two significant digits."""
+    middle, low, high = map(tables.significant, (np.median(losses), losses.min(), losses.max()))
+    return f"{middle} ({low}–{high})"
+
+
 def rate_rows() -> list[dict]:
-    """Return table rows, one per initialisation and depth: both borders of stability, with one number per seed."""
+    """Return table rows, one per initialisation and depth: borders of stability and the lowest loss, by seed."""
     headers = {"first_unstable": "smallest unstable rate", "last_stable": "largest stable rate"}
     rows = []
     for init, depth in itertools.product(INITS, DEPTHS):
@@ -107,5 +116,6 @@ def rate_rows() -> list[dict]:
         for border, header in headers.items():
             row |= {(header, norm): load()[init, norm, depth][border] for norm in NORMS}
             row[header, "ratio of medians"] = tables.significant(ratio_of_medians(border, init, depth))
+        row |= {(LOWEST_LOSS, norm): _written(load()[init, norm, depth]["lowest_loss"]) for norm in NORMS}
         rows.append(row)
     return rows

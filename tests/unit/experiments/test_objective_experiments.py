@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bnlib import figures
-from bnlib.experiments.objective import absorption, errors_by_input_scale, two_weights
+from bnlib.experiments.objective import absorption, errors_by_input_scale, four_samples, layer_by_layer, two_weights
 from bnlib.experiments.objective import objective_and_evaluation as gap
 from bnlib.models import mlp
 from bnlib.samplers import FixedBatches
@@ -92,3 +92,29 @@ def test_errors_by_signal_are_those_of_the_intervals():
     assert 0 <= found["test"] <= found["test_train_mode"] <= 1 and len(found["test_by_signal"]) == 4
     # The intervals hold about 10, 10, 20 and 60 per cent of the samples.
     assert abs(np.dot(found["test_by_signal"], (0.1, 0.1, 0.2, 0.6)) - found["test"]) < 0.1
+
+
+def test_the_function_of_a_layer_contains_the_averages_of_the_layers_before():
+    for batch, outputs in zip(layer_by_layer.BATCHES.values(), layer_by_layer.lookup().values(), strict=True):
+        z = np.array(batch)
+        for (weight, _), found in zip([(None, None), *layer_by_layer.LAYERS], outputs, strict=True):
+            if weight is not None:
+                factor, bias = weight[0].tolist()
+                z = np.tanh(factor * (z - z.mean()) / z.std() + bias)
+            np.testing.assert_allclose(found.on_batch, z, rtol=1e-9)
+            np.testing.assert_allclose(found.on_shared, z[batch.index(layer_by_layer.SHARED)], rtol=1e-9)
+    told = figures.picture(figures.draw_layer_by_layer, layer_by_layer.lookup()).alt
+    assert "batch A: 1.00, 0.94, -0.77; batch B: 1.00, -0.80, 0.98" in told
+
+
+def test_objective_4_is_the_mean_of_the_losses_and_objective_5_is_not():
+    found = four_samples.averages()
+    np.testing.assert_allclose(found.losses.mean(0), found.objective, rtol=1e-12)
+    x, y = found.samples
+    for number, (first, second) in enumerate([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]):
+        mean, std = (x[first] + x[second]) / 2, abs(x[first] - x[second]) / 2
+        np.testing.assert_allclose(found.functions[number], 0.5 * (found.inputs - mean) / std + 1.5, rtol=1e-9)
+    normalised = (x - x.mean()) / x.std()
+    expected = [np.mean((w * normalised + 1.5 - y) ** 2) for w in found.weights]
+    np.testing.assert_allclose(found.objective_of_all, expected, rtol=1e-9)
+    assert "lowest near w = 0.85" in figures.picture(figures.draw_two_averages, found).alt

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from bnlib import BatchNorm
+from bnlib import BatchNorm, figures
 from bnlib.experiments.smoothness import (
     distance_to_solution,
+    growing_weights,
     landscape_over_training,
+    loss_along_gradient,
     one_gradient_step,
     stable_learning_rates,
     stable_rates_near_border,
@@ -136,7 +138,32 @@ def test_the_function_stays_below_the_bound_of_the_descent_lemma(frequency):
         step = one_gradient_step.gradient_step(frequency, step_size)
         assert (step.f <= step.bound + 1e-12).all()
         assert step.f_end <= step.bound_end + 1e-12
-        if step_size < 2 / step.beta:
+        if step_size < 2 / step.smoothness:
             assert step.f_end < step.f_start
     slopes = np.abs(np.diff(step.f, 2)) / (step.w[1] - step.w[0]) ** 2
-    assert slopes.max() <= step.beta * (1 + 1e-6) and slopes.max() > 0.95 * step.beta
+    assert slopes.max() <= step.smoothness * (1 + 1e-6) and slopes.max() > 0.95 * step.smoothness
+
+
+def test_weights_in_front_of_batch_norm_grow_by_pythagoras_and_turn_less_and_less():
+    found = growing_weights.descend()
+    squares, steps = found.lengths**2, found.lr * np.linalg.norm(found.gradients, axis=1)
+    np.testing.assert_allclose(squares[1:], squares[:-1] + steps**2, rtol=1e-9)
+    np.testing.assert_allclose((found.weights[:-1] * found.gradients).sum(1), 0, atol=1e-9)
+    # From the wrong side to the direction that separates the classes.
+    target = found.weights @ (-0.2, 1) / found.lengths
+    assert target[0] < -0.9 < 0.9 < target[-1] and (np.diff(target) > 0).all()
+    np.testing.assert_allclose(np.tan(np.radians(found.angles)), steps / found.lengths[:-1], rtol=1e-9)
+    told = figures.picture(figures.draw_growing_weights, found).alt
+    assert f"falls from {found.lr:.2f} to {found.lr / squares[-1]:.2f}" in told
+
+
+@pytest.mark.parametrize("norm", stable_learning_rates.NORMS)
+def test_the_loss_along_the_gradient_stays_below_its_parabola(norm):
+    found = loss_along_gradient.loss_along_gradient(norm, 1)
+    assert (found.loss <= found.bound + 1e-6).all()
+    assert (found.loss[1:][found.step_sizes[1:] < found.safe] < found.loss[0]).all()
+    # A parabola with half the curvature is no bound; so it is the loss that decides.
+    lower = found.linear + (found.bound - found.linear) / 4
+    assert (found.loss > lower).any()
+    assert np.interp(found.safe, found.step_sizes, found.bound) == pytest.approx(found.loss[0], abs=0.02)
+    assert f"M = {found.smoothness:.1f}" in figures.picture(figures.draw_linear_prediction, {norm: found}).alt

@@ -108,19 +108,19 @@ def test_along_the_gradient_of_a_quadratic():
     close(found.losses, torch.stack([(w - t * g) @ a @ (w - t * g) / 2 for t in lengths]))
     close(found.gradient_norm, g.norm())
     close(found.gradient_change, lengths * (a @ g).norm())
-    close(found.beta, (a @ g).norm() / g.norm())
+    close(found.smoothness, (a @ g).norm() / g.norm())
     close(found.distance, lengths * g.norm())
     close(found.loss_range, torch.stack([found.losses.min(), found.losses.max()]))
-    close(found.scale_free_beta, found.beta * (w @ w))
+    close(found.scale_free_smoothness, found.smoothness * (w @ w))
     close(found.relative_distance, lengths * g.norm() / w.norm())
     close(found.scale_free_gradient_change, found.gradient_change * w.norm())
 
 
-def test_beta_is_the_largest_ratio_along_the_gradient():
+def test_smoothness_is_the_largest_ratio_along_the_gradient():
     """Of w^3 / 3 from 2 on: the gradient w^2 changes by (2 - 4 t) on the distance 4 t, most steeply at first."""
     model = Quadratic(torch.zeros(2, 2), torch.tensor([2.0, 0.0]))
     found = landscape_along_gradient(model, lambda model: (model.first**3).sum() / 3, [0.25, 0.01, 0.1])
-    assert float(found.beta) == pytest.approx(4 - 4 * 0.01, rel=1e-4)
+    assert float(found.smoothness) == pytest.approx(4 - 4 * 0.01, rel=1e-4)
 
 
 def test_only_the_named_parameters_move_and_count():
@@ -152,15 +152,15 @@ def scaled(model, names, factor):
     return model
 
 
-def test_the_same_function_with_larger_weights_has_a_smaller_beta_but_the_same_scale_free_one():
+def test_the_same_function_with_larger_weights_has_a_smaller_smoothness_but_the_same_scale_free_one():
     (x, y), names = batch(), ["1.weight", "4.weight"]
     loss, model = loss_on(x.double(), y), bn_mlp()
     larger = scaled(model, names, 10)
     one, other = (landscape_along_gradient(each, loss, [0.01, 0.1], names, relative=True) for each in (model, larger))
     close(other.losses, one.losses)
-    close(other.beta, one.beta / 100)
+    close(other.smoothness, one.smoothness / 100)
     close(other.gradient_change, one.gradient_change / 10)
-    close(other.scale_free_beta, one.scale_free_beta)
+    close(other.scale_free_smoothness, one.scale_free_smoothness)
     close(other.scale_free_gradient_change, one.scale_free_gradient_change)
     tops = [sharpness(each, loss, names, tolerance=1e-7) for each in (model, larger)]
     close(tops[1].value, tops[0].value / 100, rtol=1e-7)
@@ -173,12 +173,12 @@ def test_the_same_function_with_larger_weights_has_a_smaller_beta_but_the_same_s
 def test_overflow_gives_inf_or_nan():
     model = Quadratic(torch.eye(2), torch.tensor([1.0, 1.0]))
     found = landscape_along_gradient(model, lambda model: model.first.exp().exp().sum(), [1e-3, 1e3, 1e38])
-    assert found.losses.isfinite().tolist() == [True, True, True] and found.beta.isfinite()
+    assert found.losses.isfinite().tolist() == [True, True, True] and found.smoothness.isfinite()
     found = landscape_along_gradient(model, lambda model: -model.first.exp().sum(), [1e-3, 1e3])
-    assert found.losses.isfinite().tolist() == [True, False] and found.beta == math.inf
+    assert found.losses.isfinite().tolist() == [True, False] and found.smoothness == math.inf
     assert sharpness(model, lambda model: (100 * model.first).exp().sum()).value.isnan()
     flat = landscape_along_gradient(model, lambda model: 0 * model.first.sum(), [1.0])
-    assert flat.losses == 0 and flat.beta.isnan()
+    assert flat.losses == 0 and flat.smoothness.isnan()
 
 
 @pytest.mark.parametrize(
