@@ -2,6 +2,7 @@
 
 from bnlib.experiments.framework.results import as_array as as_array  # described there
 from bnlib.figures.alternatives import draw_batch_sizes, draw_norm_properties, draw_normalisation_groups
+from bnlib.figures.convergence import draw_convergence_rates, draw_estimator_errors
 from bnlib.figures.covariate_shift import (
     draw_deep_linear,
     draw_gradient_shift,
@@ -27,9 +28,7 @@ from bnlib.figures.formula import (
     draw_training_curves,
 )
 from bnlib.figures.full_normalization import (
-    draw_convergence_rates,
     draw_errors_by_alpha,
-    draw_estimator_errors,
     draw_labels_per_batch,
     draw_lian_figures,
     draw_mcsgd_paths,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bnlib import figures
+from bnlib.experiments.convergence import convergence_rates
 from bnlib.experiments.full_normalization import (
-    convergence_rates,
     labels_per_batch,
     lian_comparison,
     mcsgd_paths,

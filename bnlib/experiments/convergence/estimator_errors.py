@@ -149,7 +149,7 @@ def _summary(found: list[list[tuple[Tensor, Tensor, Tensor]]]) -> dict[str, np.n
 
 
 EXPERIMENT = Measurement(
-    name="full_normalization.estimator_errors",
+    name="convergence.estimator_errors",
     question="How well do moving estimates follow the mean and the variance of a layer's inputs during training?",
     source="Lian and Liu 2019, section 6; Chen, Sun and Yin 2021; Holt 1957",
     axes=("batch_size", "lr"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bnlib import FullNorm, datasets, figures, mcsgd
-from bnlib.experiments.full_normalization import convergence_problems, convergence_rates, estimator_errors
+from bnlib.experiments.convergence import convergence_problems, convergence_rates, estimator_errors
 from bnlib.models import mlp
 from bnlib.schedules import PowerSchedule
 

@@ -16,9 +16,9 @@ from functools import cache
 
 import numpy as np
 
+from bnlib.experiments.convergence.convergence_rates import COROLLARY_3, bin_ends, slope, theory
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.full_normalization.convergence_rates import COROLLARY_3, bin_ends, slope, theory
 
 STEPS, COPIES, CHUNK = 30_000, 64, 1000
 SEEDS = {"quick": range(3), "paper": range(10)}
@@ -77,7 +77,7 @@ def measure(oracle: str, power_lr: float, power_alpha: float, *, seed: int, devi
 
 
 EXPERIMENT = Measurement(
-    name="full_normalization.theorem_2",
+    name="convergence.theorem_2",
     question="Is the weighted sum of squared gradients bounded for all powers that Theorem 2 allows?",
     source="Lian and Liu 2019, Theorem 2",
     axes=("oracle", "power_lr", "power_alpha"),

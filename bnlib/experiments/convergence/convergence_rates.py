@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnlib.experiments.convergence.convergence_problems import PROBLEMS, Problem
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.full_normalization.convergence_problems import PROBLEMS, Problem
 from bnlib.mcsgd import Composition, Stage, State, minimize
 from bnlib.schedules import PowerSchedule
 
@@ -249,7 +249,7 @@ SETTINGS = [
     ("tail", "independent", COROLLARY_3),
 ]
 EXPERIMENT = Measurement(
-    name="full_normalization.convergence_rates",
+    name="convergence.convergence_rates",
     question="Do the errors of Lemma 1 and the squared gradients of Corollary 3 fall as fast as the theory says?",
     source="Lian and Liu 2019, section 5.2",
     axes=("problem", "oracle", "power_lr", "power_alpha", "steps"),
