@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 # The experiments whose results the pictures show.
 from bnlib.experiments.alternatives import batch_sizes
+from bnlib.experiments.convergence import convergence_rates, theorem_2
 from bnlib.experiments.covariate_shift import noisy_batch_norm
 from bnlib.experiments.depth import gradient_growth
 from bnlib.experiments.failing import evaluation_statistics
@@ -238,6 +239,28 @@ def draw_machines(figure: Figure) -> dict[str, object]:
     return {"alt": alt, "local": ends["local BN"][-1], "sync": ends["SyncBN"][-1]}
 
 
+def draw_theorem(figure: Figure) -> dict[str, object]:
+    """Chapter 11: the sum that Theorem 2 bounds, with the largest bias that it allows and with a usual oracle."""
+    axes, ends = figure.subplots(), convergence_rates.bin_ends(theorem_2.STEPS)
+    kept, grown = ends >= 100, {}
+    for oracle, label, color, dash in (
+        ("largest bias", "largest bias", VERMILLION, "--"),
+        ("independent", "independent batch", BLUE, "-"),
+    ):
+        sums = theorem_2.load()[oracle, *theorem_2.MISSING_CONDITION]["weighted"]
+        band(axes, ends[kept], sums[:, kept], color=color, label=label, ls=dash)
+        grown[oracle] = np.median(sums[:, -1] / sums[:, kept][:, 0])
+    axes.set(xscale="log", ylim=(0, None))
+    plain_ticks(axes.xaxis, (100, 1000, 10_000))
+    _label(axes, "training steps", "sum of squared gradients", legend="upper left")
+    first, last, times = int(ends[kept][0]), int(ends[-1]), f"{grown['largest bias']:.1f}"
+    alt = (
+        f"From step {first} to step {last:,} the weighted sum of squared gradients becomes {times} times as large "
+        f"with the largest bias that the theorem allows, and {grown['independent']:.1f} times with independent batches."
+    )
+    return {"alt": alt, "first": first, "last": f"{last:,}", "times": times}
+
+
 PICTURES = {
     "01_the_formula": draw_one_input,
     "02_internal_covariate_shift": draw_noisy_bn,
@@ -249,6 +272,7 @@ PICTURES = {
     "08_deep_stacks": draw_deep_gradients,
     "09_alternatives": draw_alternatives,
     "10_many_machines": draw_machines,
+    "11_convergence": draw_theorem,
 }
 """The drawing of each chapter, by the name of its page."""
 

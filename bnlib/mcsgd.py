@@ -2,7 +2,7 @@ r"""Multilayer compositional stochastic gradient descent: Algorithm 2 of Lian an
 
 The objective is an expectation with expectations inside,
 
-$$f(w) = E_\xi\,\ell(z_n),\qquad z_i = F_i(w, z_{i-1}, y_i),\qquad y_i = E_{\xi'}\,e_i(w, z'_{i-1}),\qquad z_0 = \xi,$$
+$$J(w) = E_\xi\,\ell(z_d),\qquad z_i = F_i(w, z_{i-1}, y_i),\qquad y_i = E_{\xi'}\,e_i(w, z'_{i-1}),\qquad z_0 = \xi,$$
 
 where $z'$ belongs to the sample $\xi'$. The stages are numbered in the order in which they are applied; the paper
 numbers them in the opposite order. A mini-batch gives an unbiased estimate of the outer expectation, but not of the
@@ -79,7 +79,7 @@ class Composition:
         loss: ``loss(params, z, target)`` returns the loss of each sample, shape (b,).
 
     Example:
-        $f(w) = (w\,E\xi - 1)^2$, with an expectation inside a square:
+        $J(w) = (w\,E\xi - 1)^2$, with an expectation inside a square:
 
         >>> def apply(params, z, y):
         ...     return y.expand(len(z), 1)
@@ -102,7 +102,7 @@ class Composition:
         return found
 
     def value(self, params: Params, data: Batch) -> Tensor:
-        """Return f(w) with means over all of ``data`` as expectations; differentiable, for the exact gradient."""
+        """Return J(w) with means over all of ``data`` as expectations; differentiable, for the exact gradient."""
         z, target = data
         for stage, y in zip(self.stages, self.statistics(params, z), strict=True):
             z = stage.apply(params, z, y)
@@ -163,13 +163,13 @@ def minimize(
     r"""Run Algorithm 2 and yield the state after each step until there are no more batches.
 
     A step draws a batch, updates the estimates, lets the oracle compute a gradient g at the new estimates, and updates
-    the parameters, $w \leftarrow w - \gamma_k g$.
+    the parameters, $w \leftarrow w - \eta_k g$.
 
     Arguments:
         composition: the objective to minimise.
         params: the initial parameters by name; they are not changed.
         batches: yields samples and targets. The oracle ``"independent"`` draws one more batch for each stage.
-        lr: the learning rate $\gamma_k$, a number or a schedule of the step (``bnlib.schedules``).
+        lr: the learning rate $\eta_k$, a number or a schedule of the step (``bnlib.schedules``).
         alpha: $\alpha_k$, the weight of the newest batch, a number or a schedule of the step.
         oracle: how to estimate the two expectations in the derivative through a statistic,
             $E[\partial\ell/\partial y]\cdot E[\partial e]$:
@@ -195,7 +195,7 @@ def minimize(
     Source: Lian and Liu 2019, Algorithm 2; Theorem 2 for lr and alpha.
 
     Example:
-        $f(w) = (w\,E\xi - 1)^2$ has its minimum at $w = 1/E\xi = 1$. SGD on single samples would instead minimise
+        $J(w) = (w\,E\xi - 1)^2$ has its minimum at $w = 1/E\xi = 1$. SGD on single samples would instead minimise
         $E(w\xi - 1)^2$, whose minimum is at 1/2.
 
         >>> def apply(params, z, y):

@@ -2,6 +2,7 @@
 
 from bnlib.experiments.framework.results import as_array as as_array  # described there
 from bnlib.figures.alternatives import draw_batch_sizes, draw_norm_properties, draw_normalisation_groups
+from bnlib.figures.convergence import draw_convergence_rates, draw_estimator_errors, draw_nested_averages
 from bnlib.figures.covariate_shift import (
     draw_deep_linear,
     draw_gradient_shift,
@@ -32,13 +33,13 @@ from bnlib.figures.formula import (
     draw_training_curves,
 )
 from bnlib.figures.full_normalization import (
-    draw_convergence_rates,
     draw_errors_by_alpha,
-    draw_estimator_errors,
     draw_labels_per_batch,
+    draw_lag_and_noise,
     draw_lian_figures,
     draw_mcsgd_paths,
     draw_oracle_bias,
+    draw_what_oracles_see,
 )
 from bnlib.figures.machines import draw_label_skew, draw_local_statistics
 from bnlib.figures.objective import (
@@ -116,6 +117,7 @@ __all__ = [
     "draw_jitter",
     "draw_label_skew",
     "draw_labels_per_batch",
+    "draw_lag_and_noise",
     "draw_landscape",
     "draw_layer_by_layer",
     "draw_lian_figures",
@@ -125,6 +127,7 @@ __all__ = [
     "draw_micro_batches",
     "draw_moving_activations",
     "draw_noise_in_one_channel",
+    "draw_nested_averages",
     "draw_noisy_batch_norm",
     "draw_norm_properties",
     "draw_normalisation_groups",
@@ -145,6 +148,7 @@ __all__ = [
     "draw_two_averages",
     "draw_two_towers",
     "draw_variant",
+    "draw_what_oracles_see",
     "in_panels",
     "lay_out",
     "new_figure",

@@ -1,14 +1,17 @@
-"""Figures of chapter 5: paths, bias and convergence of MCSGD, estimates of statistics, and Full Normalization."""
+"""Figures of chapter 5: paths of a parameter and bias by oracle, and trainings with Full Normalization."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.figures.curves import NORM_STYLES, describe_errors, draw_curves, draw_loss_and_error
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
@@ -21,104 +24,7 @@ ORACLE_COLORS = {
     "same": VERMILLION,
     "independent": BLUE,
 }
-"""The colour of an oracle, in every figure of the chapter; ``"same"`` and ``"independent"`` are names of ``mcsgd``."""
-_LINES = {"independent": ("-", "o"), "running": ("-.", "D"), "same": ("--", "s")}
-_CONSTANT_RATE = (":", "v")
-_PANELS = {
-    "error": "squared error of the estimate",
-    "gradient": "squared gradient",
-    "average": "mean squared gradient up to k",
-}
-
-
-def draw_convergence_rates(figure: Figure, curves: Mapping[str, Mapping]) -> str:
-    """Draw the errors of Lemma 1 and the gradients of Corollary 3 against the step k.
-
-    A dashed line has the slope of the theory and starts where the fit starts; the curve of its colour should not lie
-    above it at the end. A curve for which the theory has no bound has no dashed line.
-
-    Arguments:
-        figure: where to draw.
-        curves: from ``experiments.full_normalization.convergence_rates.rate_curves``, by name, which starts with the
-            oracle, and by panel (``"error"``, ``"gradient"``, ``"average"``).
-
-    Returns:
-        a description of the figure.
-    """
-    names = list(next(iter(curves.values())))
-    row = figure.subplots(1, len(names), squeeze=False)[0]
-    told = []
-    for name, each in curves.items():
-        oracle = name.split(",")[0]
-        color, (dash, mark) = ORACLE_COLORS[oracle], _CONSTANT_RATE if "p = 0," in name else _LINES[oracle]
-        for axes, line in zip(row, each.values(), strict=True):
-            band(axes, line.k, line.runs, color=color, ls=dash, marker=mark, markevery=5, ms=4, label=name)
-            if math.isfinite(line.theory_slope):
-                part = line.k >= line.fit_start
-                k, first = line.k[part], np.median(line.runs, 0)[part][0]
-                axes.plot(k, first * (k / k[0]) ** line.theory_slope, ls="--", lw=1, color=color)
-        told.append(f"{name}: {', '.join(_slopes(what, line) for what, line in each.items())}")
-    for axes, what in zip(row, names, strict=True):
-        last = axes.lines[0].get_xdata()[-1]
-        axes.set(xscale="log", yscale="log", xlim=(1, last), xlabel="step k", title=_PANELS[what])
-        plain_ticks(axes.xaxis, [place for place in (1, 10, 100, 1000, 10_000, 100_000) if place <= last])
-        _decades(axes)
-    row[0].plot([], [], ls="--", lw=1, color=GREY, label="slope of the theory")
-    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return f"Slopes on logarithmic axes over the last part of the run: {'; '.join(told)}."
-
-
-def _slopes(what: str, line) -> str:
-    found = f"{what} {round(line.slope, 2) + 0.0:.2f}"  # no -0.00
-    return found + (f" (theory {line.theory_slope:.2f})" if math.isfinite(line.theory_slope) else " (theory none)")
-
-
-def _decades(axes: Axes) -> None:
-    """Set ticks at powers of ten within the limits of the axis."""
-    low, high = axes.get_ylim()
-    exponents = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-    plain_ticks(axes.yaxis, [10.0**power for power in exponents][:: 1 + len(exponents) // 6])
-
-
-_ESTIMATORS = {"exponential": (BLUE, "-", "o"), "corrected": (VERMILLION, "--", "s"), "momentum": (GREEN, ":", "^")}
-
-
-def draw_estimator_errors(figure: Figure, panels: Mapping[str, Mapping], alphas: Sequence[float], label: str) -> str:
-    """Draw the error of the estimators against the weight of the newest batch, one panel per setting.
-
-    Arguments:
-        figure: where to draw.
-        panels: from ``experiments.full_normalization.estimator_errors.errors_by_setting``: errors by setting and
-            estimator, (seeds, alphas); drawn in columns of two.
-        alphas: the weights.
-        label: of the error, for the vertical axis.
-
-    Returns:
-        a description of the figure.
-    """
-    grid = figure.subplots(2, len(panels) // 2, sharex=True, sharey=True, squeeze=False)
-    told = []
-    for axes, (name, estimators) in zip(grid.T.flat, panels.items(), strict=True):
-        for estimator, (color, dash, mark) in _ESTIMATORS.items():
-            band(axes, alphas, estimators[estimator], color=color, ls=dash, marker=mark, ms=4, label=estimator)
-        axes.set(xscale="log", yscale="log")
-        axes.set_title(name, fontsize=9)
-        told.append(f"{name}: {', '.join(f'{key} {_best(runs, alphas)}' for key, runs in estimators.items())}")
-    # Each panel gets both labels, and is not long enough for either in one line.
-    figure.supxlabel("weight of the\nnewest batch, α", fontsize=10)
-    figure.supylabel(label.replace(": ", ":\n"), fontsize=10)
-    low, high = grid[0, 0].get_ylim()
-    plain_ticks(grid[0, 0].xaxis, sorted(alphas)[::2])  # more would touch each other
-    plain_ticks(grid[0, 0].yaxis, [place for place in (0.01, 0.03, 0.1, 0.3, 1, 3, 10) if low < place < high])
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return f"{label}, with the best α of each estimator: {'; '.join(told)}."
-
-
-def _best(runs: np.ndarray, alphas: Sequence[float]) -> str:
-    """Write the lowest median over seeds and the weight where it occurs."""
-    middle = np.nan_to_num(np.median(runs, 0), nan=np.inf)
-    best = int(middle.argmin())
-    return f"{middle[best]:.2g} at {alphas[best]:g}"
+"""The colour of an oracle in chapters 5 and 11; ``"same"`` and ``"independent"`` are names of ``mcsgd``."""
 
 
 _LIMITS = (-1.6, 1.6)
@@ -147,7 +53,8 @@ def draw_mcsgd_paths(figure: Figure, data, oracle: str, alpha: str, lr: float, o
     axes.legend(loc="lower right", ncols=3, fontsize=8)
     late = np.median(middle[-len(middle) // 4 :])
     outside = int((np.abs(data.values[:, -1]) > high).sum())
-    text = f"Oracle {oracle}, α = {alpha}, learning rate {lr:g}: the median of w ends near {late:.2f}; the best is "
+    name = ORACLE_NAMES[oracle]
+    text = f"Oracle {name}, α = {alpha}, learning rate {lr:g}: the median of w ends near {late:.2f}; the best is "
     return text + f"{optimum:.2f}. At the end {outside} of {len(inside)} runs lie outside the figure."
 
 
@@ -168,8 +75,9 @@ def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
             bias = np.array([cells[depth, oracle, b]["bias"] for b in sizes])
             middle = np.median(bias, 1)
             reach = np.abs(np.stack([bias.min(1), bias.max(1)]) - middle)
-            axes.errorbar(np.array(sizes) + shift, middle, reach, fmt=mark, color=color, ms=5, lw=1.2, label=oracle)
-            told.append(f"{oracle}, {depth}: {', '.join(f'{value:.2g}' for value in middle)}")
+            style = {"fmt": mark, "color": color, "ms": 5, "lw": 1.2, "label": ORACLE_NAMES[oracle]}
+            axes.errorbar(np.array(sizes) + shift, middle, reach, **style)
+            told.append(f"{ORACLE_NAMES[oracle]}, {depth}: {', '.join(f'{value:.2g}' for value in middle)}")
         axes.set(xticks=[1, 2, 3], xlabel="batch size", ylim=(-0.1, 3.6))
         axes.set_title(f"{depth} normalised layer{'s' * (depth > 1)}")
     figure.axes[0].set_ylabel("bias / norm of the gradient")
@@ -229,3 +137,65 @@ def draw_errors_by_alpha(figure: Figure, data: dict[str, np.ndarray], alpha: str
         f"Batches {construction}, α with {alpha}, learning rate {lr:g}: median test errors in percent at batch sizes "
         f"{', '.join(map(str, sizes))}: {'; '.join(told)}. Bars: range over three seeds."
     )
+
+
+def draw_what_oracles_see(figure: Figure, layers: Mapping[str, Any]) -> str:
+    """Draw the weight of each sample in the forward and in the backward pass as the area of a square.
+
+    Arguments:
+        figure: where to draw.
+        layers: ``SampleWeights`` of ``experiments.full_normalization.what_oracles_see`` by ``"batch norm"`` or oracle.
+
+    Returns:
+        a description of the figure.
+    """
+    names = [ORACLE_NAMES.get(name, "BN") for name in layers]
+    titles = {"forward": "forward: weights in the mean", "backward": "backward: weights in place of E[g]"}
+    for axes, (way, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for row, (name, weights) in enumerate(layers.items()):
+            _draw_weights(axes, row, getattr(weights, way), ORACLE_COLORS.get(name, BLUE))
+        batches, size = getattr(next(iter(layers.values())), way).shape
+        width = batches * (size + 1) - 1
+        axes.set(xlim=(-0.7, width + 0.2), ylim=(len(names) - 0.3, -0.7), title=title, xlabel="batch")
+        ticks = [number * (size + 1) + (size - 1) / 2 for number in range(batches)]
+        axes.set_xticks(ticks, [*(f"k−{back}" for back in range(batches - 1, 0, -1)), "k"])
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    told = (
+        f"{name}: this batch {weights.backward[-1].sum():.2f}, earlier ones {weights.backward[:-1].sum():.2f}"
+        for name, weights in zip(names, layers.values(), strict=True)
+    )
+    return f"Total weight of the samples in place of E[g], for the first sample of batch k: {'; '.join(told)}."
+
+
+def _draw_weights(axes: Axes, row: int, weights: np.ndarray, color: str) -> None:
+    """Draw one row of squares, one per sample; the area is the weight, and 1/2 fills the cell."""
+    for (batch, sample), weight in np.ndenumerate(weights):
+        place, side = batch * (len(weights[0]) + 1) + sample, 0.9 * math.sqrt(2 * weight)
+        axes.add_patch(Rectangle((place - 0.45, row - 0.45), 0.9, 0.9, fill=False, ec=GREY, lw=0.4))
+        axes.add_patch(Rectangle((place - side / 2, row - side / 2), side, side, color=color, lw=0))
+
+
+def draw_lag_and_noise(figure: Figure, data: Mapping[int, Mapping], alphas: Sequence[float]) -> str:
+    """Draw the squared lag, the noise and their sum against alpha, one panel per batch size; return a description.
+
+    ``data`` is from ``experiments.full_normalization.lag_and_noise.load``.
+    """
+    styles = {"lag": (BLUE, "--", "lag²"), "noise": (VERMILLION, ":", "noise²"), "sum": (GREY, "-", "sum")}
+    told = []
+    for axes, (size, values) in zip(figure.subplots(1, len(data), sharey=True), data.items(), strict=True):
+        for key, (color, dash, label) in styles.items():
+            kept = alphas if key != "lag" else alphas[:-1]  # at a weight of 1 there is no lag
+            band(axes, kept, values[key][:, : len(kept)], color=color, ls=dash, label=label)
+        middle = np.median(values["sum"], 0)
+        best = int(middle.argmin())
+        axes.plot(alphas[best], middle[best], "o", color=GREY, ms=7)
+        axes.set(xscale="log", yscale="log", xlabel="weight α of the newest batch", ylabel="squared error / variance")
+        axes.set_title(f"batch size {size}")
+        plain_ticks(axes.xaxis, (0.003, 0.01, 0.03, 0.1, 0.3, 1))
+        plain_ticks(axes.yaxis, (0.0001, 0.001, 0.01, 0.1, 1))
+        told.append(f"batch size {size}: the sum is least, {middle[best]:.2g}, at α = {alphas[best]:g}")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return f"As α grows, lag falls and noise rises. {'; '.join(told)}."

@@ -4,6 +4,7 @@ from typing import Any
 
 from bnlib.predictions import (
     alternatives,
+    convergence,
     covariate_shift,
     depth,
     failing,
@@ -27,6 +28,7 @@ _CHAPTERS = (
     depth,
     alternatives,
     machines,
+    convergence,
 )
 
 PREDICTIONS: dict[str, Prediction] = {each.name: each for chapter in _CHAPTERS for each in chapter.PREDICTIONS}

@@ -1,4 +1,4 @@
-"""Predictions of chapter 5, MCSGD and Full Normalization. Errors are in per cent."""
+"""Predictions of chapter 5, Full Normalization. Errors are in per cent."""
 
 from bnlib.predictions.prediction import Prediction
 
@@ -31,21 +31,6 @@ PREDICTIONS = [
         reason="The parameter ends at {end:.1f}, and the best value is {best:.2f}. The expectation of a product is the "
         "product of the expectations plus a covariance, and this covariance pulls the parameter away. With independent "
         "samples for the two factors, or with a running average for one of them, it vanishes.",
-    ),
-    Prediction(
-        "corrected-average",
-        "A network trains on digits with single images as batches. An exponential average estimates the mean of each "
-        "layer's inputs. A corrected average also adds what the last training step has changed, measured on the newest "
-        "image. Where is the corrected average more accurate, each at its best weight α?",
-        {
-            "In the first layer and in the last": lambda first, last: first < 1 and last < 1,
-            "Only in the first layer": lambda first, last: first < 1 <= last,
-            "Only in the last layer": lambda first, last: last < 1 <= first,
-            "In neither": lambda first, last: first >= 1 and last >= 1,
-        },
-        reason="Its error is {first:.1f} times that of the exponential average in the first layer, and {last:.1f} "
-        "times in the last. The inputs of the first layer never change, so there the correction is exact. In the last "
-        "layer it is noisy, and its errors add up.",
     ),
     Prediction(
         "alpha-for-one-image",

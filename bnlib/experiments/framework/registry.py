@@ -20,6 +20,7 @@ CHAPTERS = (
     "depth",
     "alternatives",
     "machines",
+    "convergence",
 )
 """The folders of ``bnlib/experiments`` and ``data/results``, in the order of the chapters."""
 

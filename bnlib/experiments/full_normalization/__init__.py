@@ -1,1 +1,1 @@
-"""Experiments of chapter 5, MCSGD and Full Normalization."""
+"""Experiments of chapter 5, Full Normalization."""

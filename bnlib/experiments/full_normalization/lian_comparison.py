@@ -122,11 +122,11 @@ def batch_size_gap(scale: Scale, network: str, norm: str) -> float:
     return float(one - sixteen)
 
 
-def batch_size_gap_rows(
-    scale: Scale, norms: Iterable[str] = ("BN", "FN, batch", "FN, running", "FN, default")
-) -> list[dict]:
-    """Return ``batch_size_gap``, a row per norm, a column per network."""
+def batch_size_gap_rows(norms: Iterable[str] = ("BN", "FN, batch", "FN, running", "FN, default")) -> list[dict]:
+    """Return ``batch_size_gap``, a row per norm, a column per data set and network, MNIST first."""
+    columns = [(scale, network) for scale in reversed(DATA_SETS) for network in NETWORKS]
     return [
-        {"normalisation": NORMS[norm]} | {network: batch_size_gap(scale, network, norm) for network in NETWORKS}
+        {"normalisation": NORMS[norm]}
+        | {(DATA_SETS[scale], network): batch_size_gap(scale, network, norm) + 0.0 for scale, network in columns}
         for norm in norms
     ]

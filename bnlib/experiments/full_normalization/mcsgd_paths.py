@@ -1,6 +1,6 @@
 r"""Run Algorithm 2 on the smallest problem with an inner expectation, by oracle, alpha and learning rate.
 
-$f(w)=E\,\frac12(c\,E[a w]-t)^2$ over samples (a, c, t), one sample in a batch. The best w is
+$J(w)=E\,\frac12(c\,E[a w]-t)^2$ over samples (a, c, t), one sample in a batch. The best w is
 $E[ct]/(E[a]\,E[c^2])$. The oracle that uses one sample for both expectations ends where $E[a(c\,w\,E[a]-t)c]=0$.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.mcsgd import Batch, Composition, Stage, minimize
 from bnlib.schedules import PowerSchedule, lian_corollary_3_alpha, lian_figure_4_alpha
 
@@ -123,5 +124,6 @@ def settled_parameter(oracle: str, copies: int = 20, steps: int = 5000) -> float
 def settled_parameter_rows(oracles: Sequence[str] = ("same", "independent", "running")) -> list[dict]:
     """Return ``settled_parameter`` of some oracles beside the best parameter, a row each."""
     return [
-        {"oracle": oracle, "w at the end": settled_parameter(oracle), "best w": float(OPTIMUM)} for oracle in oracles
+        {"oracle": ORACLE_NAMES[oracle], "w at the end": settled_parameter(oracle), "best w": float(OPTIMUM)}
+        for oracle in oracles
     ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
+from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.norm import BatchNorm, FullNorm
 from bnlib.reference import ORACLES
 
@@ -157,7 +158,7 @@ def bias_rows() -> list[dict]:
     """Return the committed bias over the norm of the gradient, a row per oracle, a column per depth and batch size."""
     rows = []
     for oracle in ORACLES:
-        row: dict = {"oracle": oracle}
+        row: dict = {"oracle": ORACLE_NAMES[oracle]}
         for depth, size in itertools.product((1, 2), (1, 2, 3)):
             group = f"{depth} normalised layer{'s' * (depth > 1)}"
             found = load().get((depth, oracle, size))

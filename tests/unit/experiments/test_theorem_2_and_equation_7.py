@@ -1,4 +1,4 @@
-"""Where chapter 5 corrects the theory of Lian and Liu (2019): Theorem 2 and equation (7)."""
+"""Where chapter 11 corrects the theory of Lian and Liu (2019): Theorem 2 and equation (7)."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bnlib import mcsgd
-from bnlib.experiments.full_normalization import convergence_problems, convergence_rates, equation_7, theorem_2
+from bnlib.experiments.convergence import convergence_problems, convergence_rates, equation_7, theorem_2
 
 GRID = list(itertools.product(np.linspace(0.01, 1, 100), repeat=2))
 

@@ -1,7 +1,7 @@
 r"""Compute what equation (7) of Lian and Liu (2019) gives below a normaliser, by how its expectation is read.
 
-For each layer the equation has the factor $\partial_xf+\partial_uf\cdot E_{\xi'}D(\xi')$, where $D$ is the derivative
-of the statistics $e(x)=(x,x^2)$. The readings differ in what is evaluated at $\xi'$, see ``gradients``.
+For each layer the equation has the factor $\partial_xF+\partial_uF\cdot E_{\xi'}\Delta(\xi')$, where $\Delta$ is the
+derivative of the statistics $e(x)=(x,x^2)$. The readings differ in what is evaluated at $\xi'$, see ``gradients``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 READINGS = {
-    "printed": "as printed: E D(ξ′) averaged on its own",
-    "operators": "as operators: all below D at ξ′, inside E",
+    "printed": "as printed: E Δ(ξ′) averaged on its own",
+    "operators": "as operators: all below Δ at ξ′, inside E",
     "same sample": "with ξ′ = ξ",
 }
 """The readings, in words."""
@@ -42,7 +42,7 @@ def gradients(inputs: Tensor, targets: Tensor, weights: Tensor) -> dict[str, Ten
     r"""Return the mean over $\xi$ of equation (7) for a linear layer, a normaliser and the loss $(\hat x-t)^4$.
 
     Returns:
-        The gradient for the weights by reading. ``"printed"``: $D$ is averaged on its own, and the derivative of x
+        The gradient for the weights by reading. ``"printed"``: $\Delta$ is averaged on its own, and the derivative of x
         with respect to the weights, to the right of it, is that of $\xi$. ``"operators"``: this derivative is that of
         $\xi'$, and stands inside the average. ``"same sample"``: $\xi'=\xi$.
     """

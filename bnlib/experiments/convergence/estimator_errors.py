@@ -149,7 +149,7 @@ def _summary(found: list[list[tuple[Tensor, Tensor, Tensor]]]) -> dict[str, np.n
 
 
 EXPERIMENT = Measurement(
-    name="full_normalization.estimator_errors",
+    name="convergence.estimator_errors",
     question="How well do moving estimates follow the mean and the variance of a layer's inputs during training?",
     source="Lian and Liu 2019, section 6; Chen, Sun and Yin 2021; Holt 1957",
     axes=("batch_size", "lr"),
@@ -164,15 +164,14 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
-def errors_by_setting(layer: str, quantity: str) -> dict[str, dict[str, np.ndarray]]:
-    """Return the committed errors of ``"mean"`` or ``"variance"`` by setting and estimator, (seeds, alphas)."""
-    number = LAYERS.index(layer)
-    return {
-        f"batch size {batch_size}, rate {lr:g}": {
-            name: values[quantity][:, number, place] for place, name in enumerate(ESTIMATORS)
-        }
-        for (batch_size, lr), values in load().items()
+def lookup(quantity: str, batch_size: int, lr: float) -> dict[str, Any]:
+    """Return the committed errors of ``"mean"`` or ``"variance"`` by layer and estimator, and the alphas."""
+    found = load()[batch_size, lr][quantity]
+    errors = {
+        layer: {name: found[:, number, place] for place, name in enumerate(ESTIMATORS)}
+        for number, layer in enumerate(LAYERS)
     }
+    return {"alphas": ALPHAS, **errors}
 
 
 def best_error(batch_size: int, lr: float, quantity: str, layer: str, estimator: str) -> float:

@@ -1,4 +1,4 @@
-"""The experiments on Algorithm 2: rates on problems that are known, and estimators beside a training."""
+"""The experiments of chapter 11: nested averages, rates on problems that are known, estimators beside a training."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bnlib import FullNorm, datasets, figures, mcsgd
-from bnlib.experiments.full_normalization import convergence_problems, convergence_rates, estimator_errors
+from bnlib.experiments.convergence import convergence_problems, convergence_rates, estimator_errors, nested_averages
 from bnlib.models import mlp
 from bnlib.schedules import PowerSchedule
 
@@ -232,23 +232,51 @@ def power_laws():
 def test_the_figure_of_rates_tells_slopes_and_promises():
     cells = power_laws() | {("tail", "same", 0.8, 0.4, 6000): {}}
     told = figures.picture(figures.draw_convergence_rates, convergence_rates.rate_curves(cells, "quadratic")).alt
-    assert "same, p = 0.8, a = 0.4: error -0.40 (theory -0.40), average -0.31 (theory none)" in told
+    assert "same batch, p = 0.8, a = 0.4: error -0.40 (theory -0.40), average -0.31 (theory none)" in told
     assert "running, p = 0, a = 0.4: error -0.40 (theory none)" in told
     told = figures.picture(
         figures.draw_convergence_rates, convergence_rates.rate_curves(cells, "quadratic", ("gradient",))
     ).alt
-    assert "same, p = 0.8, a = 0.4: gradient -0.90 (theory none);" in told
+    assert "same batch, p = 0.8, a = 0.4: gradient -0.90 (theory none);" in told
+
+
+def test_the_table_of_slopes_has_the_statistic_of_the_figures():
+    """Of the last stage: that of the second layer for the network."""
+    rows = {(row["problem"], row["oracle"], row["p"], row["a"]): row for row in convergence_rates.slope_rows()}
+    shown = {key: values for key, values in convergence_rates.load().items() if key[2:4] == (0.8, 0.4)}
+    curves = convergence_rates.rate_curves(shown, "network", stage=1)
+    assert len(curves) == 3
+    for name, curve in curves.items():
+        oracle = {"same": "same batch", "independent": "independent batch"}.get(name.split(",")[0], "running")
+        found = rows["network", oracle, "0.8", "0.4"]["squared error", "measured"]
+        assert found == pytest.approx(curve["error"].slope, abs=0.006)
 
 
 @pytest.mark.parametrize("quantity", ["mean", "variance"])
-def test_the_figure_of_tracking_tells_the_best(quantity, monkeypatch):
-    generator = np.random.default_rng(0)
-    cells = {}
-    for cell in itertools.product((1, 16), (0.02, 0.2)):
-        runs = generator.uniform(0.5, 1, (3, 2, 3, 5))
-        runs[:, 1, 1, 2] = 0.25
-        cells[cell] = {"mean": runs, "variance": runs}
+def test_the_figure_of_estimators_tells_the_best(quantity, monkeypatch):
+    runs = np.random.default_rng(0).uniform(0.5, 1, (3, 2, 3, 5))
+    runs[:, 1, 1, 2] = 0.25  # last layer, corrected, the third weight
+    cells = {(16, 0.2): {"mean": runs, "variance": runs} | {quantity: runs, "loss": None}}
     monkeypatch.setattr(estimator_errors, "load", lambda: cells)
-    panels = estimator_errors.errors_by_setting("last", quantity)
-    told = figures.picture(figures.draw_estimator_errors, panels, estimator_errors.ALPHAS, "error").alt
-    assert told.count("corrected 0.25 at 0.03") == 4 and "batch size 16, rate 0.2" in told
+    setting = {"quantity": quantity, "batch_size": 16, "lr": 0.2}
+    told = figures.picture(figures.draw_estimator_errors, estimator_errors.lookup(**setting), *setting.values()).alt
+    assert quantity in told and "batch size 16, learning rate 0.2" in told
+    first, last = told.split("; ")
+    assert "corrected 0.25 at 0.03" in last and "corrected 0.25" not in first
+
+
+def test_an_error_in_the_first_average_moves_all_that_stands_above(monkeypatch):
+    found = nested_averages.values_by_stage()
+    problem = convergence_problems.network()
+    params = problem.start(1, torch.Generator().manual_seed(4))
+    exact = [each[0, 0].item() for each in problem.composition.statistics(params, problem.x)]
+    exact.append(problem.composition.value(params, (problem.x, problem.target)).item())
+    assert [each.mean for each in found.values()] == pytest.approx(exact)
+    for each in found.values():
+        assert each.mean == pytest.approx(each.exact.mean()) and abs(each.mean_off - each.mean) > 0.1
+    assert found["stage 1"].mean_off == pytest.approx(found["stage 1"].exact[: nested_averages.FEW].mean())
+    monkeypatch.setattr(nested_averages, "FEW", len(problem.x))
+    for each in nested_averages.values_by_stage().values():
+        np.testing.assert_allclose(each.off, each.exact)
+    told = figures.picture(figures.draw_nested_averages, found).alt
+    assert "stage 2: -0.03 exact, -0.97 off" in told

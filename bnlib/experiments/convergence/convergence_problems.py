@@ -52,7 +52,7 @@ class Problem:
 
 
 def quadratic() -> Problem:
-    r"""Build $f(w)=E\,\frac12(c\,E[aw]-t)^2$ over samples (a, c, t)."""
+    r"""Build $J(w)=E\,\frac12(c\,E[aw]-t)^2$ over samples (a, c, t)."""
     samples = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0], [2.0, 0.5, -2.0], [-1.0, 1.5, 2.0]]).double()
     a, c, _ = samples.T
     stage = Stage(
@@ -67,7 +67,7 @@ def quadratic() -> Problem:
 
 
 def logistic(start: float = 0.0) -> Problem:
-    r"""Build $f(w)=\log(1+e^y)-0.2\,y$ with $y=E[w+a]$, which satisfies every assumption of the theory.
+    r"""Build $J(w)=\log(1+e^y)-0.2\,y$ with $y=E[w+a]$, which satisfies every assumption of the theory.
 
     If $w$ starts far from the minimum, the gradient stays the same for the whole run, as in the worst case of Lemma 1.
 
@@ -88,7 +88,7 @@ def logistic(start: float = 0.0) -> Problem:
 
 
 def tail() -> Problem:
-    r"""Build $f(w)=(1+y^2)^{-1/4}$ with $y=E[w+a]$, whose flat tail makes gradient descent slow."""
+    r"""Build $J(w)=(1+y^2)^{-1/4}$ with $y=E[w+a]$, whose flat tail makes gradient descent slow."""
     stage = Stage(
         apply=lambda params, z, y: z * 0 + y,
         statistic=lambda params, z: z + params["w"],

@@ -1,6 +1,6 @@
 r"""Measure how fast Algorithm 2 of Lian and Liu (2019) converges, on problems whose gradients are known exactly.
 
-The theory is Lemma 1 and Corollary 3, with $\gamma_k\propto(k+2)^{-p}$ and $\alpha_k=(k+1)^{-a}$; see ``theory``.
+The theory is Lemma 1 and Corollary 3, with $\eta_k\propto(k+2)^{-p}$ and $\alpha_k=(k+1)^{-a}$; see ``theory``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnlib.experiments.convergence.convergence_problems import PROBLEMS, Problem
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.full_normalization.convergence_problems import PROBLEMS, Problem
+from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.mcsgd import Composition, Stage, State, minimize
 from bnlib.schedules import PowerSchedule
 
@@ -45,14 +46,14 @@ class Theory(NamedTuple):
 
 
 def theory(power_lr: float, power_alpha: float) -> Theory:
-    r"""Return the bounds of Lian and Liu for $\gamma_k\propto k^{-p}$ and $\alpha_k\propto k^{-a}$.
+    r"""Return the bounds of Lian and Liu for $\eta_k\propto k^{-p}$ and $\alpha_k\propto k^{-a}$.
 
     Lemma 1, for $p>a>0$: the squared error falls at least as $k^{-a}+k^{-2p+2a}$. Theorem 2, for $a<2p-1$ and
-    $a<\frac12$: $\sum_k\gamma_kE\|\nabla f\|^2\le H$. As $\gamma_k$ falls, the plain mean of the first K squared
-    gradients is at most $H/(K\gamma_K)\propto K^{p-1}$, which is Corollary 3 for $p=\frac45$.
+    $a<\frac12$: $\sum_{j\le k}\eta_jE\|\nabla J\|^2\le H$. As $\eta_k$ falls, the plain mean of the first k squared
+    gradients is at most $H/(k\eta_k)\propto k^{p-1}$, which is Corollary 3 for $p=\frac45$.
 
     A step on a smooth function gives
-    $\sum\gamma_kE\|\nabla f\|^2\le C+C\sum\gamma_kE\|\hat u-u\|^2+C\sum\gamma_k^2$. By Lemma 1 these are finite if
+    $\sum\eta_kE\|\nabla J\|^2\le C+C\sum\eta_kE\|\hat u-u\|^2+C\sum\eta_k^2$. By Lemma 1 these are finite if
     $p+a>1$ and $3p-2a>1$, which together imply $p>\frac35$. The printed conditions do not imply the first one, and
     ``theorem_2`` has an example that satisfies them and diverges.
 
@@ -249,7 +250,7 @@ SETTINGS = [
     ("tail", "independent", COROLLARY_3),
 ]
 EXPERIMENT = Measurement(
-    name="full_normalization.convergence_rates",
+    name="convergence.convergence_rates",
     question="Do the errors of Lemma 1 and the squared gradients of Corollary 3 fall as fast as the theory says?",
     source="Lian and Liu 2019, section 5.2",
     axes=("problem", "oracle", "power_lr", "power_alpha", "steps"),
@@ -267,14 +268,15 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 def slope_rows() -> list[dict]:
     """Return the fitted slopes of the committed result beside those of the theory, a row per cell.
 
-    The slopes are medians over seeds; a dash stands where the theory gives no bound.
+    The slopes are medians over seeds, those of the error for the last stage, as in ``rate_curves`` of the figures; a
+    dash stands where the theory gives no bound.
     """
     rows = []
     for (problem, oracle, power_lr, power_alpha, steps), values in load().items():
         bounds = promised_slopes(oracle, power_lr, power_alpha)
-        row: dict = {"problem": problem, "oracle": oracle, "p": f"{power_lr:g}", "a": f"{power_alpha:g}"}
+        row: dict = {"problem": problem, "oracle": ORACLE_NAMES[oracle], "p": f"{power_lr:g}", "a": f"{power_alpha:g}"}
         for group, name in (("squared error", "error"), ("mean squared gradient", "average")):
-            row[group, "measured"] = round(fitted_slope(values, steps, name).median, 2) + 0.0  # no -0.00
+            row[group, "measured"] = round(fitted_slope(values, steps, name, stage=-1).median, 2) + 0.0  # no -0.00
             row[group, "theory"] = bounds[name]
         rows.append(row)
     return rows
@@ -287,10 +289,8 @@ def final_squared_gradient(problem: str, oracle: str) -> float:
 
 def final_gradient_ratio_rows() -> list[dict]:
     """Return the squared gradient at the end with the oracle "same" over that with "running", by problem."""
-    return [
-        {
-            "problem": problem,
-            "same / running": final_squared_gradient(problem, "same") / final_squared_gradient(problem, "running"),
-        }
-        for problem in ("quadratic", "network")
-    ]
+    rows = []
+    for problem in ("quadratic", "network"):
+        same, running = (final_squared_gradient(problem, oracle) for oracle in ("same", "running"))
+        rows.append({"problem": problem, "same batch / running": same / running})
+    return rows

@@ -1,6 +1,6 @@
 r"""Test the conditions of Theorem 2 of Lian and Liu (2019) with two oracles that satisfy its assumptions.
 
-The problem is ``convergence_problems.logistic``, $f(w)=\log(1+e^u)-0.2\,u$ with $u=E[w+a]=w$ and $a=\pm2$. The theorem
+The problem is ``convergence_problems.logistic``, $J(w)=\log(1+e^u)-0.2\,u$ with $u=E[w+a]=w$ and $a=\pm2$. The theorem
 assumes that the squared bias of the oracle is at most $L_g|\hat u-u|^2$. With $L_g=\frac1{16}$ this holds for both:
 
 - ``"independent"``, the oracle of Algorithm 2: $g=\sigma(\hat u)-0.2$. On average its bias is of order $\alpha_k$.
@@ -16,14 +16,15 @@ from functools import cache
 
 import numpy as np
 
+from bnlib.experiments.convergence.convergence_rates import COROLLARY_3, bin_ends, slope, theory
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.full_normalization.convergence_rates import COROLLARY_3, bin_ends, slope, theory
+from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 
 STEPS, COPIES, CHUNK = 30_000, 64, 1000
 SEEDS = {"quick": range(3), "paper": range(10)}
 OFFSET, TARGET, SCALE = 2.0, 0.2, 8.0
-"""|a|, the slope that is subtracted in f, and the scale of the learning rate, 1/(2 L_g)."""
+"""|a|, the slope that is subtracted in J, and the scale of the learning rate, 1/(2 L_g)."""
 MISSING_CONDITION = (0.62, 0.23)
 """Powers p and a that satisfy all that is printed, and p + 2a > 1, but not p + a > 1."""
 SETTINGS = [
@@ -42,14 +43,14 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
 
 
 def gradient_of_oracle(oracle: str, w: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-    r"""Return what an oracle takes for $\nabla f$ at the parameters ``w``, where $u=w$, given estimates of $u$."""
+    r"""Return what an oracle takes for $\nabla J$ at the parameters ``w``, where $u=w$, given estimates of $u$."""
     if oracle == "largest bias":
         return exact_gradient(w) + np.abs(estimate - w) / 4
     return exact_gradient(estimate)
 
 
 def exact_gradient(w: np.ndarray) -> np.ndarray:
-    """Return the derivative of f."""
+    """Return the derivative of J."""
     return 1 / (1 + np.exp(-w)) - TARGET
 
 
@@ -77,7 +78,7 @@ def measure(oracle: str, power_lr: float, power_alpha: float, *, seed: int, devi
 
 
 EXPERIMENT = Measurement(
-    name="full_normalization.theorem_2",
+    name="convergence.theorem_2",
     question="Is the weighted sum of squared gradients bounded for all powers that Theorem 2 allows?",
     source="Lian and Liu 2019, Theorem 2",
     axes=("oracle", "power_lr", "power_alpha"),
@@ -98,7 +99,7 @@ def growth_exponents(values: dict[str, np.ndarray], name: str = "weighted") -> n
 
 
 def expected_growth(oracle: str, power_lr: float, power_alpha: float) -> float:
-    r"""Return the power of K with which $\sum\gamma_k\,(\text{bias})^2$ grows; 0 if the sum is bounded."""
+    r"""Return the power of k with which $\sum_k\eta_k\,(\text{bias})^2$ grows; 0 if the sum is bounded."""
     order = power_alpha if oracle == "largest bias" else 2 * power_alpha
     return max(0.0, 1 - power_lr - order)
 
@@ -107,10 +108,10 @@ def growth_rows() -> list[dict]:
     """Return the growth of the weighted sum, measured and expected, a row per cell."""
     rows = []
     for (oracle, p, a), values in load().items():
-        row = {"p": f"{p:g}", "a": f"{a:g}", "oracle": oracle}
+        row = {"p": f"{p:g}", "a": f"{a:g}", "oracle": ORACLE_NAMES.get(oracle, oracle)}
         row["Theorem 2"] = "bounded" if math.isfinite(theory(p, a).average) else "–"
         row["repaired"] = "bounded" if theory(p, a).implied else "–"
-        row["power of K, measured"] = growth_exponents(values)
-        row["power of K, expected"] = expected_growth(oracle, p, a)
+        row["power of k, measured"] = growth_exponents(values)
+        row["power of k, expected"] = expected_growth(oracle, p, a)
         rows.append(row)
     return rows

@@ -1,0 +1,1 @@
+"""Experiments of chapter 11, the theory of Full Normalization."""

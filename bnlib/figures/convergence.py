@@ -1,0 +1,137 @@
+"""Figures of chapter 11: nested averages, convergence of Algorithm 2, and errors of estimates of statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
+from bnlib.figures.full_normalization import ORACLE_COLORS
+from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
+
+_LINES = {"independent": ("-", "o"), "running": ("-.", "D"), "same": ("--", "s")}
+_CONSTANT_RATE = (":", "v")
+_PANELS = {
+    "error": "squared error of the estimate",
+    "gradient": "squared gradient",
+    "average": "mean squared gradient up to k",
+}
+
+
+def draw_convergence_rates(figure: Figure, curves: Mapping[str, Mapping]) -> str:
+    """Draw the errors of Lemma 1 and the gradients of Corollary 3 against the step k.
+
+    A dashed line has the slope of the theory and starts where the fit starts; the curve of its colour should not lie
+    above it at the end. A curve for which the theory has no bound has no dashed line.
+
+    Arguments:
+        figure: where to draw.
+        curves: from ``experiments.convergence.convergence_rates.rate_curves``, by name, which starts with the
+            oracle, and by panel (``"error"``, ``"gradient"``, ``"average"``).
+
+    Returns:
+        a description of the figure.
+    """
+    names = list(next(iter(curves.values())))
+    row = figure.subplots(1, len(names), squeeze=False)[0]
+    told = []
+    for name, each in curves.items():
+        oracle, _, powers = name.partition(",")
+        color, (dash, mark) = ORACLE_COLORS[oracle], _CONSTANT_RATE if "p = 0," in name else _LINES[oracle]
+        label = f"{ORACLE_NAMES[oracle]},{powers}"
+        for axes, line in zip(row, each.values(), strict=True):
+            band(axes, line.k, line.runs, color=color, ls=dash, marker=mark, markevery=5, ms=4, label=label)
+            if math.isfinite(line.theory_slope):
+                part = line.k >= line.fit_start
+                k, first = line.k[part], np.median(line.runs, 0)[part][0]
+                axes.plot(k, first * (k / k[0]) ** line.theory_slope, ls="--", lw=1, color=color)
+        told.append(f"{label}: {', '.join(_slopes(what, line) for what, line in each.items())}")
+    for axes, what in zip(row, names, strict=True):
+        last = axes.lines[0].get_xdata()[-1]
+        axes.set(xscale="log", yscale="log", xlim=(1, last), xlabel="step k", title=_PANELS[what])
+        plain_ticks(axes.xaxis, [place for place in (1, 10, 100, 1000, 10_000, 100_000) if place <= last])
+        _decades(axes)
+    row[0].plot([], [], ls="--", lw=1, color=GREY, label="slope of the theory")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return f"Slopes on logarithmic axes over the last part of the run: {'; '.join(told)}."
+
+
+def _slopes(what: str, line) -> str:
+    found = f"{what} {round(line.slope, 2) + 0.0:.2f}"  # no -0.00
+    return found + (f" (theory {line.theory_slope:.2f})" if math.isfinite(line.theory_slope) else " (theory none)")
+
+
+def _decades(axes: Axes) -> None:
+    """Set ticks at powers of ten within the limits of the axis."""
+    low, high = axes.get_ylim()
+    exponents = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+    plain_ticks(axes.yaxis, [10.0**power for power in exponents][:: 1 + len(exponents) // 6])
+
+
+_ESTIMATORS = {"exponential": (BLUE, "-", "o"), "corrected": (VERMILLION, "--", "s"), "momentum": (GREEN, ":", "^")}
+
+
+def draw_estimator_errors(figure: Figure, data: Mapping[str, Any], quantity: str, batch_size: int, lr: float) -> str:
+    """Draw the error of the estimators against the weight of the newest batch, one panel per layer.
+
+    Arguments:
+        figure: where to draw.
+        data: from ``experiments.convergence.estimator_errors.lookup``: ``"alphas"``, and by layer and estimator the
+            errors, (seeds, alphas).
+        quantity, batch_size, lr: as there.
+
+    Returns:
+        a description of the figure.
+    """
+    alphas, told = data["alphas"], []
+    layers = {name: values for name, values in data.items() if name != "alphas"}
+    row = figure.subplots(1, len(layers), sharey=True)
+    unit = {"mean": "error of the mean / std", "variance": "error of the variance / variance"}[quantity]
+    for axes, (layer, estimators) in zip(row, layers.items(), strict=True):
+        for estimator, (color, dash, mark) in _ESTIMATORS.items():
+            band(axes, alphas, estimators[estimator], color=color, ls=dash, marker=mark, ms=4, label=estimator)
+        axes.set(xscale="log", yscale="log", title=f"{layer} layer", xlabel="weight α of the newest batch", ylabel=unit)
+        plain_ticks(axes.xaxis, sorted(alphas))
+        told.append(f"{layer} layer: {', '.join(f'{key} {_best(runs, alphas)}' for key, runs in estimators.items())}")
+    low, high = row[0].get_ylim()
+    plain_ticks(row[0].yaxis, [place for place in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if low < place < high])
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    setting = f"batch size {batch_size}, learning rate {lr:g}"
+    return f"{unit.capitalize()}, {setting}, with the best α of each estimator: {'; '.join(told)}."
+
+
+def _best(runs: np.ndarray, alphas: Sequence[float]) -> str:
+    """Write the lowest median over seeds and the weight where it occurs."""
+    middle = np.nan_to_num(np.median(runs, 0), nan=np.inf)
+    best = int(middle.argmin())
+    return f"{middle[best]:.2g} at {alphas[best]:g}"
+
+
+def draw_nested_averages(figure: Figure, stages: Mapping[str, Any]) -> str:
+    """Draw the values of each sample at each stage, and their averages, with exact and with wrong inner averages.
+
+    Arguments:
+        figure: where to draw.
+        stages: ``Values`` of ``experiments.convergence.nested_averages`` by stage; the last one is the loss.
+
+    Returns:
+        a description of the figure.
+    """
+    told, last = [], list(stages)[-1]
+    cases = {"exact inner averages": (BLUE, "o", "-", -0.12), "û₁ from two samples": (VERMILLION, "s", "--", 0.12)}
+    for axes, (name, values) in zip(figure.subplots(1, len(stages)), stages.items(), strict=True):
+        samples, averages = (values.exact, values.off), (values.mean, values.mean_off)
+        for (label, (color, mark, dash, shift)), each, mean in zip(cases.items(), samples, averages, strict=True):
+            places = np.arange(1, len(each) + 1) + shift
+            axes.plot(places, each, mark, color=color, ms=5, ls="none")
+            axes.axhline(mean, color=color, ls=dash, lw=1.6, label=label)
+        what = "loss of each sample" if name == last else f"{name}: e of each sample"
+        axes.set(title=what, xlabel="sample", xticks=(1, len(values.exact)), xlim=(0.3, len(values.exact) + 0.7))
+        told.append(f"{name}: {values.mean:.2f} exact, {values.mean_off:.2f} off")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return f"Averages with exact inner averages, and with the first one estimated from two samples: {'; '.join(told)}."
