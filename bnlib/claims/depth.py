@@ -213,11 +213,12 @@ CLAIMS = (
         (("two equal runs in float64 differ at all",
           lambda e: e["largest difference of two equal runs, nats"].max() > 0),),
         quantifier="always",
-        note="The fluctuation is real; it is deterministic.",
+        note="The fluctuation is real, and it is deterministic.",
     ),
     Claim(
         "kari-numerical", "kari2018", "first answer",
-        "The fluctuation is numerical instability, of epsilon perhaps, which adds up over many small steps.",
+        "The fluctuation of deep stacks with BN is numerical instability, of epsilon perhaps, which adds up over many "
+        "small steps.",
         "08_deep_stacks#the-suspects-one-by-one", _jitter_by_precision_and_eps,
         (("in float32 the jitter is more than twice that in float64",
           lambda e: np.median(e["jitter in float32, nats"]) > TIMES * np.median(e["jitter in float64, nats"])),
@@ -236,21 +237,21 @@ CLAIMS = (
     ),
     Claim(
         "kari-explosion-reason", "kari2018", "second answer",
-        "BN allows them because it combats the explosion of scales that they cause.",
+        "BN should allow higher learning rates because it combats the explosion of scales that they cause.",
         "08_deep_stacks#what-the-answers-got-right-and-wrong",
         quantifier="always",
         untested_because="It would take the scales of the activations during steps at high rates, with BN and without.",
     ),
     Claim(
         "kari-renorm", "kari2018", "third answer",
-        "Batch Renorm helps to mitigate it.",
+        "Batch Renorm helps against the fluctuation of deep stacks.",
         "08_deep_stacks#the-suspects-one-by-one",
         quantifier="tendency",
         untested_because="The book has no committed run of Batch Renorm in a deep stack.",
     ),
     Claim(
         "kari-clipping", "kari2018", "first answer",
-        "Clipping the variance solves it.",
+        "Clipping the variance in BN removes the fluctuation of deep stacks.",
         "08_deep_stacks#the-suspects-one-by-one",
         quantifier="tendency",
         untested_because="The book has no committed run with a clipped variance. A large eps, which is close to it, "
@@ -258,7 +259,8 @@ CLAIMS = (
     ),
     Claim(
         "kari-inference", "kari2018", "third answer",
-        "It comes from the difference between training and inference, where moving averages stand for the batch.",
+        "The fluctuation comes from the difference between training and inference, where moving averages stand for the "
+        "batch.",
         "08_deep_stacks#what-the-answers-got-right-and-wrong", _roughness_in_train_mode,
         (("where only the loss of the training is looked at, in train mode, the roughness is below 2",
           lambda e: e["roughness with BN, never in eval mode"].max() < ROUGH),),
@@ -296,7 +298,7 @@ CLAIMS = (
     ),
     Claim(
         "yang-linear", "yang2019", "gradient explosion",
-        "It grows with every non-linear activation, and least without one.",
+        "In a random network with BN the gradient grows with every non-linear activation, and least without one.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_activation,
         (("with ReLU and tanh it grows by more than 5 % a layer in every seed",
           lambda e: min(e["growth a layer, ReLU"].min(), e["growth a layer, tanh"].min()) > 1.05),
@@ -335,6 +337,7 @@ CLAIMS = (
           lambda e: e["growth a layer, tanh, gamma 0.1"].max() < 1.02),
          ("without, it grows by more than 5 % a layer", lambda e: e["growth a layer, tanh"].min() > 1.05)),
         quantifier="tendency",
-        note="Feed-forward stacks for its recurrent networks, where gradients vanish rather than explode.",
+        stand_in="feed-forward stacks in place of recurrent networks",
+        note="In the recurrent networks of the paper gradients vanish rather than explode.",
     ),
 )  # fmt: skip

@@ -129,7 +129,7 @@ def _residual_error_by_initial_gamma(results: Results) -> Effects:
 CLAIMS = (
     Claim(
         "failing-erratic", "failing2025", "small batch sizes, code example 1",
-        "In its first program the losses of batches of 4 are more erratic than those of 32.",
+        "In the first program of the answer the losses of batches of 4 are more erratic than those of 32.",
         "07_why_is_my_bn_failing#small-batches", _fluctuations_in_the_first_epochs,
         (("in the first ten epochs the losses of an epoch deviate more than twice as much at 4 as at 32, in the median",
           lambda e: _ratio_of_fluctuations(e, "with BN") > TIMES),),
@@ -148,7 +148,7 @@ CLAIMS = (
     ),
     Claim(
         "failing-less-efficient", "failing2025", "small batch sizes, code example 1",
-        "In its first program batches of 4 converge less well than batches of 32.",
+        "In the first program of the answer batches of 4 converge less well than batches of 32.",
         "07_why_is_my_bn_failing#small-batches", _last_epoch_losses,
         (("the mean loss of the last epoch is larger at 4, in the median",
           lambda e: np.median(e["mean of the last epoch's losses, batches of 4"])
@@ -191,7 +191,7 @@ CLAIMS = (
     ),
     Claim(
         "failing-gamma-reason", "failing2025", "initialisation, after code example 3",
-        "It does so because BN will then not scale its input.",
+        "Gamma at 0 hinders learning because BN will then not scale its input.",
         "07_why_is_my_bn_failing#gamma-is-zero", _first_gradient_and_error_at_gamma_0,
         (("gamma gets a gradient in the first step, so that only the scale is missing",
           lambda e: e["gradient of gamma in the first step, BN before ReLU"].max() > 0),

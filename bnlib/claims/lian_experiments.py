@@ -70,7 +70,7 @@ _FIGURES = "05_full_normalization#figures-4-5-7-8-and-9-of-the-paper"
 CLAIMS = (
     Claim(
         "lian-train-inference", "lian2019", "introduction",
-        "That BN treats training and inference differently makes it worse.",
+        "That BN treats training and inference differently makes its errors larger.",
         "04_the_objective#objective-and-evaluation", _errors_by_mode,
         tuple((f"the median share of errors in eval mode is more than 2 points above that in train mode: {name}",
                lambda e, n=name: np.median(e[f"errors in eval mode, {n}, %"])

@@ -289,8 +289,9 @@ CLAIMS = (
                lambda e, n=name: _larger_error_than_without(e, n))
               for name, where in (("BN first", "in front of"), ("BN last", "behind"))),
         quantifier="tendency",
-        scale="paper", note="At the size of the paper. It depends on the placement, which the paper does not state, and on the size: with "
-        "fewer classes neither placement costs errors.",
+        scale="paper",
+        note="At the size of the paper. It depends on the placement, which the paper does not state, and on the size: "
+        "with fewer classes neither placement costs errors.",
     ),
     Claim(
         "ioffe-regularises", "ioffe2015", "abstract and section 3.4",

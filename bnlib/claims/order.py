@@ -34,7 +34,7 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
     ioffe-regularises ioffe-dropout ioffe-inception
 
     bjorck-rates yang-growth yang-linear yang-one-step yang-depth cooijmans-gamma renorm-small renorm-retains
-    renorm-individual wu-groups wu-precise goyal-zero li-domain chintala-separate vanlaarhoven-length
+    renorm-individual wu-groups wu-groups-usual wu-precise goyal-zero li-domain chintala-separate vanlaarhoven-length
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""

@@ -94,14 +94,15 @@ def report(judgement: Judgement) -> str:
 
     Example:
         >>> print(claims.report(claims.judge(claims.CLAIMS["cooijmans-gamma"])))
-        cooijmans-gamma: reproduced
+        cooijmans-gamma: stand-in only
         With tanh a small gamma at the start, 0.1, helps the gradient on its way.
         (Cooijmans et al. 2017, section 4; about a comparison or tendency)
+        Tested on feed-forward stacks in place of recurrent networks, which decides nothing about the claim.
           growth a layer, tanh: 1.1 (1.1 to 1.11)
           growth a layer, tanh, gamma 0.1: 1.01
           holds: in 100 layers the gradient grows by less than 2 % a layer with gamma 0.1
           holds: without, it grows by more than 5 % a layer
-        Feed-forward stacks for its recurrent networks, where gradients vanish rather than explode.
+        In the recurrent networks of the paper gradients vanish rather than explode.
         measured by depth.gradient_growth (scale quick, 3 seeds); see
         chapters/08_deep_stacks.ipynb#exercise-1-a-gamma-that-does-nothing
     """

@@ -48,18 +48,19 @@ EXPECTED = {
         lian-figure-1 lian-figure-3-easy lian-figure-4-test lian-figure-7 lian-figure-7-train lian-any-size
         lian-equation-6 lian-equation-7-operators lian-remark-1 lian-bias lian-lemma-1 lian-small-error
         lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates ioffe-start ioffe-scale ioffe-saturating yang-growth
-        yang-linear yang-one-step cooijmans-gamma renorm-individual wu-precise goyal-zero vanlaarhoven-length
+        yang-linear yang-one-step renorm-individual wu-groups wu-precise goyal-zero vanlaarhoven-length
     """,
     "in part": """
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
         santurkar-deep-linear kariya-smoother kariya-loss-smoother kariya-larger-rates lian-train-inference
         lian-algorithm-1 lian-figure-3-fails lian-algorithm-3-one-label lian-algorithm-3-shuffled lian-figure-9
-        lian-machines ioffe-faster ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains wu-groups
+        lian-machines ioffe-faster ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains
         li-domain
     """,
     "not reproduced": """
         kari-lstm-rate-of-ten failing-less-efficient failing-relu-first lian-figure-1-train lian-figure-1-overfits
         lian-figure-3 lian-figure-4-train lian-algorithm-3 lian-algorithm-3-size ioffe-why ioffe-jacobian
+        wu-groups-usual
     """,
     "wrong": """
         kari-stochastic kari-numerical kari-inference irpan-renorm failing-erratic-cause failing-gamma-reason
@@ -68,7 +69,7 @@ EXPECTED = {
     "stand-in only": """
         kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-small-batches irpan-gan kariya-noisy
         kariya-standard-worse kariya-noise-prevents lian-figure-2 lian-figure-5 lian-figure-5-train
-        lian-figure-5-better lian-figure-8 lian-figure-8-train chintala-separate
+        lian-figure-5-better lian-figure-8 lian-figure-8-train chintala-separate cooijmans-gamma
     """,
     "not tested here": """
         kari-clipping kari-explosion-reason kari-renorm irpan-layer-norm irpan-leaky failing-recurrent failing-rnn-norms
@@ -81,7 +82,7 @@ EXPECTED = {
 OUTCOMES = {
     "reproduced": """
         kari-noise kari-ten-layers kari-smaller-rate kari-small-batches irpan-gan lian-figure-5-better lian-figure-8
-        lian-figure-8-train
+        lian-figure-8-train cooijmans-gamma
     """,
     "in part": "kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate",
     "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train",
