@@ -282,8 +282,8 @@ CLAIMS = (
                                   - np.median(e["test error at the best rate, L2, %"])) < COMPARABLE)
               for p in ("L1", "L-infinity")),
         quantifier="tendency",
-        note="Three hidden layers on digits. The paper has VGG on CIFAR-10 and deep linear networks, and says it of "
-        "such norms in general.",
+        note="Three hidden layers on digits, where the error without normalisation is comparable as well. The paper "
+        "has VGG on CIFAR-10 and deep linear networks, and says it of such norms in general.",
     ),
     Claim(
         "vanlaarhoven-length", "vanlaarhoven2017", "section 2",
