@@ -41,21 +41,21 @@ from tools.notebooks import CHAPTERS, chapters
 EXPECTED = {
     "reproduced": """
         kari-explosion kari-lstm-noise kari-lstm kari-lstm-smaller-rate irpan-alone irpan-checkpoint irpan-averages
-        irpan-towers irpan-one-gradient irpan-unshuffled irpan-contracts irpan-fast failing-erratic failing-poor-minima
-        failing-gamma-zero failing-distribution kariya-not-moments santurkar-linear-faster santurkar-theorem
-        santurkar-weight-space santurkar-initialisation santurkar-favourable santurkar-lp kariya-trapped kariya-less-sensitive
-        lian-operators lian-objective lian-workers lian-convex lian-absorb lian-companies lian-trust lian-conditioned
-        lian-figure-1 lian-figure-3-easy lian-figure-4-test lian-figure-7 lian-figure-7-train lian-any-size
-        lian-equation-6 lian-equation-7-operators lian-remark-1 lian-bias lian-lemma-1 lian-small-error
-        lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates ioffe-start ioffe-scale ioffe-saturating yang-growth
-        yang-linear yang-one-step renorm-individual wu-groups wu-precise goyal-zero vanlaarhoven-length
+        irpan-towers irpan-one-gradient irpan-unshuffled irpan-contracts irpan-fast failing-erratic
+        failing-poor-minima failing-gamma-zero failing-distribution kariya-not-moments santurkar-linear-faster
+        santurkar-theorem santurkar-weight-space santurkar-initialisation santurkar-favourable santurkar-lp
+        kariya-trapped kariya-less-sensitive lian-operators lian-objective lian-workers lian-convex lian-absorb
+        lian-companies lian-trust lian-conditioned lian-figure-1 lian-figure-3-easy lian-figure-4-test lian-figure-7
+        lian-figure-7-train lian-any-size lian-equation-6 lian-equation-7-operators lian-remark-1 lian-bias
+        lian-lemma-1 lian-small-error lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates ioffe-start
+        ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step renorm-individual wu-groups wu-precise
+        goyal-zero vanlaarhoven-length
     """,
     "in part": """
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
         santurkar-deep-linear kariya-smoother kariya-loss-smoother kariya-larger-rates lian-train-inference
         lian-algorithm-1 lian-figure-3-fails lian-algorithm-3-one-label lian-algorithm-3-shuffled lian-figure-9
-        lian-machines ioffe-faster ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains
-        li-domain
+        lian-machines ioffe-faster ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains li-domain
     """,
     "not reproduced": """
         kari-lstm-rate-of-ten failing-less-efficient failing-relu-first lian-figure-1-train lian-figure-1-overfits
@@ -63,8 +63,8 @@ EXPECTED = {
         wu-groups-usual
     """,
     "wrong": """
-        kari-stochastic kari-numerical kari-inference irpan-leaky irpan-renorm failing-erratic-cause failing-gamma-reason
-        santurkar-theorem-gloss lian-equation-7 lian-theorem-2
+        kari-stochastic kari-numerical kari-inference irpan-leaky irpan-renorm failing-erratic-cause
+        failing-gamma-reason santurkar-theorem-gloss lian-equation-7 lian-theorem-2
     """,
     "stand-in only": """
         kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-small-batches irpan-gan kariya-noisy
@@ -73,8 +73,8 @@ EXPECTED = {
     """,
     "not tested here": """
         kari-clipping kari-explosion-reason kari-renorm irpan-layer-norm failing-recurrent failing-rnn-norms
-        failing-early-layers failing-deeper kariya-rates-cause santurkar-vgg lian-figure-6 lian-slower
-        lian-per-sample ioffe-dropout
+        failing-early-layers failing-deeper kariya-rates-cause santurkar-vgg lian-figure-6 lian-slower lian-per-sample
+        ioffe-dropout
     """,
     "untestable here": "irpan-other-tricks irpan-indefensible lian-converges lian-no-algorithm ioffe-inception",
 }
