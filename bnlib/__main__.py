@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument(
         "--rerun", nargs="+", default=[], metavar="ID", help="claims to judge again with new runs and new seeds"
     )
+    ledger.add_argument(
+        "--format", choices=["text", "csv", "json"], default="text", help="how to print all claims, without an ID"
+    )
     ledger.set_defaults(do=_claims)
 
     doctor = groups.add_parser(
@@ -134,7 +137,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    """Print all claims, or the named ones; return 1 if a new run changes a verdict and 2 if an ID is unknown."""
+    """Print all claims, or the named ones; return 1 if a new run changes an outcome and 2 if an ID is unknown."""
     from bnlib import claims
 
     asked = options.ids + options.rerun
@@ -142,14 +145,15 @@ def _claims(options: argparse.Namespace) -> int:
         print(f"ID must be one that `python -m bnlib claims` prints, got {unknown[0]!r}", file=sys.stderr)
         return 2
     if not asked:
-        print(claims.as_text([claims.judge(claim) for claim in claims.CLAIMS.values()]))
+        write = {"text": claims.as_text, "csv": claims.as_csv, "json": claims.as_json}[options.format]
+        print(write([claims.judge(claim) for claim in claims.CLAIMS.values()]).rstrip())
     for name in options.ids:
         print(claims.report(claims.judge(claims.CLAIMS[name])), end="\n\n")
     changed = False
     for name in options.rerun:
         claim = claims.CLAIMS[name]
         before, now = claims.judge(claim), claims.judge(claim, claims.FreshResults())
-        changed |= before.verdict != now.verdict
+        changed |= before.outcome != now.outcome
         print(f"committed result\n{claims.report(before)}\n\nnew run, scale quick\n{claims.report(now)}\n")
     return int(changed)
 

@@ -1,38 +1,38 @@
 """The ledger: what the sources of the book claim, what we measured, and the verdicts that follow.
 
-The claims stand in one file per chapter, named as the folder of that chapter's experiments.
+The claims stand in one file per chapter, named as the folder of that chapter's experiments. The paper that chapters 4
+and 5 follow has two more, ``lian_theory`` and ``lian_experiments``, and the question of chapter 8 has ``lstms``.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from importlib import import_module
 
-from bnlib.claims.claim import (
-    SOURCES,
+from bnlib.claims.claim import SOURCES, Claim, Judgement, judge, median_and_range
+from bnlib.claims.export import as_csv, as_json
+from bnlib.claims.order import LEDGER_ORDER
+from bnlib.claims.results import CommittedResults, Effects, FreshResults, Results
+from bnlib.claims.rule import (
+    OPEN_VERDICTS,
+    QUANTIFIERS,
     VERDICT_MEANINGS,
     VERDICTS,
-    Claim,
-    CommittedResults,
-    Effects,
-    FreshResults,
-    Judgement,
-    Results,
+    Quantifier,
     Verdict,
-    judge,
-    median_and_range,
+    verdict_of,
 )
-from bnlib.claims.order import LEDGER_ORDER
-from bnlib.claims.table import Ledger, VerdictTable, as_text, report, verdict_counts
-from bnlib.experiments.framework.registry import CHAPTERS
+from bnlib.claims.table import Ledger, VerdictTable, as_text, open_counts, report, verdict_counts
 
 
 def _collect() -> dict[str, Claim]:
-    """Collect the claims of all chapters, in the order of the ledger.
+    """Collect the claims of all files, in the order of the ledger.
 
     Raises:
         ValueError: two claims have one id, or ``LEDGER_ORDER`` does not list each id once.
     """
-    found = [claim for chapter in CHAPTERS for claim in import_module(f"{__name__}.{chapter}").CLAIMS]
+    files = [import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
+    found = [claim for file in files for claim in getattr(file, "CLAIMS", ())]
     ids = [claim.id for claim in found]
     if sorted(ids) != sorted(LEDGER_ORDER):
         wrong = sorted({each for each in (*ids, *LEDGER_ORDER) if not ids.count(each) == LEDGER_ORDER.count(each) == 1})
@@ -46,6 +46,8 @@ CLAIMS: dict[str, Claim] = _collect()
 
 __all__ = [
     "CLAIMS",
+    "OPEN_VERDICTS",
+    "QUANTIFIERS",
     "SOURCES",
     "VERDICTS",
     "VERDICT_MEANINGS",
@@ -55,12 +57,17 @@ __all__ = [
     "FreshResults",
     "Judgement",
     "Ledger",
+    "Quantifier",
     "Results",
     "Verdict",
     "VerdictTable",
+    "as_csv",
+    "as_json",
     "as_text",
     "judge",
     "median_and_range",
+    "open_counts",
     "report",
     "verdict_counts",
+    "verdict_of",
 ]

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Literal, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from bnlib import sweep
-from bnlib.experiments.framework.experiment import Experiment, Scale
-from bnlib.experiments.framework.registry import EXPERIMENTS
+from bnlib.claims.results import CommittedResults, Effects, Results, Row, final_values
+from bnlib.claims.rule import QUANTIFIERS, Quantifier, Verdict, verdict_of
+from bnlib.experiments.framework.experiment import Scale
 
-Verdict = Literal["reproduced", "in part", "not reproduced", "wrong", "untestable here"]
-VERDICTS: tuple[Verdict, ...] = ("reproduced", "in part", "not reproduced", "wrong", "untestable here")
-VERDICT_MEANINGS: dict[Verdict, str] = {
-    "reproduced": "all conditions hold",
-    "in part": "some conditions hold and some do not",
-    "not reproduced": "no condition holds: what the source observed did not come out here",
-    "wrong": "no condition holds, and the statement is of a kind that one counterexample refutes",
-    "untestable here": "nothing in this book can decide it; the reason is given",
-}
+__all__ = ["SOURCES", "Claim", "Effects", "Judgement", "Results", "Row", "final_values", "judge", "median_and_range"]
+
 SOURCES: dict[str, str] = {
     "kari2018": "Kari 2018",
     "irpan2017": "Irpan 2017",
@@ -43,104 +32,6 @@ SOURCES: dict[str, str] = {
     "chintala2016": "Chintala et al. 2016",
     "vanlaarhoven2017": "van Laarhoven 2017",
 }
-Row = Mapping[str, np.ndarray]
-Effects = dict[str, np.ndarray]
-
-
-class Results(Protocol):
-    """The numbers of all experiments: call with an experiment and a cell to get arrays by name, one row per seed."""
-
-    cells_read: dict[tuple, int]
-    scale: Scale
-
-    def __call__(self, name: str, *cell) -> Row:
-        """Return the arrays of a cell by name."""
-        ...
-
-
-@dataclass
-class CommittedResults:
-    """Read numbers from the committed results.
-
-    Attributes:
-        scale: scale of the results.
-        cells_read: number of seeds of each cell that has been read so far.
-
-    Example:
-        >>> results = claims.CommittedResults("quick")
-        >>> sorted(results("full_normalization.oracle_bias", 1, "batch", 1))
-        ['bias', 'cosine', 'noise']
-    """
-
-    scale: Scale = "quick"
-    cells_read: dict[tuple, int] = field(default_factory=dict)
-
-    def __call__(self, name: str, *cell) -> Row:
-        """Return the arrays of a cell by name.
-
-        Raises:
-            KeyError: the experiment has no such cell.
-        """
-        row = _load(name, self.scale)[cell]
-        self.cells_read[name, *cell] = len(next(iter(row.values())))
-        return row
-
-
-@cache
-def _load(name: str, scale: Scale) -> dict[tuple, Row]:
-    experiment = EXPERIMENTS[name]
-    found = experiment.load(scale)
-    if isinstance(experiment, Experiment):
-        return {cell: {curve: _pad_curves(row[curve]) for curve in experiment.curves} for cell, row in found.items()}
-    return found
-
-
-@dataclass
-class FreshResults:
-    """Run cells again at the quick scale, with seeds that no committed result has used.
-
-    Attributes:
-        seeds: one run per seed.
-        cells_read: number of seeds of each cell that has been run so far.
-        scale: always ``"quick"``.
-    """
-
-    seeds: Sequence[int] = (100, 101, 102)
-    cells_read: dict[tuple, int] = field(default_factory=dict)
-    scale: Scale = field(default="quick", init=False)
-    _done: dict[tuple, Row] = field(default_factory=dict)
-
-    def __call__(self, name: str, *cell) -> Row:
-        """Return the arrays of a cell by name; run the cell at the first call.
-
-        Raises:
-            KeyError: the experiment has no such cell at the quick scale.
-        """
-        self.cells_read[name, *cell] = len(self.seeds)
-        if (name, *cell) not in self._done:
-            self._done[name, *cell] = self._run(name, cell)
-        return self._done[name, *cell]
-
-    def _run(self, name: str, cell: tuple) -> Row:
-        experiment = EXPERIMENTS[name]
-        given = experiment.cells("quick")[cell]
-        if isinstance(experiment, Experiment):
-            runs = [replace(given[0], seed=seed) for seed in self.seeds]
-            with tempfile.TemporaryDirectory() as cache:
-                histories = sweep.run(runs, cache, progress=False)
-            return {curve: _pad_curves([getattr(each, curve) for each in histories]) for curve in experiment.curves}
-        found = [experiment.measure_once(cell, seed) for seed in self.seeds]
-        return {value: np.array([each[value] for each in found], dtype=float) for value in found[0]}
-
-
-def _pad_curves(curves: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Return an array (seeds, points) with nan where a run had diverged."""
-    return np.array(list(itertools.zip_longest(*curves)), dtype=float).T
-
-
-def final_values(row: Row, curve: str) -> np.ndarray:
-    """Return the last value of a curve for each seed; infinite where a run diverged."""
-    return np.nan_to_num(row[curve][:, -1], nan=np.inf)
 
 
 @dataclass(frozen=True)
@@ -155,10 +46,18 @@ class Claim:
         chapter: notebook and anchor of the experiment, e.g. ``"06_perils#two-towers"``.
         measure: function that takes results and returns effects: arrays with one number per seed, by name and unit.
         conditions: what must be true of the effects if the claim holds, each in words and as a function.
-        verdict_if_refuted: the verdict if no condition holds.
+        quantifier: what the claim says, a key of ``QUANTIFIERS``; the verdict follows from it and from the conditions.
         scale: scale of the committed results that the ledger shows.
         note: a caveat that the verdict does not express.
-        untestable_because: why nothing in this book can decide the claim; such a claim has no ``measure``.
+        stand_in: what stands for what, e.g. ``"digits in place of CIFAR-10"``, if only that was tested. Such a claim
+            gets the mark "stand-in only" and counts neither as reproduced nor as refuted.
+        exact_because: why one computation is enough where nothing depends on a seed.
+        untested_because: what an experiment that decides the claim would need; such a claim has no ``measure``.
+        untestable_because: why no experiment of this book could decide the claim; it has no ``measure`` either.
+
+    Example:
+        >>> claims.CLAIMS["lian-bias"].quantifier
+        'always'
     """
 
     id: str
@@ -168,31 +67,47 @@ class Claim:
     chapter: str
     measure: Callable[[Results], Effects] | None = None
     conditions: tuple[tuple[str, Callable[[Effects], bool]], ...] = ()
-    verdict_if_refuted: Verdict = "not reproduced"
+    quantifier: Quantifier = field(kw_only=True)
     scale: Scale = "quick"
     note: str = ""
+    stand_in: str = ""
+    exact_because: str = ""
+    untested_because: str = ""
     untestable_because: str = ""
 
     def __post_init__(self):
-        """Check that there is either a measurement with conditions, or a reason why there is none.
+        """Check that there is either a measurement with conditions, or one reason why there is none.
 
         Raises:
-            ValueError: both or neither; an unknown source; ``verdict_if_refuted`` is another verdict.
+            ValueError: the fields contradict each other, or the source or the quantifier is unknown.
         """
-        testable = self.measure is not None and bool(self.conditions)
-        if testable == bool(self.untestable_because):
-            raise ValueError(f"{self.id} must have either measure and conditions or untestable_because")
+        reasons = bool(self.untested_because) + bool(self.untestable_because)
+        measured = self.measure is not None and bool(self.conditions)
+        if measured + reasons != 1 or (self.measure is None) != (not self.conditions):
+            raise ValueError(
+                f"{self.id} must have either measure and conditions, or untested_because, or untestable_because"
+            )
         if self.source not in SOURCES:
             raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {self.source!r}")
-        if self.verdict_if_refuted not in ("not reproduced", "wrong"):
-            raise ValueError(f"verdict_if_refuted must be 'not reproduced' or 'wrong', got {self.verdict_if_refuted!r}")
+        if self.quantifier not in QUANTIFIERS:
+            raise ValueError(f"quantifier must be one of {', '.join(QUANTIFIERS)}, got {self.quantifier!r}")
+        if (self.stand_in or self.exact_because) and not measured:
+            raise ValueError(f"{self.id} has no measurement, so stand_in and exact_because must be empty")
+        if self.stand_in and " in place of " not in self.stand_in:
+            raise ValueError(f"stand_in must say what is 'in place of' what, got {self.stand_in!r}")
+
+    @property
+    def reason(self) -> str:
+        """Why there is no measurement; empty if there is one."""
+        return self.untested_because or self.untestable_because
 
     @property
     def rule(self) -> str:
-        """The conditions, or the reason why the claim is untestable, as one sentence."""
-        if self.untestable_because:
-            return self.untestable_because
-        return f"It holds if {'; '.join(words for words, _ in self.conditions)}."
+        """The conditions and how many of them are needed, or the reason why there are none, as one sentence."""
+        if self.reason:
+            return self.reason
+        join = "; or ".join if self.quantifier == "sometimes" else "; ".join
+        return f"It holds if {join(words for words, _ in self.conditions)}."
 
 
 @dataclass(frozen=True)
@@ -203,7 +118,6 @@ class Judgement:
         claim: the claim.
         effects: measured arrays by name, one number per seed.
         holds: for each condition, in words, whether it holds.
-        verdict: the verdict that follows.
         cells_read: number of seeds of each cell behind the effects.
         scale: scale of the results.
     """
@@ -211,9 +125,22 @@ class Judgement:
     claim: Claim
     effects: Effects
     holds: dict[str, bool]
-    verdict: Verdict
     cells_read: dict[tuple, int]
     scale: Scale
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the claim, or what leaves it open."""
+        if self.claim.untestable_because:
+            return "untestable here"
+        if self.claim.untested_because:
+            return "not tested here"
+        return "stand-in only" if self.claim.stand_in else self.outcome
+
+    @property
+    def outcome(self) -> Verdict:
+        """What follows from the conditions by the rule, even if they were tested on a stand-in only."""
+        return verdict_of(self.claim.quantifier, list(self.holds.values())) if self.holds else self.verdict
 
     @property
     def experiments(self) -> list[str]:
@@ -223,7 +150,7 @@ class Judgement:
     @property
     def seeds(self) -> str:
         """Number of seeds behind an effect, e.g. ``"5"`` or ``"3 or 5"``."""
-        counts = {len(values) for values in self.effects.values() if len(values) > 1} if self.cells_read else set()
+        counts = {len(values) for values in self.effects.values() if len(values) > 1}
         return " or ".join(map(str, sorted(counts or set(self.cells_read.values()))))
 
 
@@ -234,21 +161,24 @@ def judge(claim: Claim, results: Results | None = None) -> Judgement:
         claim: the claim to test.
         results: source of the numbers, by default the committed results at the claim's scale.
 
+    Raises:
+        ValueError: an effect is nan, about which no condition can say anything.
+
     Example:
-        >>> found = claims.judge(claims.CLAIMS["kari-ten-layers"])
+        >>> found = claims.judge(claims.CLAIMS["yang-linear"])
         >>> found.verdict, found.experiments
-        ('reproduced', ['depth.descent'])
+        ('reproduced', ['depth.gradient_growth'])
     """
     if claim.measure is None:
-        return Judgement(claim, {}, {}, "untestable here", {}, claim.scale)
+        return Judgement(claim, {}, {}, {}, claim.scale)
     results = CommittedResults(claim.scale) if results is None else results
     effects = {name: np.atleast_1d(np.asarray(v, dtype=float)) for name, v in claim.measure(results).items()}
+    if unknown := [name for name, values in effects.items() if np.isnan(values).any()]:
+        raise ValueError(
+            f"the effects of {claim.id} must be numbers, got nan in {unknown[0]!r}; a run that diverged is inf"
+        )
     holds = {words: bool(true(effects)) for words, true in claim.conditions}
-    if all(holds.values()):
-        verdict: Verdict = "reproduced"
-    else:
-        verdict = "in part" if any(holds.values()) else claim.verdict_if_refuted
-    return Judgement(claim, effects, holds, verdict, dict(results.cells_read), results.scale)
+    return Judgement(claim, effects, holds, dict(results.cells_read), results.scale)
 
 
 def median_and_range(values: np.ndarray) -> str:

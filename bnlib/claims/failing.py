@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import cache
+
 import numpy as np
+import torch
 
 from bnlib.claims.claim import Claim, Effects, Results, final_values
+from bnlib.claims.thresholds import COMPARABLE, TIMES, WORKS
 from bnlib.experiments.failing import evaluation_statistics, placement
+from bnlib.models import mlp
 
 
 def _last_epoch_losses(results: Results) -> Effects:
     found = {size: results("failing.published_examples", "BN, ReLU", "printed", size, 1.0) for size in (4, 32)}
-    return {
-        f"{what} of the last epoch's losses, batches of {size}": row[name].ravel()
-        for what, name in (("mean", "last_epoch_mean"), ("deviation", "last_epoch_deviation"))
-        for size, row in found.items()
-    }
+    return {f"mean of the last epoch's losses, batches of {size}": row["last_epoch_mean"].ravel()
+            for size, row in found.items()}  # fmt: skip
+
+
+def _fluctuations_in_the_first_epochs(results: Results) -> Effects:
+    return dict(_first_program())
+
+
+@cache
+def _first_program() -> Effects:
+    """Run the answer's first program for ten epochs, with BN and without; return how the losses of an epoch deviate."""
+    found: Effects = {}
+    for norm, size in itertools.product(("batch_norm", None), (4, 32)):
+        deviations = []
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            data, labels = torch.randn(100, 10, generator=generator), torch.randn(100, 1, generator=generator)
+            net = mlp((10, 20, 1), norm, seed=seed)
+            optimiser, losses = torch.optim.Adam(net.parameters(), lr=1e-3), []
+            for _ in range(10):
+                for x, y in zip(data.split(size), labels.split(size), strict=True):
+                    loss = (net(x) - y).square().mean()
+                    optimiser.zero_grad()
+                    loss.backward()
+                    optimiser.step()
+                    losses.append(loss.item())
+            deviations.append(np.reshape(losses, (10, -1)).std(1).mean())
+        name = "with BN" if norm else "without BN"
+        found[f"deviation of the losses of an epoch, {name}, batches of {size}"] = np.array(deviations)
+    return found
+
+
+def _ratio_of_fluctuations(e: Effects, name: str) -> float:
+    """Return the deviation at batches of 4 over that at 32, medians."""
+    four, many = (e[f"deviation of the losses of an epoch, {name}, batches of {size}"] for size in (4, 32))
+    return float(np.median(four) / np.median(many))
 
 
 def _error_by_micro_batch(results: Results) -> Effects:
@@ -32,8 +69,11 @@ def _placement_differences(results: Results) -> Effects:
     for depth in placement.DEPTHS:
         best = [
             min(
-                np.median(final_values(results("failing.placement", where, depth, lr), "test_error"))
-                for lr in placement.LEARNING_RATES
+                (
+                    final_values(results("failing.placement", where, depth, lr), "test_error")
+                    for lr in placement.LEARNING_RATES
+                ),
+                key=np.median,
             )
             for where in ("after", "before")
         ]
@@ -65,9 +105,9 @@ def _first_gradient_and_error_at_gamma_0(results: Results) -> Effects:
     }
 
 
-def _costs_a_point(e: Effects, size: int) -> bool:
+def _costs_errors(e: Effects, size: int) -> bool:
     names = [f"test error, micro-batches of {m}, %" for m in (size, 256)]
-    return np.median(e[names[0]]) > np.median(e[names[1]]) + 1
+    return np.median(e[names[0]]) > np.median(e[names[1]]) + COMPARABLE
 
 
 def _errors_by_evaluation_statistics(results: Results) -> Effects:
@@ -89,37 +129,56 @@ def _residual_error_by_initial_gamma(results: Results) -> Effects:
 CLAIMS = (
     Claim(
         "failing-erratic", "failing2025", "small batch sizes, code example 1",
-        "In its first program the losses of batches of 4 are more erratic than those of 32, and converge less well.",
+        "In the first program of the answer the losses of batches of 4 are more erratic than those of 32.",
+        "07_why_is_my_bn_failing#small-batches", _fluctuations_in_the_first_epochs,
+        (("in the first ten epochs the losses of an epoch deviate more than twice as much at 4 as at 32, in the median",
+          lambda e: _ratio_of_fluctuations(e, "with BN") > TIMES),),
+        quantifier="tendency",
+        note="In its last epochs they do not, in absolute units, because the losses at 4 are the smaller ones by "
+        "then. 100 samples in batches of 32 leave one of 4.",
+    ),
+    Claim(
+        "failing-erratic-cause", "failing2025", "small batch sizes, code example 1",
+        "The losses of small batches are erratic because of the noise in the statistics of BN.",
+        "07_why_is_my_bn_failing#small-batches", _fluctuations_in_the_first_epochs,
+        (("without BN the losses at 4 do not deviate twice as much as those at 32, in the median",
+          lambda e: _ratio_of_fluctuations(e, "without BN") < TIMES),),
+        quantifier="always",
+        note="Without BN the losses of small batches fluctuate as much: each is the mean of few samples.",
+    ),
+    Claim(
+        "failing-less-efficient", "failing2025", "small batch sizes, code example 1",
+        "In the first program of the answer batches of 4 converge less well than batches of 32.",
         "07_why_is_my_bn_failing#small-batches", _last_epoch_losses,
-        (("the median deviation over the last epoch is 1.2 times as large at 4 as at 32 or more",
-          lambda e: np.median(e["deviation of the last epoch's losses, batches of 4"])
-          > 1.2 * np.median(e["deviation of the last epoch's losses, batches of 32"])),
-         ("the mean loss of the last epoch is larger at 4, in the median",
+        (("the mean loss of the last epoch is larger at 4, in the median",
           lambda e: np.median(e["mean of the last epoch's losses, batches of 4"])
-          > np.median(e["mean of the last epoch's losses, batches of 32"]))),
-        note="Its own program, run as printed with 20 seeds: it ends lower at 4 in each. Only the last epoch is looked "
-        "at; and 100 samples in batches of 32 leave one of 4.",
+          > np.median(e["mean of the last epoch's losses, batches of 32"])),),
+        quantifier="tendency",
+        note="Its own program, run as printed with 20 seeds: it ends lower at 4 in each, after eight times as many "
+        "steps.",
     ),
     Claim(
         "failing-below-sixteen", "failing2025", "small batch sizes",
         "With batches below 16 or 8 the statistics of BN become so noisy that training is unstable or fails.",
         "07_why_is_my_bn_failing#small-batches", _error_by_micro_batch,
-        (("statistics of 2 samples cost more than a point of test error", lambda e: _costs_a_point(e, 2)),
-         ("statistics of 8 do", lambda e: _costs_a_point(e, 8)),
-         ("statistics of 16 do", lambda e: _costs_a_point(e, 16))),
+        (("statistics of 2 samples cost more than 2 points of test error", lambda e: _costs_errors(e, 2)),
+         ("statistics of 8 do", lambda e: _costs_errors(e, 8)),
+         ("statistics of 16 do", lambda e: _costs_errors(e, 16))),
+        quantifier="tendency",
         note="The step is 256 digits in each case; only BN's batch changes. Two dense layers.",
     ),
     Claim(
         "failing-relu-first", "failing2025", "placement, code example 2",
         "ReLU before BN typically performs worse than BN before ReLU.",
         "07_why_is_my_bn_failing#before-or-after-the-relu", _placement_differences,
-        (("at the best rate of each the test error is larger behind the ReLU, at every depth",
-          lambda e: all(e[n].min() > 0 for n in e if n.startswith("test error"))),
+        (("at the best rate of each the median test error is over 2 points larger with the ReLU first, at every depth",
+          lambda e: all(np.median(e[n]) > COMPARABLE for n in e if n.startswith("test error"))),
          ("so is the training loss at the smallest rate, one layer, in the median",
           lambda e: np.median(e["training loss after less before, one layer, rate 0.03, nats"]) > 0),
          ("so is the loss of the answer's own program with batches of 32, in the median",
           lambda e: np.median(e["loss after less before, the answer's own program"]) > 0)),
-        note="The differences of the first condition are below a point on digits.",
+        quantifier="tendency",
+        note="The test errors of the two orders are comparable on digits.",
     ),
     Claim(
         "failing-gamma-zero", "failing2025", "initialisation, code example 3",
@@ -128,22 +187,25 @@ CLAIMS = (
         (("with gamma 0 the test error ends above 80 % in every seed",
           lambda e: e["test error, gamma 0, %"].min() > 80),
          ("with gamma 1 it ends below 10 %", lambda e: e["test error, gamma 1, %"].max() < 10)),
+        quantifier="tendency",
     ),
     Claim(
         "failing-gamma-reason", "failing2025", "initialisation, after code example 3",
-        "It does so because BN will then not scale its input.",
+        "Gamma at 0 hinders learning because BN will then not scale its input.",
         "07_why_is_my_bn_failing#gamma-is-zero", _first_gradient_and_error_at_gamma_0,
         (("gamma gets a gradient in the first step, so that only the scale is missing",
           lambda e: e["gradient of gamma in the first step, BN before ReLU"].max() > 0),
          ("gamma 0 hinders as much where BN stands behind the ReLU",
           lambda e: e["test error, gamma 0, BN behind ReLU, %"].min() > 80)),
-        verdict_if_refuted="wrong", note="relu'(0) = 0 blocks every gradient; it is a dead end and no matter of scale.",
+        quantifier="always",
+        note="relu'(0) = 0 blocks every gradient. It is a dead end and no matter of scale.",
     ),
     Claim(
         "failing-early-layers", "failing2025", "placement",
         "In early layers the values are less coupled with the parameters, so that normalisation matters less there.",
         "07_why_is_my_bn_failing",
-        untestable_because="The statement names no quantity: neither what is coupled nor how it would be measured.",
+        quantifier="tendency",
+        untested_because="It would take networks with BN in their early or in their late layers only.",
     ),
     Claim(
         "wu-precise", "wu2021", "section 3",
@@ -152,6 +214,7 @@ CLAIMS = (
         (("the median test error with running averages is more than three times that with fresh statistics",
           lambda e: np.median(e["test error, running averages, momentum 0.01, 150 steps, %"])
           > 3 * np.median(e["test error, statistics computed afresh, %"])),),
+        quantifier="tendency",
         note="At a momentum of 0.01, where the start still weighs 22 % after 150 steps. At torch's 0.1 next to nothing "
         "is lost.",
     ),
@@ -159,8 +222,17 @@ CLAIMS = (
         "goyal-zero", "goyal2017", "section 5.1",
         "Starting gamma at 0 in the last norm of each residual branch is a good start.",
         "07_why_is_my_bn_failing#gamma-is-zero", _residual_error_by_initial_gamma,
-        (("the test error ends below 6 % in every seed", lambda e: e["test error, residual, gamma 0, %"].max() < 6),
-         ("the median is within a point of that with gamma 1", lambda e: np.median(
-             e["test error, residual, gamma 0, %"]) < np.median(e["test error, residual, gamma 1, %"]) + 1)),
+        (("the test error ends below 6 % in every seed", lambda e: e["test error, residual, gamma 0, %"].max() < WORKS),
+         ("the median is at most 2 points above that with gamma 1", lambda e: np.median(
+             e["test error, residual, gamma 0, %"]) < np.median(e["test error, residual, gamma 1, %"]) + COMPARABLE)),
+        quantifier="tendency",
+    ),
+    Claim(
+        "failing-deeper", "failing2025", "placement",
+        "In deeper layers BN is more effective, and more fragile if the batch is small.",
+        "07_why_is_my_bn_failing",
+        quantifier="tendency",
+        untested_because="It would take networks with BN in their early or in their late layers only, at several batch "
+        "sizes.",
     ),
 )  # fmt: skip

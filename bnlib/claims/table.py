@@ -7,19 +7,32 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-from bnlib.claims.claim import SOURCES, VERDICTS, Judgement, Verdict, median_and_range
+from bnlib.claims.claim import SOURCES, Judgement, median_and_range
+from bnlib.claims.rule import OPEN_VERDICTS, VERDICTS, Quantifier, Verdict
 
 MARKS: dict[Verdict, str] = {
     "reproduced": "✓",
     "in part": "◐",
     "not reproduced": "○",
     "wrong": "✗",
+    "stand-in only": "≈",
+    "not tested here": "–",
     "untestable here": "?",
 }
+ABOUT: dict[Quantifier, str] = {
+    "always": "about every case",
+    "sometimes": "about what can happen",
+    "tendency": "about a comparison or tendency",
+}
+"""What a claim says, in the words of the tables."""
 _STYLE = """<style>
 .bnb-ledger{width:100%;border-collapse:collapse;text-align:left;display:table}
 .bnb-ledger th,.bnb-ledger td{vertical-align:top;padding:.5rem .6rem;border-top:1px solid rgba(128,128,128,.45)}
-.bnb-ledger td:first-child{width:42%}
+.bnb-ledger td:first-child{width:42%;border-left:.3rem solid transparent}
+.bnb-ledger [data-verdict=reproduced] td:first-child{border-left-color:#3a9d5d}
+.bnb-ledger [data-verdict="in part"] td:first-child{border-left-color:#d9a520}
+.bnb-ledger [data-verdict="not reproduced"] td:first-child,
+.bnb-ledger [data-verdict=wrong] td:first-child{border-left-color:#cf4b3f}
 .bnb-ledger p{margin:0 0 .4rem}
 html .bd-content div.cell_output .text_html:has(table.bnb-ledger){background:none;color:inherit;padding:0}
 html[data-theme=dark] .bd-content div.cell_output .text_html:has(table.bnb-ledger){background:none;color:inherit}
@@ -29,58 +42,84 @@ html[data-theme=dark] .bd-content div.cell_output .text_html:has(table.bnb-ledge
 @media (max-width:40rem){
 .bnb-ledger thead{display:none}
 .bnb-ledger,.bnb-ledger tbody,.bnb-ledger tr,.bnb-ledger td,.bnb-ledger td:first-child{display:block;width:100%}
+.bnb-ledger tr[hidden]{display:none}
 .bnb-ledger td+td{border-top:0;padding-top:0}}
 </style>"""
 
 
 def verdict_counts(judgements: Sequence[Judgement]) -> dict[Verdict, int]:
-    """Count the claims with each verdict.
+    """Count the claims with each verdict; claims that are open, such as those tested on a stand-in, do not count.
 
     Example:
-        >>> claims.verdict_counts([claims.judge(claims.CLAIMS["kari-ten-layers"])])
-        {'reproduced': 1, 'in part': 0, 'not reproduced': 0, 'wrong': 0, 'untestable here': 0}
+        >>> claims.verdict_counts([claims.judge(claims.CLAIMS["yang-linear"])])
+        {'reproduced': 1, 'in part': 0, 'not reproduced': 0, 'wrong': 0}
     """
     found = Counter(each.verdict for each in judgements)
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def as_text(judgements: Sequence[Judgement]) -> str:
-    """Return one line per claim (verdict, id, statement) and a last line with the counts.
+def open_counts(judgements: Sequence[Judgement]) -> dict[Verdict, int]:
+    """Count the claims that are open, by what leaves them open.
 
     Example:
-        >>> text = claims.as_text([claims.judge(claims.CLAIMS["kari-ten-layers"])])
-        >>> print(text.splitlines()[-1])
-        1 claims: 1 reproduced, 0 in part, 0 not reproduced, 0 wrong, 0 untestable here
+        >>> claims.open_counts([claims.judge(claims.CLAIMS["lian-converges"])])
+        {'stand-in only': 0, 'not tested here': 0, 'untestable here': 1}
+    """
+    found = Counter(each.verdict for each in judgements)
+    return {verdict: found[verdict] for verdict in OPEN_VERDICTS}
+
+
+def as_text(judgements: Sequence[Judgement]) -> str:
+    r"""Return one line per claim (verdict, id, statement) and two lines with the counts.
+
+    Example:
+        >>> text = claims.as_text([claims.judge(claims.CLAIMS["yang-linear"])])
+        >>> print(*text.splitlines()[-2:], sep="\n")
+        1 claims have a verdict: 1 reproduced, 0 in part, 0 not reproduced, 0 wrong
+        0 are open: 0 stand-in only, 0 not tested here, 0 untestable here
     """
     width = max(len(each.claim.id) for each in judgements)
     lines = [f"{each.verdict:15}  {each.claim.id:{width}}  {each.claim.statement}" for each in judgements]
-    found = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(judgements).items())
-    return "\n".join([*lines, f"{len(judgements)} claims: {found}"])
+    for title, counts in (
+        ("claims have a verdict", verdict_counts(judgements)),
+        ("are open", open_counts(judgements)),
+    ):
+        found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        lines.append(f"{sum(counts.values())} {title}: {found}")
+    return "\n".join(lines)
 
 
 def report(judgement: Judgement) -> str:
     """Return a claim's verdict, statement, effects and conditions as text of several lines.
 
     Example:
-        >>> print(claims.report(claims.judge(claims.CLAIMS["kari-ten-layers"])))
-        kari-ten-layers: reproduced
-        With BN about ten layers can be stacked before the noise becomes hard to control.
-        (Kari 2018, question)
-          roughness, 10 layers: 1
-          roughness, 20 layers: 1.68 (1.63 to 2.11)
-          roughness, 40 layers: 41.3 (21.2 to 46.5)
-          holds: ten layers have a roughness below 1.2 in every seed
-          holds: forty have one above 10 in every seed
-        measured by depth.descent (scale quick, 3 seeds); see chapters/08_deep_stacks.ipynb
+        >>> print(claims.report(claims.judge(claims.CLAIMS["cooijmans-gamma"])))
+        cooijmans-gamma: stand-in only
+        With tanh a small gamma at the start, 0.1, helps the gradient on its way.
+        (Cooijmans et al. 2017, section 4; about a comparison or tendency)
+        Tested on feed-forward stacks in place of recurrent networks, which decides nothing about the claim.
+          growth a layer, tanh: 1.1 (1.1 to 1.11)
+          growth a layer, tanh, gamma 0.1: 1.01
+          holds: in 100 layers the gradient grows by less than 2 % a layer with gamma 0.1
+          holds: without, it grows by more than 5 % a layer
+        In the recurrent networks of the paper gradients vanish rather than explode.
+        measured by depth.gradient_growth (scale quick, 3 seeds); see
+        chapters/08_deep_stacks.ipynb#exercise-1-a-gamma-that-does-nothing
     """
     claim = judgement.claim
-    lines = [f"{claim.id}: {judgement.verdict}", claim.statement, f"({SOURCES[claim.source]}, {claim.place})"]
-    if claim.untestable_because:
-        return "\n".join(map(_wrapped, [*lines, claim.untestable_because]))
+    place = f"({SOURCES[claim.source]}, {claim.place}; {ABOUT[claim.quantifier]})"
+    lines = [f"{claim.id}: {judgement.verdict}", claim.statement, place]
+    if claim.reason:
+        return "\n".join(map(_wrapped, [*lines, claim.reason]))
+    lines += [_stand_in(judgement)] * bool(claim.stand_in)
     lines += [f"  {name}: {median_and_range(values)}" for name, values in judgement.effects.items()]
     lines += [f"  {'holds' if true else 'fails'}: {words}" for words, true in judgement.holds.items()]
     lines += [claim.note] * bool(claim.note)
     return "\n".join(map(_wrapped, [*lines, f"measured by {_origin(judgement)}; see chapters/{_link(judgement)}"]))
+
+
+def _stand_in(judgement: Judgement) -> str:
+    return f"Tested on {judgement.claim.stand_in}, which decides nothing about the claim."
 
 
 def _wrapped(line: str) -> str:
@@ -89,8 +128,10 @@ def _wrapped(line: str) -> str:
 
 
 def _origin(judgement: Judgement) -> str:
+    if judgement.claim.exact_because:
+        return f"one computation, because {judgement.claim.exact_because}"
     if not judgement.cells_read:
-        return "a computation of seconds"
+        return f"a computation of seconds, {judgement.seeds} seeds"
     names = ", ".join(judgement.experiments)
     return f"{names} (scale {judgement.scale}, {judgement.seeds} seeds)"
 
@@ -104,7 +145,7 @@ class Ledger:
     """A table of judgements for a notebook: statement and verdict, conditions, numbers.
 
     Example:
-        >>> claims.Ledger([claims.judge(claims.CLAIMS["kari-ten-layers"])])
+        >>> claims.Ledger([claims.judge(claims.CLAIMS["yang-linear"])])
         A table of 1 claim: 1 reproduced.
     """
 
@@ -112,7 +153,8 @@ class Ledger:
         self.judgements = list(judgements)
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(self.judgements).items() if count)
+        counts = verdict_counts(self.judgements) | open_counts(self.judgements)
+        found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
         return f"A table of {len(self.judgements)} claim{'s' * (len(self.judgements) != 1)}: {found}."
 
     def _repr_html_(self) -> str:
@@ -122,7 +164,13 @@ class Ledger:
 
 
 class VerdictTable(Ledger):
-    """A short table of judgements for a notebook: one line per claim, linked to its entry in the ledger."""
+    """A short table of verdicts for a notebook: one line per claim, linked to its entry in the ledger.
+
+    Claims that are open, such as those tested on a stand-in only, are left out.
+    """
+
+    def __init__(self, judgements: Sequence[Judgement]):
+        super().__init__([each for each in judgements if each.verdict in VERDICTS])
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -136,24 +184,28 @@ class VerdictTable(Ledger):
 
 
 def _row(judgement: Judgement) -> str:
+    """Return a row of the ledger; its data attributes are what ``assets/ledger.js`` filters by."""
     claim, verdict = judgement.claim, judgement.verdict
     place = escape(f"{SOURCES[claim.source]}, {claim.place}")
     statement = f"<p><strong>{MARKS[verdict]} {verdict}</strong></p><p>{escape(claim.statement)}</p>"
-    statement += f"<p><small>{place} · <code>{claim.id}</code></small></p>"
-    return f'<tr id="{claim.id}"><td>{statement}</td><td>{_found(judgement)}</td></tr>'
+    statement += f"<p><small>{place} · {ABOUT[claim.quantifier]} · <code>{claim.id}</code></small></p>"
+    keys = {"verdict": verdict, "source": SOURCES[claim.source], "chapter": _chapter(claim.chapter)}
+    data = "".join(f' data-{name}="{escape(value)}"' for name, value in keys.items())
+    return f'<tr id="{claim.id}"{data}><td>{statement}</td><td>{_found(judgement)}</td></tr>'
 
 
 def _found(judgement: Judgement) -> str:
     claim = judgement.claim
     link = f'<a href="{_link(judgement)}">{_chapter(claim.chapter)}</a>'
-    if claim.untestable_because:
-        return f"<p>{escape(claim.untestable_because)}</p><p><small>See {link}.</small></p>"
+    if claim.reason:
+        return f"<p>{escape(claim.reason)}</p><p><small>See {link}.</small></p>"
+    stand_in = f"<p>{escape(_stand_in(judgement))}</p>" * bool(claim.stand_in)
     conditions = _list(f"{'holds' if true else 'fails'}: {escape(words)}" for words, true in judgement.holds.items())
     effects = _list(f"{escape(name)}: {median_and_range(values)}" for name, values in judgement.effects.items())
     note = f"<p>{escape(claim.note)}</p>" * bool(claim.note)
     origin = f"<p><small>From {escape(_origin(judgement))}. See {link}.</small></p>"
     numbers = f"<details><summary>Numbers</summary>{effects}</details>"
-    return f"{conditions}{note}{numbers}{origin}"
+    return f"{stand_in}{conditions}{note}{numbers}{origin}"
 
 
 def _list(items) -> str:

@@ -1,10 +1,14 @@
 """The ledger: its rule, its verdicts on the committed results and on new runs, and the command line."""
 
+import csv
 import functools
+import json
 import random
 import re
 from dataclasses import replace
+from html import escape
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,55 +16,81 @@ import pytest
 from bnlib import __main__, claims
 from bnlib.claims import (
     CLAIMS,
+    OPEN_VERDICTS,
     SOURCES,
+    VERDICT_MEANINGS,
     VERDICTS,
-    Claim,
     CommittedResults,
     FreshResults,
     Ledger,
-    VerdictTable,
-    as_text,
+    as_csv,
+    as_json,
     judge,
     median_and_range,
     report,
-    verdict_counts,
 )
 from bnlib.claims.claim import final_values
+from bnlib.claims.export import FIELDS
+from bnlib.claims.table import ABOUT
+from bnlib.claims.thresholds import COMPARABLE, FAR, SEEDS
 from bnlib.experiments.framework.registry import CHAPTERS as EXPERIMENT_CHAPTERS
 from bnlib.experiments.framework.registry import EXPERIMENTS
+from bnlib.experiments.framework.results import FOLDER
 from tools.notebooks import CHAPTERS, chapters
 
 EXPECTED = {
     "reproduced": """
-        kari-noise kariya-not-moments kari-ten-layers kari-smaller-rate kari-small-batches kari-lstm irpan-checkpoint
-        irpan-gan irpan-averages irpan-towers irpan-own-norms irpan-contracts irpan-fast failing-gamma-zero
-        santurkar-theorem santurkar-weight-space santurkar-initialisation
-        lian-objective lian-absorb lian-companies lian-trust lian-figure-4-test lian-figure-7
-        lian-figure-8 lian-figure-9 lian-bias lian-lemma-1 lian-corollary-3 ioffe-still ioffe-rates ioffe-start
-        ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step cooijmans-gamma
-        renorm-individual wu-groups wu-precise goyal-zero vanlaarhoven-length
+        kari-explosion kari-lstm-noise kari-lstm kari-lstm-smaller-rate irpan-alone irpan-checkpoint irpan-averages
+        irpan-towers irpan-one-gradient irpan-unshuffled irpan-contracts irpan-fast failing-erratic
+        failing-poor-minima failing-gamma-zero failing-distribution kariya-not-moments santurkar-linear-faster
+        santurkar-theorem santurkar-weight-space santurkar-initialisation santurkar-favourable santurkar-lp
+        kariya-trapped kariya-less-sensitive lian-operators lian-objective lian-workers lian-convex lian-absorb
+        lian-companies lian-trust lian-conditioned lian-figure-1 lian-figure-3-easy lian-figure-4-test lian-figure-7
+        lian-figure-7-train lian-any-size lian-equation-6 lian-equation-7-operators lian-remark-1 lian-bias
+        lian-lemma-1 lian-small-error lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates ioffe-start
+        ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step renorm-individual wu-groups wu-precise
+        goyal-zero vanlaarhoven-length
     """,
     "in part": """
-        kari-rate-of-ten kari-calm-is-healthy kari-explosion irpan-alone irpan-tuned irpan-labelled
-        failing-below-sixteen failing-relu-first kariya-noisy kariya-standard-worse kariya-noise-prevents
-        kariya-gradient-shift santurkar-deep-linear kariya-smoother kariya-larger-rates lian-figure-1
-        lian-figure-3 lian-any-size lian-equation-7 lian-machines ioffe-faster bjorck-rates li-domain chintala-separate
-        renorm-small renorm-retains yang-depth
+        kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
+        santurkar-deep-linear kariya-smoother kariya-loss-smoother kariya-larger-rates lian-train-inference
+        lian-algorithm-1 lian-figure-3-fails lian-algorithm-3-one-label lian-algorithm-3-shuffled lian-figure-9
+        lian-machines ioffe-faster ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains li-domain
     """,
     "not reproduced": """
-        kari-lstm-rate-of-ten lian-figure-2 lian-figure-4-train lian-algorithm-3 lian-figure-5 ioffe-why
-        ioffe-jacobian failing-erratic
+        kari-lstm-rate-of-ten failing-less-efficient failing-relu-first lian-figure-1-train lian-figure-1-overfits
+        lian-figure-3 lian-figure-4-train lian-algorithm-3 lian-algorithm-3-size ioffe-why ioffe-jacobian
+        wu-groups-usual
     """,
     "wrong": """
-        kari-stochastic kari-numerical kari-inference irpan-renorm failing-gamma-reason
-        failing-distribution santurkar-theorem-gloss lian-theorem-2
+        kari-stochastic kari-numerical kari-inference irpan-leaky irpan-renorm failing-erratic-cause
+        failing-gamma-reason santurkar-theorem-gloss lian-equation-7 lian-theorem-2
     """,
-    "untestable here": """
-        irpan-leaky irpan-indefensible failing-recurrent failing-early-layers kariya-trapped santurkar-lp
-        santurkar-vgg lian-converges lian-conditioned ioffe-regularises ioffe-inception
+    "stand-in only": """
+        kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-small-batches irpan-gan kariya-noisy
+        kariya-standard-worse kariya-noise-prevents lian-figure-2 lian-figure-5 lian-figure-5-train
+        lian-figure-5-better lian-figure-8 lian-figure-8-train chintala-separate cooijmans-gamma
     """,
+    "not tested here": """
+        kari-clipping kari-explosion-reason kari-renorm irpan-layer-norm failing-recurrent failing-rnn-norms
+        failing-early-layers failing-deeper kariya-rates-cause santurkar-vgg lian-figure-6 lian-slower lian-per-sample
+        ioffe-dropout
+    """,
+    "untestable here": "irpan-other-tricks irpan-indefensible lian-converges lian-no-algorithm ioffe-inception",
 }
+# What follows from the conditions of claims that were tested on a stand-in only.
+OUTCOMES = {
+    "reproduced": """
+        kari-noise kari-ten-layers kari-smaller-rate kari-small-batches irpan-gan lian-figure-5-better lian-figure-8
+        lian-figure-8-train cooijmans-gamma
+    """,
+    "in part": "kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate",
+    "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train",
+}
+# What comes out otherwise at the quick scale, where the problem has a tenth of the classes.
+SMALLER = {"lian-figure-3-fails": "not reproduced"}
 VERDICT = {name: verdict for verdict, names in EXPECTED.items() for name in names.split()}
+OUTCOME = VERDICT | {name: outcome for outcome, names in OUTCOMES.items() for name in names.split()}
 # Those whose cells take seconds, and whose conditions leave room for three other seeds.
 CHEAP = """
     kari-small-batches irpan-alone irpan-labelled failing-gamma-zero failing-gamma-reason kariya-gradient-shift
@@ -74,14 +104,22 @@ def judged(name):
 
 
 def test_the_ledger_is_complete():
-    assert VERDICT.keys() == CLAIMS.keys() and len(CLAIMS) >= 40
+    assert VERDICT.keys() == CLAIMS.keys() and len(CLAIMS) >= 115
+    assert set(EXPECTED) == {*VERDICTS, *OPEN_VERDICTS} == set(VERDICT_MEANINGS)
     assert {each.source for each in CLAIMS.values()} == set(SOURCES)
+    assert len(EXPECTED["untestable here"].split()) <= 5
+
+
+# Files beside those of the chapters, and the chapters whose experiments their claims lead to.
+MORE_FILES = {"lian_theory": {"04", "05"}, "lian_experiments": {"04", "05", "09"}, "lstms": {"08"}}
 
 
 def test_each_claim_stands_in_the_file_of_its_chapter():
-    for number, name in enumerate(EXPERIMENT_CHAPTERS, 1):
+    chapters_of = {name: {f"{number:02d}"} for number, name in enumerate(EXPERIMENT_CHAPTERS, 1)} | MORE_FILES
+    for name, numbers in chapters_of.items():
         found = import_module(f"bnlib.claims.{name}").CLAIMS
-        assert found and {each.chapter[:2] for each in found} == {f"{number:02d}"}, name
+        assert found and {each.chapter[:2] for each in found} == numbers, name
+        assert all(CLAIMS[each.id] is each for each in found)
 
 
 @pytest.mark.parametrize("order", [claims.LEDGER_ORDER[1:], (*claims.LEDGER_ORDER, "kari-noise")])
@@ -94,20 +132,39 @@ def test_the_order_of_the_ledger_lists_each_claim_once(order, monkeypatch):
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_committed_result_gives_the_verdict(name):
     found = judged(name)
-    assert found.verdict == VERDICT[name], report(found)
+    assert (found.verdict, found.outcome) == (VERDICT[name], OUTCOME[name]), report(found)
 
 
 @pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.scale == "paper"])
 def test_the_quick_scale_gives_the_same_verdict_as_the_papers(name):
     found = judge(CLAIMS[name], CommittedResults("quick"))
-    assert found.verdict == VERDICT[name], report(found)
+    assert found.verdict == SMALLER.get(name, VERDICT[name]), report(found)
 
 
-def test_random_claims_run_anew_give_the_same_verdict():
+def test_random_claims_run_anew_give_the_same_outcome():
     """Other ones each time; the message names them and their numbers."""
     for name in random.sample(CHEAP, 2):
         found = judge(CLAIMS[name], FreshResults())
-        assert found.verdict == VERDICT[name], report(found)
+        assert found.outcome == OUTCOME[name], report(found)
+
+
+@pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.measure])
+def test_three_seeds_stand_behind_each_effect_unless_it_is_exact(name):
+    claim, found = CLAIMS[name], judged(name)
+    least = min(map(len, found.effects.values()))
+    assert least >= SEEDS or (claim.exact_because and not found.cells_read), (least, found.cells_read)
+
+
+def test_the_numbers_behind_words_stand_in_one_file():
+    """A number of points in a condition is that of ``COMPARABLE`` or of ``FAR``, and no condition says "a point"."""
+    for claim in CLAIMS.values():
+        for words, _ in claim.conditions:
+            points = re.findall(r"(\w+) points?\b", words)
+            assert set(points) <= {f"{COMPARABLE:g}", f"{FAR:g}"}, (claim.id, words)
+    folder = Path(claims.__file__).parent
+    named = re.findall(r"^([A-Z]+) = ", (folder / "thresholds.py").read_text(), flags=re.M)
+    code = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "thresholds.py")
+    assert len(named) >= 5 and all(re.search(rf"\b{name}\b", code) for name in {*named} - {"SEEDS"}), named
 
 
 def anchors(path):
@@ -125,49 +182,21 @@ def test_each_claim_names_a_known_source_and_a_place_in_a_chapter():
         assert not anchor or anchor in notebooks[chapter], claim.chapter
 
 
+def flat(text):
+    return re.sub(r"\s+", " ", text)
+
+
 def test_what_is_reported_says_where_it_comes_from():
     for name, claim in CLAIMS.items():
         found, page = judged(name), Ledger([judged(name)])._repr_html_()
         assert set(found.experiments) <= EXPERIMENTS.keys()
-        assert not any(np.isnan(values).any() for values in found.effects.values())
         assert found.verdict in page and f'id="{name}"' in page and ">nan" not in page and " nan" not in page
-        if not claim.untestable_because:
+        assert ABOUT[claim.quantifier] in page and ABOUT[claim.quantifier] in flat(report(found))
+        if claim.measure:
             assert found.effects and claim.rule.startswith("It holds if ")
-            assert all(words in re.sub(r"\s+", " ", report(found)) for words in found.holds)
-
-
-def made(*true, verdict_if_refuted="not reproduced"):
-    conditions = tuple((f"condition {n}", lambda e, t=t: t) for n, t in enumerate(true))
-    return Claim(
-        "x", "irpan2017", "here", "Something.", "06_perils", lambda results: {"a": 1.0}, conditions, verdict_if_refuted
-    )
-
-
-@pytest.mark.parametrize(
-    ("true", "refuted", "verdict"),
-    [
-        ((True, True), "wrong", "reproduced"),
-        ((True, False), "wrong", "in part"),
-        ((False, False), "wrong", "wrong"),
-        ((False,), "not reproduced", "not reproduced"),
-    ],
-)
-def test_the_verdict_follows_from_the_conditions(true, refuted, verdict):
-    assert judge(made(*true, verdict_if_refuted=refuted)).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"untestable_because": "Too large."}, "x must have either measure and conditions or untestable_because"),
-        ({"conditions": ()}, "x must have either measure and conditions or untestable_because"),
-        ({"verdict_if_refuted": "in part"}, "verdict_if_refuted must be 'not reproduced' or 'wrong', got 'in part'"),
-        ({"source": "nobody1900"}, "source must be one of kari2018, .*, got 'nobody1900'"),
-    ],
-)
-def test_a_claim_that_is_no_claim_is_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(made(True), **change)
+            assert all(words in flat(report(found)) for words in found.holds)
+        else:
+            assert claim.reason in flat(report(found)) and escape(claim.reason) in page
 
 
 def test_committed_rows_have_a_number_for_each_seed_and_count_a_run_that_diverged():
@@ -201,30 +230,41 @@ def test_numbers_are_shown_with_their_spread(values, text):
     assert median_and_range(np.array(values)).startswith(text)
 
 
-def test_a_table_counts_and_escapes():
-    found = [judge(replace(made(True), statement="a < b & c")), judge(made(False))]
-    assert "a &lt; b &amp; c" in Ledger(found)._repr_html_()
-    assert repr(Ledger(found)) == "A table of 2 claims: 1 reproduced, 1 not reproduced."
-    short = VerdictTable(found)._repr_html_()
-    assert "a &lt; b &amp; c" in short and short.count('href="claims.ipynb#') == 2
-    assert repr(VerdictTable(found[:1])) == "A table of 1 claim: 1 reproduced."
-    assert sum(verdict_counts(found).values()) == 2 and list(verdict_counts(found)) == list(VERDICTS)
-    assert as_text(found).endswith("2 claims: 1 reproduced, 0 in part, 1 not reproduced, 0 wrong, 0 untestable here")
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_the_files_to_download_are_what_the_command_writes(kind):
+    """Numbers of computations may differ in the last digit between processors, so verdicts and conditions count."""
+    text = (FOLDER.parent / f"claims.{kind}").read_text()
+    rows = json.loads(text) if kind == "json" else list(csv.DictReader(text.splitlines()))
+    write = as_json if kind == "json" else as_csv
+    found = write([judged(name) for name in CLAIMS])
+    new = json.loads(found) if kind == "json" else list(csv.DictReader(found.splitlines()))
+    kept = [{field: each[field] for field in FIELDS if field != "effects"} for each in rows]
+    assert kept == [{field: each[field] for field in FIELDS if field != "effects"} for each in new], (
+        f"run: python -m bnlib claims --format {kind} > data/claims.{kind}"
+    )
 
 
 def test_the_command_line_lists_shows_and_runs_anew(capsys, monkeypatch):
     assert __main__.main(["claims"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(CLAIMS) + 1 and lines[0].startswith("reproduced       kari-noise ")
+    assert len(lines) == len(CLAIMS) + 2 and lines[0].startswith("stand-in only    kari-noise ")
+    assert __main__.main(["claims", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.startswith("id,verdict,")
     assert __main__.main(["claims", "kari-ten-layers", "irpan-leaky"]) == 0
     out = capsys.readouterr().out
-    assert "roughness, 40 layers: 4" in out and "depth.descent (scale quick, 3 seeds)" in out and "Hearsay" in out
+    assert (
+        "roughness, 40 layers: 4" in out
+        and "depth.descent (scale quick, 3 seeds)" in out
+        and "calls itself hearsay" in re.sub(r"\s+", " ", out)
+    )
     assert __main__.main(["claims", "--rerun", "lian-bias"]) == 0
     old, new = capsys.readouterr().out.split("new run, scale quick\n")
     assert "(scale quick, " in report(judge(replace(CLAIMS["lian-bias"], scale="paper"), CommittedResults("quick")))
     assert "lian-bias: reproduced" in old and "lian-bias: reproduced" in new and old[10:] != new
-    fickle = replace(made(True), conditions=(("committed", lambda e: e["a"].size == 1),),
+    fickle = replace(CLAIMS["lian-bias"], conditions=(("committed", lambda e: e["a"].size == 1),),
                      measure=lambda results: {"a": np.ones(1 + isinstance(results, FreshResults))})  # fmt: skip
+    monkeypatch.setitem(CLAIMS, "x", replace(fickle, stand_in="mice in place of men"))
+    assert __main__.main(["claims", "--rerun", "x"]) == 1
     monkeypatch.setitem(CLAIMS, "x", fickle)
     assert __main__.main(["claims", "--rerun", "x"]) == 1
     assert __main__.main(["claims", "nothing"]) == 2

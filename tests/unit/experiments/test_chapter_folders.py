@@ -13,7 +13,8 @@ from bnlib.experiments.framework.results import FOLDER
 ROOT = FOLDER.parents[1]
 PACKAGE = ROOT / "bnlib"
 SHARED = {
-    "claims": {"claim", "order", "table"},
+    "claims": {"claim", "export", "order", "results", "rule", "table", "thresholds"}
+    | {"lian_experiments", "lian_theory", "lstms"},
     "figures": {"curves", "panels", "picture"},
     "predictions": {"prediction"},
 }
