@@ -15,7 +15,7 @@ PACKAGE = ROOT / "bnlib"
 SHARED = {
     "claims": {"claim", "export", "order", "results", "rule", "table", "thresholds"}
     | {"lian_experiments", "lian_theory", "lstms"},
-    "figures": {"curves", "panels", "picture"},
+    "figures": {"curves", "methods", "panels", "picture"},
     "predictions": {"prediction"},
 }
 """The files of each package that belong to no chapter."""
