@@ -65,7 +65,7 @@ PREDICTIONS = [
     ),
     Prediction(
         "instance-norm-twin",
-        "A convolutional network is trained on one image at a time. In training mode batch norm and instance norm are "
+        "A convolutional network is trained on one image at a time. In train mode batch norm and instance norm are "
         "then the same function, with the same gradients, so both learn the same weights. They differ in evaluation "
         "mode only, where batch norm uses running averages. How do their test errors compare?",
         {

@@ -6,30 +6,30 @@ PREDICTIONS = [
     Prediction(
         "learnt-by-heart",
         "A small network with batch norm has learnt 100 random target values by heart, in batches of 4 samples that "
-        "were never shuffled. In training mode its squared error is {printed_batches:.1f}; the constant answer 0 would "
-        "give 1. What is its error on the same samples in evaluation mode?",
+        "were never shuffled. In train mode its squared error is {printed_batches:.1f}; the constant answer 0 would "
+        "give 1. What is its error on the same samples in eval mode?",
         {
             "Below 0.3": lambda eval_mode: eval_mode < 0.3,
             "0.3 to 0.8": lambda eval_mode: 0.3 <= eval_mode <= 0.8,
             "Above 0.8": lambda eval_mode: eval_mode > 0.8,
         },
-        reason="The median error over 20 seeds is {eval_mode:.1f}. Evaluation mode is not the cause: in training mode, "
+        reason="The median error over 20 seeds is {eval_mode:.1f}. Evaluation mode is not the cause: in train mode, "
         "in new batches of 4, the error is {reshuffled_batches:.1f}. The network has learnt its four-sample batches, "
         "not its samples.",
     ),
     Prediction(
         "micro-batches",
         "Every training step uses 256 samples, but batch norm sees them in smaller micro-batches. Go down from "
-        "micro-batches of 256. Where does the test error in evaluation mode first rise by more than 2 points?",
+        "micro-batches of 256. Where does the test error in eval mode first rise by more than 2 points?",
         {
             "At 16 or earlier": lambda first: first >= 16,
             "At 8": lambda first: 8 <= first < 16,
             "At 4": lambda first: 4 <= first < 8,
             "At 2, or not at all": lambda first: first < 4,
         },
-        reason="The test error first rises with micro-batches of {first}. The error in training mode rises much "
+        reason="The test error first rises with micro-batches of {first}. The error in train mode rises much "
         "earlier: with 8 it is already {noisy:.1f} %, against {whole:.1f} % with 256. Most of this is the noise of the "
-        "statistics, which evaluation mode does not have.",
+        "statistics, which eval mode does not have.",
     ),
     Prediction(
         "young-averages",
@@ -90,7 +90,7 @@ PREDICTIONS = [
         "A network keeps some of its batch norm layers in a plain Python list in place of nn.ModuleList. After "
         "model.eval(), you classify the same images twice, in two different batches. What do you see?",
         {
-            "The outputs are equal, as evaluation mode promises": lambda errors_of_2, errors_of_360: (
+            "The outputs are equal, as eval mode promises": lambda errors_of_2, errors_of_360: (
                 errors_of_2 <= 2 * errors_of_360
             ),
             "The outputs depend on the batch": lambda errors_of_2, errors_of_360: errors_of_2 > 2 * errors_of_360,

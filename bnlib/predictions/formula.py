@@ -5,16 +5,16 @@ from bnlib.predictions.prediction import Prediction
 PREDICTIONS = [
     Prediction(
         "other-samples",
-        "A trained network with batch norm stays in training mode. Each of 360 test images is classified 200 times, "
+        "A trained network with batch norm stays in train mode. Each of 360 test images is classified 200 times, "
         "each time in a batch with seven other random images. For how many of the images does at least one of the 200 "
-        "predictions differ from the prediction in evaluation mode?",
+        "predictions differ from the prediction in eval mode?",
         {
             "None, or fewer than 5 %": lambda changed: changed < 0.05,
             "5 to 50 % of them": lambda changed: 0.05 <= changed <= 0.5,
             "More than half of them": lambda changed: changed > 0.5,
         },
         reason="About {tenths:.0f} in ten images get a different prediction at least once. The weights and the image "
-        "are the same each time, but in training mode batch norm normalises an image with the mean and the variance of "
+        "are the same each time, but in train mode batch norm normalises an image with the mean and the variance of "
         "its batch, so the prediction depends on the other images.",
     ),
     Prediction(

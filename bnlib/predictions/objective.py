@@ -7,7 +7,7 @@ PREDICTIONS = [
         "new-batches",
         "A network with batch norm has memorised random labels, in batches of 16 images that were made once and stayed "
         "the same. It predicts {before:.0f} % of the labels. Now the same images are shuffled into new batches of 16, "
-        "still in training mode. How many labels does it predict correctly?",
+        "still in train mode. How many labels does it predict correctly?",
         {
             "More than 75 %": lambda right: right > 75,
             "25 to 75 %": lambda right: 25 <= right <= 75,
@@ -28,12 +28,12 @@ PREDICTIONS = [
             "At the same weights or at larger ones": lambda length, mixed: length >= 0.9 * mixed,
         },
         reason="The weight vector at the minimum has length {length:.2f}, against {mixed:.2f} for mixed batches. In a "
-        "batch of one class, batch norm subtracts the mean of the class, which is all that separates the classes.",
+        "batch of one class, batch norm subtracts the mean of the class, which is what tells the classes apart.",
     ),
     Prediction(
         "workers-minimum",
         "Logistic regression follows a batch norm layer. Two workers share the samples, and each batch holds samples "
-        "of one worker. Input 1 separates the two classes. Input 2 mainly shows which worker has the sample. Which "
+        "of one worker. Input 1 shows the class, with some noise. Input 2 mainly shows which worker has the sample. Which "
         "input gets the larger weight at the minimum of the training objective?",
         {
             "Input 1": lambda first, second: first > 1.5 * second,
@@ -47,21 +47,21 @@ PREDICTIONS = [
     Prediction(
         "eval-after-small-batches",
         "A network with batch norm is trained on digits with their true labels, in shuffled batches of 4. Its errors "
-        "on the training images are counted twice: in training mode, in batches of 4, and in evaluation mode. In which "
+        "on the training images are counted twice: in train mode, in batches of 4, and in eval mode. In which "
         "mode are there more errors?",
         {
-            "More in training mode": lambda train, evaluation: train > 1.5 * evaluation,
+            "More in train mode": lambda train, evaluation: train > 1.5 * evaluation,
             "About the same": lambda train, evaluation: train <= 1.5 * evaluation and evaluation <= 1.5 * train,
-            "More in evaluation mode": lambda train, evaluation: evaluation > 1.5 * train,
+            "More in eval mode": lambda train, evaluation: evaluation > 1.5 * train,
         },
-        reason="The errors are {train:.1f} % in training mode and {evaluation:.1f} % in evaluation mode. The "
-        "statistics of four images are noisy, and evaluation mode has no such noise.",
+        reason="The errors are {train:.1f} % in train mode and {evaluation:.1f} % in eval mode. The "
+        "statistics of four images are noisy, and eval mode has no such noise.",
     ),
     Prediction(
         "eval-after-one-label",
         "A network with batch norm is trained on digits, and every batch holds 16 images of one digit. In training "
         "mode, in such batches, its error is low: {train:.0f} %. How many errors does it have on the same images in "
-        "evaluation mode?",
+        "eval mode?",
         {
             "Fewer than 10 %": lambda evaluation: evaluation < 10,
             "10 to 40 %": lambda evaluation: 10 <= evaluation <= 40,
@@ -74,16 +74,14 @@ PREDICTIONS = [
     Prediction(
         "new-samples",
         "A linear classifier with batch norm on its inputs answers every training sample correctly, in batches of 20. "
-        "On new samples it has {evaluation:.0f} % errors in evaluation mode. You put new samples into batches of 20 "
-        "and use training mode, as in training. Are there fewer errors?",
+        "On new samples it has {evaluation:.0f} % errors in eval mode. You put new samples into batches of 20 "
+        "and use train mode, as in training. Are there fewer errors?",
         {
-            "Yes, fewer than in evaluation mode": lambda evaluation, train: train < 0.8 * evaluation,
-            "About as many as in evaluation mode": lambda evaluation, train: (
-                0.8 * evaluation <= train <= 1.25 * evaluation
-            ),
-            "No, more than in evaluation mode": lambda evaluation, train: train > 1.25 * evaluation,
+            "Yes, fewer than in eval mode": lambda evaluation, train: train < 0.8 * evaluation,
+            "About as many as in eval mode": lambda evaluation, train: 0.8 * evaluation <= train <= 1.25 * evaluation,
+            "No, more than in eval mode": lambda evaluation, train: train > 1.25 * evaluation,
         },
-        reason="The errors are {train:.0f} % in training mode and {evaluation:.0f} % in evaluation mode. In a batch of "
+        reason="The errors are {train:.0f} % in train mode and {evaluation:.0f} % in eval mode. In a batch of "
         "20, batch norm limits every value to 4.36, so the strong input that marks the class is hardly larger than the "
         "noise. Evaluation mode does not limit it.",
     ),

@@ -7,7 +7,7 @@ PREDICTIONS = [
         "two-towers",
         "A network with batch norm learns to read digits and inverted digits, in which light and dark are exchanged. "
         "Each training step takes one batch of each kind, one after the other, and adds the two losses. Both losses "
-        "fall to almost nothing. How many test digits does the network read correctly in evaluation mode, on average "
+        "fall to almost nothing. How many test digits does the network read correctly in eval mode, on average "
         "over both kinds?",
         {
             "More than 90 %": lambda digits, inverted: digits + inverted > 180,
