@@ -28,7 +28,7 @@ PREDICTIONS = [
             "At the same weights or at larger ones": lambda length, mixed: length >= 0.9 * mixed,
         },
         reason="The weight vector at the minimum has length {length:.2f}, against {mixed:.2f} for mixed batches. In a "
-        "batch of one class, batch norm subtracts the mean of the class, which is what tells the classes apart.",
+        "batch of one class, batch norm subtracts the mean of the class, which tells the classes apart.",
     ),
     Prediction(
         "workers-minimum",
