@@ -33,8 +33,8 @@ PREDICTIONS = [
     Prediction(
         "workers-minimum",
         "Logistic regression follows a batch norm layer. Two workers share the samples, and each batch holds samples "
-        "of one worker. Input 1 shows the class, with some noise. Input 2 mainly shows which worker has the sample. Which "
-        "input gets the larger weight at the minimum of the training objective?",
+        "of one worker. Input 1 shows the class, with some noise. Input 2 mainly shows which worker has the sample. "
+        "Which input gets the larger weight at the minimum of the training objective?",
         {
             "Input 1": lambda first, second: first > 1.5 * second,
             "Both get about the same": lambda first, second: second <= 1.5 * first and first <= 1.5 * second,

@@ -2,8 +2,8 @@
 
 The logistic regression follows one BN layer without gamma and beta. The classes are equally frequent and there is no
 bias, so the objective is a function of two weights and can be drawn. The first input shows the class, with noise. The
-second shows mainly which of two workers has the sample, and depends a little on the class. Equation numbers are those of
-Lian and Liu (2019): (4) is the objective over a set of batches, (5) has one batch of all samples.
+second shows mainly which of two workers has the sample, and depends a little on the class. Equation numbers are those
+of Lian and Liu (2019): (4) is the objective over a set of batches, (5) has one batch of all samples.
 """
 
 from __future__ import annotations
