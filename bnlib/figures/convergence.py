@@ -91,18 +91,24 @@ def draw_estimator_errors(figure: Figure, data: Mapping[str, Any], quantity: str
     alphas, told = data["alphas"], []
     layers = {name: values for name, values in data.items() if name != "alphas"}
     row = figure.subplots(1, len(layers), sharey=True)
-    unit = {"mean": "error of the mean / std", "variance": "error of the variance / variance"}[quantity]
+    unit = {"mean": "std", "variance": "variance"}[quantity]
     for axes, (layer, estimators) in zip(row, layers.items(), strict=True):
         for estimator, (color, dash, mark) in _ESTIMATORS.items():
             band(axes, alphas, estimators[estimator], color=color, ls=dash, marker=mark, ms=4, label=estimator)
-        axes.set(xscale="log", yscale="log", title=f"{layer} layer", xlabel="weight α of the newest batch", ylabel=unit)
+        axes.set(
+            xscale="log",
+            yscale="log",
+            title=f"{layer} layer",
+            xlabel="weight α of the newest batch",
+            ylabel=f"error / {unit}",
+        )
         plain_ticks(axes.xaxis, sorted(alphas))
         told.append(f"{layer} layer: {', '.join(f'{key} {_best(runs, alphas)}' for key, runs in estimators.items())}")
     low, high = row[0].get_ylim()
     plain_ticks(row[0].yaxis, [place for place in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if low < place < high])
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     setting = f"batch size {batch_size}, learning rate {lr:g}"
-    return f"{unit.capitalize()}, {setting}, with the best α of each estimator: {'; '.join(told)}."
+    return f"Error of the {quantity} / {unit}, {setting}, with the best α of each estimator: {'; '.join(told)}."
 
 
 def _best(runs: np.ndarray, alphas: Sequence[float]) -> str:

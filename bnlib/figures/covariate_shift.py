@@ -77,7 +77,9 @@ def draw_inputs_around_a_step(figure: Figure, data: Mapping[str, np.ndarray]) ->
     described = []
     for axes, (network, values) in zip(panels, data.items(), strict=True):
         bins = np.linspace(values.min(), values.max(), 26)
-        for each, color, label in zip(values, (GREY, PURPLE), ("before the step", "after the step"), strict=True):
+        for each, color, label in zip(
+            values, (GREY, PURPLE), ("inputs before the step", "inputs after the step"), strict=True
+        ):
             axes.hist(each, bins, histtype="stepfilled", color=color, alpha=0.35)
             axes.hist(each, bins, histtype="step", color=color, lw=1.6)
             axes.plot([each.mean()] * 2, [0, 47], color=color, lw=2, label=label)

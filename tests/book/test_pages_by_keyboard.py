@@ -49,7 +49,7 @@ def test_every_control_moves_its_picture_by_keyboard_within_100_ms(visited):
     opened = visited.page
     opened.evaluate(WATCH)
     waits = [wait for control in opened.locator("[data-name]").all() for wait in shortest_waits(opened, control)]
-    assert len(waits) >= 10
+    assert len(waits) >= 3
     late, median = sorted(waits)[int(0.95 * len(waits))], sorted(waits)[len(waits) // 2]
     print(f"{opened.url}: {len(waits)} steps, median {median:.0f} ms, longest {max(waits):.0f} ms")
     assert late < 100, "five in a hundred steps take longer in each of six walks"

@@ -94,7 +94,7 @@ def test_another_result_makes_another_option_right_in_a_chapter(monkeypatch):
 
 @pytest.mark.mutation
 def test_a_stored_answer_that_parts_from_the_result_is_noticed(copy):
-    notebook = read(notebooks.numbered()[-1])
+    notebook = read(next(path for path in notebooks.numbered() if path.stem.startswith("10")))
     imports, first, *_ = [cell for cell in notebook.cells if cell.cell_type == "code" and not notebooks.is_first(cell)]
     assert notebooks.PREDICTION.search(first.source)
     notebook.cells = [imports, first]
