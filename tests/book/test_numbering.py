@@ -76,6 +76,13 @@ def test_each_figure_is_followed_by_its_caption_and_figures_are_numbered_in_orde
     assert re.findall(f"^{CAPTION}", prose(path), flags=re.M) == expected(path, len(shown))
 
 
+@NUMBERED
+def test_a_caption_counts_its_panels_which_stand_below_each_other_on_a_phone(path):
+    captions = [cell.source.partition("\n\n")[0] for cell in cells(path) if re.match(CAPTION, cell.source)]
+    sides = re.compile(r"\b(Left|Right)\b:|\((left|right|above|below)[,)]")
+    assert captions and [caption for caption in captions if sides.search(caption)] == []
+
+
 @EVERY_PAGE
 def test_a_link_leads_to_the_number_it_names(path):
     for words, target in re.findall(LINK, prose(path)):
