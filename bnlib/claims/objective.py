@@ -211,10 +211,11 @@ CLAIMS = (
         "04_the_objective#what-the-full-batch-can-reach", _condition_numbers,
         tuple((f"BN in front of a linear model with squared errors makes the condition number smaller in every seed: "
                f"{kind}", lambda e, k=kind: (e[f"condition number with BN over without, {k}"] < 1).all())
-              for kind in ("digits", "inputs of different scales and means", "correlated inputs of different scales")),
+              for kind in ("digits", "inputs of different scales and means", "correlated inputs of different scales",
+                           "correlated inputs of equal scale")),
         quantifier="tendency",
         note="Linear models only. In deeper networks the objective with BN has flat directions, because weights before "
-        "BN have no scale, and so no condition number. Inputs that have one scale already gain nothing.",
+        "BN have no scale, and so no condition number. Inputs of equal scale gain nothing.",
     ),
     Claim(
         "lian-figure-1", "lian2019", "figure 1",

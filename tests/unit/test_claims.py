@@ -42,10 +42,10 @@ EXPECTED = {
     "reproduced": """
         kari-explosion kari-lstm-noise kari-lstm kari-lstm-smaller-rate irpan-alone irpan-checkpoint irpan-averages
         irpan-towers irpan-one-gradient irpan-unshuffled irpan-contracts irpan-fast failing-erratic
-        failing-poor-minima failing-gamma-zero failing-distribution kariya-not-moments santurkar-linear-faster
+        failing-gamma-zero failing-distribution kariya-not-moments santurkar-linear-faster
         santurkar-theorem santurkar-weight-space santurkar-initialisation santurkar-favourable santurkar-lp
         kariya-trapped kariya-less-sensitive lian-operators lian-objective lian-workers lian-convex lian-absorb
-        lian-companies lian-trust lian-conditioned lian-figure-1 lian-figure-3-easy lian-figure-4-test lian-figure-7
+        lian-companies lian-trust lian-figure-1 lian-figure-3-easy lian-figure-4-test lian-figure-7
         lian-figure-7-train lian-any-size lian-equation-6 lian-equation-7-operators lian-remark-1 lian-bias
         lian-lemma-1 lian-small-error lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates ioffe-start
         ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step renorm-individual wu-groups wu-precise
@@ -54,11 +54,11 @@ EXPECTED = {
     "in part": """
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
         santurkar-deep-linear kariya-smoother kariya-loss-smoother kariya-larger-rates lian-train-inference
-        lian-algorithm-1 lian-figure-3-fails lian-algorithm-3-one-label lian-algorithm-3-shuffled lian-figure-9
+        lian-algorithm-1 lian-conditioned lian-figure-3-fails lian-algorithm-3-one-label lian-algorithm-3-shuffled lian-figure-9
         lian-machines ioffe-faster ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains li-domain
     """,
     "not reproduced": """
-        kari-lstm-rate-of-ten failing-less-efficient failing-relu-first lian-figure-1-train lian-figure-1-overfits
+        kari-lstm-rate-of-ten failing-less-efficient failing-poor-minima failing-relu-first lian-figure-1-train lian-figure-1-overfits
         lian-figure-3 lian-figure-4-train lian-algorithm-3 lian-algorithm-3-size ioffe-why ioffe-jacobian
         wu-groups-usual
     """,
