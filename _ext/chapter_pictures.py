@@ -240,7 +240,7 @@ def draw_machines(figure: Figure) -> dict[str, object]:
 
 
 def draw_theorem(figure: Figure) -> dict[str, object]:
-    """Chapter 11: the sum that Theorem 2 bounds, with the largest bias that it allows and with a usual oracle."""
+    """Chapter 12: the sum that Theorem 2 bounds, with the largest bias that it allows and with a usual oracle."""
     axes, ends = figure.subplots(), convergence_rates.bin_ends(theorem_2.STEPS)
     kept, grown = ends >= 100, {}
     for oracle, label, color, dash in (
@@ -272,7 +272,7 @@ PICTURES = {
     "08_deep_stacks": draw_deep_gradients,
     "09_alternatives": draw_alternatives,
     "10_many_machines": draw_machines,
-    "11_convergence": draw_theorem,
+    "12_convergence": draw_theorem,
 }
 """The drawing of each chapter, by the name of its page."""
 

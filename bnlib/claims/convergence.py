@@ -1,4 +1,4 @@
-"""Claims tested in chapter 11, the theory of Full Normalization."""
+"""Claims tested in chapter 12, the theory of Full Normalization."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CLAIMS = (
     Claim(
         "lian-lemma-1", "lian2019", "Lemma 1",
         "The squared error of the estimates falls at least like the power -a of the step, where this term dominates.",
-        "11_convergence#rates", _convergence_slopes(*_LEMMA_1_CELLS, name="error"),
+        "12_convergence#rates", _convergence_slopes(*_LEMMA_1_CELLS, name="error"),
         (("each slope is at most 0.06 above -a", lambda e: all(
             np.median(v) < -float(n.rsplit(" ", 1)[1]) + 0.06 for n, v in e.items())),),
         quantifier="always",
@@ -65,7 +65,7 @@ CLAIMS = (
     Claim(
         "lian-corollary-3", "lian2019", "Corollary 3",
         "With the powers 4/5 and 2/5 the mean squared gradient falls at least like the power -1/5.",
-        "11_convergence#rates", _convergence_slopes(*_COROLLARY_3_CELLS, name="average"),
+        "12_convergence#rates", _convergence_slopes(*_COROLLARY_3_CELLS, name="average"),
         (("each slope is below -0.2", lambda e: max(np.median(v) for v in e.values()) < -0.2),),
         quantifier="always",
         note="The mean falls at least three times as fast. The theorem does not cover the same-batch oracle.",
@@ -73,7 +73,7 @@ CLAIMS = (
     Claim(
         "lian-equation-7", "lian2019", "equation (7)",
         "The gradient of the objective is the product of equation (7) as printed, with an expectation in each factor.",
-        "11_convergence#equation-7-of-the-paper", _errors_of_equation_7,
+        "12_convergence#equation-7-of-the-paper", _errors_of_equation_7,
         (("with the expectation of D on its own, the product is the gradient to 1e-9 in 20 problems",
           lambda e: e["relative error, as printed"].max() < EXACT),),
         quantifier="always",
@@ -85,12 +85,12 @@ CLAIMS = (
         "lian-theorem-2", "lian2019", "Theorem 2 as printed",
         "For all powers with a < 2p - 1 and a < 1/2 the weighted sum of squared gradients is bounded, so that their "
         "mean falls like the power p - 1.",
-        "11_convergence#theorem-2-lacks-a-condition", _growth_of_weighted_sum,
+        "12_convergence#theorem-2-lacks-a-condition", _growth_of_weighted_sum,
         (("with p = 0.62, a = 0.23 and an oracle whose bias is as large as the assumption allows, the sum grows more "
           "slowly than the number of steps to the power 0.05, from 3,000 to 30,000 steps",
           lambda e: np.median(e["power with which the sum grows, largest bias, p = 0.62, a = 0.23"]) < 0.05),),
         quantifier="always",
-        note="Not only a slope: chapter 11 proves that here the sum has no bound if p + a < 1 (exercise 2). "
+        note="Not only a slope: chapter 12 proves that here the sum has no bound if p + a < 1 (exercise 2). "
         "With p + a > 1 and 3p - 2a > 1 in place of the printed conditions the theorem follows from Lemma 1. If "
         "a < 1/2 is a misprint of a > 1/2, the theorem is true, but then Corollary 3 does not follow from it.",
     ),
@@ -98,7 +98,7 @@ CLAIMS = (
         "lian-equation-7-operators", "lian2019", "equation (7)",
         "The gradient of the objective is equation (7), read as operators: all that stands to the right of an "
         "expectation is inside it.",
-        "11_convergence#equation-7-of-the-paper", _errors_of_equation_7,
+        "12_convergence#equation-7-of-the-paper", _errors_of_equation_7,
         (("read so, it is the gradient to 1e-9 in 20 problems",
           lambda e: e["relative error, as operators"].max() < EXACT),),
         quantifier="always",
@@ -108,7 +108,7 @@ CLAIMS = (
     Claim(
         "lian-slower", "lian2019", "section 5.2",
         "Because of the estimation error Algorithm 2 converges more slowly than SGD without normalisation.",
-        "11_convergence#rates",
+        "12_convergence#rates",
         quantifier="tendency",
         untested_because="The paper compares two upper bounds, with the powers -1/5 and -1/2. Whether the algorithm "
         "itself is slower would take SGD on the same problems. On ours Algorithm 2 falls faster than both powers.",

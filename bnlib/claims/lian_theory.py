@@ -229,7 +229,7 @@ CLAIMS = (
     Claim(
         "lian-equation-6", "lian2019", "equation (6)",
         "The objective of full-batch BN is a special case of objective (6), which has an expectation in each layer.",
-        "11_convergence#equation-7-of-the-paper", _nested_and_full_batch_objective,
+        "12_convergence#equation-7-of-the-paper", _nested_and_full_batch_objective,
         (("with e(x) = (x, x²) the two objectives are equal to 1e-9",
           lambda e: e["difference of the objectives"].max() < EXACT),
          ("so are their gradients", lambda e: e["largest difference of their gradients"].max() < EXACT)),
@@ -252,7 +252,7 @@ CLAIMS = (
     Claim(
         "lian-small-error", "lian2019", "section 5.2",
         "If the estimation error is small, for example in large random batches, convergence is fast.",
-        "11_convergence#rates", _squared_gradients_by_batch_size,
+        "12_convergence#rates", _squared_gradients_by_batch_size,
         (("the mean squared gradient is less than half as large with batches of 64 as with batches of 1, in every seed",
           lambda e: TIMES * e["mean squared gradient over 3000 steps, batches of 64"].max()
           < e["mean squared gradient over 3000 steps, batches of 1"].min()),),

@@ -1,4 +1,4 @@
-"""Figures of chapter 11: nested averages, convergence of Algorithm 2, and errors of estimates of statistics."""
+"""Figures of chapter 12: nested averages, convergence of Algorithm 2, and errors of estimates of statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions of chapter 11, the theory of Full Normalization."""
+"""Predictions of chapter 12, the theory of Full Normalization."""
 
 from bnlib.predictions.prediction import Prediction
 

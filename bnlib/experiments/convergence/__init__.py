@@ -1,1 +1,1 @@
-"""Experiments of chapter 11, the theory of Full Normalization."""
+"""Experiments of chapter 12, the theory of Full Normalization."""

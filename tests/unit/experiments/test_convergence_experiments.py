@@ -1,4 +1,4 @@
-"""The experiments of chapter 11: nested averages, rates on problems that are known, estimators beside a training."""
+"""The experiments of chapter 12: nested averages, rates on problems that are known, estimators beside a training."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Where chapter 11 corrects the theory of Lian and Liu (2019): Theorem 2 and equation (7)."""
+"""Where chapter 12 corrects the theory of Lian and Liu (2019): Theorem 2 and equation (7)."""
 
 import itertools
 import math
