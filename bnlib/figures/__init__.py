@@ -11,6 +11,7 @@ from bnlib.figures.covariate_shift import (
     draw_noise_in_one_channel,
     draw_noisy_batch_norm,
     draw_shift_and_loss,
+    draw_step_and_shift,
     draw_two_gradients,
 )
 from bnlib.figures.curves import draw_curves
@@ -142,6 +143,7 @@ __all__ = [
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",
+    "draw_step_and_shift",
     "draw_train_mode_at_inference",
     "draw_training_curves",
     "draw_two_averages",

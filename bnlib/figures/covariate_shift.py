@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -221,6 +221,42 @@ def draw_deep_linear(figure: Figure, cells: Mapping[str, Mapping]) -> str:
     )
 
 
+def draw_step_and_shift(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
+    """Draw the relative shift against the relative step, one panel per initialisation; see ``gradient_shift``.
+
+    A line joins the learning rates of one batch size; the mark grows with the batch size.
+    """
+    lines = {}
+    for (_, init, norm, batch_size, _), row in cells.items():
+        point = tuple(np.median(np.median(row[name], 1)) for name in ("step_ratio", "relative_ics"))
+        if np.isfinite(point).all():
+            lines.setdefault((init, norm, batch_size), []).append(point)
+    inits, described = list(dict.fromkeys(init for init, *_ in lines)), []
+    panels = dict(zip(inits, np.atleast_1d(figure.subplots(1, len(inits), sharex=True, sharey=True)), strict=True))
+    for (init, norm, batch_size), points in lines.items():
+        steps, shifts = 1000 * np.array(points)[:, 0], np.array(points)[:, 1]
+        panels[init].plot(steps, shifts, "-", lw=0.8, color=_COLORS[norm], alpha=0.6)
+        marker = "s" if norm == "batch norm" else "o"
+        panels[init].scatter(steps, shifts, 12 + 14 * np.log2(batch_size / 4), color=_COLORS[norm], marker=marker)
+        between = np.interp(np.log(10), np.log(steps), shifts, np.nan, np.nan)
+        if batch_size in (4, 64) and np.isfinite(between):
+            described.append(f"{norm}, {init} initialisation, batch size {batch_size}: {between:.2f}")
+    for init, axes in panels.items():
+        axes.set(xscale="log", ylim=(0, 1.25), title=f"{init} initialisation", xlabel="relative step ‖ΔW‖ / ‖W‖ (‰)")
+        plain_ticks(axes.xaxis, (1, 10, 100))
+    panels[inits[0]].set_ylabel("relative shift ‖G − G′‖ / ‖G‖")
+    figure.legend(handles=_network_handles(lines), loc="outside lower center", ncols=2)
+    return f"The relative shift grows with the relative step. At a step of 10 thousandths: {'; '.join(described)}."
+
+
+def _network_handles(lines: Mapping[tuple, Sequence]) -> list[Line2D]:
+    """Return one legend handle per network, the second part of the keys."""
+    return [
+        Line2D([], [], color=_COLORS[norm], marker="s" if norm == "batch norm" else "o", lw=0.8, label=norm)
+        for norm in dict.fromkeys(norm for _, norm, _ in lines)
+    ]
+
+
 def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
     """Draw final loss against relative shift of each setting, one panel per initialisation; see ``gradient_shift``.
 
@@ -250,9 +286,5 @@ def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
                 f"from {losses.min():.2g} to {losses.max():.2g}"
             )
     panels[inits[0]].set_ylabel("loss after 50 steps (nats)")
-    handles = [
-        Line2D([], [], color=_COLORS[norm], marker="s" if norm == "batch norm" else "o", lw=0.8, label=norm)
-        for norm in dict.fromkeys(norm for _, norm, _ in lines)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=_network_handles(lines), loc="outside lower center", ncols=2)
     return "One point per batch size and learning rate. " + "; ".join(described) + "."

@@ -30,7 +30,6 @@ __all__ = [
     "NORMS",
     "SIZES",
     "by_norm",
-    "equal_step_rows",
     "final_losses",
     "load",
     "measure",
@@ -124,22 +123,6 @@ def relative_shift_rows() -> list[dict]:
         | {("relative shift", norm): median_over_layers(norm, init, batch_size, lr) for norm in NORMS}
         | {("loss after 50 steps (nats)", norm): final_losses(norm, init, batch_size, lr) for norm in NORMS}
         for init, batch_size, lr in settings
-    ]
-
-
-def equal_step_rows() -> list[dict]:
-    """Return relative steps and shifts of two pairs of settings, chosen so that BN takes no longer steps."""
-    pairs = [(256, "without normalisation", 0.1), (256, "batch norm", 1.0)]
-    pairs += [(4, "without normalisation", 0.1), (4, "batch norm", 0.03)]
-    return [
-        {
-            "batch size": str(batch_size),
-            "network": norm,
-            "learning rate": f"{lr:g}",
-            "relative step": median_over_layers(norm, "He", batch_size, lr, "step_ratio"),
-            "relative shift": median_over_layers(norm, "He", batch_size, lr),
-        }
-        for batch_size, norm, lr in pairs
     ]
 
 
