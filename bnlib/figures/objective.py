@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, plain_ticks
+from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _LEVELS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.9, 1.2, 1.6, 2.1, 2.7)
 
@@ -59,16 +59,38 @@ def draw_two_averages(figure: Figure, data) -> str:
     best = []
     for values, color, dash in ((data.objective, BLUE, "-"), (data.objective_of_all, VERMILLION, "--")):
         right.plot(data.weights, values, color=color, ls=dash)
-        at = values.argmin()
-        right.plot(data.weights[at], values[at], "o", color=color, ms=6)
-        best.append(f"{data.weights[at]:.2f}")
+        square, slope, constant = np.polyfit(data.weights, values, 2)  # each is a parabola
+        at = -slope / (2 * square)
+        right.plot(at, constant - square * at**2, "o", color=color, ms=6)
+        best.append(f"{at:.3f}")
     left.set(xlabel="input x", ylabel="output", ylim=(-1, 4.5), title="functions at w = 0.5")
     right.set(xlabel="weight w", ylabel="squared error", ylim=(0, 3), title="losses")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return (
         f"Left: the {len(data.functions)} functions of one network, one for each batch of two of four samples, and the "
         "function with the statistics of all data. Right: the loss of each batch against the weight; "
-        f"their mean, objective (4), is lowest near w = {best[0]}, and objective (5) near w = {best[1]}."
+        f"their mean, objective (4), is lowest at w = {best[0]}, and objective (5) at w = {best[1]}."
+    )
+
+
+def draw_normalised_signal(figure: Figure, numbers: np.ndarray, train: np.ndarray, evaluation: np.ndarray) -> str:
+    """Draw what BN makes of a number that is added to one of 20 values, in train mode and in eval mode.
+
+    ``train`` (batches, numbers) and ``evaluation`` (numbers,) come from
+    ``experiments.objective.errors_by_input_scale.normalised_signal``. Returns the description of the figure.
+    """
+    axes = figure.subplots()
+    axes.plot(numbers, evaluation, color=BLUE, ls="--", label="eval mode")
+    band(axes, numbers, train, color=BLUE, label="train mode, batch of 20")
+    bound = np.sqrt(19)
+    axes.axhline(bound, color=GREY, ls=":", lw=1, label="largest possible value, √19")
+    axes.set(xlim=(0, 50), ylim=(-2, 38), xlabel="number added to the input of the class", ylabel="normalised value x̂")
+    axes.legend()
+    at = {number: np.median(train[:, list(numbers).index(number)]) for number in (10, 50)}
+    return (
+        f"In eval mode the normalised value grows in proportion to the number, up to {evaluation[-1]:.0f} at 50. In "
+        f"train mode it is {at[10]:.1f} at a number of 10 and {at[50]:.1f} at 50, and never above the square root of "
+        f"19, {bound:.2f}."
     )
 
 

@@ -59,7 +59,7 @@ PREDICTIONS = [
     ),
     Prediction(
         "eval-after-one-label",
-        "A network with batch norm is trained on digits, and every batch holds 16 images of one digit. In training "
+        "A network with batch norm is trained on digits, and every batch holds 16 images of one digit. In train "
         "mode, in such batches, its error is low: {train:.0f} %. How many errors does it have on the same images in "
         "eval mode?",
         {

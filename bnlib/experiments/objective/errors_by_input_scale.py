@@ -72,6 +72,29 @@ def _train_mode_error(model, x: Tensor, y: Tensor) -> float:
     return torch.cat([model(inputs).argmax(1) != labels for inputs, labels in pairs]).float().mean().item()
 
 
+def normalised_signal(numbers: Sequence[float], batches: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Normalise an input to which a number was added in one sample of each batch, as BN does in both modes.
+
+    In train mode the other samples of the batch are noise. In eval mode the statistics are those of the paper's data,
+    where one sample of 1,000 has a number, uniform on (0, 50), at this input.
+
+    Returns:
+        the normalised value in train mode, shape (batches, numbers), and in eval mode, shape (numbers,).
+
+    Example:
+        >>> train, evaluation = normalised_signal([10, 50])
+        >>> train.mean(0).round(1), evaluation.round(1)
+        (array([4. , 4.3]), array([ 7.4, 36.9]))
+    """
+    values = np.repeat(np.random.default_rng(0).standard_normal((batches, 1, BATCH_SIZE)), len(numbers), axis=1)
+    values[:, :, 0] += numbers
+    train = (values[:, :, 0] - values.mean(2)) / values.std(2)
+    classes, largest = 1000, SIGNAL_EDGES[-1]
+    mean = largest / 2 / classes
+    variance = 1 + largest**2 / 3 / classes - mean**2
+    return train, (np.array(numbers) - mean) / np.sqrt(variance)
+
+
 EXPERIMENT = Measurement(
     name="objective.errors_by_input_scale",
     question="Which samples does logistic regression with BN misclassify, and in which mode?",
