@@ -32,6 +32,7 @@ from bnlib.figures.formula import (
     draw_predictions,
     draw_running_mean,
     draw_training_curves,
+    draw_two_batches,
 )
 from bnlib.figures.full_normalization import (
     draw_errors_by_alpha,
@@ -149,6 +150,7 @@ __all__ = [
     "draw_train_mode_at_inference",
     "draw_training_curves",
     "draw_two_averages",
+    "draw_two_batches",
     "draw_two_gradients",
     "draw_two_towers",
     "draw_variant",

@@ -14,6 +14,22 @@ from bnlib.figures.curves import describe_errors, draw_loss_and_error, final_err
 from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
 
 
+def draw_two_batches(figure: Figure, data) -> str:
+    """Draw batches that begin with the same image, one panel each, with the class predicted for this image.
+
+    ``data`` is what ``experiments.formula.batch_dependence.two_batches`` returns.
+    """
+    for axes, (images, prediction) in zip(figure.subplots(1, len(data)), data, strict=True):
+        strip = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+        axes.imshow(np.concatenate(strip, axis=1), cmap="gray", vmin=0, vmax=1)
+        axes.add_patch(Rectangle((-0.5, -0.5), 10, 10, fill=False, edgecolor=VERMILLION, lw=2))
+        axes.set(xticks=[], yticks=[], title=f"predicted class: {prediction}")
+        axes.spines[:].set_visible(False)
+    predictions = " and ".join(str(prediction) for _, prediction in data)
+    others = len(data[0][0]) - 1
+    return f"The same image with {others} others, in {len(data)} batches. The network predicts {predictions} for it."
+
+
 def draw_predictions(figure: Figure, data, batch_size: int) -> str:
     """Draw one image beside how often each class was predicted for it, and the share of changed images by batch size.
 

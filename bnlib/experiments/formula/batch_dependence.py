@@ -61,6 +61,34 @@ def train_mode_predictions(
     return predictions
 
 
+@torch.no_grad()
+def two_batches(
+    model: nn.Module, x: torch.Tensor, image: int = IMAGE, batch_size: int = 8, seed: int = 0
+) -> list[tuple[np.ndarray, int]]:
+    """Find two random batches that begin with the same image: one with its prediction of eval mode, one with another.
+
+    ``model`` predicts in train mode; it and its running statistics do not change.
+
+    Returns:
+        the images of the first random batch with the prediction of eval mode, shape (batch_size, 8, 8), and the class
+        predicted for its first image; and the same for the first batch with another prediction.
+
+    Raises:
+        RuntimeError: in 1,000 batches there are not both.
+    """
+    evaluation = copy.deepcopy(model).eval()(x[image, None]).argmax().item()
+    model, generator, found = copy.deepcopy(model).train(), torch.Generator().manual_seed(seed), {}
+    others = torch.cat([torch.arange(image), torch.arange(image + 1, len(x))])
+    for _ in range(1000):
+        batch = others[torch.randperm(len(others), generator=generator)][: batch_size - 1]
+        images = torch.cat([x[image, None], x[batch]])
+        prediction = model(images)[0].argmax().item()
+        found.setdefault(prediction == evaluation, (images[:, 0].numpy(), prediction))
+        if len(found) == 2:
+            return [found[True], found[False]]
+    raise RuntimeError(f"image must be predicted in two ways in 1,000 batches of {batch_size}, got {image}, in one way")
+
+
 @cache
 def trained_network(seed: int) -> nn.Module:
     """Train a network with BN on digits as ``TRAINING`` says, with the seed for the initial weights and the batches."""

@@ -1,5 +1,7 @@
 """The experiments of chapter 1: what they measure, and how results are stored."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -185,3 +187,15 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert results.read_result("kept", "", tmp_path)["value"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
+
+
+def test_two_batches_begin_with_the_same_image_and_their_predictions_are_those_of_the_network():
+    data, model = datasets.load("digits"), batch_dependence.trained_network(0)
+    (right, label), (wrong, other) = batch_dependence.two_batches(model, data.test_x)
+    assert label == data.test_y[batch_dependence.IMAGE] != other
+    for images, prediction in ((right, label), (wrong, other)):
+        assert np.array_equal(images[0], data.test_x[batch_dependence.IMAGE, 0]) and images.shape == (8, 8, 8)
+        again = copy.deepcopy(model).train()(torch.from_numpy(images)[:, None])
+        assert again[0].argmax() == prediction
+    with pytest.raises(RuntimeError, match="got 179, in one way"):
+        batch_dependence.two_batches(model, data.test_x, batch_size=len(data.test_x))
