@@ -82,6 +82,7 @@ from bnlib.figures.smoothness import (
     draw_smoothness_by_loss,
     draw_stable_rates,
     draw_step,
+    draw_weight_gradients,
 )
 
 __all__ = [
@@ -154,6 +155,7 @@ __all__ = [
     "draw_two_gradients",
     "draw_two_towers",
     "draw_variant",
+    "draw_weight_gradients",
     "draw_what_oracles_see",
     "in_panels",
     "lay_out",

@@ -221,3 +221,44 @@ def _draw_stable_row(axes: Axes, cell: Mapping, learned: float, height: float, n
         cell["rates"][some], np.full(some.sum(), height), s=28 * count[some] / len(cell["stable"]), linewidth=0.8,
         marker=_MARKS[norm], edgecolor=_COLORS[norm], facecolor=[_COLORS[norm] if each else "none" for each in below],
     )  # fmt: skip
+
+
+_RATIOS = {  # name of the ratio: colour, mark and place above the row
+    "worst case of Theorem 4.4": (GREY, "o", 0.24),
+    "real inputs, only the mean taken out": (GREEN, "^", 0.08),
+    "real inputs": (BLUE, "s", -0.08),
+    "γ = 1 and β = 0": (PURPLE, "D", -0.24),
+}
+
+
+def draw_weight_gradients(figure: Figure, ratios: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """Draw the ratios of gradient norms and of sharpness, with BN over without, in each network.
+
+    ``ratios`` comes from ``experiments.smoothness.weight_gradients.ratios``. Returns the description of the figure.
+    """
+    left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
+    for row, values in enumerate(ratios.values()):
+        for name, (color, mark, above) in _RATIOS.items():
+            _draw_ratio(left, values[name], row - above, color, mark, name if row == 0 else None)
+        _draw_ratio(right, values["sharpness"], row, BLUE, "s", None)
+    names = [name.replace(", ", ",\n") for name in ratios]
+    for axes, title in ((left, "norm of the gradient of the weights"), (right, "sharpness")):
+        axes.axvline(1, color=GREY, lw=1)
+        axes.set(xscale="log", xlabel="with BN / without", title=title, ylim=(len(ratios) - 0.5, -0.5))
+        axes.set_yticks(range(len(ratios)), names, fontsize=9)
+    left.set_xlim(0.2, 40)
+    right.set_xlim(0.04, 2)
+    plain_ticks(left.xaxis, (0.3, 1, 3, 10, 30))
+    plain_ticks(right.xaxis, (0.1, 0.3, 1))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    told = "; ".join(
+        f"{network}: {', '.join(f'{name} {np.median(values):.2f}' for name, values in found.items())}"
+        for network, found in ratios.items()
+    )
+    return f"Ratios, with BN over without, medians. {told}."
+
+
+def _draw_ratio(axes: Axes, values: np.ndarray, height: float, color: str, mark: str, label: str | None) -> None:
+    median = np.median(values)
+    errors = [[median - values.min()], [values.max() - median]]
+    axes.errorbar(median, height, xerr=errors, fmt=mark, ms=6, color=color, lw=1.4, label=label)
