@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -95,22 +96,34 @@ TINY = """
 """  # noqa: E501
 
 
-def test_torchrun_runs_an_experiment(tmp_path):
+def run_again(script, folder):
+    os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+    sys.argv[:] = [script, folder]
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    return ended.value.code
+
+
+def test_torchrun_runs_an_experiment_and_what_is_done_is_not_trained_again(tmp_path):
     script = tmp_path / "tiny.py"
     script.write_text(textwrap.dedent(TINY))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    for _ in range(2):
-        done = subprocess.run(
-            [*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("tiny: Does it work?") == 1
-        result = json.loads((tmp_path / "tiny_quick_2_processes.json").read_text())
-        assert result["provenance"]["device"] == "cpu, 2 processes"
-        assert result["provenance"]["command"].startswith("torchrun --nproc-per-node 2 -m bnlib experiments run tiny")
-        assert len(result["cells"]) == 2 and len(result["cells"][0]["train_loss"]) == 2
-    assert len(list(tmp_path.rglob("sweeps/*.json"))) == 4
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("tiny: Does it work?") == 1
+    result = json.loads((tmp_path / "tiny_quick_2_processes.json").read_text())
+    assert result["provenance"]["device"] == "cpu, 2 processes"
+    assert result["provenance"]["command"].startswith("torchrun --nproc-per-node 2 -m bnlib experiments run tiny")
+    assert len(result["cells"]) == 2 and len(result["cells"][0]["train_loss"]) == 2
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("sweeps/*.json")}
+    assert len(kept) == 4
+    assert distributed.run_in_processes(run_again, 2, str(script), str(tmp_path)) == [0, 0]
+    again = json.loads((tmp_path / "tiny_quick_2_processes.json").read_text())
+    assert again["cells"] == result["cells"] and again["provenance"]["date"] >= result["provenance"]["date"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("sweeps/*.json")} == kept
 
 
 def test_alone_nothing_is_changed(monkeypatch):
