@@ -18,7 +18,7 @@ from bnlib.models import mlp
 NORMS = {"batch norm": BatchNorm, "without normalisation": None}
 INITS = {"PyTorch default": None, "Xavier": nn.init.xavier_normal_}
 DEPTHS = (3, 6)
-LEARNING_RATES = (0.1, 0.3, 1.0, 3.0, 10.0)
+LEARNING_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 WIDTH, BATCH_SIZE, EPOCHS = 50, 32, 10
 SEEDS = {"quick": range(3), "paper": range(20)}
 
