@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from bnlib import datasets
 from bnlib.claims.claim import Claim, Effects, Results, final_values
 from bnlib.claims.thresholds import EXACT, FAILS, WORKS
+from bnlib.experiments.formula import sigmoid_networks
 from bnlib.models import mlp
 from bnlib.norm import BatchNorm
 
