@@ -55,8 +55,8 @@ EXPECTED = {
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
         santurkar-deep-linear kariya-smoother kariya-loss-smoother kariya-larger-rates lian-train-inference
         lian-algorithm-1 lian-conditioned lian-figure-3-fails lian-algorithm-3-one-label lian-algorithm-3-shuffled
-        lian-figure-9 lian-machines ioffe-faster ioffe-saturating ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains
-        li-domain
+        lian-figure-9 lian-machines ioffe-faster ioffe-saturating ioffe-regularises bjorck-rates yang-depth renorm-small
+        renorm-retains li-domain
     """,
     "not reproduced": """
         kari-lstm-rate-of-ten failing-less-efficient failing-poor-minima failing-relu-first lian-figure-1-train
