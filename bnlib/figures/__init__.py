@@ -2,7 +2,12 @@
 
 from bnlib.experiments.framework.results import as_array as as_array  # described there
 from bnlib.figures.alternatives import draw_batch_sizes, draw_norm_properties, draw_normalisation_groups
-from bnlib.figures.convergence import draw_convergence_rates, draw_estimator_errors, draw_nested_averages
+from bnlib.figures.convergence import (
+    draw_convergence_rates,
+    draw_estimator_errors,
+    draw_nested_averages,
+    draw_weighted_sums,
+)
 from bnlib.figures.covariate_shift import (
     draw_deep_linear,
     draw_gradient_shift,
@@ -156,6 +161,7 @@ __all__ = [
     "draw_two_towers",
     "draw_variant",
     "draw_weight_gradients",
+    "draw_weighted_sums",
     "draw_what_oracles_see",
     "in_panels",
     "lay_out",

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bnlib.experiments.convergence import theorem_2
+from bnlib.experiments.convergence.convergence_rates import bin_ends
 from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.figures.full_normalization import ORACLE_COLORS
 from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
@@ -141,3 +143,32 @@ def draw_nested_averages(figure: Figure, stages: Mapping[str, Any]) -> str:
         told.append(f"{name}: {values.mean:.2f} exact, {values.mean_off:.2f} off")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return f"Averages with exact inner averages, and with the first one estimated from two samples: {'; '.join(told)}."
+
+
+def draw_weighted_sums(figure: Figure, sums: Mapping[tuple, Mapping[str, np.ndarray]]) -> str:
+    """Draw the sum that Theorem 2 bounds against the step k, over its value at step 1,000.
+
+    Arguments:
+        figure: where to draw.
+        sums: from ``experiments.convergence.theorem_2.load``, by oracle and powers.
+
+    Returns:
+        a description of the figure.
+    """
+    axes, told = figure.subplots(), []
+    steps = bin_ends(theorem_2.STEPS)
+    start = int(np.searchsorted(steps, 1000))
+    dashes = dict(zip(dict.fromkeys(key[1:] for key in sums), ("-", ":", "--", "-."), strict=True))
+    for (oracle, p, a), values in sums.items():
+        color = VERMILLION if oracle == "largest bias" else BLUE
+        runs = values["weighted"] / values["weighted"][:, [start]]
+        power = np.median(theorem_2.growth_exponents(values))
+        name = f"{ORACLE_NAMES.get(oracle, oracle)}, p = {p:g}, a = {a:g}"
+        band(axes, steps[start:], runs[:, start:], color=color, ls=dashes[p, a], label=f"{name}: power {power:.2f}")
+        told.append(f"{name}: {np.median(runs[:, -1]):.2f} times the value at step 1,000, power {power:.2f}")
+    axes.set(
+        xscale="log", xlim=(1000, steps[-1]), ylim=(0.95, None), xlabel="step k", ylabel="Σ / its value at step 1,000"
+    )
+    plain_ticks(axes.xaxis, (1000, 3000, 10_000, 30_000), ("1,000", "3,000", "10,000", "30,000"))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
+    return f"At step {steps[-1]:,}: {'; '.join(told)}."

@@ -10,16 +10,14 @@ assumes that the squared bias of the oracle is at most $L_g|\hat u-u|^2$. With $
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
-from bnlib.experiments.convergence.convergence_rates import COROLLARY_3, bin_ends, slope, theory
+from bnlib.experiments.convergence.convergence_rates import COROLLARY_3, bin_ends, slope
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 
 STEPS, COPIES, CHUNK = 30_000, 64, 1000
 SEEDS = {"quick": range(3), "paper": range(10)}
@@ -102,16 +100,3 @@ def expected_growth(oracle: str, power_lr: float, power_alpha: float) -> float:
     r"""Return the power of k with which $\sum_k\eta_k\,(\text{bias})^2$ grows; 0 if the sum is bounded."""
     order = power_alpha if oracle == "largest bias" else 2 * power_alpha
     return max(0.0, 1 - power_lr - order)
-
-
-def growth_rows() -> list[dict]:
-    """Return the growth of the weighted sum, measured and expected, a row per cell."""
-    rows = []
-    for (oracle, p, a), values in load().items():
-        row = {"p": f"{p:g}", "a": f"{a:g}", "oracle": ORACLE_NAMES.get(oracle, oracle)}
-        row["Theorem 2"] = "bounded" if math.isfinite(theory(p, a).average) else "–"
-        row["repaired"] = "bounded" if theory(p, a).implied else "–"
-        row["power of k, measured"] = growth_exponents(values)
-        row["power of k, expected"] = expected_growth(oracle, p, a)
-        rows.append(row)
-    return rows
