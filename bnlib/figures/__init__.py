@@ -41,6 +41,7 @@ from bnlib.figures.formula import (
 )
 from bnlib.figures.full_normalization import (
     draw_errors_by_alpha,
+    draw_final_errors,
     draw_labels_per_batch,
     draw_lag_and_noise,
     draw_lian_figures,
@@ -116,6 +117,7 @@ __all__ = [
     "draw_errors_by_batch_size",
     "draw_estimator_errors",
     "draw_evaluation_statistics",
+    "draw_final_errors",
     "draw_fixed_batches",
     "draw_gradient_shift",
     "draw_gradients",

@@ -24,7 +24,7 @@ ORACLE_COLORS = {
     "same": VERMILLION,
     "independent": BLUE,
 }
-"""The colour of an oracle in chapters 5 and 11; ``"same"`` and ``"independent"`` are names of ``mcsgd``."""
+"""The colour of an oracle in chapters 5 and 12; ``"same"`` and ``"independent"`` are names of ``mcsgd``."""
 
 
 _LIMITS = (-1.6, 1.6)
@@ -199,3 +199,36 @@ def draw_lag_and_noise(figure: Figure, data: Mapping[int, Mapping], alphas: Sequ
         told.append(f"batch size {size}: the sum is least, {middle[best]:.2g}, at α = {alphas[best]:g}")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return f"As α grows, lag falls and noise rises. {'; '.join(told)}."
+
+
+_NETWORK_STYLES = {"convolutional": ("o", GREY, -0.15), "fully connected": ("s", "none", 0.15)}
+
+
+def draw_final_errors(figure: Figure, errors: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> str:
+    """Draw the test errors after training, one panel per data set and kind of batch and one row per normalisation.
+
+    ``errors`` (%) comes from ``experiments.full_normalization.lian_comparison.final_errors_by_batches``. Returns the
+    description of the figure.
+    """
+    panels = figure.subplots(2, len(errors) // 2, sharex=True, sharey=True).flat
+    told = []
+    for axes, (title, arms) in zip(panels, errors.items(), strict=True):
+        for row, networks in enumerate(arms.values()):
+            for network, values in networks.items():
+                mark, inside, shift = _NETWORK_STYLES[network]
+                median = np.median(values)
+                reach = [[median - values.min()], [values.max() - median]]
+                style = {"fmt": mark, "mfc": inside, "color": GREY, "ms": 5.5, "lw": 1.2}
+                axes.errorbar(median, row + shift, xerr=reach, label=network if row == 0 else None, **style)
+        axes.set(title=title, xscale="log", xlim=(0.5, 110), ylim=(len(arms) - 0.5, -0.5), xlabel="test error (%)")
+        axes.set_yticks(range(len(arms)), list(arms), fontsize=9)
+        axes.grid(axis="y", lw=0.4, color=GREY, alpha=0.4)
+        plain_ticks(axes.xaxis, (1, 3, 10, 30, 100))
+        medians = (f"{arm} {_medians(networks)}" for arm, networks in arms.items() if networks)
+        told.append(f"{title}: {', '.join(medians)}")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return f"Median test errors in per cent, {' and '.join(_NETWORK_STYLES)} network. {'; '.join(told)}."
+
+
+def _medians(networks: Mapping[str, np.ndarray]) -> str:
+    return " and ".join(f"{np.median(values):.1f}" for values in networks.values())

@@ -101,19 +101,25 @@ def final_loss_rows(norms: Iterable[str] = ("BN", "FN, running", "FN, batch")) -
     return rows
 
 
-def batch_size_error_rows(scale: Scale) -> list[dict]:
-    """Return the final test errors (%) of figure 9, a row per norm, a column per network and batch size."""
-    found = load(9, scale)
-    return [
-        {"normalisation": name}
-        | {
-            (network, f"batch size {size}"): final_values(9, scale, network, norm, size)
-            if (network, norm, size) in found
-            else None
-            for network, size in itertools.product(NETWORKS, (1, 16))
+def final_errors_by_batches(batches: Mapping[str, tuple[int, tuple]]) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Return the final test errors (%), by data set and kind of batch, by norm and by network; a number per seed.
+
+    Arguments:
+        batches: number of the figure in the paper, and what follows network and norm in its cells, by the name of the
+            kind of batch. Norms without a result at that batch size have no networks.
+    """
+    return {
+        f"{data_set}, {kind}": {
+            name: {
+                network: final_values(number, scale, network, norm, *rest)
+                for network in NETWORKS
+                if (network, norm, *rest) in load(number, scale)
+            }
+            for norm, name in NORMS.items()
         }
-        for norm, name in NORMS.items()
-    ]
+        for scale, data_set in DATA_SETS.items()
+        for kind, (number, rest) in batches.items()
+    }
 
 
 def batch_size_gap(scale: Scale, network: str, norm: str) -> float:
