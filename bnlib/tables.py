@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
@@ -58,8 +59,27 @@ def significant(value: float, digits: int = 2) -> str:
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = int(exponent)
     if not -4 < power < 5:
-        return f"{mantissa} × 10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{mantissa} × {_power_of_ten(power)}"
     return _number(round(value, digits - 1 - power), max(digits - 1 - power, 0))
+
+
+def powers_of_ten(text: str) -> str:
+    """Write the numbers of a text that are in Python's notation with an exponent as powers of ten.
+
+    Example:
+        >>> tables.powers_of_ten("eps 1e-05, loss 2.5e-07, 100 steps, 1e+06 samples")
+        'eps 10⁻⁵, loss 2.5 × 10⁻⁷, 100 steps, 10⁶ samples'
+    """
+    return re.sub(r"(?<![\w.])(\d(?:\.\d+)?)e([+-]\d{2,3})\b", _as_power, text)
+
+
+def _as_power(match: re.Match) -> str:
+    power = _power_of_ten(int(match[2]))
+    return power if match[1] == "1" else f"{match[1]} × {power}"
+
+
+def _power_of_ten(power: int) -> str:
+    return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 class Table:

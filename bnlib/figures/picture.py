@@ -23,6 +23,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from bnlib.tables import powers_of_ten
+
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6C6C6C"
 
 # Written as ``currentColor`` into the SVG; no series uses this colour.
@@ -158,6 +160,7 @@ def svg_elements(figure: Figure, salt: str) -> list[str]:
     # A line break inside an attribute counts as a space. Without line breaks each line is one complete element.
     text = re.sub(r'="[^"]*"', lambda match: re.sub(r"\s+", " ", match[0]).replace(' "', '"'), text)
     text = re.sub(r' (?:d|x|y|width|height|transform|points)="[^"]*"', _round_coordinates, text)
+    text = re.sub(r"(?<=>)[^<]*\de[-+]\d[^<]*(?=</text>|</tspan>)", lambda match: powers_of_ten(match[0]), text)
     # Use the font of the page, and remove the ids of groups, which would occur many times on a page.
     text = re.sub(
         r"<g id=\"(?!(?:panel|key)-\d)[^\"]*\"|font-family: [^;\"]*;? ?|<!--.*?-->|\s*transform=\"rotate\(-0 [^\"]*\"",
@@ -216,14 +219,14 @@ def picture(draw: Callable[..., str], *data: Any, size: tuple[float, float] = (6
 
     with style():
         figure = new_figure(*size)
-        alt = draw(figure, *data)
+        alt = powers_of_ten(draw(figure, *data))
         return Picture(in_panels(figure, alt)[0], alt, partial(_draw_svg, draw, data, size))
 
 
 def _draw_svg(draw: Callable[..., str], data: Sequence[Any], size: tuple[float, float]) -> str:
     with style():
         figure = new_figure(*size)
-        return render(figure, draw(figure, *data))
+        return render(figure, powers_of_ten(draw(figure, *data)))
 
 
 def band(axes: Axes, x: Sequence[float], runs: np.ndarray, *, color: str, label: str, **line) -> None:

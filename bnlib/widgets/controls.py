@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bnlib.tables import powers_of_ten
+
 
 @dataclass(frozen=True)
 class Control:
@@ -43,7 +45,9 @@ class Control:
 
     def text(self, value: Any) -> str:
         """Return the text of ``value`` for the reader."""
-        return self.format.format(value) if isinstance(self.format, str) else self.format.get(value, str(value))
+        if isinstance(self.format, str):
+            return powers_of_ten(self.format.format(value))
+        return self.format.get(value, str(value))
 
     @property
     def texts(self) -> list[str]:

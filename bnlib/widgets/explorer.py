@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from bnlib import figures
+from bnlib.tables import powers_of_ten
 from bnlib.widgets.controls import Control
 from bnlib.widgets.page import page
 from bnlib.widgets.panel import Panel
@@ -94,7 +95,7 @@ class Explorer:
         """Draw ``data`` and return the picture, whose accessible name contains the setting, and the sentences."""
         with figures.style():
             figure = figures.new_figure(*self.size)
-            note = self.draw(figure, data, **setting)
+            note = powers_of_ten(self.draw(figure, data, **setting))
             text, _ = figures.in_panels(figure, self._name_of(setting), salt=self.title, layout=self._layout)
             return text, note
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import PAGES, REFERENCE, ROOT, SITE, soup
+from conftest import CHAPTERS, PAGES, REFERENCE, ROOT, SITE, soup
 
 from tools import notebooks
 
@@ -70,6 +70,18 @@ def test_every_image_is_described(site, page):
     assert all(image.get("alt", "").strip() for image in html.find_all("img"))
     for figure in (svg for svg in html.find_all("svg") if {"bnb-figure", "bnb-stage"} & {*svg.parent.get("class", ())}):
         assert figure["role"] == "img" and len(figure["aria-label"]) > 20
+
+
+def test_no_number_of_a_chapter_is_left_in_the_notation_of_python(site):
+    """Neither in the prose nor in a figure, its description, or a control or a note of an explorer."""
+    number = re.compile(r"(?<![\w.])\d(\.\d+)?e[-+]\d\d")
+    for page in CHAPTERS:
+        html = soup(site / page)
+        texts = [text for text in html.find_all(string=number) if not text.find_parent(["code", "pre", "script"])]
+        texts += [tag["aria-label"] for tag in html.find_all(attrs={"aria-label": number})]
+        for script in html.find_all("script", type="application/json"):
+            texts += [match[0] for match in re.finditer(r".{20}" + number.pattern, script.string)]
+        assert texts == [], page
 
 
 @EVERY_PAGE
