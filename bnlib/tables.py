@@ -86,7 +86,7 @@ class Table:
     """Rows of results that a notebook shows as a table, and text where there is no HTML.
 
     A cell is written by what it holds: one number per seed as ``spread`` does, a float with ``decimals`` digits, an
-    integer in full, a truth value as yes or no, ``None`` and NaN as a dash, anything else as its text. Numbers stand at
+    integer in full, a truth value as yes or no, ``None`` and NaN as a dash, text as it is but for ``powers_of_ten``. Numbers stand at
     the right, text at the left. The same rows give the same HTML, so that nbval can compare it.
 
     Arguments:
@@ -121,7 +121,7 @@ class Table:
         _check(rows, caption)
         headers = list(rows[0])[1:]
         digits = decimals if isinstance(decimals, Mapping) else dict.fromkeys(rows[0], decimals)
-        self.caption = caption
+        self.caption = powers_of_ten(caption)
         self.frame = _frame([{key: _cell(row[key], digits.get(key, 1)) for key in row} for row in rows])
         self._left = {n for n, header in enumerate(headers) if all(isinstance(row[header], str) for row in rows)}
 
@@ -166,9 +166,10 @@ def _frame(rows: list[dict[Any, str]]):
     first, *headers = rows[0]
     if any(isinstance(header, tuple) for header in headers):
         pairs = [header if isinstance(header, tuple) else ("", header) for header in headers]
+        pairs = [tuple(map(powers_of_ten, pair)) for pair in pairs]
         columns = pd.MultiIndex.from_tuples(pairs, names=["", first])
     else:
-        columns = pd.Index(headers, name=first)
+        columns = pd.Index([*map(powers_of_ten, headers)], name=first)
     index = pd.Index([row[first] for row in rows], dtype=object)
     return pd.DataFrame([[row[each] for each in headers] for row in rows], index, columns, dtype=object)
 
@@ -193,7 +194,7 @@ def _dress_header(row: ET.Element, left: set[int]) -> None:
 
 def _cell(value: Any, decimals: int) -> str:
     if isinstance(value, str):
-        return value
+        return powers_of_ten(value)
     if value is None:
         return "–"
     if isinstance(value, bool | np.bool_):
