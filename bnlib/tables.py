@@ -86,8 +86,8 @@ class Table:
     """Rows of results that a notebook shows as a table, and text where there is no HTML.
 
     A cell is written by what it holds: one number per seed as ``spread`` does, a float with ``decimals`` digits, an
-    integer in full, a truth value as yes or no, ``None`` and NaN as a dash, text as it is but for ``powers_of_ten``. Numbers stand at
-    the right, text at the left. The same rows give the same HTML, so that nbval can compare it.
+    integer in full, a truth value as yes or no, ``None`` and NaN as a dash, text as it is but for ``powers_of_ten``.
+    Numbers stand at the right, text at the left. The same rows give the same HTML, so that nbval can compare it.
 
     Arguments:
         rows: one mapping per row, from the header of a column, with its unit, to the cell; all with the same headers.

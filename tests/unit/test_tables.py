@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnlib.tables import Table, significant, spread
+from bnlib.tables import Table, powers_of_ten, significant, spread
 
 ROWS = [
     {"norm": "BN & <co>", "error (%)": [3.0, 1.0, 2.0], "steps": 7185, "note": "best", "learns": True},
@@ -141,3 +141,11 @@ def test_without_pandas_the_error_says_what_to_install():
 )
 def test_significant_digits(value, digits, text):
     assert significant(value, digits) == text
+
+
+def test_numbers_with_an_exponent_are_powers_of_ten_in_every_part_of_a_table():
+    rows = [{"eps": eps, ("loss", f"at {1e-30:g}"): 1.0} for eps in (f"{1e-5:g}", "code: x-1e-5")]
+    shown = repr(Table(rows, f"Rates up to {2.5e6:g}"))
+    assert "Rates up to 2.5 × 10⁶" in shown and "at 10⁻³⁰" in shown and "\n10⁻⁵ " in shown
+    assert "x-1e-5" in shown  # as someone wrote it, not Python
+    assert powers_of_ten("v1.5e-05 a1e-05 1e5 0x1e-05") == "v1.5e-05 a1e-05 1e5 0x1e-05"
