@@ -14,6 +14,7 @@ from bnlib.predictions import (
     objective,
     perils,
     smoothness,
+    training_code,
 )
 from bnlib.predictions.prediction import Answered, Prediction
 
@@ -28,6 +29,7 @@ _CHAPTERS = (
     depth,
     alternatives,
     machines,
+    training_code,
     convergence,
 )
 
