@@ -31,6 +31,10 @@ SOURCES: dict[str, str] = {
     "li2016": "Li et al. 2016",
     "chintala2016": "Chintala et al. 2016",
     "vanlaarhoven2017": "van Laarhoven 2017",
+    "chollet2020": "Chollet 2020",
+    "izmailov2018": "Izmailov et al. 2018",
+    "pytorch2026": "documentation of PyTorch 2.13",
+    "wightman2020": "Wightman 2020",
 }
 
 

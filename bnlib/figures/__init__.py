@@ -80,6 +80,7 @@ from bnlib.figures.smoothness import (
     draw_stable_rates,
     draw_step,
 )
+from bnlib.figures.training_code import draw_averaged_weights, draw_fine_tuning
 
 __all__ = [
     "BLUE",
@@ -92,6 +93,7 @@ __all__ = [
     "Picture",
     "band",
     "draw_absorption",
+    "draw_averaged_weights",
     "draw_batch_noise",
     "draw_batch_of_three",
     "draw_batch_sizes",
@@ -107,6 +109,7 @@ __all__ = [
     "draw_errors_by_batch_size",
     "draw_estimator_errors",
     "draw_evaluation_statistics",
+    "draw_fine_tuning",
     "draw_fixed_batches",
     "draw_gradient_shift",
     "draw_gradients",

@@ -24,7 +24,7 @@ from bnlib.models import mlp
 from bnlib.training import error_rate, iterate
 
 NORMS = {"batch norm": BatchNorm, "Full Norm": FullNorm, "layer norm": "layer_norm"}
-LEARNING_RATES, CONTROL_RATE = (0.1, 0.3, 1.0), 0.3
+LEARNING_RATES, CONTROL_RATE = (0.1, 1.0), 0.3
 DECAYS = (0.9, 0.99, 0.999)
 WARM_UP, SWA = "EMA 0.999, warm-up", "SWA"
 AVERAGES = (*(f"EMA {decay}" for decay in DECAYS), WARM_UP, SWA)

@@ -162,6 +162,17 @@ def best_errors(shift: str, arm: str, batch_size: int, value: str = "test_error"
     return 100 * load()[shift, arm, batch_size][value][:, LEARNING_RATES.index(rate)]
 
 
+def errors_by_shift() -> dict[str, dict[str, dict[int, np.ndarray]]]:
+    """Return the test errors (%) at each arm's best learning rate by shift, arm and batch size, one per seed."""
+    return {
+        shift: {
+            arm: {size: best_errors(shift, arm, size) for size in BATCH_SIZES if (shift, arm, size) in load()}
+            for arm in MAIN_ARMS
+        }
+        for shift in SHIFTS
+    }
+
+
 def error_rows(shift: str, arms: Sequence[str] = MAIN_ARMS, batch_sizes: Sequence[int] = BATCH_SIZES) -> list[dict]:
     """Return the test errors (%) at each arm's best learning rate for ``tables.Table``, a column per batch size."""
     return [
