@@ -14,9 +14,10 @@ from bnlib.experiments.training_code import averaged_weights, fine_tuning
 from bnlib.samplers import shuffled
 
 AT_THE_EDGE = {
-    # Training in batches of two does more harm than good, or none is possible, so the best rate is as good as none.
-    "lowest": set(),
-    "highest": set(),
+    # Training does more harm than good, so the best rate is the one that trains least.
+    "lowest": {("darker", "train mode", 2)},
+    # One value per channel: no rate trains the layers below.
+    "highest": {("transposed", "train mode", 1), ("transposed", "Batch Renorm", 1)},
 }
 
 
