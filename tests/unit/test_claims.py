@@ -49,24 +49,26 @@ EXPECTED = {
         lian-figure-7-train lian-any-size lian-equation-6 lian-equation-7-operators lian-remark-1 lian-bias
         lian-lemma-1 lian-small-error lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates ioffe-start
         ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step renorm-individual wu-groups wu-precise
-        goyal-zero vanlaarhoven-length
+        goyal-zero vanlaarhoven-length pytorch-update-bn
     """,
     "in part": """
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
         santurkar-deep-linear kariya-smoother kariya-loss-smoother kariya-larger-rates lian-train-inference
         lian-algorithm-1 lian-conditioned lian-figure-3-fails lian-algorithm-3-one-label lian-algorithm-3-shuffled
         lian-figure-9 lian-machines ioffe-faster ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains
-        li-domain
+        li-domain pytorch-use-buffers wightman-ema
     """,
     "not reproduced": """
         kari-lstm-rate-of-ten failing-less-efficient failing-poor-minima failing-relu-first lian-figure-1-train
         lian-figure-1-overfits lian-figure-3 lian-figure-4-train lian-algorithm-3 lian-algorithm-3-size ioffe-why
         ioffe-jacobian
         wu-groups-usual
+        izmailov-one-pass
     """,
     "wrong": """
         kari-stochastic kari-numerical kari-inference irpan-leaky irpan-renorm failing-erratic-cause
         failing-gamma-reason santurkar-theorem-gloss lian-equation-7 lian-theorem-2
+        chollet-destroy chollet-updates
     """,
     "stand-in only": """
         kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-small-batches irpan-gan kariya-noisy
