@@ -80,6 +80,11 @@ from bnlib.figures.smoothness import (
     draw_stable_rates,
     draw_step,
 )
+from bnlib.figures.training_code_precision import (
+    draw_gradient_checkpointing,
+    draw_quantised_weights,
+    draw_skipped_step,
+)
 
 __all__ = [
     "BLUE",
@@ -108,6 +113,7 @@ __all__ = [
     "draw_estimator_errors",
     "draw_evaluation_statistics",
     "draw_fixed_batches",
+    "draw_gradient_checkpointing",
     "draw_gradient_shift",
     "draw_gradients",
     "draw_growing_weights",
@@ -137,8 +143,10 @@ __all__ = [
     "draw_pixel_gains",
     "draw_placement",
     "draw_predictions",
+    "draw_quantised_weights",
     "draw_running_mean",
     "draw_shift_and_loss",
+    "draw_skipped_step",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",
