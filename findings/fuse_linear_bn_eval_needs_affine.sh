@@ -4,8 +4,7 @@
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0 numpy==2.4.6 \
-  --extra-index-url https://download.pytorch.org/whl/cpu
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0 numpy==2.4.6
 "$folder/venv/bin/python" - <<'PY'
 import torch
 from torch import nn
