@@ -36,15 +36,15 @@ def draw_skipped_step(
         axes.set(xlabel="step", xlim=(0, checkpoints[-1]))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     told = [
-        f"{norm}: training loss {_number(found['train_loss'][:, -1])} nats, test error in eval mode "
+        f"{norm}: training loss {_loss(found['train_loss'][:, -1])}, test error in eval mode "
         f"{100 * np.median(found['test_error'][:, -1]):.0f} %"
         for norm, found in results.items()
     ]
     return f"At step {bad_step} a batch has one infinite pixel, and the step is skipped. At the end, {'; '.join(told)}."
 
 
-def _number(values: np.ndarray) -> str:
-    return "that is not finite" if np.isnan(values).all() else f"{np.nanmedian(values):.2f}"
+def _loss(values: np.ndarray) -> str:
+    return "not finite" if np.isnan(values).all() else f"{np.nanmedian(values):.2f} nats"
 
 
 def draw_gradient_checkpointing(

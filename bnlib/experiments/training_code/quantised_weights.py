@@ -166,7 +166,6 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 LABELS = {
     "convolutional": (DENSE, 1),
     "depthwise separable": (SEPARABLE, 1),
-    "depthwise separable, scales up to 10": (SEPARABLE, 10),
     "depthwise separable, scales up to 100": (SEPARABLE, 100),
 }
 """Cells by their labels beside the slider."""
