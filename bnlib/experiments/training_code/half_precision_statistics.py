@@ -59,11 +59,11 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 
 
 def statistics_rows() -> list[dict]:
-    """Return for ``tables.Table`` the running statistics in per cent of the data's, a row per type."""
+    """Return for ``tables.Table`` the running statistics in per cent of the data's: medians, a row per type."""
     return [
         {"buffers": dtype}
         | {
-            (f"running {name}", f"momentum {momentum:g}"): load()[dtype, momentum][name]
+            (f"{name}, momentum", f"{momentum:g}"): float(np.median(load()[dtype, momentum][name]))
             for name in ("mean", "variance")
             for momentum in MOMENTA
         }

@@ -176,13 +176,12 @@ def lookup(network: str, bits: int) -> Mapping[str, np.ndarray]:
     return load()[LABELS[network]]
 
 
-def error_rows(numbers: Sequence[int]) -> list[dict]:
-    """Return test errors (%) for ``tables.Table``, a row per network and granularity, at these numbers of bits."""
+def error_rows(labels: Sequence[str], numbers: Sequence[int]) -> list[dict]:
+    """Return test errors (%) for ``tables.Table``, two rows per network of ``LABELS``, at these numbers of bits."""
     return [
         {"network": label, "scales": arm}
-        | {"float32": 100 * load()[cell]["float"]}
-        | {("bits", str(number)): 100 * load()[cell][arm][:, BITS.index(number)] for number in numbers}
-        for label, cell in LABELS.items()
-        for arm in (PER_TENSOR, PER_CHANNEL, EQUALISED)
-        if arm != EQUALISED or cell[0] == SEPARABLE
+        | {"float32": 100 * load()[LABELS[label]]["float"]}
+        | {("bits", str(number)): 100 * load()[LABELS[label]][arm][:, BITS.index(number)] for number in numbers}
+        for label in labels
+        for arm in (PER_TENSOR, PER_CHANNEL)
     ]
