@@ -33,8 +33,13 @@ SOURCES: dict[str, str] = {
     "vanlaarhoven2017": "van Laarhoven 2017",
     "chollet2020": "Chollet 2020",
     "izmailov2018": "Izmailov et al. 2018",
-    "pytorch2026": "documentation of PyTorch 2.13",
     "wightman2020": "Wightman 2020",
+    "pytorch2026": "PyTorch documentation",
+    "issue88474": "PyTorch issue 88474",
+    "issue96136": "PyTorch issue 96136",
+    "micikevicius2018": "Micikevicius et al. 2018",
+    "jacob2018": "Jacob et al. 2018",
+    "krishnamoorthi2018": "Krishnamoorthi 2018",
 }
 
 

@@ -37,6 +37,8 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
     renorm-individual wu-groups wu-groups-usual wu-precise goyal-zero li-domain chintala-separate vanlaarhoven-length
 
     chollet-destroy chollet-updates izmailov-one-pass pytorch-update-bn pytorch-use-buffers wightman-ema
+    torch-scaler-skips micikevicius-skip issue-88474-validation issue-96136-twice torch-checkpoint-gradients
+    jacob-folding krishnamoorthi-channels krishnamoorthi-layers
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""

@@ -81,6 +81,11 @@ from bnlib.figures.smoothness import (
     draw_step,
 )
 from bnlib.figures.training_code import draw_averaged_weights, draw_fine_tuning
+from bnlib.figures.training_code_precision import (
+    draw_gradient_checkpointing,
+    draw_quantised_weights,
+    draw_skipped_step,
+)
 
 __all__ = [
     "BLUE",
@@ -111,6 +116,7 @@ __all__ = [
     "draw_evaluation_statistics",
     "draw_fine_tuning",
     "draw_fixed_batches",
+    "draw_gradient_checkpointing",
     "draw_gradient_shift",
     "draw_gradients",
     "draw_growing_weights",
@@ -140,8 +146,10 @@ __all__ = [
     "draw_pixel_gains",
     "draw_placement",
     "draw_predictions",
+    "draw_quantised_weights",
     "draw_running_mean",
     "draw_shift_and_loss",
+    "draw_skipped_step",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",

@@ -15,6 +15,7 @@ from bnlib.predictions import (
     perils,
     smoothness,
     training_code,
+    training_code_precision,
 )
 from bnlib.predictions.prediction import Answered, Prediction
 
@@ -30,6 +31,7 @@ _CHAPTERS = (
     alternatives,
     machines,
     training_code,
+    training_code_precision,
     convergence,
 )
 

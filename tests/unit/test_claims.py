@@ -50,6 +50,8 @@ EXPECTED = {
         lian-lemma-1 lian-small-error lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates ioffe-start
         ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step renorm-individual wu-groups wu-precise
         goyal-zero vanlaarhoven-length pytorch-update-bn
+        torch-scaler-skips issue-88474-validation issue-96136-twice torch-checkpoint-gradients jacob-folding
+        krishnamoorthi-channels
     """,
     "in part": """
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
@@ -57,6 +59,7 @@ EXPECTED = {
         lian-algorithm-1 lian-conditioned lian-figure-3-fails lian-algorithm-3-one-label lian-algorithm-3-shuffled
         lian-figure-9 lian-machines ioffe-faster ioffe-regularises bjorck-rates yang-depth renorm-small renorm-retains
         li-domain pytorch-use-buffers wightman-ema
+        micikevicius-skip
     """,
     "not reproduced": """
         kari-lstm-rate-of-ten failing-less-efficient failing-poor-minima failing-relu-first lian-figure-1-train
@@ -74,6 +77,7 @@ EXPECTED = {
         kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-small-batches irpan-gan kariya-noisy
         kariya-standard-worse kariya-noise-prevents lian-figure-2 lian-figure-5 lian-figure-5-train
         lian-figure-5-better lian-figure-8 lian-figure-8-train chintala-separate cooijmans-gamma
+        krishnamoorthi-layers
     """,
     "not tested here": """
         kari-clipping kari-explosion-reason kari-renorm irpan-layer-norm failing-recurrent failing-rnn-norms
@@ -115,7 +119,12 @@ def test_the_ledger_is_complete():
 
 
 # Files beside those of the chapters, and the chapters whose experiments their claims lead to.
-MORE_FILES = {"lian_theory": {"04", "05", "12"}, "lian_experiments": {"04", "05", "09"}, "lstms": {"08"}}
+MORE_FILES = {
+    "lian_theory": {"04", "05", "12"},
+    "lian_experiments": {"04", "05", "09"},
+    "lstms": {"08"},
+    "training_code_precision": {"11"},
+}
 
 
 def test_each_claim_stands_in_the_file_of_its_chapter():

@@ -14,11 +14,11 @@ ROOT = FOLDER.parents[1]
 PACKAGE = ROOT / "bnlib"
 SHARED = {
     "claims": {"claim", "export", "order", "results", "rule", "table", "thresholds"}
-    | {"lian_experiments", "lian_theory", "lstms"},
-    "figures": {"curves", "methods", "panels", "picture"},
-    "predictions": {"prediction"},
+    | {"lian_experiments", "lian_theory", "lstms", "training_code_precision"},
+    "figures": {"curves", "methods", "panels", "picture", "training_code_precision"},
+    "predictions": {"prediction", "training_code_precision"},
 }
-"""The files of each package that belong to no chapter."""
+"""The files of each package that belong to no chapter, or are a chapter's second file."""
 
 
 def test_the_experiments_are_in_folders_named_after_the_chapters():
