@@ -59,7 +59,8 @@ def draw_gradient_checkpointing(
         steps: numbers of steps of the values.
     """
     told = []
-    for axes, (momentum, found) in zip(figure.subplots(1, len(results), sharey=True), results.items(), strict=True):
+    panels = np.atleast_1d(figure.subplots(1, len(results), sharey=True))
+    for axes, (momentum, found) in zip(panels, results.items(), strict=True):
         band(axes, steps, 100 * found["off"]["precise"], color=GREEN, label="precise statistics", ls=":")
         band(axes, steps, 100 * found["off"]["running"], color=BLUE, label="without checkpointing")
         band(axes, steps, 100 * found["on"]["running"], color=VERMILLION, label="with checkpointing", ls="--")
