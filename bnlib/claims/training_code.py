@@ -88,7 +88,7 @@ CLAIMS = (
         quantifier="tendency",
     ),
     Claim(
-        "pytorch-update-bn", "pytorch2026", "note on Batch Normalization",
+        "pytorch-update-bn", "pytorch2026", "torch.optim.swa_utils.AveragedModel, note",
         "Recomputing the running statistics with update_bn increases the accuracy of averaged weights.",
         _AVERAGES, _averaged_errors,
         tuple((f"fewer errors with recomputed than with copied statistics, {average}, learning rate {lr:g}",
@@ -97,7 +97,7 @@ CLAIMS = (
         quantifier="tendency",
     ),
     Claim(
-        "pytorch-use-buffers", "pytorch2026", "note on Batch Normalization",
+        "pytorch-use-buffers", "pytorch2026", "torch.optim.swa_utils.AveragedModel, note",
         "Averaging the running statistics, with use_buffers=True, increases the accuracy of averaged weights.",
         _AVERAGES, _averaged_errors,
         tuple((f"fewer errors with averaged than with copied statistics, {average}, learning rate {lr:g}",
