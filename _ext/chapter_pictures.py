@@ -25,6 +25,7 @@ from bnlib.experiments.machines import label_skew
 from bnlib.experiments.objective import objective_and_evaluation
 from bnlib.experiments.perils import train_mode_at_inference
 from bnlib.experiments.smoothness import landscape_over_training
+from bnlib.experiments.training_code import averaged_weights
 from bnlib.figures import BLUE, GREEN, GREY, VERMILLION, as_array, band, plain_ticks
 
 SIZE = (3.1, 1.9)
@@ -239,6 +240,24 @@ def draw_machines(figure: Figure) -> dict[str, object]:
     return {"alt": alt, "local": ends["local BN"][-1], "sync": ends["SyncBN"][-1]}
 
 
+def draw_averaged_weights(figure: Figure) -> dict[str, object]:
+    """Chapter 11: test error of averaged weights over epochs, with averaged and with recomputed statistics."""
+    axes, ends = figure.subplots(), {}
+    row = averaged_weights.lookup("EMA 0.999", 0.1)
+    for kind, color, dash in (("averaged", VERMILLION, "--"), ("recomputed", BLUE, "-")):
+        errors = 100 * row[kind]
+        band(axes, averaged_weights.CHECKPOINTS, errors, color=color, label=kind, ls=dash)
+        ends[kind] = _middle(errors[:, -1])
+    axes.set(xscale="log", ylim=(0, 100))
+    plain_ticks(axes.xaxis, averaged_weights.CHECKPOINTS)
+    _label(axes, "epochs", "test error (%)", legend="lower left")
+    alt = (
+        f"Test error of averaged weights over {averaged_weights.EPOCHS} epochs: at the end {ends['averaged']} % with "
+        f"running statistics that are averaged like the weights, {ends['recomputed']} % with recomputed ones."
+    )
+    return {"alt": alt, **ends}
+
+
 def draw_theorem(figure: Figure) -> dict[str, object]:
     """Chapter 12: the sum that Theorem 2 bounds, with the largest bias that it allows and with a usual oracle."""
     axes, ends = figure.subplots(), convergence_rates.bin_ends(theorem_2.STEPS)
@@ -272,6 +291,7 @@ PICTURES = {
     "08_deep_stacks": draw_deep_gradients,
     "09_alternatives": draw_alternatives,
     "10_many_machines": draw_machines,
+    "11_training_code": draw_averaged_weights,
     "12_convergence": draw_theorem,
 }
 """The drawing of each chapter, by the name of its page."""

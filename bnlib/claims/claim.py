@@ -31,6 +31,15 @@ SOURCES: dict[str, str] = {
     "li2016": "Li et al. 2016",
     "chintala2016": "Chintala et al. 2016",
     "vanlaarhoven2017": "van Laarhoven 2017",
+    "chollet2020": "Chollet 2020",
+    "izmailov2018": "Izmailov et al. 2018",
+    "wightman2020": "Wightman 2020",
+    "pytorch2026": "PyTorch documentation",
+    "issue88474": "PyTorch issue 88474",
+    "issue96136": "PyTorch issue 96136",
+    "micikevicius2018": "Micikevicius et al. 2018",
+    "jacob2018": "Jacob et al. 2018",
+    "krishnamoorthi2018": "Krishnamoorthi 2018",
 }
 
 

@@ -35,6 +35,10 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
 
     bjorck-rates yang-growth yang-linear yang-one-step yang-depth cooijmans-gamma renorm-small renorm-retains
     renorm-individual wu-groups wu-groups-usual wu-precise goyal-zero li-domain chintala-separate vanlaarhoven-length
+
+    chollet-destroy chollet-updates izmailov-one-pass pytorch-update-bn pytorch-use-buffers wightman-ema
+    torch-scaler-skips micikevicius-skip issue-88474-validation issue-96136-twice torch-checkpoint-gradients
+    jacob-folding krishnamoorthi-channels krishnamoorthi-layers
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""

@@ -90,6 +90,12 @@ from bnlib.figures.smoothness import (
     draw_step,
     draw_weight_gradients,
 )
+from bnlib.figures.training_code import draw_averaged_weights, draw_fine_tuning
+from bnlib.figures.training_code_precision import (
+    draw_gradient_checkpointing,
+    draw_quantised_weights,
+    draw_skipped_step,
+)
 
 __all__ = [
     "BLUE",
@@ -102,6 +108,7 @@ __all__ = [
     "Picture",
     "band",
     "draw_absorption",
+    "draw_averaged_weights",
     "draw_batch_noise",
     "draw_batch_of_three",
     "draw_batch_sizes",
@@ -118,7 +125,9 @@ __all__ = [
     "draw_estimator_errors",
     "draw_evaluation_statistics",
     "draw_final_errors",
+    "draw_fine_tuning",
     "draw_fixed_batches",
+    "draw_gradient_checkpointing",
     "draw_gradient_shift",
     "draw_gradients",
     "draw_growing_weights",
@@ -149,8 +158,10 @@ __all__ = [
     "draw_pixel_gains",
     "draw_placement",
     "draw_predictions",
+    "draw_quantised_weights",
     "draw_running_mean",
     "draw_shift_and_loss",
+    "draw_skipped_step",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",

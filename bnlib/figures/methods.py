@@ -15,6 +15,8 @@ METHOD_COLORS = {
     "FN, same batch": VERMILLION,
     "FN, literal": PURPLE,
     **dict.fromkeys(("BN behind", "BN after the ReLU"), PURPLE),
+    "frozen BN": VERMILLION,
+    "re-estimated BN": GREEN,
 }
 
 

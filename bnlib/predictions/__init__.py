@@ -14,6 +14,8 @@ from bnlib.predictions import (
     objective,
     perils,
     smoothness,
+    training_code,
+    training_code_precision,
 )
 from bnlib.predictions.prediction import Answered, Prediction
 
@@ -28,6 +30,8 @@ _CHAPTERS = (
     depth,
     alternatives,
     machines,
+    training_code,
+    training_code_precision,
     convergence,
 )
 

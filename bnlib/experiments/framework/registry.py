@@ -20,6 +20,7 @@ CHAPTERS = (
     "depth",
     "alternatives",
     "machines",
+    "training_code",
     "convergence",
 )
 """The folders of ``bnlib/experiments`` and ``data/results``, in the order of the chapters."""

@@ -1,0 +1,1 @@
+"""Experiments of chapter 11, batch norm in training code."""
