@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LEDGER_ORDER: tuple[str, ...] = tuple(
     """
-    kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-stochastic kari-calm-is-healthy
+    kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-snap kari-stochastic kari-calm-is-healthy
     kari-numerical kari-clipping kari-explosion kari-explosion-reason kari-inference kari-small-batches kari-renorm
     kari-lstm-noise kari-lstm kari-lstm-smaller-rate kari-lstm-rate-of-ten
 
@@ -35,6 +35,7 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
 
     bjorck-rates yang-growth yang-linear yang-one-step yang-depth cooijmans-gamma renorm-small renorm-retains
     renorm-individual wu-groups wu-groups-usual wu-precise goyal-zero li-domain chintala-separate vanlaarhoven-length
+    brock-match brock-clipping
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""

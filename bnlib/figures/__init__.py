@@ -14,7 +14,7 @@ from bnlib.figures.covariate_shift import (
     draw_two_gradients,
 )
 from bnlib.figures.curves import draw_curves
-from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
+from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_suspects, draw_variant
 from bnlib.figures.failing import (
     draw_evaluation_statistics,
     draw_fixed_batches,
@@ -144,6 +144,7 @@ __all__ = [
     "draw_step",
     "draw_train_mode_at_inference",
     "draw_training_curves",
+    "draw_suspects",
     "draw_two_averages",
     "draw_two_gradients",
     "draw_two_towers",

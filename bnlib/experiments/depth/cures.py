@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bnlib import BatchNorm, BatchRenorm
 from bnlib.experiments.depth import descent
-from bnlib.experiments.depth.descent import Variant, batch_norm_with, sentence
+from bnlib.experiments.depth.descent import Curves, Variant, batch_norm_with, curves, sentence
+from bnlib.experiments.framework.best_rates import BestRate, best_rates
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.gradient_clipping import clipped
@@ -118,6 +121,7 @@ VARIANTS: dict[str, Variant] = {
 """What is tried with 100 layers, in addition to ``descent.VARIANTS``; some of those are here at more learning rates."""
 
 _SUSPECT, _CURE = (SMALL_RATE, 0.4), (SMALL_RATE, 0.1, 0.4, 1.6)
+_LOWER = (SMALL_RATE, 0.01, 0.1, 0.4)
 RATES: dict[str, tuple[float, ...]] = {
     "initial weights x 10": _SUSPECT,
     "128 characters": _SUSPECT,
@@ -125,8 +129,8 @@ RATES: dict[str, tuple[float, ...]] = {
     "adaptive gradient clipping": _SUSPECT,
     "gamma 0.1 in the last norm": (SMALL_RATE,),
     "gamma 0.1 in all norms but the last": (SMALL_RATE,),
-    "Batch Renorm": _CURE,
-    "Batch Renorm, statistics of the first batch": _CURE,
+    "Batch Renorm": _LOWER,
+    "Batch Renorm, statistics of the first batch": _LOWER,
     "variance at least 0.01": _SUSPECT,
     "variance at least 0.1": _CURE,
     "residual": (0.0016, 0.0064, 0.025, 0.1),
@@ -173,3 +177,128 @@ EXPERIMENT = Measurement(
     cells=cells,
     measure=measure,
 )
+
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "baseline": ("batch norm",),
+    "suspects": (
+        "float32",
+        "eps 0.1",
+        "initial weights x 10",
+        "weight norms fixed",
+        "warm-up",
+        "gradient clipping",
+        "adaptive gradient clipping",
+        "128 characters",
+        "gamma 0.1",
+        "tanh",
+        "Batch Renorm",
+        "Batch Renorm, statistics of the first batch",
+        "variance at least 0.01",
+        "variance at least 0.1",
+    ),
+    "no growth of the gradient": (
+        "linear",
+        "beta 3",
+        "tanh, gamma 0.1",
+        "eps 1",
+        "layer norm",
+        "without normalisation",
+        "without normalisation, He init",
+    ),
+    "skip connections": (
+        "residual",
+        "residual, gamma 0.1",
+        "residual, gamma 0",
+        "residual, norm before the head",
+        "pre-activation",
+        "post-activation",
+    ),
+}
+"""The variants of both experiments in the order of the figure."""
+
+LABELS = descent.LABELS | {
+    "batch norm": "batch norm and ReLU",
+    "linear": "no activation",
+    "residual, norm before the head": "skip connections, norm before the head",
+    "pre-activation": "skip connections, pre-activation",
+    "post-activation": "skip connections, post-activation",
+    "Batch Renorm, statistics of the first batch": "Batch Renorm, warm start",
+}
+"""Names of variants in figures and tables, where they differ from the keys."""
+
+
+@cache
+def runs() -> dict[tuple[str, float], Curves]:
+    """Load the committed results of 100 layers, of this experiment and of ``descent``, by variant and learning rate."""
+    mine = {cell: curves(row["initial_loss"], row["loss_changes"]) for cell, row in EXPERIMENT.load("quick").items()}
+    return {(name, lr): each for (name, depth, lr), each in descent.load().items() if depth == DEPTH} | mine
+
+
+def best_rate(variant: str) -> BestRate:
+    """Return the learning rate at which the median loss ends lowest, and whether it lies inside those that were tried."""
+    ends = {cell: {"loss": each.losses[:, -1]} for cell, each in runs().items() if cell[0] == variant}
+    return best_rates(ends, ("variant", "lr"), "loss")[variant,]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a variant of 100 layers does in 60 steps.
+
+    Attributes:
+        roughness: at a learning rate of 0.0001, one number per seed.
+        initial_loss: before training in nats, one number per seed.
+        final_loss: at the best of the learning rates that were tried, in nats, one number per seed.
+        rate: that learning rate.
+    """
+
+    roughness: np.ndarray
+    initial_loss: np.ndarray
+    final_loss: np.ndarray
+    rate: float
+
+
+def outcome(variant: str) -> Outcome:
+    """Return the outcome of a variant of either experiment."""
+    rate = best_rate(variant).rate
+    small, best = runs()[variant, SMALL_RATE], runs()[variant, rate]
+    return Outcome(small.roughness, small.losses[:, 0], best.losses[:, -1], rate)
+
+
+def outcomes() -> dict[str, dict[str, Outcome]]:
+    """Return the outcomes by group and label, in the order of the figure."""
+    return {group: {LABELS.get(name, name): outcome(name) for name in names} for group, names in GROUPS.items()}
+
+
+def residual_rows() -> list[dict]:
+    """Return table rows, one per residual network: losses, and the best learning rate."""
+    shown = {LABELS.get(name, name): outcome(name) for name in ("batch norm", *GROUPS["skip connections"])}
+    return [
+        {
+            "100 layers with BN": label,
+            "loss before training (nats)": each.initial_loss,
+            "best learning rate": f"{each.rate:g}",
+            "loss after 60 steps (nats)": each.final_loss,
+            "roughness at 0.0001": each.roughness,
+        }
+        for label, each in shown.items()
+    ]
+
+
+def growth_rows() -> list[dict]:
+    """Return table rows of Batch Renorm and clipped variances: growth of the gradient, roughness and losses."""
+    names = (
+        "Batch Renorm",
+        "Batch Renorm, statistics of the first batch",
+        "variance at least 0.01",
+        "variance at least 0.1",
+    )
+    return [
+        {
+            "100 layers": LABELS.get(name, name),
+            "growth of the gradient norm per layer": EXPERIMENT.load("quick")[name, SMALL_RATE]["growth"],
+            "roughness at 0.0001": outcome(name).roughness,
+            "lowest loss after 60 steps (nats)": outcome(name).final_loss,
+        }
+        for name in names
+    ]
