@@ -236,7 +236,7 @@ def runs() -> dict[tuple[str, float], Curves]:
 
 
 def best_rate(variant: str) -> BestRate:
-    """Return the learning rate at which the median loss ends lowest, and whether it lies inside those that were tried."""
+    """Return the rate at which the median loss ends lowest, and whether it lies inside those that were tried."""
     ends = {cell: {"loss": each.losses[:, -1]} for cell, each in runs().items() if cell[0] == variant}
     return best_rates(ends, ("variant", "lr"), "loss")[variant,]
 
