@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -153,7 +154,8 @@ def measure(variant: str, lr: float, *, seed: int, device: str) -> dict[str, Any
 
     Returns:
         ``initial_loss`` and ``loss_changes`` of ``descent.measure``, ``final_loss`` (nats; nan if the run diverged),
-        and ``growth``, the factor of the gradient norm from a layer to the one below, without five layers at each end.
+        and ``growth``, the factor of the gradient norm from a layer to the one below, without five layers at each end;
+        nan where a gradient is 0.
     """
     chosen = VARIANTS[variant]
     found = descent.measure(chosen, DEPTH, lr, seed=seed, device=device)
@@ -166,7 +168,8 @@ def _growth(variant: Variant, seed: int, device: str) -> float:
     sizes = {"in_features": variant.characters, "num_classes": variant.characters}
     model = variant.build(depth=DEPTH, width=descent.WIDTH, seed=seed, **sizes).to(device, variant.dtype)
     layers = gradient_norms_by_layer(model, lambda model: F.cross_entropy(model(x), y))
-    return growth_per_layer([each.gradient_norm.item() for each in layers[5:-6]])
+    norms = [each.gradient_norm.item() for each in layers[5:-6]]
+    return growth_per_layer(norms) if min(norms) > 0 else math.nan  # branches with gamma 0 have no gradient at first
 
 
 EXPERIMENT = Measurement(
