@@ -251,21 +251,23 @@ class Outcome:
     Attributes:
         roughness: at a learning rate of 0.0001, one number per seed.
         initial_loss: before training in nats, one number per seed.
-        final_loss: at the best of the learning rates that were tried, in nats, one number per seed.
-        rate: that learning rate.
+        rate: the best of the learning rates that were tried.
+        final_loss: at the best rate, in nats, one number per seed.
+        roughness_at_rate: at the best rate, one number per seed.
     """
 
     roughness: np.ndarray
     initial_loss: np.ndarray
-    final_loss: np.ndarray
     rate: float
+    final_loss: np.ndarray
+    roughness_at_rate: np.ndarray
 
 
 def outcome(variant: str) -> Outcome:
     """Return the outcome of a variant of either experiment."""
     rate = best_rate(variant).rate
     small, best = runs()[variant, SMALL_RATE], runs()[variant, rate]
-    return Outcome(small.roughness, small.losses[:, 0], best.losses[:, -1], rate)
+    return Outcome(small.roughness, small.losses[:, 0], rate, best.losses[:, -1], best.roughness)
 
 
 def outcomes() -> dict[str, dict[str, Outcome]]:
@@ -282,7 +284,7 @@ def residual_rows() -> list[dict]:
             "loss before training (nats)": each.initial_loss,
             "best learning rate": f"{each.rate:g}",
             "loss after 60 steps (nats)": each.final_loss,
-            "roughness at 0.0001": each.roughness,
+            "roughness at this rate": each.roughness_at_rate,
         }
         for label, each in shown.items()
     ]

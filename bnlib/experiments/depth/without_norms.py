@@ -23,7 +23,7 @@ from bnlib.stacked import Stack, stack
 
 DEPTH, WIDTH, STEPS = 20, 64, 200
 BATCH_SIZES = (4, 64)
-LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 CLIPPING = 0.1
 """The gradient of a unit is at most this long, compared with the unit's weights."""
 

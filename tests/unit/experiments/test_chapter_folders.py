@@ -14,7 +14,7 @@ ROOT = FOLDER.parents[1]
 PACKAGE = ROOT / "bnlib"
 SHARED = {
     "claims": {"claim", "export", "order", "results", "rule", "table", "thresholds"}
-    | {"lian_experiments", "lian_theory", "lstms"},
+    | {"depth_cures", "lian_experiments", "lian_theory", "lstms"},
     "figures": {"curves", "methods", "panels", "picture"},
     "predictions": {"prediction"},
 }

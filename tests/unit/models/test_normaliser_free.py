@@ -12,7 +12,7 @@ from bnlib.norm import BatchNorm
 def test_the_weights_have_mean_0_and_variance_1_over_the_fan_in():
     layer = models.normaliser_free_stack(2, 32, in_features=50)[1]
     torch.testing.assert_close(layer.weight.mean(1), torch.zeros(32), atol=1e-6, rtol=0)
-    torch.testing.assert_close(50 * layer.weight.square().mean(1), torch.ones(32), atol=1e-3, rtol=0)
+    torch.testing.assert_close(50 * layer.weight.square().mean(1), torch.ones(32), atol=5e-3, rtol=0)
 
 
 def test_the_signal_of_a_wide_network_grows_as_beta_says():
