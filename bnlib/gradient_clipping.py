@@ -27,9 +27,9 @@ def unit_norms(tensor: Tensor) -> Tensor:
 def clipped(parameter: Tensor, gradient: Tensor, clipping: float = 0.01, eps: float = 1e-3) -> Tensor:
     r"""Shorten the gradient of each unit to at most ``clipping`` times the norm of the unit's weights.
 
-    For unit i with weights $w_i$ and gradient $g_i$, the result is $g_i\,\min(1, \lambda \max(\|w_i\|, \epsilon) /
-    \|g_i\|)$, where $\lambda$ is ``clipping``. So a step of gradient descent changes a unit by at most
-    ``lr * clipping`` of its norm. The direction of a unit's gradient does not change.
+    For a unit with weights w and gradient g, the result is $g\,\min(1, c \max(\|w\|, \epsilon) / \|g\|)$, where c is
+    ``clipping``. So a step of gradient descent changes a unit by at most ``lr * clipping`` of its norm. The direction of
+    a unit's gradient does not change.
 
     Arguments:
         parameter: a weight, with the output units in its first dimension, or a vector or number.
