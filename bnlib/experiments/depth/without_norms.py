@@ -21,7 +21,7 @@ from bnlib.models import normaliser_free_stack, residual_stack
 from bnlib.samplers import shuffled
 from bnlib.stacked import Stack, stack
 
-DEPTH, WIDTH, STEPS = 20, 64, 200
+DEPTH, WIDTH, STEPS = 20, 64, 150
 BATCH_SIZES = (4, 64)
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 CLIPPING = 0.1
