@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bnlib import BatchNorm, BatchRenorm
-from bnlib.experiments.depth import descent
+from bnlib.experiments.depth import descent, gradient_growth
 from bnlib.experiments.depth.descent import Curves, Variant, batch_norm_with, curves, sentence
 from bnlib.experiments.framework.best_rates import BestRate, best_rates
 from bnlib.experiments.framework.experiment import Scale
@@ -291,19 +291,17 @@ def residual_rows() -> list[dict]:
 
 
 def growth_rows() -> list[dict]:
-    """Return table rows of Batch Renorm and clipped variances: growth of the gradient, roughness and losses."""
-    names = (
-        "Batch Renorm",
-        "Batch Renorm, statistics of the first batch",
-        "variance at least 0.01",
-        "variance at least 0.1",
-    )
+    """Return table rows of BN, Batch Renorm and clipped variances: growth of the gradient, jitter and final loss."""
+    measured = {name: row["growth"] for (name, lr), row in EXPERIMENT.load("quick").items() if lr == SMALL_RATE}
+    measured["batch norm"] = gradient_growth.load()["batch norm", descent.CHARACTERS, descent.WIDTH]["growth"][:, 0]
+    names = [name for name in GROUPS["suspects"] if name.startswith(("Batch Renorm", "variance"))]
     return [
         {
             "100 layers": LABELS.get(name, name),
-            "growth of the gradient norm per layer": EXPERIMENT.load("quick")[name, SMALL_RATE]["growth"],
+            "growth of the gradient norm per layer": measured[name],
+            "jitter at 0.0001 (nats)": runs()[name, SMALL_RATE].jitter,
             "roughness at 0.0001": outcome(name).roughness,
-            "lowest loss after 60 steps (nats)": outcome(name).final_loss,
+            "loss after 60 steps at the best rate (nats)": outcome(name).final_loss,
         }
-        for name in names
+        for name in ("batch norm", *names)
     ]
