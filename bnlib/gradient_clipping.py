@@ -28,8 +28,8 @@ def clipped(parameter: Tensor, gradient: Tensor, clipping: float = 0.01, eps: fl
     r"""Shorten the gradient of each unit to at most ``clipping`` times the norm of the unit's weights.
 
     For a unit with weights w and gradient g, the result is $g\,\min(1, c \max(\|w\|, \epsilon) / \|g\|)$, where c is
-    ``clipping``. So a step of gradient descent changes a unit by at most ``lr * clipping`` of its norm. The direction of
-    a unit's gradient does not change.
+    ``clipping``. So a step of gradient descent changes a unit by at most ``lr * clipping`` of its norm. The direction
+    of its gradient does not change.
 
     Arguments:
         parameter: a weight, with the output units in its first dimension, or a vector or number.
