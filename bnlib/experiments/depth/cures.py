@@ -113,11 +113,9 @@ VARIANTS: dict[str, Variant] = {
     "variance at least 0.01": _stack(partial(VarianceClippedBatchNorm, least=0.01)),
     "variance at least 0.1": _stack(partial(VarianceClippedBatchNorm, least=0.1)),
     "residual": descent.VARIANTS["residual"],
-    "residual, gamma 0.1": descent.VARIANTS["residual, gamma 0.1"],
     "residual, gamma 0": descent.VARIANTS["residual, gamma 0"],
     "residual, norm before the head": _blocks("activation in the branch", True),
     "pre-activation": _blocks("pre-activation"),
-    "post-activation": _blocks("post-activation"),
 }
 """What is tried with 100 layers, in addition to ``descent.VARIANTS``; some of those are here at more learning rates."""
 
@@ -134,12 +132,10 @@ RATES: dict[str, tuple[float, ...]] = {
     "Batch Renorm, statistics of the first batch": _LOWER,
     "variance at least 0.01": _SUSPECT,
     "variance at least 0.1": _CURE,
-    "residual": (0.0016, 0.0064, 0.025, 0.1),
-    "residual, gamma 0.1": (0.1, 1.6),
-    "residual, gamma 0": (1.6, 6.4),
+    "residual": (0.0064, 0.025),
     "residual, norm before the head": (SMALL_RATE, 0.4, 1.6, 6.4),
     "pre-activation": (SMALL_RATE, 0.4, 1.6, 6.4),
-    "post-activation": (SMALL_RATE, 0.0064, 0.025, 0.1, 0.4),
+    "residual, gamma 0": (1.6, 6.4),
 }
 """The learning rates of each variant; ``descent`` has 0.0001 and 0.4 for those that it has, too."""
 
@@ -215,7 +211,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "residual, gamma 0",
         "residual, norm before the head",
         "pre-activation",
-        "post-activation",
     ),
 }
 """The variants of both experiments in the order of the figure."""
@@ -225,7 +220,6 @@ LABELS = descent.LABELS | {
     "linear": "no activation",
     "residual, norm before the head": "skip connections, norm before the head",
     "pre-activation": "skip connections, pre-activation",
-    "post-activation": "skip connections, post-activation",
     "Batch Renorm, statistics of the first batch": "Batch Renorm, warm start",
 }
 """Names of variants in figures and tables, where they differ from the keys."""

@@ -21,7 +21,7 @@ from bnlib.models import normaliser_free_stack, residual_stack
 from bnlib.samplers import shuffled
 from bnlib.stacked import Stack, stack
 
-DEPTH, WIDTH, STEPS = 20, 64, 150
+DEPTH, WIDTH, STEPS = 20, 64, 100
 BATCH_SIZES = (4, 64)
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 CLIPPING = 0.1
@@ -48,7 +48,6 @@ class Network:
 NETWORKS: dict[str, Network] = {
     "batch norm": Network(partial(_PRE_ACTIVATION, norm=BatchNorm)),
     "without normalisation": Network(_PRE_ACTIVATION),
-    "without normalisation, AGC": Network(_PRE_ACTIVATION, clip=True),
     "weight standardisation": Network(normaliser_free_stack),
     "weight standardisation, AGC": Network(normaliser_free_stack, clip=True),
 }
@@ -146,7 +145,6 @@ def error_rows() -> list[dict]:
     titles = {
         "batch norm": "BN",
         "without normalisation": "nothing",
-        "without normalisation, AGC": "AGC",
         "weight standardisation": "scaled weight standardisation",
         "weight standardisation, AGC": "scaled weight standardisation, AGC",
     }
