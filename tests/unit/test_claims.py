@@ -72,9 +72,10 @@ EXPECTED = {
         kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-small-batches irpan-gan kariya-noisy
         kariya-standard-worse kariya-noise-prevents lian-figure-2 lian-figure-5 lian-figure-5-train
         lian-figure-5-better lian-figure-8 lian-figure-8-train chintala-separate cooijmans-gamma
+        kari-clipping kari-renorm kari-snap brock-match brock-clipping
     """,
     "not tested here": """
-        kari-clipping kari-explosion-reason kari-renorm irpan-layer-norm failing-recurrent failing-rnn-norms
+        kari-explosion-reason irpan-layer-norm failing-recurrent failing-rnn-norms
         failing-early-layers failing-deeper kariya-rates-cause santurkar-vgg lian-figure-6 lian-slower lian-per-sample
         ioffe-dropout
     """,
@@ -84,10 +85,10 @@ EXPECTED = {
 OUTCOMES = {
     "reproduced": """
         kari-noise kari-ten-layers kari-smaller-rate kari-small-batches irpan-gan lian-figure-5-better lian-figure-8
-        lian-figure-8-train cooijmans-gamma
+        lian-figure-8-train cooijmans-gamma kari-snap @@REP
     """,
     "in part": "kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate",
-    "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train",
+    "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train kari-clipping kari-renorm@@NOT",
 }
 # What comes out otherwise at the quick scale, where the problem has a tenth of the classes.
 SMALLER = {"lian-figure-3-fails": "not reproduced"}
