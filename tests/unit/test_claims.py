@@ -85,10 +85,10 @@ EXPECTED = {
 OUTCOMES = {
     "reproduced": """
         kari-noise kari-ten-layers kari-smaller-rate kari-small-batches irpan-gan lian-figure-5-better lian-figure-8
-        lian-figure-8-train cooijmans-gamma kari-snap @@REP
+        lian-figure-8-train cooijmans-gamma kari-snap brock-match
     """,
     "in part": "kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate",
-    "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train kari-clipping kari-renorm@@NOT",
+    "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train kari-clipping kari-renorm brock-clipping",
 }
 # What comes out otherwise at the quick scale, where the problem has a tenth of the classes.
 SMALLER = {"lian-figure-3-fails": "not reproduced"}
