@@ -1,7 +1,7 @@
 """The ledger: what the sources of the book claim, what we measured, and the verdicts that follow.
 
 The claims stand in one file per chapter, named as the folder of that chapter's experiments. The paper that chapters 4
-and 5 follow has two more, ``lian_theory`` and ``lian_experiments``, and the question of chapter 8 has ``lstms``.
+and 5 follow has two more, ``lian_theory`` and ``lian_experiments``, and chapter 8 has ``lstms`` and ``depth_cures``.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ SOURCES: dict[str, str] = {
     "wu2018": "Wu and He 2018",
     "wu2021": "Wu and Johnson 2021",
     "goyal2017": "Goyal et al. 2017",
+    "brock2021": "Brock et al. 2021",
     "cooijmans2017": "Cooijmans et al. 2017",
     "li2016": "Li et al. 2016",
     "chintala2016": "Chintala et al. 2016",

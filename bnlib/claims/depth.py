@@ -243,21 +243,6 @@ CLAIMS = (
         untested_because="It would take the scales of the activations during steps at high rates, with BN and without.",
     ),
     Claim(
-        "kari-renorm", "kari2018", "third answer",
-        "Batch Renorm helps against the fluctuation of deep stacks.",
-        "08_deep_stacks#the-suspects-one-by-one",
-        quantifier="tendency",
-        untested_because="The book has no committed run of Batch Renorm in a deep stack.",
-    ),
-    Claim(
-        "kari-clipping", "kari2018", "first answer",
-        "Clipping the variance in BN removes the fluctuation of deep stacks.",
-        "08_deep_stacks#the-suspects-one-by-one",
-        quantifier="tendency",
-        untested_because="The book has no committed run with a clipped variance. A large eps, which is close to it, "
-        "does not help.",
-    ),
-    Claim(
         "kari-inference", "kari2018", "third answer",
         "The fluctuation comes from the difference between training and inference, where moving averages stand for the "
         "batch.",

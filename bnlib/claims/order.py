@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LEDGER_ORDER: tuple[str, ...] = tuple(
     """
-    kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-stochastic kari-calm-is-healthy
+    kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-snap kari-stochastic kari-calm-is-healthy
     kari-numerical kari-clipping kari-explosion kari-explosion-reason kari-inference kari-small-batches kari-renorm
     kari-lstm-noise kari-lstm kari-lstm-smaller-rate kari-lstm-rate-of-ten
 
@@ -39,6 +39,7 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
     chollet-destroy chollet-updates izmailov-one-pass pytorch-update-bn pytorch-use-buffers wightman-ema
     torch-scaler-skips micikevicius-skip issue-88474-validation issue-96136-twice torch-checkpoint-gradients
     jacob-folding krishnamoorthi-channels krishnamoorthi-layers
+    brock-match brock-clipping
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""

@@ -20,7 +20,7 @@ from bnlib.figures.covariate_shift import (
     draw_two_gradients,
 )
 from bnlib.figures.curves import draw_curves
-from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_variant
+from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_suspects, draw_variant
 from bnlib.figures.failing import (
     draw_evaluation_statistics,
     draw_fixed_batches,
@@ -166,6 +166,7 @@ __all__ = [
     "draw_stable_rates",
     "draw_step",
     "draw_step_and_shift",
+    "draw_suspects",
     "draw_train_mode_at_inference",
     "draw_training_curves",
     "draw_two_averages",

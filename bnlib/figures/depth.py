@@ -171,3 +171,52 @@ def _draw_theory(axes: Axes, values: Mapping, color: str) -> None:
         axes.plot(list(points), list(points.values()), color=color, lw=1.2)
     if None in values:
         axes.axhline(values[None], color=color, lw=0.8, ls=":")
+
+
+_GROUP_MARKS = {"baseline": "o", "suspects": "s", "no growth of the gradient": "^", "skip connections": "D"}
+
+
+def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) -> str:
+    """Draw the roughness and the losses of each variant, one row per variant; see ``depth.cures.Outcome``.
+
+    Arguments:
+        figure: where to draw.
+        groups: outcomes by group and label; the one outcome of the first group is the baseline.
+    """
+    left, right = figure.subplots(1, 2)
+    (baseline,) = next(iter(groups.values())).values()
+    rows, names, told = [], [], []
+    for place, (group, color) in enumerate(zip(groups, (BLUE, GREY, PURPLE, GREEN), strict=True)):
+        for number, (name, each) in enumerate(groups[group].items()):
+            row = len(names) + 0.6 * place  # the groups are a little apart
+            style = {"fmt": _GROUP_MARKS[group], "color": color, "ms": 5, "lw": 1.2}
+            label = None if number else group
+            _dot(left, row, each.roughness, label=label, **style)
+            _dot(right, row, each.final_loss, label=label, **style)
+            right.plot([np.median(each.initial_loss)], [row], marker="|", ms=9, mew=1.6, color=color, ls="none")
+            rows.append(row)
+            names.append(name.removeprefix(f"{group}, "))
+            told.append(f"{name} {_three_digits(each.roughness)} and {_three_digits(each.final_loss)}")
+    for axes in (left, right):
+        axes.set(xscale="log", ylim=(rows[-1] + 0.8, -0.8))
+        axes.set_yticks(rows, names)
+        axes.tick_params(axis="y", length=0, labelsize=9)
+    left.axvline(np.median(baseline.roughness), color=GREY, lw=0.8, ls=":")
+    right.axvline(np.median(baseline.final_loss), color=GREY, lw=0.8, ls=":")
+    left.set(xlabel="roughness at 0.0001", xlim=(0.8, 2000))
+    right.set(xlabel="loss after 60 steps (nats)", xlim=(5e-4, 90))
+    plain_ticks(left.xaxis, (1, 10, 100, 1000))
+    plain_ticks(right.xaxis, (0.001, 0.1, 10))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return "Roughness, and loss after 60 steps in nats, of 100 layers: " + "; ".join(told) + "."
+
+
+def _dot(axes: Axes, row: float, values: np.ndarray, **style) -> None:
+    """Draw the median and the range of the seeds; a seed that diverged lies beyond the axis."""
+    values = np.nan_to_num(values, nan=1e30, posinf=1e30)
+    middle = np.median(values)
+    axes.errorbar([middle], [row], xerr=[[middle - values.min()], [values.max() - middle]], **style)
+
+
+def _three_digits(values: np.ndarray) -> str:
+    return f"{np.median(np.nan_to_num(values, nan=np.inf)):.3g}"

@@ -7,6 +7,7 @@ channels and returns a layer, such as ``bnlib.BatchNorm``, or None for no normal
 from bnlib.models.building import NormLike
 from bnlib.models.convolutional import lian_figure_6_cnn, small_cnn, vgg
 from bnlib.models.feed_forward import deep_stack, logistic_regression, mlp, three_point_network
+from bnlib.models.normaliser_free import ScaledReLU, ScaledSkipConnection, normaliser_free_stack
 from bnlib.models.recurrent import LSTMStack, PerTimeStepNorm, SequenceWiseNorm, lstm_stack
 from bnlib.models.residual import BasicBlock, SkipConnection, residual_stack, resnet18
 
@@ -15,6 +16,8 @@ __all__ = [
     "LSTMStack",
     "NormLike",
     "PerTimeStepNorm",
+    "ScaledReLU",
+    "ScaledSkipConnection",
     "SequenceWiseNorm",
     "SkipConnection",
     "deep_stack",
@@ -22,6 +25,7 @@ __all__ = [
     "logistic_regression",
     "lstm_stack",
     "mlp",
+    "normaliser_free_stack",
     "residual_stack",
     "resnet18",
     "small_cnn",
@@ -36,6 +40,7 @@ for _builder in (
     logistic_regression,
     lstm_stack,
     mlp,
+    normaliser_free_stack,
     residual_stack,
     resnet18,
     small_cnn,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from bnlib.models.building import NormLike, check_counts, convolution, seeded
+from bnlib.models.building import NormLike, as_norm, check_counts, convolution, seeded
 from bnlib.models.feed_forward import deep_stack
 from bnlib.norm.batch_norm import BatchNorm
 
@@ -93,11 +94,17 @@ class BasicBlock(nn.Module):
         return torch.relu(self.residual(input) + self.skip(input))
 
 
+BLOCKS = ("activation in the branch", "post-activation", "pre-activation")
+"""The residual blocks of ``residual_stack``."""
+
+
 def residual_stack(
     depth: int = 100,
     width: int = 63,
     norm: NormLike = None,
     *,
+    block: str = "activation in the branch",
+    norm_before_head: bool = False,
     activation: Callable[[], nn.Module] = nn.ReLU,
     in_features: int = 50,
     num_classes: int = 50,
@@ -106,31 +113,54 @@ def residual_stack(
 ) -> nn.Sequential:
     r"""Build a ``deep_stack`` with a skip connection around every hidden layer except the first.
 
-    These layers compute x + activation(norm(linear(x))). The initial weights are those of a ``deep_stack`` with the
-    same sizes and ``seed``.
+    The initial weights are those of a ``deep_stack`` with the same sizes and ``seed``.
 
     Arguments:
         depth, width, norm, activation, in_features, num_classes, init, seed: see ``deep_stack``.
+        block: ``"activation in the branch"`` computes x + activation(norm(linear(x))); ``"post-activation"`` computes
+            activation(x + norm(linear(x))), the order of the first ResNets; ``"pre-activation"`` computes
+            x + linear(activation(norm(x))), and a norm and an activation follow the last block.
+        norm_before_head: add a norm before the last linear layer; pre-activation blocks have one anyway.
 
     Shape:
         Input (N, \*) with ``in_features`` values per sample; output (N, ``num_classes``).
 
     Raises:
-        ValueError: if a count is below 1; and the errors of ``mlp``.
+        ValueError: if a count is below 1, ``block`` is unknown, or ``norm`` is no layer that could stand before the
+            head; and the errors of ``mlp``.
 
-    Source: He et al. 2016 (https://arxiv.org/abs/1512.03385) for the skip connections; the order of the layers is that
-    of ``deep_stack``.
+    Source: He et al. 2016 (https://arxiv.org/abs/1512.03385) for the skip connections and the post-activation block;
+    He et al. 2016 (https://arxiv.org/abs/1603.05027) for the pre-activation block.
 
     Example:
         >>> model = models.residual_stack(10, norm=bnlib.BatchNorm)
         >>> sum(isinstance(layer, models.SkipConnection) for layer in model)
         9
     """
+    if block not in BLOCKS:
+        raise ValueError(f"block must be one of {', '.join(map(repr, BLOCKS))}, got {block!r}")
     options = {"activation": activation, "in_features": in_features, "num_classes": num_classes}
     flatten, *layers, last = deep_stack(depth, width, norm, init=init, seed=seed, **options)
     size = len(layers) // depth
     hidden = [layers[size * i : size * (i + 1)] for i in range(depth)]
-    return nn.Sequential(flatten, *hidden[0], *[SkipConnection(nn.Sequential(*each)) for each in hidden[1:]], last)
+    first, *others = hidden
+    if block == "pre-activation":
+        branches = [[*before[1:], each[0]] for before, each in pairwise(hidden)]
+        blocks = [SkipConnection(nn.Sequential(*each)) for each in branches]
+        return nn.Sequential(flatten, first[0], *blocks, *hidden[-1][1:], last)
+    if block == "post-activation":
+        blocks = [nn.Sequential(SkipConnection(nn.Sequential(*branch)), active) for *branch, active in others]
+    else:
+        blocks = [SkipConnection(nn.Sequential(*each)) for each in others]
+    end = [_norm_layer(norm, width)] if norm_before_head else []
+    return nn.Sequential(flatten, *first, *blocks, *end, last)
+
+
+def _norm_layer(norm: NormLike, width: int) -> nn.Module:
+    make = as_norm(norm).make_layer
+    if make is None:
+        raise ValueError(f"norm must be a layer if norm_before_head is True, got {norm!r}; it has none to place there")
+    return make(width)
 
 
 class SkipConnection(nn.Module):

@@ -59,12 +59,16 @@ class Variant:
         dtype: dtype of weights and samples.
         fix_weight_norms: rescale the rows of the hidden weights to their initial norms after each step.
         warm_up: number of steps over which the learning rate rises linearly to its value.
+        characters: number of characters, all of which are in the one batch.
+        clip: takes parameters and gradients and returns the gradients of the step.
     """
 
     build: Callable[..., nn.Module] = _STACK
     dtype: torch.dtype = torch.float64
     fix_weight_norms: bool = False
     warm_up: int = 0
+    characters: int = CHARACTERS
+    clip: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]] | None = None
 
 
 VARIANTS: dict[str, Variant] = {
@@ -110,11 +114,12 @@ def sentence(dtype: torch.dtype = torch.float64, characters: int = CHARACTERS) -
     return torch.eye(characters, dtype=dtype), (torch.arange(characters) + 1) % characters
 
 
-def descend(variant: str, depth: int, lr: float, seed: int, device: str = "cpu") -> Iterator[float]:
+def descend(variant: str | Variant, depth: int, lr: float, seed: int, device: str = "cpu") -> Iterator[float]:
     """Yield the losses (nats) of full-batch gradient descent before the first step and after each step."""
-    chosen = VARIANTS[variant]
-    x, y = (each.to(device) for each in sentence(chosen.dtype))
-    model = chosen.build(depth=depth, width=WIDTH, seed=seed).to(device, chosen.dtype)
+    chosen = VARIANTS[variant] if isinstance(variant, str) else variant
+    x, y = (each.to(device) for each in sentence(chosen.dtype, chosen.characters))
+    sizes = {"in_features": chosen.characters, "num_classes": chosen.characters}
+    model = chosen.build(depth=depth, width=WIDTH, seed=seed, **sizes).to(device, chosen.dtype)
     hidden = [each.weight for each in model.modules() if isinstance(each, nn.Linear)][:-1]
     lengths = [weight.detach().norm(dim=1, keepdim=True) for weight in hidden]
     parameters = list(model.parameters())
@@ -122,6 +127,8 @@ def descend(variant: str, depth: int, lr: float, seed: int, device: str = "cpu")
         loss = F.cross_entropy(model(x), y)
         yield loss.item()
         gradients = torch.autograd.grad(loss, parameters)
+        if chosen.clip is not None:
+            gradients = chosen.clip(parameters, gradients)
         rate = lr * min(1.0, step / chosen.warm_up) if chosen.warm_up else lr
         with torch.no_grad():
             torch._foreach_add_(parameters, gradients, alpha=-rate)
@@ -130,7 +137,7 @@ def descend(variant: str, depth: int, lr: float, seed: int, device: str = "cpu")
                     weight.mul_(length / weight.norm(dim=1, keepdim=True))
 
 
-def measure(variant: str, depth: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
+def measure(variant: str | Variant, depth: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
     """Return ``initial_loss`` and ``loss_changes`` of each step, in nats; nan once the loss is not finite.
 
     Changes are stored instead of losses because they can be tiny compared with the loss.

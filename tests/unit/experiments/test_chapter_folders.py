@@ -14,7 +14,7 @@ ROOT = FOLDER.parents[1]
 PACKAGE = ROOT / "bnlib"
 SHARED = {
     "claims": {"claim", "export", "order", "results", "rule", "table", "thresholds"}
-    | {"lian_experiments", "lian_theory", "lstms", "training_code_precision"},
+    | {"depth_cures", "lian_experiments", "lian_theory", "lstms", "training_code_precision"},
     "figures": {"curves", "methods", "panels", "picture", "training_code_precision"},
     "predictions": {"prediction", "training_code_precision"},
 }

@@ -1,0 +1,86 @@
+"""Adaptive gradient clipping (Brock et al., 2021; https://arxiv.org/abs/2102.06171)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def unit_norms(tensor: Tensor) -> Tensor:
+    """Return the norm of the weights of each output unit, in a shape that broadcasts against ``tensor``.
+
+    The first dimension of a weight holds the output units, as in Linear and Conv2d. A vector or a number, such as a
+    bias or gamma, counts as one unit.
+
+    Example:
+        >>> gradient_clipping.unit_norms(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+        tensor([[5.],
+                [2.]])
+    """
+    if tensor.dim() < 2:
+        return torch.linalg.vector_norm(tensor)
+    return torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.dim())), keepdim=True)
+
+
+def clipped(parameter: Tensor, gradient: Tensor, clipping: float = 0.01, eps: float = 1e-3) -> Tensor:
+    r"""Shorten the gradient of each unit to at most ``clipping`` times the norm of the unit's weights.
+
+    For a unit with weights w and gradient g, the result is $g\,\min(1, c \max(\|w\|, \epsilon) / \|g\|)$, where c is
+    ``clipping``. So a step of gradient descent changes a unit by at most ``lr * clipping`` of its norm. The direction
+    of its gradient does not change.
+
+    Arguments:
+        parameter: a weight, with the output units in its first dimension, or a vector or number.
+        gradient: its gradient, with the same shape.
+        clipping: largest ratio of a gradient's norm to a weight's norm, positive.
+        eps: weights with a smaller norm are treated as if they had this norm, so that zeros can be trained.
+
+    Returns:
+        The shortened gradient, a new tensor.
+
+    Raises:
+        ValueError: if ``clipping`` or ``eps`` is not positive.
+
+    Source: Brock et al. 2021, equation 3 of section 4.
+
+    Example:
+        >>> weight, gradient = torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.tensor([[6.0, 8.0], [0.0, 0.1]])
+        >>> gradient_clipping.clipped(weight, gradient, clipping=0.2)  # the first unit is clipped to a norm of 1
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.1000]])
+    """
+    for name, value in (("clipping", clipping), ("eps", eps)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    allowed = clipping * unit_norms(parameter).clamp(min=eps)
+    # The smallest positive number keeps a gradient of zero from becoming 0 / 0.
+    tiny = torch.finfo(gradient.dtype).tiny
+    return gradient * (allowed / unit_norms(gradient).clamp(min=tiny)).clamp(max=1.0)
+
+
+@torch.no_grad()
+def clip_gradients_adaptively_(parameters: Iterable[Tensor], clipping: float = 0.01, eps: float = 1e-3) -> None:
+    """Apply ``clipped`` to the ``.grad`` of each parameter, in place; call it between ``backward()`` and ``step()``.
+
+    The paper leaves out the last linear layer, so pass the other parameters only.
+
+    Arguments:
+        parameters: the parameters; those without a gradient are skipped.
+        clipping, eps: see ``clipped``.
+
+    Raises:
+        ValueError: if ``clipping`` or ``eps`` is not positive.
+
+    Example:
+        >>> layer = nn.Linear(2, 3)
+        >>> (1e6 * layer(torch.ones(1, 2)).sum()).backward()
+        >>> gradient_clipping.clip_gradients_adaptively_(layer.parameters(), clipping=0.1)
+        >>> largest = (layer.weight.grad.norm(dim=1) / layer.weight.norm(dim=1)).max()
+        >>> round(largest.item(), 3)
+        0.1
+    """
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.copy_(clipped(parameter, parameter.grad, clipping, eps))
