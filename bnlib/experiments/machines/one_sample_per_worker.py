@@ -11,7 +11,8 @@ import numpy as np
 from bnlib.experiments.framework.best_rates import best_rates
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.machines.label_skew import evaluate_workers, simulate
+from bnlib.experiments.machines.label_skew import digits, recomputed, simulate
+from bnlib.training import error_rate
 
 WORKERS, COMPARED = (2,), ("layer norm", "local BN", "SyncBN", "shared FN")
 STEPS, RATES = 1000, (0.005, 0.015, 0.05, 0.15, 0.5)
@@ -30,8 +31,9 @@ def measure(method: str, workers: int, lr: float, *, seed: int, device) -> dict[
         the test error (a share) with the running statistics of worker 0, and with ``recomputed`` ones.
     """
     ((_, models),) = simulate(method, workers, 0.0, seed, batch_size=1, steps=STEPS, lr=lr)
-    found = evaluate_workers(models, 1, 0.0, seed)
-    return {"test_error": found["worker_0"], "recomputed": found["recomputed"]}
+    data, first = digits(), models[0].eval()
+    each = {"test_error": first, "recomputed": recomputed(first, data.train_x)}
+    return {name: error_rate(model, data.test_x, data.test_y) for name, model in each.items()}
 
 
 EXPERIMENT = Measurement(
