@@ -31,6 +31,9 @@ SOURCES: dict[str, str] = {
     "li2016": "Li et al. 2016",
     "chintala2016": "Chintala et al. 2016",
     "vanlaarhoven2017": "van Laarhoven 2017",
+    "hsieh2020": "Hsieh et al. 2020",
+    "li2021": "Li et al. 2021",
+    "zhong2023": "Zhong et al. 2023",
 }
 
 

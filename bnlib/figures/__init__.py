@@ -42,6 +42,7 @@ from bnlib.figures.full_normalization import (
     draw_what_oracles_see,
 )
 from bnlib.figures.machines import draw_label_skew, draw_local_statistics
+from bnlib.figures.machines_local_steps import draw_local_steps
 from bnlib.figures.objective import (
     draw_absorption,
     draw_errors_by_batch_size,
@@ -123,6 +124,7 @@ __all__ = [
     "draw_lian_figures",
     "draw_linear_prediction",
     "draw_local_statistics",
+    "draw_local_steps",
     "draw_mcsgd_paths",
     "draw_micro_batches",
     "draw_moving_activations",
