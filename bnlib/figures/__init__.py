@@ -41,8 +41,7 @@ from bnlib.figures.full_normalization import (
     draw_oracle_bias,
     draw_what_oracles_see,
 )
-from bnlib.figures.machines import draw_label_skew, draw_local_statistics
-from bnlib.figures.machines_local_steps import draw_local_steps
+from bnlib.figures.machines import draw_label_skew, draw_local_statistics, draw_local_steps
 from bnlib.figures.objective import (
     draw_absorption,
     draw_errors_by_batch_size,
