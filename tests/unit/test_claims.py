@@ -50,6 +50,7 @@ EXPECTED = {
         lian-lemma-1 lian-small-error lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates ioffe-start
         ioffe-scale ioffe-saturating yang-growth yang-linear yang-one-step renorm-individual wu-groups wu-precise
         goyal-zero vanlaarhoven-length
+        hsieh-batch-norm hsieh-group-norm hsieh-degree fedbn-local zhong-many zhong-exceptions zhong-fixbn
     """,
     "in part": """
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
