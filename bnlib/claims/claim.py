@@ -41,6 +41,9 @@ SOURCES: dict[str, str] = {
     "micikevicius2018": "Micikevicius et al. 2018",
     "jacob2018": "Jacob et al. 2018",
     "krishnamoorthi2018": "Krishnamoorthi 2018",
+    "hsieh2020": "Hsieh et al. 2020",
+    "li2021": "Li et al. 2021",
+    "zhong2023": "Zhong et al. 2023",
 }
 
 

@@ -40,6 +40,7 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
     torch-scaler-skips micikevicius-skip issue-88474-validation issue-96136-twice torch-checkpoint-gradients
     jacob-folding krishnamoorthi-channels krishnamoorthi-layers
     brock-match brock-clipping
+    hsieh-batch-norm hsieh-group-norm hsieh-degree fedbn-local zhong-many zhong-exceptions zhong-fixbn
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""

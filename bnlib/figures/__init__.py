@@ -49,7 +49,7 @@ from bnlib.figures.full_normalization import (
     draw_oracle_bias,
     draw_what_oracles_see,
 )
-from bnlib.figures.machines import draw_label_skew, draw_local_statistics
+from bnlib.figures.machines import draw_label_skew, draw_local_statistics, draw_local_steps
 from bnlib.figures.objective import (
     draw_absorption,
     draw_errors_by_batch_size,
@@ -143,6 +143,7 @@ __all__ = [
     "draw_lian_figures",
     "draw_linear_prediction",
     "draw_local_statistics",
+    "draw_local_steps",
     "draw_mcsgd_paths",
     "draw_micro_batches",
     "draw_moving_activations",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION
 
 METHOD_COLORS = {
-    **dict.fromkeys(("batch norm", "BN", "local BN", "SyncBN", "Batch Renorm"), BLUE),
+    **dict.fromkeys(("batch norm", "BN", "local BN", "SyncBN", "FedBN", "FixBN", "Batch Renorm"), BLUE),
     **dict.fromkeys(("without normalisation", "plain network"), VERMILLION),
     **dict.fromkeys(("Full Normalization", "Full Norm", "FN", "local FN", "shared FN"), GREEN),
     **dict.fromkeys(("layer norm", "group norm", "instance norm"), PURPLE),

@@ -3,6 +3,7 @@
 from bnlib.predictions.prediction import Prediction
 
 _SUFFERS = 10  # per cent of test errors
+_EQUAL = 2  # percentage points
 
 PREDICTIONS = [
     Prediction(
@@ -72,5 +73,20 @@ PREDICTIONS = [
         reason="SyncBN has {sync:.0f} % errors, and local batch norm, with one sample per batch, {local:.0f} %. In a "
         "batch of two each normalised value only says which of the two samples is the larger. Synchronising makes a "
         "batch larger, but not as good as the data set.",
+    ),
+    Prediction(
+        "sixteen-local-steps",
+        "Five workers have two digits each. They train by federated averaging: each takes some steps on its own, then "
+        "all average their weights. How many more test errors does the network have if they take 16 steps between "
+        "averages instead of 1? Which norm loses more by the local steps?",
+        {
+            "Batch norm": lambda bn, bn_16, gn, gn_16: bn_16 - bn > gn_16 - gn + _EQUAL,
+            "Group norm": lambda bn, bn_16, gn, gn_16: gn_16 - gn > bn_16 - bn + _EQUAL,
+            "Both lose about the same": lambda bn, bn_16, gn, gn_16: abs((bn_16 - bn) - (gn_16 - gn)) <= _EQUAL,
+        },
+        reason="Batch norm goes from {bn:.0f} to {bn_16:.0f} % errors, and group norm from {gn:.0f} to {gn_16:.0f} %. "
+        "Batch norm is hurt by the skewed labels even if the workers average after every step, and local steps add "
+        "little. Group norm is not hurt by skewed labels as such, but its workers drift apart during the local steps, "
+        "as with any norm.",
     ),
 ]

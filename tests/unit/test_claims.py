@@ -49,7 +49,8 @@ EXPECTED = {
         lian-remark-1 lian-bias lian-lemma-1 lian-small-error lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates
         ioffe-start ioffe-scale yang-growth yang-linear yang-one-step renorm-individual wu-groups wu-precise goyal-zero
         vanlaarhoven-length pytorch-update-bn torch-scaler-skips issue-88474-validation issue-96136-twice
-        torch-checkpoint-gradients jacob-folding krishnamoorthi-channels
+        torch-checkpoint-gradients jacob-folding krishnamoorthi-channels hsieh-batch-norm hsieh-group-norm hsieh-degree
+        fedbn-local zhong-many zhong-exceptions zhong-fixbn
     """,
     "in part": """
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift

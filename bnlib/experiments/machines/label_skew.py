@@ -135,6 +135,28 @@ def evaluate_workers(models: Sequence[nn.Module], batch_size: int, skew: float, 
 
 
 @torch.no_grad()
+def train_mode_errors(models: Sequence[nn.Module], batch_size: int, skew: float, seed: int) -> dict[str, float]:
+    """Measure the errors (shares) in train mode, by whether an image shows the most frequent label of its batch.
+
+    The batches are an epoch of each worker's own training samples, and the arguments are those of
+    ``evaluate_workers``.
+
+    Returns:
+        the errors on images of the ``most frequent label`` of their batch, and of ``all other labels``.
+    """
+    data, workers, model = digits(), len(models), copy.deepcopy(models[0]).train()
+    wrong: dict[str, list[Tensor]] = {"most frequent label": [], "all other labels": []}
+    for rank in range(workers):
+        stream = PerWorker(rank, workers, skew=skew)(data.train_y, batch_size, seed)
+        for batch in itertools.islice(stream, len(data.train_y) // workers // batch_size):
+            labels = data.train_y[batch]
+            found, frequent = _wrong(model(data.train_x[batch]), labels), labels == labels.bincount().argmax()
+            wrong["most frequent label"].append(found[frequent])
+            wrong["all other labels"].append(found[~frequent])
+    return {name: torch.cat(each).mean().item() for name, each in wrong.items()}
+
+
+@torch.no_grad()
 def _evaluate_worker_0(models: Sequence[nn.Module], *_) -> dict[str, float]:
     return {"worker_0": _error(models[0].eval(), torch.arange(len(digits().test_y)))}
 

@@ -1,4 +1,4 @@
-"""Train workers that hold only one sample each, as with large images, and compare the normalisation methods."""
+"""Train workers that hold only one sample each, as with large images; each method has its own best learning rate."""
 
 from __future__ import annotations
 
@@ -8,31 +8,39 @@ from functools import cache
 
 import numpy as np
 
+from bnlib.experiments.framework.best_rates import best_rates
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.machines.label_skew import evaluate_workers, simulate
+from bnlib.experiments.machines.label_skew import digits, recomputed, simulate
+from bnlib.training import error_rate
 
 WORKERS, COMPARED = (2,), ("layer norm", "local BN", "SyncBN", "shared FN")
-STEPS, LEARNING_RATE = 1000, 0.05
+STEPS, RATES = 1000, (0.005, 0.015, 0.05, 0.15, 0.5)
 SEEDS = {"quick": range(3), "paper": range(10)}
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Return each method with each number of workers, with random shards."""
-    return {setting: SEEDS[scale] for setting in itertools.product(COMPARED, WORKERS)}
+    """Return each method with each number of workers and learning rate, with random shards."""
+    return {setting: SEEDS[scale] for setting in itertools.product(COMPARED, WORKERS, RATES)}
 
 
-def measure(method: str, workers: int, *, seed: int, device) -> dict[str, float]:
-    """Simulate a training on the CPU with one sample per worker, and evaluate it as ``label_skew`` does."""
-    ((_, models),) = simulate(method, workers, 0.0, seed, batch_size=1, steps=STEPS, lr=LEARNING_RATE)
-    return {name: value for name, value in evaluate_workers(models, 1, 0.0, seed).items() if name != "train_mode"}
+def measure(method: str, workers: int, lr: float, *, seed: int, device) -> dict[str, float]:
+    """Simulate a training on the CPU with one sample per worker.
+
+    Returns:
+        the test error (a share) with the running statistics of worker 0, and with ``recomputed`` ones.
+    """
+    ((_, models),) = simulate(method, workers, 0.0, seed, batch_size=1, steps=STEPS, lr=lr)
+    data, first = digits(), models[0].eval()
+    each = {"test_error": first, "recomputed": recomputed(first, data.train_x)}
+    return {name: error_rate(model, data.test_x, data.test_y) for name, model in each.items()}
 
 
 EXPERIMENT = Measurement(
     name="machines.one_sample_per_worker",
     question="Which normalisation lets workers with one sample each learn together?",
     source="Lian and Liu 2019, sections 4 and 5: the global batch is a small batch, too",
-    axes=("method", "workers"),
+    axes=("method", "workers", "lr"),
     cells=cells,
     measure=measure,
 )
@@ -44,13 +52,24 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
+@cache
+def best() -> dict[str, tuple[float, dict[str, np.ndarray]]]:
+    """Return for each method with two workers its best learning rate, and its errors (%) at this rate."""
+    found = {arm: each.rate for arm, each in best_rates(load(), EXPERIMENT.axes, "test_error").items()}
+    return {
+        method: (lr, {name: 100 * value for name, value in load()[method, workers, lr].items()})
+        for (method, workers), lr in found.items()
+    }
+
+
 def error_rows() -> list[dict]:
-    """Return the test errors (%) of two workers by method, with running and with recomputed statistics."""
+    """Return the test errors (%) by method at its best rate, with running and with recomputed statistics."""
     return [
         {
             "method": method,
-            "running statistics": 100 * found["worker_0"],
-            "recomputed from all training data": 100 * found["recomputed"],
+            "learning rate": f"{lr:g}",
+            "running statistics": found["test_error"],
+            "recomputed from all training data": found["recomputed"],
         }
-        for (method, _), found in load().items()
+        for method, (lr, found) in best().items()
     ]

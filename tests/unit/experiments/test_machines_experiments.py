@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bnlib import distributed, figures
-from bnlib.experiments.machines import label_skew, local_statistics, one_sample_per_worker, real_processes
+from bnlib import distributed, figures, models
+from bnlib.experiments.machines import label_skew, local_statistics, local_steps, one_sample_per_worker, real_processes
 from bnlib.objective import model_objective
 from bnlib.samplers import PerWorker, shards
 
@@ -106,11 +106,109 @@ def test_short_measurements(monkeypatch):
     monkeypatch.setattr(one_sample_per_worker, "STEPS", 3)
     found = label_skew.EXPERIMENT.measure_once(("local BN", 2, 1.0), 0)
     assert set(found) == set(label_skew.EVALUATIONS) and all(0 <= value <= 1 for value in found.values())
-    assert set(one_sample_per_worker.EXPERIMENT.measure_once(("SyncBN", 2), 0)) == set(label_skew.EVALUATIONS) - {
-        "train_mode"
-    }
+    assert set(one_sample_per_worker.EXPERIMENT.measure_once(("SyncBN", 2, 0.05), 0)) == {"test_error", "recomputed"}
     done, total, shown = next(label_skew.train(2, 0.5))
     assert done <= total == 3 and "local BN, your run" in shown and "local BN" in shown
+
+
+def test_errors_in_train_mode_are_told_apart_by_the_label_that_fills_the_batch():
+    """A model that knows the first two digits only: on workers with one digit each, no other digit is known."""
+
+    class Knows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.labels = {tuple(x.flatten().tolist()): y for x, y in zip(data.train_x, data.train_y, strict=True)}
+
+        def forward(self, x):
+            answers = [self.labels[tuple(each.flatten().tolist())] for each in x]
+            return F.one_hot(torch.stack(answers).clamp(max=1), 10).double()
+
+    data = label_skew.digits()
+    found = label_skew.train_mode_errors([Knows()] * 10, 8, 1.0, 0)
+    assert found["most frequent label"] == pytest.approx(0.8, abs=0.02)
+    # The few others in a batch are neighbours: those of one worker with a known label are an exception.
+    assert found["all other labels"] > 0.6
+
+
+def averaged_models(monkeypatch, method, settings, steps):
+    """The models of each setting after a few steps of federated averaging at label skew 1, with seed 0."""
+    monkeypatch.setattr(local_steps, "STEPS", steps)
+    ((done, trained),) = local_steps.simulate(method, "labels", 1.0, 0, settings)
+    assert done == steps
+    return trained
+
+
+def trained_alone(method, rank, rates):
+    """The same by hand: the network of one worker after a step of its own with each rate."""
+    data, sampler = local_steps.digits(), PerWorker(rank, local_steps.WORKERS, skew=1.0)
+    model = models.mlp(local_steps.SIZES, local_steps.METHODS[method].norm, seed=0)
+    batches = sampler(data.train_y, local_steps.BATCH_SIZE, 0)
+    for rate in rates:
+        index = next(batches)
+        loss = F.cross_entropy(model(data.train_x[index]), data.train_y[index])
+        gradients = torch.autograd.grad(loss, model.parameters())
+        with torch.no_grad():
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter -= rate * gradient
+    return model
+
+
+def close(found, expected, name):
+    torch.testing.assert_close(found.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["BN", "FedBN", "group norm"])
+def test_federated_averaging_is_the_mean_of_what_the_workers_learn_alone(monkeypatch, method):
+    """Two local steps, then the average; FedBN keeps its BN layers, and all settings are trained independently."""
+    trained = averaged_models(monkeypatch, method, [(2, 0.3), (1, 0.1), (2, 0.1)], steps=2)
+    alone = [trained_alone(method, rank, (0.1, 0.01)) for rank in range(local_steps.WORKERS)]
+    for name in alone[0].state_dict():
+        each = torch.stack([model.state_dict()[name].float() for model in alone])
+        kept = method == "FedBN" and name.startswith(("2.", "5."))
+        for rank, model in enumerate(trained[2]):
+            if "num_batches" not in name:
+                close(model, each[rank] if kept else each.mean(0), name)
+
+
+def test_fixed_statistics_stay_those_of_the_first_half(monkeypatch):
+    half = averaged_models(monkeypatch, "BN", [(1, 0.1)], steps=2)[0][0]
+    whole = averaged_models(monkeypatch, "FixBN", [(1, 0.1)], steps=4)[0][0]
+    for name, value in half.state_dict().items():
+        assert torch.equal(whole.state_dict()[name], value) == ("running" in name or "num_batches" in name), name
+
+
+def test_images_of_a_worker():
+    x = local_steps.digits().test_x[:4]
+    assert torch.equal(local_steps.worker_images(x, 3, 0.0), x)
+    # A blank image shows the brightness alone; all contrasts, the middle one being 1, have a partner.
+    blank, white = torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
+    levels = [local_steps.worker_images(blank, rank, 1.0).unique().item() for rank in range(5)]
+    spans = [local_steps.worker_images(white, rank, 1.0)[0, 0, 3, 3].item() - levels[rank] for rank in range(5)]
+    assert sorted(levels) == pytest.approx([-0.5, -0.25, 0, 0.25, 0.5])
+    assert sorted(spans) == pytest.approx([1 / 3, 3**-0.5, 1, 3**0.5, 3], rel=1e-4)
+
+
+def test_own_images_are_judged_by_the_worker_whose_they_are():
+    """Models that know one answer only: each is right on its worker's labels, and the others are wrong about them."""
+
+    def answering(digit):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        nn.init.zeros_(model[1].weight)
+        model[1].bias.data = F.one_hot(torch.tensor(digit), 10).float()
+        return model
+
+    found = local_steps.evaluate([answering(2 * rank) for rank in range(5)], "labels", 1.0, 0)
+    assert found["own_error"] == pytest.approx(0.5, abs=0.05) and found["test_error"] == pytest.approx(0.9, abs=0.02)
+    same = local_steps.evaluate([answering(3) for _ in range(5)], "labels", 1.0, 0)
+    assert same["own_error"] == pytest.approx(same["test_error"]) == pytest.approx(same["recomputed_error"])
+
+
+def test_each_arm_has_its_own_best_rate():
+    arm, where = "FedBN, own images", ("labels", 1.0, 16)
+    rates = local_steps.METHODS["FedBN"].rates
+    medians = [np.median(local_steps.load()["FedBN", *where, lr]["own_error"]) for lr in rates]
+    assert np.median(local_steps.errors(arm, *where)) == pytest.approx(100 * min(medians))
+    assert np.array_equal(local_steps.errors("BN", "images", 0.0, 4), local_steps.errors("BN", "labels", 0.0, 4))
 
 
 def test_figures_tell_what_they_show():
@@ -118,4 +216,7 @@ def test_figures_tell_what_they_show():
     assert "10 workers, skew 1" in figures.picture(figures.draw_local_statistics, view, 10, 1.0).alt
     data = label_skew.lookup(4, 1.0)
     median = 100 * np.median(data["local BN"]["worker_0"])
+    federated = local_steps.lookup("images", 1.0, 16)
+    told = f"image skew 1, 16 local steps. Median test errors in per cent: BN {np.median(federated['BN'][16]):.1f}"
+    assert told in figures.picture(figures.draw_local_steps, federated, "images", 1.0, 16).alt
     assert f"local BN {median:.1f}" in figures.picture(figures.draw_label_skew, data, 4, 1.0).alt
