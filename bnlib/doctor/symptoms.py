@@ -32,7 +32,7 @@ def all_advice() -> dict[str, Advice]:
 
 
 def symptom_rows(group: str) -> list[dict[str, str]]:
-    """Return the rows of the symptom table for one group, for ``tables.TextTable``.
+    """Return the rows of the symptom table for one group, for ``tables.CaseTable``.
 
     Arguments:
         group: a key of ``SYMPTOM_GROUPS``.
