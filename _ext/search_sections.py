@@ -17,14 +17,16 @@ from pathlib import Path
 
 import yaml
 from docutils import nodes
+from mdit_py_plugins.anchors.index import slugify
 from pylatexenc.latex2text import LatexNodes2Text
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.search import IndexBuilder
 
-from bnlib.doctor import all_advice
+from bnlib.doctor import SYMPTOM_GROUPS, all_advice
 
 SYNONYMS, DATA = "chapters/synonyms.yml", "_static/search_data.js"
+SYMPTOM_TABLE = "chapters/07_why_is_my_bn_failing"
 _LEFT_OUT = (
     nodes.Invisible,
     nodes.doctest_block,
@@ -93,7 +95,9 @@ def other_names(app: Sphinx) -> dict[str, list[str]]:
                     term = readable_title(item.next_node(nodes.term))
                     names[f"{link['reftarget']}#{link.get('reftargetid')}"].append(term)
     for advice in all_advice().values():
-        names[advice.section.replace(".ipynb", "")].append(f"symptom; {advice.symptom}")
+        row = f"{SYMPTOM_TABLE}#{slugify(SYMPTOM_GROUPS[advice.group])}"
+        for place in (row, advice.section.replace(".ipynb", "")):
+            names[place].append(f"symptom; {advice.symptom}")
     return names
 
 

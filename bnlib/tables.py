@@ -132,7 +132,7 @@ class Table:
 class CaseTable:
     """Cases in words, as a table: what heads a case, and beside it a list of all that belongs to the case.
 
-    A narrow screen shows the list below its heading. Cells may contain code and links in Markdown.
+    A narrow screen shows the list below its heading. Texts may contain line breaks, and code and links in Markdown.
 
     Arguments:
         rows: one mapping per case, from names to texts, all with the same names. The first text heads the case.
@@ -178,13 +178,13 @@ _CODE, _LINK = r"`([^`]+)`", r"\[([^\]]+)\]\(([^)]+)\)"
 
 
 def _inline(text: str) -> str:
-    """Return HTML for a text with code and links in Markdown."""
+    """Return HTML for a text with line breaks, and code and links in Markdown."""
     linked = re.sub(_LINK, r'<a href="\2">\1</a>', escape(text))
-    return re.sub(_CODE, r"<code>\1</code>", linked)
+    return re.sub(_CODE, r"<code>\1</code>", linked).replace("\n", "<br/>")
 
 
 def _without_marks(text: str) -> str:
-    return re.sub(_CODE, r"\1", re.sub(_LINK, r"\1", text))
+    return re.sub(_CODE, r"\1", re.sub(_LINK, r"\1", text)).replace("\n", " ")
 
 
 def _check(rows: list[dict], caption: str) -> None:

@@ -14,7 +14,7 @@ class Advice:
         symptom: what one sees, in the words that people search for; Markdown.
         cause: why; Markdown.
         test: a Python expression that is true if this is the cause; ``TEST_SETUP`` defines its names.
-        remedy: what to do, in one or two sentences; plain text.
+        remedy: what to do; Markdown.
         section: path of the notebook that explains the problem, with the anchor of the section.
     """
 
@@ -44,9 +44,9 @@ ADVICE: dict[str, Advice] = {
         ),
         test="min(len(x) for x, y in batches) == 1",
         remedy=(
-            "For training, use larger batches and drop an incomplete last batch (DataLoader(drop_last=True)), or use"
-            " a norm that works with one sample: bnlib.FullNorm, GroupNorm or LayerNorm. For predictions, call "
-            "model.eval() first."
+            "For training, use larger batches and drop an incomplete last batch (`DataLoader(drop_last=True)`), or "
+            "use a norm that works with one sample: `bnlib.FullNorm`, GroupNorm or LayerNorm. For predictions, call "
+            "`model.eval()` first."
         ),
         section=_FORMULA + "#forward",
     ),
@@ -59,8 +59,8 @@ ADVICE: dict[str, Advice] = {
         cause="The network predicts in train mode, because nobody called `model.eval()`.",
         test="any(bn.training for bn in bns)",
         remedy=(
-            "Call model.eval() before predicting. If the model was traced or exported in train mode, export it again"
-            " in eval mode."
+            "Call `model.eval()` before predicting. If the model was traced or exported in train mode, export it "
+            "again in eval mode."
         ),
         section=_PERILS + "#predictions-in-train-mode",
     ),
@@ -73,8 +73,8 @@ ADVICE: dict[str, Advice] = {
         cause="The layers keep no running averages, so eval mode uses the statistics of the batch.",
         test="any(bn.running_mean is None for bn in bns)",
         remedy=(
-            "Set track_running_stats=True and train again, or use a norm that does not depend on the batch, such as "
-            "GroupNorm."
+            "Set `track_running_stats=True` and train again, or use a norm that does not depend on the batch, such as"
+            " GroupNorm."
         ),
         section=_FORMULA + "#two-modes-and-the-averages-between-them",
     ),
@@ -91,8 +91,8 @@ ADVICE: dict[str, Advice] = {
         test="any((bn.running_var == 1).all() for bn in bns)",
         remedy=(
             "Train in train mode with a momentum above 0, or load the buffers together with the weights. To compute "
-            "the statistics now, call torch.optim.swa_utils.update_bn(batches, model); for FullNorm and BatchRenorm,"
-            " call the model on batches in train mode."
+            "the statistics now, call `torch.optim.swa_utils.update_bn(batches, model)`; for FullNorm and "
+            "BatchRenorm, call the model on batches in train mode."
         ),
         section=_FAILING + "#running-averages",
     ),
@@ -108,8 +108,8 @@ ADVICE: dict[str, Advice] = {
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
-            "Recompute the statistics on data like these: call torch.optim.swa_utils.update_bn(batches, model); for "
-            "FullNorm and BatchRenorm, call the model on batches in train mode. Then look for the cause: different "
+            "Recompute the statistics on data like these: call `torch.optim.swa_utils.update_bn(batches, model)`; for"
+            " FullNorm and BatchRenorm, call the model on batches in train mode. Then look for the cause: different "
             "preprocessing, a learning rate too large for the momentum, or buffers of another checkpoint."
         ),
         section=_FAILING + "#running-averages",
@@ -123,7 +123,7 @@ ADVICE: dict[str, Advice] = {
         cause="The network calls one BN layer several times in a pass, on inputs with different statistics.",
         test='"shared-layer" in bnlib.diagnose(model, batches).codes',
         remedy=(
-            "Use a separate norm layer for each kind of input (bnlib.DomainBatchNorm, or one layer per time step), "
+            "Use a separate norm layer for each kind of input (`bnlib.DomainBatchNorm`, or one layer per time step), "
             "or pass all inputs through the layer in one batch."
         ),
         section=_PERILS + "#two-towers",
@@ -137,9 +137,9 @@ ADVICE: dict[str, Advice] = {
         ),
         test='"domain-statistics-differ" in bnlib.diagnose(model, batches, domains=domains).codes',
         remedy=(
-            "Mix the domains in each batch, or keep statistics for each domain with bnlib.DomainBatchNorm. If you "
-            "cannot train again, recompute the statistics on each domain separately; statistics of the pooled data "
-            "do not help."
+            "Mix the domains in each batch, or keep statistics for each domain with `bnlib.DomainBatchNorm`. If you "
+            "cannot train again, recompute the statistics on each domain separately; statistics of the pooled data do"
+            " not help."
         ),
         section=_PERILS + "#why-no-single-statistic-is-right",
     ),
@@ -152,8 +152,8 @@ ADVICE: dict[str, Advice] = {
         cause="Each batch holds one kind of sample, so its statistics give away the label.",
         test="any(len(y.unique()) == 1 for x, y in batches)",
         remedy=(
-            "Shuffle the samples (DataLoader(shuffle=True)) so that each batch looks like the data set. If the "
-            "batches cannot be changed, use bnlib.FullNorm or a norm that does not depend on the batch."
+            "Shuffle the samples (`DataLoader(shuffle=True)`) so that each batch looks like the data set. If the "
+            "batches cannot be changed, use `bnlib.FullNorm` or a norm that does not depend on the batch."
         ),
         section=_OBJECTIVE + "#objective-and-evaluation",
     ),
@@ -166,7 +166,7 @@ ADVICE: dict[str, Advice] = {
         ),
         test='loss["train_reshuffled"] > 1.5 * loss["train"]',
         remedy=(
-            "Shuffle the samples again in each epoch (DataLoader(shuffle=True)), so that each sample is in a batch "
+            "Shuffle the samples again in each epoch (`DataLoader(shuffle=True)`), so that each sample is in a batch "
             "with other samples each time."
         ),
         section=_FAILING + "#batches-that-are-never-reshuffled",
@@ -180,9 +180,9 @@ ADVICE: dict[str, Advice] = {
         ),
         test="not torch.allclose(model.eval()(x)[:2], model(x[:2]), atol=1e-3)",
         remedy=(
-            "Make each layer follow its own mode: call F.batch_norm(..., training=self.training), keep layers in "
-            "nn.ModuleList or nn.Sequential instead of a list, and do not call train() on a submodule in forward() "
-            "or train()."
+            "Make each layer follow its own mode: call `F.batch_norm(..., training=self.training)`, keep layers in "
+            "`nn.ModuleList` or `nn.Sequential` instead of a list, and do not call `train()` on a submodule in "
+            "`forward()` or `train()`."
         ),
         section=_FAILING + "#the-mode-is-read-from-the-wrong-place",
     ),
@@ -195,9 +195,9 @@ ADVICE: dict[str, Advice] = {
         cause="The network uses what the statistics of a tiny batch tell about its images.",
         test='loss["eval_recomputed"] > 1.5 * loss["train"]',
         remedy=(
-            "Train with more samples in each batch, because the statistics of one or two images mostly describe "
-            "these images. Or use a norm that is the same in both modes: GroupNorm, or InstanceNorm, which does what"
-            " BN does to a single image."
+            "Train with more samples in each batch, because the statistics of one or two images mostly describe these"
+            " images. Or use a norm that is the same in both modes: GroupNorm, or InstanceNorm, which does what BN "
+            "does to a single image."
         ),
         section=_FAILING + "#small-batches",
     ),
@@ -232,8 +232,8 @@ ADVICE: dict[str, Advice] = {
         cause="With BN and ReLU, the gradient grows by a factor of about 1.2 in each layer.",
         test="bns[0].weight.grad.norm() > 1000 * bns[-1].weight.grad.norm()",
         remedy=(
-            "Use fewer layers, or residual connections with a small gamma (0 or 0.1) in the last norm of each "
-            "branch. Rescaling the weights, a larger eps or a learning rate warm-up do not help."
+            "Use fewer layers, or residual connections with a small gamma (0 or 0.1) in the last norm of each branch."
+            " Rescaling the weights, a larger eps or a learning rate warm-up do not help."
         ),
         section=_DEPTH + "#why-the-gradient-grows",
     ),
@@ -247,7 +247,7 @@ ADVICE: dict[str, Advice] = {
         test="len(x) < 16",
         remedy=(
             "If the model is bad in eval mode as well, use larger batches, SyncBatchNorm over several devices, "
-            "bnlib.FullNorm, or a norm that does not depend on the batch. Accumulating gradients does not help, "
+            "`bnlib.FullNorm`, or a norm that does not depend on the batch. Accumulating gradients does not help, "
             "because the statistics are still those of each micro-batch."
         ),
         section=_FAILING + "#small-batches",
@@ -258,8 +258,8 @@ ADVICE: dict[str, Advice] = {
         cause="In train mode a frozen layer goes on updating its running averages.",
         test="any(bn.training and not bn.weight.requires_grad for bn in bns)",
         remedy=(
-            "Call eval() on frozen norm layers after each model.train(), because requires_grad_(False) does not stop"
-            " the updates of the running statistics."
+            "Call `eval()` on frozen norm layers after each `model.train()`, because `requires_grad_(False)` does not"
+            " stop the updates of the running statistics."
         ),
         section=_PERILS + "#exercise-1-find-the-bug",
     ),
@@ -269,8 +269,8 @@ ADVICE: dict[str, Advice] = {
         cause="The running averages are in 16 bits, so small updates are lost and large variances overflow.",
         test="any(bn.running_var.itemsize < 4 for bn in bns)",
         remedy=(
-            "Keep norm layers in float32: call layer.float() on them after model.half(), or train with "
-            "torch.autocast, which keeps them in float32."
+            "Keep norm layers in float32: call `layer.float()` on them after `model.half()`, or train with "
+            "`torch.autocast`, which keeps them in float32."
         ),
         section=_FORMULA + "#two-modes-and-the-averages-between-them",
     ),
@@ -293,7 +293,7 @@ ADVICE: dict[str, Advice] = {
         cause="One batch with NaN or huge values was enough: train mode forgets it, the running averages do not.",
         test="any(not value.isfinite().all() for value in model.buffers())",
         remedy=(
-            "Reset the layer (layer.reset_running_stats()) and look for the cause: a batch without variance, an "
+            "Reset the layer (`layer.reset_running_stats()`) and look for the cause: a batch without variance, an "
             "overflow, or a learning rate at which training diverged."
         ),
         section=_FORMULA + "#epsilon-and-features-that-hardly-vary",

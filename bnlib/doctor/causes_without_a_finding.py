@@ -24,7 +24,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "late."
         ),
         test="x.std() < 1e-3",
-        remedy="Standardise the inputs, and use bias=False in front of BN.",
+        remedy="Standardise the inputs, and use `bias=False` in front of BN.",
         section="chapters/07_why_is_my_bn_failing.ipynb#inputs-in-other-units",
     ),
     "covariate-shift": Advice(
@@ -98,8 +98,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         test="not torch.allclose(critic(real), critic(torch.cat([real, fake]))[: len(real)], atol=1e-3)",
         remedy=(
-            "Use a norm that does not depend on the batch in the discriminator, such as LayerNorm or InstanceNorm, "
-            "or one batch for both."
+            "Use a norm that does not depend on the batch in the discriminator, such as LayerNorm or InstanceNorm, or"
+            " one batch for both."
         ),
         section="chapters/06_perils.ipynb#the-discriminator",
     ),
@@ -111,7 +111,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         cause="The model was traced or exported in train mode. Here `exported` is the exported model.",
         test="not torch.allclose(exported(x), model.eval()(x), atol=1e-3)",
-        remedy="Call model.eval() before you export, and export again.",
+        remedy="Call `model.eval()` before you export, and export again.",
         section="chapters/06_perils.ipynb#stuck-in-train-mode",
     ),
     "checkpoint-without-buffers": Advice(
@@ -123,8 +123,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         test="not model.state_dict().keys() <= checkpoint.keys()",
         remedy=(
-            "Save model.state_dict(), which has the buffers, and load it with strict=True. Register statistics of "
-            "your own layers as buffers."
+            "Save `model.state_dict()`, which has the buffers, and load it with `strict=True`. Register statistics of"
+            " your own layers as buffers."
         ),
         section="chapters/01_the_formula.ipynb#exercise-3-find-the-bug",
     ),
@@ -149,7 +149,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             " second epoch."
         ),
         test="loader.sampler.epoch == 0",
-        remedy="Call loader.sampler.set_epoch(epoch) at the beginning of each epoch.",
+        remedy="Call `loader.sampler.set_epoch(epoch)` at the beginning of each epoch.",
         section="chapters/07_why_is_my_bn_failing.ipynb#batches-that-are-never-reshuffled",
     ),
     "statistics-per-process": Advice(
@@ -158,7 +158,10 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "DistributedDataParallel (DDP) gives a different validation accuracy on each rank, or the checkpoint of "
             "rank 0 is bad"
         ),
-        cause="Each process has running averages of its own data. Here `states` holds the `state_dict` of each rank.",
+        cause=(
+            "DDP keeps the running averages of process 0, which describe its own data; each other process adds one "
+            "batch. Here `states` holds the `state_dict` of each rank."
+        ),
         test="any(not torch.equal(states[0][key], states[1][key]) for key in states[0])",
         remedy="Average the buffers over the processes before you evaluate or save, or use SyncBatchNorm.",
         section="chapters/10_many_machines.ipynb#whose-statistics",
@@ -169,7 +172,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         cause="BN sees only the samples of one device. Here `x` is the batch of one device.",
         test="len(x) < 16",
         remedy=(
-            "Use SyncBatchNorm (torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)), or a norm that does not "
+            "Use SyncBatchNorm (`torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`), or a norm that does not "
             "depend on the batch."
         ),
         section="chapters/10_many_machines.ipynb#joining-the-batches",
@@ -180,8 +183,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         cause="Each client normalises by the statistics of its own classes. Here `batches` are those of one client.",
         test="len(torch.cat([y for x, y in batches]).unique()) < model(x).shape[1]",
         remedy=(
-            "Share the statistics between the clients, fix them after some rounds, or use a norm that does not "
-            "depend on the batch."
+            "Share the statistics between the clients, fix them after some rounds, or use a norm that does not depend"
+            " on the batch."
         ),
         section="chapters/10_many_machines.ipynb#what-a-worker-takes-away",
     ),
@@ -219,8 +222,8 @@ IN_TRAINING_CODE: dict[str, Advice] = {
         cause="In train mode the new, noisy statistics replace those of the pretraining.",
         test="any(bn.training for bn in bns) and len(x) < 16",
         remedy=(
-            "Freeze BN: call eval() on its layers after each model.train() (in Keras: layer.trainable = False). Or "
-            "use larger batches."
+            "Freeze BN: call `eval()` on its layers after each `model.train()` (in Keras: `layer.trainable = False`)."
+            " Or use larger batches."
         ),
         section="chapters/11_training_code.ipynb#fine-tuning",
     ),
@@ -232,8 +235,8 @@ IN_TRAINING_CODE: dict[str, Advice] = {
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
-            "Recompute the statistics for the averaged weights: torch.optim.swa_utils.update_bn(batches, "
-            "averaged_model)."
+            "Recompute the statistics for the averaged weights: `torch.optim.swa_utils.update_bn(batches, "
+            "averaged_model)`."
         ),
         section="chapters/11_training_code.ipynb#averages-of-weights",
     ),

@@ -36,8 +36,8 @@ class Finding:
 
 
 def make_finding(code: str, layer: str, severity: str, evidence: str) -> Finding:
-    """Make a finding with the advice for its code."""
-    return Finding(code, layer, severity, evidence, ADVICE[code].remedy, ADVICE[code].section)
+    """Make a finding with the advice for its code, as plain text."""
+    return Finding(code, layer, severity, evidence, ADVICE[code].remedy.replace("`", ""), ADVICE[code].section)
 
 
 class Report(Sequence[Finding]):

@@ -44,8 +44,9 @@ def symptom_rows(group: str) -> list[dict[str, str]]:
         >>> row = doctor.symptom_rows("training")[0]
         >>> row["likely cause"]
         'Gamma and beta of a layer in front of a ReLU are 0.'
-        >>> row["how to tell"]
-        '`any(not bn.weight.grad.any() for bn in bns)` The doctor reports `zero-gamma`.'
+        >>> print(row["how to tell"])
+        `any(not bn.weight.grad.any() for bn in bns)`
+        The doctor reports `zero-gamma`.
     """
     if group not in SYMPTOM_GROUPS:
         raise ValueError(f"group must be one of {', '.join(SYMPTOM_GROUPS)}, got {group!r}")
@@ -57,7 +58,7 @@ def _row(name: str, advice: Advice) -> dict[str, str]:
     return {
         "what you see": advice.symptom,
         "likely cause": advice.cause,
-        "how to tell": f"`{advice.test}` {doctor}",
+        "how to tell": f"`{advice.test}`\n{doctor}",
         "cure": f"{advice.remedy} {_link(advice.section)}",
     }
 

@@ -7,7 +7,7 @@ import pytest
 from bnlib.tables import CaseTable
 
 ROWS = [
-    {"what you see": "a < b & c", "test": '`x["a"] < 2`', "cure": "Do it. [Chapter 1, “forward”](01_the_formula.ipynb#forward)"},
+    {"what you see": "a < b & c", "test": '`x["a"] < 2`\nNo.', "cure": "Do. [Chapter 1](01_the_formula.ipynb#forward)"},
     {"what you see": "`nan`", "test": "None.", "cure": "None."},
 ]  # fmt: skip
 
@@ -20,14 +20,14 @@ def test_each_case_is_a_row_with_a_list_of_what_belongs_to_it():
     assert {head.get("scope") for head in heads} == {"row"}
     first = table.find("tbody/tr/td/dl")
     assert [name.text for name in first.findall("dt")] == ["test", "cure"]
-    assert first.find("dd/code").text == 'x["a"] < 2'
+    assert first.find("dd/code").text == 'x["a"] < 2' and first.find("dd/br").tail == "No."
     link = first.find("dd/a")
-    assert (link.get("href"), link.text) == ("01_the_formula.ipynb#forward", "Chapter 1, “forward”")
+    assert (link.get("href"), link.text) == ("01_the_formula.ipynb#forward", "Chapter 1")
 
 
 def test_a_terminal_shows_the_words_without_marks():
     assert repr(CaseTable(ROWS, "What")).splitlines()[:4] == [
-        "What", "a < b & c", '  test: x["a"] < 2', "  cure: Do it. Chapter 1, “forward”",
+        "What", "a < b & c", '  test: x["a"] < 2 No.', "  cure: Do. Chapter 1",
     ]  # fmt: skip
 
 
