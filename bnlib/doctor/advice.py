@@ -26,9 +26,16 @@ class Advice:
     section: str
 
 
-_FORMULA, _OBJECTIVE, _PERILS, _FAILING, _DEPTH = (
+_FORMULA, _OBJECTIVE, _PERILS, _FAILING, _DEPTH, _TRAINING = (
     f"chapters/{stem}.ipynb"
-    for stem in ("01_the_formula", "04_the_objective", "06_perils", "07_why_is_my_bn_failing", "08_deep_stacks")
+    for stem in (
+        "01_the_formula",
+        "04_the_objective",
+        "06_perils",
+        "07_why_is_my_bn_failing",
+        "08_deep_stacks",
+        "11_training_code",
+    )
 )
 
 ADVICE: dict[str, Advice] = {
@@ -272,7 +279,7 @@ ADVICE: dict[str, Advice] = {
             "Keep norm layers in float32: call `layer.float()` on them after `model.half()`, or train with "
             "`torch.autocast`, which keeps them in float32."
         ),
-        section=_FORMULA + "#two-modes-and-the-averages-between-them",
+        section=_TRAINING + "#running-statistics-in-half-precision",
     ),
     "unusual-momentum": Advice(
         group="eval",
@@ -296,7 +303,7 @@ ADVICE: dict[str, Advice] = {
             "Reset the layer (`layer.reset_running_stats()`) and look for the cause: a batch without variance, an "
             "overflow, or a learning rate at which training diverged."
         ),
-        section=_FORMULA + "#epsilon-and-features-that-hardly-vary",
+        section=_TRAINING + "#one-bad-batch-and-eval-mode-is-nan",
     ),
 }
 """The advice for each finding, by the finding's code."""

@@ -44,12 +44,15 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="batch",
         symptom="Test-time adaptation (TENT) makes predictions worse, or they collapse to one class",
         cause=(
-            "The batches of the stream hold only a few classes (label shift), so their statistics are not those of "
+            "The batches are small, or hold only a few classes (label shift), so their statistics are not those of "
             "the training data."
         ),
         test="F.cross_entropy(model.train()(x), y) > 1.5 * F.cross_entropy(model.eval()(x), y)",
-        remedy="Keep the running averages of the training, or mix the classes in the batches that the model adapts to.",
-        section="chapters/06_perils.ipynb#different-data-at-inference",
+        remedy=(
+            "Adapt only if each batch has the class proportions of training. In batches of fewer than about 32, mix "
+            "in the statistics of training."
+        ),
+        section="chapters/06_perils.ipynb#test-time-adaptation",
     ),
     "loss-higher-in-train-mode": Advice(
         group="training",
@@ -72,19 +75,17 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "q-network": Advice(
         group="training",
-        symptom=(
-            "Deep Q-learning or actor-critic (reinforcement learning) is unstable with batch norm and works without it"
-        ),
+        symptom="Deep Q-learning or actor-critic (reinforcement learning) fails with batch norm and works without it",
         cause=(
-            "States and next states, or online and target network, are normalised in separate batches with different"
-            " statistics. Here `q` is the network, `now` and `following` are its two batches."
+            "Actions of the replay buffer and of the policy are normalised in separate batches, so BN removes the "
+            "difference between them. Here `q` is the network, `now` and `following` are its two batches."
         ),
         test="not torch.allclose(q(now), q(torch.cat([now, following]))[: len(now)], atol=1e-3)",
         remedy=(
-            "Pass both batches through the network as one batch, or use a norm that does not depend on the batch, "
-            "such as LayerNorm."
+            "Put the target network in eval mode, pass both batches through the network as one joint batch (CrossQ), "
+            "or use LayerNorm."
         ),
-        section="chapters/06_perils.ipynb#which-promise-was-broken",
+        section="chapters/06_perils.ipynb#target-networks",
     ),
     "discriminator": Advice(
         group="training",
@@ -179,14 +180,17 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "federated-clients": Advice(
         group="devices",
-        symptom="Federated learning with non-iid clients is bad with batch norm: each client holds only some classes",
+        symptom=(
+            "Federated learning (FedAvg) with non-iid clients is bad with batch norm: each client holds only some "
+            "classes"
+        ),
         cause="Each client normalises by the statistics of its own classes. Here `batches` are those of one client.",
         test="len(torch.cat([y for x, y in batches]).unique()) < model(x).shape[1]",
         remedy=(
-            "Share the statistics between the clients, fix them after some rounds, or use a norm that does not depend"
-            " on the batch."
+            "If the skew is moderate, keep BN. If it is extreme, average often, and use GroupNorm or freeze the "
+            "averaged statistics partway (FixBN)."
         ),
-        section="chapters/10_many_machines.ipynb#what-a-worker-takes-away",
+        section="chapters/10_many_machines.ipynb#local-steps",
     ),
 }
 """Causes that the doctor does not look for, by a short name."""
@@ -194,62 +198,88 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
 IN_TRAINING_CODE: dict[str, Advice] = {
     "mixed-precision": Advice(
         group="error",
-        symptom="With mixed precision (AMP, autocast, float16) the loss becomes NaN after some epochs",
+        symptom="With mixed precision (AMP, autocast, GradScaler) the loss in eval mode becomes NaN after some epochs",
         cause=(
-            "A batch overflowed. The GradScaler skips its optimiser step, but the batch stays in the running averages."
+            "A batch overflowed in the forward pass. The GradScaler skipped its step, but the running averages keep "
+            "the NaN."
         ),
         test="any(not bn.running_var.isfinite().all() for bn in bns)",
-        remedy="Reset the running averages and recompute them. Find the overflow; bfloat16 has the range of float32.",
-        section="chapters/11_training_code.ipynb#mixed-precision",
+        remedy=(
+            "Restore the buffers of a step that was skipped, or recompute the statistics: "
+            "`torch.optim.swa_utils.update_bn(batches, model)`."
+        ),
+        section="chapters/11_training_code.ipynb#one-bad-batch-and-eval-mode-is-nan",
     ),
     "gradient-checkpointing": Advice(
         group="eval",
-        symptom="Evaluation has changed since I use gradient checkpointing (activation checkpointing)",
+        symptom=(
+            "Two runs with and without gradient checkpointing (activation checkpointing) give different results in "
+            "eval mode"
+        ),
         cause=(
             "The forward pass of a checkpointed block runs twice, so each batch updates the running averages twice. "
             "Here `steps` counts the training steps."
         ),
         test="any(bn.num_batches_tracked > 1.5 * steps for bn in bns)",
-        remedy="Recompute the statistics after training, or leave BN layers outside the checkpointed blocks.",
-        section="chapters/11_training_code.ipynb#gradient-checkpointing",
+        remedy=(
+            "With the default momentum, BN needs no cure. For exactly the same numbers, restore the buffers around "
+            "the second pass, or use `momentum=None`."
+        ),
+        section="chapters/11_training_code.ipynb#gradient-checkpointing-updates-the-statistics-twice",
     ),
     "fine-tuning": Advice(
         group="after",
         symptom=(
-            "A pretrained network gets worse when I fine-tune it with batch norm unfrozen, in small batches or on "
-            "few images"
+            "A pretrained network gets worse when I fine-tune it with batch norm unfrozen, in tiny batches "
+            "(detection, segmentation)"
         ),
-        cause="In train mode the new, noisy statistics replace those of the pretraining.",
-        test="any(bn.training for bn in bns) and len(x) < 16",
+        cause="In train mode the network is trained on the noise of the statistics of one or two images.",
+        test="any(bn.training for bn in bns) and len(x) < 4",
         remedy=(
-            "Freeze BN: call `eval()` on its layers after each `model.train()` (in Keras: `layer.trainable = False`)."
-            " Or use larger batches."
+            "Re-estimate the statistics with `torch.optim.swa_utils.update_bn(batches, model)`, then freeze BN: call "
+            "`eval()` on its layers after each `model.train()` (Keras: `layer.trainable = False`). In larger batches,"
+            " train as usual."
         ),
-        section="chapters/11_training_code.ipynb#fine-tuning",
+        section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
     ),
     "averaged-weights": Advice(
         group="after",
         symptom="The model with averaged weights (EMA, SWA) is much worse than the model it averages",
         cause=(
-            "The running averages belong to other weights than the averaged ones. Here `model` is the averaged model."
+            "The running averages belong to other weights than the averaged ones, or still contain their initial "
+            "values. Here `model` is the averaged model."
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
             "Recompute the statistics for the averaged weights: `torch.optim.swa_utils.update_bn(batches, "
             "averaged_model)`."
         ),
-        section="chapters/11_training_code.ipynb#averages-of-weights",
+        section="chapters/11_training_code.ipynb#which-statistics-belong-to-averaged-weights",
     ),
-    "folded-or-quantised": Advice(
+    "folded": Advice(
         group="after",
-        symptom="Accuracy drops after BN was folded (fused) into the convolutions, or after quantisation",
+        symptom="Accuracy drops after BN was folded (fused) into the convolutions",
         cause=(
-            "BN was folded with other statistics than those that the network uses, or a few large channels coarsen "
-            "the integers. Here `folded` is the new model."
+            "BN was folded before its running averages had settled, or into a convolution behind it that pads with "
+            "zeros. Here `folded` is the new model."
         ),
         test="not torch.allclose(folded(x), model.eval()(x), atol=1e-2)",
-        remedy="Fold in eval mode, after the statistics are final, and compare the outputs before you quantise.",
-        section="chapters/11_training_code.ipynb#folding-and-quantisation",
+        remedy=(
+            "Recompute the statistics, call `model.eval()`, fold into the convolution in front, and compare the "
+            "outputs."
+        ),
+        section="chapters/11_training_code.ipynb#folding-batch-norm-into-the-convolution",
+    ),
+    "quantised": Advice(
+        group="after",
+        symptom="Accuracy drops after quantisation to int8 or fewer bits, with BN folded (fused) before",
+        cause=(
+            "Folding gives a channel with a small variance large weights, and with one scale per layer, all other "
+            "channels are rounded coarsely. Here `weight` is the weight of a folded layer."
+        ),
+        test="(top := weight.flatten(1).abs().amax(1)).max() > 50 * top.median()",
+        remedy="Quantise with one scale per channel.",
+        section="chapters/11_training_code.ipynb#quantised-weights-after-folding",
     ),
 }
 """Causes that the doctor does not look for and chapter 11 explains, by a short name."""

@@ -268,9 +268,13 @@ CASES = {
     "federated-clients": (lambda: {"batches": few_labels(3)}, dict),
     "mixed-precision": (lambda: {"model": with_layer(overflow)}, dict),
     "gradient-checkpointing": (lambda: after_steps(Checkpointed), lambda: after_steps(nn.Sequential)),
-    "fine-tuning": (lambda: {"batches": batches(4)}, lambda: {"batches": batches(4), "model": trained("mlp").eval()}),
+    "fine-tuning": (lambda: {"batches": batches(2)}, lambda: {"batches": batches(2), "model": trained("mlp").eval()}),
     "averaged-weights": (lambda: {"model": averaged(False)}, lambda: {"model": averaged(True)}),
-    "folded-or-quantised": (
+    "quantised": (
+        lambda: {"weight": torch.randn(8, 9) * torch.tensor([100.0, *[1.0] * 7])[:, None]},
+        lambda: {"weight": torch.randn(8, 9)},
+    ),
+    "folded": (
         lambda: {"model": trained("mlp").eval(), "folded": folded(with_layer(nn.BatchNorm1d.reset_running_stats))},
         lambda: {"model": trained("mlp").eval(), "folded": folded(trained("mlp"))},
     ),
