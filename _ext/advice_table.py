@@ -11,14 +11,14 @@ from bnlib.doctor import ADVICE
 
 
 class AdviceTable(SphinxDirective):
-    """A table with a row for each finding: its code, the remedy, and a link to the chapter."""
+    """A table with a row for each finding: its code, the remedy, and a link to the section."""
 
     def run(self) -> list[nodes.Node]:
         """Write the table in Markdown and parse it with the page's parser."""
         rows = ["| Code | What to do |", "|---|---|"]
         for code, advice in ADVICE.items():
-            # A link without a text shows the title of the chapter.
-            rows.append(f"| `{code}` | {advice.remedy} See [](/{advice.chapter}). |")
+            # A link without a text shows the title of the section.
+            rows.append(f"| `{code}` | {advice.remedy} See [](/{advice.section}). |")
         parent = nodes.container()
         self.state.nested_parse(StringList(rows, self.get_source_info()[0]), self.content_offset, parent)
         return parent.children

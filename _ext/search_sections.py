@@ -2,7 +2,8 @@
 
 The script ``search_data.js`` contains one entry for each section, each term of the glossary and each name of the
 reference. The page ``search.html`` searches them with ``assets/search_engine.js``. Other names of a section come from
-``chapters/index.yml`` and the glossary, and synonyms of search words from ``chapters/synonyms.yml``.
+``chapters/index.yml``, the glossary and the doctor's symptoms, and synonyms of search words from
+``chapters/synonyms.yml``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from pathlib import Path
 
 import yaml
 from docutils import nodes
+from mdit_py_plugins.anchors.index import slugify
 from pylatexenc.latex2text import LatexNodes2Text
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.search import IndexBuilder
 
+from bnlib.doctor import SYMPTOM_GROUPS, all_advice
+
 SYNONYMS, DATA = "chapters/synonyms.yml", "_static/search_data.js"
+SYMPTOM_TABLE = "chapters/07_why_is_my_bn_failing"
 _LEFT_OUT = (
     nodes.Invisible,
     nodes.doctest_block,
@@ -77,7 +82,7 @@ def readable_title(title: nodes.Element) -> str:
 
 
 def other_names(app: Sphinx) -> dict[str, list[str]]:
-    """Return, by ``page#anchor``, the index entries of a section, and the glossary terms that link to it."""
+    """Return, by ``page#anchor``, a section's index entries, the glossary terms that link to it, and its symptoms."""
     names = defaultdict(list)
     index = Path(app.srcdir) / "chapters" / "index.yml"
     for page, sections in (yaml.safe_load(index.read_text()) if index.exists() else {}).items():
@@ -89,6 +94,10 @@ def other_names(app: Sphinx) -> dict[str, list[str]]:
                 for link in item.findall(addnodes.pending_xref):
                     term = readable_title(item.next_node(nodes.term))
                     names[f"{link['reftarget']}#{link.get('reftargetid')}"].append(term)
+    for advice in all_advice().values():
+        row = f"{SYMPTOM_TABLE}#{slugify(SYMPTOM_GROUPS[advice.group])}"
+        for place in (row, advice.section.replace(".ipynb", "")):
+            names[place].append(f"symptom; {advice.symptom}")
     return names
 
 

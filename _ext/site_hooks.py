@@ -19,13 +19,15 @@ def drop_widget_state(app: Sphinx, doctree) -> None:
         logger.warning("an error is stored inside a widget of this notebook", location=app.env.docname)
 
 
-def link_ledger_to_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Change the links to notebooks in the tables of claims into links to the notebooks' pages."""
+def link_tables_to_pages(app: Sphinx, exception: Exception | None) -> None:
+    """Change the links to notebooks in tables of claims and of cases into links to the notebooks' pages."""
     if exception or app.builder.format != "html":
         return
     for page in (Path(app.outdir) / "chapters").glob("*.html"):
-        if page.stem in ("claims", "summaries"):
-            page.write_text(re.sub(r'(href="(?:claims|\d\d_\w+))\.ipynb\b', r"\1.html", page.read_text()))
+        text = page.read_text()
+        linked = re.sub(r'(href="(?:claims|\d\d_\w+))\.ipynb\b', r"\1.html", text)
+        if linked != text:
+            page.write_text(linked)
 
 
 def help_screen_readers(app: Sphinx, exception: Exception | None) -> None:
@@ -52,6 +54,6 @@ def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
     app.connect("doctree-read", drop_widget_state)
     app.connect("html-page-context", drop_dead_links_of_sources)
-    app.connect("build-finished", link_ledger_to_pages)
+    app.connect("build-finished", link_tables_to_pages)
     app.connect("build-finished", help_screen_readers)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

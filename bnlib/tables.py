@@ -1,4 +1,4 @@
-"""Results of experiments as tables: a pandas data frame with a caption, and the spread over seeds in each cell."""
+"""Results of experiments as tables (a pandas data frame with a caption), and tables of cases in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
+from html import escape
 from numbers import Integral, Real
 from typing import Any
 
@@ -145,6 +146,64 @@ class Table:
         around = ET.Element("div", {**box, "aria-label": self.caption})
         around.append(table)
         return ET.tostring(around, encoding="unicode", short_empty_elements=False)
+
+
+class CaseTable:
+    """Cases in words, as a table: what heads a case, and beside it a list of all that belongs to the case.
+
+    A narrow screen shows the list below its heading. Texts may contain line breaks, and code and links in Markdown.
+
+    Arguments:
+        rows: one mapping per case, from names to texts, all with the same names. The first text heads the case.
+        caption: what the cases have in common.
+
+    Attributes:
+        rows, caption: as given, the rows as a list.
+
+    Raises:
+        ValueError: there is no row, a row has other names than the first, or the caption is empty.
+
+    Example:
+        >>> cases = [{"what you see": "the loss is NaN", "cause": "an overflow", "cure": "`layer.float()`"}]
+        >>> tables.CaseTable(cases, "Losses")
+        Losses
+        the loss is NaN
+          cause: an overflow
+          cure: layer.float()
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, str]], caption: str) -> None:
+        self.rows, self.caption = [dict(row) for row in rows], caption
+        _check(self.rows, caption)
+
+    def __repr__(self) -> str:
+        lines = [self.caption]
+        for row in self.rows:
+            (_, head), *others = row.items()
+            lines += [_without_marks(head), *(f"  {name}: {_without_marks(text)}" for name, text in others)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        cases = []
+        for row in self.rows:
+            (_, head), *others = row.items()
+            listed = "".join(f"<dt>{escape(name)}</dt><dd>{_inline(text)}</dd>" for name, text in others)
+            cases.append(f'<tr><th scope="row">{_inline(head)}</th><td><dl>{listed}</dl></td></tr>')
+        caption = f'<caption style="caption-side: top; text-align: left">{escape(self.caption)}</caption>'
+        return f'<table class="bnb-cases">{caption}<tbody>\n' + "\n".join(cases) + "\n</tbody></table>"
+
+
+_CODE, _LINK = r"`([^`]+)`", r"\[([^\]]+)\]\(([^)]+)\)"
+
+
+def _inline(text: str) -> str:
+    """Return HTML for a text with line breaks, and code and links in Markdown."""
+    linked = re.sub(_LINK, r'<a href="\2">\1</a>', escape(text))
+    return re.sub(_CODE, r"<code>\1</code>", linked).replace("\n", "<br/>")
+
+
+def _without_marks(text: str) -> str:
+    return re.sub(_CODE, r"\1", re.sub(_LINK, r"\1", text)).replace("\n", " ")
 
 
 def _check(rows: list[dict], caption: str) -> None:

@@ -5,5 +5,19 @@ from bnlib.doctor.command_line import diagnose_file
 from bnlib.doctor.diagnosis import diagnose, losses_by_mode
 from bnlib.doctor.losses import Score
 from bnlib.doctor.report import Finding, Report
+from bnlib.doctor.symptoms import SYMPTOM_GROUPS, TEST_SETUP, all_advice, symptom_rows
 
-__all__ = ["ADVICE", "Advice", "Finding", "Report", "Score", "diagnose", "diagnose_file", "losses_by_mode"]
+__all__ = [
+    "ADVICE",
+    "SYMPTOM_GROUPS",
+    "TEST_SETUP",
+    "Advice",
+    "Finding",
+    "Report",
+    "Score",
+    "all_advice",
+    "diagnose",
+    "diagnose_file",
+    "losses_by_mode",
+    "symptom_rows",
+]

@@ -24,7 +24,7 @@ class Finding:
         severity: "error" (results are wrong), "warning" (results may be wrong) or "note".
         evidence: what was measured.
         remedy: what to do.
-        chapter: path of the notebook that explains the problem.
+        section: path of the notebook that explains the problem, with the anchor of the section.
     """
 
     code: str
@@ -32,12 +32,12 @@ class Finding:
     severity: str
     evidence: str
     remedy: str
-    chapter: str
+    section: str
 
 
 def make_finding(code: str, layer: str, severity: str, evidence: str) -> Finding:
-    """Make a finding with the advice for its code."""
-    return Finding(code, layer, severity, evidence, ADVICE[code].remedy, ADVICE[code].chapter)
+    """Make a finding with the advice for its code, as plain text."""
+    return Finding(code, layer, severity, evidence, ADVICE[code].remedy.replace("`", ""), ADVICE[code].section)
 
 
 class Report(Sequence[Finding]):
@@ -66,7 +66,7 @@ class Report(Sequence[Finding]):
           For training, use larger batches and drop an incomplete last batch (DataLoader(drop_last=True)),
           or use a norm that works with one sample: bnlib.FullNorm, GroupNorm or LayerNorm. For predictions,
           call model.eval() first.
-          See chapters/01_the_formula.ipynb.
+          See chapters/01_the_formula.ipynb#forward
     """
 
     def __init__(self, findings: Iterable[Finding] = (), remarks: Iterable[str] = ()) -> None:
@@ -122,7 +122,7 @@ def _paragraph(group: Sequence[Finding]) -> str:
     if others:
         names = [each.layer for each in others[:8]] + ["..."] * (len(others) > 8)
         texts.append(f"Also in {len(others)} other layer{'s' * (len(others) > 1)}: {', '.join(names)}.")
-    texts += [first.remedy, f"See {first.chapter}."]
+    texts += [first.remedy, f"See {first.section}"]
     for text in texts:
         # Paths and calls stay on one line, so that they can be copied.
         lines.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +15,50 @@ from bnlib.doctor.measurements import Measurements
 from bnlib.norm import FullNorm
 
 MISMATCH = 1.0
-"""From this median distance on, statistics do not match: means one standard deviation apart, or a factor of 2 between
-the standard deviations."""
+"""From this ``Distance.value`` on, statistics do not match: the means are one standard deviation apart, or one standard
+deviation is twice the other."""
 
 
-def distance(layer: nn.Module, mean: Tensor, variance: Tensor, data: PooledStatistics) -> float:
-    """Return how far a mean and a variance are from those of the data, as the median over channels.
+@dataclass(frozen=True)
+class Distance:
+    """How far two sets of means and variances are apart; its text names the unit of each number.
 
-    For each channel the distance is the larger of two numbers: the difference of the means in standard deviations of
-    the data, and the absolute binary logarithm of the ratio of the standard deviations. Both include the layer's eps.
+    Attributes:
+        value: the median over channels of the larger of two numbers: the difference of the means in standard
+            deviations, and the absolute binary logarithm of the ratio of the standard deviations.
+        means: the difference of the means in standard deviations, the median over channels.
+        factor: the larger standard deviation divided by the smaller one, the median over channels.
+    """
+
+    value: float
+    means: float
+    factor: float
+
+    def __str__(self) -> str:
+        return (
+            f"the means are {self.means:.2g} standard deviations apart, and the standard deviations differ by a factor "
+            f"of {self.factor:.3g} (medians over channels)"
+        )
+
+
+def distance(layer: nn.Module, mean: Tensor, variance: Tensor, data: PooledStatistics) -> Distance:
+    """Return how far a mean and a variance are from those of the data.
+
+    Both the standard deviations and their ratio include the layer's eps.
 
     Arguments:
         layer: the norm layer.
         mean, variance: shape (C,).
-        data: the statistics to compare with.
+        data: the statistics to compare with; their standard deviation is the unit for the means.
     """
     target = running_variance_target(data, layer) + layer.eps
-    mean_distance = (mean - data.mean).abs() / (data.total_variance + layer.eps).sqrt()
-    scale_distance = ((variance + layer.eps) / target).log().abs() / math.log(4)
-    return float(torch.maximum(mean_distance, scale_distance).nanmedian())
+    means = (mean - data.mean).abs() / (data.total_variance + layer.eps).sqrt()
+    doublings = ((variance + layer.eps) / target).log().abs() / math.log(4)
+    value, apart, doubled = (float(each.nanmedian()) for each in (torch.maximum(means, doublings), means, doublings))
+    return Distance(value, apart, 2**doubled)
 
 
-def distance_to_data(measurements: Measurements, name: str, initial_share: float = 0.0) -> float:
+def distance_to_data(measurements: Measurements, name: str, initial_share: float = 0.0) -> Distance:
     """Return the distance of a layer's running statistics from those of the data.
 
     The layers below normalise by the batch or by their running statistics; the smaller distance counts.
@@ -49,15 +72,15 @@ def distance_to_data(measurements: Measurements, name: str, initial_share: float
     mean = layer.running_mean.cpu().double() / (1 - initial_share)
     variance = ((layer.running_var.cpu().double() - initial_share) / (1 - initial_share)).clamp(min=0)
     both = (measurements.statistics, measurements.statistics_in_eval)
-    return min(distance(layer, mean, variance, each[name]) for each in both if name in each)
+    distances = [distance(layer, mean, variance, each[name]) for each in both if name in each]
+    return min(distances, key=lambda each: each.value)
 
 
-def largest_distance(layer: nn.Module, parts: Sequence[PooledStatistics]) -> float:
+def largest_distance(layer: nn.Module, parts: Sequence[PooledStatistics]) -> Distance:
     """Return the largest distance between any two of several statistics."""
     pairs = itertools.permutations(parts, 2)
-    return max(
-        (distance(layer, one.mean, running_variance_target(one, layer), other) for one, other in pairs), default=0.0
-    )
+    distances = [distance(layer, one.mean, running_variance_target(one, layer), other) for one, other in pairs]
+    return max(distances, key=lambda each: each.value, default=Distance(0.0, 0.0, 1.0))
 
 
 def mean_distance_to_data(measurements: Measurements, name: str) -> float:

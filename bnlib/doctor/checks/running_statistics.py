@@ -29,8 +29,7 @@ def never_updated(measurements: Measurements) -> Iterator[Finding]:
             continue
         text = (
             f"The running statistics still have their initial values, mean 0 and variance 1, after "
-            f"{batches_tracked(layer)} batches. The statistics of the data differ from them by "
-            f"{distance_to_data(measurements, name):.2g} standard deviations (median over channels)."
+            f"{batches_tracked(layer)} batches. Compared with the data, {distance_to_data(measurements, name)}."
             f"{_eval_losses(measurements)}"
         )
         harmless = measurements.will_be_trained and not _recomputing_helps(measurements)
@@ -49,12 +48,9 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
     for name in layers_with_running_statistics_in_use(measurements):
         layer = measurements.norm_layers[name]
         distance = distance_to_data(measurements, name)
-        if has_initial_values(layer) or not distance > MISMATCH or name in measurements.layers_after_dead_layer:
+        if has_initial_values(layer) or not distance.value > MISMATCH or name in measurements.layers_after_dead_layer:
             continue
-        text = (
-            f"The running statistics differ from those of the data by {distance:.2g} standard deviations (median over "
-            "channels)."
-        )
+        text = f"The running statistics differ from those of the data: {distance}."
         severity = "note"
         if measurements.eval_score is None:
             severity = "warning"
@@ -62,7 +58,7 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
             severity = "error"
         count, initial = batches_tracked(layer), initial_weight(layer)
         # Where the variance is small, even a small weight of the initial variance 1 is too much.
-        explained = initial > 0 and distance_to_data(measurements, name, initial) <= MISMATCH
+        explained = initial > 0 and distance_to_data(measurements, name, initial).value <= MISMATCH
         if 0 < count < batches_needed(layer) or explained:
             text += (
                 f" They average too few batches: {count}, so their initial values still have a weight of {initial:.1%}."

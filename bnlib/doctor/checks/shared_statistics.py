@@ -21,11 +21,10 @@ def layer_shared_by_different_inputs(measurements: Measurements) -> Iterator[Fin
         parts = [pool_statistics([each[number] for each in calls if len(each) > number]) for number in range(count)]
         distance = largest_distance(measurements.norm_layers[name], [part for part in parts if part is not None])
         # The running statistics are between those of the calls, so half the distance matters.
-        if distance > MISMATCH / 2:
+        if distance.value > MISMATCH / 2:
             text = (
-                f"The model calls this layer {count} times in one pass, on inputs whose statistics differ by up to "
-                f"{distance:.2g} standard deviations (median over channels), but the layer has one set of running "
-                "statistics."
+                f"The model calls this layer {count} times in one pass, but the layer has one set of running "
+                f"statistics. For the two calls that differ most, {distance}."
             )
             severity = "warning"
             if measurements.eval_score is not None:
@@ -56,9 +55,8 @@ def domain_statistics_differ(measurements: Measurements) -> Iterator[Finding]:
     for name in layers_with_running_statistics_in_use(measurements):
         statistics = [each.statistics[name] for each in domains.values() if name in each.statistics]
         distance = largest_distance(measurements.norm_layers[name], statistics)
-        if distance > MISMATCH:
+        if distance.value > MISMATCH:
             text = (
-                f"The statistics of this layer's inputs differ between domains by up to {distance:.2g} standard "
-                "deviations (median over channels)."
+                f"This layer's inputs have different statistics in each domain. For the two most different, {distance}."
             )
             yield make_finding("domain-statistics-differ", name, "error" if have_losses else "warning", text + losses)

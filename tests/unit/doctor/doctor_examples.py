@@ -114,3 +114,7 @@ def displaced(name, layer):
     layer = model.get_submodule(layer)
     layer.running_mean += 3 * layer.running_var.sqrt()
     return model
+
+
+def negative(x, y):
+    return 2.5 - 2 * x, y

@@ -1,8 +1,6 @@
 """The report of ``bnlib.diagnose``, its errors, and ``diagnose_file``."""
 
-import re
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +8,7 @@ from doctor_examples import MAKE, batches, trained
 from IPython.lib.pretty import pretty
 from torch import nn
 
-import bnlib
-from bnlib.doctor import ADVICE, Finding, Report, diagnose, diagnose_file
+from bnlib.doctor import Finding, Report, diagnose, diagnose_file
 
 WRONG = {
     "model": (lambda: diagnose("model", []), TypeError, "model must be a torch.nn.Module, got str"),
@@ -57,16 +54,14 @@ def test_a_report_is_a_sequence_sorted_by_severity_and_can_be_read():
 
 def test_the_text_of_a_real_report_groups_layers_and_fits_a_terminal():
     text = str(diagnose(trained("mlp"), batches(3, 20)))
+    assert "`" not in text and "bnlib.FullNorm" in text
     assert (
         text.startswith("2 warnings\n") and "small-batches in layer 2" in text and "Also in 1 other layer: 5." in text
     )
-    assert max(map(len, text.splitlines())) <= 100 and "See chapters/07_why_is_my_bn_failing.ipynb." in text
-
-
-def test_each_advice_is_a_remedy_and_a_chapter():
-    for code, advice in ADVICE.items():
-        assert re.fullmatch("[a-z]+(-[a-z]+)*", code) and advice.remedy.endswith(".")
-        assert re.fullmatch(r"chapters/\d\d_\w+\.ipynb", advice.chapter)
+    assert (
+        max(map(len, text.splitlines())) <= 100
+        and "See chapters/07_why_is_my_bn_failing.ipynb#small-batches" in text.splitlines()[-1]
+    )
 
 
 FILE = """
@@ -127,8 +122,3 @@ def test_a_function_of_a_file_is_called(file):
 def test_a_wrong_target_is_explained(target, message, file):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         diagnose_file(target.format(file))
-
-
-def test_each_advice_names_a_chapter_that_exists():
-    root = Path(bnlib.__file__).parents[1]
-    assert all((root / advice.chapter).is_file() for advice in ADVICE.values())

@@ -14,6 +14,7 @@ from doctor_examples import (
     digits,
     displaced,
     findings,
+    negative,
     not_notes,
     train,
     trained,
@@ -104,6 +105,18 @@ def test_running_statistics_mismatch_without_targets(name):
     assert not_notes(report) == {("running-statistics-mismatch", LAST[name])} and report[0].severity == "warning"
 
 
+def test_the_unit_of_a_distance_is_named():
+    """A wrong scale is a factor, and only a wrong mean is a number of standard deviations."""
+    model = trained("mlp")
+    model[2].running_var *= 25
+    (found,) = diagnose(model, batches()).by_code("running-statistics-mismatch")
+    assert re.search(r"the means are 0\.\d+ standard deviations apart", found.evidence)
+    assert 4.5 < float(re.search(r"differ by a factor of ([\d.]+) \(medians over channels\)", found.evidence)[1]) < 5.5
+    (found,) = diagnose(displaced("mlp", "2"), batches()).by_code("running-statistics-mismatch")
+    assert 2.5 < float(re.search(r"the means are ([\d.]+) standard deviations apart", found.evidence)[1]) < 3.5
+    assert 1 <= float(re.search(r"by a factor of ([\d.]+) \(", found.evidence)[1]) < 1.2
+
+
 class Towers(nn.Module):
     def __init__(self, tower):
         super().__init__()
@@ -160,10 +173,6 @@ def test_a_norm_shared_by_time_steps():
     torch.manual_seed(0)
     report = diagnose_unchanged(train(Recurrent(), batches(count=60), 60), batches())
     assert report.codes == ["shared-layer"] and report[0].layer == "norm" and "8 times" in report[0].evidence
-
-
-def negative(x, y):
-    return 2.5 - 2 * x, y
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])

@@ -1,0 +1,285 @@
+"""Causes of trouble with batch norm that ``bnlib.diagnose`` does not look for, but that the book explains."""
+
+from __future__ import annotations
+
+from bnlib.doctor.advice import Advice
+
+CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
+    "feature-hardly-varies": Advice(
+        group="error",
+        symptom="The loss becomes NaN or huge, or a few samples get huge outputs, while the test error looks fine",
+        cause=(
+            "A feature or a pixel hardly varies in the training data, so BN multiplies it by up to 316 where it does"
+            " vary."
+        ),
+        test="any((bn.running_var < bn.eps).any() for bn in bns)",
+        remedy="Remove the features that hardly vary, or use a larger eps in the first layer.",
+        section="chapters/01_the_formula.ipynb#epsilon-and-features-that-hardly-vary",
+    ),
+    "rounded-bias": Advice(
+        group="eval",
+        symptom="The training loss is low, but the test error is that of guessing, with inputs in tiny units",
+        cause=(
+            "Rounding moves a bias in front of BN by many standard deviations, and the running averages follow too "
+            "late."
+        ),
+        test="x.std() < 1e-3",
+        remedy="Standardise the inputs, and use `bias=False` in front of BN.",
+        section="chapters/07_why_is_my_bn_failing.ipynb#inputs-in-other-units",
+    ),
+    "covariate-shift": Advice(
+        group="eval",
+        symptom="Good on the test set, but bad on data from another camera, hospital or site",
+        cause=(
+            "The new inputs have other statistics than the training data (covariate shift). Here `batches` holds new"
+            " data."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Recompute the statistics on new inputs, if their labels have about the same frequencies as in training."
+        ),
+        section="chapters/06_perils.ipynb#different-data-at-inference",
+    ),
+    "test-time-adaptation": Advice(
+        group="batch",
+        symptom="Test-time adaptation (TENT) makes predictions worse, or they collapse to one class",
+        cause=(
+            "The batches are small, or hold only a few classes (label shift), so their statistics are not those of "
+            "the training data."
+        ),
+        test="F.cross_entropy(model.train()(x), y) > 1.5 * F.cross_entropy(model.eval()(x), y)",
+        remedy=(
+            "Adapt only if each batch has the class proportions of training. In batches of fewer than about 32, mix "
+            "in the statistics of training."
+        ),
+        section="chapters/06_perils.ipynb#test-time-adaptation",
+    ),
+    "loss-higher-in-train-mode": Advice(
+        group="training",
+        symptom="The training loss is higher than the validation loss",
+        cause="Train mode has the noise of small batches, eval mode does not have it.",
+        test='loss["train"] > 1.5 * loss["eval"]',
+        remedy="None needed: judge the network in eval mode.",
+        section="chapters/07_why_is_my_bn_failing.ipynb#small-batches",
+    ),
+    "small-gamma": Advice(
+        group="training",
+        symptom="A deep network learns nothing if gamma starts small, such as 0.001",
+        cause=(
+            "The signal fades from layer to layer, because `eps` is larger than the variances. The limit is about 3 "
+            "times the root of `eps` in PyTorch's initialisation."
+        ),
+        test="all(bn.weight.abs().max() < 3 * bn.eps**0.5 for bn in bns)",
+        remedy="Start with gamma = 1. Use a smaller gamma only at the end of residual branches.",
+        section="chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero",
+    ),
+    "q-network": Advice(
+        group="training",
+        symptom="Deep Q-learning or actor-critic (reinforcement learning) fails with batch norm and works without it",
+        cause=(
+            "Actions of the replay buffer and of the policy are normalised in separate batches, so BN removes the "
+            "difference between them. Here `q` is the network, `now` and `following` are its two batches."
+        ),
+        test="not torch.allclose(q(now), q(torch.cat([now, following]))[: len(now)], atol=1e-3)",
+        remedy=(
+            "Put the target network in eval mode, pass both batches through the network as one joint batch (CrossQ), "
+            "or use LayerNorm."
+        ),
+        section="chapters/06_perils.ipynb#target-networks",
+    ),
+    "discriminator": Advice(
+        group="training",
+        symptom=(
+            "GAN training with batch norm in the discriminator fails: the discriminator wins, the generator does not"
+            " improve"
+        ),
+        cause=(
+            "The discriminator sees real and generated images in separate batches, so each batch is normalised to "
+            "mean 0. Here `critic` is the discriminator, `real` and `fake` are its batches."
+        ),
+        test="not torch.allclose(critic(real), critic(torch.cat([real, fake]))[: len(real)], atol=1e-3)",
+        remedy=(
+            "Use a norm that does not depend on the batch in the discriminator, such as LayerNorm or InstanceNorm, or"
+            " one batch for both."
+        ),
+        section="chapters/06_perils.ipynb#the-discriminator",
+    ),
+    "exported-in-train-mode": Advice(
+        group="after",
+        symptom=(
+            "The exported model (TorchScript, torch.export, ONNX) gives other outputs than the original, or `eval()`"
+            " is refused"
+        ),
+        cause="The model was traced or exported in train mode. Here `exported` is the exported model.",
+        test="not torch.allclose(exported(x), model.eval()(x), atol=1e-3)",
+        remedy="Call `model.eval()` before you export, and export again.",
+        section="chapters/06_perils.ipynb#stuck-in-train-mode",
+    ),
+    "checkpoint-without-buffers": Advice(
+        group="after",
+        symptom="Validation accuracy is good when I save the checkpoint and bad after I load it",
+        cause=(
+            "The checkpoint lacks the running averages, because only the parameters were saved, or `strict=False` "
+            "hid that keys are missing. Here `checkpoint` is the loaded dictionary."
+        ),
+        test="not model.state_dict().keys() <= checkpoint.keys()",
+        remedy=(
+            "Save `model.state_dict()`, which has the buffers, and load it with `strict=True`. Register statistics of"
+            " your own layers as buffers."
+        ),
+        section="chapters/01_the_formula.ipynb#exercise-3-find-the-bug",
+    ),
+    "keras-defaults": Advice(
+        group="after",
+        symptom="A model converted from Keras or TensorFlow gives slightly different outputs in PyTorch",
+        cause=(
+            "The defaults differ: `eps` is 0.001 in Keras and 0.00001 in PyTorch, and Keras's momentum 0.99 is "
+            "PyTorch's 0.01."
+        ),
+        test="any(bn.eps != 1e-3 for bn in bns)",
+        remedy="Copy eps as well as the weights and buffers, and set momentum to 1 minus Keras's.",
+        section="chapters/01_the_formula.ipynb#two-modes-and-the-averages-between-them",
+    ),
+    "sampler-without-set-epoch": Advice(
+        group="devices",
+        symptom=(
+            "With DistributedSampler the training loss is lower than with one GPU, and the validation loss is worse"
+        ),
+        cause=(
+            "Nobody calls `set_epoch`, so each epoch has the same batches. Here `loader` is the DataLoader after the"
+            " second epoch."
+        ),
+        test="loader.sampler.epoch == 0",
+        remedy="Call `loader.sampler.set_epoch(epoch)` at the beginning of each epoch.",
+        section="chapters/07_why_is_my_bn_failing.ipynb#batches-that-are-never-reshuffled",
+    ),
+    "statistics-per-process": Advice(
+        group="devices",
+        symptom=(
+            "DistributedDataParallel (DDP) gives a different validation accuracy on each rank, or the checkpoint of "
+            "rank 0 is bad"
+        ),
+        cause=(
+            "DDP keeps the running averages of process 0, which describe its own data; each other process adds one "
+            "batch. Here `states` holds the `state_dict` of each rank."
+        ),
+        test="any(not torch.equal(states[0][key], states[1][key]) for key in states[0])",
+        remedy="Average the buffers over the processes before you evaluate or save, or use SyncBatchNorm.",
+        section="chapters/10_many_machines.ipynb#whose-statistics",
+    ),
+    "small-batch-per-device": Advice(
+        group="devices",
+        symptom="Accuracy drops with more GPUs at the same global batch size",
+        cause="BN sees only the samples of one device. Here `x` is the batch of one device.",
+        test="len(x) < 16",
+        remedy=(
+            "Use SyncBatchNorm (`torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`), or a norm that does not "
+            "depend on the batch."
+        ),
+        section="chapters/10_many_machines.ipynb#joining-the-batches",
+    ),
+    "federated-clients": Advice(
+        group="devices",
+        symptom=(
+            "Federated learning (FedAvg) with non-iid clients is bad with batch norm: each client holds only some "
+            "classes"
+        ),
+        cause="Each client normalises by the statistics of its own classes. Here `batches` are those of one client.",
+        test="len(torch.cat([y for x, y in batches]).unique()) < model(x).shape[1]",
+        remedy=(
+            "If the skew is moderate, keep BN. If it is extreme, average often, and use GroupNorm or freeze the "
+            "averaged statistics partway (FixBN)."
+        ),
+        section="chapters/10_many_machines.ipynb#local-steps",
+    ),
+}
+"""Causes that the doctor does not look for, by a short name."""
+
+IN_TRAINING_CODE: dict[str, Advice] = {
+    "mixed-precision": Advice(
+        group="error",
+        symptom="With mixed precision (AMP, autocast, GradScaler) the loss in eval mode becomes NaN after some epochs",
+        cause=(
+            "A batch overflowed in the forward pass. The GradScaler skipped its step, but the running averages keep "
+            "the NaN."
+        ),
+        test="any(not bn.running_var.isfinite().all() for bn in bns)",
+        remedy=(
+            "Restore the buffers of a step that was skipped, or recompute the statistics: "
+            "`torch.optim.swa_utils.update_bn(batches, model)`."
+        ),
+        section="chapters/11_training_code.ipynb#one-bad-batch-and-eval-mode-is-nan",
+    ),
+    "gradient-checkpointing": Advice(
+        group="eval",
+        symptom=(
+            "Two runs with and without gradient checkpointing (activation checkpointing) give different results in "
+            "eval mode"
+        ),
+        cause=(
+            "The forward pass of a checkpointed block runs twice, so each batch updates the running averages twice. "
+            "Here `steps` counts the training steps."
+        ),
+        test="any(bn.num_batches_tracked > 1.5 * steps for bn in bns)",
+        remedy=(
+            "With the default momentum, BN needs no cure. For exactly the same numbers, restore the buffers around "
+            "the second pass, or use `momentum=None`."
+        ),
+        section="chapters/11_training_code.ipynb#gradient-checkpointing-updates-the-statistics-twice",
+    ),
+    "fine-tuning": Advice(
+        group="after",
+        symptom=(
+            "A pretrained network gets worse when I fine-tune it with batch norm unfrozen, in tiny batches "
+            "(detection, segmentation)"
+        ),
+        cause="In train mode the network is trained on the noise of the statistics of one or two images.",
+        test="any(bn.training for bn in bns) and len(x) < 4",
+        remedy=(
+            "Re-estimate the statistics with `torch.optim.swa_utils.update_bn(batches, model)`, then freeze BN: call "
+            "`eval()` on its layers after each `model.train()` (Keras: `layer.trainable = False`). In larger batches,"
+            " train as usual."
+        ),
+        section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
+    "averaged-weights": Advice(
+        group="after",
+        symptom="The model with averaged weights (EMA, SWA) is much worse than the model it averages",
+        cause=(
+            "The running averages belong to other weights than the averaged ones, or still contain their initial "
+            "values. Here `model` is the averaged model."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Recompute the statistics for the averaged weights: `torch.optim.swa_utils.update_bn(batches, "
+            "averaged_model)`."
+        ),
+        section="chapters/11_training_code.ipynb#which-statistics-belong-to-averaged-weights",
+    ),
+    "folded": Advice(
+        group="after",
+        symptom="Accuracy drops after BN was folded (fused) into the convolutions",
+        cause=(
+            "BN was folded before its running averages had settled, or into a convolution behind it that pads with "
+            "zeros. Here `folded` is the new model."
+        ),
+        test="not torch.allclose(folded(x), model.eval()(x), atol=1e-2)",
+        remedy=(
+            "Recompute the statistics, call `model.eval()`, fold into the convolution in front, and compare the "
+            "outputs."
+        ),
+        section="chapters/11_training_code.ipynb#folding-batch-norm-into-the-convolution",
+    ),
+    "quantised": Advice(
+        group="after",
+        symptom="Accuracy drops after quantisation to int8 or fewer bits, with BN folded (fused) before",
+        cause=(
+            "Folding gives a channel with a small variance large weights, and with one scale per layer, all other "
+            "channels are rounded coarsely. Here `weight` is the weight of a folded layer."
+        ),
+        test="(top := weight.flatten(1).abs().amax(1)).max() > 50 * top.median()",
+        remedy="Quantise with one scale per channel.",
+        section="chapters/11_training_code.ipynb#quantised-weights-after-folding",
+    ),
+}
+"""Causes that the doctor does not look for and chapter 11 explains, by a short name."""
