@@ -179,3 +179,11 @@ def tent_rate(batch_size: int) -> float:
     """Return the learning rate at which texts show TENT: the best one above 0."""
     best = best_rate(batch_size)
     return best if best > 0 else LEARNING_RATES[1]
+
+
+def lookup(images: str) -> dict[str, dict[str, np.ndarray]]:
+    """Return for each stream the committed accuracies of ``ARMS``, of shape (seeds, batch sizes)."""
+    return {
+        stream: {arm: np.stack([accuracies(arm, images, stream, size) for size in BATCH_SIZES], 1) for arm in ARMS}
+        for stream in STREAMS
+    }
