@@ -31,6 +31,9 @@ SOURCES: dict[str, str] = {
     "li2016": "Li et al. 2016",
     "chintala2016": "Chintala et al. 2016",
     "vanlaarhoven2017": "van Laarhoven 2017",
+    "schneider2020": "Schneider et al. 2020",
+    "wang2021": "Wang et al. 2021",
+    "bhatt2024": "Bhatt et al. 2024",
 }
 
 
