@@ -46,7 +46,7 @@ def answers(search) -> dict[str, list[dict]]:
 
 
 def test_of_forty_queries_nearly_all_find_their_section_among_the_first_three(answers):
-    assert len(answers) == 42
+    assert len(answers) == len(QUERIES) >= 42
     missed = {}
     for query, sections in (each.values() for each in QUERIES):
         wanted = {"chapters/{}.html#{}".format(*section.split("#")) for section in sections}
