@@ -176,9 +176,10 @@ def error_rows() -> list[dict]:
         {
             "Q network": arm,
             "learning rate": f"{rates[arm,].rate:g}",
-            "error": at_best_rate(arm)["test_error"],
-            "mean too high by": at_best_rate(arm)["bias"],
-            "distance to the buffer's values": at_best_rate(arm)["error_of_buffer_policy"],
+            ("root mean square distance to the exact values", "of the policy"): at_best_rate(arm)["test_error"],
+            ("root mean square distance to the exact values", "of the random actions"): at_best_rate(arm)[
+                "error_of_buffer_policy"
+            ],
         }
         for arm in ARMS
     ]

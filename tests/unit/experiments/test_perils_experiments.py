@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -270,3 +271,20 @@ def test_spectral_norm_divides_by_the_largest_singular_value_and_ignores_the_bat
         if isinstance(layer, nn.Linear):
             assert abs(torch.linalg.matrix_norm(layer.weight, 2).item() - 1) < 0.01
     assert batch_dependence(model, torch.randn(8, 2)) < 1e-5
+
+
+def test_rows_of_q_networks_and_of_adaptation_take_the_best_rate():
+    row = target_networks.error_rows()[0]
+    found = target_networks.load()["without normalisation, target network", float(row["learning rate"])]
+    distance = "root mean square distance to the exact values"
+    assert list(row[distance, "of the policy"]) == list(found["test_error"])
+    errors = [
+        np.median(target_networks.load()["without normalisation, target network", lr]["test_error"])
+        for lr in target_networks.LEARNING_RATES
+    ]
+    assert np.median(found["test_error"]) == min(errors)
+    row, place = adaptation_at_test_time.load()["noisy",], adaptation_at_test_time.BATCH_SIZES.index(64)
+    rate = adaptation_at_test_time.LEARNING_RATES.index(adaptation_at_test_time.tent_rate(64))
+    shown = adaptation_at_test_time.lookup("noisy")["sorted"]
+    assert list(shown["tent"][:, place]) == list(row["tent"][:, 1, place, rate]) and rate > 0
+    assert list(shown["batch"][:, place]) == list(row["tent"][:, 1, place, 0])
