@@ -174,7 +174,8 @@ def error_rows() -> list[dict]:
     rates = best_rates(load(), EXPERIMENT.axes, "test_error")
     return [
         {
-            "Q network": arm,
+            "normalisation": arm.partition(", ")[0],
+            "batches, next value": arm.partition(", ")[2],
             "learning rate": f"{rates[arm,].rate:g}",
             ("root mean square distance to the exact values", "of the policy"): at_best_rate(arm)["test_error"],
             ("root mean square distance to the exact values", "of the random actions"): at_best_rate(arm)[
