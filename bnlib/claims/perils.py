@@ -347,7 +347,7 @@ CLAIMS = (
         note="With BN in the first layer nothing is learnt of a shift; further up it judges the batch, not the sample.",
     ),
     Claim(
-        "schneider-few", "schneider2020", "abstract; section 3",
+        "schneider-few", "schneider2020", "abstract and method",
         "A few test images improve robustness, if their statistics are mixed with those of training.",
         "06_perils#test-time-adaptation", _accuracy_of_adaptation,
         tuple((f"in shuffled batches of 4, mixed statistics are right more often than those of training, in the "
@@ -367,7 +367,7 @@ CLAIMS = (
         note="At its best learning rate for these images, which needs their labels.",
     ),
     Claim(
-        "bhatt-separate", "bhatt2024", "section 3",
+        "bhatt-separate", "bhatt2024", "the method",
         "BN harms a Q network whose values now and next are normalised in separate batches; a joint batch does not.",
         "06_perils#target-networks", _errors_of_q_networks,
         (("at the best rate of each, separate batches more than double the error of the same network without "
