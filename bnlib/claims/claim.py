@@ -44,6 +44,9 @@ SOURCES: dict[str, str] = {
     "hsieh2020": "Hsieh et al. 2020",
     "li2021": "Li et al. 2021",
     "zhong2023": "Zhong et al. 2023",
+    "schneider2020": "Schneider et al. 2020",
+    "wang2021": "Wang et al. 2021",
+    "bhatt2024": "Bhatt et al. 2024",
 }
 
 

@@ -41,6 +41,7 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
     jacob-folding krishnamoorthi-channels krishnamoorthi-layers
     brock-match brock-clipping
     hsieh-batch-norm hsieh-group-norm hsieh-degree fedbn-local zhong-many zhong-exceptions zhong-fixbn
+    schneider-few wang-entropy bhatt-separate bhatt-no-target
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""

@@ -10,7 +10,13 @@ import torch
 
 from bnlib.claims.claim import Claim, Effects, Results
 from bnlib.claims.thresholds import COMPARABLE, EXACT, FAR, TIMES, WORKS
-from bnlib.experiments.perils import activations, distribution_shift, train_mode_at_inference
+from bnlib.experiments.perils import (
+    activations,
+    adaptation_at_test_time,
+    distribution_shift,
+    target_networks,
+    train_mode_at_inference,
+)
 from bnlib.models import mlp
 from bnlib.norm import BatchNorm
 
@@ -169,6 +175,38 @@ def _separate_batches_better(e: Effects, norm: str) -> bool:
     return np.median(separate) > np.median(mixed)
 
 
+def _accuracy_of_adaptation(results: Results) -> Effects:
+    """Take the accuracies on shuffled streams; those of TENT at its best learning rate above 0."""
+    found: Effects = {}
+    stream = adaptation_at_test_time.STREAMS.index("shuffled")
+    rows = {images: results("perils.adaptation_at_test_time", images) for images in _CHANGED}
+    for size in (4, 64):
+        place = adaptation_at_test_time.BATCH_SIZES.index(size)
+        tent = {images: 100 * row["tent"][:, stream, place] for images, row in rows.items()}
+        best = int(np.mean([np.median(each, 0) for each in tent.values()], 0)[1:].argmax()) + 1
+        for images, row in rows.items():
+            found[f"{images}, batches of {size}: right with training statistics, %"] = 100 * row["training"][:, stream]
+            found[f"{images}, batches of {size}: right with mixed ones, %"] = 100 * row["mixed"][:, stream, place]
+            found[f"{images}, batches of {size}: right with those of the batch, %"] = tent[images][:, 0]
+            found[f"{images}, batches of {size}: right with TENT, %"] = tent[images][:, best]
+    return found
+
+
+def _higher(e: Effects, setting: str, left: str, right: str) -> bool:
+    return np.median(e[f"{setting}: right with {left}, %"]) > np.median(e[f"{setting}: right with {right}, %"])
+
+
+def _errors_of_q_networks(results: Results) -> Effects:
+    """Take the error of each arm, in standard deviations of the exact values, at its best learning rate."""
+    rows = {
+        arm: [results("perils.target_networks", arm, lr)["test_error"] for lr in target_networks.LEARNING_RATES]
+        for arm in target_networks.ARMS
+    }
+    return {f"error, {arm}": min(errors, key=np.median) for arm, errors in rows.items()}
+
+
+_CHANGED, _Q = adaptation_at_test_time.IMAGES[1:], "policy evaluation of a linear-quadratic problem in place of control"
+
 CLAIMS = (
     Claim(
         "irpan-alone", "irpan2017", "first story",
@@ -307,5 +345,50 @@ CLAIMS = (
         quantifier="tendency",
         stand_in="a discriminator of points in the plane without a generator in place of a GAN",
         note="With BN in the first layer nothing is learnt of a shift; further up it judges the batch, not the sample.",
+    ),
+    Claim(
+        "schneider-few", "schneider2020", "abstract and method",
+        "A few test images improve robustness, if their statistics are mixed with those of training.",
+        "06_perils#test-time-adaptation", _accuracy_of_adaptation,
+        tuple((f"in shuffled batches of 4, mixed statistics are right more often than those of training, in the "
+               f"median: {images}",
+               lambda e, i=images: _higher(e, f"{i}, batches of 4", "mixed ones", "training statistics"))
+              for images in _CHANGED),
+        quantifier="tendency", stand_in="changed digits in place of ImageNet-C",
+    ),
+    Claim(
+        "wang-entropy", "wang2021", "abstract",
+        "Minimising the entropy of the predictions on gamma and beta reduces the error on corrupted images.",
+        "06_perils#test-time-adaptation", _accuracy_of_adaptation,
+        tuple((f"in shuffled batches of 64, TENT is right more often than {other}, in the median: {images}",
+               lambda e, i=images, o=other: _higher(e, f"{i}, batches of 64", "TENT", o))
+              for images in _CHANGED for other in ("training statistics", "those of the batch")),
+        quantifier="tendency", stand_in="changed digits in place of ImageNet-C and CIFAR-C",
+        note="At its best learning rate for these images, which needs their labels.",
+    ),
+    Claim(
+        "bhatt-separate", "bhatt2024", "the method",
+        "BN harms a Q network whose values now and next are normalised in separate batches; a joint batch does not.",
+        "06_perils#target-networks", _errors_of_q_networks,
+        (("at the best rate of each, separate batches more than double the error of the same network without "
+          "normalisation, in every seed",
+          lambda e: e["error, batch norm, separate batches, target network"].min()
+          > TIMES * e["error, without normalisation, target network"].max()),
+         ("they more than double that of the joint batch, in every seed",
+          lambda e: e["error, batch norm, separate batches, target network"].min()
+          > TIMES * e["error, batch norm, joint batch, no target network"].max())),
+        quantifier="tendency", stand_in=_Q,
+    ),
+    Claim(
+        "bhatt-no-target", "bhatt2024", "abstract",
+        "With BN in a joint batch, target networks can be removed.",
+        "06_perils#target-networks", _errors_of_q_networks,
+        (("without normalisation, removing the target network more than doubles the median error",
+          lambda e: np.median(e["error, without normalisation, no target network"])
+          > TIMES * np.median(e["error, without normalisation, target network"])),
+         ("with BN in a joint batch and no target network, it is at most twice that without normalisation and with one",
+          lambda e: np.median(e["error, batch norm, joint batch, no target network"])
+          <= TIMES * np.median(e["error, without normalisation, target network"]))),
+        quantifier="tendency", stand_in=_Q,
     ),
 )  # fmt: skip

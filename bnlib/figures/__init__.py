@@ -61,6 +61,7 @@ from bnlib.figures.objective import (
 )
 from bnlib.figures.panels import Box, Layout, in_panels, lay_out
 from bnlib.figures.perils import (
+    draw_adaptation_at_test_time,
     draw_discriminator,
     draw_distribution_shift,
     draw_train_mode_at_inference,
@@ -108,6 +109,7 @@ __all__ = [
     "Picture",
     "band",
     "draw_absorption",
+    "draw_adaptation_at_test_time",
     "draw_averaged_weights",
     "draw_batch_noise",
     "draw_batch_of_three",

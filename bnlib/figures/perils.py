@@ -175,3 +175,32 @@ def draw_distribution_shift(
         f"Images {shift:g} brighter, {share:.0%} of them from one class. Accuracy with statistics of: "
         f"{', '.join(told)}. Medians and ranges over five seeds."
     )
+
+
+def draw_adaptation_at_test_time(
+    figure: Figure, data: Mapping[str, Mapping[str, np.ndarray]], images: str, *, batch_sizes: Sequence[int]
+) -> str:
+    """Draw accuracy on streams of test images by batch size; see ``perils.adaptation_at_test_time``."""
+    looks = {
+        "training": ("training statistics", BLUE, "o", "-"),
+        "mixed": ("mixed", PURPLE, "D", "-."),
+        "batch": ("statistics of the batch", VERMILLION, "s", "--"),
+        "tent": ("TENT", GREEN, "^", ":"),
+    }
+    told = []
+    for axes, (stream, arms) in zip(figure.subplots(1, len(data), sharey=True), data.items(), strict=True):
+        for arm, (name, color, mark, line) in looks.items():
+            label = name if axes is figure.axes[0] else "_"
+            band(axes, batch_sizes, 100 * arms[arm], color=color, label=label, marker=mark, ls=line, ms=4)
+        axes.set(xscale="log", ylim=(0, 103), xlabel="batch size", title=stream)
+        plain_ticks(axes.xaxis, batch_sizes)
+        middles = {name: 100 * np.median(arms[arm], 0) for arm, (name, *_) in looks.items()}
+        told.append(
+            f"{stream}: " + ", ".join(f"{name} {row[0]:.0f} to {row[-1]:.0f} %" for name, row in middles.items())
+        )
+    figure.axes[0].set(ylabel="accuracy (%)")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return (
+        f"Accuracy on {images} images, from batches of {batch_sizes[0]} to batches of {batch_sizes[-1]}. "
+        f"{'; '.join(told)}. Medians and ranges over five seeds."
+    )

@@ -18,4 +18,19 @@ PREDICTIONS = [
         "kind was normalised with its own statistics, but the running averages mix both. With separate averages for "
         "each kind, and the same weights, it reads at least {own:.0f} % of either.",
     ),
+    Prediction(
+        "target-networks",
+        "A Q network with batch norm learns the values of a policy from a replay buffer, which was filled by random "
+        "actions. In each step the buffer's states and actions pass through the network as one batch, the next states "
+        "and the policy's actions through the target network as another, both in train mode. What are the learned "
+        "values close to?",
+        {
+            "The values of the policy": lambda policy, buffer: policy <= buffer and policy < 1.5,
+            "The values of the random actions in the buffer": lambda policy, buffer: buffer < policy and buffer < 1.5,
+            "Neither": lambda policy, buffer: min(policy, buffer) >= 1.5,
+        },
+        reason="On average they are {policy:.1f} standard deviations away from the values of the policy, and "
+        "{buffer:.1f} away from those of the random actions. Each batch is normalised with its own statistics, so the "
+        "network does not see that the policy's actions differ from those of the buffer.",
+    ),
 ]

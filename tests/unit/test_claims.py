@@ -72,7 +72,7 @@ EXPECTED = {
         kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-small-batches irpan-gan kariya-noisy
         kariya-standard-worse kariya-noise-prevents lian-figure-2 lian-figure-5 lian-figure-5-train lian-figure-5-better
         lian-figure-8 lian-figure-8-train chintala-separate cooijmans-gamma krishnamoorthi-layers kari-clipping
-        kari-renorm kari-snap brock-match brock-clipping
+        kari-renorm kari-snap brock-match brock-clipping schneider-few wang-entropy bhatt-separate bhatt-no-target
     """,
     "not tested here": """
         kari-explosion-reason irpan-layer-norm failing-recurrent failing-rnn-norms failing-early-layers failing-deeper
@@ -84,11 +84,11 @@ EXPECTED = {
 OUTCOMES = {
     "reproduced": """
         kari-noise kari-ten-layers kari-smaller-rate kari-small-batches irpan-gan lian-figure-5-better lian-figure-8
-        lian-figure-8-train cooijmans-gamma kari-snap brock-match
+        lian-figure-8-train cooijmans-gamma kari-snap brock-match schneider-few bhatt-separate
     """,
     "in part": """
         kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate
-        krishnamoorthi-layers
+        krishnamoorthi-layers wang-entropy bhatt-no-target
     """,
     "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train kari-clipping kari-renorm brock-clipping",
 }

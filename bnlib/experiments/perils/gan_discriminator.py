@@ -19,6 +19,7 @@ from bnlib import BatchNorm
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
+from bnlib.models.building import seeded
 
 NORMS = {
     "without normalisation": None,
@@ -53,7 +54,7 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
     return {cell: SEEDS[scale] for cell in itertools.product(NORMS, FAKES, BATCHES)}
 
 
-def measure(norm: str, kind: str, batches: str, *, seed: int, device) -> dict[str, float]:
+def measure(norm: str, kind: str, batches: str, *, seed: int, device, lr: float = LEARNING_RATE) -> dict[str, float]:
     """Train a discriminator with SGD and binary cross-entropy.
 
     Returns:
@@ -63,7 +64,7 @@ def measure(norm: str, kind: str, batches: str, *, seed: int, device) -> dict[st
         training. It is 0 if a generator cannot learn to shift all its samples in one direction.
     """
     generator = torch.Generator().manual_seed(seed)
-    model, losses = trained(norm, kind, batches, seed, generator, device)
+    model, losses = trained(norm, kind, batches, seed, generator, device, lr=lr)
     last = losses[-STEPS // 5 :].mean().item()
     alignment = np.mean([_gradient_alignment(model, kind, batches, generator, device) for _ in range(20)])
     return {"loss": last, "gradient_alignment": float(alignment)} | _accuracies(model, kind, generator, device)
@@ -71,18 +72,36 @@ def measure(norm: str, kind: str, batches: str, *, seed: int, device) -> dict[st
 
 def network(norm: str, seed: int) -> nn.Sequential:
     """Build a discriminator of points in the plane; its output (N, 1) is above 0 for real."""
+    if norm == "spectral norm":
+        return spectrally_normalised(mlp(SIZES, seed=seed), seed)
     if norm != "batch norm, layer 2 only":
         return mlp(SIZES, NORMS[norm], seed=seed)
     first, *_ = (layer for layer in mlp(SIZES, seed=seed) if isinstance(layer, nn.Linear))
     return nn.Sequential(first, nn.ReLU(), mlp(SIZES[1:], NORMS[norm], seed=seed + 1000))
 
 
+def spectrally_normalised(model: nn.Sequential, seed: int) -> nn.Sequential:
+    """Divide the weights of each linear layer by an estimate of their largest singular value (Miyato et al. 2018)."""
+    with seeded(seed):  # the estimate begins with random vectors
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                nn.utils.parametrizations.spectral_norm(layer)
+    return model
+
+
 def trained(
-    norm: str, kind: str, batches: str, seed: int, generator: torch.Generator, device="cpu", steps: int = STEPS
+    norm: str,
+    kind: str,
+    batches: str,
+    seed: int,
+    generator: torch.Generator,
+    device="cpu",
+    steps: int = STEPS,
+    lr: float = LEARNING_RATE,
 ) -> tuple[nn.Module, Tensor]:
     """Train a discriminator with SGD and return it with the loss of each step; ``generator`` draws the samples."""
     model = network(norm, seed).to(device)
-    optimiser, losses = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE), torch.empty(steps)
+    optimiser, losses = torch.optim.SGD(model.parameters(), lr=lr), torch.empty(steps)
     for step in range(steps):
         loss = _loss(model, *_pair(kind, generator, device), batches)
         optimiser.zero_grad()

@@ -205,6 +205,8 @@ def accuracy_rows(batch_size: int = 64) -> list[dict]:
         "two towers, recomputed on both domains": (1.0, "pooled"),
         "two towers, recomputed per domain": (1.0, "per_domain"),
         "two towers, domain-specific BN": (1.0, "domain_batch_norm"),
+        "batches of 90 % one domain, running statistics": (0.9, "running"),
+        "mixed batches, recomputed per domain": (0.5, "per_domain"),
     }
     return [
         {"training, statistics of eval mode": title}

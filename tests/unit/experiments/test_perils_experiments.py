@@ -3,13 +3,22 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets
-from bnlib.experiments.perils import distribution_shift, gan_discriminator, train_mode_at_inference, two_towers
-from bnlib.probes import with_recomputed_statistics
+from bnlib.experiments.perils import (
+    adaptation_at_test_time,
+    distribution_shift,
+    gan_discriminator,
+    target_networks,
+    train_mode_at_inference,
+    two_towers,
+)
+from bnlib.models import mlp
+from bnlib.probes import batch_dependence, with_recomputed_statistics
 
 
 def test_statistics_of_one_batch_are_its_own_and_the_model_is_left_alone():
@@ -165,3 +174,117 @@ def test_rows_of_discriminators_and_of_shifted_data_name_their_setting():
     assert row["test images"] == "0.8 brighter, 90% of one class"
     expected = distribution_shift.load()[(0.8,)]["halfway"][:, distribution_shift.CLASS_SHARES.index(0.9)]
     assert list(row["statistics of", "halfway"]) == list(100 * expected)
+
+
+def test_tent_at_rate_0_only_replaces_the_statistics_by_those_of_each_batch():
+    torch.manual_seed(0)
+    model, x = mlp((6, 8, 3), BatchNorm, seed=0), torch.randn(20, 6)
+    found = adaptation_at_test_time.tent_outputs(model, x, batch_size=10, lr=0.0)
+    expected = torch.cat([model.train()(batch) for batch in x.split(10)])
+    torch.testing.assert_close(found, expected)
+
+
+def test_tent_lowers_the_entropy_with_gamma_and_beta_alone():
+    torch.manual_seed(0)
+    model, x = mlp((6, 8, 3), BatchNorm, seed=0), torch.randn(20, 6)
+    before = [each.clone() for each in model.parameters()]
+    outputs = adaptation_at_test_time.tent_outputs(model, x.repeat(50, 1), batch_size=20, lr=0.01)
+    first, *_, last = adaptation_at_test_time.entropy(outputs).split(20)
+    assert last.mean() < 0.8 * first.mean()
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
+    # Half of each sample's probability on either of two classes: ln 2.
+    torch.testing.assert_close(adaptation_at_test_time.entropy(torch.zeros(1, 2)), torch.tensor([math.log(2)]))
+
+
+def test_mixed_statistics_lie_between_those_of_eval_mode_and_those_of_the_batch():
+    torch.manual_seed(0)
+    model, x = mlp((6, 8, 3), BatchNorm, seed=0).eval(), torch.randn(20, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(adaptation_at_test_time.mixed_statistics_outputs(model, x, prior=10**9), model(x))
+        new = adaptation_at_test_time.mixed_statistics_outputs(model, x, prior=0)
+        torch.testing.assert_close(new, model.train()(x))
+    # By hand: mean (0 + 4) / 2, variance (1 + 9) / 2, where one sample counts as much as the training data.
+    layer = nn.Sequential(BatchNorm(1, eps=0))
+    found = adaptation_at_test_time.mixed_statistics_outputs(layer, torch.tensor([[1.0], [7.0]]), prior=2)
+    torch.testing.assert_close(found, torch.tensor([[-1.0], [5.0]]) / 5**0.5)
+
+
+def test_a_stream_has_the_order_and_the_class_frequencies_of_its_name():
+    labels = datasets.load("digits").test_y
+    streams = {
+        name: labels[adaptation_at_test_time.draw_stream(labels, name, 3, torch.Generator().manual_seed(0))]
+        for name in adaptation_at_test_time.STREAMS
+    }
+    assert (streams["sorted"].diff() >= 0).all() and not (streams["shuffled"].diff() >= 0).all()
+    assert abs((streams["one class frequent"] == 3).float().mean() - 0.9) < 0.03
+    assert abs((streams["shuffled"] == 3).float().mean() - 0.1) < 0.03
+
+
+def test_the_mean_over_classes_counts_each_class_once():
+    right, labels = torch.tensor([True, True, True, False]), torch.tensor([0, 0, 0, 1])
+    assert adaptation_at_test_time.mean_over_classes(right, labels) == 0.5
+
+
+@pytest.mark.parametrize("policy", [target_networks.POLICY, target_networks.BUFFER])
+def test_the_exact_values_are_the_mean_of_discounted_rewards(policy):
+    generator, count = torch.Generator().manual_seed(0), 20_000
+    state, action, total = torch.full((count,), 0.5), torch.full((count,), -0.7), torch.zeros(count)
+    exact = target_networks.q_values(state[:1], action[:1], policy).item()
+    for step in range(150):
+        total += target_networks.DISCOUNT**step * target_networks.reward(state, action)
+        state = target_networks.next_state(state, action, torch.randn(count, generator=generator))
+        action = target_networks.act(state, policy, torch.randn(count, generator=generator))
+    assert abs(total.mean().item() - exact) < 5 * total.std().item() / count**0.5
+
+
+def test_the_states_of_the_buffer_are_distributed_like_their_next_states():
+    generator = torch.Generator().manual_seed(0)
+    state, action = target_networks.draw_buffer(200_000, generator)
+    following = target_networks.next_state(state, action, torch.randn(200_000, generator=generator))
+    assert abs(following.mean() - state.mean()) < 0.01 and abs(following.std() / state.std() - 1) < 0.01
+
+
+def test_a_joint_batch_shares_statistics_and_separate_batches_hide_the_policy():
+    """If the actions differ by a constant, separate batches give the same values, whatever the constant is."""
+    torch.manual_seed(0)
+    model, now = mlp((2, 8, 1), BatchNorm, seed=0), torch.randn(50, 2)
+    then = now + torch.tensor([0.0, 5.0])
+    for source, differ in (("target", False), ("online", False), ("joint", True)):
+        values, next_values = target_networks.both_values(model, model, now, then, source)
+        assert (values - next_values).abs().max().item() > 0.1 or not differ
+        assert torch.allclose(values, next_values, atol=1e-4) != differ
+        assert not next_values.requires_grad and values.requires_grad
+
+
+def test_a_target_network_in_eval_mode_uses_running_statistics():
+    model = mlp((2, 8, 1), BatchNorm, seed=0)
+    target, x = mlp((2, 8, 1), BatchNorm, seed=1), torch.randn(50, 2)
+    _, found = target_networks.both_values(model, target, x, x, "target, eval mode")
+    torch.testing.assert_close(found, target.eval()(x)[:, 0].detach())
+
+
+def test_spectral_norm_divides_by_the_largest_singular_value_and_ignores_the_batch():
+    model = gan_discriminator.network("spectral norm", seed=0)
+    for _ in range(50):  # each forward pass in train mode improves the estimate
+        model(torch.zeros(1, 2))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            assert abs(torch.linalg.matrix_norm(layer.weight, 2).item() - 1) < 0.01
+    assert batch_dependence(model, torch.randn(8, 2)) < 1e-5
+
+
+def test_rows_of_q_networks_and_of_adaptation_take_the_best_rate():
+    row = target_networks.error_rows()[0]
+    found = target_networks.load()["without normalisation, target network", float(row["learning rate"])]
+    distance = "root mean square distance to the exact values"
+    assert list(row[distance, "of the policy"]) == list(found["test_error"])
+    errors = [
+        np.median(target_networks.load()["without normalisation, target network", lr]["test_error"])
+        for lr in target_networks.LEARNING_RATES
+    ]
+    assert np.median(found["test_error"]) == min(errors)
+    row, place = adaptation_at_test_time.load()["noisy",], adaptation_at_test_time.BATCH_SIZES.index(64)
+    rate = adaptation_at_test_time.LEARNING_RATES.index(adaptation_at_test_time.tent_rate(64))
+    shown = adaptation_at_test_time.lookup("noisy")["sorted"]
+    assert list(shown["tent"][:, place]) == list(row["tent"][:, 1, place, rate]) and rate > 0
+    assert list(shown["batch"][:, place]) == list(row["tent"][:, 1, place, 0])
