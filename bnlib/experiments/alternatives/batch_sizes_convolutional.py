@@ -32,6 +32,8 @@ NORMS = {
         "group norm",
     )
 } | {"instance norm": "instance_norm"}
+NEWER_NORMS = {"FRN": "filter_response_norm", "EvoNorm-S0": "evonorm_s0"}
+"""The norms of ``newer_norms_convolutional``."""
 CONSTRUCTIONS = {"shuffled": shuffled, "one label": single_label}
 EPOCHS = {1: 1, 16: 4}
 POINTS = {1: 4, 16: 4}
@@ -43,8 +45,8 @@ SEEDS = {"quick": range(3), "paper": range(10)}
 
 
 def model(norm: str, *, seed: int) -> nn.Sequential:
-    """Build the network with one of ``NORMS``."""
-    network = small_cnn(norm=NORMS[norm], width=WIDTH, seed=seed)
+    """Build the network with one of ``NORMS`` or ``NEWER_NORMS``."""
+    network = small_cnn(norm=(NORMS | NEWER_NORMS)[norm], width=WIDTH, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in network:

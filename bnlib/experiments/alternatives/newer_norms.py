@@ -1,9 +1,9 @@
 """Train the network of ``batch_sizes`` with five more norms, most of them published later.
 
-The settings are those of ``batch_sizes``, with five seeds, and with five learning rates that move with the batch size,
-so that the best one lies inside. The norms are trained on shuffled batches of all sizes and on 64 images of one label.
-Ghost Batch Norm has virtual batches of 16. In batches of up to 16 it is batch norm, so only larger ones are trained.
-FRN and EvoNorm-S0 contain their activation, and no ReLU follows them.
+The settings are those of ``batch_sizes``, on shuffled batches, with five seeds, and with five learning rates that move
+with the batch size, so that the best one lies inside. Every run lasts five epochs (equal samples). Ghost Batch Norm has
+virtual batches of 16. In batches of up to 16 it is batch norm, so it is trained in larger ones only, and there for as
+many epochs as batch norm. FRN and EvoNorm-S0 contain their activation, and no ReLU follows them.
 """
 
 from __future__ import annotations
@@ -42,31 +42,41 @@ def model(norm: str, *, seed: int) -> nn.Sequential:
     return mlp(batch_sizes.SIZES, NORMS[norm], init=nn.init.kaiming_normal_, seed=seed)
 
 
-def trained(norm: str, construction: str, batch_size: int) -> bool:
-    """Tell whether the cell was trained."""
-    larger = norm != "Ghost BN" or batch_size > VIRTUAL_BATCH_SIZE
-    return larger and (construction == "shuffled" or (construction == "one label" and batch_size == 64))
+def epochs(norm: str, batch_size: int) -> int:
+    """Return the epochs of a run; 0 for Ghost Batch Norm where it is batch norm."""
+    if norm == "Ghost BN":
+        return batch_sizes.EPOCHS[batch_size] if batch_size > VIRTUAL_BATCH_SIZE else 0
+    return 5
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Return each norm with the constructions of batches at each batch size and learning rate."""
-    chosen = [
-        (norm, construction, batch_size, lr)
+    """Return each norm on shuffled batches at each batch size and learning rate."""
+    return {
+        (norm, batch_size, lr): [
+            Run(
+                partial(model, norm), "digits", batch_size, lr, seed,
+                epochs=epochs(norm, batch_size), checkpoints=points(norm, batch_size),
+            )
+            for seed in SEEDS[scale]
+        ]
         for norm in NORMS
-        for construction in batch_sizes.CONSTRUCTIONS
         for batch_size, rates in LEARNING_RATES.items()
         for lr in rates
-        if trained(norm, construction, batch_size)
-    ]
-    settings = batch_sizes.CONSTRUCTIONS, batch_sizes.EPOCHS, batch_sizes.POINTS, SEEDS[scale]
-    return batch_sizes.runs(chosen, model, *settings)
+        if epochs(norm, batch_size)
+    }  # fmt: skip
+
+
+def points(norm: str, batch_size: int) -> int:
+    """Return the checkpoints of a run: as many per epoch as in ``batch_sizes``."""
+    per_epoch = batch_sizes.POINTS[batch_size] / batch_sizes.EPOCHS[batch_size]
+    return round(epochs(norm, batch_size) * per_epoch)
 
 
 EXPERIMENT = Experiment(
     name="alternatives.newer_norms",
     question="How do Ghost BN, RMSNorm, FRN, EvoNorm-S0 and dynamic tanh train at which batch size?",
     source="the settings of alternatives.batch_sizes",
-    axes=("norm", "construction", "batch_size", "lr"),
+    axes=("norm", "batch_size", "lr"),
     cells=cells,
     curves=("test_error",),
 )
