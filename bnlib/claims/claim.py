@@ -31,6 +31,11 @@ SOURCES: dict[str, str] = {
     "li2016": "Li et al. 2016",
     "chintala2016": "Chintala et al. 2016",
     "vanlaarhoven2017": "van Laarhoven 2017",
+    "hoffer2017": "Hoffer et al. 2017",
+    "zhangsennrich2019": "Zhang and Sennrich 2019",
+    "singh2020": "Singh and Krishnan 2020",
+    "liu2020": "Liu et al. 2020",
+    "zhu2025": "Zhu et al. 2025",
 }
 
 

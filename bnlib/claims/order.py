@@ -35,6 +35,7 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
 
     bjorck-rates yang-growth yang-linear yang-one-step yang-depth cooijmans-gamma renorm-small renorm-retains
     renorm-individual wu-groups wu-groups-usual wu-precise goyal-zero li-domain chintala-separate vanlaarhoven-length
+    hoffer-ghost zhang-rms-norm singh-frn liu-evonorm zhu-dynamic-tanh zhu-no-tuning
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""
