@@ -66,10 +66,11 @@ class EvoNormS0(nn.Module):
         self._check_input_dim(input)
         view = (-1, *[1] * (input.dim() - 2))
         x = input.to(torch.promote_types(input.dtype, torch.float32))  # float16 would overflow
-        groups = x.reshape(len(x), self.num_groups, -1)
-        gain = torch.rsqrt(groups.var(2, correction=0, keepdim=True) + self.eps)
+        groups = x.unflatten(1, (self.num_groups, -1)).flatten(2)
+        centred = groups - groups.mean(2, keepdim=True)  # not var, which warns about an empty batch
+        gain = torch.rsqrt(centred.square().mean(2, keepdim=True) + self.eps)
         activated = x * torch.sigmoid(self.v.view(view) * x)
-        normalised = (activated.reshape(groups.shape) * gain).view(input.shape)
+        normalised = (activated.reshape(groups.shape) * gain).reshape(input.shape)
         return (normalised * self.weight.view(view) + self.bias.view(view)).to(input.dtype)
 
     @property

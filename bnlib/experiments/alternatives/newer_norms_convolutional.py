@@ -7,6 +7,9 @@ EvoNorm-S0 contain their activation, and no ReLU follows them.
 from __future__ import annotations
 
 import itertools
+from functools import cache
+
+import numpy as np
 
 from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional
 from bnlib.experiments.framework.experiment import Experiment, Scale
@@ -37,3 +40,30 @@ EXPERIMENT = Experiment(
     cells=cells,
     curves=("test_error",),
 )
+
+
+@cache
+def load() -> dict[tuple, dict]:
+    """Load the committed result."""
+    return EXPERIMENT.load("quick")
+
+
+def best_errors(norm: str, batch_size: int, *, end: bool = False) -> np.ndarray:
+    """Return the test errors at the best learning rate in per cent, one number per seed.
+
+    They are measured after equal steps, or at the ``end`` of the runs; at batch size 1 the end is after one epoch.
+    """
+    point = batch_sizes_convolutional.compared_checkpoint(batch_size, end=end)
+    rows = [load()[norm, "shuffled", batch_size, lr]["test_error"] for lr in LEARNING_RATES]
+    table = np.array([[batch_sizes.error_at(run, point) for run in row] for row in rows])
+    return 100 * table[batch_sizes.best_learning_rate(table)]
+
+
+def error_rows() -> list[dict]:
+    """Return the rows of ``batch_sizes_convolutional`` and one for each of ``NORMS``; None for what was not trained."""
+    rows = batch_sizes_convolutional.error_rows()
+    _, *headers = rows[0]
+    for norm in NORMS:
+        found = [best_errors(norm, 1), best_errors(norm, 1, end=True), best_errors(norm, 16), None]
+        rows.append({"norm": norm} | dict(zip(headers, found, strict=True)))
+    return rows
