@@ -52,7 +52,7 @@ def newer() -> dict[tuple, dict]:
 
 def rates(norm: str, batch_size: int) -> tuple[float, ...]:
     """Return the learning rates of a norm."""
-    return newer_norms.LEARNING_RATES[batch_size] if norm in newer_norms.NORMS else batch_sizes.LEARNING_RATES
+    return newer_norms.learning_rates(norm, batch_size) if norm in newer_norms.NORMS else batch_sizes.LEARNING_RATES
 
 
 def trained(norm: str, budget: str, construction: str, batch_size: int) -> bool:
