@@ -126,6 +126,12 @@ def errors(norm: str) -> np.ndarray:
     return np.array([[90.0 if error is None else 100 * error for error in row] for row in table])
 
 
+def best_errors(norm: str) -> np.ndarray:
+    """Return the test errors (%) at the best learning rate, one number per seed."""
+    table = errors(norm)
+    return table[best_learning_rate(table)]
+
+
 def error_rows() -> list[dict]:
     """Return for each norm its best learning rate, the errors (%) at it, and those at the best rate of layer norm."""
     usual = best_learning_rate(errors("layer norm"))
