@@ -12,7 +12,7 @@ from bnlib.claims.claim import Claim, Effects, Results
 from bnlib.claims.thresholds import COMPARABLE, EXACT, FAR, TIMES
 from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional, newer_norms
 from bnlib.experiments.alternatives.newer_norms_convolutional import LEARNING_RATES as IMAGE_RATES
-from bnlib.experiments.alternatives.small_transformer import LEARNING_RATES as TRANSFORMER_RATES
+from bnlib.experiments.alternatives.small_transformer import learning_rates as transformer_rates
 from bnlib.norm import NORMS, BatchRenorm
 
 
@@ -141,13 +141,15 @@ def _errors_on_single_images(results: Results) -> Effects:
 
 def _transformer_errors(results: Results) -> Effects:
     norms = {"layer norm": "layer norm", "RMSNorm": "RMSNorm", "dynamic tanh": "dynamic tanh, alpha 0.5"}
+    name = "alternatives.small_transformer"
     tables = {
-        title: [_at(results("alternatives.small_transformer", norm, lr)["test_error"], -1) for lr in TRANSFORMER_RATES]
+        title: [_at(results(name, norm, lr)["test_error"], -1) for lr in transformer_rates(norm)]
         for title, norm in norms.items()
     }
-    usual = batch_sizes.best_learning_rate(np.array(tables["layer norm"]))
+    usual = transformer_rates("layer norm")[batch_sizes.best_learning_rate(np.array(tables["layer norm"]))]
+    same = 100 * _at(results(name, norms["dynamic tanh"], usual)["test_error"], -1)
     found = {f"test error at its best rate, {title}, %": _lowest(table) for title, table in tables.items()}
-    return found | {"test error at the best rate of layer norm, dynamic tanh, %": 100 * tables["dynamic tanh"][usual]}
+    return found | {"test error at the best rate of layer norm, dynamic tanh, %": same}
 
 
 def _at(curves: np.ndarray, point: int) -> np.ndarray:
