@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from bnlib import BatchNorm, DynamicTanh
+from bnlib import BatchNorm, DynamicTanh, datasets
 from bnlib.experiments.alternatives.batch_sizes import best_learning_rate
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.models import SequenceWiseNorm
@@ -140,8 +140,16 @@ def best_errors(norm: str) -> np.ndarray:
     return table[best_learning_rate(table)]
 
 
+def scale_behind_first_norm(norm: str, seed: int = 0) -> float:
+    """Return the root mean square of what the first attention gets before training, over the test images."""
+    network, images = model(norm, seed=seed), datasets.load("digits").test_x
+    with torch.no_grad():
+        x = network.embed(images.squeeze(1)) + network.positions
+        return network.blocks[0].norm(x).square().mean().sqrt().item()
+
+
 def error_rows() -> list[dict]:
-    """Return for each norm its best learning rate, the errors (%) at it, and those at the best rate of layer norm."""
+    """Return for each norm the scale behind it, its best rate, and the errors (%) at it and at that of layer norm."""
     usual = learning_rates("layer norm")[best_learning_rate(errors("layer norm"))]
     rows = []
     for norm in NORMS:
@@ -150,6 +158,7 @@ def error_rows() -> list[dict]:
         rows.append(
             {
                 "norm": norm,
+                "scale behind the first norm": scale_behind_first_norm(norm),
                 "best rate": f"{rates[best]:g}",
                 "error at it": table[best],
                 f"error at rate {usual:g}": table[rates.index(usual)] if usual in rates else None,
