@@ -34,12 +34,19 @@ LEARNING_RATES = {
     256: (0.03, 0.1, 0.3, 1.0, 3.0),
 }
 """Learning rates by batch size."""
+MORE_LEARNING_RATES = {("FRN", 64): (0.01,), ("EvoNorm-S0", 16): (3.0,)}
+"""Further rates for norms whose best rate would be an end of the grid, by norm and batch size."""
 SEEDS = {"quick": range(5), "paper": range(10)}
 
 
 def model(norm: str, *, seed: int) -> nn.Sequential:
     """Build the network with one of ``NORMS``."""
     return mlp(batch_sizes.SIZES, NORMS[norm], init=nn.init.kaiming_normal_, seed=seed)
+
+
+def learning_rates(norm: str, batch_size: int) -> tuple[float, ...]:
+    """Return the learning rates of a norm in rising order."""
+    return tuple(sorted(LEARNING_RATES[batch_size] + MORE_LEARNING_RATES.get((norm, batch_size), ())))
 
 
 def epochs(norm: str, batch_size: int) -> int:
@@ -60,8 +67,8 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
             for seed in SEEDS[scale]
         ]
         for norm in NORMS
-        for batch_size, rates in LEARNING_RATES.items()
-        for lr in rates
+        for batch_size in LEARNING_RATES
+        for lr in learning_rates(norm, batch_size)
         if epochs(norm, batch_size)
     }  # fmt: skip
 

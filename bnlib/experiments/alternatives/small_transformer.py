@@ -7,7 +7,6 @@ tanh treat each token by itself, as in language models; batch norm takes the tok
 
 from __future__ import annotations
 
-import itertools
 from functools import cache, partial
 
 import numpy as np
@@ -33,6 +32,8 @@ NORMS = {
     "without normalisation": None,
 } | {f"dynamic tanh, alpha {alpha:g}": partial(DynamicTanh, alpha=alpha) for alpha in ALPHAS}
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03)
+SMALLER_RATE = 0.0003
+"""A further rate for the norms whose best rate would be the lowest."""
 BATCH_SIZE, EPOCHS = 32, 5
 SEEDS = {"quick": range(3), "paper": range(10)}
 
@@ -95,12 +96,19 @@ def model(norm: str, *, seed: int) -> Transformer:
         return Transformer(norm)
 
 
+def learning_rates(norm: str) -> tuple[float, ...]:
+    """Return the learning rates of a norm in rising order."""
+    smaller = norm in ("layer norm", "RMSNorm", "batch norm")
+    return (SMALLER_RATE, *LEARNING_RATES) if smaller else LEARNING_RATES
+
+
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """Return each norm at each learning rate of Adam."""
     settings = {"optimiser": Adam, "epochs": EPOCHS, "checkpoints": 2}
     return {
         (norm, lr): [Run(partial(model, norm), "digits", BATCH_SIZE, lr, seed, **settings) for seed in SEEDS[scale]]
-        for norm, lr in itertools.product(NORMS, LEARNING_RATES)
+        for norm in NORMS
+        for lr in learning_rates(norm)
     }
 
 
@@ -122,23 +130,29 @@ def load() -> dict[tuple, dict]:
 
 def errors(norm: str) -> np.ndarray:
     """Return the test errors (%) at the end of training, shape (learning rates, seeds); 90 for a run that diverged."""
-    table = [[run[-1] for run in load()[norm, lr]["test_error"]] for lr in LEARNING_RATES]
+    table = [[run[-1] for run in load()[norm, lr]["test_error"]] for lr in learning_rates(norm)]
     return np.array([[90.0 if error is None else 100 * error for error in row] for row in table])
+
+
+def best_errors(norm: str) -> np.ndarray:
+    """Return the test errors (%) at the best learning rate, one number per seed."""
+    table = errors(norm)
+    return table[best_learning_rate(table)]
 
 
 def error_rows() -> list[dict]:
     """Return for each norm its best learning rate, the errors (%) at it, and those at the best rate of layer norm."""
-    usual = best_learning_rate(errors("layer norm"))
+    usual = learning_rates("layer norm")[best_learning_rate(errors("layer norm"))]
     rows = []
     for norm in NORMS:
-        table = errors(norm)
+        table, rates = errors(norm), learning_rates(norm)
         best = best_learning_rate(table)
         rows.append(
             {
                 "norm": norm,
-                "best rate": f"{LEARNING_RATES[best]:g}",
+                "best rate": f"{rates[best]:g}",
                 "error at it": table[best],
-                f"error at rate {LEARNING_RATES[usual]:g}": table[usual],
+                f"error at rate {usual:g}": table[rates.index(usual)] if usual in rates else None,
             }
         )
     return rows
