@@ -134,7 +134,7 @@ def _errors_on_single_images(results: Results) -> Effects:
     found = dict(_group_norm_errors(results))
     for norm, b in itertools.product(("FRN", "EvoNorm-S0"), (1, 16)):
         name = "alternatives.newer_norms_convolutional"
-        table = [_at(results(name, norm, "shuffled", b, lr)["test_error"], -1) for lr in IMAGE_RATES]
+        table = [_at(results(name, norm, "shuffled", b, lr)["test_error"], -1) for lr in IMAGE_RATES[b]]
         found[f"test error, batches of {b}, {norm}, %"] = _lowest(table)
     return found
 

@@ -1,6 +1,6 @@
 """Train the network of ``batch_sizes_convolutional`` with the two norms that were made for images and small batches.
 
-The settings are those of ``batch_sizes_convolutional``, with four learning rates, on shuffled batches. FRN and
+The settings are those of ``batch_sizes_convolutional``, with their own learning rates, on shuffled batches. FRN and
 EvoNorm-S0 contain their activation, and no ReLU follows them.
 """
 
@@ -16,12 +16,17 @@ from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.sweep import Run
 
 NORMS = ("FRN", "EvoNorm-S0")
-LEARNING_RATES = (0.01, 0.03, 0.1, 0.3)
+LEARNING_RATES = {1: (0.01, 0.03, 0.1, 0.3), 16: (0.01, 0.03, 0.1, 0.3, 1.0)}
+"""Learning rates by batch size."""
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """Return both norms on shuffled batches at each batch size and learning rate."""
-    chosen = itertools.product(NORMS, ("shuffled",), batch_sizes_convolutional.BATCH_SIZES, LEARNING_RATES)
+    chosen = [
+        (norm, "shuffled", batch_size, lr)
+        for norm, (batch_size, rates) in itertools.product(NORMS, LEARNING_RATES.items())
+        for lr in rates
+    ]
     return batch_sizes.runs(
         chosen,
         batch_sizes_convolutional.model,
@@ -54,7 +59,7 @@ def best_errors(norm: str, batch_size: int, *, end: bool = False) -> np.ndarray:
     They are measured after equal steps, or at the ``end`` of the runs; at batch size 1 the end is after one epoch.
     """
     point = batch_sizes_convolutional.compared_checkpoint(batch_size, end=end)
-    rows = [load()[norm, "shuffled", batch_size, lr]["test_error"] for lr in LEARNING_RATES]
+    rows = [load()[norm, "shuffled", batch_size, lr]["test_error"] for lr in LEARNING_RATES[batch_size]]
     table = np.array([[batch_sizes.error_at(run, point) for run in row] for row in rows])
     return 100 * table[batch_sizes.best_learning_rate(table)]
 
