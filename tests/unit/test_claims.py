@@ -72,6 +72,7 @@ EXPECTED = {
         kari-noise kari-ten-layers kari-smaller-rate kari-rate-of-ten kari-small-batches irpan-gan kariya-noisy
         kariya-standard-worse kariya-noise-prevents lian-figure-2 lian-figure-5 lian-figure-5-train
         lian-figure-5-better lian-figure-8 lian-figure-8-train chintala-separate cooijmans-gamma
+        hoffer-ghost zhang-rms-norm singh-frn liu-evonorm zhu-dynamic-tanh zhu-no-tuning
     """,
     "not tested here": """
         kari-clipping kari-explosion-reason kari-renorm irpan-layer-norm failing-recurrent failing-rnn-norms
@@ -84,10 +85,10 @@ EXPECTED = {
 OUTCOMES = {
     "reproduced": """
         kari-noise kari-ten-layers kari-smaller-rate kari-small-batches irpan-gan lian-figure-5-better lian-figure-8
-        lian-figure-8-train cooijmans-gamma
+        lian-figure-8-train cooijmans-gamma hoffer-ghost zhang-rms-norm liu-evonorm
     """,
-    "in part": "kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate",
-    "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train",
+    "in part": "kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate singh-frn",
+    "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train zhu-dynamic-tanh zhu-no-tuning",
 }
 # What comes out otherwise at the quick scale, where the problem has a tenth of the classes.
 SMALLER = {"lian-figure-3-fails": "not reproduced"}
