@@ -87,8 +87,9 @@ PREDICTIONS = [
             "None of them": lambda layer, rms, bn, tanh: max(rms, bn, tanh) <= layer + _COMPARABLE,
             "Batch norm only": lambda layer, rms, bn, tanh: max(rms, tanh) <= layer + _COMPARABLE < bn,
             "Dynamic tanh only": lambda layer, rms, bn, tanh: max(rms, bn) <= layer + _COMPARABLE < tanh,
-            "Batch norm and dynamic tanh": lambda layer, rms, bn, tanh: rms <= layer + _COMPARABLE < min(bn, tanh),
-            "Another answer": lambda layer, rms, bn, tanh: rms > layer + _COMPARABLE,
+            "Another answer": lambda layer, rms, bn, tanh: (
+                rms > layer + _COMPARABLE or min(bn, tanh) > layer + _COMPARABLE
+            ),
         },
         reason="The test errors are {layer:.1f} % with layer norm, {rms:.1f} % with RMSNorm, {bn:.1f} % with batch "
         "norm and {tanh:.1f} % with dynamic tanh.",
