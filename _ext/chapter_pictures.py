@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # The experiments whose results the pictures show.
-from bnlib.experiments.alternatives import batch_sizes
+from bnlib.experiments.alternatives import batch_sizes, contest
 from bnlib.experiments.convergence import convergence_rates, theorem_2
 from bnlib.experiments.covariate_shift import noisy_batch_norm
 from bnlib.experiments.depth import gradient_growth
@@ -210,7 +210,7 @@ def draw_alternatives(figure: Figure) -> dict[str, object]:
         ("layer norm", "layer norm", GREEN, "^-."),
         ("batch norm", "batch norm", BLUE, "s-"),
     ):
-        tables = [batch_sizes.errors(norm, batch_sizes.EQUAL_SAMPLES, "shuffled", size) for size in sizes]
+        tables = [contest.errors(norm, batch_sizes.EQUAL_SAMPLES, "shuffled", size) for size in sizes]
         ends[norm] = _errors(
             axes, sizes, [table[batch_sizes.best_learning_rate(table)] for table in tables], mark, color, label
         )

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnlib.norm import ActivationNoise, BatchNorm, BatchRenorm, FullNorm, NoisyBatchNorm
+from bnlib.norm import ActivationNoise, BatchNorm, BatchRenorm, EvoNormS0, FullNorm, GhostBatchNorm, NoisyBatchNorm
 
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
-_PER_CHANNEL = (BatchNorm, BatchRenorm, FullNorm, nn.BatchNorm1d, nn.GroupNorm)
+_GROUPED = (nn.GroupNorm, EvoNormS0)
+_PER_CHANNEL = (BatchNorm, BatchRenorm, FullNorm, GhostBatchNorm, nn.BatchNorm1d, *_GROUPED)
 
 
 def stack(models: Sequence[nn.Module]) -> Stack:
@@ -206,7 +207,7 @@ class _PerChannel(nn.Module):
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
         self.layer = copy.deepcopy(layers[0])
-        grouped = isinstance(self.layer, nn.GroupNorm)
+        grouped = isinstance(self.layer, _GROUPED)
         self.channels = self.layer.num_channels if grouped else self.layer.num_features
         # The channels of a model are adjacent, and so are its groups.
         for name in ("num_channels", "num_groups") if grouped else ("num_features",):

@@ -10,7 +10,9 @@ import torch
 from bnlib import probes
 from bnlib.claims.claim import Claim, Effects, Results
 from bnlib.claims.thresholds import COMPARABLE, EXACT, FAR, TIMES
-from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional
+from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional, newer_norms
+from bnlib.experiments.alternatives.newer_norms_convolutional import LEARNING_RATES as IMAGE_RATES
+from bnlib.experiments.alternatives.small_transformer import learning_rates as transformer_rates
 from bnlib.norm import NORMS, BatchRenorm
 
 
@@ -113,6 +115,51 @@ def _group_norm_errors(results: Results) -> Effects:
             table.append(np.nan_to_num(curves[:, min(point, curves.shape[1] - 1)], nan=0.9))
         found[f"test error, batches of {b}, {norm}, %"] = 100 * table[batch_sizes.best_learning_rate(np.array(table))]
     return found
+
+
+def _ghost_batch_norm_errors(results: Results) -> Effects:
+    found: Effects = {}
+    for steps, budget in ((25, batch_sizes.EQUAL_SAMPLES), (360, batch_sizes.EQUAL_STEPS)):
+        point = round(batch_sizes.BUDGETS[budget][256])
+        rates = newer_norms.LEARNING_RATES[256]
+        curves = [results("alternatives.newer_norms", "Ghost BN", 256, lr)["test_error"] for lr in rates]
+        found[f"test error after {steps} steps of 256, Ghost BN, %"] = _lowest([_at(each, point) for each in curves])
+        found[f"test error after {steps} steps of 256, BN, %"] = _errors_at_best_rate(
+            results, "batch norm", "shuffled", 256, budget
+        )
+    return found
+
+
+def _errors_on_single_images(results: Results) -> Effects:
+    found = dict(_group_norm_errors(results))
+    for norm, b in itertools.product(("FRN", "EvoNorm-S0"), (1, 16)):
+        name = "alternatives.newer_norms_convolutional"
+        table = [_at(results(name, norm, "shuffled", b, lr)["test_error"], -1) for lr in IMAGE_RATES[b]]
+        found[f"test error, batches of {b}, {norm}, %"] = _lowest(table)
+    return found
+
+
+def _transformer_errors(results: Results) -> Effects:
+    norms = {"layer norm": "layer norm", "RMSNorm": "RMSNorm", "dynamic tanh": "dynamic tanh, alpha 0.5"}
+    name = "alternatives.small_transformer"
+    tables = {
+        title: [_at(results(name, norm, lr)["test_error"], -1) for lr in transformer_rates(norm)]
+        for title, norm in norms.items()
+    }
+    usual = transformer_rates("layer norm")[batch_sizes.best_learning_rate(np.array(tables["layer norm"]))]
+    same = 100 * _at(results(name, norms["dynamic tanh"], usual)["test_error"], -1)
+    found = {f"test error at its best rate, {title}, %": _lowest(table) for title, table in tables.items()}
+    return found | {"test error at the best rate of layer norm, dynamic tanh, %": same}
+
+
+def _at(curves: np.ndarray, point: int) -> np.ndarray:
+    """Return the errors (shares) of all seeds at a checkpoint; 0.9 for runs that had diverged."""
+    return np.nan_to_num(curves[:, min(point, curves.shape[1] - 1)], nan=0.9)
+
+
+def _lowest(table: list[np.ndarray]) -> np.ndarray:
+    """Return the errors in per cent of all seeds at the best learning rate."""
+    return 100 * table[batch_sizes.best_learning_rate(np.array(table))]
 
 
 CLAIMS = (
@@ -263,5 +310,67 @@ CLAIMS = (
         "09_alternatives#sentences",
         quantifier="tendency",
         untested_because="It would take a task with dependencies over time, trained with each of the norms.",
+    ),
+    Claim(
+        "hoffer-ghost", "hoffer2017", "abstract",
+        "Ghost Batch Norm lowers the errors that large batches cause, without more updates.",
+        "09_alternatives#the-contest", _ghost_batch_norm_errors,
+        tuple((f"after {steps} steps of 256, at the best rate of each, its median is below that of BN",
+               lambda e, steps=steps: np.median(e[f"test error after {steps} steps of 256, Ghost BN, %"])
+               < np.median(e[f"test error after {steps} steps of 256, BN, %"])) for steps in (25, 360)),
+        quantifier="tendency",
+        stand_in="digits, batches of 256 and virtual batches of 16 in place of CIFAR-10 and 100, 4096 and 128",
+        note="The medians differ by two and by three test images.",
+    ),
+    Claim(
+        "zhang-rms-norm", "zhangsennrich2019", "abstract",
+        "RMSNorm performs comparably with layer norm.",
+        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm", _transformer_errors,
+        (("in a transformer the medians at the best rates are within 2 points", lambda e: abs(
+             np.median(e["test error at its best rate, RMSNorm, %"])
+             - np.median(e["test error at its best rate, layer norm, %"])) < COMPARABLE),),
+        quantifier="tendency",
+        stand_in="a transformer on rows of digits in place of translation and other tasks",
+    ),
+    Claim(
+        "singh-frn", "singh2020", "abstract",
+        "Filter Response Normalization outperforms BN in small and large batches.",
+        "09_alternatives#images", _errors_on_single_images,
+        tuple((f"in batches of {b}, at the best rate of each, its median is below that of BN",
+               lambda e, b=b: np.median(e[f"test error, batches of {b}, FRN, %"])
+               < np.median(e[f"test error, batches of {b}, batch norm, %"])) for b in (1, 16)),
+        quantifier="tendency",
+        stand_in="a small convolutional network on digits in place of ImageNet and COCO",
+    ),
+    Claim(
+        "liu-evonorm", "liu2020", "abstract",
+        "EvoNorms outperform layers with BN and with group norm in many cases.",
+        "09_alternatives#images", _errors_on_single_images,
+        tuple((f"in batches of {b} the median of EvoNorm-S0 is below those of BN and group norm",
+               lambda e, b=b: np.median(e[f"test error, batches of {b}, EvoNorm-S0, %"])
+               < min(np.median(e[f"test error, batches of {b}, {norm}, %"]) for norm in ("batch norm", "group norm")))
+              for b in (1, 16)),
+        quantifier="sometimes",
+        stand_in="EvoNorm-S0 on digits in place of all EvoNorms on ImageNet and COCO",
+    ),
+    Claim(
+        "zhu-dynamic-tanh", "zhu2025", "abstract",
+        "Transformers with dynamic tanh in place of their norms match or exceed those with norms.",
+        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm", _transformer_errors,
+        (("at the best rate of each its median error is at most 2 points above that of layer norm",
+          lambda e: np.median(e["test error at its best rate, dynamic tanh, %"])
+          - np.median(e["test error at its best rate, layer norm, %"]) < COMPARABLE),),
+        quantifier="tendency",
+        stand_in="a transformer on rows of digits in place of large ones on images, speech and text",
+    ),
+    Claim(
+        "zhu-no-tuning", "zhu2025", "abstract",
+        "Dynamic tanh mostly needs no other hyperparameters than the norm that it replaces.",
+        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm", _transformer_errors,
+        (("at the best rate of layer norm its median error is at most 2 points above that of layer norm",
+          lambda e: np.median(e["test error at the best rate of layer norm, dynamic tanh, %"])
+          - np.median(e["test error at its best rate, layer norm, %"]) < COMPARABLE),),
+        quantifier="tendency",
+        stand_in="a transformer on rows of digits in place of large ones on images, speech and text",
     ),
 )  # fmt: skip

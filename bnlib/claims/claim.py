@@ -47,6 +47,11 @@ SOURCES: dict[str, str] = {
     "schneider2020": "Schneider et al. 2020",
     "wang2021": "Wang et al. 2021",
     "bhatt2024": "Bhatt et al. 2024",
+    "hoffer2017": "Hoffer et al. 2017",
+    "zhangsennrich2019": "Zhang and Sennrich 2019",
+    "singh2020": "Singh and Krishnan 2020",
+    "liu2020": "Liu et al. 2020",
+    "zhu2025": "Zhu et al. 2025",
 }
 
 

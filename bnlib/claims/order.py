@@ -42,6 +42,7 @@ LEDGER_ORDER: tuple[str, ...] = tuple(
     brock-match brock-clipping
     hsieh-batch-norm hsieh-group-norm hsieh-degree fedbn-local zhong-many zhong-exceptions zhong-fixbn
     schneider-few wang-entropy bhatt-separate bhatt-no-target
+    hoffer-ghost zhang-rms-norm singh-frn liu-evonorm zhu-dynamic-tanh zhu-no-tuning
     """.split()
 )
 """Ids of all claims: of the question, the post and the answer first, then of the articles and papers."""

@@ -32,7 +32,8 @@ def diagnose(
 
     The model is not changed: ``diagnose`` runs a copy, with dropout off, and needs memory for that copy. It checks
     PyTorch's BatchNorm1d, BatchNorm2d, BatchNorm3d and SyncBatchNorm, and bnlib's BatchNorm, BatchRenorm, FullNorm and
-    DomainBatchNorm.
+    DomainBatchNorm. It takes GhostBatchNorm for a BatchNorm of the whole batch. Norms of one sample, such as GroupNorm
+    and RMSNorm, have no batch statistics to check.
 
     Arguments:
         model: any network, in the mode (train or eval) in which you use it.

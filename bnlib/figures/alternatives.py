@@ -17,14 +17,18 @@ _ROWS = (
     "without normalisation",
     "without normalisation, PyTorch init",
     "batch norm",
+    "Ghost BN",
     "Full Norm",
     "Batch Renorm",
     "layer norm",
+    "RMSNorm",
     "group norm",
-    "instance norm",
+    "FRN",
+    "EvoNorm-S0",
     "weight norm",
     "weight standardisation + GN",
     "cosine normalisation",
+    "dynamic tanh",
 )
 """The norms in the order in which an empty figure names them."""
 
@@ -160,7 +164,7 @@ def draw_norm_properties(
 def draw_batch_sizes(
     figure: Figure, data: Mapping[str, np.ndarray], budget: str, construction: str, batch_size: int
 ) -> str:
-    """Draw test errors of all norms, (learning rates, seeds) each; see ``alternatives.batch_sizes.lookup``."""
+    """Draw test errors of all norms, (learning rates, seeds) each; see ``alternatives.contest.lookup``."""
     axes = figure.subplots()
     errors, rates, live = data["errors"], data["rates"], data.get("live", {})
     names = list(_ROWS) if not errors else list(errors)
@@ -175,7 +179,7 @@ def draw_batch_sizes(
         axes.plot(np.median(table, 1), np.full(len(table), row), "o", color=color, mfc="none", ms=4, lw=0)
         axes.hlines(row, table[best].min(), table[best].max(), color=color, lw=2.5)
         axes.plot(np.median(table[best]), row, "D", color=color, ms=7)
-        axes.text(125, row, f"{rates[best]:g}", va="center", fontsize=9)
+        axes.text(125, row, f"{rates[name][best]:g}", va="center", fontsize=9)
         told.append(f"{name} {np.median(100 * errors[name][best]):.1f}")
         if name in live:
             axes.plot(100 * max(live[name], 1 / 720), row, "x", color=color, ms=8)
@@ -187,5 +191,5 @@ def draw_batch_sizes(
     if not errors:
         axes.text(6, len(names) / 2, f"no class has {batch_size} images", ha="center")
         return f"{title}: there are no such batches, because no class has {batch_size} images."
-    seeds = "Bars: ranges over three seeds; circles: medians at other learning rates."
+    seeds = "Bars: ranges over seeds; circles: medians at other learning rates."
     return f"{title}: median test errors in percent at the best learning rate: {', '.join(told)}. {seeds}"

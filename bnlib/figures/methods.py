@@ -5,11 +5,11 @@ from __future__ import annotations
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION
 
 METHOD_COLORS = {
-    **dict.fromkeys(("batch norm", "BN", "local BN", "SyncBN", "FedBN", "FixBN", "Batch Renorm"), BLUE),
+    **dict.fromkeys(("batch norm", "BN", "local BN", "SyncBN", "FedBN", "FixBN", "Batch Renorm", "Ghost BN"), BLUE),
     **dict.fromkeys(("without normalisation", "plain network"), VERMILLION),
     **dict.fromkeys(("Full Normalization", "Full Norm", "FN", "local FN", "shared FN"), GREEN),
-    **dict.fromkeys(("layer norm", "group norm", "instance norm"), PURPLE),
-    **dict.fromkeys(("weight norm", "weight standardisation", "cosine normalisation"), GREY),
+    **dict.fromkeys(("layer norm", "RMSNorm", "group norm", "instance norm", "FRN", "EvoNorm-S0"), PURPLE),
+    **dict.fromkeys(("weight norm", "weight standardisation", "cosine normalisation", "dynamic tanh"), GREY),
     # What stands beside one of the methods above as a variant of it.
     "noisy BN": GREEN,
     "FN, same batch": VERMILLION,

@@ -1,7 +1,8 @@
 """Networks for the experiments, one file per family.
 
 The argument ``norm`` of the builders is a name in ``bnlib.NORMS``, an entry of it, a callable that takes the number of
-channels and returns a layer, such as ``bnlib.BatchNorm``, or None for no normalisation.
+channels and returns a layer, such as ``bnlib.BatchNorm``, or None for no normalisation. Behind a norm that contains its
+activation (FRN, EvoNorm-S0) there is no other.
 """
 
 from bnlib.models.building import NormLike

@@ -62,6 +62,11 @@ def convolution(fan_in: int, fan_out: int, size: int, norm: NormLike, *, stride:
     return with_norm(nn.Conv2d(fan_in, fan_out, size, stride, padding=size // 2), norm, bias=False)
 
 
+def activation_behind(norm: NormLike, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
+    """Return the activation that follows a normalisation: none if the normalisation contains its own."""
+    return nn.Identity() if as_norm(norm).includes_activation else activation()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed PyTorch's random numbers inside a ``with`` block and restore the global generator at its end."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from bnlib.models.building import NormLike, check_counts, convolution, seeded, with_norm
+from bnlib.models.building import NormLike, activation_behind, check_counts, convolution, seeded, with_norm
 from bnlib.norm.batch_norm import BatchNorm
 
 _VGG_CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -72,9 +72,9 @@ def lian_figure_6_cnn(
         layers: list[nn.Module] = []
         for fan_in, fan_out in ((in_channels, first), (first, second)):
             layers += with_norm(nn.Conv2d(fan_in, fan_out, 5, padding=padding), norm, bias=False)
-            layers += [nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [activation_behind(norm), nn.MaxPool2d(2)]
         layers += [nn.Flatten(), *with_norm(nn.Linear(second * height * width, hidden), norm, bias=False)]
-        layers += [nn.ReLU(), nn.Linear(hidden, num_classes)]
+        layers += [activation_behind(norm), nn.Linear(hidden, num_classes)]
     return nn.Sequential(*layers)
 
 
@@ -113,9 +113,9 @@ def small_cnn(
     """
     check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
     with seeded(seed):
-        layers = [*convolution(in_channels, width, 3, norm), nn.ReLU(), nn.MaxPool2d(2)]
-        layers += [*convolution(width, 2 * width, 3, norm), nn.ReLU(), nn.MaxPool2d(2)]
-        layers += [*convolution(2 * width, 4 * width, 3, norm), nn.ReLU()]
+        layers = [*convolution(in_channels, width, 3, norm), activation_behind(norm), nn.MaxPool2d(2)]
+        layers += [*convolution(width, 2 * width, 3, norm), activation_behind(norm), nn.MaxPool2d(2)]
+        layers += [*convolution(2 * width, 4 * width, 3, norm), activation_behind(norm)]
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes)]
     return nn.Sequential(*layers)
 
@@ -170,7 +170,7 @@ def vgg(
             for _ in range(count):
                 fan_in, channels = channels, width * min(2**stage, 8)
                 plain = _glorot(nn.Conv2d(fan_in, channels, 3, padding=1))
-                layers += [*with_norm(plain, norm, bias=False), nn.ReLU()]
+                layers += [*with_norm(plain, norm, bias=False), activation_behind(norm)]
             layers.append(nn.MaxPool2d(2))
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), _glorot(nn.Linear(channels, num_classes))]
     return nn.Sequential(*layers)

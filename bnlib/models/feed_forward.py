@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from bnlib.models.building import NormLike, as_norm, check_counts, seeded, with_norm
+from bnlib.models.building import NormLike, activation_behind, as_norm, check_counts, seeded, with_norm
 from bnlib.norm.batch_norm import BatchNorm
 
 
@@ -29,7 +29,8 @@ def mlp(
         sizes: widths from the input to the output, at least two, e.g. ``(64, 100, 100, 10)``.
         norm: normalisation of each hidden layer, e.g. ``bnlib.BatchNorm`` or ``"weight_norm"``, see ``bnlib.models``;
             None for no normalisation.
-        activation: class of the activation, or another callable without arguments that returns one.
+        activation: class of the activation, or another callable without arguments that returns one. A normalisation
+            that contains its own activation takes its place.
         placement: ``"before"`` or ``"after"``: the normalisation comes before or after the activation.
         init: function that fills the weights of a linear layer in place, such as ``nn.init.kaiming_normal_``; the
             biases are then 0. None for PyTorch's default initialisation, with which the activations of a deep network
@@ -63,7 +64,7 @@ def mlp(
     with seeded(seed):
         for fan_in, fan_out in pairwise(sizes[:-1]):
             linear, *norms = with_norm(_linear(fan_in, fan_out, init), norm, bias=True)
-            active = activation()
+            active = activation() if placement == "after" else activation_behind(norm, activation)
             layers += [linear, *norms, active] if placement == "before" else [linear, active, *norms]
         layers.append(_linear(sizes[-2], sizes[-1], init))
     return nn.Sequential(*layers)

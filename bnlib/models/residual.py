@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from bnlib.models.building import NormLike, as_norm, check_counts, convolution, seeded
+from bnlib.models.building import NormLike, activation_behind, as_norm, check_counts, convolution, seeded
 from bnlib.models.feed_forward import deep_stack
 from bnlib.norm.batch_norm import BatchNorm
 
@@ -52,7 +52,7 @@ def resnet18(
     """
     check_counts(num_classes=num_classes, in_channels=in_channels, width=width)
     with seeded(seed):
-        layers = [*convolution(in_channels, width, 3, norm), nn.ReLU()]
+        layers = [*convolution(in_channels, width, 3, norm), activation_behind(norm)]
         channels = width
         for stage in range(4):
             for block in range(2):
@@ -84,7 +84,9 @@ class BasicBlock(nn.Module):
     def __init__(self, fan_in: int, fan_out: int, stride: int, norm: NormLike) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            *convolution(fan_in, fan_out, 3, norm, stride=stride), nn.ReLU(), *convolution(fan_out, fan_out, 3, norm)
+            *convolution(fan_in, fan_out, 3, norm, stride=stride),
+            activation_behind(norm),
+            *convolution(fan_out, fan_out, 3, norm),
         )
         changes = stride != 1 or fan_in != fan_out
         self.skip = nn.Sequential(*convolution(fan_in, fan_out, 1, norm, stride=stride) if changes else ())

@@ -14,12 +14,16 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
+from bnlib.norm.dynamic_tanh import DynamicTanh
+from bnlib.norm.evonorm import EvoNormS0
+from bnlib.norm.filter_response_norm import FilterResponseNorm
 from bnlib.norm.full_norm import FullNorm
+from bnlib.norm.ghost_batch_norm import GhostBatchNorm
 from bnlib.norm.sync_batch_norm import SyncBatchNorm
 
 _FIXED_DIMENSION = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-LAYERS = (BatchNorm, BatchRenorm, FullNorm, SyncBatchNorm, *_FIXED_DIMENSION, nn.SyncBatchNorm)
+LAYERS = (BatchNorm, BatchRenorm, FullNorm, GhostBatchNorm, SyncBatchNorm, *_FIXED_DIMENSION, nn.SyncBatchNorm)
 """The classes that ``convert`` can replace by each other. To add a class, list it here; its parameters and running
 statistics must have the names of torch.nn.BatchNorm's, and its other arguments must be attributes."""
 
@@ -31,6 +35,9 @@ _PER_SAMPLE = (
     nn.LayerNorm,
     nn.LocalResponseNorm,
     nn.RMSNorm,
+    DynamicTanh,
+    EvoNormS0,
+    FilterResponseNorm,
 )
 
 

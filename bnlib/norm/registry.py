@@ -11,7 +11,12 @@ from torch.nn.utils.parametrizations import weight_norm
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
 from bnlib.norm.cosine import CosineLinear
+from bnlib.norm.dynamic_tanh import DynamicTanh
+from bnlib.norm.evonorm import EvoNormS0
+from bnlib.norm.filter_response_norm import FilterResponseNorm
 from bnlib.norm.full_norm import FullNorm
+from bnlib.norm.ghost_batch_norm import GhostBatchNorm
+from bnlib.norm.rms_norm import RMSNorm
 from bnlib.norm.weight_standardisation import weight_standardise
 
 _INSTANCE_NORMS = {nn.Conv1d: nn.InstanceNorm1d, nn.Conv2d: nn.InstanceNorm2d, nn.Conv3d: nn.InstanceNorm3d}
@@ -35,6 +40,7 @@ class Norm:
         batch_independent: whether, in train mode, the output for a sample does not depend on the other samples in the
             batch.
         eval_matches_train: whether eval mode, right after a training step on a batch, gives that step's output.
+        includes_activation: whether the normalisation contains its activation, so that no other should follow.
         trains_on_one_sample: whether the weights get a gradient from a batch of one sample without spatial dimensions.
         paper: link to the paper.
 
@@ -43,7 +49,7 @@ class Norm:
         >>> [type(layer).__name__ for layer in block], block[1].num_groups
         (['Conv2d', 'GroupNorm'], 2)
         >>> [name for name, norm in bnlib.NORMS.items() if not norm.trains_on_one_sample]
-        ['batch_norm', 'batch_renorm']
+        ['batch_norm', 'ghost_batch_norm', 'batch_renorm']
     """
 
     name: str
@@ -54,6 +60,7 @@ class Norm:
     batch_independent: bool = True
     eval_matches_train: bool = True
     trains_on_one_sample: bool = True
+    includes_activation: bool = False
     paper: str | None = None
 
     def apply(self, layer: nn.Module) -> nn.Module:
@@ -76,10 +83,24 @@ def _channels(layer: nn.Module) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
-def _group_norm(num_features: int) -> nn.GroupNorm:
+def _groups(num_features: int) -> int:
     # At least four channels per group: without spatial dimensions, two channels would always become -1 and 1.
     groups = [number for number in range(1, 33) if num_features % number == 0 and num_features // number >= 4]
-    return nn.GroupNorm(max(groups, default=1), num_features)
+    return max(groups, default=1)
+
+
+def _group_norm(num_features: int) -> nn.GroupNorm:
+    return nn.GroupNorm(_groups(num_features), num_features)
+
+
+def _evonorm_s0(num_features: int) -> EvoNormS0:
+    return EvoNormS0(_groups(num_features), num_features)
+
+
+def _filter_response_norm(layer: nn.Module) -> nn.Sequential:
+    # A vector has one position per channel, the case for which the paper learns eps.
+    vectors = isinstance(layer, nn.Linear)
+    return nn.Sequential(layer, FilterResponseNorm(_channels(layer), learn_eps=vectors))
 
 
 def _layer_norm(num_features: int) -> nn.GroupNorm:
@@ -113,6 +134,13 @@ NORMS: dict[str, Norm] = {
         Norm("none", "without normalisation", modify_layer=lambda layer: layer),
         Norm("batch_norm", "Batch Norm", BatchNorm, **_BY_BATCH, paper="https://arxiv.org/abs/1502.03167"),
         Norm(
+            "ghost_batch_norm",
+            "Ghost Batch Norm",
+            GhostBatchNorm,
+            **_BY_BATCH,
+            paper="https://arxiv.org/abs/1705.08741",
+        ),
+        Norm(
             "full_norm",
             "Full Norm",
             FullNorm,
@@ -121,6 +149,7 @@ NORMS: dict[str, Norm] = {
         ),
         Norm("batch_renorm", "Batch Renorm", BatchRenorm, **_BY_BATCH, paper="https://arxiv.org/abs/1702.03275"),
         Norm("layer_norm", "Layer Norm", _layer_norm, paper="https://arxiv.org/abs/1607.06450"),
+        Norm("rms_norm", "RMSNorm", RMSNorm, paper="https://arxiv.org/abs/1910.07467"),
         Norm("group_norm", "Group Norm", _group_norm, paper="https://arxiv.org/abs/1803.08494"),
         Norm(
             "instance_norm",
@@ -129,6 +158,17 @@ NORMS: dict[str, Norm] = {
             layer_types=_CONVOLUTIONS,
             paper="https://arxiv.org/abs/1607.08022",
         ),
+        Norm(
+            "filter_response_norm",
+            "FRN + TLU",
+            modify_layer=_filter_response_norm,
+            includes_activation=True,
+            paper="https://arxiv.org/abs/1911.09737",
+        ),
+        Norm(
+            "evonorm_s0", "EvoNorm-S0", _evonorm_s0, includes_activation=True, paper="https://arxiv.org/abs/2004.02967"
+        ),
+        Norm("dynamic_tanh", "Dynamic tanh", DynamicTanh, paper="https://arxiv.org/abs/2503.10622"),
         Norm("weight_norm", "Weight Norm", modify_layer=weight_norm, paper="https://arxiv.org/abs/1602.07868"),
         Norm(
             "weight_standardisation",

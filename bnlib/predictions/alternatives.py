@@ -3,6 +3,7 @@
 from bnlib.predictions.prediction import Prediction
 
 _FAILS = 15  # per cent of test errors
+_COMPARABLE = 2  # percentage points
 
 PREDICTIONS = [
     Prediction(
@@ -76,5 +77,21 @@ PREDICTIONS = [
         reason="Each at its best learning rate, the test error is {bn:.0f} % with batch norm and {instance:.0f} % with "
         "instance norm. The running averages are averages over many images, but in training every image was normalised "
         "by itself.",
+    ),
+    Prediction(
+        "transformer-norms",
+        "A small transformer reads digits row by row. Its layer norm is replaced by RMSNorm, by batch norm over all "
+        "tokens of the batch, or by dynamic tanh with the initial alpha of its paper, each at its best learning rate. "
+        "Which replacements have more test errors than layer norm, by more than two points?",
+        {
+            "None of them": lambda layer, rms, bn, tanh: max(rms, bn, tanh) <= layer + _COMPARABLE,
+            "Batch norm only": lambda layer, rms, bn, tanh: max(rms, tanh) <= layer + _COMPARABLE < bn,
+            "Dynamic tanh only": lambda layer, rms, bn, tanh: max(rms, bn) <= layer + _COMPARABLE < tanh,
+            "Another answer": lambda layer, rms, bn, tanh: (
+                rms > layer + _COMPARABLE or min(bn, tanh) > layer + _COMPARABLE
+            ),
+        },
+        reason="The test errors are {layer:.1f} % with layer norm, {rms:.1f} % with RMSNorm, {bn:.1f} % with batch "
+        "norm and {tanh:.1f} % with dynamic tanh.",
     ),
 ]

@@ -18,15 +18,16 @@ pytestmark = pytest.mark.mutation
 
 
 FORMULAS = [
-    ("reference.py", "- normalised * _wide(along_normalised, g)", ""),
-    ("reference.py", "variance * count / (count - 1)", "variance"),
+    ("reference/batch_norm.py", "- normalised * wide(along_normalised, g)", ""),
+    ("reference/batch_norm.py", "variance * count / (count - 1)", "variance"),
     ("norm/batch_norm.py", "return super().forward(input)", "return super().forward(input) * 1.001"),
     ("norm/batch_norm.py", "deviation = input - input", "deviation = input"),
 ]
 
 
 def unit_tests_of(file: str) -> str:
-    return f"tests/unit/test_{Path(file).name}"
+    folder, name = Path(file).parts
+    return f"tests/unit/test_{name}" if folder == "norm" else f"tests/unit/test_{folder}.py"
 
 
 @pytest.mark.parametrize(("file", "old", "new"), FORMULAS)

@@ -73,6 +73,7 @@ EXPECTED = {
         kariya-standard-worse kariya-noise-prevents lian-figure-2 lian-figure-5 lian-figure-5-train lian-figure-5-better
         lian-figure-8 lian-figure-8-train chintala-separate cooijmans-gamma krishnamoorthi-layers kari-clipping
         kari-renorm kari-snap brock-match brock-clipping schneider-few wang-entropy bhatt-separate bhatt-no-target
+        hoffer-ghost zhang-rms-norm singh-frn liu-evonorm zhu-dynamic-tanh zhu-no-tuning
     """,
     "not tested here": """
         kari-explosion-reason irpan-layer-norm failing-recurrent failing-rnn-norms failing-early-layers failing-deeper
@@ -84,13 +85,17 @@ EXPECTED = {
 OUTCOMES = {
     "reproduced": """
         kari-noise kari-ten-layers kari-smaller-rate kari-small-batches irpan-gan lian-figure-5-better lian-figure-8
-        lian-figure-8-train cooijmans-gamma kari-snap brock-match schneider-few bhatt-separate
+        lian-figure-8-train cooijmans-gamma kari-snap brock-match schneider-few bhatt-separate hoffer-ghost
+        zhang-rms-norm liu-evonorm
     """,
     "in part": """
         kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate
-        krishnamoorthi-layers wang-entropy bhatt-no-target
+        krishnamoorthi-layers wang-entropy bhatt-no-target singh-frn
     """,
-    "not reproduced": "lian-figure-2 lian-figure-5 lian-figure-5-train kari-clipping kari-renorm brock-clipping",
+    "not reproduced": """
+        lian-figure-2 lian-figure-5 lian-figure-5-train kari-clipping kari-renorm brock-clipping zhu-dynamic-tanh
+        zhu-no-tuning
+    """,
 }
 # What comes out otherwise at the quick scale, where the problem has a tenth of the classes.
 SMALLER = {"lian-figure-3-fails": "not reproduced"}

@@ -28,10 +28,16 @@ BUILDERS = {
     ),
     "mlp, GroupNorm": lambda seed: models.mlp((6, 5, 4, 3), lambda channels: nn.GroupNorm(1, channels), seed=seed),
     "mlp, groups": lambda seed: models.mlp((6, 8, 4, 3), lambda channels: nn.GroupNorm(2, channels), seed=seed),
+    "mlp, GhostBatchNorm": lambda seed: models.mlp(
+        (6, 5, 4, 3), lambda channels: bnlib.GhostBatchNorm(channels, 3), seed=seed
+    ),
+    "mlp, EvoNorm-S0": lambda seed: models.mlp((6, 8, 4, 3), lambda channels: bnlib.EvoNormS0(2, channels), seed=seed),
+    "mlp, FRN": lambda seed: models.mlp((6, 5, 4, 3), "filter_response_norm", seed=seed),
+    "mlp, RMSNorm": lambda seed: models.mlp((6, 5, 4, 3), "rms_norm", seed=seed),
     "mlp, cosine": lambda seed: models.mlp((6, 5, 4, 3), "cosine", seed=seed),
     "no bias": lambda seed: without_bias(models.mlp((6, 5, 3), seed=seed)),
 }
-MAPPED = {"mlp, FullNorm literal", "mlp, cosine"}
+MAPPED = {"mlp, FullNorm literal", "mlp, cosine", "mlp, FRN", "mlp, RMSNorm"}
 
 
 @pytest.mark.parametrize("name", BUILDERS)

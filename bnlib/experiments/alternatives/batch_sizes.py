@@ -9,11 +9,10 @@ as fast as BN's: with the schedule of its paper it would equal BN for the first 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 
 import numpy as np
-import torch
 from torch import nn
 
 from bnlib import BatchRenorm
@@ -112,139 +111,16 @@ def possible(construction: str, batch_size: int) -> bool:
     return construction != "one label" or batch_size < 256
 
 
-def errors(norm: str, budget: str, construction: str, batch_size: int) -> np.ndarray:
-    """Return test errors (shares) at the end of a budget, shape (learning rates, seeds); 0.9 for a run that diverged.
-
-    Raises:
-        ValueError: no class has ``batch_size`` samples.
-    """
-    if not possible(construction, batch_size):
-        raise ValueError(f"batch_size must be at most 139 for batches of one label, got {batch_size}")
-    made, point = "shuffled" if batch_size == 1 else construction, _checkpoint(budget, batch_size)
-    rows = [load()[norm, made, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
-    return np.array([[error_at(run, point) for run in row] for row in rows])
-
-
 def best_learning_rate(table: np.ndarray) -> int:
     """Return the index of the learning rate with the smallest median error over seeds; ties go to the smaller mean."""
     return min(range(len(table)), key=lambda index: (np.median(table[index]), table[index].mean()))
 
 
-def lookup(budget: str, construction: str, batch_size: int) -> dict[str, object]:
-    """Return the errors by norm, the learning rates, and the index of the best rate for each norm."""
-    if not possible(construction, batch_size):
-        return {"errors": {}, "rates": LEARNING_RATES, "best": {}}
-    found = {norm: errors(norm, budget, construction, batch_size) for norm in NORMS}
-    return {
-        "errors": found,
-        "rates": LEARNING_RATES,
-        "best": {norm: best_learning_rate(table) for norm, table in found.items()},
-    }
-
-
-def train(
-    budget: str, construction: str, batch_size: int, device: torch.device | str | None = None
-) -> Iterator[tuple[int, int, dict[str, object]]]:
-    """Train all norms now, each at its best learning rate; see ``Experiment.live``.
-
-    Raises:
-        ValueError: no class has ``batch_size`` samples.
-    """
-    if not possible(construction, batch_size):
-        raise ValueError(f"batch_size must be at most 139 for batches of one label, got {batch_size}")
-    shown, point = lookup(budget, construction, batch_size), _checkpoint(budget, batch_size)
-    made = "shuffled" if batch_size == 1 else construction
-    cells = {norm: (norm, made, batch_size, LEARNING_RATES[index]) for norm, index in shown["best"].items()}
-    for done, total, curves in EXPERIMENT.live(cells, {}, device):
-        ends = {norm: curves[f"{norm}, your run"]["test_error"][0] for norm in NORMS}
-        yield done, total, shown | {"live": {norm: run[min(point, len(run) - 1)] for norm, run in ends.items()}}
-
-
-def _checkpoint(budget: str, batch_size: int) -> int:
+def checkpoint(budget: str, batch_size: int) -> int:
+    """Return the number of the checkpoint at the end of a budget."""
     return round(BUDGETS[budget][batch_size] * POINTS[batch_size] / EPOCHS[batch_size])
 
 
 def error_at(run: list[float | None], point: int) -> float:
     """Return the error at a checkpoint; 0.9 if the run had diverged by then."""
     return 0.9 if len(run) <= point or run[point] is None else run[point]
-
-
-def best_errors(norm: str, construction: str, batch_size: int, budget: str = EQUAL_SAMPLES) -> np.ndarray:
-    """Return the test errors at the best learning rate in per cent, one number per seed.
-
-    Raises:
-        ValueError: no class has ``batch_size`` samples.
-    """
-    table = errors(norm, budget, construction, batch_size)
-    return 100 * table[best_learning_rate(table)]
-
-
-def median_errors(construction: str, budget: str, batch_sizes: Iterable[int]) -> dict[str, list[float]]:
-    """Return the median test errors at the best learning rate in per cent: for each norm one number per batch size."""
-    return {
-        norm: [float(np.median(best_errors(norm, construction, size, budget))) for size in batch_sizes]
-        for norm in NORMS
-    }
-
-
-def one_image_or_one_label_rows() -> list[dict]:
-    """Return the test errors (%), one number per seed, for batches of one image and for 64 images of one label.
-
-    The first column is after equal samples, the second after equal steps.
-    """
-    return [
-        {
-            "norm": norm,
-            "one image": best_errors(norm, "shuffled", 1),
-            "64 images of one label": best_errors(norm, "one label", 64, EQUAL_STEPS),
-        }
-        for norm in NORMS
-    ]
-
-
-ONE_LABEL_SIZES = (4, 16, 64)
-"""Batch sizes above 1 for which batches of one label exist."""
-
-
-def median_error_rows() -> list[dict]:
-    """Return the median test errors (%) by norm: shuffled batches after equal samples, one label after equal steps."""
-    columns = {
-        ("shuffled, equal samples", BATCH_SIZES): median_errors("shuffled", EQUAL_SAMPLES, BATCH_SIZES),
-        ("one label, equal steps", ONE_LABEL_SIZES): median_errors("one label", EQUAL_STEPS, ONE_LABEL_SIZES),
-    }
-    rows = []
-    for norm in NORMS:
-        row: dict = {"norm": norm}
-        for (group, sizes), medians in columns.items():
-            row |= {(group, f"b = {size}"): value for size, value in zip(sizes, medians[norm], strict=True)}
-        rows.append(row)
-    return rows
-
-
-def selection_bias() -> float:
-    """Return by how much errors rise if the learning rate is chosen by the other seeds, in percentage points.
-
-    The best rate is usually chosen by the same test errors that are then reported, which makes them look too small.
-    Here each seed is measured at the rate that is best for the other two. The mean is over all norms, shuffled batches
-    and batches of two labels, and the batch sizes 16, 64 and 256, after equal steps.
-    """
-    rises = []
-    for norm, construction, batch_size in itertools.product(NORMS, ("shuffled", "two labels"), (16, 64, 256)):
-        table = 100 * errors(norm, EQUAL_STEPS, construction, batch_size)
-        seeds = range(table.shape[1])
-        chosen = [table[best_learning_rate(np.delete(table, seed, 1)), seed] for seed in seeds]
-        rises.append(np.median(chosen) - np.median(table[best_learning_rate(table)]))
-    return float(np.mean(rises))
-
-
-def good_learning_rate_rows(margin: float = 2.0) -> list[dict]:
-    """Return for each norm how many learning rates have a median error within ``margin`` points of the best.
-
-    Shuffled batches of 16, 64 and 256, after equal steps.
-    """
-
-    def count(norm: str, batch_size: int) -> int:
-        medians = np.median(100 * errors(norm, EQUAL_STEPS, "shuffled", batch_size), 1)
-        return int((medians <= medians.min() + margin).sum())
-
-    return [{"norm": norm} | {("batch size", f"{size}"): count(norm, size) for size in (16, 64, 256)} for norm in NORMS]

@@ -32,6 +32,8 @@ NORMS = {
         "group norm",
     )
 } | {"instance norm": "instance_norm"}
+NEWER_NORMS = {"FRN": "filter_response_norm", "EvoNorm-S0": "evonorm_s0"}
+"""The norms of ``newer_norms_convolutional``."""
 CONSTRUCTIONS = {"shuffled": shuffled, "one label": single_label}
 EPOCHS = {1: 1, 16: 4}
 POINTS = {1: 4, 16: 4}
@@ -43,8 +45,8 @@ SEEDS = {"quick": range(3), "paper": range(10)}
 
 
 def model(norm: str, *, seed: int) -> nn.Sequential:
-    """Build the network with one of ``NORMS``."""
-    network = small_cnn(norm=NORMS[norm], width=WIDTH, seed=seed)
+    """Build the network with one of ``NORMS`` or ``NEWER_NORMS``."""
+    network = small_cnn(norm=(NORMS | NEWER_NORMS)[norm], width=WIDTH, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in network:
@@ -78,13 +80,18 @@ def load() -> dict[tuple, dict]:
     return EXPERIMENT.load("quick")
 
 
+def compared_checkpoint(batch_size: int, *, end: bool = False) -> int:
+    """Return the number of the checkpoint at which runs are compared: after equal steps, or at the ``end``."""
+    when = EPOCHS[batch_size] if end else COMPARED_EPOCHS[batch_size]
+    return round(when * POINTS[batch_size] / EPOCHS[batch_size])
+
+
 def errors(norm: str, construction: str, batch_size: int, *, end: bool = False) -> np.ndarray:
     """Return test errors (shares) of shape (learning rates, seeds), after equal steps or at the ``end`` of the runs.
 
     Choose a row with ``batch_sizes.best_learning_rate``. At batch size 1 the end is after one epoch, 1437 steps.
     """
-    when = EPOCHS[batch_size] if end else COMPARED_EPOCHS[batch_size]
-    point = round(when * POINTS[batch_size] / EPOCHS[batch_size])
+    point = compared_checkpoint(batch_size, end=end)
     rows = [load()[norm, construction, batch_size, lr]["test_error"] for lr in LEARNING_RATES]
     return np.array([[batch_sizes.error_at(run, point) for run in row] for row in rows])
 

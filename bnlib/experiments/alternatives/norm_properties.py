@@ -111,13 +111,29 @@ def table() -> dict[tuple[str, str], NormProperties]:
     }
 
 
+def folds_at_inference(name: str, kind: str, seed: int = 0) -> bool:
+    """Tell whether a layer with its norm is an affine map in eval mode; its weights can then absorb the norm.
+
+    An affine map takes the midpoint of two inputs to the midpoint of their outputs.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        make, shape = KINDS[kind]
+        model = _trained(LAYERS[name], make().double(), shape).eval()
+        first, second = torch.randn(2, SAMPLES, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        middle, one, other = (model(x) for x in ((first + second) / 2, first, second))
+    return relative_difference((one + other) / 2, middle) < 1e-9
+
+
 def numbers_per_channel_rows() -> list[dict]:
-    """Return for each norm how many numbers per channel it learns and how many it keeps in running averages."""
+    """Return how many numbers per channel each norm learns and keeps, and whether it ``folds_at_inference``."""
     return [
         {
             "norm": LAYERS[name].title,
             "learned parameters added": round(found.parameters_per_channel),
             "running averages": round(found.buffers_per_channel),
+            "free at inference": folds_at_inference(name, kind),
         }
         for (name, kind), found in table().items()
         if kind == "images" or (name, "images") not in table()

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from bnlib import figures
-from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional, norm_properties, normalisation_groups
+from bnlib.experiments.alternatives import (
+    batch_sizes,
+    batch_sizes_convolutional,
+    contest,
+    newer_norms,
+    norm_properties,
+    normalisation_groups,
+    small_transformer,
+)
 from bnlib.norm.registry import NORMS
 from bnlib.probes import relative_difference
 
@@ -85,11 +93,11 @@ def test_the_best_rate_has_the_least_median_and_then_the_least_mean():
 
 
 def test_batches_that_cannot_be_are_refused():
-    assert batch_sizes.lookup(batch_sizes.EQUAL_STEPS, "one label", 256)["errors"] == {}
+    assert contest.lookup(batch_sizes.EQUAL_STEPS, "one label", 256)["errors"] == {}
     with pytest.raises(ValueError, match="at most 139 for batches of one label, got 256"):
-        batch_sizes.errors("without normalisation", batch_sizes.EQUAL_STEPS, "one label", 256)
+        contest.errors("without normalisation", batch_sizes.EQUAL_STEPS, "one label", 256)
     with pytest.raises(ValueError, match="at most 139"):
-        next(batch_sizes.train(batch_sizes.EQUAL_STEPS, "one label", 256))
+        next(contest.train(batch_sizes.EQUAL_STEPS, "one label", 256))
 
 
 def test_all_norms_start_from_the_same_weights():
@@ -118,13 +126,13 @@ def test_the_contest_is_drawn_with_a_run_of_ones_own_beside_it():
     table = np.array([[0.5, 0.4, 0.3], [0.0, 0.1, 0.2]])
     data = {
         "errors": {"without normalisation": table},
-        "rates": (0.1, 1.0),
+        "rates": {"without normalisation": (0.1, 1.0)},
         "best": {"without normalisation": 1},
         "live": {"without normalisation": 0.25},
     }
     note = figures.picture(figures.draw_batch_sizes, data, "equal steps", "shuffled", 4).alt
     assert "without normalisation 10.0" in note and "shuffled, batch size 4, equal steps" in note
-    empty = {"errors": {}, "rates": (0.1,), "best": {}}
+    empty = {"errors": {}, "rates": {}, "best": {}}
     assert (
         "there are no such batches"
         in figures.picture(figures.draw_batch_sizes, empty, "equal steps", "one label", 256).alt
@@ -147,12 +155,68 @@ def test_each_property_of_each_norm_has_a_mark():
 
 def test_selection_bias_measures_each_seed_at_the_rate_that_is_best_for_the_others(monkeypatch):
     table = np.array([[0.0, 0.2, 0.2], [0.12, 0.12, 0.12]])  # two learning rates, three seeds
-    monkeypatch.setattr(batch_sizes, "errors", lambda *setting: table)
+    monkeypatch.setattr(contest, "errors", lambda *setting: table)
     # All seeds choose the second rate, 12 %. Without itself the first seed does, and the others the first rate, 20 %.
-    assert batch_sizes.selection_bias() == pytest.approx(20 - 12)
+    assert contest.selection_bias() == pytest.approx(20 - 12)
 
 
 def test_sizes_of_a_norm_that_does_not_accept_vectors_are_refused():
     assert normalisation_groups.sizes("instance norm", 3, "images") == (4, 4)
     with pytest.raises(ValueError, match="got 'vectors'; use 'images'"):
         normalisation_groups.sizes("instance norm", 3)
+
+
+def test_the_newer_norms_stand_where_they_were_trained():
+    assert {*contest.NORMS} == {*batch_sizes.NORMS, *newer_norms.NORMS}
+    samples, steps = batch_sizes.EQUAL_SAMPLES, batch_sizes.EQUAL_STEPS
+    assert contest.trained("RMSNorm", samples, "shuffled", 256)
+    assert contest.trained("RMSNorm", steps, "shuffled", 16) and not contest.trained("RMSNorm", steps, "shuffled", 64)
+    assert contest.trained("RMSNorm", steps, "one label", 1) and not contest.trained("RMSNorm", steps, "one label", 4)
+    assert contest.trained("Ghost BN", steps, "shuffled", 256) and not contest.trained(
+        "Ghost BN", steps, "shuffled", 16
+    )
+    with pytest.raises(ValueError, match="norm must be one that was trained on two labels batches of 64, got 'FRN'"):
+        contest.errors("FRN", steps, "two labels", 64)
+
+
+def test_checkpoints_of_the_newer_norms_are_those_of_the_contest():
+    for (norm, batch_size, _), (run, *_) in newer_norms.cells("quick").items():
+        per_epoch = batch_sizes.POINTS[batch_size] / batch_sizes.EPOCHS[batch_size]
+        assert run.checkpoints / run.epochs == per_epoch, norm
+
+
+@pytest.mark.parametrize(
+    ("name", "folds"),
+    [("batch_norm", True), ("full_norm", True), ("weight_norm", True), ("layer_norm", False), ("dynamic_tanh", False)],
+)
+def test_what_is_affine_in_eval_mode_costs_nothing_at_inference(name, folds):
+    assert norm_properties.folds_at_inference(name, "images") == folds
+
+
+def test_the_transformer_starts_from_the_same_weights_with_every_norm():
+    plain, normed = (small_transformer.model(norm, seed=1) for norm in ("without normalisation", "batch norm"))
+    state = normed.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("norm", [name for name in small_transformer.NORMS if name != "batch norm"])
+def test_in_the_transformer_only_batch_norm_depends_on_the_other_samples(norm):
+    images = torch.randn(3, 1, 8, 8)
+    model, batch_norm = small_transformer.model(norm, seed=0), small_transformer.model("batch norm", seed=0)
+    torch.testing.assert_close(model(images)[:1], model(images[:1]))
+    assert not torch.allclose(batch_norm(images)[:1], batch_norm(images[:1]), atol=1e-2)
+
+
+def test_attention_is_torchs():
+    torch.manual_seed(0)
+    ours, x = small_transformer.Attention(), torch.randn(2, 8, small_transformer.WIDTH)
+    theirs = torch.nn.MultiheadAttention(small_transformer.WIDTH, small_transformer.HEADS, batch_first=True)
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.queries_keys_values.weight,
+            "in_proj_bias": ours.queries_keys_values.bias,
+            "out_proj.weight": ours.out.weight,
+            "out_proj.bias": ours.out.bias,
+        }
+    )
+    torch.testing.assert_close(ours(x), theirs(x, x, x)[0], rtol=1e-4, atol=1e-5)
