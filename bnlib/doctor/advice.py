@@ -239,8 +239,10 @@ ADVICE: dict[str, Advice] = {
         cause="With BN and ReLU, the gradient grows by a factor of about 1.2 in each layer.",
         test="bns[0].weight.grad.norm() > 1000 * bns[-1].weight.grad.norm()",
         remedy=(
-            "Use fewer layers, or residual connections with a small gamma (0 or 0.1) in the last norm of each branch."
-            " Rescaling the weights, a larger eps or a learning rate warm-up do not help."
+            "Use fewer layers, or residual (skip) connections. With a norm before the last layer, as in pre-activation "
+            "blocks, or with gamma 0 in the last norm of each branch, they train at large learning rates; with "
+            "neither, only at small ones. Rescaling the weights, a larger eps, Batch Renorm, gradient clipping or "
+            "warm-up do not help."
         ),
         section=_DEPTH + "#why-the-gradient-grows",
     ),
