@@ -75,8 +75,8 @@ CLAIMS = (
         ((f"with BN and one local step, the median error at skew 1 is over {FAR:g} points above that at skew 0",
           lambda e: _middle(e, "BN", 1.0, 1) > _middle(e, "BN", 0.0, 1) + FAR),),
         quantifier="tendency",
-        note="At a skew of 0.75, BN loses little. The abstract says that networks with BN suffer in particular; the test does "
-        "not compare norms.",
+        note="At a skew of 0.75, BN loses little. The abstract says that networks with BN suffer in particular; the test "
+        "does not compare norms.",
     ),
     Claim(
         "hsieh-group-norm", "hsieh2020", "abstract",
