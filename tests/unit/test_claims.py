@@ -49,8 +49,7 @@ EXPECTED = {
         lian-remark-1 lian-bias lian-lemma-1 lian-small-error lian-corollary-3 lian-batch-renorm ioffe-still ioffe-rates
         ioffe-start ioffe-scale yang-growth yang-linear yang-one-step renorm-individual wu-groups wu-precise goyal-zero
         vanlaarhoven-length pytorch-update-bn torch-scaler-skips issue-88474-validation issue-96136-twice
-        torch-checkpoint-gradients jacob-folding krishnamoorthi-channels hsieh-batch-norm hsieh-group-norm hsieh-degree
-        fedbn-local zhong-many zhong-exceptions zhong-fixbn
+        torch-checkpoint-gradients jacob-folding krishnamoorthi-channels
     """,
     "in part": """
         kari-calm-is-healthy irpan-own-norms irpan-tuned irpan-labelled failing-below-sixteen kariya-gradient-shift
@@ -73,7 +72,8 @@ EXPECTED = {
         kariya-standard-worse kariya-noise-prevents lian-figure-2 lian-figure-5 lian-figure-5-train lian-figure-5-better
         lian-figure-8 lian-figure-8-train chintala-separate cooijmans-gamma krishnamoorthi-layers kari-clipping
         kari-renorm kari-snap brock-match brock-clipping schneider-few wang-entropy bhatt-separate bhatt-no-target
-        hoffer-ghost zhang-rms-norm singh-frn liu-evonorm zhu-dynamic-tanh zhu-no-tuning
+        hoffer-ghost zhang-rms-norm singh-frn liu-evonorm zhu-dynamic-tanh zhu-no-tuning hsieh-batch-norm
+        hsieh-group-norm hsieh-degree fedbn-local zhong-many zhong-exceptions zhong-fixbn
     """,
     "not tested here": """
         kari-explosion-reason irpan-layer-norm failing-recurrent failing-rnn-norms failing-early-layers failing-deeper
@@ -86,7 +86,8 @@ OUTCOMES = {
     "reproduced": """
         kari-noise kari-ten-layers kari-smaller-rate kari-small-batches irpan-gan lian-figure-5-better lian-figure-8
         lian-figure-8-train cooijmans-gamma kari-snap brock-match schneider-few bhatt-separate hoffer-ghost
-        zhang-rms-norm liu-evonorm
+        zhang-rms-norm liu-evonorm hsieh-batch-norm hsieh-group-norm hsieh-degree fedbn-local zhong-many
+        zhong-exceptions zhong-fixbn
     """,
     "in part": """
         kari-rate-of-ten kariya-noisy kariya-standard-worse kariya-noise-prevents chintala-separate
