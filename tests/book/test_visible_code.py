@@ -74,3 +74,25 @@ def test_no_result_is_a_printed_table(path):
 )
 def test_a_printed_table_is_noticed(source, table):
     assert prints_a_table(source) == table
+
+
+def only_shows_rows(source: str) -> bool:
+    """Whether a cell is one table of the rows that a function of an experiment returns: such code teaches nothing."""
+    body = ast.parse(source).body
+    call = body[0].value if len(body) == 1 and isinstance(body[0], ast.Expr) else None
+    if not (isinstance(call, ast.Call) and ast.unparse(call.func) == "tables.Table"):
+        return False
+    rows = call.args[0]
+    return isinstance(rows, ast.Call) and ast.unparse(rows.func).endswith(("_rows", ".rows"))
+
+
+@NUMBERED
+def test_a_table_of_stored_results_hides_its_code(path):
+    for cell in code_cells(path):
+        assert "hide-input" in tags(cell) or not only_shows_rows(cell.source), cell.source
+
+
+def test_a_table_of_stored_results_is_told_from_code_that_teaches():
+    assert only_shows_rows('tables.Table(\n    descent.loss_rows(3),\n    "Losses",\n)')
+    assert not only_shows_rows('rows = [f(x) for x in y]\ntables.Table(rows, "Losses")')
+    assert not only_shows_rows('model = f()\ntables.Table(descent.loss_rows(model), "Losses")')
