@@ -10,27 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from bnlib.experiments.alternatives import contest
 from bnlib.figures.methods import method_color
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, plain_ticks
-
-_ROWS = (
-    "without normalisation",
-    "without normalisation, PyTorch init",
-    "batch norm",
-    "Ghost BN",
-    "Full Norm",
-    "Batch Renorm",
-    "layer norm",
-    "RMSNorm",
-    "group norm",
-    "FRN",
-    "EvoNorm-S0",
-    "weight norm",
-    "weight standardisation + GN",
-    "cosine normalisation",
-    "dynamic tanh",
-)
-"""The norms in the order in which an empty figure names them."""
 
 
 def draw_normalisation_groups(figure: Figure, data, norm: str, kind: str, batch_size: int) -> str:
@@ -167,7 +149,7 @@ def draw_batch_sizes(
     """Draw test errors of all norms, (learning rates, seeds) each; see ``alternatives.contest.lookup``."""
     axes = figure.subplots()
     errors, rates, live = data["errors"], data["rates"], data.get("live", {})
-    names = list(_ROWS) if not errors else list(errors)
+    names = list(contest.NORMS) if not errors else list(errors)
     title = f"{construction}, batch size {batch_size}, {budget}"
     told = []
     for row, name in enumerate(names):
