@@ -15,7 +15,7 @@ PREDICTIONS = [
             "In neither": lambda first, last: first >= 1 and last >= 1,
         },
         reason="Its error is {first:.1f} times that of the exponential average in the first layer, and {last:.1f} "
-        "times in the last. The inputs of the first layer never change, so there the correction is exact. In the last "
-        "layer it is noisy, and its errors add up.",
+        "times in the last. The inputs of the first layer never change, so there the correction follows only that "
+        "layer's weights. In the last layer it is noisier, and its errors add up.",
     ),
 ]
