@@ -27,7 +27,12 @@ loss = {mode: score.losses.mean() for mode, score in scores.items()}
 
 
 def all_advice() -> dict[str, Advice]:
-    """Return the advice for each finding by its code, and for each cause without a finding by a short name."""
+    """Return the advice for each finding by its code, and for each cause without a finding by a short name.
+
+    Example:
+        >>> doctor.all_advice()["zero-gamma"].section
+        'chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero'
+    """
     return {**ADVICE, **CAUSES_WITHOUT_A_FINDING, **IN_TRAINING_CODE}
 
 

@@ -81,7 +81,7 @@ def test_healthy_models_get_no_findings(name, norm):
 
 
 def test_norms_without_statistics_of_batches_have_nothing_to_check():
-    for name in NORMS.keys() - BY_BATCH:
+    for name in NORMS.keys() - BY_BATCH - {"ghost_batch_norm"}:
         make = ZOO["small_cnn" if name == "instance_norm" else "mlp"][0]
         report = diagnose_unchanged(make(name, 0), batches(count=2))
         assert not report and "nothing to check" in report.remarks[0]
