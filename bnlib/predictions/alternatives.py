@@ -54,7 +54,7 @@ PREDICTIONS = [
     ),
     Prediction(
         "two-labels",
-        "A small network with batch norm is trained on digits for 16 epochs (360 steps), and each batch of 64 images "
+        "A small network with batch norm is trained on digits for 16 epochs (352 steps), and each batch of 64 images "
         "holds only two of the ten digits. What is its test error?",
         {
             "Less than 10 %": lambda bn: bn < 10,
