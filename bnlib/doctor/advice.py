@@ -63,7 +63,7 @@ ADVICE: dict[str, Advice] = {
             "The same image gets a different prediction in each batch, or a single image gets the same output as any"
             " other"
         ),
-        cause="The network predicts in train mode, because nobody called `model.eval()`.",
+        cause="The network predicts in train mode, because `model.eval()` was not called.",
         test="any(bn.training for bn in bns)",
         remedy=(
             "Call `model.eval()` before predicting. If the model was traced or exported in train mode, export it "
@@ -111,7 +111,7 @@ ADVICE: dict[str, Advice] = {
         ),
         cause=(
             "The running averages do not describe the current network: they have seen too few batches, they are "
-            "late, or the data have changed."
+            "late (the weights have changed since), or the data have changed."
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
@@ -124,8 +124,8 @@ ADVICE: dict[str, Advice] = {
     "shared-layer": Advice(
         group="eval",
         symptom=(
-            "Eval mode is bad with any statistics, in a Siamese network, a recurrent network or another network that"
-            " uses a layer several times"
+            "Eval mode is bad even with recomputed statistics, in a Siamese network, a recurrent network or another "
+            "network that uses a layer several times"
         ),
         cause="The network calls one BN layer several times in a pass, on inputs with different statistics.",
         test='"shared-layer" in bnlib.diagnose(model, batches).codes',
@@ -199,7 +199,7 @@ ADVICE: dict[str, Advice] = {
             "With one or two images per batch, training works and eval mode is bad; recomputing the statistics does "
             "not help"
         ),
-        cause="The network uses what the statistics of a tiny batch tell about its images.",
+        cause="In train mode, the statistics of a tiny batch tell the network something about its images.",
         test='loss["eval_recomputed"] > 1.5 * loss["train"]',
         remedy=(
             "Train with more samples in each batch, because the statistics of one or two images mostly describe these"
@@ -229,7 +229,7 @@ ADVICE: dict[str, Advice] = {
         test="any(bn.running_var.median() < bn.eps for bn in bns)",
         remedy=(
             "Scale the inputs to a variance near 1, remove constant features, and look for dead units below this "
-            "layer. A smaller eps would only amplify noise."
+            "layer. Do not only lower eps: then rounding errors grow, in dead units and in a bias in front of BN."
         ),
         section=_FAILING + "#inputs-in-other-units",
     ),
@@ -252,19 +252,19 @@ ADVICE: dict[str, Advice] = {
             "Training is erratic or inaccurate with a small batch size, as in detection or segmentation; gradient "
             "accumulation does not help"
         ),
-        cause="The statistics of a few samples are noisy. Accumulating gradients does not change them.",
+        cause="The statistics of a few samples are noisy.",
         test="len(x) < 16",
         remedy=(
             "If the model is bad in eval mode as well, use larger batches, SyncBatchNorm over several devices, "
             "`bnlib.FullNorm`, or a norm that does not depend on the batch. Accumulating gradients does not help, "
-            "because the statistics are still those of each micro-batch."
+            "because BN still computes its statistics from each micro-batch."
         ),
         section=_FAILING + "#small-batches",
     ),
     "frozen-layer-updates-statistics": Advice(
         group="after",
         symptom="I froze the backbone with `requires_grad_(False)`, but its outputs still change during fine-tuning",
-        cause="In train mode a frozen layer goes on updating its running averages.",
+        cause="In train mode a frozen layer still updates its running averages.",
         test="any(bn.training and not bn.weight.requires_grad for bn in bns)",
         remedy=(
             "Call `eval()` on frozen norm layers after each `model.train()`, because `requires_grad_(False)` does not"

@@ -31,8 +31,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="eval",
         symptom="Good on the test set, but bad on data from another camera, hospital or site",
         cause=(
-            "The new inputs have other statistics than the training data (covariate shift). Here `batches` holds new"
-            " data."
+            "The statistics of the new inputs differ from those of the training data (covariate shift). Here "
+            "`batches` holds new data."
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
@@ -57,17 +57,17 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     "loss-higher-in-train-mode": Advice(
         group="training",
         symptom="The training loss is higher than the validation loss",
-        cause="Train mode has the noise of small batches, eval mode does not have it.",
+        cause="In train mode, the noise of small batches raises the loss; eval mode does not have this noise.",
         test='loss["train"] > 1.5 * loss["eval"]',
-        remedy="None needed: judge the network in eval mode.",
+        remedy="No cure is needed. Judge the network by its loss in eval mode.",
         section="chapters/07_why_is_my_bn_failing.ipynb#small-batches",
     ),
     "small-gamma": Advice(
         group="training",
         symptom="A deep network learns nothing if gamma starts small, such as 0.001",
         cause=(
-            "The signal fades from layer to layer, because `eps` is larger than the variances. The limit is about 3 "
-            "times the root of `eps` in PyTorch's initialisation."
+            "The signal fades from layer to layer, because `eps` is larger than the variances. With PyTorch's "
+            "initialisation, gamma must be above about 3 times the root of `eps`."
         ),
         test="all(bn.weight.abs().max() < 3 * bn.eps**0.5 for bn in bns)",
         remedy="Start with gamma = 1. Use a smaller gamma only at the end of residual branches.",
@@ -146,7 +146,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "With DistributedSampler the training loss is lower than with one GPU, and the validation loss is worse"
         ),
         cause=(
-            "Nobody calls `set_epoch`, so each epoch has the same batches. Here `loader` is the DataLoader after the"
+            "`set_epoch` is never called, so each epoch has the same batches. Here `loader` is the DataLoader after the"
             " second epoch."
         ),
         test="loader.sampler.epoch == 0",
@@ -160,8 +160,9 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "rank 0 is bad"
         ),
         cause=(
-            "DDP keeps the running averages of process 0, which describe its own data; each other process adds one "
-            "batch. Here `states` holds the `state_dict` of each rank."
+            "At each forward pass, DDP copies the running averages of process 0 to all others, and then each process "
+            "adds its own batch. So they describe the data of process 0. Here `states` holds the `state_dict` of "
+            "each rank."
         ),
         test="any(not torch.equal(states[0][key], states[1][key]) for key in states[0])",
         remedy="Average the buffers over the processes before you evaluate or save, or use SyncBatchNorm.",
