@@ -80,7 +80,7 @@ def draw_normalised_signal(figure: Figure, numbers: np.ndarray, train: np.ndarra
     ``experiments.objective.errors_by_input_scale.normalised_signal``. Returns the description of the figure.
     """
     axes = figure.subplots()
-    axes.plot(numbers, evaluation, color=BLUE, ls="--", label="eval mode")
+    axes.plot(numbers, evaluation, color=GREEN, ls="--", label="eval mode")
     band(axes, numbers, train, color=BLUE, label="train mode, batch of 20")
     bound = np.sqrt(19)
     axes.axhline(bound, color=GREY, ls=":", lw=1, label="largest possible value, √19")

@@ -97,18 +97,18 @@ def draw_quantised_weights(
     places = np.arange(1, len(first) + 1)
     steps = first / (2 ** (bits - 1) - 1)
     left.bar(places, first, width=0.7, color=GREY, alpha=0.5, label="largest weight of the channel")
-    left.plot(places, np.full(len(first), steps[0]), color=VERMILLION, label="rounding step, per tensor")
-    left.plot(places, steps, color=GREEN, ls="--", label="rounding step, per channel")
+    left.plot(places, np.full(len(first), steps[0]), color=VERMILLION)
+    left.plot(places, steps, color=GREEN, ls="--")
     left.set(yscale="log", ylim=(3e-5, 5), xlabel="channel", ylabel="absolute value", title=f"{bits} bits")
     plain_ticks(left.yaxis, (1e-4, 1e-3, 0.01, 0.1, 1), ["0.0001", "0.001", "0.01", "0.1", "1"])
     left.set_xticks(places[:: max(1, len(places) // 8)])
     for name, (color, dash) in _SCALES.items():
         if name != "per tensor, equalised" or network != "convolutional":
-            band(right, all_bits, 100 * data[name], color=color, label=f"error, {name}", ls=dash)
+            band(right, all_bits, 100 * data[name], color=color, label=name, ls=dash)
     right.axvline(bits, color=GREY, lw=0.8, ls=":")
-    right.axhline(100 * np.median(data["float"]), color=GREY, lw=0.8, label="error, float32")
+    right.axhline(100 * np.median(data["float"]), color=GREY, lw=1, ls="-.", label="float32")
     right.set(ylim=(0, 100), xlim=(max(all_bits), min(all_bits)), xlabel="bits per weight", ylabel="test error (%)")
-    handles = [each for axes in (left, right) for each in axes.get_legend_handles_labels()[0]]
+    handles = [each for axes in (right, left) for each in axes.get_legend_handles_labels()[0]]
     figure.legend(handles, [each.get_label() for each in handles], loc="outside lower center", ncols=3)
     place = list(all_bits).index(bits)
     told = ", ".join(f"{name} {100 * np.median(data[name][:, place]):.1f} %" for name in list(_SCALES)[:2])
