@@ -193,7 +193,8 @@ class CaseTable:
         return f'<table class="bnb-cases">{caption}<tbody>\n' + "\n".join(cases) + "\n</tbody></table>"
 
 
-_CODE, _LINK = r"`([^`]+)`", r"\[([^\]]+)\]\(([^)]+)\)"
+_CODE = r"`([^`]+)`"
+_LINK = r"\[([^\]]+)\]\(([^)]+)\)"
 
 
 def _inline(text: str) -> str:
