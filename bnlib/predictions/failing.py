@@ -72,7 +72,7 @@ PREDICTIONS = [
     ),
     Prediction(
         "tiny-inputs",
-        "All inputs of a network are multiplied by 0.0001, and the ε of batch norm is lowered to 1e-14 to make up for "
+        "All inputs of a network are multiplied by 0.0001, and the ε of batch norm is lowered to 10⁻¹⁴ to make up for "
         "it. The linear layers in front of batch norm have a bias in one network and none in the other. Which of them "
         "has less than 10 % test errors?",
         {
