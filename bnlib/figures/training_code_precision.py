@@ -106,7 +106,7 @@ def draw_quantised_weights(
         if name != "per tensor, equalised" or network != "convolutional":
             band(right, all_bits, 100 * data[name], color=color, label=name, ls=dash)
     right.axvline(bits, color=GREY, lw=0.8, ls=":")
-    right.axhline(100 * np.median(data["float"]), color=GREY, lw=1, ls="-.", label="float32")
+    right.axhline(100 * np.median(data["float"]), color=GREY, lw=1, ls="-.", label="weights in float32")
     right.set(ylim=(0, 100), xlim=(max(all_bits), min(all_bits)), xlabel="bits per weight", ylabel="test error (%)")
     handles = [each for axes in (right, left) for each in axes.get_legend_handles_labels()[0]]
     figure.legend(handles, [each.get_label() for each in handles], loc="outside lower center", ncols=3)
