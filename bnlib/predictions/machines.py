@@ -77,8 +77,8 @@ PREDICTIONS = [
     Prediction(
         "sixteen-local-steps",
         "Five workers have two digits each. They train by federated averaging: each takes some steps on its own, then "
-        "all average their weights. How many more test errors does the network have if they take 16 steps between "
-        "averages instead of 1? Which norm loses more by the local steps?",
+        "all average their weights. If they take 16 steps between averages in place of 1, with which norm does the "
+        "number of test errors grow more?",
         {
             "Batch norm": lambda bn, bn_16, gn, gn_16: bn_16 - bn > gn_16 - gn + _EQUAL,
             "Group norm": lambda bn, bn_16, gn, gn_16: gn_16 - gn > bn_16 - bn + _EQUAL,
