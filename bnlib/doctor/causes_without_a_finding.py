@@ -49,8 +49,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         test="F.cross_entropy(model.train()(x), y) > 1.5 * F.cross_entropy(model.eval()(x), y)",
         remedy=(
-            "Adapt only if each batch has the class proportions of training. In batches of fewer than about 32, mix "
-            "in the statistics of training."
+            "Adapt only if each batch has the class proportions of training. In small batches, mix in the statistics "
+            "of training if the images may be unchanged."
         ),
         section="chapters/06_perils.ipynb#test-time-adaptation",
     ),
