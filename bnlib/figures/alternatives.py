@@ -161,7 +161,8 @@ def draw_batch_sizes(
         axes.plot(np.median(table, 1), np.full(len(table), row), "o", color=color, mfc="none", ms=4, lw=0)
         axes.hlines(row, table[best].min(), table[best].max(), color=color, lw=2.5)
         axes.plot(np.median(table[best]), row, "D", color=color, ms=7)
-        axes.text(125, row, f"{rates[name][best]:g}", va="center", fontsize=9)
+        at_an_end = best in (0, len(table) - 1)
+        axes.text(125, row, f"{rates[name][best]:g}{'*' * at_an_end}", va="center", fontsize=9)
         told.append(f"{name} {np.median(100 * errors[name][best]):.1f}")
         if name in live:
             axes.plot(100 * max(live[name], 1 / 720), row, "x", color=color, ms=8)

@@ -18,8 +18,9 @@ PREDICTIONS = [
             "Another answer": lambda bn, renorm, full: bn <= _FAILS or full > _FAILS >= renorm,
         },
         reason="The test errors are {bn:.0f} % with batch norm, {renorm:.0f} % with Batch Renorm and {full:.0f} % with "
-        "Full Norm. With one value per channel, batch norm and Batch Renorm pass no gradient to the layers below. The "
-        "norms that use one sample at a time, or the weights, have at most {others:.0f} %.",
+        "Full Norm. With one value per channel, batch norm and Batch Renorm pass no gradient to the layers below, and "
+        "Batch Renorm divides by running standard deviations that shrink to almost zero. The norms that use one sample "
+        "at a time, or the weights, have at most {others:.0f} %.",
     ),
     Prediction(
         "renorm-gradient",

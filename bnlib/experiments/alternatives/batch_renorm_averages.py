@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bnlib import BatchRenorm, datasets
-from bnlib.experiments.alternatives import batch_sizes
+from bnlib.experiments.alternatives import batch_renorm_gradient, batch_sizes
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.training import error_rate
@@ -91,3 +91,28 @@ def at_best_rate(averages: str) -> dict[str, np.ndarray]:
     rows = [load()[averages, lr] for lr in LEARNING_RATES]
     best = rows[batch_sizes.best_learning_rate(np.array([row["test_error"] for row in rows]))]
     return {"test_error": 100 * best["test_error"], "running_std": best["running_std"]}
+
+
+def error_rows() -> list[dict]:
+    """Return the test errors (%) on batches of one image, one number per seed, of Batch Renorm and of layer norm."""
+    rows = []
+    for averages, title in {"running": "running averages", "held": "held at those of all images"}.items():
+        found = at_best_rate(averages)
+        rows.append(_row("Batch Renorm", title, "none", found["running_std"], found["test_error"]))
+    for layers, title in {"above the last norm": "none", "all layers": "all"}.items():
+        errors = [
+            100 * batch_renorm_gradient.load()["layer norm", "shuffled", 1, lr, layers]["test_error"]
+            for lr in batch_renorm_gradient.LEARNING_RATES
+        ]
+        rows.append(_row("layer norm", "those of the sample", title, None, min(errors, key=np.median)))
+    return rows
+
+
+def _row(norm: str, statistics: str, layers: str, std: np.ndarray | None, errors: np.ndarray) -> dict:
+    return {
+        "norm": norm,
+        "statistics": statistics,
+        "layers below the last norm that learn": layers,
+        "running standard deviation": "–" if std is None else f"{np.median(std):.3f}",
+        "test error (%)": errors,
+    }

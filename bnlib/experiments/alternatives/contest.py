@@ -159,24 +159,36 @@ def one_image_or_one_label_rows() -> list[dict]:
     ]
 
 
-ONE_LABEL_SIZES = (4, 16, 64)
-"""Batch sizes above 1 for which batches of one label exist."""
-
-
-def median_error_rows() -> list[dict]:
-    """Return the median test errors (%) by norm: shuffled batches after equal samples, one label after equal steps.
+def shuffled_error_rows() -> list[dict]:
+    """Return the median test errors (%) on shuffled batches by norm, batch size and training budget.
 
     None stands for what was not trained.
     """
+    return _error_rows(NORMS, itertools.product(("shuffled",), (EQUAL_SAMPLES, EQUAL_STEPS), BATCH_SIZES))
+
+
+def few_label_rows() -> list[dict]:
+    """Return the median test errors (%) of the older norms after equal steps on batches of two labels and of one."""
+    settings = [
+        (construction, EQUAL_STEPS, size)
+        for construction in ("two labels", "one label")
+        for size in BATCH_SIZES[1:]
+        if possible(construction, size)
+    ]
+    return _error_rows(batch_sizes.NORMS, settings)
+
+
+def _error_rows(norms: Iterable[str], settings: Iterable[tuple[str, str, int]]) -> list[dict]:
+    """Return one row per norm, with a column for each construction of batches, budget and batch size."""
     columns = {
-        (f"{construction}, {budget}", f"b = {size}"): (construction, budget, size)
-        for construction, budget, sizes in (
-            ("shuffled", EQUAL_SAMPLES, BATCH_SIZES),
-            ("one label", EQUAL_STEPS, ONE_LABEL_SIZES),
-        )
-        for size in sizes
+        (_group(construction, budget), f"b = {size}"): (construction, budget, size)
+        for construction, budget, size in settings
     }
-    return [{"norm": norm} | {header: _median(norm, *setting) for header, setting in columns.items()} for norm in NORMS]
+    return [{"norm": norm} | {header: _median(norm, *setting) for header, setting in columns.items()} for norm in norms]
+
+
+def _group(construction: str, budget: str) -> str:
+    return budget if construction == "shuffled" else construction
 
 
 def _median(norm: str, construction: str, budget: str, batch_size: int) -> float | None:

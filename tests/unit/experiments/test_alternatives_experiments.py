@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from bnlib import figures
+from bnlib import BatchRenorm, datasets, figures
 from bnlib.experiments.alternatives import (
+    batch_renorm_averages,
     batch_sizes,
     batch_sizes_convolutional,
     contest,
@@ -220,3 +222,44 @@ def test_attention_is_torchs():
         }
     )
     torch.testing.assert_close(ours(x), theirs(x, x, x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_held_statistics_are_those_of_all_images_in_every_layer():
+    images = datasets.load("digits").train_x
+    model = batch_sizes.model("Batch Renorm", seed=0)
+    batch_renorm_averages.hold_statistics(model, images)
+    for place, layer in enumerate(model):
+        if isinstance(layer, BatchRenorm):
+            with torch.no_grad():
+                variance, mean = torch.var_mean(model.eval()[:place](images), 0, correction=0)
+            assert torch.allclose(layer.running_mean, mean, atol=1e-4) and layer.momentum == 0
+            assert torch.allclose(layer.running_var, variance, atol=1e-4)
+
+
+def test_averages_over_single_values_vanish():
+    found = batch_renorm_averages.measure("running", 0.03, seed=0, device="cpu")
+    assert found["running_std"] == pytest.approx(1e-5**0.5, rel=1e-3)
+
+
+def test_a_best_rate_at_an_end_of_its_grid_has_a_star():
+    errors = {"batch norm": np.array([[0.1], [0.2], [0.3]]), "layer norm": np.array([[0.2], [0.1], [0.3]])}
+    data = {
+        "errors": errors,
+        "rates": dict.fromkeys(errors, (0.1, 0.3, 1.0)),
+        "best": {"batch norm": 0, "layer norm": 1},
+    }
+    figure = Figure()
+    figures.draw_batch_sizes(figure, data, "equal samples", "shuffled", 4)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.1*", "0.3", "learning rate"]
+
+
+def test_the_tables_of_the_contest_have_each_norm_where_it_was_trained():
+    shuffled, few = contest.shuffled_error_rows(), contest.few_label_rows()
+    assert [row["norm"] for row in shuffled] == list(contest.NORMS)
+    assert [row["norm"] for row in few] == list(batch_sizes.NORMS)
+    missing = {row["norm"] for row in shuffled if None in row.values()}
+    assert missing == set(newer_norms.NORMS) and all(None not in row.values() for row in few)
+    assert list(few[0])[1:] == [
+        *(("two labels", f"b = {size}") for size in (4, 16, 64, 256)),
+        *(("one label", f"b = {size}") for size in (4, 16, 64)),
+    ]
