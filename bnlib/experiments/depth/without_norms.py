@@ -59,23 +59,28 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
 
 
 def measure(network: str, batch_size: int, *, seed: int, device: str) -> dict[str, Any]:
+    """Train one of ``NETWORKS``; see ``train``."""
+    return train(NETWORKS[network], batch_size, seed=seed, device=device)
+
+
+def train(network: Network, batch_size: int, *, seed: int, device: str) -> dict[str, Any]:
     """Train by SGD without momentum on standardised digits, at each of ``LEARNING_RATES``.
 
     Returns:
         ``train_loss`` (nats) of the whole training set in eval mode, and ``test_error``, both after ``STEPS`` steps and
         for each learning rate; nan where the loss became infinite or nan.
     """
-    data, chosen = datasets.load("digits").to(device), NETWORKS[network]
+    data = datasets.load("digits").to(device)
     mean, deviation = data.train_x.mean(), data.train_x.std()
     train_x, test_x = ((each - mean) / deviation for each in (data.train_x, data.test_x))
-    models = stack([chosen.build(depth=DEPTH, width=WIDTH, seed=seed)] * len(LEARNING_RATES)).to(device)
+    models = stack([network.build(depth=DEPTH, width=WIDTH, seed=seed)] * len(LEARNING_RATES)).to(device)
     rates = models.broadcast_to_parameters(torch.tensor(LEARNING_RATES, device=device))
     batches = shuffled(data.train_y.cpu(), batch_size, seed)
     for _ in range(STEPS):
         index = next(batches).to(device)
         models.zero_grad(set_to_none=False)
         _losses(models, train_x[index], data.train_y[index]).sum().backward()
-        descend(list(models.parameters()), rates, chosen.clip)
+        descend(list(models.parameters()), rates, network.clip)
     models.eval()
     with torch.no_grad():
         logits = models(_repeated(test_x, models))
