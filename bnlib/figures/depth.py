@@ -173,29 +173,39 @@ def _draw_theory(axes: Axes, values: Mapping, color: str) -> None:
         axes.axhline(values[None], color=color, lw=0.8, ls=":")
 
 
-_GROUP_MARKS = {"baseline": "o", "suspects": "s", "no growth of the gradient": "^", "skip connections": "D"}
+_GROUP_STYLES = {
+    "baseline": ("o", BLUE),
+    "BN without growth": ("^", PURPLE),
+    "without BN, or almost": ("^", PURPLE),
+    "skip connections": ("D", GREEN),
+}
+"""Mark and colour of groups of cures; in all others the gradient grows."""
 
 
 def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) -> str:
-    """Draw the roughness and the losses of each variant, one row per variant; see ``depth.cures.Outcome``.
+    """Draw the roughness and the losses of each variant, one row per variant; see ``depth.cure_outcomes.Outcome``.
 
     Arguments:
         figure: where to draw.
         groups: outcomes by group and label; the one outcome of the first group is the baseline.
     """
     left, right = figure.subplots(1, 2)
-    (baseline,) = next(iter(groups.values())).values()
-    rows, names, told = [], [], []
-    for place, (group, color) in enumerate(zip(groups, (BLUE, GREY, PURPLE, GREEN), strict=True)):
-        for number, (name, each) in enumerate(groups[group].items()):
-            row = len(names) + 0.6 * place  # the groups are a little apart
-            style = {"fmt": _GROUP_MARKS[group], "color": color, "ms": 5, "lw": 1.2}
-            label = None if number else group
-            _dot(left, row, each.roughness, label=label, **style)
-            _dot(right, row, each.final_loss, label=label, **style)
-            right.plot([np.median(each.initial_loss)], [row], marker="|", ms=9, mew=1.6, color=color, ls="none")
-            rows.append(row)
-            names.append(name.removeprefix(f"{group}, "))
+    first = next(iter(groups))
+    (baseline,) = groups[first].values()
+    rows, names, told = [0.0], list(groups[first]), []
+    for group in groups:
+        mark, color = _GROUP_STYLES.get(group, ("s", GREY))
+        style = {"fmt": mark, "color": color, "ms": 5, "lw": 1.2}
+        if group != first:  # the name of the group has a row of its own
+            rows.append(rows[-1] + 1.4)
+            names.append(f"{group}:")
+        for name, each in groups[group].items():
+            if group != first:
+                rows.append(rows[-1] + 1)
+                names.append(name.removeprefix(f"{group}, "))
+            _dot(left, rows[-1], each.roughness, **style)
+            _dot(right, rows[-1], each.final_loss, **style)
+            right.plot([np.median(each.initial_loss)], [rows[-1]], marker="|", ms=9, mew=1.6, color=color, ls="none")
             told.append(f"{name} {_three_digits(each.roughness)} and {_three_digits(each.final_loss)}")
     for axes in (left, right):
         axes.set(xscale="log", ylim=(rows[-1] + 0.8, -0.8))
@@ -207,7 +217,6 @@ def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) ->
     right.set(xlabel="loss after 60 steps (nats)", xlim=(5e-4, 90))
     plain_ticks(left.xaxis, (1, 10, 100, 1000))
     plain_ticks(right.xaxis, (0.001, 0.1, 10))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return "Roughness, and loss after 60 steps in nats, of 100 layers: " + "; ".join(told) + "."
 
 

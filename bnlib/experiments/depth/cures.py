@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bnlib import BatchNorm, BatchRenorm
-from bnlib.experiments.depth import descent, gradient_growth
-from bnlib.experiments.depth.descent import Curves, Variant, batch_norm_with, curves, sentence
-from bnlib.experiments.framework.best_rates import BestRate, best_rates
+from bnlib.experiments.depth import descent
+from bnlib.experiments.depth.descent import Variant, batch_norm_with, sentence
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.gradient_clipping import clipped
@@ -178,131 +176,7 @@ EXPERIMENT = Measurement(
 )
 
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "baseline": ("batch norm",),
-    "suspects": (
-        "float32",
-        "eps 0.1",
-        "initial weights x 10",
-        "weight norms fixed",
-        "warm-up",
-        "gradient clipping",
-        "adaptive gradient clipping",
-        "128 characters",
-        "gamma 0.1",
-        "tanh",
-        "Batch Renorm",
-        "Batch Renorm, statistics of the first batch",
-        "variance at least 0.01",
-        "variance at least 0.1",
-    ),
-    "no growth of the gradient": (
-        "linear",
-        "beta 3",
-        "tanh, gamma 0.1",
-        "eps 1",
-        "layer norm",
-        "without normalisation",
-        "without normalisation, He init",
-    ),
-    "skip connections": (
-        "residual",
-        "residual, gamma 0.1",
-        "residual, gamma 0",
-        "residual, norm before the head",
-        "pre-activation",
-    ),
-}
-"""The variants of both experiments in the order of the figure."""
-
-LABELS = descent.LABELS | {
-    "batch norm": "batch norm and ReLU",
-    "linear": "no activation",
-    "residual": "skip connections, gamma 1",
-    "residual, norm before the head": "skip connections, norm before head",
-    "adaptive gradient clipping": "AGC",
-    "without normalisation, He init": "without BN, He init",
-    "without normalisation": "without BN",
-    "pre-activation": "skip connections, pre-activation",
-    "Batch Renorm, statistics of the first batch": "Batch Renorm, warm start",
-}
-"""Names of variants in figures and tables, where they differ from the keys."""
-
-
 @cache
-def runs() -> dict[tuple[str, float], Curves]:
-    """Load the committed results of 100 layers, of this experiment and of ``descent``, by variant and learning rate."""
-    mine = {cell: curves(row["initial_loss"], row["loss_changes"]) for cell, row in EXPERIMENT.load("quick").items()}
-    return {(name, lr): each for (name, depth, lr), each in descent.load().items() if depth == DEPTH} | mine
-
-
-def best_rate(variant: str) -> BestRate:
-    """Return the rate at which the median loss ends lowest, and whether it lies inside those that were tried."""
-    ends = {cell: {"loss": each.losses[:, -1]} for cell, each in runs().items() if cell[0] == variant}
-    return best_rates(ends, ("variant", "lr"), "loss")[variant,]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a variant of 100 layers does in 60 steps.
-
-    Attributes:
-        roughness: at a learning rate of 0.0001, one number per seed.
-        initial_loss: before training in nats, one number per seed.
-        rate: the best of the learning rates that were tried.
-        final_loss: at the best rate, in nats, one number per seed.
-        roughness_at_rate: at the best rate, one number per seed.
-    """
-
-    roughness: np.ndarray
-    initial_loss: np.ndarray
-    rate: float
-    final_loss: np.ndarray
-    roughness_at_rate: np.ndarray
-
-
-def outcome(variant: str) -> Outcome:
-    """Return the outcome of a variant of either experiment."""
-    rate = best_rate(variant).rate
-    small, best = runs()[variant, SMALL_RATE], runs()[variant, rate]
-    # The rounded changes do not add up to a tiny loss, so this experiment keeps it.
-    row = EXPERIMENT.load("quick").get((variant, rate))
-    final_loss = best.losses[:, -1] if row is None else row["final_loss"]
-    return Outcome(small.roughness, small.losses[:, 0], rate, final_loss, best.roughness)
-
-
-def outcomes() -> dict[str, dict[str, Outcome]]:
-    """Return the outcomes by group and label, in the order of the figure."""
-    return {group: {LABELS.get(name, name): outcome(name) for name in names} for group, names in GROUPS.items()}
-
-
-def residual_rows() -> list[dict]:
-    """Return table rows, one per residual network: losses, and the best learning rate."""
-    shown = {LABELS.get(name, name): outcome(name) for name in ("batch norm", *GROUPS["skip connections"])}
-    return [
-        {
-            "100 layers with BN": label,
-            "loss before training (nats)": each.initial_loss,
-            "best learning rate": f"{each.rate:g}",
-            "loss after 60 steps (nats)": each.final_loss,
-            "roughness at this rate": each.roughness_at_rate,
-        }
-        for label, each in shown.items()
-    ]
-
-
-def growth_rows() -> list[dict]:
-    """Return table rows of BN, Batch Renorm and clipped variances: growth of the gradient, jitter and final loss."""
-    measured = {name: row["growth"] for (name, lr), row in EXPERIMENT.load("quick").items() if lr == SMALL_RATE}
-    measured["batch norm"] = gradient_growth.load()["batch norm", descent.CHARACTERS, descent.WIDTH]["growth"][:, 0]
-    names = [name for name in GROUPS["suspects"] if name.startswith(("Batch Renorm", "variance"))]
-    return [
-        {
-            "100 layers": LABELS.get(name, name),
-            "growth of the gradient norm per layer": measured[name],
-            "jitter at 0.0001 (nats)": runs()[name, SMALL_RATE].jitter,
-            "roughness at 0.0001": outcome(name).roughness,
-            "loss after 60 steps at the best rate (nats)": outcome(name).final_loss,
-        }
-        for name in ("batch norm", *names)
-    ]
+def load() -> dict[tuple, dict[str, np.ndarray]]:
+    """Load the committed result."""
+    return EXPERIMENT.load("quick")

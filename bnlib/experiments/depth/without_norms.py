@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -140,7 +140,12 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 
 def best(network: str, batch_size: int) -> int:
     """Return the place in ``LEARNING_RATES`` with the lowest median test error; ties go to the lower mean loss."""
-    row = {name: np.nan_to_num(values, nan=np.inf) for name, values in load()[network, batch_size].items()}
+    return best_place(load()[network, batch_size])
+
+
+def best_place(measured: Mapping[str, np.ndarray]) -> int:
+    """Return ``best`` of what ``train`` measured, one row per seed."""
+    row = {name: np.nan_to_num(values, nan=np.inf) for name, values in measured.items()}
     order = zip(np.median(row["test_error"], 0), row["train_loss"].mean(0), strict=True)
     return min(enumerate(order), key=lambda each: each[1])[0]
 
@@ -153,13 +158,16 @@ def error_rows() -> list[dict]:
         "weight standardisation": "scaled weight standardisation",
         "weight standardisation, AGC": "scaled weight standardisation, AGC",
     }
-    rows = []
-    for network, title in titles.items():
-        row: dict = {"in the branches": title}
-        for size in BATCH_SIZES:
-            place, kept = best(network, size), load()[network, size]
-            row[f"batch size {size}", "best rate"] = f"{LEARNING_RATES[place]:g}"
-            row[f"batch size {size}", "test error (%)"] = 100 * kept["test_error"][:, place]
-            row[f"batch size {size}", "training loss (nats)"] = tables.spread(kept["train_loss"][:, place], 2)
-        rows.append(row)
-    return rows
+    return [error_row("yes", title, network, load()) for network, title in titles.items()]
+
+
+def error_row(skip_connections: str, title: str, network: str, results: Mapping[tuple, Mapping]) -> dict:
+    """Return the table row of one network of a result whose cells are named by network and batch size."""
+    row: dict = {"in each layer": title, "skip connections": skip_connections}
+    for size in BATCH_SIZES:
+        measured = results[network, size]
+        place = best_place(measured)
+        row[f"batch size {size}", "best rate"] = f"{LEARNING_RATES[place]:g}"
+        row[f"batch size {size}", "test error (%)"] = 100 * measured["test_error"][:, place]
+        row[f"batch size {size}", "training loss (nats)"] = tables.spread(measured["train_loss"][:, place], 2)
+    return row

@@ -47,3 +47,10 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """Load the committed result."""
     return EXPERIMENT.load("quick")
+
+
+def error_rows() -> list[dict]:
+    """Return the table rows of ``without_norms`` and, above them, those of the networks without skip connections."""
+    titles = {"batch norm": "BN", "without normalisation, He init": "nothing, He init"}
+    mine = [without_norms.error_row("no", title, network, load()) for network, title in titles.items()]
+    return mine + without_norms.error_rows()

@@ -9,7 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib import BatchNorm, BatchRenorm, datasets, figures, models
-from bnlib.experiments.depth import cures, descent, without_norms
+from bnlib.experiments.depth import (
+    cure_outcomes,
+    cures,
+    cures_by_depth,
+    descent,
+    without_norms,
+    without_skip_connections,
+)
 from bnlib.gradient_clipping import clip_gradients_adaptively_
 from bnlib.samplers import shuffled
 
@@ -78,8 +85,9 @@ def test_descent_clips_the_gradients_of_its_steps(monkeypatch):
 
 def test_a_cure_is_compared_at_a_rate_inside_those_that_were_tried():
     """Those that are not are named in the text."""
-    names = [*cures.GROUPS["skip connections"], "Batch Renorm", "variance at least 0.1", "batch norm"]
-    edges = {name: cures.best_rate(name).edge for name in names}
+    names = [*cure_outcomes.GROUPS["skip connections"], "Batch Renorm", "variance at least 0.1", "batch norm"]
+    names += cure_outcomes.GROUPS["BN without growth"]
+    edges = {name: cure_outcomes.best_rate(name).edge for name in names}
     names_at_edge = ("residual, gamma 0.1", "residual, gamma 0", "pre-activation", "variance at least 0.1")
     at_edge = dict.fromkeys(names_at_edge, "highest")
     assert {name: edge for name, edge in edges.items() if edge} == at_edge
@@ -115,15 +123,17 @@ def test_stacked_training_without_norms_is_that_of_torch(network, monkeypatch):
 
 def test_the_figure_of_the_suspects_tells_what_it_shows():
     def outcome(value):
-        return cures.Outcome(np.array([1.0, 2, 3]), np.full(3, 4.0), 0.1, np.array([value, np.nan, value]), np.ones(3))
+        return cure_outcomes.Outcome(
+            np.array([1.0, 2, 3]), np.full(3, 4.0), 0.1, np.array([value, np.nan, value]), np.ones(3)
+        )
 
-    groups = {name: {name: outcome(number + 0.5)} for number, name in enumerate(cures.GROUPS)}
+    groups = {name: {name: outcome(number + 0.5)} for number, name in enumerate(cure_outcomes.GROUPS)}
     told = figures.picture(figures.draw_suspects, groups).alt
-    assert "suspects 2 and 1.5" in told and "skip connections 2 and 3.5" in told
+    assert "smaller steps 2 and 2.5" in told and "skip connections 2 and 7.5" in told
 
 
-def test_the_figure_shows_every_variant_of_both_experiments():
-    shown = [name for names in cures.GROUPS.values() for name in names]
+def test_the_figure_shows_every_variant_of_all_experiments():
+    shown = [name for names in cure_outcomes.GROUPS.values() for name in names]
     hidden = {"gamma 0.1 in the last norm", "gamma 0.1 in all norms but the last"}
     assert len(shown) == len(set(shown)) and {*shown} == {*descent.VARIANTS, *cures.VARIANTS} - hidden
 
@@ -131,3 +141,42 @@ def test_the_figure_shows_every_variant_of_both_experiments():
 def test_models_of_the_experiment_are_those_of_the_library():
     model = without_norms.NETWORKS["weight standardisation"].build(depth=5, width=8, seed=0)
     assert sum(isinstance(layer, models.ScaledSkipConnection) for layer in model) == 4
+
+
+def test_without_skip_connections_means_the_same_layers_and_no_skip_connection():
+    for name, network in without_skip_connections.NETWORKS.items():
+        model = network.build(depth=5, width=8, seed=0)
+        assert sum(isinstance(layer, nn.Linear) for layer in model) == 6
+        assert sum(isinstance(layer, BatchNorm) for layer in model) == (5 if name == "batch norm" else 0)
+        assert not any(isinstance(layer, models.SkipConnection) for layer in model)
+
+
+def test_networks_without_skip_connections_fail_at_every_rate_or_have_a_best_rate_inside():
+    last = len(without_norms.LEARNING_RATES) - 1
+    for (network, size), row in without_skip_connections.load().items():
+        assert without_norms.best_place(row) not in (0, last) or np.nanmin(row["test_error"]) > 0.5, (network, size)
+
+
+def test_outcomes_by_depth_are_those_of_the_runs():
+    rows = {row["change"]: row for row in cure_outcomes.depth_rows()}
+    assert list(rows) == [cure_outcomes.LABELS.get(name, name) for name in ("batch norm", *cures_by_depth.COMPARED)]
+    found = descent.load()["batch norm", 20, 1e-4].roughness
+    assert rows["batch norm and ReLU"]["roughness at 0.0001", "20 layers"] == np.median(found)
+    ends = [np.median(cures_by_depth.load()["linear", 40, lr]["final_loss"]) for lr in cures_by_depth.RATES]
+    assert rows["no activation"]["final loss (nats)", "40 layers"] == min(ends)
+
+
+def test_with_fewer_layers_the_best_rates_at_an_edge_are_known():
+    """Three rates each; the text names them."""
+    at_edge = {
+        (name, depth): cure_outcomes.best_rate(name, depth).edge
+        for name in cures_by_depth.COMPARED
+        for depth in cures_by_depth.LAYERS[:-1]
+    }
+    assert {arm: edge for arm, edge in at_edge.items() if edge} == {
+        ("gradient clipping", 20): "highest",
+        ("gradient clipping", 40): "lowest",
+        ("variance at least 0.1", 20): "highest",
+        ("pre-activation", 20): "highest",
+        ("pre-activation", 40): "highest",
+    }

@@ -24,6 +24,7 @@ NOT_AT_THE_BEST_RATE = {
     "failing.evaluation_statistics": "statistics are compared at the same rate, of the same networks",
     "depth.descent": "jumps of the loss at each rate; which rates are calm is the question",
     "depth.cures": "compared at the best rate by the loss on the training set; see test_depth_cures.py",
+    "depth.cures_by_depth": "compared at the best rate by the loss on the training set; see test_depth_cures.py",
     "depth.loss_jumps": "jumps of the loss at each rate; which rates are calm is the question",
     "depth.stacked_lstms": "jumps of the loss at each rate; which rates are calm is the question",
 }
