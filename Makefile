@@ -16,6 +16,8 @@ CACHE := _build/.jupyter_cache
 PACKAGES := -r requirements.txt
 STEPS := lint units executed strict pages
 BOOK = $(BIN)/jupyter-book build . -W -n --keep-going
+# Make a target, after what stands before the command, and say how long it took.
+timed = began=$$(date +%s); $(2) $(MAKE) --no-print-directory $(1) || exit 1; echo "$(1) took $$(($$(date +%s) - began)) s"
 # What the pages show depends on these; the notebook cache does not look at them.
 INPUTS = $(shell find bnlib data requirements.txt _config.yml _ext assets -type f -not -path '*/__pycache__/*' | sort)
 
@@ -25,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: book test latest lab serve bench notebooks address clean $(STEPS)
+.PHONY: book test site-tested units-beside latest lab serve bench notebooks address clean $(STEPS)
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("The book needs Python 3.11 or newer; " \
@@ -68,10 +70,15 @@ strict: $(INSTALLED)
 pages: $(INSTALLED)
 	$(BIN)/python -m pytest tests/book -n 2 --dist loadgroup
 
-# The site is built by one process while the units leave it some time.
-test: $(INSTALLED)
-	@for steps in lint executed "-j 2 units strict" pages; do began=$$(date +%s); \
-	    $(MAKE) --no-print-directory $$steps || exit 1; echo "$$steps took $$(( $$(date +%s) - began )) s"; done
+# The steps of the site often wait: for one process, for the browser. The units run beside them and take what they leave.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 site-tested units-beside
+
+site-tested: $(INSTALLED)
+	@for step in executed strict pages; do $(call timed,$$step); done
+
+units-beside: $(INSTALLED)
+	@$(call timed,units,nice -n 19)
 
 # In an environment of its own, with what pyproject.toml asks for and no more; every step is tried, and the report tells.
 latest:
