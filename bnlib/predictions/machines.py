@@ -9,8 +9,8 @@ PREDICTIONS = [
     Prediction(
         "own-digit",
         "Ten machines train one network with batch norm. Each normalises with the statistics of its own batch. A share "
-        "of its images is chosen to show one digit, a different one on each machine. The remaining images are dealt at "
-        "random. From which share on is the test error above 10 %?",
+        "of each machine's images is chosen to show one digit, a different one on each machine. The other images are "
+        "dealt at random. From which share on is the test error above 10 %?",
         {
             "At 50 %": lambda half, most, all: half > _SUFFERS,
             "At 90 %, but not yet at 50 %": lambda half, most, all: most > _SUFFERS >= half,
@@ -84,7 +84,7 @@ PREDICTIONS = [
             "Group norm": lambda bn, bn_16, gn, gn_16: gn_16 - gn > bn_16 - bn + _EQUAL,
             "Both lose about the same": lambda bn, bn_16, gn, gn_16: abs((bn_16 - bn) - (gn_16 - gn)) <= _EQUAL,
         },
-        reason="Batch norm goes from {bn:.0f} to {bn_16:.0f} % errors, and group norm from {gn:.0f} to {gn_16:.0f} %. "
+        reason="Batch norm goes from {bn:.1f} to {bn_16:.1f} % errors, and group norm from {gn:.1f} to {gn_16:.1f} %. "
         "Batch norm is hurt by the skewed labels even if the workers average after every step, and local steps add "
         "little. Group norm is not hurt by skewed labels as such, but its workers drift apart during the local steps, "
         "as with any norm.",

@@ -15,8 +15,8 @@ PREDICTIONS = [
             "Less than 60 %": lambda digits, inverted: digits + inverted < 120,
         },
         reason="It reads {digits:.0f} % of the digits and {inverted:.0f} % of the inverted digits. In training each "
-        "kind was normalised with its own statistics, but the running averages mix both. With separate averages for "
-        "each kind, and the same weights, it reads at least {own:.0f} % of either.",
+        "kind was normalised with its own statistics, but the running averages mix both. With the same weights and "
+        "separate averages for each kind, it reads at least {own:.0f} % of each kind.",
     ),
     Prediction(
         "target-networks",
@@ -29,8 +29,8 @@ PREDICTIONS = [
             "The values of the random actions in the buffer": lambda policy, buffer: buffer < policy and buffer < 1.5,
             "Neither": lambda policy, buffer: min(policy, buffer) >= 1.5,
         },
-        reason="On average they are {policy:.1f} standard deviations away from the values of the policy, and "
-        "{buffer:.1f} away from those of the random actions. Each batch is normalised with its own statistics, so the "
-        "network does not see that the policy's actions differ from those of the buffer.",
+        reason="Their root mean square distance is {policy:.1f} standard deviations from the values of the policy, and "
+        "{buffer:.1f} from those of the random actions. Each batch is normalised with its own statistics, so the "
+        "network hardly sees that the policy's actions differ from those of the buffer.",
     ),
 ]

@@ -273,15 +273,16 @@ def errors(arm: str, kind: str, skew: float, local_steps: int) -> np.ndarray:
     return 100 * load()[method, kind if skew else KINDS[0], skew, local_steps, lr][value]
 
 
-def error_rows(kind: str, skew: float, arms: Sequence[str] = tuple(ARMS)) -> list[dict]:
-    """Return the errors (%) at the best learning rates: a row per arm, a column per number of local steps."""
+def error_rows(settings: Sequence[tuple[str, float]], local_steps: Sequence[int] = (1, 16)) -> list[dict]:
+    """Return the errors (%) at the best rates for ``tables.Table``: a row per arm, columns by kind, skew and steps."""
     return [
         {"method": arm}
         | {
-            f"{steps} local steps" if steps > 1 else "1 local step": errors(arm, kind, skew, steps)
-            for steps in LOCAL_STEPS
+            (f"{kind}, skew {skew:g}", f"{steps} local step{'s' * (steps > 1)}"): errors(arm, kind, skew, steps)
+            for kind, skew in settings
+            for steps in local_steps
         }
-        for arm in arms
+        for arm in ARMS
     ]
 
 

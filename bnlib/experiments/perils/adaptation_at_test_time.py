@@ -187,3 +187,37 @@ def lookup(images: str) -> dict[str, dict[str, np.ndarray]]:
         stream: {arm: np.stack([accuracies(arm, images, stream, size) for size in BATCH_SIZES], 1) for arm in ARMS}
         for stream in STREAMS
     }
+
+
+def accuracy_rows(batch_sizes: Sequence[int] = (4, 64)) -> list[dict]:
+    """Return accuracies (%) for ``tables.Table``: all ``IMAGES`` shuffled, then unchanged images in other streams."""
+    titles = {"mixed": "mixed", "batch": "of the batch", "tent": "TENT"}
+    settings = [(images, "shuffled") for images in IMAGES] + [("unchanged", stream) for stream in STREAMS[1:]]
+    return [
+        {
+            "images": f"{images}, {stream}",
+            "statistics of training": 100 * accuracies("training", images, stream, batch_sizes[0]),
+        }
+        | {
+            (f"batches of {size}", title): 100 * accuracies(arm, images, stream, size)
+            for size in batch_sizes
+            for arm, title in titles.items()
+        }
+        for images, stream in settings
+    ]
+
+
+def tent_rows(batch_size: int = 4) -> list[dict]:
+    """Return accuracies (%) of TENT on unchanged images for ``tables.Table``, a row per learning rate."""
+    place, found = BATCH_SIZES.index(batch_size), load()["unchanged",]
+    frequent = "one class frequent"
+    columns = {
+        "shuffled": ("tent", "shuffled"),
+        (frequent, "all images"): ("tent", frequent),
+        (frequent, "mean over classes"): ("tent_per_class", frequent),
+    }
+    return [
+        {"learning rate": f"{lr:g}"}
+        | {title: 100 * found[name][:, STREAMS.index(stream), place, n] for title, (name, stream) in columns.items()}
+        for n, lr in enumerate(LEARNING_RATES)
+    ]

@@ -220,3 +220,12 @@ def test_figures_tell_what_they_show():
     told = f"image skew 1, 16 local steps. Median test errors in per cent: BN {np.median(federated['BN'][16]):.1f}"
     assert told in figures.picture(figures.draw_local_steps, federated, "images", 1.0, 16).alt
     assert f"local BN {median:.1f}" in figures.picture(figures.draw_label_skew, data, 4, 1.0).alt
+
+
+def test_rows_of_local_steps_hold_the_errors_at_the_best_rate():
+    rows = {row["method"]: row for row in local_steps.error_rows([("labels", 0.75), ("images", 1.0)], (1, 16))}
+    assert list(rows) == list(local_steps.ARMS)
+    rate = local_steps.best_rate("FedBN, own images", "images", 1.0, 16)
+    found = local_steps.load()["FedBN", "images", 1.0, 16, rate]
+    assert list(rows["FedBN, own images"]["images, skew 1", "16 local steps"]) == list(100 * found["own_error"])
+    assert ("labels, skew 0.75", "1 local step") in rows["BN"]

@@ -288,3 +288,16 @@ def test_rows_of_q_networks_and_of_adaptation_take_the_best_rate():
     shown = adaptation_at_test_time.lookup("noisy")["sorted"]
     assert list(shown["tent"][:, place]) == list(row["tent"][:, 1, place, rate]) and rate > 0
     assert list(shown["batch"][:, place]) == list(row["tent"][:, 1, place, 0])
+
+
+def test_rows_of_adaptation_hold_the_committed_accuracies():
+    unchanged, noisy = adaptation_at_test_time.load()["unchanged",], adaptation_at_test_time.load()["noisy",]
+    rows = {row["images"]: row for row in adaptation_at_test_time.accuracy_rows()}
+    assert list(rows["noisy, shuffled"]["statistics of training"]) == list(100 * noisy["training"][:, 0])
+    assert list(rows["noisy, shuffled"]["batches of 64", "mixed"]) == list(100 * noisy["mixed"][:, 0, 2])
+    assert list(rows["unchanged, sorted"]["batches of 4", "of the batch"]) == list(100 * unchanged["tent"][:, 1, 0, 0])
+    rates = {row["learning rate"]: row for row in adaptation_at_test_time.tent_rows()}
+    assert list(rates["0.1"]["one class frequent", "mean over classes"]) == list(
+        100 * unchanged["tent_per_class"][:, 2, 0, 4]
+    )
+    assert list(rates["0"]["shuffled"]) == list(rows["unchanged, shuffled"]["batches of 4", "of the batch"])
