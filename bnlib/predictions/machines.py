@@ -71,13 +71,13 @@ PREDICTIONS = [
             "About 90 %, as for random guesses": lambda sync: sync > 60,
         },
         reason="SyncBN has {sync:.0f} % errors, and local batch norm, with one sample per batch, {local:.0f} %. In a "
-        "batch of two each normalised value only says which of the two samples is the larger. Synchronising makes a "
-        "batch larger, but not as good as the data set.",
+        "batch of two each normalised value says only which of the two values is larger, and two samples say little "
+        "about the data set.",
     ),
     Prediction(
         "sixteen-local-steps",
         "Five workers have two digits each. They train by federated averaging: each takes some steps on its own, then "
-        "all average their weights. If they take 16 steps between averages in place of 1, with which norm does the "
+        "all average their weights. If they take 16 steps between averages instead of 1, with which norm does the "
         "number of test errors grow more?",
         {
             "Batch norm": lambda bn, bn_16, gn, gn_16: bn_16 - bn > gn_16 - gn + _EQUAL,
@@ -85,8 +85,8 @@ PREDICTIONS = [
             "Both lose about the same": lambda bn, bn_16, gn, gn_16: abs((bn_16 - bn) - (gn_16 - gn)) <= _EQUAL,
         },
         reason="Batch norm goes from {bn:.1f} to {bn_16:.1f} % errors, and group norm from {gn:.1f} to {gn_16:.1f} %. "
-        "Batch norm is hurt by the skewed labels even if the workers average after every step, and local steps add "
-        "little. Group norm is not hurt by skewed labels as such, but its workers drift apart during the local steps, "
-        "as with any norm.",
+        "Skewed labels harm batch norm even if the workers average after every step, and local steps add little. "
+        "They do not harm group norm by themselves, but its workers drift apart during the local steps, as with any "
+        "norm.",
     ),
 ]
