@@ -49,8 +49,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         test="F.cross_entropy(model.train()(x), y) > 1.5 * F.cross_entropy(model.eval()(x), y)",
         remedy=(
-            "Adapt only if each batch has the class proportions of training. In small batches, mix in the statistics "
-            "of training if the images may be unchanged."
+            "Adapt only if each batch has the class proportions of training. In small batches, if some of the images "
+            "may look like those of training, average the statistics of the batch with those of training."
         ),
         section="chapters/06_perils.ipynb#test-time-adaptation",
     ),
@@ -75,7 +75,9 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "q-network": Advice(
         group="training",
-        symptom="Deep Q-learning or actor-critic (reinforcement learning) fails with batch norm and works without it",
+        symptom=(
+            "Deep Q-learning (DQN) or actor-critic (reinforcement learning) fails with batch norm and works without it"
+        ),
         cause=(
             "Actions of the replay buffer and of the policy are normalised in separate batches, so BN removes the "
             "difference between them. Here `q` is the network, `now` and `following` are its two batches."
@@ -90,17 +92,18 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     "discriminator": Advice(
         group="training",
         symptom=(
-            "GAN training with batch norm in the discriminator fails: the discriminator wins, the generator does not"
-            " improve"
+            "GAN training with batch norm in the discriminator fails: the discriminator wins (its loss goes to 0), "
+            "and the generator does not improve"
         ),
         cause=(
-            "The discriminator sees real and generated images in separate batches, so each batch is normalised to "
-            "mean 0. Here `critic` is the discriminator, `real` and `fake` are its batches."
+            "The discriminator sees real and generated images in separate batches, and BN normalises each with its "
+            "own statistics. So it can learn to tell the batches apart in place of the images. Here `critic` is the "
+            "discriminator, `real` and `fake` are its batches."
         ),
         test="not torch.allclose(critic(real), critic(torch.cat([real, fake]))[: len(real)], atol=1e-3)",
         remedy=(
-            "Use a norm that does not depend on the batch in the discriminator, such as LayerNorm or InstanceNorm, or"
-            " one batch for both."
+            "In the discriminator, use a norm that does not depend on the batch, such as LayerNorm or spectral norm, "
+            "or pass real and generated images through it in one batch, also in the generator's step."
         ),
         section="chapters/06_perils.ipynb#the-discriminator",
     ),
@@ -171,7 +174,10 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     "small-batch-per-device": Advice(
         group="devices",
         symptom="Accuracy drops with more GPUs at the same global batch size",
-        cause="BN sees only the samples of one device. Here `x` is the batch of one device.",
+        cause=(
+            "Each device normalises by its own samples, which are fewer than before. Here `x` is the batch of one "
+            "device. If that batch is as large as before, BN is not the cause."
+        ),
         test="len(x) < 16",
         remedy=(
             "Use SyncBatchNorm (`torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`), or a norm that does not "
