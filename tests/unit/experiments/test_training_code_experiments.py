@@ -15,9 +15,9 @@ from bnlib.samplers import shuffled
 
 AT_THE_EDGE = {
     # Training does more harm than good, so the best rate is the one that trains least.
-    "lowest": {("darker", "train mode", 2)},
+    "lowest": {("darker", "train mode", 2), ("darker", "re-estimated, then frozen", 1)},
     # One value per channel: no rate trains the layers below.
-    "highest": {("transposed", "train mode", 1), ("transposed", "Batch Renorm", 1)},
+    "highest": {("transposed", "train mode", 1), ("inverted", "train mode", 1), ("transposed", "Batch Renorm", 1)},
 }
 
 
