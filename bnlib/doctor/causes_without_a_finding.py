@@ -9,8 +9,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="error",
         symptom="The loss becomes NaN or huge, or a few samples get huge outputs, while the test error looks fine",
         cause=(
-            "A feature or a pixel hardly varies in the training data, so BN multiplies it by up to 316 where it does"
-            " vary."
+            "A feature or a pixel hardly varies in the training data. If it varies later, BN multiplies the change by "
+            "up to 316."
         ),
         test="any((bn.running_var < bn.eps).any() for bn in bns)",
         remedy="Remove the features that hardly vary, or use a larger eps in the first layer.",
@@ -67,7 +67,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         symptom="A deep network learns nothing if gamma starts small, such as 0.001",
         cause=(
             "The signal fades from layer to layer, because `eps` is larger than the variances. With PyTorch's "
-            "initialisation, gamma must be above about 3 times the root of `eps`."
+            "initialisation, gamma must be above about 3 times the square root of `eps`."
         ),
         test="all(bn.weight.abs().max() < 3 * bn.eps**0.5 for bn in bns)",
         remedy="Start with gamma = 1. Use a smaller gamma only at the end of residual branches.",
