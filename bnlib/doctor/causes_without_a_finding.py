@@ -173,7 +173,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "small-batch-per-device": Advice(
         group="devices",
-        symptom="Accuracy drops with more GPUs at the same global batch size",
+        symptom="Accuracy drops with more GPUs, as from 1 GPU to 8, at the same global batch size",
         cause=(
             "Each device normalises by its own samples, which are fewer than before. Here `x` is the batch of one "
             "device. If that batch is as large as before, BN is not the cause."
