@@ -60,8 +60,8 @@ ADVICE: dict[str, Advice] = {
     "train-mode-at-inference": Advice(
         group="batch",
         symptom=(
-            "The same image gets a different prediction in each batch, or a single image gets the same output as any"
-            " other"
+            "The same image gets a different prediction in each batch, or with batch size 1 a single image gets the "
+            "same output as any other: always the same class"
         ),
         cause="The network predicts in train mode, because `model.eval()` was not called.",
         test="any(bn.training for bn in bns)",
@@ -239,10 +239,10 @@ ADVICE: dict[str, Advice] = {
         cause="With BN and ReLU, the gradient grows by a factor of about 1.2 in each layer.",
         test="bns[0].weight.grad.norm() > 1000 * bns[-1].weight.grad.norm()",
         remedy=(
-            "Use fewer layers, or residual (skip) connections. With a norm before the last layer, as in pre-activation "
-            "blocks, or with gamma 0 in the last norm of each branch, they train at large learning rates; with "
-            "neither, only at small ones. Rescaling the weights, a larger eps, Batch Renorm, gradient clipping or "
-            "warm-up do not help."
+            "Use fewer layers, or residual (skip) connections. A residual network trains at large learning rates if "
+            "it has a norm before its last layer, as with pre-activation blocks, or gamma 0 in the last norm of each "
+            "branch; with neither, only at small ones. Rescaling the weights, a larger eps, Batch Renorm, gradient "
+            "clipping or warm-up do not help."
         ),
         section=_DEPTH + "#why-the-gradient-grows",
     ),
@@ -274,8 +274,11 @@ ADVICE: dict[str, Advice] = {
     ),
     "half-precision-statistics": Advice(
         group="after",
-        symptom="Accuracy drops after `model.half()` or with all weights in bfloat16",
-        cause="The running averages are in 16 bits, so small updates are lost and large variances overflow.",
+        symptom="Eval mode is inaccurate after training with `model.half()` or with all weights in bfloat16",
+        cause=(
+            "The running averages have 16 bits. Rounding swallows small updates, so the averages stop short of the "
+            "data. In float16, variances above 65,504 overflow."
+        ),
         test="any(bn.running_var.itemsize < 4 for bn in bns)",
         remedy=(
             "Keep norm layers in float32: call `layer.float()` on them after `model.half()`, or train with "
@@ -302,8 +305,8 @@ ADVICE: dict[str, Advice] = {
         cause="One batch with NaN or huge values was enough: train mode forgets it, the running averages do not.",
         test="any(not value.isfinite().all() for value in model.buffers())",
         remedy=(
-            "Reset the layer (`layer.reset_running_stats()`) and look for the cause: a batch without variance, an "
-            "overflow, or a learning rate at which training diverged."
+            "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)` resets them first. Then look "
+            "for the cause: an infinite input, an overflow, or a learning rate at which training diverged."
         ),
         section=_TRAINING + "#one-bad-batch-and-eval-mode-is-nan",
     ),

@@ -9,8 +9,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="error",
         symptom="The loss becomes NaN or huge, or a few samples get huge outputs, while the test error looks fine",
         cause=(
-            "A feature or a pixel hardly varies in the training data, so BN multiplies it by up to 316 where it does"
-            " vary."
+            "A feature or a pixel hardly varies in the training data. If it varies later, BN multiplies the change by "
+            "up to 316."
         ),
         test="any((bn.running_var < bn.eps).any() for bn in bns)",
         remedy="Remove the features that hardly vary, or use a larger eps in the first layer.",
@@ -49,8 +49,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         test="F.cross_entropy(model.train()(x), y) > 1.5 * F.cross_entropy(model.eval()(x), y)",
         remedy=(
-            "Adapt only if each batch has the class proportions of training. In small batches, mix in the statistics "
-            "of training if the images may be unchanged."
+            "Adapt only if each batch has the class proportions of training. In small batches, if some of the images "
+            "may look like those of training, average the statistics of the batch with those of training."
         ),
         section="chapters/06_perils.ipynb#test-time-adaptation",
     ),
@@ -67,7 +67,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         symptom="A deep network learns nothing if gamma starts small, such as 0.001",
         cause=(
             "The signal fades from layer to layer, because `eps` is larger than the variances. With PyTorch's "
-            "initialisation, gamma must be above about 3 times the root of `eps`."
+            "initialisation, gamma must be above about 3 times the square root of `eps`."
         ),
         test="all(bn.weight.abs().max() < 3 * bn.eps**0.5 for bn in bns)",
         remedy="Start with gamma = 1. Use a smaller gamma only at the end of residual branches.",
@@ -75,7 +75,9 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "q-network": Advice(
         group="training",
-        symptom="Deep Q-learning or actor-critic (reinforcement learning) fails with batch norm and works without it",
+        symptom=(
+            "Deep Q-learning (DQN) or actor-critic (reinforcement learning) fails with batch norm and works without it"
+        ),
         cause=(
             "Actions of the replay buffer and of the policy are normalised in separate batches, so BN removes the "
             "difference between them. Here `q` is the network, `now` and `following` are its two batches."
@@ -90,17 +92,18 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     "discriminator": Advice(
         group="training",
         symptom=(
-            "GAN training with batch norm in the discriminator fails: the discriminator wins, the generator does not"
-            " improve"
+            "GAN training with batch norm in the discriminator fails: the discriminator wins (its loss goes to 0), "
+            "and the generator does not improve"
         ),
         cause=(
-            "The discriminator sees real and generated images in separate batches, so each batch is normalised to "
-            "mean 0. Here `critic` is the discriminator, `real` and `fake` are its batches."
+            "The discriminator sees real and generated images in separate batches, and BN normalises each with its "
+            "own statistics. So it can learn to tell the batches apart in place of the images. Here `critic` is the "
+            "discriminator, `real` and `fake` are its batches."
         ),
         test="not torch.allclose(critic(real), critic(torch.cat([real, fake]))[: len(real)], atol=1e-3)",
         remedy=(
-            "Use a norm that does not depend on the batch in the discriminator, such as LayerNorm or InstanceNorm, or"
-            " one batch for both."
+            "In the discriminator, use a norm that does not depend on the batch, such as LayerNorm or spectral norm, "
+            "or pass real and generated images through it in one batch, also in the generator's step."
         ),
         section="chapters/06_perils.ipynb#the-discriminator",
     ),
@@ -170,8 +173,11 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "small-batch-per-device": Advice(
         group="devices",
-        symptom="Accuracy drops with more GPUs at the same global batch size",
-        cause="BN sees only the samples of one device. Here `x` is the batch of one device.",
+        symptom="Accuracy drops with more GPUs, as from 1 GPU to 8, at the same global batch size",
+        cause=(
+            "Each device normalises by its own samples, which are fewer than before. Here `x` is the batch of one "
+            "device. If that batch is as large as before, BN is not the cause."
+        ),
         test="len(x) < 16",
         remedy=(
             "Use SyncBatchNorm (`torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`), or a norm that does not "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bnlib.doctor.advice import ADVICE, Advice
 from bnlib.doctor.causes_without_a_finding import CAUSES_WITHOUT_A_FINDING, IN_TRAINING_CODE
+from bnlib.doctor.headings import heading
 
 SYMPTOM_GROUPS: dict[str, str] = {
     "error": "The loss is NaN, or training raises an error",
@@ -59,16 +60,16 @@ def symptom_rows(group: str) -> list[dict[str, str]]:
 
 
 def _row(name: str, advice: Advice) -> dict[str, str]:
-    doctor = f"The doctor reports `{name}`." if name in ADVICE else "The doctor does not look for this."
+    doctor = f"\nThe doctor reports `{name}`." if name in ADVICE else ""
     return {
         "what you see": advice.symptom,
         "likely cause": advice.cause,
-        "how to tell": f"`{advice.test}`\n{doctor}",
+        "how to tell": f"`{advice.test}`{doctor}",
         "cure": f"{advice.remedy} {_link(advice.section)}",
     }
 
 
 def _link(section: str) -> str:
     """Return a link, in Markdown, from a notebook in the same folder."""
-    file, _, anchor = section.rpartition("/")[2].partition("#")
-    return f"[Chapter {int(file[:2])}, “{anchor.replace('-', ' ')}”]({file}#{anchor})"
+    page = section.rpartition("/")[2]
+    return f"[Chapter {int(page[:2])}, “{heading(section)}”]({page})"

@@ -35,9 +35,9 @@ def draw_fine_tuning(figure: Figure, errors: Mapping[str, Mapping[str, Mapping[i
             axes.errorbar(spots, middle, reach, fmt=mark, color=method_color(label), ms=5, lw=1.4, label=label)
             numbers = ", ".join(f"{value:.1f} % at {size}" for size, value in zip(sizes, middle, strict=True))
             told.append(f"{shift}, {label}: {numbers}")
-        axes.set(xscale="log", yscale="log", ylim=(1.2, 110), xlabel="batch size", title=f"{shift} digits")
+        axes.set(xscale="log", yscale="log", ylim=(0.7, 110), xlabel="batch size", title=f"{shift} digits")
         plain_ticks(axes.xaxis, (1, 2, 4, 8, 32))
-        plain_ticks(axes.yaxis, (2, 5, 10, 20, 50, 100))
+        plain_ticks(axes.yaxis, (1, 2, 5, 10, 20, 50, 100))
     panels[0].set_ylabel("test error (%)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return f"Test errors after fine-tuning, by batch size. {'; '.join(told)}. Medians and ranges over five seeds."

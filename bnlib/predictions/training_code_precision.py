@@ -32,7 +32,7 @@ PREDICTIONS = [
             "It is more than 2 points higher with checkpointing": lambda off, on: on - off > 2,
         },
         reason="The median test error is {on:.0f} % with checkpointing and {off:.0f} % without. Two updates act like a "
-        "larger momentum, and so early in training the averages still lag, so faster averages are better.",
+        "larger momentum. Early in training the averages lag behind the network, so faster averages are better.",
     ),
     Prediction(
         "quantised-scales",

@@ -1,10 +1,13 @@
 """The symptom table of chapter 7: a row for each advice of the doctor, links that lead to sections, and a phone."""
 
+import re
+
 import pytest
 from conftest import PHONE, SCREEN, soup
 from test_words import sections
 
 from bnlib.doctor import SYMPTOM_GROUPS, TEST_SETUP, all_advice
+from bnlib.doctor.headings import heading
 from chapters import code_cells
 from tools import notebooks
 
@@ -16,6 +19,7 @@ PAGE = f"chapters/{STEM}.html"
 def test_a_row_leads_to_a_section_of_the_book(name):
     page, _, anchor = all_advice()[name].section.removeprefix("chapters/").partition(".ipynb#")
     assert (notebooks.CHAPTERS / f"{page}.ipynb").exists() and anchor in sections(page)
+    assert re.search(f"^#+ {re.escape(heading(all_advice()[name].section))}$", sections(page)[anchor], re.MULTILINE)
 
 
 def test_the_chapter_defines_the_names_in_the_tests():

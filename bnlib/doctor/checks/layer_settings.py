@@ -30,16 +30,10 @@ def half_precision_statistics(measurements: Measurements) -> Iterator[Finding]:
             continue
         dtype = torch.finfo(layer.running_var.dtype)
         text = (
-            f"The running statistics are {dtype.dtype}, so an update that changes a value by less than "
-            f"{dtype.eps / 2:.1g} of its size is lost"
+            f"The running statistics are {dtype.dtype}, so an update that changes a value by less than about "
+            f"{dtype.eps / 2:.1g} of its size is lost, and they stop short of the statistics of the data. The smaller "
+            f"the momentum, the earlier they stop. The largest number of this type is {dtype.max:.3g}."
         )
-        if getattr(layer, "momentum", None):
-            # An update is momentum times the difference.
-            text += (
-                f": with momentum {layer.momentum:g} they stop {dtype.eps / 2 / layer.momentum:.1%} short of the "
-                "statistics of the data"
-            )
-        text += f". The largest number of this type is {dtype.max:.3g}."
         yield make_finding("half-precision-statistics", name, "warning", text)
 
 

@@ -38,17 +38,16 @@ MAIN_ARMS = ("train mode", "frozen", "re-estimated, then frozen")
 BATCH_SIZES = (1, 2, 4, 8, 32)
 LEARNING_RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 IMAGES, SIZES = 200, (64, 100, 100, 10)
-EPOCHS, MOST_STEPS = 10, 400
-"""Fine-tuning takes ten epochs, but never more than 400 steps."""
+STEPS = 400
+"""The steps of fine-tuning, the same number for each batch size."""
 PRETRAINING = {"batch_size": 32, "lr": 0.1, "epochs": 10}
 SEEDS = {"quick": range(5), "paper": range(20)}
 
 
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
-    """Return three arms at each batch size for transposed images, and the other arms and shifts at some of them."""
-    grid = [("transposed", arm, size) for arm in MAIN_ARMS for size in BATCH_SIZES]
+    """Return three arms at each shift and batch size, and the other arms for transposed images at some of the sizes."""
+    grid = [*itertools.product(SHIFTS, MAIN_ARMS, BATCH_SIZES)]
     grid += [("transposed", arm, size) for arm in ARMS if arm not in MAIN_ARMS for size in (1, 2, 4, 32)]
-    grid += itertools.product(("darker", "inverted"), MAIN_ARMS, (2, 4, 32))
     return dict.fromkeys(grid, SEEDS[scale])
 
 
@@ -90,7 +89,7 @@ def fine_tune(
     rate_of = zip(models.parameters(), models.broadcast_to_parameters(torch.tensor(rates)), strict=True)
     moves = [(weight, rate.expand_as(weight).contiguous()) for weight, rate in rate_of if weight.requires_grad]
     batches, labels = shuffled(data.train_y, batch_size, seed), data.train_y
-    for index in itertools.islice(batches, min(EPOCHS * (len(labels) // batch_size), MOST_STEPS)):
+    for index in itertools.islice(batches, STEPS):
         models.zero_grad(set_to_none=False)
         logits = models(data.train_x[index].expand(len(rates), *data.train_x[index].shape))
         loss = F.cross_entropy(logits.flatten(0, 1), labels[index].repeat(len(rates)), reduction="sum") / batch_size

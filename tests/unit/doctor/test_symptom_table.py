@@ -306,6 +306,6 @@ def test_the_rows_of_a_group_come_from_the_advice():
     reported = {name for row in rows for name in re.findall("The doctor reports `(.+?)`", row["how to tell"])}
     assert reported == set(ADVICE)
     (row,) = (row for row in rows if "`zero-gamma`" in row["how to tell"])
-    assert row["cure"].endswith("[Chapter 7, “gamma is zero”](07_why_is_my_bn_failing.ipynb#gamma-is-zero)")
+    assert row["cure"].endswith("[Chapter 7, “Gamma is zero”](07_why_is_my_bn_failing.ipynb#gamma-is-zero)")
     with pytest.raises(ValueError, match=r"group must be one of error, eval.* got 'nothing'"):
         symptom_rows("nothing")

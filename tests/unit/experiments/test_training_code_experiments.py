@@ -15,9 +15,9 @@ from bnlib.samplers import shuffled
 
 AT_THE_EDGE = {
     # Training does more harm than good, so the best rate is the one that trains least.
-    "lowest": {("darker", "train mode", 2)},
+    "lowest": {("darker", "train mode", 2), ("darker", "re-estimated, then frozen", 1)},
     # One value per channel: no rate trains the layers below.
-    "highest": {("transposed", "train mode", 1), ("transposed", "Batch Renorm", 1)},
+    "highest": {("transposed", "train mode", 1), ("inverted", "train mode", 1), ("transposed", "Batch Renorm", 1)},
 }
 
 
@@ -46,7 +46,7 @@ def test_the_network_is_pretrained_on_the_images_that_are_left(monkeypatch):
 
 @pytest.mark.parametrize("arm", ["train mode", *fine_tuning.FROZEN])
 def test_each_arm_is_sgd_by_hand_on_what_it_trains(arm, monkeypatch):
-    monkeypatch.setattr(fine_tuning, "MOST_STEPS", 3)
+    monkeypatch.setattr(fine_tuning, "STEPS", 3)
     data, rates = fine_tuning.new_images("darker", seed=0), (0.01, 0.1)
     model = fine_tuning.prepared(arm, data, seed=0)
     tuned = fine_tuning.fine_tune(model, arm, data, 4, seed=1, rates=rates)[1]
@@ -68,7 +68,7 @@ def test_each_arm_is_sgd_by_hand_on_what_it_trains(arm, monkeypatch):
 
 
 def test_an_arm_keeps_what_it_freezes_and_re_estimates_from_the_new_images(monkeypatch):
-    monkeypatch.setattr(fine_tuning, "MOST_STEPS", 2)
+    monkeypatch.setattr(fine_tuning, "STEPS", 2)
     data, before = fine_tuning.new_images("darker", seed=0), fine_tuning.pretrained(0)[0]
     moved = {}
     for arm in fine_tuning.ARMS[:4]:
