@@ -50,8 +50,9 @@ PREDICTIONS = [
             ),
             "No normalisation": lambda bn, layer, weight, plain: plain <= min(bn, layer, weight),
         },
-        reason="The lowest test errors in these four groups, in this order, are {bn:.0f} %, {layer:.0f} %, "
-        "{weight:.0f} % and {plain:.0f} %. Given many more steps, their test errors are close to each other.",
+        reason="The lowest test error is {bn:.0f} % with batch norm or Batch Renorm, {weight:.0f} % with weight norm "
+        "or weight standardisation, {layer:.0f} % with layer norm or group norm, and {plain:.0f} % without "
+        "normalisation. Given many more steps, all are close to each other.",
     ),
     Prediction(
         "two-labels",
