@@ -19,8 +19,8 @@ PREDICTIONS = [
         },
         reason="The test errors are {bn:.0f} % with batch norm, {renorm:.0f} % with Batch Renorm and {full:.0f} % with "
         "Full Norm. With one value per channel, batch norm and Batch Renorm pass no gradient to the layers below, and "
-        "Batch Renorm divides by running standard deviations that shrink to almost zero. The norms that use one sample "
-        "at a time, or the weights, have at most {others:.0f} %.",
+        "the running standard deviations of Batch Renorm shrink to almost zero. The norms within a sample, or of the "
+        "weights, have at most {others:.0f} %.",
     ),
     Prediction(
         "renorm-gradient",
