@@ -19,8 +19,8 @@ PREDICTIONS = [
         },
         reason="The test errors are {bn:.0f} % with batch norm, {renorm:.0f} % with Batch Renorm and {full:.0f} % with "
         "Full Norm. With one value per channel, batch norm and Batch Renorm pass no gradient to the layers below, and "
-        "Batch Renorm divides by running standard deviations that shrink to almost zero. The norms that use one sample "
-        "at a time, or the weights, have at most {others:.0f} %.",
+        "the running standard deviations of Batch Renorm shrink to almost zero. The norms within a sample, or of the "
+        "weights, have at most {others:.0f} %.",
     ),
     Prediction(
         "renorm-gradient",
@@ -50,8 +50,9 @@ PREDICTIONS = [
             ),
             "No normalisation": lambda bn, layer, weight, plain: plain <= min(bn, layer, weight),
         },
-        reason="The lowest test errors in these four groups, in this order, are {bn:.0f} %, {layer:.0f} %, "
-        "{weight:.0f} % and {plain:.0f} %. Given many more steps, their test errors are close to each other.",
+        reason="The lowest test error is {bn:.0f} % with batch norm or Batch Renorm, {weight:.0f} % with weight norm "
+        "or weight standardisation, {layer:.0f} % with layer norm or group norm, and {plain:.0f} % without "
+        "normalisation. Given many more steps, all are close to each other.",
     ),
     Prediction(
         "two-labels",

@@ -13,7 +13,7 @@ PREDICTIONS = [
             "By 10 to 1,000": lambda factor: 10 <= factor <= 1000,
             "By less than 10": lambda factor: factor < 10,
         },
-        reason="The jumps shrink by a factor of {factor:.1f} only: at 0.0001 the loss still jumps by {jump:.2f} in a "
+        reason="The jumps shrink only by a factor of {factor:.1f}: at 0.0001 the loss still jumps by {jump:.2f} in a "
         "typical step. The gradient of this stack grows from layer to layer on its way down, so even a tiny step makes "
         "a different network.",
     ),
