@@ -198,7 +198,7 @@ CLAIMS = (
     Claim(
         "irpan-renorm", "irpan2017", "paragraph on Batch Renorm, withdrawn by the author",
         "Batch Renorm has moving averages that are used at test time only.",
-        "09_alternatives#what-shares-with-what", _renorm_dependence_on_running_mean,
+        "09_alternatives#which-values-are-normalised-together", _renorm_dependence_on_running_mean,
         (("its output in train mode is the same whatever the running mean is",
           lambda e: e["change of the output in train mode with the running mean"].max() < 1e-6),),
         quantifier="always",
