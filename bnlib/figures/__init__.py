@@ -6,6 +6,7 @@ from bnlib.figures.convergence import (
     draw_convergence_rates,
     draw_estimator_errors,
     draw_nested_averages,
+    draw_slopes,
     draw_weighted_sums,
 )
 from bnlib.figures.covariate_shift import (
@@ -171,6 +172,7 @@ __all__ = [
     "draw_running_mean",
     "draw_shift_and_loss",
     "draw_skipped_step",
+    "draw_slopes",
     "draw_smoothness_by_loss",
     "draw_stable_rates",
     "draw_step",
