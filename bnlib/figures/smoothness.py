@@ -226,6 +226,43 @@ def _draw_stable_row(axes: Axes, cell: Mapping, learned: float, height: float, n
     )  # fmt: skip
 
 
+def draw_sharpness_and_rates(figure: Figure, rates: Mapping[tuple, tuple[np.ndarray, np.ndarray]]) -> str:
+    """Draw the smallest unstable rate against 2 / sharpness before training, one panel per initialisation.
+
+    A line joins the depths of one kind of network; the mark grows with the depth.
+
+    Arguments:
+        figure: where to draw.
+        rates: from ``experiments.smoothness.initial_sharpness.expected_and_measured``.
+
+    Returns:
+        a description of the figure.
+    """
+    inits, norms, depths = (list(dict.fromkeys(values)) for values in zip(*rates, strict=True))
+    described, limits = [], (0.015, 30)
+    for axes, init in zip(figure.subplots(1, len(inits), sharex=True, sharey=True), inits, strict=True):
+        axes.plot(limits, limits, color=GREY, ls="--", lw=1, label="a quadratic")
+        for norm in norms:
+            found = np.array([rates[init, norm, depth] for depth in depths])
+            middle = np.median(found, 2)
+            axes.plot(*middle.T, color=_COLORS[norm], ls=_DASHES[norm], lw=1)
+            for place, values, depth in zip(middle, found, depths, strict=True):
+                x_reach, y_reach = ([[m - v.min()], [v.max() - m]] for m, v in zip(place, values, strict=True))
+                style = {"fmt": _MARKS[norm], "color": _COLORS[norm], "ms": 3 + depth, "lw": 1}
+                axes.errorbar(*place[:, None], yerr=y_reach, xerr=x_reach, **style)
+                ratio = np.median(values[1] / values[0])
+                described.append(
+                    f"{norm}, {init}, {depth} hidden layers: {place[0]:.2g} and {place[1]:.2g} ({ratio:.2g})"
+                )
+            axes.plot([], [], _MARKS[norm], color=_COLORS[norm], ms=6, label=norm)
+        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, title=f"{init} initialisation")
+        axes.set(xlabel="2 / sharpness before training", ylabel="smallest unstable learning rate")
+        plain_ticks(axes.xaxis, (0.1, 1, 10))
+        plain_ticks(axes.yaxis, (0.1, 1, 10))
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return f"2 / sharpness and the smallest unstable rate, medians, and their median ratio: {'; '.join(described)}."
+
+
 _RATIOS = {  # name of the ratio: colour, mark and place above the row
     "worst case of Theorem 4.4": (GREY, "o", 0.24),
     "real inputs, only the mean taken out": (GREEN, "^", 0.08),

@@ -12,6 +12,7 @@ from bnlib import BatchNorm, figures
 from bnlib.experiments.smoothness import (
     distance_to_solution,
     growing_weights,
+    initial_sharpness,
     landscape_over_training,
     loss_along_gradient,
     one_gradient_step,
@@ -171,3 +172,9 @@ def test_the_loss_along_the_gradient_stays_below_its_parabola(norm):
     curvature = np.diff(found.bound, 2) / np.diff(found.distances)[0] ** 2
     np.testing.assert_allclose(curvature, found.smoothness, rtol=1e-3)
     assert f"M = {found.smoothness:.1f}" in figures.picture(figures.draw_linear_prediction, {norm: found}).alt
+
+
+def test_the_figure_of_sharpness_tells_the_ratio_to_a_quadratic():
+    told = figures.picture(figures.draw_sharpness_and_rates, initial_sharpness.expected_and_measured()).alt
+    ratio = np.median(initial_sharpness.ratio_to_quadratic("He", "batch norm", 8))
+    assert f"batch norm, He, 8 hidden layers: 0.32 and 2.4 ({ratio:.2g});" in told
