@@ -110,7 +110,7 @@ def draw_mean_shifts(figure: Figure, data: Mapping[str, Mapping[str, np.ndarray]
             described.append(f"{network}, {steps}: {first:.2g} and {last:.2g}")
         axes.set(title=steps, yscale="log", ylim=(4e-4, 3), xlabel="hidden layer", xticks=layers)
         plain_ticks(axes.yaxis, (0.001, 0.01, 0.1, 1))
-    figure.axes[0].set_ylabel("shift of the mean (standard deviations)")
+    figure.axes[0].set_ylabel("shift (standard deviations)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return f"Shift of the mean in hidden layers {layers[0]} and {layers[-1]}, medians: {'; '.join(described)}."
 

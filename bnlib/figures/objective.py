@@ -41,7 +41,7 @@ def draw_memorised_labels(figure: Figure, shares: Mapping[str, np.ndarray]) -> s
     axes.axhline(10, color=GREY, ls=":", lw=1)
     axes.set(xlim=(-0.5, 2.5), ylim=(0, 105), ylabel="random labels predicted (%)")
     axes.set_xticks(range(3), ("train mode,\nbatches as in\ntraining", "train mode,\nreshuffled\nbatches", "eval mode"))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return (
         "Random labels that are predicted in train mode in the batches of the training, in train mode in reshuffled "
         f"batches, and in eval mode, medians: {'; '.join(told)}. Bars: range over five seeds. Guessing gives 10 %."
