@@ -63,9 +63,71 @@ def draw_convergence_rates(figure: Figure, curves: Mapping[str, Mapping]) -> str
     return f"Slopes on logarithmic axes over the last part of the run: {'; '.join(told)}."
 
 
+def draw_slopes(figure: Figure, slopes: Mapping[tuple, Mapping[str, tuple]]) -> str:
+    """Draw the measured slopes of errors and of mean squared gradients over the range that the theory allows.
+
+    A bar ends at the theory's bound; a slope in the bar falls at least as fast as promised. Marks are hollow for the
+    gradients of runs that end far from the minimum.
+
+    Arguments:
+        figure: where to draw.
+        slopes: from ``experiments.convergence.convergence_rates.measured_slopes``.
+
+    Returns:
+        a description of the figure.
+    """
+    heights, labels, told = _grouped_rows(slopes), {}, []
+    panels = dict(zip(("error", "average"), figure.subplots(1, 2, sharex=True, sharey=True), strict=True))
+    for (problem, oracle, p, a), found in slopes.items():
+        height = heights[problem, oracle, p, a]
+        labels[height] = f"p = {p:g}, a = {a:g}"
+        for name, axes in panels.items():
+            slope, bound = found[name]
+            if math.isfinite(bound):
+                axes.barh(height, bound - _STEEPEST, left=_STEEPEST, height=0.7, color=GREY, alpha=0.3)
+                axes.vlines(bound, height - 0.35, height + 0.35, color=GREY, lw=1.5)
+            hollow = name == "average" and problem.endswith("far start")
+            color, mark = ORACLE_COLORS[oracle], _LINES[oracle][1]
+            reach = [[slope.median - slope.lowest], [slope.highest - slope.median]]
+            style = {"fmt": mark, "ms": 5, "lw": 1.2, "color": color, "mfc": "none" if hollow else color}
+            axes.errorbar(slope.median, height, xerr=reach, **style)
+        numbers = (
+            f"{what} {round(slope.median, 2) + 0.0:.2f}{_promised(bound)}" for what, (slope, bound) in found.items()
+        )
+        told.append(f"{problem}, {ORACLE_NAMES[oracle]}, {labels[height]}: {', '.join(numbers)}")
+    labels |= {heights[problem]: f"{problem}:" for problem, *_ in slopes}
+    for name, axes in panels.items():
+        axes.axvline(0, color=GREY, lw=0.8)
+        axes.set(xlim=(_STEEPEST, 0.8), ylim=(max(labels) + 0.7, -0.7), xlabel="slope", title=_PANELS[name])
+        axes.set_yticks(list(labels), list(labels.values()), fontsize=9)
+        axes.tick_params(axis="y", length=0)
+    axes = panels["error"]
+    for oracle in ("independent", "running", "same"):
+        color, mark = ORACLE_COLORS[oracle], _LINES[oracle][1]
+        axes.plot([], [], mark, color=color, ms=5, ls="none", label=ORACLE_NAMES[oracle])
+    axes.barh(0, 0, color=GREY, alpha=0.3, label="within the theory's bound")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return f"Slopes on logarithmic axes, medians of three groups of runs: {'; '.join(told)}."
+
+
+_STEEPEST = -1.05
+
+
+def _grouped_rows(slopes: Mapping[tuple, Mapping]) -> dict:
+    """Return the height of each key and, above those of each problem, that of its name."""
+    heights: dict = {}
+    for key in slopes:
+        for each in (key[0], key):
+            heights.setdefault(each, len(heights))
+    return heights
+
+
 def _slopes(what: str, line) -> str:
-    found = f"{what} {round(line.slope, 2) + 0.0:.2f}"  # no -0.00
-    return found + (f" (theory {line.theory_slope:.2f})" if math.isfinite(line.theory_slope) else " (theory none)")
+    return f"{what} {round(line.slope, 2) + 0.0:.2f}{_promised(line.theory_slope)}"  # no -0.00
+
+
+def _promised(bound: float) -> str:
+    return f" (theory {bound:.2f})" if math.isfinite(bound) else " (theory none)"
 
 
 def _decades(axes: Axes) -> None:

@@ -14,6 +14,7 @@ from bnlib.experiments.framework.results import as_array
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE, "noisy BN": GREEN}
+_MARKS = {"without normalisation": "o", "batch norm": "s", "noisy BN": "D"}
 _LINES = {
     "batch norm": (BLUE, "-"),
     "noisy BN": (GREEN, "-"),
@@ -92,6 +93,26 @@ def draw_inputs_around_a_step(figure: Figure, data: Mapping[str, np.ndarray]) ->
         described.append(f"{network}: the mean moves by {shift:.2g} standard deviations")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return "The input of one unit of the last hidden layer before and after one step. " + "; ".join(described) + "."
+
+
+def draw_mean_shifts(figure: Figure, data: Mapping[str, Mapping[str, np.ndarray]], layers: Sequence[int]) -> str:
+    """Draw how far the mean of a unit moves against the layer, a panel per number of steps.
+
+    ``data`` comes from ``experiments.covariate_shift.activation_shift.mean_shifts_by_network``.
+    """
+    durations, described = list(next(iter(data.values()))), []
+    for axes, steps in zip(figure.subplots(1, len(durations), sharey=True), durations, strict=True):
+        for network, shifts in data.items():
+            color, dash = _LINES[network]
+            mark = _MARKS[network]
+            band(axes, layers, shifts[steps], color=color, ls=dash, marker=mark, ms=5, lw=1.4, label=network)
+            first, last = np.median(shifts[steps], 0)[[0, -1]]
+            described.append(f"{network}, {steps}: {first:.2g} and {last:.2g}")
+        axes.set(title=steps, yscale="log", ylim=(4e-4, 3), xlabel="hidden layer", xticks=layers)
+        plain_ticks(axes.yaxis, (0.001, 0.01, 0.1, 1))
+    figure.axes[0].set_ylabel("shift (standard deviations)")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return f"Shift of the mean in hidden layers {layers[0]} and {layers[-1]}, medians: {'; '.join(described)}."
 
 
 def draw_two_gradients(figure: Figure, data) -> str:

@@ -201,33 +201,50 @@ def draw_lag_and_noise(figure: Figure, data: Mapping[int, Mapping], alphas: Sequ
     return f"As α grows, lag falls and noise rises. {'; '.join(told)}."
 
 
-_NETWORK_STYLES = {"convolutional": ("o", GREY, -0.15), "fully connected": ("s", "none", 0.15)}
+_NETWORK_STYLES = {"convolutional": ("o", -0.15), "fully connected": ("s", 0.15)}
 
 
 def draw_final_errors(figure: Figure, errors: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> str:
     """Draw the test errors after training, one panel per data set and kind of batch and one row per normalisation.
 
-    ``errors`` (%) comes from ``experiments.full_normalization.lian_comparison.final_errors_by_batches``. Returns the
-    description of the figure.
+    Arguments:
+        figure: where to draw.
+        errors: from ``experiments.full_normalization.lian_comparison.final_errors_by_batches``, in per cent; an even
+            number of panels.
+
+    Returns:
+        a description of the figure.
     """
-    panels = figure.subplots(2, len(errors) // 2, sharex=True, sharey=True).flat
+    shown = [name for name in _NETWORK_STYLES if any(name in of for arms in errors.values() for of in arms.values())]
     told = []
+    panels = figure.subplots(len(errors) // 2, 2, sharex=True, sharey=True).flat
     for axes, (title, arms) in zip(panels, errors.items(), strict=True):
-        for row, networks in enumerate(arms.values()):
+        for row, (arm, networks) in enumerate(arms.items()):
             for network, values in networks.items():
-                mark, inside, shift = _NETWORK_STYLES[network]
-                median = np.median(values)
+                mark, shift = _NETWORK_STYLES[network]
+                color, median = _arm_color(arm), np.median(values)
                 reach = [[median - values.min()], [values.max() - median]]
-                style = {"fmt": mark, "mfc": inside, "color": GREY, "ms": 5.5, "lw": 1.2}
-                axes.errorbar(median, row + shift, xerr=reach, label=network if row == 0 else None, **style)
-        axes.set(title=title, xscale="log", xlim=(0.5, 110), ylim=(len(arms) - 0.5, -0.5), xlabel="test error (%)")
+                style = {"fmt": mark, "mfc": color if mark == "o" else "none", "color": color, "ms": 5.5, "lw": 1.2}
+                axes.errorbar(median, row + shift * (len(shown) > 1), xerr=reach, **style)
+        axes.set(title=title, xscale="log", xlim=(0.22, 110), ylim=(len(arms) - 0.5, -0.5), xlabel="test error (%)")
         axes.set_yticks(range(len(arms)), list(arms), fontsize=9)
         axes.grid(axis="y", lw=0.4, color=GREY, alpha=0.4)
-        plain_ticks(axes.xaxis, (1, 3, 10, 30, 100))
+        plain_ticks(axes.xaxis, (0.3, 1, 3, 10, 30, 100))
         medians = (f"{arm} {_medians(networks)}" for arm, networks in arms.items() if networks)
         told.append(f"{title}: {', '.join(medians)}")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return f"Median test errors in per cent, {' and '.join(_NETWORK_STYLES)} network. {'; '.join(told)}."
+    if len(shown) > 1:
+        for name, (mark, _) in _NETWORK_STYLES.items():
+            style = {"color": GREY, "mfc": GREY if mark == "o" else "none", "ms": 5.5, "ls": "none"}
+            figure.axes[0].plot([], [], mark, label=name, **style)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return f"Median test errors in per cent, {' and '.join(shown)} network. {'; '.join(told)}."
+
+
+def _arm_color(name: str) -> str:
+    """Return the colour of BN or of an oracle of Full Normalization; the default is the oracle "running"."""
+    oracle = name.removeprefix("FN, ")
+    oracles = {ORACLE_NAMES[key]: color for key, color in ORACLE_COLORS.items()} | {"default": ORACLE_COLORS["running"]}
+    return oracles.get(oracle, BLUE)
 
 
 def _medians(networks: Mapping[str, np.ndarray]) -> str:

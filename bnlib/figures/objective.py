@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
+from bnlib.figures.methods import method_color
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 _LEVELS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.9, 1.2, 1.6, 2.1, 2.7)
+
+
+_TRAINED = {  # network and batches of the training: mark, dashes, inside of the mark, place of the numbers in points
+    "batch norm, fixed batches": ("s", "-", None, -16),
+    "batch norm, shuffled batches": ("s", ":", "none", 8),
+    "without normalisation, fixed batches": ("o", "--", None, 8),
+}
+
+
+def draw_memorised_labels(figure: Figure, shares: Mapping[str, np.ndarray]) -> str:
+    """Draw how many random labels each network predicts in its batches, in reshuffled ones, and in eval mode.
+
+    ``shares`` comes from ``experiments.objective.objective_and_evaluation.random_labels_predicted``. Returns the
+    description of the figure.
+    """
+    axes, told = figure.subplots(), []
+    for (name, values), shift in zip(shares.items(), (-0.06, 0.06, 0), strict=True):
+        mark, dash, inside, above = _TRAINED[name]
+        color, places, middle = method_color(name), np.arange(3) + shift, np.median(values, 1)
+        reach = np.abs(np.stack([values.min(1), values.max(1)]) - middle)
+        axes.plot(places, middle, ls=dash, color=color, lw=1.4)
+        axes.errorbar(places, middle, reach, fmt=mark, color=color, mfc=inside or color, ms=7, lw=1.4, label=name)
+        for place in zip(places, middle, strict=True):
+            axes.annotate(f"{place[1]:.0f}", place, (0, above), textcoords="offset points", ha="center", fontsize=9)
+        told.append(f"{name}: {', '.join(f'{value:.0f}' for value in middle)} %")
+    axes.axhline(10, color=GREY, ls=":", lw=1)
+    axes.set(xlim=(-0.5, 2.5), ylim=(0, 105), ylabel="random labels predicted (%)")
+    axes.set_xticks(range(3), ("train mode,\nbatches as in\ntraining", "train mode,\nreshuffled\nbatches", "eval mode"))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return (
+        "Random labels that are predicted in train mode in the batches of the training, in train mode in reshuffled "
+        f"batches, and in eval mode, medians: {'; '.join(told)}. Bars: range over five seeds. Guessing gives 10 %."
+    )
 
 
 _BATCH_STYLES = ((BLUE, "s", "-"), (PURPLE, "o", "--"))
@@ -132,6 +167,56 @@ def draw_objective_surface(figure: Figure, data, construction: str, batch_size: 
         f"{best_weights[1]:.2f}). After {len(data.path) - 1} steps at learning rate {lr:g} SGD is at "
         f"({_signed(data.path[-1, 0])}, {_signed(data.path[-1, 1])})."
     )
+
+
+_CONSTRUCTIONS = {
+    "all subsets": (BLUE, "o", "-"),
+    "one worker": (GREEN, "D", "--"),
+    "one label": (GREY, "^", ":"),
+    "fixed": (PURPLE, "s", "-."),
+}
+
+
+def draw_minima(figure: Figure, surfaces: Mapping[tuple[str, int], Any], minimum: tuple[np.ndarray, float]) -> str:
+    """Draw where objective (4) has its minimum for each set of batches, and two losses there.
+
+    Arguments:
+        figure: where to draw.
+        surfaces: from ``experiments.objective.two_weights.surfaces``.
+        minimum: weights and loss at the minimum of objective (5).
+
+    Returns:
+        a description of the figure.
+    """
+    left, right = figure.subplots(1, 2)
+    left.plot(*minimum[0], "*", color=VERMILLION, ms=12, label="all data")
+    right.axhline(minimum[1], color=VERMILLION, lw=1)
+    right.axhline(np.log(2), color=GREY, ls=":", lw=1)
+    sizes = sorted({size for (_, size), each in surfaces.items() if each.minimiser is not None})
+    told = []
+    for number, (name, (color, mark, dash)) in enumerate(_CONSTRUCTIONS.items()):
+        found = [surfaces[name, size] for size in sizes]
+        weights = np.array([each.minimiser for each in found])
+        left.plot(*weights.T, color=color, ls=dash, lw=1)
+        left.plot([], [], mark, color=color, ms=6, label=name)
+        left.scatter(*weights.T, 10 + 5 * np.array(sizes) ** 1.4, color=color, marker=mark)
+        places = np.arange(len(sizes)) + 0.18 * (number - 1.5)
+        values = np.array([(each.minimum, each.full_batch_loss) for each in found])
+        right.vlines(places, *values.T, color=color, lw=1)
+        for column, inside in ((0, color), (1, "none")):
+            right.plot(places, values[:, column], mark, color=color, mfc=inside, ms=6)
+        told += [
+            f"{name}, batch size {size}: ({_signed(first)}, {_signed(second)}), losses {low:.2f} and {high:.2f}"
+            for size, (first, second), (low, high) in zip(sizes, weights, values, strict=True)
+        ]
+    left.set(xlabel="weight of input 1", ylabel="weight of input 2", xlim=(-0.4, 5.5), title="minimum of (4)")
+    right.set(xlabel="batch size", ylabel="loss (nats)", xlim=(-0.5, len(sizes) - 0.5), ylim=(0.25, 0.9))
+    right.set(title="loss there")
+    right.set_xticks(range(len(sizes)), sizes)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    best = f"({minimum[0][0]:.2f}, {minimum[0][1]:.2f}), loss {minimum[1]:.2f}"
+    told.insert(0, f"all data: {best}")
+    return f"Weights at the minimum of objective (4), and objectives (4) and (5) there. {'; '.join(told)}."
 
 
 def _samples(count: int) -> str:

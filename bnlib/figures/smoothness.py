@@ -14,6 +14,7 @@ _COLORS = {"without normalisation": VERMILLION, "batch norm": BLUE}
 _MARKS = {"without normalisation": "o", "batch norm": "s"}
 _WITH = {"without normalisation": "without normalisation", "batch norm": "with batch norm"}
 _ARROW = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "lw": 1.6}
+_POINTER = {"arrowstyle": "-", "color": GREY, "lw": 0.8, "shrinkB": 4}
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _DASHES = {"without normalisation": "--", "batch norm": "-"}
 
@@ -49,23 +50,25 @@ def draw_linear_prediction(figure: Figure, data: Mapping[str, object]) -> str:
     for axes, (norm, found) in zip(panels, data.items(), strict=True):
         color, start = _COLORS[norm], found.loss[0]
         axes.axhline(start, color=GREY, lw=0.6)
-        axes.plot(found.step_sizes, found.linear, color=GREY, ls=":", label="linear prediction")
-        axes.plot(found.step_sizes, found.bound, color=GREY, ls="--", label="parabola, the upper bound")
-        axes.fill_between(found.step_sizes, found.linear, found.bound, color=GREY, alpha=0.15, linewidth=0)
-        axes.plot(found.step_sizes, found.loss, color=color, label=f"loss {_WITH[norm]}")
-        axes.plot([found.safe], [start], "o", color=color, ms=7)
-        offset = {"xytext": (-4, 8), "textcoords": "offset points", "ha": "right"}
-        axes.annotate(f"2/M = {found.safe:.2f}", (found.safe, start), **offset)
-        axes.set(title=norm, xlim=(0, found.step_sizes[-1]), ylim=(0, 4.5), xlabel="step size")
+        axes.plot(found.distances, found.linear, color=GREY, ls=":", label="linear prediction")
+        axes.plot(found.distances, found.bound, color=GREY, ls="--", label="parabola, the upper bound")
+        axes.fill_between(found.distances, found.linear, found.bound, color=GREY, alpha=0.15, linewidth=0)
+        axes.plot(found.distances, found.loss, color=color, label=f"loss {_WITH[norm]}")
+        end = found.safe * found.gradient_norm
+        axes.plot([end], [start], "o", color=color, ms=7)
+        place = {"xytext": (-4, 8), "ha": "right"} if end > 1 else {"xytext": (22, -48), "arrowprops": _POINTER}
+        axes.annotate(f"step size 2/M = {found.safe:.2f}", (end, start), textcoords="offset points", **place)
+        axes.set(title=norm, xlim=(0, found.distances[-1]), ylim=(0, 4.5), xlabel="distance moved, η‖∇L‖")
         described.append(
-            f"{norm}: M = {found.smoothness:.1f}; the loss starts at {start:.2f} and is at {found.loss[-1]:.2f} at the "
-            f"step size {found.step_sizes[-1]:g}, and the parabola is back at its start at 2/M = {found.safe:.2f}"
+            f"{norm}: the slope at the start is {found.gradient_norm:.2f} and M = {found.smoothness:.1f}; the loss "
+            f"starts at {start:.2f} and is at {found.loss[-1]:.2f} at a distance of {found.distances[-1]:g}, and the "
+            f"parabola is back at its start at {end:.2f}, after a step of size 2/M = {found.safe:.2f}"
         )
     figure.axes[0].set_ylabel("loss (nats)")
     pairs = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     handles = {label: handle for handle, label in pairs}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
-    return f"The loss along the gradient, between its linear prediction and a parabola. {'; '.join(described)}."
+    return f"The loss against the distance moved, between its linear prediction and a parabola. {'; '.join(described)}."
 
 
 def draw_growing_weights(figure: Figure, data) -> str:
@@ -221,6 +224,43 @@ def _draw_stable_row(axes: Axes, cell: Mapping, learned: float, height: float, n
         cell["rates"][some], np.full(some.sum(), height), s=28 * count[some] / len(cell["stable"]), linewidth=0.8,
         marker=_MARKS[norm], edgecolor=_COLORS[norm], facecolor=[_COLORS[norm] if each else "none" for each in below],
     )  # fmt: skip
+
+
+def draw_sharpness_and_rates(figure: Figure, rates: Mapping[tuple, tuple[np.ndarray, np.ndarray]]) -> str:
+    """Draw the smallest unstable rate against 2 / sharpness before training, one panel per initialisation.
+
+    A line joins the depths of one kind of network; the mark grows with the depth.
+
+    Arguments:
+        figure: where to draw.
+        rates: from ``experiments.smoothness.initial_sharpness.expected_and_measured``.
+
+    Returns:
+        a description of the figure.
+    """
+    inits, norms, depths = (list(dict.fromkeys(values)) for values in zip(*rates, strict=True))
+    described, limits = [], (0.015, 30)
+    for axes, init in zip(figure.subplots(1, len(inits), sharex=True, sharey=True), inits, strict=True):
+        axes.plot(limits, limits, color=GREY, ls="--", lw=1, label="a quadratic")
+        for norm in norms:
+            found = np.array([rates[init, norm, depth] for depth in depths])
+            middle = np.median(found, 2)
+            axes.plot(*middle.T, color=_COLORS[norm], ls=_DASHES[norm], lw=1)
+            for place, values, depth in zip(middle, found, depths, strict=True):
+                x_reach, y_reach = ([[m - v.min()], [v.max() - m]] for m, v in zip(place, values, strict=True))
+                style = {"fmt": _MARKS[norm], "color": _COLORS[norm], "ms": 3 + depth, "lw": 1}
+                axes.errorbar(*place[:, None], yerr=y_reach, xerr=x_reach, **style)
+                ratio = np.median(values[1] / values[0])
+                described.append(
+                    f"{norm}, {init}, {depth} hidden layers: {place[0]:.2g} and {place[1]:.2g} ({ratio:.2g})"
+                )
+            axes.plot([], [], _MARKS[norm], color=_COLORS[norm], ms=6, label=norm)
+        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, title=f"{init} initialisation")
+        axes.set(xlabel="2 / sharpness before training", ylabel="smallest unstable learning rate")
+        plain_ticks(axes.xaxis, (0.1, 1, 10))
+        plain_ticks(axes.yaxis, (0.1, 1, 10))
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return f"2 / sharpness and the smallest unstable rate, medians, and their median ratio: {'; '.join(described)}."
 
 
 _RATIOS = {  # name of the ratio: colour, mark and place above the row

@@ -18,7 +18,6 @@ from torch import Tensor
 from bnlib.experiments.convergence.convergence_problems import PROBLEMS, Problem
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.mcsgd import Composition, Stage, State, minimize
 from bnlib.schedules import PowerSchedule
 
@@ -265,21 +264,19 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
-def slope_rows() -> list[dict]:
-    """Return the fitted slopes of the committed result beside those of the theory, a row per cell.
+def measured_slopes() -> dict[tuple, dict[str, tuple[Slope, float]]]:
+    """Return the fitted slopes of the committed result with the bound of the theory on each, NaN where it has none.
 
-    The slopes are medians over seeds, those of the error for the last stage, as in ``rate_curves`` of the figures; a
-    dash stands where the theory gives no bound.
+    The keys are problem, oracle and powers, and below them ``"error"``, of the last stage as in ``rate_curves`` of the
+    figures, and ``"average"``.
     """
-    rows = []
-    for (problem, oracle, power_lr, power_alpha, steps), values in load().items():
-        bounds = promised_slopes(oracle, power_lr, power_alpha)
-        row: dict = {"problem": problem, "oracle": ORACLE_NAMES[oracle], "p": f"{power_lr:g}", "a": f"{power_alpha:g}"}
-        for group, name in (("squared error", "error"), ("mean squared gradient", "average")):
-            row[group, "measured"] = round(fitted_slope(values, steps, name, stage=-1).median, 2) + 0.0  # no -0.00
-            row[group, "theory"] = bounds[name]
-        rows.append(row)
-    return rows
+    return {
+        (problem, oracle, power_lr, power_alpha): {
+            name: (fitted_slope(values, steps, name, stage=-1), bound)
+            for name, bound in promised_slopes(oracle, power_lr, power_alpha).items()
+        }
+        for (problem, oracle, power_lr, power_alpha, steps), values in load().items()
+    }
 
 
 def final_squared_gradient(problem: str, oracle: str) -> float:

@@ -130,15 +130,11 @@ def mean_shifts(network: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.array(one_step), np.array([history.mean_shift(layer, 0, 20) for layer in LAYERS])
 
 
-def mean_shift_rows(seeds: Sequence[int]) -> list[dict]:
-    """Return ``mean_shifts`` of each seed, a row per number of steps and network and a column per layer."""
-    found = {network: np.array([mean_shifts(network, seed) for seed in seeds]) for network in NETWORKS}
-    return [
-        {"training steps": steps, "network": network}
-        | {
-            ("hidden layer", f"{layer}"): values
-            for layer, values in zip(LAYERS, found[network][:, place].T, strict=True)
-        }
-        for place, steps in enumerate(("1", "20"))
+def mean_shifts_by_network(seeds: Sequence[int]) -> dict[str, dict[str, np.ndarray]]:
+    """Return ``mean_shifts`` by network and by number of steps, shape (seeds, layers)."""
+    return {
+        network: dict(
+            zip(("one step", "20 steps"), np.stack([mean_shifts(network, seed) for seed in seeds], 1), strict=True)
+        )
         for network in NETWORKS
-    ]
+    }

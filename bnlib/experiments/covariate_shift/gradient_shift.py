@@ -116,13 +116,11 @@ def median_over_layers(
 
 def relative_shift_rows() -> list[dict]:
     """Return the relative shift and the final loss with BN and without in some settings, a row per setting."""
-    settings = [("PyTorch default", 64, 0.1), ("He", 64, 0.1), ("He", 256, 0.3)]
-    settings += [("PyTorch default", 4, 0.1), ("He", 4, 0.1)]
     return [
         {"initialisation": init, "batch size": batch_size, "learning rate": f"{lr:g}"}
         | {("relative shift", norm): median_over_layers(norm, init, batch_size, lr) for norm in NORMS}
         | {("loss after 50 steps (nats)", norm): final_losses(norm, init, batch_size, lr) for norm in NORMS}
-        for init, batch_size, lr in settings
+        for init, batch_size, lr in itertools.product(INITS, (64, 4), (0.1, 0.3))
     ]
 
 

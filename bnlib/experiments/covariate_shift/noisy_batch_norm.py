@@ -136,7 +136,7 @@ def final_losses(
 
 
 def other_strength_rows() -> list[dict]:
-    """Return final training losses with and without noise, a row per setting that the text of figure 2.4 names."""
+    """Return final training losses with and without noise, a row per setting that the text of figure 2.5 names."""
     settings = [("batch norm", "noisy BN", "9 layers", init, 0.1, (2.0, 1.25)) for init in INITS]
     plain = ("without normalisation", "noise without BN")
     settings += [(*plain, "9 layers", "He", 0.1, PUBLISHED)]

@@ -101,12 +101,15 @@ def final_loss_rows(norms: Iterable[str] = ("BN", "FN, running", "FN, batch")) -
     return rows
 
 
-def final_errors_by_batches(batches: Mapping[str, tuple[int, tuple]]) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+def final_errors_by_batches(
+    batches: Mapping[str, tuple[int, tuple]], data_sets: Mapping[Scale, str] = DATA_SETS
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
     """Return the final test errors (%), by data set and kind of batch, by norm and by network; a number per seed.
 
     Arguments:
         batches: number of the figure in the paper, and what follows network and norm in its cells, by the name of the
             kind of batch. Norms without a result at that batch size have no networks.
+        data_sets: name of the data set by scale.
     """
     return {
         f"{data_set}, {kind}": {
@@ -117,7 +120,7 @@ def final_errors_by_batches(batches: Mapping[str, tuple[int, tuple]]) -> dict[st
             }
             for norm, name in NORMS.items()
         }
-        for scale, data_set in DATA_SETS.items()
+        for scale, data_set in data_sets.items()
         for kind, (number, rest) in batches.items()
     }
 

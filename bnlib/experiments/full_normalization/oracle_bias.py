@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
-from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.norm import BatchNorm, FullNorm
 from bnlib.reference import ORACLES
 
@@ -152,16 +151,3 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """Load the committed result."""
     return EXPERIMENT.load("quick")
-
-
-def bias_rows() -> list[dict]:
-    """Return the committed bias over the norm of the gradient, a row per oracle, a column per depth and batch size."""
-    rows = []
-    for oracle in ORACLES:
-        row: dict = {"oracle": ORACLE_NAMES[oracle]}
-        for depth, size in itertools.product((1, 2), (1, 2, 3)):
-            group = f"{depth} normalised layer{'s' * (depth > 1)}"
-            found = load().get((depth, oracle, size))
-            row[group, f"batch size {size}"] = None if found is None else found["bias"]
-        rows.append(row)
-    return rows

@@ -51,19 +51,6 @@ def final_test_errors(norm: str, batch_size: int, lr: float, scale: Scale = "qui
     return 100 * np.array([run[-1] for run in EXPERIMENT.load(scale)[norm, batch_size, lr]["test_error"]], dtype=float)
 
 
-def final_test_error_rows(scale: Scale = "quick") -> list[dict]:
-    """Return the test errors after the last epoch (%), one number per seed, by batch size, norm and learning rate."""
-    return [
-        {"batch size": batch_size}
-        | {
-            (f"learning rate {lr:g}", norm): final_test_errors(norm, batch_size, lr, scale)
-            for lr in LEARNING_RATES
-            for norm in ("BN", "without normalisation")
-        }
-        for batch_size in BATCH_SIZES[scale]
-    ]
-
-
 def errors_by_batch_size_rows(lr: float, scale: Scale = "quick") -> list[dict]:
     """Return the test errors after the last epoch (%) with BN and Full Normalization at one rate, by batch size."""
     titles = {"BN": "BN", "FN, default": "Full Normalization"}

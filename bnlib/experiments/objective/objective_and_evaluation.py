@@ -127,26 +127,20 @@ def largest_difference_without_bn(labels: str = "true") -> float:
     return max(float(np.abs(objective - evaluation).max()) for objective, evaluation in pairs)
 
 
-def random_label_rows(batch_size: int = 16) -> list[dict]:
-    """Return the share of random training labels that are predicted (%), one number per seed, as rows of a table.
+def random_labels_predicted(batch_size: int = 16) -> dict[str, np.ndarray]:
+    """Return the share of random training labels that are predicted (%), shape (3, seeds), by network and batches.
 
-    Rows: BN trained in fixed and in shuffled batches, and the network without normalisation in fixed ones. Columns:
-    train mode in batches as in training, train mode in reshuffled batches, and eval mode.
+    The three measurements are train mode in batches as in training, train mode in reshuffled batches, and eval mode.
     """
-    trained = (("batch norm", "fixed"), ("batch norm", "shuffled"), ("without normalisation", "fixed"))
-    headers = {
-        "objective": ("train mode", "batches as in training"),
-        "reshuffled": ("train mode", "reshuffled batches"),
-        "evaluation": ("eval mode", "training set"),
+    trained = {
+        "batch norm, fixed batches": ("fixed", batch_size, "batch norm"),
+        "batch norm, shuffled batches": ("shuffled", batch_size, "batch norm"),
+        "without normalisation, fixed batches": ("fixed", batch_size, "without normalisation"),
     }
-    return [
-        {"network": norm, "training batches": construction}
-        | {
-            header: 100 - errors("random", construction, batch_size, norm, evaluation)
-            for evaluation, header in headers.items()
-        }
-        for norm, construction in trained
-    ]
+    return {
+        name: 100 - np.array([errors("random", *cell, each) for each in ("objective", "reshuffled", "evaluation")])
+        for name, cell in trained.items()
+    }
 
 
 def true_label_rows() -> list[dict]:

@@ -189,29 +189,3 @@ def train(construction: str, batch_size: int, lr: float) -> Iterator[tuple[int, 
 def surfaces() -> dict[tuple[str, int], Surface]:
     """Return the objectives by construction and batch size."""
     return {each: surface(*each) for each in itertools.product(CONSTRUCTIONS, BATCH_SIZES)}
-
-
-def minimum_rows() -> list[dict]:
-    """Return the minimum of equation (4), and the losses (4) and (5) there in nats, for each set of batches.
-
-    The first row is the minimum of (5), whose only batch holds all samples. Batch size 1 is left out: there the
-    objective is the same for all weights.
-    """
-
-    def row(construction: str, batch_size: int, weights: np.ndarray, minimum: float, full_batch_loss: float) -> dict:
-        first, second = (round(float(each), 2) + 0.0 for each in weights)
-        return {
-            "batches": construction,
-            "batch size": batch_size,
-            ("minimum of (4)", "weight 1"): first,
-            ("minimum of (4)", "weight 2"): second,
-            ("loss there (nats)", "objective (4)"): minimum,
-            ("loss there (nats)", "all data (5)"): full_batch_loss,
-        }
-
-    weights, loss = full_batch_minimum()
-    return [row("all data", SAMPLES, weights, loss, loss)] + [
-        row(construction, batch_size, each.minimiser, each.minimum, each.full_batch_loss)
-        for (construction, batch_size), each in surfaces().items()
-        if each.minimiser is not None
-    ]

@@ -51,11 +51,7 @@ def ratio_to_quadratic(init: str, norm: str, depth: int) -> np.ndarray:
     return stable_rates_near_border.load()[key]["first_unstable"] * load()[key]["sharpness"] / 2
 
 
-def rows() -> list[dict]:
-    """Return table rows, one per initialisation and depth: 2 / sharpness, and the smallest unstable rate over it."""
-    return [
-        {"initialisation": f"{init}, {depth} hidden layers"}
-        | {("2 / sharpness", norm): 2 / load()[init, norm, depth]["sharpness"] for norm in NORMS}
-        | {("smallest unstable rate over 2 / sharpness", norm): ratio_to_quadratic(init, norm, depth) for norm in NORMS}
-        for init, depth in itertools.product(INITS, DEPTHS)
-    ]
+def expected_and_measured() -> dict[tuple[str, str, int], tuple[np.ndarray, np.ndarray]]:
+    """Return 2 / sharpness and the smallest unstable rate, shape (seeds,) each, by initialisation, norm and depth."""
+    rates = stable_rates_near_border.load()
+    return {key: (2 / found["sharpness"], rates[key]["first_unstable"]) for key, found in load().items()}

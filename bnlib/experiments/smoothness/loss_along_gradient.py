@@ -17,26 +17,30 @@ from bnlib.experiments.smoothness.stable_learning_rates import NORMS, samples
 from bnlib.probes import landscape_along_gradient
 
 SIZES = (64, 100, 100, 100, 100, 10)
-LARGEST, COUNT = 0.8, 80
-"""The largest step size, and the number of step sizes."""
+LARGEST, COUNT = 2.2, 80
+"""The largest distance, and the number of distances."""
 
 
 @dataclass(frozen=True)
 class LossAlongGradient:
-    r"""The loss $L(w-\eta g)$ with $g=\nabla L(w)$, and what is known of it at w.
+    r"""The loss at $w-d\,g/\|g\|$ with $g=\nabla L(w)$, and what is known of it at w.
+
+    A step of size $\eta$ moves the weights by the distance $d=\eta\|g\|$.
 
     Attributes:
-        step_sizes: $\eta$, from 0 on, shape (``COUNT`` + 1,).
-        loss: $L(w-\eta g)$ in nats, at each step size.
-        linear: the prediction of the gradient, $L(w)-\eta\|g\|^2$.
-        bound: the bound of the descent lemma, $L(w)-\eta(1-M\eta/2)\|g\|^2$.
-        smoothness: M, the largest $\|g-\nabla L(w-\eta g)\|/(\eta\|g\|)$ at these step sizes.
+        distances: d, from 0 on, shape (``COUNT`` + 1,).
+        loss: the loss in nats, at each distance.
+        linear: the prediction of the gradient, $L(w)-d\,\|g\|$.
+        bound: the bound of the descent lemma, $L(w)-d\,\|g\|+Md^2/2$.
+        gradient_norm: $\|g\|$, the slope at the start.
+        smoothness: M, the largest change of the gradient at these distances, per distance.
     """
 
-    step_sizes: np.ndarray
+    distances: np.ndarray
     loss: np.ndarray
     linear: np.ndarray
     bound: np.ndarray
+    gradient_norm: float
     smoothness: float
 
     @property
@@ -54,14 +58,19 @@ def loss_along_gradient(norm: str, seed: int) -> LossAlongGradient:
     """
     x, y = samples()
     model = models.mlp(SIZES, NORMS[norm], activation=nn.Tanh, init=nn.init.kaiming_normal_, seed=seed)
-    step_sizes = torch.linspace(0, LARGEST, COUNT + 1)
-    found = landscape_along_gradient(model, lambda model: F.cross_entropy(model(x), y), step_sizes[1:])
-    start, square, smoothness = found.loss.item(), found.gradient_norm.item() ** 2, found.smoothness.item()
-    sizes = step_sizes.double().numpy()
+
+    def loss(model: nn.Module) -> torch.Tensor:
+        return F.cross_entropy(model(x), y)
+
+    slope = landscape_along_gradient(model, loss, [LARGEST]).gradient_norm.item()
+    distances = torch.linspace(0, LARGEST, COUNT + 1)
+    found = landscape_along_gradient(model, loss, distances[1:] / slope)
+    start, smoothness, places = found.loss.item(), found.smoothness.item(), distances.double().numpy()
     return LossAlongGradient(
-        step_sizes=sizes,
+        distances=places,
         loss=np.array([start, *found.losses.tolist()]),
-        linear=start - sizes * square,
-        bound=start - sizes * (1 - smoothness * sizes / 2) * square,
+        linear=start - places * slope,
+        bound=start - places * slope + smoothness / 2 * places**2,
+        gradient_norm=slope,
         smoothness=smoothness,
     )

@@ -240,16 +240,17 @@ def test_the_figure_of_rates_tells_slopes_and_promises():
     assert "same batch, p = 0.8, a = 0.4: gradient -0.90 (theory none);" in told
 
 
-def test_the_table_of_slopes_has_the_statistic_of_the_figures():
+def test_the_figure_of_slopes_has_the_statistic_of_the_curves():
     """Of the last stage: that of the second layer for the network."""
-    rows = {(row["problem"], row["oracle"], row["p"], row["a"]): row for row in convergence_rates.slope_rows()}
     shown = {key: values for key, values in convergence_rates.load().items() if key[2:4] == (0.8, 0.4)}
     curves = convergence_rates.rate_curves(shown, "network", stage=1)
+    slopes = convergence_rates.measured_slopes()
     assert len(curves) == 3
     for name, curve in curves.items():
-        oracle = {"same": "same batch", "independent": "independent batch"}.get(name.split(",")[0], "running")
-        found = rows["network", oracle, "0.8", "0.4"]["squared error", "measured"]
-        assert found == pytest.approx(curve["error"].slope, abs=0.006)
+        slope, bound = slopes["network", name.split(",")[0], 0.8, 0.4]["error"]
+        assert (slope.median, bound) == (curve["error"].slope, -0.4)
+    told = figures.picture(figures.draw_slopes, slopes).alt
+    assert "quadratic, same batch, p = 0.8, a = 0.4: error -0.45 (theory -0.40), average 0.01 (theory none);" in told
 
 
 @pytest.mark.parametrize("quantity", ["mean", "variance"])

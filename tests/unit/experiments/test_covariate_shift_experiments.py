@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnlib import BatchNorm, models
+from bnlib import BatchNorm, figures, models
 from bnlib.datasets import Dataset
 from bnlib.experiments.covariate_shift import (
     activation_shift,
@@ -18,6 +18,12 @@ from bnlib.experiments.covariate_shift import (
     two_gradients,
 )
 from bnlib.experiments.smoothness import landscape_over_training
+
+
+def test_the_figure_of_mean_shifts_tells_medians_of_the_first_and_the_last_layer():
+    shifts = {"batch norm": {"one step": np.array([[1, 9, 2], [3, 9, 4], [8, 9, 6]]), "20 steps": np.ones((2, 3))}}
+    told = figures.picture(figures.draw_mean_shifts, shifts, (1, 4, 8)).alt
+    assert "hidden layers 1 and 8, medians: batch norm, one step: 3 and 4; batch norm, 20 steps: 1 and 1." in told
 
 
 def test_a_history_has_every_snapshot_of_every_layer():

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from bnlib import BatchNorm
+from bnlib import BatchNorm, figures
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from bnlib.experiments.framework.results import FOLDER
-from bnlib.experiments.full_normalization import lian_figure_4_longer
+from bnlib.experiments.full_normalization import lian_comparison, lian_figure_4_longer
 from bnlib.experiments.objective import lian_figure_3, lian_figure_3_norm_last
 from bnlib.models import logistic_regression
 
@@ -146,3 +146,15 @@ def test_figure_9_bn_depends_on_the_batch_size_and_full_normalization_less(netwo
 
     assert gap("BN") > 0.7 and gap("FN, batch") > 0.7
     assert gap("FN, running") < 0.3 and gap("FN, default") < 0.12
+
+
+def test_a_figure_of_errors_names_the_networks_that_it_shows_and_colours_the_normalisation():
+    one = lian_comparison.final_errors_by_batches({"shuffled": (8, ()), "three labels": (5, ())}, {"quick": "digits"})
+    two = lian_comparison.final_errors_by_batches({"shuffled": (7, ()), "one label": (4, ())}, {"quick": "digits"})
+    told, both = (figures.picture(figures.draw_final_errors, errors).alt for errors in (one, two))
+    assert told.startswith("Median test errors in per cent, convolutional network. digits, shuffled: BN 1.4, FN")
+    assert both.startswith("Median test errors in per cent, convolutional and fully connected network. digits,")
+    figure = figures.new_figure()
+    figures.draw_final_errors(figure, two)
+    colors = [line.get_color() for line in figure.axes[0].lines[:4]]  # two networks each of BN and of the same batch
+    assert colors == [figures.BLUE, figures.BLUE, figures.VERMILLION, figures.VERMILLION]

@@ -120,3 +120,20 @@ def test_objective_4_is_the_mean_of_the_losses_and_objective_5_is_not():
     assert (
         "lowest at w = 0.833, and objective (5) at w = 1.072" in figures.picture(figures.draw_two_averages, found).alt
     )
+
+
+def test_the_figure_of_memorised_labels_tells_what_is_right_and_not_what_is_wrong():
+    shares = gap.random_labels_predicted()
+    fixed = 100 - gap.errors("random", "fixed", 16, "batch norm", "reshuffled")
+    np.testing.assert_array_equal(shares["batch norm, fixed batches"][1], fixed)
+    told = figures.picture(figures.draw_memorised_labels, shares).alt
+    assert "batch norm, fixed batches: 97, 46, 59 %;" in told
+
+
+def test_the_figure_of_minima_tells_weights_and_both_losses():
+    told = figures.picture(figures.draw_minima, two_weights.surfaces(), two_weights.full_batch_minimum()).alt
+    workers = two_weights.surface("one worker", 6)
+    losses = f"losses {workers.minimum:.2f} and {workers.full_batch_loss:.2f}"
+    first, second = workers.minimiser
+    assert f"one worker, batch size 6: ({first:.2f}, {second:.2f}), {losses};" in told
+    assert "one label, batch size 2: (0.00, 0.00)" in told and "batch size 1:" not in told

@@ -12,6 +12,7 @@ from bnlib import BatchNorm, figures
 from bnlib.experiments.smoothness import (
     distance_to_solution,
     growing_weights,
+    initial_sharpness,
     landscape_over_training,
     loss_along_gradient,
     one_gradient_step,
@@ -161,9 +162,19 @@ def test_weights_in_front_of_batch_norm_grow_by_pythagoras_and_turn_less_and_les
 def test_the_loss_along_the_gradient_stays_below_its_parabola(norm):
     found = loss_along_gradient.loss_along_gradient(norm, 1)
     assert (found.loss <= found.bound + 1e-6).all()
-    assert (found.loss[1:][found.step_sizes[1:] < found.safe] < found.loss[0]).all()
+    end = found.safe * found.gradient_norm  # of a step of size 2 / M
+    assert (found.loss[1:][found.distances[1:] < end] < found.loss[0]).all()
     # A parabola with half the curvature is no bound; so it is the loss that decides.
     lower = found.linear + (found.bound - found.linear) / 4
     assert (found.loss > lower).any()
-    assert np.interp(found.safe, found.step_sizes, found.bound) == pytest.approx(found.loss[0], abs=0.02)
+    assert np.interp(end, found.distances, found.bound) == pytest.approx(found.loss[0], abs=0.02)
+    # Against the distance, the curvature of the parabola is M itself.
+    curvature = np.diff(found.bound, 2) / np.diff(found.distances)[0] ** 2
+    np.testing.assert_allclose(curvature, found.smoothness, rtol=1e-3)
     assert f"M = {found.smoothness:.1f}" in figures.picture(figures.draw_linear_prediction, {norm: found}).alt
+
+
+def test_the_figure_of_sharpness_tells_the_ratio_to_a_quadratic():
+    told = figures.picture(figures.draw_sharpness_and_rates, initial_sharpness.expected_and_measured()).alt
+    ratio = np.median(initial_sharpness.ratio_to_quadratic("He", "batch norm", 8))
+    assert f"batch norm, He, 8 hidden layers: 0.32 and 2.4 ({ratio:.2g});" in told
