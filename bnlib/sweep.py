@@ -153,10 +153,12 @@ def run(
         check_kind("runs", each, Run, "a sequence of sweep.Run")
     folder, kind = cache_folder(cache), torch.device(devices[0]).type
     paths = {each: folder / f"{cache_key(each, kind)}.json" for each in runs}
-    stored = {each: _read(path) for each, path in paths.items() if path.exists()} if rank == 0 else {}
+    # By path, because a run is not equal to its copy in another process.
+    stored = {path: _read(path) for path in paths.values() if path.exists()} if rank == 0 else {}
     stored = distributed.broadcast_from_rank_0(stored)
     # All runs are divided into chunks, finished or not, so that a resumed sweep stacks the same models as before.
-    left = [chunk for chunk in _chunks(paths, max_stacked, kind) if not all(each in stored for each in chunk)]
+    chunks = _chunks(paths, max_stacked, kind)
+    left = [chunk for chunk in chunks if not all(paths[each] in stored for each in chunk)]
     with note_on_resuming([paths[each] for chunk in left for each in chunk]), _bar(left, progress and rank == 0) as add:
         if workers == 1:
             for chunk in left:
@@ -170,8 +172,9 @@ def run(
             preload = [__name__, "torch._dynamo"] if kind == "cpu" else None
             for steps in run_jobs(_work, jobs, workers, preload):
                 add(steps)
-    trained = {each: _read(paths[each]) for chunk in left for each in chunk} if rank == 0 else {}
-    return list(map((stored | distributed.broadcast_from_rank_0(trained)).__getitem__, runs))
+    trained = {paths[each]: _read(paths[each]) for chunk in left for each in chunk} if rank == 0 else {}
+    found = stored | distributed.broadcast_from_rank_0(trained)
+    return [found[paths[each]] for each in runs]
 
 
 def cache_key(run: Run, device_type: str = "cpu") -> str:
