@@ -92,7 +92,7 @@ def suggestion(value: Any, known: Iterable[str]) -> str:
         "; did you mean 'group_norm'?"
     """
     by_letters = {_letters(name): name for name in known}
-    close = difflib.get_close_matches(_letters(str(value)), by_letters, n=1)
+    close = difflib.get_close_matches(_letters(str(value)), by_letters, n=1, cutoff=0.68)
     return f"; did you mean {by_letters[close[0]]!r}?" if close else ""
 
 

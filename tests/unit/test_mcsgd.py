@@ -242,5 +242,5 @@ def test_a_step_for_which_there_are_too_few_batches_is_not_done(oracle):
 def test_a_schedule_that_leaves_its_range_is_named_at_the_step():
     run = mcsgd.minimize(toy(), START, drawn(1), 0.1, lambda k: 0.5 - 0.25 * k)
     assert next(run).step == 1 and next(run).step == 2
-    with pytest.raises(ValueError, match="alpha at step 2 must be a finite number, above 0 and at most 1, got 0.0"):
+    with pytest.raises(ValueError, match=r"alpha at step 2 must be a finite number, above 0 and at most 1, got 0.0"):
         next(run)

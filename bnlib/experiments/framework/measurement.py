@@ -19,7 +19,7 @@ from bnlib.arguments import check_integer
 from bnlib.cache import cache_folder, note_on_resuming, read_stored, store
 from bnlib.distributed import rank_and_world_size
 from bnlib.experiments.framework.experiment import Scale, device_entry, median_and_range, rounded
-from bnlib.experiments.framework.results import FOLDER, read_result, result_path, write_result
+from bnlib.experiments.framework.results import FOLDER, read_cells, result_path, write_result
 from bnlib.processes import run_jobs
 from bnlib.sweep import code_hash, describe
 from bnlib.training import check_device, progress_bar
@@ -125,12 +125,10 @@ class Measurement:
         Raises:
             FileNotFoundError: if there is no result; the message contains the command that produces it.
         """
-        rows = read_result(self.result(scale), self.command(scale), folder)["cells"]
+        cells = read_cells(self.result(scale), self.command(scale), self.axes, folder)
         return {
-            tuple(row[axis] for axis in self.axes): {
-                name: np.array(value, dtype=float) for name, value in row.items() if name not in self.axes
-            }
-            for row in rows
+            cell: {name: np.array(value, dtype=float) for name, value in row.items() if name not in self.axes}
+            for cell, row in cells.items()
         }
 
     def table(self, measured: Mapping[tuple, Sequence[Mapping[str, Any]]]) -> str:

@@ -52,6 +52,33 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
         raise ValueError(f"the result {path} is broken ({error}); produce it again with `{command}`") from error
 
 
+def read_cells(name: str, command: str, axes: Sequence[str], folder: Path = FOLDER) -> dict[tuple, dict[str, Any]]:
+    """Read the cells of a committed result, by their values on the axes.
+
+    Arguments:
+        name, command, folder: as in ``read_result``.
+        axes: names of the axes.
+
+    Raises:
+        FileNotFoundError: if there is no such file; the message contains ``command``.
+        ValueError: if the file does not hold cells with these axes.
+
+    Example:
+        >>> from bnlib.experiments.framework.results import read_cells
+        >>> cells = read_cells("full_normalization/oracle_bias_quick", "see data/README.md", ("depth", "oracle"))
+        >>> list(cells)[:2]
+        [(1, 'batch'), (1, 'constant')]
+    """
+    result = read_result(name, command, folder)
+    try:
+        return {tuple(row[axis] for axis in axes): row for row in result["cells"]}
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"the result {folder / name}.json is broken: it must hold cells with the axes {', '.join(axes)}; produce "
+            f"it again with `{command}`"
+        ) from error
+
+
 def result_path(name: str, scale: str) -> str:
     """Return the path of an experiment's result below ``FOLDER``, without suffix.
 
