@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+from torch import Tensor, nn
+
 
 def check_integer(name: str, value: Any, at_least: int = 1, at_most: int | None = None) -> None:
     """Raise an error if ``value`` is not an integer from ``at_least`` to ``at_most`` (None: no upper bound).
@@ -82,6 +84,40 @@ def check_kind(name: str, value: Any, kind: type | tuple[type, ...], what: str) 
     if not isinstance(value, kind):
         hint = "; call it to make one" if isinstance(value, type) and issubclass(value, kind) else ""
         raise TypeError(f"{name} must be {what}, got {shown(value)}{hint}")
+
+
+def check_usual(**arguments: Any) -> None:
+    """Check arguments whose names mean the same in the whole package, such as ``model``, ``loss``, ``x`` and ``seed``.
+
+    Raises:
+        TypeError: if an argument is of the wrong type.
+        ValueError: if a seed is negative.
+
+    Example:
+        >>> arguments.check_usual(model=nn.ReLU(), loss=torch.sum, x=torch.ones(3), seed=0)
+        >>> arguments.check_usual(x=[1.0, 2.0])
+        Traceback (most recent call last):
+            ...
+        TypeError: x must be a tensor, got [1.0, 2.0]
+    """
+    for name, value in arguments.items():
+        if name == "seed":
+            check_integer(name, value, at_least=0)
+        elif name in ("model", "module", "network"):
+            check_kind(name, value, nn.Module, "an nn.Module")
+        elif name in ("loss", "run", "activation"):
+            if not callable(value):
+                raise TypeError(f"{name} must be a function, got {shown(value)}")
+        elif name in ("layers", "parameter_names"):
+            if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
+                raise TypeError(f"{name} must be a list of names or None, got {shown(value)}")
+        elif name == "batches":
+            if isinstance(value, (str, nn.Module)) or not hasattr(value, "__iter__"):
+                raise TypeError(f"{name} must be a list of batches or another iterable, got {shown(value)}")
+        else:
+            check_kind(name, value, Tensor, "a tensor")
+            if value.is_complex():
+                raise TypeError(f"{name} must be a tensor of real numbers, got {value.dtype}")
 
 
 def suggestion(value: Any, known: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bnlib.arguments import shown
+
 T = TypeVar("T")
 
 _ROOM = 1 << 20
@@ -47,6 +49,7 @@ def writable_folder(name: str, folder: str | Path) -> Path:
     Whoever works for hours should learn at the beginning that the result cannot be stored.
 
     Raises:
+        TypeError: if ``folder`` is not a path.
         OSError: if the folder cannot be made or written, or is full; the message calls it ``name``.
 
     Example:
@@ -55,6 +58,8 @@ def writable_folder(name: str, folder: str | Path) -> Path:
             ...
         OSError: cache must be a folder with room for 1 MiB, got /dev/null/cache: Not a directory
     """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"{name} must be the path of a folder, got {shown(folder)}")
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)

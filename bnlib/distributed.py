@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bnlib.arguments import check_integer, check_kind
+from bnlib.arguments import check_integer, check_kind, check_usual
 from bnlib.norm import FullNorm
 from bnlib.processes import run_jobs
 
@@ -178,6 +178,7 @@ def mean_over_processes(values: Tensor) -> Tensor:
         >>> distributed.mean_over_processes(torch.tensor([1.0, 2.0]))  # a single process
         tensor([1., 2.])
     """
+    check_usual(values=values)
     size = rank_and_world_size()[1]
     if size == 1:
         return values

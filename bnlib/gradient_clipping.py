@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from bnlib.arguments import check_kind, check_number
+from bnlib.arguments import check_kind, check_number, check_usual
 
 
 def unit_norms(tensor: Tensor) -> Tensor:
@@ -21,6 +21,7 @@ def unit_norms(tensor: Tensor) -> Tensor:
         tensor([[5.],
                 [2.]])
     """
+    check_usual(tensor=tensor)
     if tensor.dim() < 2:
         return torch.linalg.vector_norm(tensor)
     return torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.dim())), keepdim=True)
@@ -89,8 +90,11 @@ def clip_gradients_adaptively_(parameters: Iterable[Tensor], clipping: float = 0
         >>> round(largest.item(), 3)
         0.1
     """
+    check_number("clipping", clipping, above=0)
+    check_number("eps", eps, above=0)
     if isinstance(parameters, Tensor):
         parameters = [parameters]
+    check_kind("parameters", parameters, Iterable, "tensors, such as model.parameters()")
     for parameter in parameters:
         check_kind("parameters", parameter, Tensor, "tensors, such as model.parameters()")
         if parameter.grad is not None:

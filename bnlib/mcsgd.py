@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bnlib.arguments import check_kind, check_number, check_one_of, shown
+from bnlib.arguments import check_kind, check_number, check_one_of, check_usual, shown
 from bnlib.schedules import Schedule
 
 Params = Mapping[str, Tensor]
@@ -71,6 +71,12 @@ class Stage:
     start: Tensor
     coordinates: tuple[Callable, Callable] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("apply", "statistic"):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be a function, got {shown(getattr(self, name))}")
+        check_usual(start=self.start)
+
 
 @dataclass(frozen=True)
 class Composition:
@@ -94,6 +100,11 @@ class Composition:
 
     stages: Sequence[Stage]
     loss: Callable[[Params, Tensor, Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        check_usual(loss=self.loss)
+        if not isinstance(self.stages, Sequence) or not all(isinstance(stage, Stage) for stage in self.stages):
+            raise TypeError(f"stages must be a sequence of Stages, got {shown(self.stages)}")
 
     def statistics(self, params: Params, x: Tensor) -> list[Tensor]:
         """Return the exact statistic y of each stage over all samples ``x``, given those of the earlier stages."""
@@ -228,6 +239,9 @@ def minimize(
     while len(drawn := list(itertools.islice(batches, needed))) == needed:
         rate, weight = (each(state.step) if callable(each) else each for each in (lr, alpha))
         _check_rates(rate, weight, state.step)
+        for each in drawn:
+            if not isinstance(each, (tuple, list)) or len(each) != 2:
+                raise TypeError(f"batches must yield pairs of samples and targets, got {shown(each)}")
         batch, *more = drawn
         estimates, trends = _updated_estimates(composition, state, batch[0], weight, estimator, order)
         gradient, adjoints = _gradient(composition, state, estimates, batch, iter(more), oracle, weight)

@@ -290,6 +290,8 @@ class PerWorker:
     def __post_init__(self) -> None:
         _check_workers(self.world_size, self.skew)
         check_integer("rank", self.rank, 0, self.world_size - 1)
+        if not callable(self.base):
+            raise TypeError(f"base must be a sampler, see bnlib.samplers, got {shown(self.base)}")
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""

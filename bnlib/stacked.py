@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from bnlib.arguments import check_kind
+from bnlib.arguments import check_kind, check_usual, shown
 from bnlib.norm import ActivationNoise, BatchNorm, BatchRenorm, EvoNormS0, FullNorm, GhostBatchNorm, NoisyBatchNorm
 from bnlib.probes.stateless import functional_call
 
@@ -55,6 +55,8 @@ def stack(models: Sequence[nn.Module]) -> Stack:
         >>> [type(model).__name__ for model in both.unstack()]
         ['Sequential', 'Sequential']
     """
+    if isinstance(models, nn.Module) or not isinstance(models, Iterable):
+        raise TypeError(f"models must be a sequence of nn.Modules, got {shown(models)}")
     models = list(models)
     if not models:
         raise ValueError("models must hold at least one model, got none")
@@ -83,6 +85,7 @@ def can_stack(model: nn.Module) -> bool:
         >>> stacked.can_stack(models.mlp((3, 4, 2), bnlib.NoisyBatchNorm))
         False
     """
+    check_usual(model=model)
     return not (_obstacle(model) or (not has_stacked_layers(model) and _obstacle_to_vmap(model)))
 
 
@@ -93,6 +96,7 @@ def has_stacked_layers(model: nn.Module) -> bool:
         >>> [stacked.has_stacked_layers(each) for each in (models.mlp((3, 4, 2), bnlib.FullNorm), models.small_cnn())]
         [True, False]
     """
+    check_usual(model=model)
     sequence = type(model).forward is nn.Sequential.forward and "forward" not in vars(model)
     return sequence and all(map(_can_stack, model)) and not any(_ties(model))
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bnlib import datasets, distributed, stacked
-from bnlib.arguments import check_integer, check_kind
+from bnlib.arguments import check_integer, check_kind, check_one_of, check_usual, shown
 from bnlib.cache import cache_folder, note_on_resuming, read_stored, store
 from bnlib.datasets import Dataset
 from bnlib.processes import run_jobs
@@ -76,6 +76,19 @@ class Run:
     checkpoints: int = 20
     batches: Sampler = shuffled
     record_step_loss: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.model):
+            raise TypeError(
+                f"model must be a function that takes seed= and returns the network, got {shown(self.model)}"
+            )
+        if not (callable(self.data) or isinstance(self.data, str)):
+            raise TypeError(
+                f"data must be the name of a data set or a function that returns one, got {shown(self.data)}"
+            )
+        if isinstance(self.data, str):
+            check_one_of("data", self.data, datasets.NAMES)
+        check_usual(seed=self.seed)
 
     def load(self) -> Dataset:
         """Return the data set, as a copy that the caller may change."""
@@ -141,13 +154,15 @@ def run(
     """
     for name, value in (("max_stacked", max_stacked), ("workers", workers)):
         check_integer(name, value)
-    if isinstance(devices, str) or not devices:
-        raise ValueError(f"devices must be a sequence of at least one device, such as ('cpu',), got {devices!r}")
+    if isinstance(devices, str) or not isinstance(devices, Sequence) or not devices:
+        raise ValueError(f"devices must be a sequence of at least one device, such as ('cpu',), got {shown(devices)}")
     for device in devices:
         check_device("devices", device)
     rank, processes = distributed.rank_and_world_size()
     if processes > 1 and workers > 1:
         raise ValueError(f"workers must be 1 under torchrun, which starts the processes itself, got {workers}")
+    if not isinstance(runs, Iterable):
+        raise TypeError(f"runs must be a sequence of sweep.Run, got {shown(runs)}")
     runs = list(runs)
     for each in runs:
         check_kind("runs", each, Run, "a sequence of sweep.Run")
@@ -187,6 +202,8 @@ def cache_key(run: Run, device_type: str = "cpu") -> str:
         >>> key == sweep.cache_key(replace(run)), key == sweep.cache_key(replace(run, seed=1))
         (True, False)
     """
+    check_kind("run", run, Run, "a sweep.Run")
+    check_kind("device_type", device_type, str, "the name of a type of device")
     text = json.dumps(
         [describe(run), code_hash(), torch.__version__, device_type, distributed.rank_and_world_size()[1]]
     )

@@ -89,7 +89,8 @@ def cifar10(root: str | Path | None = None, splits: Sequence[str] = ("train", "t
 
 def _no_tensors(splits: Sequence[str]) -> dict[str, Tensor | None]:
     """Check the names of the splits and return None for each tensor of a data set."""
-    if isinstance(splits, str) or not splits or set(splits) - {"train", "test"}:
+    given = splits if isinstance(splits, Sequence) and not isinstance(splits, str) else [None]
+    if not given or set(given) - {"train", "test"}:
         hint = f"; did you mean ({splits!r},)?" if splits in ("train", "test") else ""
         raise ValueError(f"splits must name 'train', 'test' or both, got {splits!r}{hint}")
     return dict.fromkeys(("train_x", "train_y", "test_x", "test_y"))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from bnlib.arguments import check_kind
+from bnlib.arguments import check_usual
 from bnlib.norm import BatchNorm, FullNorm, SyncBatchNorm
 
 _USES_BATCH = (_BatchNorm, FullNorm)
@@ -57,9 +57,9 @@ def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
         >>> torch.allclose(plain(x), network.train()(x), atol=1e-4)
         True
     """
-    if not _is_plain(network, nn.Sequential):
+    if not isinstance(network, nn.Module) or not _is_plain(network, nn.Sequential):
         raise TypeError(f"network must be an nn.Sequential, got {type(network).__name__}")
-    check_kind("data", data, Tensor, "a tensor with all data, shape (n, ...)")
+    check_usual(data=data)
     for layer in _flat(network):
         _check_layer(layer)
     layers = [copy.deepcopy(layer) for layer in _flat(network)]

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_integer, check_kind
-from bnlib.objective.operators import Layer, Layers, bn_network, plain_network
+from bnlib.arguments import check_integer, check_kind, check_number, check_usual
+from bnlib.objective.operators import Layer, Layers, bn_network, check_layers, plain_network
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(outputs, targets)``, which returns one number per sample."""
@@ -56,6 +56,8 @@ def plain_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         >>> objective.plain_objective(layers, lambda outputs, y: (outputs[..., 0] - y).square(), x, torch.zeros(2))
         tensor(2.5000)
     """
+    check_layers(layers)
+    check_usual(loss=loss, x=x, y=y)
     return loss(plain_network(layers, x), y).mean(-1)
 
 
@@ -93,6 +95,9 @@ def bn_objective(
         [[0, 2], [1, 3]] 0.0
         [[0, 1, 2, 3]] 0.053
     """
+    check_layers(layers)
+    check_usual(loss=loss, x=x, y=y, batches=batches)
+    check_number("eps", eps, at_least=0)
     batches = batches if isinstance(batches, Tensor) else list(batches)
     if len(batches) == 0:
         raise ValueError("batches must hold at least one batch, got none")
@@ -122,7 +127,8 @@ def full_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor, eps: float 
         >>> round(value.item(), 3)
         0.053
     """
-    return bn_objective(layers, loss, x, y, torch.arange(len(x))[None], eps)
+    check_usual(x=x)
+    return bn_objective(layers, loss, x, y, torch.arange(len(x), device=x.device)[None], eps)
 
 
 def estimated_objective(
@@ -151,6 +157,10 @@ def estimated_objective(
         >>> bool((found.mean - exact).abs() < 3 * found.standard_error)
         True
     """
+    check_layers(layers)
+    check_usual(loss=loss, x=x, y=y)
+    check_number("eps", eps, at_least=0)
+    check_kind("sampler", sampler, Iterator, "an iterator of batches, see bnlib.samplers")
     check_integer("count", count, at_least=2)  # one batch has no standard error
     batches = list(itertools.islice(sampler, count))
     if len(batches) < count:
@@ -198,6 +208,7 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
         [[0, 1], [2, 3]] 1.5
         [[0, 2], [1, 3]] 0.5
     """
+    check_usual(loss=loss, x=x, y=y, batches=batches)
     check_kind("model", model, nn.Module, "an nn.Module")
     means = []
     for index in batches:

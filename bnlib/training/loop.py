@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from bnlib import distributed
+from bnlib.arguments import check_kind
 from bnlib.datasets import Dataset
 from bnlib.samplers import PerWorker, Sampler, shuffled
 from bnlib.schedules import Schedule
@@ -84,7 +85,7 @@ def iterate(
         50 of 100: loss 0.1
         100 of 100: loss 0.0
     """
-    data, callbacks = loaded(data), callbacks if callable(callbacks) else list(callbacks)
+    data, callbacks = loaded(data), list(callbacks) if isinstance(callbacks, Iterable) else callbacks
     check_settings(
         model,
         batch_size=batch_size,
@@ -149,7 +150,8 @@ def iterate_many(
         >>> [round(history.train_loss[-1], 1) for history in histories]
         [0.8, 0.0]
     """
-    for name, values in (("lrs", lrs), ("seeds", seeds)):
+    for name, values in (("models", models), ("lrs", lrs), ("seeds", seeds)):
+        check_kind(name, values, Sequence, "a sequence with one entry for each model")
         if len(values) != len(models):
             raise ValueError(f"{name} must have one value for each of {len(models)} models, got {len(values)}")
     data, models = loaded(data), list(models)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from bnlib import samplers
-from bnlib.arguments import check_integer, check_kind, check_number, shown, suggestion
-from bnlib.datasets import Dataset, load
+from bnlib.arguments import check_integer, check_kind, check_number, check_one_of, shown, suggestion
+from bnlib.datasets import NAMES, Dataset, load
 
 OptimiserMaker = Callable[..., Optimizer]
 """Takes the parameters and ``lr=``, and returns an optimiser."""
@@ -79,7 +79,7 @@ def check_settings(
     checkpoints: int,
     device: torch.device | str,
     batches: samplers.Sampler,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Raise an error if a setting of ``training.iterate`` is wrong; the sampler checks ``batch_size`` further.
 
@@ -110,7 +110,7 @@ def check_settings(
     check_device("device", device)
     known = [name for name, value in vars(samplers).items() if getattr(value, "__module__", "") == samplers.__name__]
     _check_callable("batches", batches, "a sampler, see bnlib.samplers", known)
-    if callable(callbacks) or not all(map(callable, callbacks)):
+    if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
         raise TypeError(f"callbacks must be a list of functions, got {shown(callbacks)}")
 
 
@@ -131,7 +131,9 @@ def loaded(data: Dataset | str) -> Dataset:
         >>> training.settings.loaded("three_points").num_classes
         3
     """
-    data = load(data) if isinstance(data, str) else data
+    if isinstance(data, str):
+        check_one_of("data", data, NAMES)
+        data = load(data)
     check_kind("data", data, Dataset, "a Dataset or the name of one, see bnlib.datasets.load")
     if missing := [split for split in ("train", "test") if getattr(data, f"{split}_x") is None]:
         raise ValueError(f"data must have a training and a test set, got {data} without {' and '.join(missing)}")

@@ -194,9 +194,9 @@ def test_overflow_gives_inf_or_nan():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (partial(step_sizes, 0), "lr must be positive and finite, got 0"),
-        (partial(step_sizes, 1, 4, 2), "low and high must be positive and in this order, got 4 and 2"),
-        (partial(step_sizes, 1, count=1), "count must be at least 2, got 1"),
+        (partial(step_sizes, 0), "lr must be a finite number, above 0, got 0"),
+        (partial(step_sizes, 1, 4, 2), "high must be a finite number, above 4, got 2"),
+        (partial(step_sizes, 1, count=1), "count must be an integer, at least 2, got 1"),
         (
             partial(landscape_along_gradient, step_sizes=[]),
             r"step_sizes must be a sequence of numbers, got shape \(0,\)",
@@ -231,9 +231,9 @@ def test_overflow_gives_inf_or_nan():
             partial(loss_surface, directions=[{"x": torch.ones(2)}], coordinates=[[1]]),
             r"got 'x' .* for no such parameter",
         ),
-        (partial(sharpness, tolerance=0), "tolerance must be positive, got 0"),
-        (partial(sharpness, max_iterations=0), "max_iterations must be at least 1, got 0"),
-        (partial(sharpness, finite_difference=-1.0), "finite_difference must be positive, got -1.0"),
+        (partial(sharpness, tolerance=0), "tolerance must be a finite number, above 0, got 0"),
+        (partial(sharpness, max_iterations=0), "max_iterations must be an integer, at least 1, got 0"),
+        (partial(sharpness, finite_difference=-1.0), "finite_difference must be a finite number, above 0, got -1.0"),
         (partial(sharpness, parameter_names=["x"]), "parameter_names must name trainable parameters .*, got 'x'"),
     ],
 )
