@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bnlib.arguments import suggestion
 from bnlib.predictions import (
     alternatives,
     convergence,
@@ -54,5 +55,5 @@ def ask(name: str, **measured: Any) -> Answered:
         'More than half of them'
     """
     if name not in PREDICTIONS:
-        raise KeyError(f"name must be one of {sorted(PREDICTIONS)}, got {name!r}")
+        raise KeyError(f"name must be one of {sorted(PREDICTIONS)}, got {name!r}{suggestion(name, PREDICTIONS)}")
     return PREDICTIONS[name].answered(**measured)

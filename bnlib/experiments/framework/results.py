@@ -67,7 +67,7 @@ def read_cells(name: str, command: str, axes: Sequence[str], folder: Path = FOLD
         >>> from bnlib.experiments.framework.results import read_cells
         >>> cells = read_cells("full_normalization/oracle_bias_quick", "see data/README.md", ("depth", "oracle"))
         >>> list(cells)[:2]
-        [(1, 'batch'), (1, 'constant')]
+        [(1, 'batch'), (1, 'literal')]
     """
     result = read_result(name, command, folder)
     try:
