@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -159,13 +160,25 @@ class VmapStack(Stack):
             self.register_buffer(name.replace(".", "/"), whole)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply model e to slice e of ``input``, shape (E, N, ...)."""
+        """Apply model e to slice e of ``input``, shape (E, N, ...).
+
+        Raises:
+            RuntimeError: if ``torch.func.vmap`` does not support an operation of the models.
+        """
 
         def one(state: dict[str, Tensor], x: Tensor) -> Tensor:
             return functional_call(self.template, state, (x,))
 
         state = {self.names[name]: value for name, value in (*self.named_parameters(), *self.named_buffers())}
-        return torch.func.vmap(one, randomness="different")(state, input)
+        try:
+            return torch.func.vmap(one, randomness="different")(state, input)
+        except RuntimeError as error:
+            if re.search("vmap|[Bb]atching rule", str(error)):
+                raise RuntimeError(
+                    "models must consist of layers that torch.func.vmap can run; train such models one after another, "
+                    f"got {type(self.template).__name__}: {error}"
+                ) from error
+            raise
 
     def _tensors_of(self, index: int) -> dict[str, Tensor]:
         whole = itertools.chain(self.named_parameters(), self.named_buffers())

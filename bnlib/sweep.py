@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bnlib import datasets, distributed, stacked
-from bnlib.arguments import check_integer, check_kind, check_one_of, check_usual, shown
+from bnlib.arguments import check_integer, check_kind, check_number, check_one_of, check_usual, shown
 from bnlib.cache import cache_folder, note_on_resuming, read_stored, store
 from bnlib.datasets import Dataset
 from bnlib.processes import run_jobs
@@ -57,6 +57,10 @@ class Run:
         batch_size, lr, optimiser, schedule, epochs, checkpoints, batches, record_step_loss: as in ``training.iterate``.
         seed: seed of the initial weights and of the batches.
 
+    Raises:
+        TypeError: if an attribute is of the wrong type.
+        ValueError: if an attribute is out of range, or ``data`` names no data set.
+
     Example:
         >>> from functools import partial
         >>> network = partial(models.mlp, (64, 32, 10), bnlib.BatchNorm)
@@ -89,6 +93,12 @@ class Run:
         if isinstance(self.data, str):
             check_one_of("data", self.data, datasets.NAMES)
         check_usual(seed=self.seed)
+        for name in ("batch_size", "epochs", "checkpoints"):
+            check_integer(name, getattr(self, name))
+        check_number("lr", self.lr, at_least=0)
+        for name in ("optimiser", "batches"):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be as in training.iterate, got {shown(getattr(self, name))}")
 
     def load(self) -> Dataset:
         """Return the data set, as a copy that the caller may change."""

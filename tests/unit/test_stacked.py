@@ -257,3 +257,9 @@ def test_models_must_be_there_and_alike(pair):
 def test_noise_cannot_be_stacked(norm):
     with pytest.raises(ValueError, match="models must not contain ActivationNoise"):
         stack([models.mlp((6, 5, 3), norm, seed=seed) for seed in range(2)])
+
+
+def test_a_layer_that_vmap_does_not_support_is_explained():
+    whole = stack([nn.Sequential(nn.Linear(6, 4), nn.RReLU()) for _ in range(2)])
+    with pytest.raises(RuntimeError, match=r"layers that torch.func.vmap can run; train such models one after another"):
+        whole(torch.randn(2, 5, 6))
