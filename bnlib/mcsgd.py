@@ -183,7 +183,8 @@ def minimize(
         params: the initial parameters by name; they are not changed.
         batches: yields samples and targets. The oracle ``"independent"`` draws one more batch for each stage; if the
             batches end in the middle of a step, that step is not done.
-        lr: the learning rate $\eta_k$, a number or a schedule of the step (``bnlib.schedules``).
+        lr: the learning rate $\eta_k$, a number, a tensor that broadcasts against the parameters, or a schedule of the
+            step (``bnlib.schedules``).
         alpha: $\alpha_k$, the weight of the newest batch, a number or a schedule of the step.
         oracle: how to estimate the two expectations in the derivative through a statistic,
             $E[\partial\ell/\partial y]\cdot E[\partial e]$:
@@ -262,9 +263,11 @@ def _iterator(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _check_rates(lr: float, alpha: float, step: int) -> None:
-    """Raise an error if the learning rate or the weight of the newest batch is out of range at a step."""
-    check_number(f"lr at step {step}", lr, at_least=0)
-    check_number(f"alpha at step {step}", alpha, above=0, at_most=1)
+    """Raise an error if a learning rate or a weight of the newest batch is out of range at a step."""
+    for name, value, bounds in (("lr", lr, {"at_least": 0}), ("alpha", alpha, {"above": 0, "at_most": 1})):
+        ends = [end.item() for end in value.aminmax()] if isinstance(value, Tensor) else [value]
+        for end in ends:
+            check_number(f"{name} at step {step}", end, **bounds)
 
 
 def _updated_estimates(composition: Composition, state: State, x: Tensor, alpha: float, estimator: str, order: str):
