@@ -138,6 +138,10 @@ class Stack(nn.Module):
                 own[name].data = value.detach().clone(memory_format=torch.contiguous_format)
         return models
 
+    def _check_input(self, input: Tensor) -> None:
+        if input.dim() < 2 or len(input) != self.size:
+            raise ValueError(f"input must have the shape ({self.size}, N, ...), got {tuple(input.shape)}")
+
     def _tensors_of(self, index: int) -> dict[str, Tensor]:
         """Return the parameters and buffers of a model by their names in it."""
         raise NotImplementedError
@@ -165,6 +169,7 @@ class VmapStack(Stack):
         Raises:
             RuntimeError: if ``torch.func.vmap`` does not support an operation of the models.
         """
+        self._check_input(input)
 
         def one(state: dict[str, Tensor], x: Tensor) -> Tensor:
             return functional_call(self.template, state, (x,))
@@ -194,6 +199,7 @@ class LayerStack(Stack):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the stacked layers to ``input``, shape (E, N, ...)."""
+        self._check_input(input)
         return self.layers(input)
 
     def unstack(self) -> list[nn.Module]:

@@ -55,8 +55,13 @@ def logits_in_eval_mode(model: nn.Module, x: Tensor) -> Tensor:
         return check_logits(model.eval()(x), x.shape[: 1 + isinstance(model, Stack)])
 
 
-def check_logits(logits: object, shape: torch.Size) -> Tensor:
+def check_logits(logits: object, shape: torch.Size, classes: int = 1) -> Tensor:
     """Return the output of a model; raise an error if it is not a tensor of logits with ``shape`` before the classes.
+
+    Arguments:
+        logits: the output.
+        shape: its shape without the classes.
+        classes: the least number of classes.
 
     Example:
         >>> training.evaluation.check_logits(torch.ones(4), torch.Size([4]))
@@ -64,8 +69,9 @@ def check_logits(logits: object, shape: torch.Size) -> Tensor:
             ...
         ValueError: model must return logits of shape (4, classes), got a Tensor of shape (4,)
     """
-    if not isinstance(logits, Tensor) or logits.dim() != len(shape) + 1 or logits.shape[:-1] != shape:
-        expected = ", ".join(map(str, (*shape, "classes")))
+    fits = isinstance(logits, Tensor) and logits.dim() == len(shape) + 1 and logits.shape[:-1] == shape
+    if not fits or logits.shape[-1] < classes:
+        expected = ", ".join(map(str, (*shape, "classes" if classes == 1 else classes)))
         raise ValueError(f"model must return logits of shape ({expected}), got {shown(logits)}")
     return logits
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from bnlib import distributed
 from bnlib.arguments import check_kind
@@ -198,6 +198,7 @@ class _Loop:
         self.rates = model.broadcast_to_parameters(torch.tensor(lrs).to(device)) if mixed else []
         self.lr, self.schedule = 1.0 if mixed else lrs[0], schedule
         self.optimiser = optimiser(self.model.parameters(), lr=self.lr)
+        check_kind("optimiser(parameters, lr=...)", self.optimiser, Optimizer, "an optimiser of torch.optim")
         self.histories = [History() for _ in lrs]
         self.losses: list[Tensor] = []
         self.errors: list[Tensor] = []
@@ -206,7 +207,9 @@ class _Loop:
         """Train to the end and yield at checkpoints; ``indices`` have the shape (N,), or (E, N) for a stack."""
         called = distributed.data_parallel(self.model)
         for step in range(1, self.total + 1):
-            index = next(indices)
+            index = next(indices, None)
+            if index is None:
+                raise ValueError(f"batches must yield batches without end, got {step - 1} for {self.total} steps")
             loss = self.forward(called, index.to(self.data.train_y.device))
             if step == 1:
                 self.record(0)
@@ -223,7 +226,7 @@ class _Loop:
     def forward(self, called: nn.Module, index: Tensor) -> Tensor:
         """Record loss and error of a batch, and return the losses."""
         labels = self.data.train_y[index]
-        logits = check_logits(called(self.data.train_x[index]), labels.shape)
+        logits = check_logits(called(self.data.train_x[index]), labels.shape, self.data.num_classes)
         loss = losses_of(logits, labels)
         self.losses.append(loss.detach())
         self.errors.append(errors_of(logits.detach(), labels))

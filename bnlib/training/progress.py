@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from inspect import signature
 
 from torch import nn
 
+from bnlib.arguments import suggestion
 from bnlib.datasets import Dataset
 from bnlib.training.history import History
 from bnlib.training.loop import iterate
@@ -33,6 +35,10 @@ def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **setti
         >>> history.test_error[0] > 0.7, history.test_error[-1] < 0.1
         (True, True)
     """
+    known = signature(iterate).parameters
+    for name in settings:
+        if name not in known:
+            raise TypeError(f"settings must be arguments of iterate, got {name!r}{suggestion(name, known)}")
     with ExitStack() as stack:
         bar = None
         if progress:

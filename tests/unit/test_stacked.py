@@ -263,3 +263,10 @@ def test_a_layer_that_vmap_does_not_support_is_explained():
     whole = stack([nn.Sequential(nn.Linear(6, 4), nn.RReLU()) for _ in range(2)])
     with pytest.raises(RuntimeError, match=r"layers that torch.func.vmap can run; train such models one after another"):
         whole(torch.randn(2, 5, 6))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 6), (5,), (5, 6)])
+@pytest.mark.parametrize("name", ["mlp", "mlp, cosine"])
+def test_an_input_for_another_number_of_models_is_refused(name, shape):
+    with pytest.raises(ValueError, match=r"input must have the shape \(2, N, ...\), got \(\d"):
+        stack([BUILDERS[name](seed) for seed in range(2)])(torch.randn(shape))

@@ -229,3 +229,26 @@ def test_an_interrupted_fit_says_what_the_model_holds():
     with pytest.raises(KeyboardInterrupt) as caught:
         training.fit(small(), POINTS, batch_size=1, lr=0.1, epochs=4, checkpoints=4, callbacks=[interrupt])
     assert caught.value.__notes__ == ["The model has its weights after at least 6 of 12 steps."]
+
+
+class Dictionary(torch.nn.Linear):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (Dictionary(3, 3), {}, r"model must return logits of shape \(3, 3\), got a dict of 1"),
+        (torch.nn.Linear(3, 2), {}, r"model must return logits of shape \(3, 3\), got a Tensor of shape \(3, 2\)"),
+        (torch.nn.Flatten(0), {}, "model must have a parameter with requires_grad=True to train, got none"),
+        (small(), {"batches": lambda *_: iter([torch.arange(3)] * 4)}, "batches .* without end, got 4 for 10 steps"),
+        (small(), {"optimiser": lambda parameters, lr: None}, r"optimiser\(.*\) must be an optimiser of .*, got None"),
+        (small(), {"schedule": lambda epoch: None}, r"schedule\(0.0\) must be a finite number, got None"),
+        (small(), {"epoch": 3}, "settings must be arguments of iterate, got 'epoch'; did you mean 'epochs'?"),
+        (small(), {"callbacks": print}, "callbacks must be a list of functions, got <built-in function print>"),
+    ],
+)
+def test_what_cannot_be_trained_is_explained(model, options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        training.fit(model, POINTS, batch_size=3, lr=0.1, progress=False, **options)
