@@ -6,9 +6,11 @@ import difflib
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+
+V = TypeVar("V")
 
 
 def check_integer(name: str, value: Any, at_least: int = 1, at_most: int | None = None) -> None:
@@ -118,6 +120,21 @@ def check_usual(**arguments: Any) -> None:
             check_kind(name, value, Tensor, "a tensor")
             if value.is_complex():
                 raise TypeError(f"{name} must be a tensor of real numbers, got {value.dtype}")
+
+
+class Names(dict[str, V]):
+    """A dictionary by name, whose error for an unknown name suggests the nearest one.
+
+    Example:
+        >>> arguments.Names(batch_norm=1, group_norm=2)["groupnorm"]
+        Traceback (most recent call last):
+            ...
+        KeyError: "no 'groupnorm' among 2 names; did you mean 'group_norm'?"
+    """
+
+    def __missing__(self, name: Any) -> V:
+        """Raise a KeyError with a suggestion."""
+        raise KeyError(f"no {shown(name)} among {len(self)} names{suggestion(name, self)}")
 
 
 def suggestion(value: Any, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bnlib.arguments import suggestion
+from bnlib.arguments import Names, suggestion
 from bnlib.predictions import (
     alternatives,
     convergence,
@@ -36,7 +36,7 @@ _CHAPTERS = (
     convergence,
 )
 
-PREDICTIONS: dict[str, Prediction] = {each.name: each for chapter in _CHAPTERS for each in chapter.PREDICTIONS}
+PREDICTIONS: dict[str, Prediction] = Names({each.name: each for chapter in _CHAPTERS for each in chapter.PREDICTIONS})
 """Every prediction by its name, in the order of the chapters."""
 
 __all__ = ["PREDICTIONS", "Answered", "Prediction", "ask"]

@@ -8,12 +8,14 @@ from public_calls import BAD, CALLS, POINTS, WITHOUT_WRONG_VALUES, network, prob
 
 from bnlib import (
     arguments,
+    claims,
     datasets,
     distributed,
     gradient_clipping,
     mcsgd,
     models,
     objective,
+    predictions,
     probes,
     samplers,
     schedules,
@@ -21,6 +23,7 @@ from bnlib import (
     sweep,
     training,
 )
+from bnlib.experiments.framework.registry import EXPERIMENTS
 
 
 def named(function):
@@ -71,6 +74,20 @@ def test_every_public_function_is_in_the_table():
             results = module is probes and inspect.isclass(value)
             blocks = module is models and inspect.isclass(value)
             assert results or blocks or value in CALLS or value in WITHOUT_WRONG_VALUES, f"{module.__name__}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong", "suggested"),
+    [
+        (EXPERIMENTS, "perils.twotowers", "perils.two_towers"),
+        (claims.CLAIMS, "kari_ten_layer", "kari-ten-layers"),
+        (predictions.PREDICTIONS, "other-sample", "other-samples"),
+    ],
+)
+def test_an_unknown_name_in_a_registry_is_answered_with_the_right_one(names, wrong, suggested):
+    with pytest.raises(KeyError, match=rf"no '{wrong}' among {len(names)} names; did you mean '{suggested}'\?"):
+        names[wrong]
+    assert names.get(wrong) is None and wrong not in names
 
 
 @pytest.mark.parametrize(
