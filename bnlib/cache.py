@@ -58,7 +58,7 @@ def writable_folder(name: str, folder: str | Path) -> Path:
             ...
         OSError: cache must be a folder with room for 1 MiB, got /dev/null/cache: Not a directory
     """
-    if not isinstance(folder, (str, os.PathLike)):
+    if not isinstance(folder, (str, os.PathLike)) or folder == "":
         raise TypeError(f"{name} must be the path of a folder, got {shown(folder)}")
     path = Path(folder)
     try:

@@ -42,6 +42,7 @@ BAD = {
     "device": ["gpu", "cuda:99", 3.5, "", []],
     "list": [3, None, 1.5],
     "path": [3, 1.5, []],
+    "folder": [3, 1.5, [], ""],
     "data": ["imagenet", None, 3, torch.ones(2)],
     "text": ["x", 1.5],
     "step": [0, -1, NAN, "x", True],
@@ -121,7 +122,7 @@ CALLS = {
     ),
     sweep.run: (
         lambda **given: sweep.run(**{"cache": tempfile.mkdtemp(), **given}, progress=False),
-        {"runs": ([], "list"), "cache": (tempfile.mkdtemp(), "path"), "max_stacked": (1, "count")}
+        {"runs": ([], "list"), "cache": (tempfile.mkdtemp(), "folder"), "max_stacked": (1, "count")}
         | {"workers": (1, "count"), "devices": (("cpu",), "list")},
     ),
     stacked.stack: (stacked.stack, {"models": ([network()], "list")}),
