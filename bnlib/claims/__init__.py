@@ -9,6 +9,7 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 
+from bnlib.arguments import Names
 from bnlib.claims.claim import SOURCES, Claim, Judgement, judge, median_and_range
 from bnlib.claims.export import as_csv, as_json
 from bnlib.claims.order import LEDGER_ORDER
@@ -41,7 +42,7 @@ def _collect() -> dict[str, Claim]:
     return {each: by_id[each] for each in LEDGER_ORDER}
 
 
-CLAIMS: dict[str, Claim] = _collect()
+CLAIMS: dict[str, Claim] = Names(_collect())
 """Every claim by its id, in the order of the ledger."""
 
 __all__ = [

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from bnlib.arguments import check_integer, check_kind
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -21,6 +23,10 @@ class Dataset:
 
     The tensors of a split that was not loaded are None.
 
+    Raises:
+        TypeError: if an attribute is of the wrong type.
+        ValueError: if a split does not have one class for each input.
+
     Example:
         >>> datasets.load("three_points")
         Dataset('three_points', 3 classes, train: (3, 3) on cpu, test: (3, 3) on cpu)
@@ -33,9 +39,28 @@ class Dataset:
     test_y: Tensor | None
     num_classes: int
 
+    def __post_init__(self) -> None:
+        check_kind("name", self.name, str, "a text")
+        check_integer("num_classes", self.num_classes)
+        for split, x, y in (("train", self.train_x, self.train_y), ("test", self.test_x, self.test_y)):
+            if x is None and y is None:
+                continue
+            check_kind(f"{split}_x", x, Tensor, "a tensor, or None like its classes")
+            check_kind(f"{split}_y", y, Tensor, "a tensor, or None like its inputs")
+            if y.shape != x.shape[:1]:
+                raise ValueError(
+                    f"{split}_y must have one class for each of the inputs of shape {tuple(x.shape)}, got shape "
+                    f"{tuple(y.shape)}"
+                )
+
     def to(self, device: torch.device | str) -> Dataset:
-        """Return the same data on ``device``."""
+        """Return the same data on ``device``; tensors that are there already are not copied."""
+        check_kind("device", device, (str, torch.device), "a device such as 'cpu' or 'cuda'")
         return self._each(lambda tensor: tensor.to(device))
+
+    def clone(self) -> Dataset:
+        """Return a copy with tensors of its own."""
+        return self._each(Tensor.clone)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Dataset:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}

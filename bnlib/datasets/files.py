@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from bnlib.arguments import check_kind
+
 
 class DatasetError(RuntimeError):
     """The error for a missing or wrong file of a data set; its message names the file and says what to do."""
@@ -16,6 +18,7 @@ def user_folders(root: str | Path | None, name: str) -> list[Path]:
     given = root if root is not None else os.environ.get("BNLIB_DATA")
     if given is None:
         return []
+    check_kind("root", given, (str, os.PathLike), "the path of a folder")
     folder = Path(given).expanduser()
     return [folder, folder / name]
 
@@ -36,8 +39,8 @@ def fetch(folder: str, url: str, sha256: str) -> Path:
         import pooch
     except ImportError as error:
         raise ImportError(
-            f"downloading {file} needs pooch, which is missing: pip install pooch. Or set BNLIB_DATA to a folder that "
-            "contains the file."
+            f"downloading {file} needs pooch, which is missing: pip install 'bnlib[notebook]'. Or set BNLIB_DATA to a "
+            "folder that contains the file."
         ) from error
     cache = pooch.os_cache("bnlib") / folder
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from bnlib.arguments import check_kind
 from bnlib.datasets.files import check_head, wrong_file
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -35,6 +37,7 @@ def read_idx(path: str | Path) -> np.ndarray:
         ...     datasets.read_idx(file)
         array([7, 2, 1], dtype=uint8)
     """
+    check_kind("path", path, (str, os.PathLike), "the path of a file")
     path = Path(path)
     zipped = check_head(path, "an IDX file")[:2] == b"\x1f\x8b"
     with path.open("rb") as raw:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from bnlib.arguments import check_integer, check_usual, suggestion
 from bnlib.norm.registry import NORMS, Norm
 
 NormLike = str | Norm | Callable[[int], nn.Module] | None
@@ -26,7 +27,8 @@ def as_norm(norm: NormLike) -> Norm:
         return norm
     if isinstance(norm, str):
         if norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)} if it is a name, got {norm!r}")
+            names = ", ".join(NORMS)
+            raise ValueError(f"norm must be one of {names} if it is a name, got {norm!r}{suggestion(norm, NORMS)}")
         return NORMS[norm]
     # A layer is callable, too, but it does not take a number of channels.
     if not callable(norm) or isinstance(norm, nn.Module):
@@ -70,6 +72,7 @@ def activation_behind(norm: NormLike, activation: Callable[[], nn.Module] = nn.R
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed PyTorch's random numbers inside a ``with`` block and restore the global generator at its end."""
+    check_usual(seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -84,7 +87,6 @@ def _independent_random_numbers() -> Iterator[None]:
 
 
 def check_counts(**counts: int) -> None:
-    """Raise a ValueError that names the first of ``counts`` that is below 1."""
+    """Raise an error that names the first of ``counts`` that is not an integer or below 1."""
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
+        check_integer(name, count)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from bnlib.arguments import check_integer, check_one_of, shown
 from bnlib.models.building import NormLike, activation_behind, as_norm, check_counts, seeded, with_norm
 from bnlib.norm.batch_norm import BatchNorm
 
@@ -51,11 +52,14 @@ def mlp(
         >>> torch.equal(plain[1].weight, normed[1].weight)
         True
     """
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise TypeError(f"sizes must be a sequence of widths, such as (64, 100, 10), got {shown(sizes)}")
     if len(sizes) < 2:
         raise ValueError(f"sizes must have at least an input and an output width, got {tuple(sizes)}")
-    if placement not in ("before", "after"):
-        raise ValueError(f"placement must be 'before' or 'after', got {placement!r}")
-    if isinstance(activation, nn.Module):
+    for size in sizes:
+        check_integer("sizes", size)
+    check_one_of("placement", placement, ("before", "after"))
+    if isinstance(activation, nn.Module) or not callable(activation):
         raise TypeError(
             f"activation must be a class or a callable without arguments that returns a layer, got {activation}; pass "
             "the class, e.g. nn.ReLU"

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
+from bnlib.arguments import check_kind, suggestion
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
 from bnlib.norm.dynamic_tanh import DynamicTanh
@@ -41,7 +42,9 @@ _PER_SAMPLE = (
 )
 
 
-def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = True, **options: object) -> nn.Module:
+def convert(
+    model: nn.Module, to: type[nn.Module] | str = FullNorm, *, strict: bool = True, **options: object
+) -> nn.Module:
     """Replace every batch normalisation layer of a model by a layer of another class.
 
     The following stay the same: the names and the order of the ``state_dict``, the parameters ``weight`` and ``bias``
@@ -64,7 +67,8 @@ def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = 
 
     Arguments:
         model: the model, changed in place; or a single normalisation layer, which is not changed.
-        to: class of the new layers, one of ``bnlib.norm.convert.LAYERS``. ``convert`` cannot infer the number of
+        to: class of the new layers, one of ``bnlib.norm.convert.LAYERS``, or its name, such as ``"FullNorm"``;
+            ``"SyncBatchNorm"`` is the one of bnlib. ``convert`` cannot infer the number of
             spatial dimensions; if a model needs both ``torch.nn.BatchNorm1d`` and ``2d``, convert its parts separately.
         strict: raise an error if any layer cannot be converted; False converts the other layers and warns.
         options: arguments of ``to`` for every new layer, e.g. ``alpha=0.1``; they override those of the old layer.
@@ -73,6 +77,7 @@ def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = 
         The model, or the new layer if ``model`` is a normalisation layer.
 
     Raises:
+        TypeError: if ``model`` is not an ``nn.Module``, or ``to`` has no such option.
         ValueError: if ``to`` is not in ``LAYERS``, if an option would change something that must stay the same, or,
             with ``strict``, if layers cannot be converted; the message lists them with the reasons. The constructor
             of ``to`` may raise other errors about ``options``. After an error the model is unchanged.
@@ -87,11 +92,16 @@ def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = 
         >>> layer.weight is gamma, layer.eps, layer.alpha
         (True, 0.001, 0.1)
     """
-    if to not in LAYERS:
-        raise ValueError(f"to must be one of {', '.join(each.__name__ for each in LAYERS)}, got {to!r}")
+    check_kind("model", model, nn.Module, "an nn.Module")
+    to = _layer_class(to)
     if kept := options.keys() & {"num_features", "affine", "bias", "track_running_stats", "device", "dtype"}:
         raise ValueError(
             f"options must not set {', '.join(sorted(kept))}, which come from the old layers, got {options}"
+        )
+    known = signature(to).parameters
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(
+            f"options must be arguments of {to.__name__}, got {unknown[0]!r}{suggestion(unknown[0], known)}"
         )
     to(1, device="meta", **options)  # Raises for an option that is wrong for every layer.
 
@@ -116,6 +126,20 @@ def convert(model: nn.Module, to: type[nn.Module] = FullNorm, *, strict: bool = 
             if child in layers:
                 parent.add_module(name, layers[child])
     return layers.get(model, model)
+
+
+def _layer_class(to: type[nn.Module] | str) -> type[nn.Module]:
+    """Return the class that ``to`` is or names."""
+    by_name = {each.__name__: each for each in reversed(LAYERS)}
+    if isinstance(to, str) and to in by_name:
+        return by_name[to]
+    if not isinstance(to, type) or to not in LAYERS:
+        name = to.__name__ if isinstance(to, type) else to
+        hint = suggestion(name, by_name.keys() - {name}) if isinstance(name, str) else ""
+        if type(to) in LAYERS:
+            hint = "; pass the class of the layer, and its arguments as options"
+        raise ValueError(f"to must be one of {', '.join(each.__name__ for each in LAYERS)}, got {to!r}{hint}")
+    return to
 
 
 def _is_norm(module: nn.Module) -> bool:

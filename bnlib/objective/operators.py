@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bnlib.arguments import check_number, check_usual, shown
+
 Activation = Callable[[Tensor], Tensor]
 """An elementwise function."""
 
@@ -33,6 +35,14 @@ class Layer(NamedTuple):
 
     weight: Tensor
     activation: Activation
+
+
+def check_layers(layers: Layers) -> None:
+    """Raise a TypeError if ``layers`` is not a sequence of pairs of a weight and an activation."""
+    pairs = list(layers) if hasattr(layers, "__iter__") else [layers]
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Tensor) and callable(pair[1])):
+            raise TypeError(f"layers must be pairs of a weight and an activation, got {shown(pair)}")
 
 
 def plain_operator(weight: Tensor, activation: Activation, values: Tensor) -> Tensor:
@@ -53,6 +63,7 @@ def plain_operator(weight: Tensor, activation: Activation, values: Tensor) -> Te
         tensor([[7.],
                 [0.]])
     """
+    check_usual(weight=weight, activation=activation, values=values)
     ones = torch.ones_like(values[..., :1])
     return activation(torch.cat((values, ones), -1) @ weight.mT)
 
@@ -79,6 +90,8 @@ def bn_operator(
         >>> objective.bn_operator(weight, torch.relu, values, batch_values=torch.tensor([[1.0], [5.0]]))
         tensor([[1.]])
     """
+    check_usual(weight=weight, activation=activation, values=values, batch_values=batch_values)
+    check_number("eps", eps, at_least=0)
     mean, variance = batch_values.mean(-2, keepdim=True), batch_values.var(-2, correction=0, keepdim=True)
     return plain_operator(weight, activation, (values - mean) / (variance + eps).sqrt())
 
@@ -98,6 +111,8 @@ def plain_network(layers: Layers, x: Tensor) -> Tensor:
         >>> objective.plain_network(layers, torch.tensor([[3.0]]))
         tensor([[6.]])
     """
+    check_layers(layers)
+    check_usual(x=x)
     for weight, activation in layers:
         x = plain_operator(weight, activation, x)
     return x
@@ -126,6 +141,9 @@ def bn_network(layers: Layers, x: Tensor, batch: Tensor, eps: float = 0.0) -> Te
         0.0
         -1.0
     """
+    check_layers(layers)
+    check_usual(x=x, batch=batch)
+    check_number("eps", eps, at_least=0)
     for weight, activation in layers:
         x, batch = (bn_operator(weight, activation, values, batch, eps) for values in (x, batch))
     return x

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bnlib.arguments import Names, suggestion
 from bnlib.predictions import (
     alternatives,
     convergence,
@@ -35,7 +36,7 @@ _CHAPTERS = (
     convergence,
 )
 
-PREDICTIONS: dict[str, Prediction] = {each.name: each for chapter in _CHAPTERS for each in chapter.PREDICTIONS}
+PREDICTIONS: dict[str, Prediction] = Names({each.name: each for chapter in _CHAPTERS for each in chapter.PREDICTIONS})
 """Every prediction by its name, in the order of the chapters."""
 
 __all__ = ["PREDICTIONS", "Answered", "Prediction", "ask"]
@@ -54,5 +55,5 @@ def ask(name: str, **measured: Any) -> Answered:
         'More than half of them'
     """
     if name not in PREDICTIONS:
-        raise KeyError(f"name must be one of {sorted(PREDICTIONS)}, got {name!r}")
+        raise KeyError(f"name must be one of {sorted(PREDICTIONS)}, got {name!r}{suggestion(name, PREDICTIONS)}")
     return PREDICTIONS[name].answered(**measured)

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_integer, check_kind, check_usual
 from bnlib.probes.layer_parameters import trainable_parameters_by_module
 from bnlib.probes.stateless import probe_is_running, stateless_call
 from bnlib.probes.tensors import at_least_float32
@@ -77,8 +78,9 @@ def channel_statistics(values: Tensor, *, num_quantiles: int = 100, channel_dim:
         >>> found.mean.tolist(), found.variance.tolist(), found.quantiles.tolist()
         ([3.0], [2.0], [[3.0], [5.0]])
     """
-    if num_quantiles < 1:
-        raise ValueError(f"num_quantiles must be at least 1, got {num_quantiles}")
+    check_usual(values=values)
+    check_integer("num_quantiles", num_quantiles)
+    check_integer("channel_dim", channel_dim, at_least=-values.dim())
     if values.dim() < 2 or not -values.dim() <= channel_dim < values.dim() or values.numel() == 0:
         shape = tuple(values.shape)
         raise ValueError(
@@ -107,6 +109,8 @@ def statistics_distance(first: ChannelStatistics, second: ChannelStatistics) -> 
         >>> found.mean.item(), found.log_variance.item(), round(found.wasserstein.item(), 6)
         (2.0, 0.0, 2.0)
     """
+    for name, value in (("first", first), ("second", second)):
+        check_kind(name, value, ChannelStatistics, "a result of channel_statistics")
     if first.quantiles.shape != second.quantiles.shape:
         shapes = tuple(first.quantiles.shape), tuple(second.quantiles.shape)
         raise ValueError(f"second must have as many quantiles and channels as first, got {shapes[1]} and {shapes[0]}")
@@ -152,6 +156,7 @@ def activation_statistics(
         >>> list(found), torch.allclose(found["2"].mean, torch.zeros(4), atol=1e-4)
         (['1', '2', '4'], True)
     """
+    check_usual(model=model, x=x, layers=layers)
     found: dict[str, list[ChannelStatistics]] = {}
     measure = partial(channel_statistics, num_quantiles=num_quantiles, channel_dim=channel_dim)
     with _collect_statistics(model, layers, of_inputs, measure, found), torch.no_grad():
@@ -189,6 +194,7 @@ def record_activation_statistics(
         >>> bool(probes.statistics_distance(log["1"][0], log["1"][-1]).average().mean > 0.1)
         True
     """
+    check_usual(model=model, layers=layers)
     found: dict[str, list[ChannelStatistics]] = {}
     measure = partial(channel_statistics, num_quantiles=num_quantiles, channel_dim=channel_dim)
     with _collect_statistics(

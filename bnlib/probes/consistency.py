@@ -9,13 +9,13 @@ Source: Irpan 2017, "On The Perils of Batch Norm" (https://www.alexirpan.com/201
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from bnlib.probes.stateless import stateless_call
+from bnlib.arguments import check_usual
+from bnlib.probes.stateless import preserve_modes, stateless_call
 from bnlib.probes.tensors import at_least_float32
 
 
@@ -46,6 +46,9 @@ def batch_dependence(module: nn.Module, inputs: Tensor, other_samples: Tensor | 
         >>> [round(probes.batch_dependence(layer, x), 2) for layer in (bnlib.BatchNorm(3), nn.LayerNorm(3))]
         [1.65, 0.0]
     """
+    check_usual(module=module, inputs=inputs)
+    if other_samples is not None:
+        check_usual(other_samples=other_samples)
     _check_samples("inputs", inputs)
     other_samples = _different_samples(inputs) if other_samples is None else other_samples
     _check_samples("other_samples", other_samples)
@@ -79,6 +82,7 @@ def train_eval_difference(module: nn.Module, inputs: Tensor) -> float:
         >>> [round(probes.train_eval_difference(layer, x), 1) for layer in (bnlib.BatchNorm(3), bnlib.FullNorm(3))]
         [1.9, 0.0]
     """
+    check_usual(module=module, inputs=inputs)
     _check_samples("inputs", inputs)
     return relative_difference(*_run_in_modes(module, lambda run: (run(True, inputs), run(False, inputs))))
 
@@ -96,6 +100,7 @@ def relative_difference(first: Tensor, second: Tensor) -> float:
         >>> round(probes.relative_difference(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.1])), 2)
         0.1
     """
+    check_usual(first=first, second=second)
     first, second = at_least_float32(first.detach()), at_least_float32(second.detach())
     if torch.equal(first, second):
         return 0.0
@@ -113,19 +118,8 @@ def _run_in_modes(module: nn.Module, passes: Callable):
         with torch.no_grad():
             return passes(run)
 
-    with _preserve_modes(module):
+    with preserve_modes(module.modules()):
         return stateless_call(module, function)
-
-
-@contextmanager
-def _preserve_modes(module: nn.Module) -> Iterator[None]:
-    """Restore the mode of each submodule: the user may have put some of them into eval mode."""
-    modes = {each: each.training for each in module.modules()}
-    try:
-        yield
-    finally:
-        for each, mode in modes.items():
-            each.training = mode
 
 
 def _different_samples(inputs: Tensor) -> Tensor:

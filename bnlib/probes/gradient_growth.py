@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_usual
 from bnlib.probes.layer_parameters import trainable_parameters_by_module
 from bnlib.probes.stateless import Loss, as_leaves, scalar_loss, stateless_call
-from bnlib.probes.tensors import at_least_float32
+from bnlib.probes.tensors import at_least_float32, number_sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,7 @@ def gradient_norms_by_layer(
         >>> round(probes.growth_per_layer([each.output_gradient_norm for each in found[:-1]]), 1)
         1.2
     """
+    check_usual(model=model, loss=loss, layers=layers)
     weights = _weight_names_by_layer(model, layers)
     leaves = as_leaves(model, dict(model.named_parameters()))
     outputs: dict[str, list[Tensor]] = {}
@@ -117,7 +119,7 @@ def growth_per_layer(norms: Sequence[float] | Tensor | np.ndarray) -> float:
         >>> round(probes.growth_per_layer([8.0, 4.0, 2.0, 1.0]), 6)
         2.0
     """
-    values = np.array([float(each) for each in norms])
+    values = number_sequence("norms", norms).numpy()
     if len(values) < 2 or not (np.isfinite(values).all() and (values > 0).all()):
         raise ValueError(f"norms must be two positive numbers or more, got {values.tolist()}")
     return float(np.exp(-np.polyfit(np.arange(len(values)), np.log(values), 1)[0]))

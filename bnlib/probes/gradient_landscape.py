@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_integer, check_number, check_usual
 from bnlib.probes.stateless import Loss, loss_and_gradients_at, trainable_names
 from bnlib.probes.tensors import flattened, gradients_or_zeros, number_sequence
 
@@ -92,12 +93,10 @@ def step_sizes(lr: float, low: float = 1 / 2, high: float = 4, count: int = 8, *
         >>> [round(each, 3) for each in probes.step_sizes(0.1, low=0.5, high=2, count=3).tolist()]
         [0.05, 0.1, 0.2]
     """
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr must be positive and finite, got {lr}")
-    if not 0 < low < high < math.inf:
-        raise ValueError(f"low and high must be positive and in this order, got {low} and {high}")
-    if count < 2:
-        raise ValueError(f"count must be at least 2, got {count}")
+    check_number("lr", lr, above=0)
+    check_number("low", low, above=0)
+    check_number("high", high, above=low)
+    check_integer("count", count, at_least=2)
     low, high = lr * low, lr * high
     if geometric:
         return torch.linspace(math.log(low), math.log(high), count, dtype=torch.float64).exp()
@@ -140,6 +139,7 @@ def landscape_along_gradient(
         >>> round(found.smoothness.item(), 3)
         6.0
     """
+    check_usual(model=model, loss=loss, parameter_names=parameter_names)
     step_sizes = number_sequence("step_sizes", step_sizes)
     if not (step_sizes > 0).all():
         raise ValueError(f"step_sizes must be positive, got {step_sizes.tolist()}")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bnlib.arguments import check_kind, check_usual
 from bnlib.probes.layer_parameters import gradients_and_call_order, group_parameters
 from bnlib.probes.stateless import Loss, gradients_at
 from bnlib.probes.tensors import flattened, gradients_or_zeros
@@ -91,6 +92,7 @@ def internal_covariate_shift(
         >>> [(each.layer, bool(each.ics > 0)) for each in found]
         [('1', False), ('4', True)]
     """
+    check_usual(model=model, loss=loss)
     return _gradient_shifts(model, loss, new_parameters, groups, *gradients_and_call_order(model, loss))
 
 
@@ -118,6 +120,8 @@ def parameters_after_step(model: nn.Module, optimiser: Optimizer, loss: Loss) ->
         >>> round(new["weight"].item(), 3), model.weight.item()
         (0.8, 1.0)
     """
+    check_usual(model=model, loss=loss)
+    check_kind("optimiser", optimiser, Optimizer, "an optimiser of torch.optim")
     return _parameters_after_step(model, optimiser, gradients_and_call_order(model, loss)[0])
 
 
@@ -143,6 +147,8 @@ def internal_covariate_shift_of_step(
         >>> [(each.layer, round(each.cosine.item(), 1)) for each in found]
         [('1', 1.0), ('4', 0.9)]
     """
+    check_usual(model=model, loss=loss)
+    check_kind("optimiser", optimiser, Optimizer, "an optimiser of torch.optim")
     gradients, called = gradients_and_call_order(model, loss)
     return _gradient_shifts(model, loss, _parameters_after_step(model, optimiser, gradients), groups, gradients, called)
 

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_integer, check_number, check_usual
 from bnlib.probes.stateless import Loss, as_leaves, gradients_at, scalar_loss, stateless_call, trainable_names
 from bnlib.probes.tensors import at_least_float32, flattened, gradients_or_zeros
 
@@ -94,12 +95,11 @@ def sharpness(
         >>> round(found.value.item(), 3), round(2 / found.value.item(), 3), found.converged
         (10.0, 0.2, True)
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be positive, got {tolerance}")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
-    if finite_difference is not None and not finite_difference > 0:
-        raise ValueError(f"finite_difference must be positive, got {finite_difference}")
+    check_usual(model=model, loss=loss, parameter_names=parameter_names, seed=seed)
+    check_number("tolerance", tolerance, above=0)
+    check_integer("max_iterations", max_iterations)
+    if finite_difference is not None:
+        check_number("finite_difference", finite_difference, above=0)
     old, parameter_names = dict(model.named_parameters()), trainable_names(model, parameter_names)
     weights = flattened(old[name] for name in parameter_names)
     start = torch.randn(len(weights), generator=torch.Generator().manual_seed(seed)).to(weights)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from bnlib.arguments import check_usual
 from bnlib.probes.stateless import Loss, gradients_at
 
 
@@ -30,6 +31,7 @@ def parameters_by_layer(model: nn.Module, loss: Loss) -> dict[str, list[str]]:
         >>> probes.parameters_by_layer(model, lambda model: model(x).square().sum())
         {'1': ['1.weight', '1.bias', '2.weight', '2.bias'], '4': ['4.weight', '4.bias']}
     """
+    check_usual(model=model, loss=loss)
     return group_parameters(model, *gradients_and_call_order(model, loss))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_kind, check_usual
 from bnlib.probes.stateless import Loss, loss_at, trainable_names
 from bnlib.probes.tensors import number_sequence
 
@@ -58,6 +59,7 @@ def filter_normalised_direction(
         >>> torch.allclose(direction["1.weight"].norm(dim=1), model[1].weight.norm(dim=1), atol=1e-5)
         True
     """
+    check_usual(model=model, seed=seed, parameter_names=parameter_names)
     old, generator, direction = dict(model.named_parameters()), torch.Generator().manual_seed(seed), {}
     for name in trainable_names(model, parameter_names):
         weight = old[name].detach()
@@ -100,6 +102,9 @@ def loss_surface(
         >>> probes.loss_surface(model, lambda model: model.weight.square(), [direction], [[-1.0, 0.0, 1.0]]).losses
         tensor([0., 1., 4.])
     """
+    check_usual(model=model, loss=loss)
+    for name, value in (("directions", directions), ("coordinates", coordinates)):
+        check_kind(name, value, (list, tuple), "a list with one entry for each dimension")
     old = {name: value.detach() for name, value in model.named_parameters()}
     if not directions:
         raise ValueError("directions must hold at least one, got none")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from bnlib.arguments import check_usual
 from bnlib.norm import BatchRenorm, FullNorm
 
 
@@ -35,6 +36,7 @@ def with_recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> n
         >>> adapted[0].running_mean, model[0].running_mean
         (tensor([5.]), tensor([0.]))
     """
+    check_usual(model=model, batches=batches)
     for name, layer in model.named_modules():
         if isinstance(layer, FullNorm | BatchRenorm):
             raise ValueError(

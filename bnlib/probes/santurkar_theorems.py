@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bnlib.arguments import check_number, check_usual
+
 ActivationLoss = Callable[[Tensor], Tensor]
 
 
@@ -79,6 +81,7 @@ def theorem_4_1(
         >>> bool(sides.slack.abs() < 1e-3 * sides.right)
         True
     """
+    check_usual(loss=loss, y=y)
     y, at, gamma, beta, scale, normalised = _prepare(y, at, gamma, beta, eps)
     left = _gradient(_loss_after_batch_norm(loss, gamma, beta, eps), y).square().sum(0)
     g = _gradient(loss, at)
@@ -133,6 +136,7 @@ def theorem_4_2(
         >>> bool(sides.slack.abs() < 1e-3 * sides.right.abs())
         True
     """
+    check_usual(loss=loss, y=y)
     y, at, gamma, beta, scale, normalised = _prepare(y, at, gamma, beta, eps)
     with_bn = _loss_after_batch_norm(loss, gamma, beta, eps)
     u, g = _gradient(with_bn, y), _gradient(loss, at)
@@ -184,8 +188,8 @@ def theorem_4_4(
         >>> bool(sides.slack.abs() < 1e-3 * sides.right)
         True
     """
-    if not radius > 0:
-        raise ValueError(f"radius must be positive, got {radius}")
+    check_usual(loss=loss, y=y)
+    check_number("radius", radius, above=0)
     sides = theorem_4_1(loss, y, gamma, beta, eps)
     return Inequality(radius**2 * sides.left, radius**2 * sides.right)
 

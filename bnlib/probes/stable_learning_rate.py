@@ -10,6 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bnlib.arguments import check_number, check_usual
+from bnlib.probes.tensors import number_sequence
+
 
 @dataclass(frozen=True)
 class StableLearningRate:
@@ -60,10 +63,10 @@ def largest_stable_learning_rate(
         >>> round(probes.largest_stable_learning_rate(run, low=0.01, high=1.0, ratio=1.01).low, 2)
         0.2
     """
-    if not 0 < low < high < math.inf:
-        raise ValueError(f"low and high must be positive and in this order, got {low} and {high}")
-    if not ratio > 1:
-        raise ValueError(f"ratio must be above 1, got {ratio}")
+    check_usual(run=run)
+    check_number("low", low, above=0)
+    check_number("high", high, above=low)
+    check_number("ratio", ratio, above=1)
     trials: list[tuple[float, bool]] = []
 
     def stable(lr: float) -> bool:
@@ -128,6 +131,8 @@ def scan_learning_rates(run: Callable[[float], bool], rates: Sequence[float]) ->
         >>> found.first_unstable, found.last_stable, found.has_one_border
         (0.3, 1.0, False)
     """
-    if not rates or not 0 < rates[0] or any(not low < high for low, high in itertools.pairwise(rates)):
+    check_usual(run=run)
+    rates = number_sequence("rates", rates).tolist()
+    if not 0 < rates[0] or any(not low < high for low, high in itertools.pairwise(rates)):
         raise ValueError(f"rates must be positive and in increasing order, got {list(rates)}")
     return LearningRateScan(tuple(rates), tuple(bool(run(rate)) for rate in rates))

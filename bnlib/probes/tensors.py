@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from bnlib.arguments import shown
+
 
 def gradients_or_zeros(
     gradients: Mapping[str, Tensor], names: Iterable[str], like: Mapping[str, Tensor]
@@ -29,9 +31,13 @@ def number_sequence(name: str, values: Sequence[float] | Tensor) -> Tensor:
     """Return a sequence of numbers as a float64 tensor of shape (K,) on the CPU.
 
     Raises:
-        ValueError: ``values`` is empty or not one-dimensional; the message calls it ``name``.
+        TypeError: ``values`` does not consist of numbers; the message calls it ``name``.
+        ValueError: ``values`` is empty or not one-dimensional.
     """
-    row = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
+    try:
+        row = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a sequence of numbers, got {shown(values)}") from error
     if row.dim() != 1 or row.numel() == 0:
         raise ValueError(f"{name} must be a sequence of numbers, got shape {tuple(row.shape)}")
     return row

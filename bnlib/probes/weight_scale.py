@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_number, check_usual
 from bnlib.probes.stateless import Loss, loss_and_gradients_at, trainable_names
 from bnlib.probes.tensors import at_least_float32, gradients_or_zeros
 
@@ -92,6 +93,8 @@ def scale_invariance(
         >>> [(each.name, bool(each.gradient_error < 0.01)) for each in found]
         [('1.weight', True), ('4.weight', False)]
     """
+    check_usual(model=model, loss=loss, parameter_names=parameter_names)
+    check_number("factor", factor, above=0)
     if not 0 < factor < math.inf or factor == 1:
         raise ValueError(f"factor must be positive and not 1, got {factor}")
     old = {name: value.detach() for name, value in model.named_parameters()}
@@ -146,6 +149,7 @@ def effective_learning_rate(lr: float, weight: Tensor, *, per_unit: bool = False
         >>> round(probes.effective_learning_rate(0.1, torch.tensor([3.0, 4.0])).item(), 6)
         0.004
     """
+    check_usual(weight=weight)
     _check_positive(lr=lr)
     return lr / _weight_norm(weight, per_unit).square()
 
@@ -167,6 +171,7 @@ def spherical_step(lr: float, weight: Tensor, gradient: Tensor, *, per_unit: boo
         >>> round(step.weight_norm.item() ** 2, 3), round(step.angle.item() * 180 / np.pi, 3)
         (50.0, 45.0)
     """
+    check_usual(weight=weight, gradient=gradient)
     if gradient.shape != weight.shape:
         raise ValueError(f"gradient must have the shape of weight, {tuple(weight.shape)}, got {tuple(gradient.shape)}")
     effective, length, step = (
@@ -226,5 +231,4 @@ def _weight_norm(values: Tensor, per_unit: bool) -> Tensor:
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
+        check_number(name, value, above=0)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+import bnlib
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
 from bnlib.norm.convert import convert
@@ -153,10 +154,39 @@ def test_what_only_sounds_like_a_layer_is_let_pass():
     assert type(model[1][0]) is FullNorm
 
 
-@pytest.mark.parametrize("to", [nn.LayerNorm, Activated, nn.LazyBatchNorm1d, "BatchNorm", BatchNorm(3)])
-def test_to_must_be_one_of_the_layers(to):
-    with pytest.raises(ValueError, match=r"to must be one of BatchNorm, .*SyncBatchNorm, got"):
+@pytest.mark.parametrize(
+    ("to", "hint"),
+    [
+        (nn.LayerNorm, r"LayerNorm'>.*"),
+        (Activated, r"Activated'>$"),
+        (nn.LazyBatchNorm1d, r"; did you mean 'BatchNorm1d'\?$"),
+        ("fullnorm", r"'fullnorm'; did you mean 'FullNorm'\?$"),
+        ("BatchNormm2d", r"; did you mean 'BatchNorm2d'\?$"),
+        ("nothing", r"'nothing'$"),
+        (BatchNorm(3), r"BatchNorm\(3, .*; pass the class of the layer, and its arguments as options$"),
+        (None, r"None$"),
+    ],
+)
+def test_to_must_be_one_of_the_layers(to, hint):
+    with pytest.raises(ValueError, match=rf"to must be one of BatchNorm, .*SyncBatchNorm, got .*{hint}"):
         convert(nn.BatchNorm1d(3), to=to)
+
+
+def test_the_name_of_a_class_stands_for_it():
+    for to in (FullNorm, nn.BatchNorm2d):
+        assert type(convert(BatchNorm(3), to=to.__name__)) is to
+    assert type(convert(BatchNorm(3), to="SyncBatchNorm")) is bnlib.SyncBatchNorm
+
+
+@pytest.mark.parametrize("model", [3, None, nn.BatchNorm1d, {"norm": nn.BatchNorm1d(3)}])
+def test_only_a_model_can_be_converted(model):
+    with pytest.raises(TypeError, match=r"model must be an nn.Module, got .*"):
+        convert(model)
+
+
+def test_an_option_that_is_nearly_right_is_answered_with_the_right_one():
+    with pytest.raises(TypeError, match=r"options must be arguments of FullNorm, got 'alhpa'; did you mean 'alpha'\?$"):
+        convert(nn.BatchNorm1d(3), alhpa=0.1)
 
 
 @pytest.mark.parametrize("name", ["num_features", "affine", "bias", "track_running_stats", "device", "dtype"])

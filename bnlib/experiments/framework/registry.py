@@ -6,6 +6,7 @@ import pkgutil
 from importlib import import_module
 
 from bnlib import experiments
+from bnlib.arguments import Names
 from bnlib.experiments.framework.experiment import Experiment
 from bnlib.experiments.framework.measurement import Measurement
 
@@ -49,5 +50,5 @@ def find() -> dict[str, Experiment | Measurement]:
     return found
 
 
-EXPERIMENTS: dict[str, Experiment | Measurement] = find()
+EXPERIMENTS: dict[str, Experiment | Measurement] = Names(find())
 """All experiments by their names, ``CHAPTER.FILE``."""

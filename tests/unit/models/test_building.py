@@ -122,5 +122,5 @@ def test_a_run_is_described_by_the_name_readers_use(build):
 )
 def test_counts_below_one_are_named(build, names):
     for name in names:
-        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=f"{name} must be an integer, at least 1, got 0"):
             build(**{name: 0})

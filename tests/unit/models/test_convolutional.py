@@ -51,9 +51,9 @@ def test_figure6_takes_images_of_any_size(shape, flat):
     [
         ({"image_shape": (8, 8)}, r"image_shape must be channels, height and width, at least 4 x 4, got \(8, 8\)"),
         ({"image_shape": (1, 3, 8)}, r"image_shape must be .* got \(1, 3, 8\)"),
-        ({"image_shape": (0, 8, 8)}, "in_channels must be at least 1, got 0"),
+        ({"image_shape": (0, 8, 8)}, "in_channels must be an integer, at least 1, got 0"),
         ({"channels": (4,)}, r"channels must be those of two convolutions, got \(4,\)"),
-        ({"channels": (4, 0)}, "channels must be at least 1, got 0"),
+        ({"channels": (4, 0)}, "channels must be an integer, at least 1, got 0"),
     ],
 )
 def test_figure6_names_what_it_cannot_use(options, message):

@@ -58,7 +58,7 @@ def test_each_hidden_layer_has_an_activation_of_its_own(activation):
     ("options", "error", "message"),
     [
         ({"sizes": (3,)}, ValueError, r"sizes must have at least an input and an output width, got \(3,\)"),
-        ({"placement": "behind"}, ValueError, "placement must be 'before' or 'after', got 'behind'"),
+        ({"placement": "behind"}, ValueError, "placement must be one of 'before', 'after', got 'behind'"),
         ({"activation": nn.ReLU()}, TypeError, r"activation must be a class .*, got ReLU\(\)"),
     ],
 )

@@ -105,7 +105,7 @@ def test_statistics_are_taken_over_all_dimensions_but_the_channels(shape, channe
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        (torch.ones(3, 2), {"num_quantiles": 0}, "num_quantiles must be at least 1, got 0"),
+        (torch.ones(3, 2), {"num_quantiles": 0}, "num_quantiles must be an integer, at least 1, got 0"),
         (torch.ones(3), {}, r"values must hold samples and, in dimension channel_dim=1, channels, got shape \(3,\)"),
         (torch.ones(3, 2), {"channel_dim": 2}, r"in dimension channel_dim=2, channels, got shape \(3, 2\)"),
         (torch.ones(0, 2), {}, r"got shape \(0, 2\)"),

@@ -181,5 +181,5 @@ def test_a_residual_stack_has_the_weights_of_the_stack_and_skip_connections():
     assert residual(x).shape == (10, 50)
     for size in (1, 2):
         assert models.residual_stack(size, 8)(x).shape == (10, 50)
-    with pytest.raises(ValueError, match="depth must be at least 1"):
+    with pytest.raises(ValueError, match="depth must be an integer, at least 1"):
         models.residual_stack(0)

@@ -88,6 +88,16 @@ def test_a_failing_loss_leaves_no_trace(probe):
 
 
 @pytest.mark.parametrize("probe", PROBES)
+def test_a_layer_with_two_names_stays_as_it_is(probe):
+    layer, norm = nn.Linear(3, 3), bnlib.BatchNorm(3)
+    model, x = nn.Sequential(layer, norm, nn.Tanh(), layer, norm), torch.randn(8, 3)
+    before, tensors = everything(model), list(map(id, (*model.parameters(), *model.buffers())))
+    PROBES[probe](model, lambda model: model(x).sin().sum())
+    close(everything(model), before, rtol=0, atol=0)
+    assert list(map(id, (*model.parameters(), *model.buffers()))) == tensors
+
+
+@pytest.mark.parametrize("probe", PROBES)
 def test_a_loss_must_be_a_single_number(probe):
     model, (x, _) = NETWORKS["plain"](), batch()
     with pytest.raises(ValueError, match=r"loss must return a single number, got shape \(8, 3\)"):
@@ -184,9 +194,9 @@ def test_overflow_gives_inf_or_nan():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (partial(step_sizes, 0), "lr must be positive and finite, got 0"),
-        (partial(step_sizes, 1, 4, 2), "low and high must be positive and in this order, got 4 and 2"),
-        (partial(step_sizes, 1, count=1), "count must be at least 2, got 1"),
+        (partial(step_sizes, 0), "lr must be a finite number, above 0, got 0"),
+        (partial(step_sizes, 1, 4, 2), "high must be a finite number, above 4, got 2"),
+        (partial(step_sizes, 1, count=1), "count must be an integer, at least 2, got 1"),
         (
             partial(landscape_along_gradient, step_sizes=[]),
             r"step_sizes must be a sequence of numbers, got shape \(0,\)",
@@ -221,9 +231,9 @@ def test_overflow_gives_inf_or_nan():
             partial(loss_surface, directions=[{"x": torch.ones(2)}], coordinates=[[1]]),
             r"got 'x' .* for no such parameter",
         ),
-        (partial(sharpness, tolerance=0), "tolerance must be positive, got 0"),
-        (partial(sharpness, max_iterations=0), "max_iterations must be at least 1, got 0"),
-        (partial(sharpness, finite_difference=-1.0), "finite_difference must be positive, got -1.0"),
+        (partial(sharpness, tolerance=0), "tolerance must be a finite number, above 0, got 0"),
+        (partial(sharpness, max_iterations=0), "max_iterations must be an integer, at least 1, got 0"),
+        (partial(sharpness, finite_difference=-1.0), "finite_difference must be a finite number, above 0, got -1.0"),
         (partial(sharpness, parameter_names=["x"]), "parameter_names must name trainable parameters .*, got 'x'"),
     ],
 )

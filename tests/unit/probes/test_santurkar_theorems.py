@@ -214,5 +214,5 @@ def test_the_worst_case_as_transcribed_fails_for_small_inputs():
 
 
 def test_the_radius_must_be_positive():
-    with pytest.raises(ValueError, match=re.escape("radius must be positive, got 0.0")):
+    with pytest.raises(ValueError, match=re.escape("radius must be a finite number, above 0, got 0.0")):
         theorem_4_4(a_loss(), activations(), radius=0.0)

@@ -143,10 +143,10 @@ def test_bisection_ends_at_adjacent_floating_point_numbers():
     [
         (0.5, 1, 1.1, "low must be a learning rate that is stable, got 0.5, which is not"),
         (0.01, 0.1, 1.1, "high must be a learning rate that is not stable, got 0.1, which is"),
-        (0.0, 1, 1.1, "low and high must be positive and in this order, got 0.0 and 1"),
-        (1, 0.1, 1.1, "low and high must be positive and in this order, got 1 and 0.1"),
-        (0.1, math.inf, 1.1, "low and high must be positive and in this order, got 0.1 and inf"),
-        (0.1, 1, 1, "ratio must be above 1, got 1"),
+        (0.0, 1, 1.1, "low must be a finite number, above 0, got 0.0"),
+        (1, 0.1, 1.1, "high must be a finite number, above 1, got 0.1"),
+        (0.1, math.inf, 1.1, "high must be a finite number, above 0.1, got inf"),
+        (0.1, 1, 1, "ratio must be a finite number, above 1, got 1"),
     ],
 )
 def test_low_must_be_stable_and_high_unstable(low, high, ratio, message):
@@ -174,7 +174,5 @@ def test_a_scan_without_a_border():
 
 @pytest.mark.parametrize("rates", [[], [0.0, 1.0], [0.2, 0.1], [0.1, 0.1]])
 def test_a_scan_needs_increasing_rates(rates):
-    with pytest.raises(
-        ValueError, match=f"rates must be positive and in increasing order, got {re.escape(str(rates))}"
-    ):
+    with pytest.raises(ValueError, match=f"rates must be .*, got {re.escape(str(rates)) if rates else 'shape'}"):
         scan_learning_rates(lambda lr: True, rates)

@@ -170,7 +170,7 @@ def test_the_angle_at_the_equilibrium_is_about_the_root_of_twice_lr_times_decay(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (partial(effective_learning_rate, 0, torch.ones(2)), "lr must be positive and finite, got 0"),
+        (partial(effective_learning_rate, 0, torch.ones(2)), "lr must be a finite number, above 0, got 0"),
         (
             partial(effective_learning_rate, 1, torch.ones(()), per_unit=True),
             "weight must have at least one dimension for per_unit=True",
@@ -179,14 +179,14 @@ def test_the_angle_at_the_equilibrium_is_about_the_root_of_twice_lr_times_decay(
             partial(spherical_step, 1, torch.ones(2), torch.ones(3)),
             "gradient must have the shape of weight, (2,), got (3,)",
         ),
-        (partial(weight_decay_equilibrium, 1, -0.1, 1), "weight_decay must be positive and finite, got -0.1"),
+        (partial(weight_decay_equilibrium, 1, -0.1, 1), "weight_decay must be a finite number, above 0, got -0.1"),
         (
             partial(weight_decay_equilibrium, 1, 0.1, math.nan),
-            "unit_gradient_norm must be positive and finite, got nan",
+            "unit_gradient_norm must be a finite number, above 0, got nan",
         ),
         (partial(weight_decay_equilibrium, 10, 0.1, 1), "lr * weight_decay must be below 1, got 1.0"),
         (partial(scale_invariance, factor=1), "factor must be positive and not 1, got 1"),
-        (partial(scale_invariance, factor=-2), "factor must be positive and not 1, got -2"),
+        (partial(scale_invariance, factor=-2), "factor must be a finite number, above 0, got -2"),
         (
             partial(scale_invariance, parameter_names=["x"]),
             "parameter_names must name trainable parameters of the model, got 'x'",
