@@ -1,0 +1,47 @@
+"""Sphinx extension: the interface of the training in the page, and the directive of the laboratory.
+
+The interface is the modules of ``assets/training``. They are joined to one classic script, ``_static/training.js``, for
+the reason that ``training_engine`` gives. A page loads both scripts only when a reader wants to train.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import training_engine
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+FOLDER = Path(__file__).parents[1] / "assets" / "training"
+NAME = "training.js"
+
+
+class LaboratoryDirective(SphinxDirective):
+    """Two networks side by side, with the situations to begin with."""
+
+    def run(self) -> list[nodes.Node]:
+        """Describe the laboratory for the page's script."""
+        from bnlib.widgets import laboratory
+
+        return [nodes.raw("", laboratory.html(), format="html")]
+
+
+def script() -> str:
+    """Return the whole script."""
+    joined = training_engine.joined(training_engine.modules("main", FOLDER))
+    return f"(() => {{\n{joined}trainingEngine();\n}})();\n"
+
+
+def write(app: Sphinx, exception: Exception | None) -> None:
+    """Write the script into the site."""
+    if exception or app.builder.format != "html":
+        return
+    (Path(app.outdir) / "_static" / NAME).write_text(script())
+
+
+def setup(app: Sphinx) -> dict:
+    """Add the directive and connect the hook."""
+    app.add_directive("laboratory", LaboratoryDirective)
+    app.connect("build-finished", write)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
