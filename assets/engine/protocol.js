@@ -6,8 +6,8 @@
  * that is not in use; every request and every report but `ready` carries it as `run`.
  *
  * How a page gets a worker: the site's classic script `_static/training_engine.js`, to be loaded when it is wanted, defines
- * `startTrainingWorker()`, which returns a Worker made from a Blob, so that it works from file:// as well. Where modules
- * can be loaded by URL, `start.js` exports a function of the same name.
+ * `startTrainingWorker()`, which returns a Worker made from a Blob, so that it works from file:// as well.
+ * `_ext/training_engine.py` writes that script from the modules of this folder and the digits.
  *
  * The worker never talks unasked about a run that is paused, finished or stopped, except to answer a request.
  *
