@@ -1,4 +1,4 @@
-"""Sphinx extension: the interface of the training in the page, and the directive of the laboratory.
+"""Sphinx extension: the interface of the training in the page, and the directives of the laboratory.
 
 The interface is the modules of ``assets/training``. They are joined to one classic script, ``_static/training.js``, for
 the reason that ``training_engine`` gives. A page loads both scripts only when a reader wants to train.
@@ -27,6 +27,22 @@ class LaboratoryDirective(SphinxDirective):
         return [nodes.raw("", laboratory.html(), format="html")]
 
 
+class SituationsDirective(SphinxDirective):
+    """The situations of the laboratory in words, each with a link that opens it."""
+
+    def run(self) -> list[nodes.Node]:
+        """Write a definition list."""
+        from bnlib.widgets import laboratory
+
+        entries = nodes.definition_list()
+        for each in laboratory.SITUATIONS:
+            link = nodes.reference("", each.title, refuri=laboratory.address(each), internal=False)
+            entries += nodes.definition_list_item(
+                "", nodes.term("", "", link), nodes.definition("", nodes.paragraph("", each.text))
+            )
+        return [entries]
+
+
 def script() -> str:
     """Return the whole script."""
     joined = training_engine.joined(training_engine.modules("main", FOLDER))
@@ -41,7 +57,8 @@ def write(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    """Add the directive and connect the hook."""
+    """Add the directives and connect the hook."""
     app.add_directive("laboratory", LaboratoryDirective)
+    app.add_directive("laboratory-situations", SituationsDirective)
     app.connect("build-finished", write)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -31,6 +31,8 @@ START: dict[str, Any] = {
     "evaluation": "eval mode",
 }
 """The settings of the first network before the reader changes one."""
+PLACE = "laboratory-networks"
+"""The anchor of the two networks on their page."""
 APART, OTHER = "norm", "without normalisation"
 """The setting in which the two networks differ at first, and its value for the second one."""
 
@@ -145,9 +147,20 @@ def description() -> dict[str, Any]:
     }
 
 
+def address(situation: Situation) -> str:
+    """Return the address of a situation, from its page.
+
+    Example:
+        >>> from bnlib.widgets import laboratory
+        >>> laboratory.address(laboratory.SITUATIONS[0])
+        '?laboratory.situation=batch-size-1#laboratory-networks'
+    """
+    return f"?laboratory.situation={situation.name}#{PLACE}"
+
+
 def html() -> str:
     """Return the laboratory's element for a page, whose script does the rest."""
     return (
-        '<div class="bnb-laboratory"><div class="bnb-laboratory-place" id="laboratory-networks">'
+        f'<div class="bnb-laboratory"><div class="bnb-laboratory-place" id="{PLACE}">'
         f'<p class="bnb-rest">{_REST}</p></div>{script(description())}</div>'
     )
