@@ -59,5 +59,5 @@ def explorer() -> Explorer:
         draw,
         here=in_the_page.training_curves(),
         size=(5.6, 2.35),
-        budget=200_000,
+        budget=120_000,
     )

@@ -1,11 +1,14 @@
 """Sphinx extension: the interface of the training in the page, and the directives of the laboratory.
 
 The interface is the modules of ``assets/training``. They are joined to one classic script, ``_static/training.js``, for
-the reason that ``training_engine`` gives. A page loads both scripts only when a reader wants to train.
+the reason that ``training_engine`` gives. A page loads both scripts only when a reader wants to train, and so it does
+with the description of what can be trained, which is moved from the page into a script of its own.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import training_engine
@@ -15,6 +18,9 @@ from sphinx.util.docutils import SphinxDirective
 
 FOLDER = Path(__file__).parents[1] / "assets" / "training"
 NAME = "training.js"
+DESCRIPTIONS = "training_descriptions"
+_BEGIN, _END = '<script type="application/json" class="bnb-training-description">', "</script>"
+_DESCRIPTION = re.compile(f"({_BEGIN})(.*?)({_END})", re.DOTALL)
 
 
 class LaboratoryDirective(SphinxDirective):
@@ -53,7 +59,23 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     """Write the script into the site."""
     if exception or app.builder.format != "html":
         return
-    (Path(app.outdir) / "_static" / NAME).write_text(script())
+    site = Path(app.outdir)
+    (site / "_static" / NAME).write_text(script())
+    (site / "_static" / DESCRIPTIONS).mkdir(exist_ok=True)
+    for page in [site / "index.html", *(site / "chapters").glob("*.html")]:
+        text = page.read_text()
+        moved = _DESCRIPTION.sub(lambda found, page=page: _move(found, page, site / "_static"), text)
+        if moved != text:
+            page.write_text(moved)
+
+
+def _move(found: re.Match, page: Path, static: Path) -> str:
+    """Write a description into a script, and return an element that has its name and the script's."""
+    name = json.loads(found[2])["name"]
+    file = f"{DESCRIPTIONS}/{page.stem}-{name}.js"
+    if f'"file":"{file}"' not in found[2]:  # a page that was not built again has been moved before
+        (static / file).write_text(f'(globalThis.bnbDescriptions ??= {{}})["{file}"] = {found[2]};\n')
+    return f'{found[1]}{{"name":"{name}","file":"{file}"}}{found[3]}'
 
 
 def setup(app: Sphinx) -> dict:

@@ -17,17 +17,19 @@
   const load = () =>
     (loading ??= Promise.all([style("training.css"), script("training_engine.js"), script("training.js")]));
 
+  // The site keeps a description in a script of its own; elsewhere the page holds it all.
   const describe = (box) => JSON.parse(box.querySelector("script.bnb-training-description").textContent);
 
   const open = async (box, place, make) => {
+    const description = describe(box);
     try {
-      await load();
+      await Promise.all([load(), description.file && script(description.file)]);
     } catch {
       loading = null;
       place.textContent = "The training code could not be loaded. The pictures of this page show what we trained before.";
       return null;
     }
-    return make(globalThis.bnbTraining, describe(box));
+    return make(globalThis.bnbTraining, globalThis.bnbDescriptions?.[description.file] ?? description);
   };
 
   const offer = (box) => {

@@ -118,14 +118,15 @@ class Explorer:
     @cached_property
     def html(self) -> str:
         """The explorer as HTML for a web page; a ValueError if it is larger than the budget."""
-        training = "" if self.here is None else self.here.html(self.name, self.settings())
-        text = page(self.name, self.title, self.controls, self.frames, tuple(self.defaults.values()), training)
+        text = page(self.name, self.title, self.controls, self.frames, tuple(self.defaults.values()))
         if len(text.encode()) > self.budget:
             raise ValueError(
                 f"budget of explorer {self.name!r} must be at least {len(text.encode()):,} bytes for its "
                 f"{len(self.frames)} frames, got {self.budget:,}; draw fewer values or points, or raise the budget"
             )
-        return text
+        # The site moves this part into a file, which a page loads when a reader wants to train.
+        training = "" if self.here is None else self.here.html(self.name, self.settings())
+        return f"{text.removesuffix('</div>')}{training}</div>"
 
     @cached_property
     def panel(self):

@@ -15,12 +15,7 @@ _AT_REST = (
 
 
 def page(
-    name: str,
-    title: str,
-    controls: Sequence[Control],
-    frames: Mapping[tuple, tuple[str, str]],
-    start: tuple,
-    training: str = "",
+    name: str, title: str, controls: Sequence[Control], frames: Mapping[tuple, tuple[str, str]], start: tuple
 ) -> str:
     """Return an explorer's HTML element: the controls, the picture of the setting ``start``, and all frames as JSON.
 
@@ -31,7 +26,6 @@ def page(
         frames: picture and sentences of each setting, keyed by the values of the controls. Lines that several pictures
             share are stored once.
         start: values of the controls that are shown first.
-        training: the element that describes the training in the page, see ``TrainHere.html``.
     """
     lines: dict[str, int] = {}
     numbers = [
@@ -52,7 +46,7 @@ def page(
         f'<div class="bnb-controls">{"".join(_control(name, control) for control in controls)}</div>'
         f'<div class="bnb-stage">{picture}</div>'
         f'<p class="bnb-note" aria-live="polite">{html.escape(note)}</p>'
-        f'<script type="application/json">{data}</script>{training}</div>'
+        f'<script type="application/json">{data}</script></div>'
     )
 
 
