@@ -12,13 +12,13 @@ export class FieldControl {
     const choice = field.kind === "choice";
     this.input = choice
       ? element("select", {}, ...field.options.map((option) => element("option", { value: option, textContent: option })))
-      : element("input", { type: "text", inputMode: field.kind === "integer" ? "numeric" : "decimal", title: range(field) });
+      : element("input", { type: "text", inputMode: field.kind === "integer" ? "numeric" : "decimal", title: range(field), placeholder: field.placeholder ?? "" });
     Object.assign(this.input, { id, autocomplete: "off" });
     this.problem = element("span", { className: "bnb-problem", role: "alert" });
     this.element = element(
       "div",
       { className: "bnb-field", data: { field: field.name } },
-      element("label", { htmlFor: id, textContent: label }),
+      (this.label = element("label", { htmlFor: id, textContent: label })),
       this.input,
       this.problem,
     );

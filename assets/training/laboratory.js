@@ -84,11 +84,13 @@ export class Laboratory {
   show() {
     const { field, situation } = this.state;
     this.fields.show();
+    for (const control of this.fields.controls)
+      control.label.textContent = control.field === field ? `first network: ${field.label}` : control.field.label;
     if (this.second?.field !== field) {
       this.second = new FieldControl(field, (text) => {
         this.state.enterOther(text);
         this.changed();
-      }, `${field.label} of the second network`);
+      }, `second network: ${field.label}`);
       this.other.replaceChildren(this.second.element);
     }
     this.second.show(this.state.other, this.state.values);

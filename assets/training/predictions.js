@@ -19,7 +19,7 @@ export class Predictions {
     while (this.row.children.length < predictions.length) this.row.append(digit());
     const places = predictions.map(({ label, input, probabilities }, i) => {
       const child = this.row.children[i];
-      const best = probabilities.indexOf(Math.max(...probabilities));
+      const best = [...probabilities].some(Number.isNaN) ? "?" : probabilities.indexOf(Math.max(...probabilities));
       paint(child.querySelector("canvas"), input);
       const right = best === label;
       child.querySelector("span").textContent = `${best} ${right ? "✓" : "✗"}`;
@@ -27,7 +27,10 @@ export class Predictions {
       const all = [...probabilities].map((p, digit) => `${digit}: ${short(100 * p)} %`).join(", ");
       return {
         x: child.offsetLeft - this.row.offsetLeft + child.offsetWidth / 2,
-        text: `This digit is a ${label}; the network takes it for a ${best}. Probabilities: ${all}.`,
+        text:
+          best === "?"
+            ? `This digit is a ${label}; the outputs of the network are not numbers.`
+            : `This digit is a ${label}; the network takes it for a ${best}. Probabilities: ${all}.`,
       };
     });
     this.cursor.put(places);

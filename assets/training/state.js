@@ -70,7 +70,7 @@ export class State {
   /** Add a run; the oldest goes when there are too many. */
   add({ name, color, values }, settings) {
     this.count += 1;
-    const run = { id: String(this.count), number: this.count, name, color, values, settings };
+    const run = { number: this.count, name, color, values, settings };
     Object.assign(run, { points: [], step: 0, total: 0, state: "waiting", divergedAt: null, testSets: [] });
     this.runs.push(run);
     return [run, this.runs.length > MOST_RUNS ? this.runs.shift() : null];
@@ -113,6 +113,7 @@ export class State {
     this.touched.clear();
     this.chosen = new Set(this.description.chosen);
     this.runs = [];
+    this.count = 0;
   }
 }
 

@@ -8,6 +8,7 @@ import { engineSettings } from "./settings.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_STEP = 2000; // between two pictures for readers who asked for less motion, in milliseconds
+let ids = 0; // of runs, on the whole page
 
 export class Trainer {
   /**
@@ -16,7 +17,7 @@ export class Trainer {
    * @param {() => void} reset puts the reader's fields back
    */
   constructor(state, problem, reset) {
-    Object.assign(this, { state, problem, looks: 0, drawn: 0, watchers: [] });
+    Object.assign(this, { state, problem, looks: 0, presses: 0, drawn: 0, watchers: [] });
     this.buttons = {
       train: button("Train", () => this.train()),
       pause: button("Pause", () => this.pauseOrResume(), { disabled: true }),
@@ -27,7 +28,7 @@ export class Trainer {
         reset();
       }),
     };
-    this.said = element("p", { className: "bnb-said", role: "status" });
+    this.said = element("p", { className: "bnb-news", role: "status" });
     this.actions = element("div", { className: "bnb-actions" }, ...Object.values(this.buttons));
     this.charts = state.description.panels.map((panel) => ({ panel, chart: new Chart(panel) }));
     this.list = new RunsList(state, (run) => this.remove(run));
@@ -57,14 +58,14 @@ export class Trainer {
     const wrong = this.problem();
     if (wrong) return this.say(wrong);
     this.stop();
+    this.presses += 1;
     const seen = new Map(); // networks of one colour get different dashes
     const runs = this.state.networks.map((network) => {
       const [run, dropped] = this.state.add(network, engineSettings(network.values, this.state.description));
       if (dropped) this.drop(dropped);
       const same = seen.get(run.color) ?? 0;
       seen.set(run.color, same + 1);
-      run.look = this.looks + same;
-      run.id = `${this.state.description.name}-${run.number}`;
+      Object.assign(run, { look: this.looks + same, press: this.presses, id: `${this.state.description.name}-${(ids += 1)}` });
       listen(run.id, (report) => this.take(run, report));
       send({ type: "start", run: run.id, settings: run.settings, paused });
       return run;
@@ -145,7 +146,7 @@ export class Trainer {
   /** A screen reader is told once, when the last run has ended. */
   tellOfTheEnd(run) {
     if (!["finished", "diverged"].includes(run.state) || this.state.active.length) return;
-    const ended = this.state.runs.filter((each) => each.look === run.look || each === run);
+    const ended = this.state.runs.filter((each) => each.press === run.press);
     this.say(ended.map((each) => `Run ${each.number} (${each.name}): ${progress(each, this.state.description.ends)}`).join(" "));
   }
 

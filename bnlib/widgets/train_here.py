@@ -47,6 +47,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "least": 0,
         "optional": True,
         "empty": "statistics never frozen",
+        "placeholder": "never",
     },
     "evaluation": {
         "label": "test in",

@@ -132,7 +132,7 @@ def test_a_value_that_is_not_possible_is_told_and_not_trained(page):
     told = "The batch size must be a whole number from 1 to 1437. It is “0.5”."
     assert page.locator("[data-field=batch_size] [role=alert]").text_content() == told
     press(page, "Train")
-    assert page.locator(".bnb-said").text_content() == told and not page.locator(".bnb-progress").count()
+    assert page.locator(".bnb-news").text_content() == told and not page.locator(".bnb-progress").count()
 
 
 def test_the_engine_knows_every_choice_of_every_field(page):
@@ -164,7 +164,7 @@ def test_the_training_waits_while_the_tab_is_hidden(page):
     before = page.locator(".bnb-progress").all_text_contents()
     page.wait_for_timeout(500)
     assert page.locator(".bnb-progress").all_text_contents() == before
-    assert "waits while this tab is hidden" in page.locator(".bnb-said").text_content()
+    assert "waits while this tab is hidden" in page.locator(".bnb-news").text_content()
     page.evaluate(hide, False)
     page.wait_for_function(
         "before => document.querySelector('.bnb-progress').textContent !== before[0]", arg=before, timeout=20_000
@@ -262,7 +262,7 @@ def test_a_run_of_the_committed_seeds_is_a_run_of_the_book(visit):
         chart.focus()
         for key, point in (("Home", 0), ("ArrowRight", 1)):
             page.keyboard.press(key)
-            found = re.search(rf"run \d \({norm}\) ([\d.]+)", chart.get_attribute("aria-valuetext"))[1]
+            found = re.search(rf"run \d \({norm}\) (\d+\.\d+)", chart.get_attribute("aria-valuetext"))[1]
             assert float(found) == pytest.approx(row["train_loss"][0][point], rel=6e-3)
     choose(box, batch_size=48)
     page.wait_for_function("!document.querySelector('#explorer-training .bnb-band')")
