@@ -51,10 +51,11 @@ def modules(entry: str = ENTRY, folder: Path = ENGINE) -> dict[str, str]:
 
 
 def joined(texts: dict[str, str]) -> str:
-    """Return a function that runs all modules, each in a scope of its own, and returns what they export, by module.
+    r"""Return a function that runs all modules, each in a scope of its own, and returns what they export, by module.
 
     Example:
-        >>> print(joined({"a": "export const one = 1;\\n", "b": 'import { one } from "./a.js";\\nlet two = one + one;\\n'}))
+        >>> texts = {"a": "export const one = 1;\n", "b": 'import { one } from "./a.js";\\nlet two = one;\n'}
+        >>> print(joined(texts))
         function trainingEngine() {
         const modules = {};
         modules.a = (() => {
@@ -63,7 +64,7 @@ def joined(texts: dict[str, str]) -> str:
         })();
         modules.b = (() => {
         const { one } = modules.a;
-        let two = one + one;
+        let two = one;
         return {  };
         })();
         return modules;

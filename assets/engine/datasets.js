@@ -19,6 +19,7 @@ import { Generator } from "./random_numbers.js";
  */
 
 const { fround } = Math;
+const ZERO = "a".charCodeAt(0);
 
 /**
  * @param {any} data the settings, with defaults filled in
@@ -49,11 +50,10 @@ function threePoints() {
  * @returns {Samples}
  */
 function samples(x, y) {
-  return { x: Float32Array.from(numbers(x), (value) => value / 16), y: Int32Array.from(numbers(y)) };
+  const values = new Float32Array(x.length);
+  for (let i = 0; i < x.length; i++) values[i] = (x.charCodeAt(i) - ZERO) / 16;
+  return { x: values, y: Int32Array.from(y, (letter) => letter.charCodeAt(0) - ZERO) };
 }
-
-/** @type {(text: string) => Uint8Array} */
-const numbers = (text) => new TextEncoder().encode(text).map((code) => code - 97);
 
 /**
  * @param {Samples} digits

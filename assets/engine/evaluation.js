@@ -65,18 +65,17 @@ function recomputeStatistics(network, all) {
  */
 function inTrainMode(network, test, batchSize, seed, batch) {
   const order = new Generator(seed).permutation(test.y.length);
-  const size = Math.min(batchSize, order.length);
-  const batches = Math.ceil(order.length / size);
+  const batches = Math.ceil(order.length / batchSize);
   let loss = 0;
   let errors = 0;
-  for (let start = 0; start < batches * size; start += size) {
-    for (let row = 0; row < size; row++) copySample(test, order[(start + row) % order.length], batch, row);
-    const logits = network.predict(batch.x, size, true);
-    const found = crossEntropy(logits, batch.y, size, network.classes, null);
+  for (let start = 0; start < batches * batchSize; start += batchSize) {
+    for (let row = 0; row < batchSize; row++) copySample(test, order[(start + row) % order.length], batch, row);
+    const logits = network.predict(batch.x, batchSize, true);
+    const found = crossEntropy(logits, batch.y, batchSize, network.classes, null);
     loss += found.loss / batches;
     errors += found.errors;
   }
-  return { loss, error: errors / (batches * size) };
+  return { loss, error: errors / (batches * batchSize) };
 }
 
 /**

@@ -98,7 +98,7 @@ export class Network {
     for (const linear of [...this.hidden.map((layer) => layer.linear), this.last]) {
       linear.initialise(initialLinear(generator, initialisation, linear.inputs, linear.outputs));
     }
-    for (const norm of this.norms) norm.gamma.fill(gamma);
+    for (const norm of this.norms) norm.gamma.fill(Math.fround(gamma));
   }
 
   /**

@@ -170,7 +170,7 @@ function above(name, value, bound) {
 
 /** @type {(name: string, value: any, low: number, high: number, of: string) => void} */
 function between(name, value, low, high, of) {
-  if (!(value >= low && value <= high)) refuse(name, value, `from ${low} to ${high}, ${of}`);
+  if (!(Number.isFinite(value) && value >= low && value <= high)) refuse(name, value, `from ${low} to ${high}, ${of}`);
 }
 
 /** @type {(name: string, value: any, names: string[]) => void} */

@@ -26,7 +26,7 @@ export class Training {
     withArrays(settings.precision, (arrays) => this.build(arrays, data));
     this.train.forEach((part, i) => part.x.set(data.train[i].x));
     this.tests.forEach((part, i) => part.x.set(data.test[i].x));
-    this.all?.x.set(data.train.flatMap(({ x }) => Array.from(x)));
+    data.train.forEach(({ x }, i) => this.all?.x.set(x, i * x.length));
     this.network.initialise(settings.seed, settings.network.initialisation, settings.network.gamma);
     this.batches = batchesOf(settings, data);
     this.parts = this.batches.next().value;
@@ -51,14 +51,15 @@ export class Training {
     const allLabels = Int32Array.from(train.flatMap(({ y }) => Array.from(y)));
     const precise = settings.evaluations.includes("precise") && settings.network.norm.kind === "batch_norm";
     const partRows = settings.microBatchSize ?? settings.batchSize;
-    const testRows = Math.max(...test.map(({ y }) => y.length));
-    const predictedRows = Math.max(testRows, precise ? allLabels.length : 0);
+    const testRows = test.map(({ y }) => y.length);
+    const servedRows = settings.evaluations.includes("train") ? settings.batchSize : 0;
+    const predictedRows = Math.max(...testRows, servedRows, precise ? allLabels.length : 0);
     this.features = features;
     this.classes = classes;
     this.train = train.map(({ y }) => room(y));
     this.tests = test.map(({ y }) => room(y));
     this.all = precise ? room(allLabels) : null;
-    this.testBatch = room(new Int32Array(settings.evaluations.includes("train") ? Math.min(settings.batchSize, testRows) : 0));
+    this.testBatch = room(new Int32Array(servedRows));
     this.network = new Network(arrays, settings.network, features, classes, partRows, predictedRows);
     this.batch = { x: this.network.input, y: new Int32Array(partRows), features };
     this.optimiser = new SGD(arrays, this.network.parameters, settings.learningRate, settings.momentum);

@@ -119,6 +119,9 @@ export class Runs {
    */
   takeSteps(name, count) {
     const { training, paused } = this.run(name);
+    if (!Number.isInteger(count) || count < 1) {
+      throw new RangeError(`count must be a whole number of at least 1, got ${count}`);
+    }
     if (!paused) throw new RangeError(`run must be paused to take single steps, got ${JSON.stringify(name)}, which is not`);
     const checkpoints = [];
     for (let i = 0; i < count && !training.ended; i++) {

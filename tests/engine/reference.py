@@ -34,7 +34,7 @@ def norm(settings: Settings):
     """The class or name that ``models.mlp`` takes."""
     kind = settings.get("kind", "none")
     if kind in ("none", "layer_norm", "group_norm"):
-        return kind
+        return partial(nn.GroupNorm, settings["groups"]) if "groups" in settings else kind
     classes = {"batch_norm": bnlib.BatchNorm, "full_norm": bnlib.FullNorm, "batch_renorm": bnlib.BatchRenorm}
     arguments = {LIMITS.get(name, name): schedule(value) for name, value in settings.items() if name != "kind"}
     return partial(classes[kind], **arguments)
@@ -89,7 +89,7 @@ def sampler(settings: Settings) -> Callable[..., Iterator[Tensor]]:
 
 
 def parts(settings: Settings, domains: list[Dataset]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """The samples and labels of the parts of each batch; their losses are averaged, or added if there are two domains."""
+    """The samples and labels of each part of each batch; losses are averaged, those of two domains added."""
     size = settings["batchSize"]
     streams = [sampler(settings)(d.train_y, size, seed(settings) + i) for i, d in enumerate(domains)]
     own = round(settings.get("data", {}).get("share", 1) * size)
