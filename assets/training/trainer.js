@@ -65,7 +65,8 @@ export class Trainer {
       if (dropped) this.drop(dropped);
       const same = seen.get(run.color) ?? 0;
       seen.set(run.color, same + 1);
-      Object.assign(run, { look: this.looks + same, press: this.presses, id: `${this.state.description.name}-${(ids += 1)}` });
+      const id = `${this.state.description.name}-${(ids += 1)}`;
+      Object.assign(run, { id, look: this.looks + same, press: this.presses, paused });
       listen(run.id, (report) => this.take(run, report));
       send({ type: "start", run: run.id, settings: run.settings, paused });
       return run;
@@ -125,7 +126,7 @@ export class Trainer {
     if (report.type === "started") {
       run.total = report.totalSteps;
       run.testSets = report.testSets;
-      if (run.state === "waiting") run.state = "running";
+      if (run.state === "waiting") run.state = run.paused ? "paused" : "running";
     } else if (report.type === "progress") {
       run.points.push(...report.checkpoints);
       run.step = report.step;

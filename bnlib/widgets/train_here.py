@@ -52,7 +52,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "evaluation": {
         "label": "test in",
         "kind": "choice",
-        "options": ["eval mode", "train mode, one image at a time"],
+        "options": ["eval mode", "train mode"],
     },
     "epochs": {"label": "epochs", "kind": "number", "positive": True, "most": 1000},
     "seed": {"label": "seed", "kind": "integer", "least": 0, "most": 2**31 - 1},
