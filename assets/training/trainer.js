@@ -8,6 +8,7 @@ import { engineSettings } from "./settings.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_STEP = 2000; // between two pictures for readers who asked for less motion, in milliseconds
+const BAND = "Bands and thin lines: range and median of the runs of this book with these settings, over their seeds.";
 let ids = 0; // of runs, on the whole page
 
 export class Trainer {
@@ -31,6 +32,7 @@ export class Trainer {
     this.said = element("p", { className: "bnb-news", role: "status" });
     this.actions = element("div", { className: "bnb-actions" }, ...Object.values(this.buttons));
     this.charts = state.description.panels.map((panel) => ({ panel, chart: new Chart(panel) }));
+    this.band = element("p", { className: "bnb-trainer", textContent: BAND });
     this.list = new RunsList(state, (run) => this.remove(run));
     this.element = element(
       "div",
@@ -38,6 +40,7 @@ export class Trainer {
       this.actions,
       this.said,
       element("div", { className: "bnb-charts" }, ...this.charts.map(({ chart }) => chart.element)),
+      this.band,
       this.list.element,
     );
     onHidden((hidden) => {
@@ -178,6 +181,7 @@ export class Trainer {
         panel.lines.flatMap(({ key, label }) => bandsOf(bands, key, label, description)),
         epochs,
       );
+    this.band.hidden = !bands;
     this.list.draw();
   }
 
