@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-site-isolation-trials --disable-threaded-animation "
-    "--disable-checker-imaging"
+    "--disable-checker-imaging --js-flags=--expose-gc"
 ).split()
 
 

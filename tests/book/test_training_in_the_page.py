@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -26,6 +27,8 @@ ENDED = """
   return runs.length && runs.every(text => /^(Finished|The training diverged)/.test(text));
 }
 """
+# Whether the first run has reached a step.
+REACHED = "least => Number(document.querySelector('.bnb-progress')?.textContent.match(/step (\\d+)/)?.[1]) >= least"
 # Whether the first run of the legend says something.
 SAYS = "words => document.querySelector('.bnb-progress')?.textContent.includes(words)"
 
@@ -212,6 +215,22 @@ def test_the_page_stays_responsive_and_the_first_point_comes_soon(page):
         summary.click()
     print(f"first point after {min(waits):.0f} ms, longest task {min(tasks):.0f} ms")
     assert min(tasks) <= 50 and min(waits) <= 200
+
+
+def test_memory_stays_the_same_over_10000_steps(page, browser):
+    """Of the processes that show pages and train, without garbage; a step that kept 1 kB would be noticed."""
+    choose(page, batch_size=4, width=16, epochs=40)
+    press(page, "Train")
+    session, sizes = browser.new_browser_cdp_session(), []
+    for least in (2000, 12_000):
+        page.wait_for_function(REACHED, arg=least, timeout=60_000)
+        page.workers[0].evaluate("gc()")
+        page.evaluate("gc()")
+        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        found = [Path(f"/proc/{each['id']}/statm") for each in processes if each["type"] == "renderer"]
+        sizes.append(sum(int(path.read_text().split()[1]) * 4096 for path in found))
+    print(f"resident after 2,000 and 12,000 steps: {sizes}")
+    assert sizes[1] - sizes[0] < 8e6
 
 
 def test_the_keyboard_reaches_every_number_inside_a_network(page):
