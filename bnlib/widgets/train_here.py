@@ -63,8 +63,8 @@ NORMS: dict[str, dict[str, Any]] = {
     "batch norm": {"kind": "batch_norm"},
     "without normalisation": {"kind": "none"},
     "Full Normalization": {"kind": "full_norm"},
-    # Without limits for r and d that rise, because with those of the paper it is batch norm for 5000 steps.
-    "Batch Renorm": {"kind": "batch_renorm", "rMax": 3, "dMax": 5},
+    # As in chapter 9: the limits do not rise, because with those of the paper it is batch norm for 5000 steps.
+    "Batch Renorm": {"kind": "batch_renorm", "momentum": 0.1, "rMax": 3, "dMax": 5},
     "layer norm": {"kind": "layer_norm"},
 }
 """The normalisations of the page's engine (``assets/engine/protocol.js``) by their names in figures."""

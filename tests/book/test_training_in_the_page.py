@@ -9,7 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import FRONT, PHONE, ROOT, SHOWS, Visit
 
-from bnlib.widgets import laboratory
+from bnlib.experiments.alternatives.batch_sizes import EQUAL_SAMPLES
+from bnlib.widgets import in_the_page, laboratory
 from bnlib.widgets.train_here import FIELDS
 
 LABORATORY, CHAPTER = "chapters/laboratory.html", "chapters/01_the_formula.html"
@@ -292,6 +293,57 @@ def test_a_run_of_the_committed_seeds_is_a_run_of_the_book(visit):
     assert box.locator("[data-field=lr] input").input_value() == "0.15"
     box.locator(".bnb-controls input[type=range]").first.press("ArrowRight")
     assert box.locator("[data-field=batch_size] input").input_value() == "64"
+
+
+# For each explorer with committed curves a position, and what its first chart or its second one shows.
+POSITIONS = [
+    (in_the_page.training_curves, {"batch_size": 256, "lr": 3.0}),
+    (in_the_page.labels_per_batch, {"labels": 10, "batch_size": 64, "lr": 0.1}),
+    (in_the_page.micro_batches, {"micro_batch_size": 16, "lr": 0.1}),
+    (in_the_page.running_statistics, {"lr": 0.1, "momentum": 0.03}),
+    (in_the_page.alternatives, {"budget": EQUAL_SAMPLES, "construction": "two labels", "batch_size": 16}),
+]
+# Trains all networks that have bands with a seed of the committed runs, and returns the quantities of the panels.
+TRAIN = """
+description => new Promise(resolve => {
+  const box = document.createElement("div");
+  box.dataset.frame = "0";
+  document.querySelector("article").append(box);
+  const {state, trainer, element} = new bnbTraining.TrainHere(box, description, () => {});
+  box.append(element);
+  state.chosen = new Set(Object.keys(description.bands[0]));
+  state.enter("seed", "0");
+  trainer.train();
+  const wait = () => {
+    if (state.active.length) return setTimeout(wait, 50);
+    const keys = description.panels.flatMap(panel => panel.lines.map(line => line.key));
+    const of = run => run.points.map(point =>
+      [point.epoch, Object.fromEntries(keys.map(key => [key, bnbTraining.quantity(point, key)]))]);
+    box.remove();
+    resolve(Object.fromEntries(state.runs.map(run => [run.name, of(run)])));
+  };
+  wait();
+})
+"""
+
+
+@pytest.mark.parametrize(("training", "position"), POSITIONS, ids=[training.__name__ for training, _ in POSITIONS])
+def test_a_committed_seed_begins_inside_the_band(page, training, position):
+    """The page's run of a seed that the band contains, before rounding splits the runs: the settings are the same."""
+    description = training().description(training.__name__, [position])
+    found, (bands,) = page.evaluate(TRAIN, description), description["bands"]
+    assert found.keys() == bands.keys()
+    compared = 0
+    for norm, points in found.items():
+        for epoch, values in points:
+            places = [i for i, at in enumerate(bands[norm]["epoch"]) if abs(at - epoch) < 6e-3 and at < 2]
+            for key, place in ((key, place) for key in values if key in bands[norm] for place in places):
+                low, _, high = (each[place] for each in bands[norm][key])
+                # A test image more or less, and the rounding of the band.
+                allowed = 0.3 if key.endswith("error") else 0.01 * high
+                assert low - allowed <= values[key] <= high + allowed, (norm, key, epoch)
+                compared += 1
+    assert compared >= 4
 
 
 def test_the_pages_that_offer_training(site):
