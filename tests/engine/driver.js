@@ -1,8 +1,14 @@
 // Runs the engine for the tests, in a browser or under Node: `drive(modules, digits, cases)` returns numbers as text.
 
 function drive(modules, digits, cases) {
-  return JSON.stringify(cases.map((settings) => results(modules, digits, settings)), (_, value) =>
-    ArrayBuffer.isView(value) ? Array.from(value) : typeof value === "number" && !isFinite(value) ? String(value) : value,
+  return JSON.stringify(
+    cases.map((settings) => results(modules, digits, settings)),
+    (_, value) =>
+      ArrayBuffer.isView(value)
+        ? Array.from(value)
+        : typeof value === "number" && !isFinite(value)
+          ? String(value)
+          : value,
   );
 }
 
@@ -21,7 +27,14 @@ function results({ settings: { complete, checkFit }, datasets, training: { Train
       if (checkpoint !== null) checkpoints.push(checkpoint);
     }
     const running = training.network.norms.map((norm) => norm.running ?? {});
-    return { initial, batches, checkpoints, final: parameters(training.network), running, divergedAt: training.divergedAt };
+    return {
+      initial,
+      batches,
+      checkpoints,
+      final: parameters(training.network),
+      running,
+      divergedAt: training.divergedAt,
+    };
   } catch (error) {
     return { error: error.message };
   }

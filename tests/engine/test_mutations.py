@@ -7,7 +7,7 @@ import pytest
 import reference
 import training_engine
 from comparison import distance
-from conftest import in_chromium
+from engines import in_chromium
 
 pytestmark = pytest.mark.mutation
 
@@ -34,11 +34,11 @@ MUTATIONS = [
     ("samplers", "(i) => own[i]", "(i) => own[own.length - 1 - i]"),
     ("samplers", "this.unused[i] = 0", "this.unused[i] = 1"),
     ("samplers", "this.counts[this.labels[i]]--", "this.counts[this.labels[i]] -= 2"),
-    ("matrix_product", "c21 += a2 * b1", "c21 += a2 * b2"),
+    ("matrix_product", "c11 += a1 * b1", "c11 += a1 * b2"),
     ("matrix_product", "sum += a[p] * b[q]", "sum -= a[p] * b[q]"),
     ("linear", "biasGradient[j] += g[i]", "biasGradient[j] += 1.001 * g[i]"),
     ("linear", "y.set(this.bias, row * this.outputs)", "y.fill(0, row * this.outputs, (row + 1) * this.outputs)"),
-    ("relu", "x[i] < 0 ? 0 : x[i]", "x[i] < 0 ? 0.01 * x[i] : x[i]"),
+    ("relu", "Math.max(x[i], 0)", "Math.max(x[i], 0.01 * x[i])"),
     ("relu", "if (x[i] <= 0) g[i] = 0", "if (x[i] <= 0) g[i] *= 0.5"),
     ("cross_entropy", "weight / rows", "weight"),
     ("cross_entropy", "Math.log(sum) + largest", "Math.log(sum)"),
