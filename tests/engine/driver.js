@@ -1,8 +1,14 @@
 // Runs the engine for the tests, in a browser or under Node: `drive(modules, digits, cases)` returns numbers as text.
 
 function drive(modules, digits, cases) {
+  const loaded = new Map();
+  const load = (settings) => {
+    const key = JSON.stringify([settings.data, settings.seed]);
+    if (!loaded.has(key)) loaded.set(key, modules.datasets.dataset(settings.data, digits, settings.seed));
+    return loaded.get(key);
+  };
   return JSON.stringify(
-    cases.map((settings) => results(modules, digits, settings)),
+    cases.map((settings) => results(modules, load, settings)),
     (_, value) =>
       ArrayBuffer.isView(value)
         ? Array.from(value)
@@ -12,10 +18,10 @@ function drive(modules, digits, cases) {
   );
 }
 
-function results({ settings: { complete, checkFit }, datasets, training: { Training } }, digits, given) {
+function results({ settings: { complete, checkFit }, training: { Training } }, load, given) {
   try {
     const settings = complete(given);
-    const data = datasets.dataset(settings.data, digits, settings.seed);
+    const data = load(settings);
     checkFit(settings, data);
     const training = new Training(settings, data);
     const initial = parameters(training.network);
