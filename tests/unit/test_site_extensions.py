@@ -17,12 +17,13 @@ def extension(name: str):
     return module
 
 
-mathematics, page_weight = extension("mathematics"), extension("page_weight")
+mathematics, page_weight, training_engine = map(extension, ("mathematics", "page_weight", "training_engine"))
 
 
-@pytest.mark.parametrize("module", [mathematics, page_weight], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [mathematics, page_weight, training_engine], ids=lambda module: module.__name__)
 def test_examples(module):
-    assert doctest.testmod(module) == (0, 1)
+    failed, tried = doctest.testmod(module)
+    assert failed == 0 < tried
 
 
 @pytest.mark.parametrize(
