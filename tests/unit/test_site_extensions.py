@@ -1,23 +1,11 @@
 """The Sphinx hooks that make the site's formulas and trim its styles, without a build."""
 
 import doctest
-import importlib.util
-from pathlib import Path
 
+import mathematics
+import page_weight
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "_ext"
-
-
-def extension(name: str):
-    """A module of the folder that is no package."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-mathematics, page_weight, training_engine = map(extension, ("mathematics", "page_weight", "training_engine"))
+import training_engine
 
 
 @pytest.mark.parametrize("module", [mathematics, page_weight, training_engine], ids=lambda module: module.__name__)
