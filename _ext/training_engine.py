@@ -54,9 +54,10 @@ def joined(texts: dict[str, str]) -> str:
     r"""Return a function that runs all modules, each in a scope of its own, and returns what they export, by module.
 
     Example:
-        >>> texts = {"a": "export const one = 1;\n", "b": 'import { one } from "./a.js";\\nlet two = one;\n'}
+        >>> texts = {"a": "export const one = 1;\n", "b": 'import { one } from "./a.js";\nlet two = one;\n'}
         >>> print(joined(texts))
         function trainingEngine() {
+        "use strict";
         const modules = {};
         modules.a = (() => {
         const one = 1;
@@ -71,7 +72,8 @@ def joined(texts: dict[str, str]) -> str:
         }
         <BLANKLINE>
     """
-    return "\n".join(["function trainingEngine() {", "const modules = {};", *_scopes(texts), "return modules;", "}\n"])
+    start = ["function trainingEngine() {", '"use strict";', "const modules = {};"]
+    return "\n".join([*start, *_scopes(texts), "return modules;", "}\n"])
 
 
 def _scopes(texts: dict[str, str]) -> Iterator[str]:

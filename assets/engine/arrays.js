@@ -43,7 +43,7 @@ class WasmArrays {
   /** @param {number} bytes */
   constructor(bytes) {
     this.kernels = new Kernels(bytes);
-    this.addProduct = this.kernels.addProduct.bind(this.kernels);
+    this.addProduct = /** @type {typeof addProduct} */ (this.kernels.addProduct.bind(this.kernels));
     this.next = 0;
   }
 
@@ -61,14 +61,19 @@ class WasmArrays {
 /** @param {number} bytes */
 const aligned = (bytes) => Math.ceil(bytes / 16) * 16;
 
-/** @typedef {PlainArrays | WasmArrays} Arrays */
+/**
+ * @typedef {object} Arrays
+ * @property {(length: number) => Numbers} take a new array of zeros
+ * @property {typeof addProduct} addProduct of arrays that were taken here
+ */
 
 /**
  * Build something from arrays in the fastest memory for a precision.
  *
  * @template T
  * @param {import("./protocol.js").Precision} precision
- * @param {(arrays: Arrays) => T} build takes arrays, and does nothing else: it is called twice to learn how many there are
+ * @param {(arrays: Arrays) => T} build takes arrays, and does nothing else: it is called twice to learn how many there
+ *   are
  * @returns {T}
  */
 export function withArrays(precision, build) {

@@ -2,7 +2,7 @@
 
 import { between, ChannelNorm } from "./channel_norm.js";
 
-/** Corrects the statistics of the batch towards the running ones, within limits, so that train mode is close to eval mode. */
+/** Corrects the statistics of the batch towards the running ones, within limits: train mode is then close to eval mode. */
 export class BatchRenorm extends ChannelNorm {
   /**
    * @param {import("./arrays.js").Arrays} arrays

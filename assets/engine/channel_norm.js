@@ -1,4 +1,4 @@
-/** What the normalisations of each channel have in common; they differ in the statistics and in the gradient through them. */
+/** What the normalisations of each channel share; they differ in the statistics and in the gradient through them. */
 
 /** @typedef {import("./arrays.js").Numbers} Numbers */
 

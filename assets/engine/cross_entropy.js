@@ -37,7 +37,7 @@ export function crossEntropy(logits, labels, rows, classes, gradient, weight = 1
  * @returns {Float64Array} the probability of each class
  */
 export function softmax(logits) {
-  const largest = logits.reduce((a, b) => Math.max(a, b));
+  const largest = Math.max(...logits);
   const powers = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
   const sum = powers.reduce((a, b) => a + b);
   return powers.map((power) => power / sum);

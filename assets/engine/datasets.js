@@ -1,6 +1,6 @@
 /** The data sets that the worker has. */
 
-import { Generator } from "./random_numbers.js";
+import { RandomNumbers } from "./random_numbers.js";
 
 /** @typedef {{x: Float32Array, y: Int32Array}} Samples values (samples, features) row by row, and classes (samples,) */
 
@@ -32,7 +32,7 @@ export function dataset(data, digits, seed) {
   const train = samples(digits.trainX, digits.trainY);
   const test = { name: "digits", ...samples(digits.testX, digits.testY) };
   if (data.name === "digits") return { features: 64, classes: 10, train: [train], test: [test] };
-  const generator = new Generator(seed);
+  const generator = new RandomNumbers(seed);
   const otherTrain = inverted(train, generator);
   const otherTest = { name: "inverted digits", ...inverted(test, generator) };
   return { features: 64, classes: 10, train: [train, otherTrain], test: [test, otherTest] };
@@ -57,7 +57,7 @@ function samples(x, y) {
 
 /**
  * @param {Samples} digits
- * @param {Generator} generator
+ * @param {RandomNumbers} generator
  * @returns {Samples} the digits of bnlib.experiments.perils.two_towers's second domain: dark on a bright, noisy ground
  */
 function inverted({ x, y }, generator) {

@@ -1,7 +1,7 @@
 /** How well a network predicts test sets: in eval mode, with precise statistics, or in train mode. */
 
 import { crossEntropy } from "./cross_entropy.js";
-import { Generator } from "./random_numbers.js";
+import { RandomNumbers } from "./random_numbers.js";
 
 /** @typedef {import("./arrays.js").Numbers} Numbers */
 /** @typedef {import("./network.js").Network} Network */
@@ -40,7 +40,8 @@ function inEvalMode(network, { x, y }) {
 }
 
 /**
- * Replace the running statistics by those of all training samples in one batch: precise statistics (Wu and Johnson 2021).
+ * Replace the running statistics by those of all training samples in one batch: precise statistics (Wu and Johnson
+ * 2021).
  *
  * @param {Network} network
  * @param {Samples} all
@@ -53,7 +54,8 @@ function recomputeStatistics(network, all) {
 }
 
 /**
- * Predict in train mode, in batches as of bnlib.experiments.perils.train_mode_at_inference: shuffled, and the first samples
+ * Predict in train mode, in batches as of bnlib.experiments.perils.train_mode_at_inference: shuffled, and the first
+ * samples
  * fill up the last batch.
  *
  * @param {Network} network
@@ -64,7 +66,7 @@ function recomputeStatistics(network, all) {
  * @returns {Score}
  */
 function inTrainMode(network, test, batchSize, seed, batch) {
-  const order = new Generator(seed).permutation(test.y.length);
+  const order = new RandomNumbers(seed).permutation(test.y.length);
   const batches = Math.ceil(order.length / batchSize);
   let loss = 0;
   let errors = 0;

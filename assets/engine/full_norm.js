@@ -73,7 +73,10 @@ export class FullNorm extends ChannelNorm {
 
   /** Put the running gradients in the place of those of the batch, and then update them. */
   useRunningGradients() {
-    for (const [sums, running] of [[this.projection, this.running.gammaGradient], [this.total, this.running.betaGradient]]) {
+    for (const [sums, running] of [
+      [this.projection, this.running.gammaGradient],
+      [this.total, this.running.betaGradient],
+    ]) {
       for (let c = 0; c < this.channels; c++) {
         const moved = between(running[c], sums[c], this.alpha);
         sums[c] = running[c];

@@ -3,10 +3,11 @@
 const { fround } = Math;
 
 /**
- * Fill the weights and the bias of a linear layer as torch.nn.Linear does, in float32; "he" then draws the weights again
+ * Fill the weights and the bias of a linear layer as torch.nn.Linear does, in float32; "he" then draws the weights
+ * again
  * with torch.nn.init.kaiming_normal_ and sets the bias to 0.
  *
- * @param {import("./random_numbers.js").Generator} generator
+ * @param {import("./random_numbers.js").RandomNumbers} generator
  * @param {"pytorch" | "he"} initialisation
  * @param {number} inputs
  * @param {number} outputs
@@ -26,7 +27,7 @@ export function initialLinear(generator, initialisation, inputs, outputs) {
 }
 
 /**
- * @param {import("./random_numbers.js").Generator} generator
+ * @param {import("./random_numbers.js").RandomNumbers} generator
  * @param {Float32Array} values filled with numbers from -bound to bound
  * @param {number} bound
  */

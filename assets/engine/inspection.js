@@ -19,7 +19,8 @@ export function inspect(training, { layer, bins = 24, digits = [] }) {
   if (hidden === undefined) {
     throw new RangeError(`layer must be a whole number from 0 to ${network.hidden.length - 1}, got ${layer}`);
   }
-  if (!Number.isInteger(bins) || bins < 1) throw new RangeError(`bins must be a whole number of at least 1, got ${bins}`);
+  if (!Number.isInteger(bins) || bins < 1)
+    throw new RangeError(`bins must be a whole number of at least 1, got ${bins}`);
   const channels = hidden.linear.outputs;
   return {
     step: training.steps,
@@ -33,7 +34,12 @@ export function inspect(training, { layer, bins = 24, digits = [] }) {
   };
 }
 
-/** @type {(hidden: import("./network.js").Hidden, rows: number, channels: number) => import("./protocol.js").Statistics} */
+/**
+ * @param {import("./network.js").Hidden} hidden
+ * @param {number} rows
+ * @param {number} channels
+ * @returns {import("./protocol.js").Statistics}
+ */
 function statistics({ norm, normInput }, rows, channels) {
   const batchMean = new Float64Array(channels);
   const batchVariance = new Float64Array(channels);

@@ -48,7 +48,17 @@ function movePivot(items, before, first, end) {
   /** @type {(i: number, j: number) => boolean} */
   const earlier = (i, j) => before(items[i], items[j]);
   // Written as in the library, because equal items make a difference.
-  const median = earlier(a, b) ? (earlier(b, c) ? b : earlier(a, c) ? c : a) : earlier(a, c) ? a : earlier(b, c) ? c : b;
+  const median = earlier(a, b)
+    ? earlier(b, c)
+      ? b
+      : earlier(a, c)
+        ? c
+        : a
+    : earlier(a, c)
+      ? a
+      : earlier(b, c)
+        ? c
+        : b;
   exchange(items, first, median);
 }
 

@@ -20,7 +20,7 @@ export class Linear {
     this.transposed = arrays.take(inputs * outputs);
   }
 
-  /** @param {{weight: Float32Array, bias: Float32Array}} initial the weights in PyTorch's order, shape (outputs, inputs) */
+  /** @param {{weight: Float32Array, bias: Float32Array}} initial weights in PyTorch's order, shape (outputs, inputs) */
   initialise({ weight, bias }) {
     transpose(weight, this.weight, this.outputs, this.inputs);
     this.bias.set(bias);

@@ -3,8 +3,10 @@
 /**
  * Add the product of two matrices to a third one: c[i, j] += sum over k of a[i, k] * b[k, j].
  *
- * The element (i, k) of a is a[i * aRow + k * aInner], so that a may be the transpose of what is stored. The matrices b and
- * c are stored row by row. Blocks of 4 by 4 results are kept in local variables, which the compiler puts into registers.
+ * The element (i, k) of a is a[i * aRow + k * aInner], so that a may be the transpose of what is stored. The matrices b
+ * and
+ * c are stored row by row. Blocks of 2 by 4 results are kept in local variables, which the compiler puts into
+ * registers.
  *
  * @param {Float32Array | Float64Array} c shape (rows, columns)
  * @param {Float32Array | Float64Array} a
@@ -16,9 +18,9 @@
  * @param {number} columns
  */
 export function addProduct(c, a, aRow, aInner, b, rows, inner, columns) {
-  const wholeRows = rows - (rows % 4);
+  const wholeRows = rows - (rows % 2);
   const wholeColumns = columns - (columns % 4);
-  for (let i = 0; i < wholeRows; i += 4) {
+  for (let i = 0; i < wholeRows; i += 2) {
     for (let j = 0; j < wholeColumns; j += 4) addBlock(c, a, i * aRow, aRow, aInner, b, i, j, inner, columns);
   }
   addCells(c, a, aRow, aInner, b, 0, wholeRows, inner, wholeColumns, columns);
@@ -62,42 +64,38 @@ export function addCells(c, a, aRow, aInner, b, firstRow, endRow, inner, firstCo
  * @param {number} columns
  */
 function addBlock(c, a, start, aRow, aInner, b, row, column, inner, columns) {
-  const first = row * columns + column;
-  const second = first + columns;
-  const third = second + columns;
-  const fourth = third + columns;
-  let c00 = c[first];
-  let c01 = c[first + 1];
-  let c02 = c[first + 2];
-  let c03 = c[first + 3];
-  let c10 = c[second];
-  let c11 = c[second + 1];
-  let c12 = c[second + 2];
-  let c13 = c[second + 3];
-  let c20 = c[third];
-  let c21 = c[third + 1];
-  let c22 = c[third + 2];
-  let c23 = c[third + 3];
-  let c30 = c[fourth];
-  let c31 = c[fourth + 1];
-  let c32 = c[fourth + 2];
-  let c33 = c[fourth + 3];
+  const upper = row * columns + column;
+  const lower = upper + columns;
+  let c00 = c[upper];
+  let c01 = c[upper + 1];
+  let c02 = c[upper + 2];
+  let c03 = c[upper + 3];
+  let c10 = c[lower];
+  let c11 = c[lower + 1];
+  let c12 = c[lower + 2];
+  let c13 = c[lower + 3];
   for (let k = 0, p = start, q = column; k < inner; k++, p += aInner, q += columns) {
     const a0 = a[p];
     const a1 = a[p + aRow];
-    const a2 = a[p + 2 * aRow];
-    const a3 = a[p + 3 * aRow];
     const b0 = b[q];
     const b1 = b[q + 1];
     const b2 = b[q + 2];
     const b3 = b[q + 3];
-    c00 += a0 * b0; c01 += a0 * b1; c02 += a0 * b2; c03 += a0 * b3;
-    c10 += a1 * b0; c11 += a1 * b1; c12 += a1 * b2; c13 += a1 * b3;
-    c20 += a2 * b0; c21 += a2 * b1; c22 += a2 * b2; c23 += a2 * b3;
-    c30 += a3 * b0; c31 += a3 * b1; c32 += a3 * b2; c33 += a3 * b3;
+    c00 += a0 * b0;
+    c01 += a0 * b1;
+    c02 += a0 * b2;
+    c03 += a0 * b3;
+    c10 += a1 * b0;
+    c11 += a1 * b1;
+    c12 += a1 * b2;
+    c13 += a1 * b3;
   }
-  c[first] = c00; c[first + 1] = c01; c[first + 2] = c02; c[first + 3] = c03;
-  c[second] = c10; c[second + 1] = c11; c[second + 2] = c12; c[second + 3] = c13;
-  c[third] = c20; c[third + 1] = c21; c[third + 2] = c22; c[third + 3] = c23;
-  c[fourth] = c30; c[fourth + 1] = c31; c[fourth + 2] = c32; c[fourth + 3] = c33;
+  c[upper] = c00;
+  c[upper + 1] = c01;
+  c[upper + 2] = c02;
+  c[upper + 3] = c03;
+  c[lower] = c10;
+  c[lower + 1] = c11;
+  c[lower + 2] = c12;
+  c[lower + 3] = c13;
 }

@@ -3,7 +3,7 @@
 import { initialLinear } from "./initialisation.js";
 import { Linear } from "./linear.js";
 import { makeNorm } from "./norms.js";
-import { Generator } from "./random_numbers.js";
+import { RandomNumbers } from "./random_numbers.js";
 import { relu, reluBackward } from "./relu.js";
 
 /** @typedef {import("./arrays.js").Numbers} Numbers */
@@ -94,7 +94,7 @@ export class Network {
    * @param {number} gamma
    */
   initialise(seed, initialisation, gamma) {
-    const generator = new Generator(seed);
+    const generator = new RandomNumbers(seed);
     for (const linear of [...this.hidden.map((layer) => layer.linear), this.last]) {
       linear.initialise(initialLinear(generator, initialisation, linear.inputs, linear.outputs));
     }

@@ -5,7 +5,7 @@ import { MersenneTwister } from "./mersenne_twister.js";
 const BLOCK = 16;
 
 /** A counterpart of torch.Generator. */
-export class Generator {
+export class RandomNumbers {
   /** @param {number} seed as of torch.Generator.manual_seed */
   constructor(seed) {
     this.bits = new MersenneTwister(seed);
@@ -53,7 +53,8 @@ export class Generator {
   }
 
   /**
-   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_. Logarithm,
+   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_.
+   * Logarithm,
    * sine and cosine differ between machines in the last bit, so the numbers do as well.
    *
    * @param {Float32Array} values

@@ -8,7 +8,7 @@
  * @param {number} length
  */
 export function relu(x, y, length) {
-  for (let i = 0; i < length; i++) y[i] = x[i] < 0 ? 0 : x[i];
+  for (let i = 0; i < length; i++) y[i] = Math.max(x[i], 0);
 }
 
 /**

@@ -1,7 +1,7 @@
 /** How samples are put into batches: endless iterators of indices, the same as those of bnlib.samplers. */
 
 import { largest } from "./largest.js";
-import { Generator } from "./random_numbers.js";
+import { RandomNumbers } from "./random_numbers.js";
 
 /** @typedef {import("./protocol.js").Batches} Batches */
 
@@ -13,13 +13,20 @@ import { Generator } from "./random_numbers.js";
  * @returns {Generator<Int32Array, never>}
  */
 export function* sampler(batches, labels, batchSize, seed) {
-  const generator = new Generator(seed);
+  const generator = new RandomNumbers(seed);
   const epochs = EPOCHS[/** @type {keyof typeof EPOCHS} */ (batches.construction)];
   const epoch = epochs(labels, batchSize, generator, batches);
   for (;;) yield* epoch();
 }
 
-/** @type {Record<string, (labels: Int32Array, batchSize: number, generator: Generator, settings: any) => () => Iterable<Int32Array>>} */
+/**
+ * For each construction a function that returns one epoch of batches at each call.
+ *
+ * @typedef {(labels: Int32Array, batchSize: number, generator: RandomNumbers, settings: any) => Epoch} Construction
+ * @typedef {() => Iterable<Int32Array>} Epoch
+ */
+
+/** @type {Record<string, Construction>} */
 const EPOCHS = {
   shuffled: (labels, batchSize, generator) => () => cut(generator.permutation(labels.length), batchSize),
   single_label: singleLabel,
@@ -27,18 +34,21 @@ const EPOCHS = {
   fixed,
 };
 
-/** @type {typeof EPOCHS.fixed} */
+/** @type {Construction} */
 function singleLabel(labels, batchSize, generator) {
   const classes = members(labels);
   return () => {
     const batches = classes.flatMap((own) => {
-      return cut(generator.permutation(own.length).map((i) => own[i]), batchSize);
+      return cut(
+        generator.permutation(own.length).map((i) => own[i]),
+        batchSize,
+      );
     });
     return Array.from(generator.permutation(batches.length), (i) => batches[i]);
   };
 }
 
-/** @type {typeof EPOCHS.fixed} */
+/** @type {Construction} */
 function maxLabels(labels, batchSize, generator, { labels: k }) {
   const sizes = members(labels).map((own) => own.length);
   return function* epoch() {
@@ -53,7 +63,7 @@ function maxLabels(labels, batchSize, generator, { labels: k }) {
   };
 }
 
-/** @type {typeof EPOCHS.fixed} */
+/** @type {Construction} */
 function fixed(labels, batchSize, generator, { shuffleSamples, shuffleBatches }) {
   const order = shuffleSamples ? generator.permutation(labels.length) : Int32Array.from(labels.keys());
   const batches = cut(order, batchSize);
@@ -65,7 +75,7 @@ class Unused {
   /**
    * @param {Int32Array} labels
    * @param {number[]} sizes
-   * @param {Generator} generator
+   * @param {RandomNumbers} generator
    */
   constructor(labels, sizes, generator) {
     this.labels = labels;
@@ -81,9 +91,13 @@ class Unused {
    */
   draw(classes, count) {
     const wanted = this.counts.map((_, label) => classes.includes(label));
+    /** @type {number[]} */
     const pool = [];
     for (let i = 0; i < this.labels.length; i++) if (this.unused[i] && wanted[this.labels[i]]) pool.push(i);
-    const drawn = this.generator.permutation(pool.length).subarray(0, count).map((i) => pool[i]);
+    const drawn = this.generator
+      .permutation(pool.length)
+      .subarray(0, count)
+      .map((i) => pool[i]);
     for (const i of drawn) {
       this.unused[i] = 0;
       this.counts[this.labels[i]]--;

@@ -19,7 +19,13 @@ const DEFAULTS = {
   freezeStatistics: null,
   precision: "float32",
 };
-const NETWORK = { hidden: [100, 100], norm: { kind: "none" }, placement: "before", initialisation: "pytorch", gamma: 1 };
+const NETWORK = {
+  hidden: [100, 100],
+  norm: { kind: "none" },
+  placement: "before",
+  initialisation: "pytorch",
+  gamma: 1,
+};
 const BATCHES = {
   shuffled: {},
   single_label: {},
@@ -57,12 +63,19 @@ export function complete(given) {
  */
 export function checkFit({ batches, batchSize }, data) {
   for (const { y } of data.train) {
-    const sizes = members(y).map((own) => own.length).sort((a, b) => b - a);
+    const sizes = members(y)
+      .map((own) => own.length)
+      .sort((a, b) => b - a);
     const { construction } = batches;
-    if (construction === "max_labels") between("batches.labels", batches.labels, 1, sizes.length, "the number of classes");
+    if (construction === "max_labels")
+      between("batches.labels", batches.labels, 1, sizes.length, "the number of classes");
     const largest = sizes.slice(0, batches.labels).reduce((a, b) => a + b, 0);
-    const most = { single_label: sizes[sizes.length - 1], max_labels: largest }[construction] ?? y.length;
-    const what = { single_label: "the smallest class", max_labels: "the largest classes" }[construction] ?? "the data set";
+    /** @type {Record<string, [number, string]>} */
+    const limits = {
+      single_label: [sizes[sizes.length - 1], "the smallest class"],
+      max_labels: [largest, "the largest classes"],
+    };
+    const [most, what] = limits[construction] ?? [y.length, "the data set"];
     between("batchSize", batchSize, 1, most, `the number of samples of ${what}`);
   }
 }
@@ -72,7 +85,8 @@ function checkNumbers(settings) {
   whole("batchSize", settings.batchSize, 1);
   whole("seed", settings.seed, 0);
   above("learningRate", settings.learningRate, 0);
-  if (!(settings.momentum >= 0 && settings.momentum < 1)) refuse("momentum", settings.momentum, "at least 0 and below 1");
+  if (!(settings.momentum >= 0 && settings.momentum < 1))
+    refuse("momentum", settings.momentum, "at least 0 and below 1");
   above("epochs", settings.epochs, 0);
   if (settings.steps !== null) whole("steps", settings.steps, 1);
   if (settings.freezeStatistics !== null) whole("freezeStatistics", settings.freezeStatistics, 0);
@@ -91,7 +105,8 @@ function checkNetwork({ hidden, norm, placement, initialisation, gamma }) {
   if (norm.kind !== "none") above("network.norm.eps", norm.eps, 0);
   if (norm.kind === "full_norm") {
     oneOf("network.norm.oracle", norm.oracle, ["running", "batch", "literal", "constant", "leave_one_out"]);
-    if (typeof norm.alpha === "number") between("network.norm.alpha", norm.alpha, Number.MIN_VALUE, 1, "the whole batch");
+    if (typeof norm.alpha === "number")
+      between("network.norm.alpha", norm.alpha, Number.MIN_VALUE, 1, "the whole batch");
   }
   if (norm.momentum !== undefined && (norm.momentum !== null || norm.kind === "batch_renorm")) {
     between("network.norm.momentum", norm.momentum, 0, 1, "the whole batch");
@@ -112,11 +127,13 @@ function checkBatches({ batches, batchSize, microBatchSize, data, network }) {
   if (batches.construction === "max_labels") whole("batches.labels", batches.labels, 1);
   if (microBatchSize !== null) {
     whole("microBatchSize", microBatchSize, 1);
-    if (batchSize % microBatchSize !== 0) refuse("microBatchSize", microBatchSize, `a divisor of batchSize (${batchSize})`);
+    if (batchSize % microBatchSize !== 0)
+      refuse("microBatchSize", microBatchSize, `a divisor of batchSize (${batchSize})`);
   }
   if (data.name === "two_domains") {
     between("data.share", data.share, 0.5, 1, "the whole batch");
-    if (batches.construction !== "shuffled") refuse("batches.construction", batches.construction, "'shuffled' for two domains");
+    if (batches.construction !== "shuffled")
+      refuse("batches.construction", batches.construction, "'shuffled' for two domains");
     if (microBatchSize !== null) refuse("microBatchSize", microBatchSize, "null for two domains");
   }
   const rows = microBatchSize ?? batchSize;
@@ -134,7 +151,8 @@ function checkBatches({ batches, batchSize, microBatchSize, data, network }) {
 function filled(name, defaults, given) {
   if (typeof given !== "object" || given === null) refuse(name, given, "an object");
   for (const key of Object.keys(given)) {
-    if (!(key in defaults)) refuse(name, `the key ${key}`, `an object with keys among ${Object.keys(defaults).join(", ")}`);
+    if (!(key in defaults))
+      refuse(name, `the key ${key}`, `an object with keys among ${Object.keys(defaults).join(", ")}`);
   }
   const known = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...defaults, ...Object.fromEntries(known) };

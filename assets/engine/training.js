@@ -23,9 +23,18 @@ export class Training {
     this.samples = data.train[0].y.length;
     this.totalSteps = settings.steps ?? Math.floor(settings.epochs * Math.floor(this.samples / settings.batchSize));
     this.checkpointSteps = checkpointSteps(settings.checkpoints, this.totalSteps);
-    withArrays(settings.precision, (arrays) => this.build(arrays, data));
-    this.train.forEach((part, i) => part.x.set(data.train[i].x));
-    this.tests.forEach((part, i) => part.x.set(data.test[i].x));
+    const parts = withArrays(settings.precision, (arrays) => build(arrays, settings, data));
+    this.network = parts.network;
+    this.optimiser = parts.optimiser;
+    this.train = parts.train;
+    this.tests = parts.tests;
+    this.all = parts.all;
+    this.testBatch = parts.testBatch;
+    this.batch = parts.batch;
+    this.features = data.features;
+    this.classes = data.classes;
+    this.train.forEach(({ x }, i) => x.set(data.train[i].x));
+    this.tests.forEach(({ x }, i) => x.set(data.test[i].x));
     data.train.forEach(({ x }, i) => this.all?.x.set(x, i * x.length));
     this.network.initialise(settings.seed, settings.network.initialisation, settings.network.gamma);
     this.batches = batchesOf(settings, data);
@@ -35,34 +44,9 @@ export class Training {
     this.diverged = false;
     /** @type {number | null} */
     this.divergedAt = null;
-    this.forget();
-  }
-
-  /**
-   * Take all arrays; called more than once, see `withArrays`.
-   *
-   * @param {Arrays} arrays
-   * @param {Dataset} data
-   */
-  build(arrays, { features, classes, train, test }) {
-    const { settings } = this;
-    /** @type {(y: Int32Array) => Samples} */
-    const room = (y) => ({ x: arrays.take(y.length * features), y, features });
-    const allLabels = Int32Array.from(train.flatMap(({ y }) => Array.from(y)));
-    const precise = settings.evaluations.includes("precise") && settings.network.norm.kind === "batch_norm";
-    const partRows = settings.microBatchSize ?? settings.batchSize;
-    const testRows = test.map(({ y }) => y.length);
-    const servedRows = settings.evaluations.includes("train") ? settings.batchSize : 0;
-    const predictedRows = Math.max(...testRows, servedRows, precise ? allLabels.length : 0);
-    this.features = features;
-    this.classes = classes;
-    this.train = train.map(({ y }) => room(y));
-    this.tests = test.map(({ y }) => room(y));
-    this.all = precise ? room(allLabels) : null;
-    this.testBatch = room(new Int32Array(servedRows));
-    this.network = new Network(arrays, settings.network, features, classes, partRows, predictedRows);
-    this.batch = { x: this.network.input, y: new Int32Array(partRows), features };
-    this.optimiser = new SGD(arrays, this.network.parameters, settings.learningRate, settings.momentum);
+    this.lossSum = 0;
+    this.errorSum = 0;
+    this.counted = 0;
   }
 
   /** Begin a new mean of the training loss. */
@@ -84,7 +68,8 @@ export class Training {
   }
 
   /**
-   * Take the checkpoint before the first step: the first batch passes through the network, which then is as before, except
+   * Take the checkpoint before the first step: the first batch passes through the network, which then is as before,
+   * except
    * that its outputs can be inspected.
    *
    * @returns {Checkpoint}
@@ -126,7 +111,14 @@ export class Training {
     network.forward(rows, this.normsLearn);
     // The losses of two domains are added, those of micro-batches are averaged.
     const weight = part.length > 1 ? 1 : 1 / this.parts.length;
-    const { loss, errors } = crossEntropy(network.logits, this.batch.y, rows, this.classes, network.logitsGradient, weight);
+    const { loss, errors } = crossEntropy(
+      network.logits,
+      this.batch.y,
+      rows,
+      this.classes,
+      network.logitsGradient,
+      weight,
+    );
     if (!Number.isFinite(loss)) this.divergedAt ??= this.steps + 1;
     this.lossSum += loss;
     this.errorSum += errors / rows;
@@ -157,13 +149,38 @@ export class Training {
 }
 
 /**
+ * Take all arrays of a run; called more than once, see `withArrays`.
+ *
+ * @param {Arrays} arrays
+ * @param {any} settings
+ * @param {Dataset} data
+ */
+function build(arrays, settings, { features, classes, train, test }) {
+  /** @type {(y: Int32Array) => Samples} */
+  const room = (y) => ({ x: arrays.take(y.length * features), y, features });
+  const allLabels = Int32Array.from(train.flatMap(({ y }) => Array.from(y)));
+  const precise = settings.evaluations.includes("precise") && settings.network.norm.kind === "batch_norm";
+  const partRows = settings.microBatchSize ?? settings.batchSize;
+  const servedRows = settings.evaluations.includes("train") ? settings.batchSize : 0;
+  const predictedRows = Math.max(...test.map(({ y }) => y.length), servedRows, precise ? allLabels.length : 0);
+  const network = new Network(arrays, settings.network, features, classes, partRows, predictedRows);
+  return {
+    train: train.map(({ y }) => room(y)),
+    tests: test.map(({ y }) => room(y)),
+    all: precise ? room(allLabels) : null,
+    testBatch: room(new Int32Array(servedRows)),
+    network,
+    batch: { x: network.input, y: new Int32Array(partRows), features },
+    optimiser: new SGD(arrays, network.parameters, settings.learningRate, settings.momentum),
+  };
+}
+
+/**
  * @param {number | number[]} checkpoints
  * @param {number} totalSteps
  * @returns {Set<number>} the steps after which there is a checkpoint
  */
 function checkpointSteps(checkpoints, totalSteps) {
   if (Array.isArray(checkpoints)) return new Set([...checkpoints, totalSteps]);
-  return new Set(
-    Array.from({ length: checkpoints }, (_, i) => roundHalfToEven((totalSteps * (i + 1)) / checkpoints)),
-  );
+  return new Set(Array.from({ length: checkpoints }, (_, i) => roundHalfToEven((totalSteps * (i + 1)) / checkpoints)));
 }

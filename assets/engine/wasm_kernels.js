@@ -11,7 +11,12 @@ const I32 = 0x7f;
 const V128 = 0x7b;
 const PARAMETERS = ["a", "aRow", "aInner", "b", "bRow", "c", "cRow", "inner"];
 /** Blocks of results, as [rows, vectors of four columns]; eight sums hide the time that an addition takes. */
-const BLOCKS = [[4, 2], [4, 1], [1, 2], [1, 1]];
+const BLOCKS = [
+  [4, 2],
+  [4, 1],
+  [1, 2],
+  [1, 1],
+];
 
 /** @type {WebAssembly.Module | null | undefined} */
 let compiled;
@@ -40,7 +45,9 @@ export class Kernels {
   /** @param {number} bytes size of the memory */
   constructor(bytes) {
     this.memory = new WebAssembly.Memory({ initial: Math.ceil(bytes / 65536) + 1 });
-    const { exports } = new WebAssembly.Instance(/** @type {WebAssembly.Module} */ (module()), { m: { m: this.memory } });
+    const { exports } = new WebAssembly.Instance(/** @type {WebAssembly.Module} */ (module()), {
+      m: { m: this.memory },
+    });
     this.blocks = BLOCKS.map(([rows, vectors]) => /** @type {Function} */ (exports[`${rows}x${vectors}`]));
   }
 
@@ -62,7 +69,7 @@ export class Kernels {
     const fours = columns - (columns % 4);
     const rowBytes = 4 * columns;
     const bStart = b.byteOffset;
-    for (let i = 0; i < rows; ) {
+    for (let i = 0; i < rows;) {
       const many = i + 4 <= rows;
       const [wide, narrow] = many ? [wide4, narrow4] : [wide1, narrow1];
       const aStart = a.byteOffset + 4 * i * aRow;
@@ -100,29 +107,60 @@ function block(rows, vectors) {
   const vectorNumbers = [...Array(vectors).keys()];
   const [a, aRow, aInner, b, bRow, c, cRow, inner] = PARAMETERS.keys();
   // Locals: the place in each row of a, then the sums, the vectors of b, and one element of a in all four lanes.
+  /** @type {(row: number) => number} */
   const place = (row) => PARAMETERS.length + row;
+  /** @type {(row: number, vector: number) => number} */
   const sum = (row, vector) => PARAMETERS.length + rows + row * vectors + vector;
+  /** @type {(vector: number) => number} */
   const right = (vector) => PARAMETERS.length + rows + rows * vectors + vector;
   const left = PARAMETERS.length + rows + rows * vectors + vectors;
+  /** @type {(make: (row: number, vector: number) => number[]) => number[]} */
   const eachSum = (make) => rowNumbers.flatMap((row) => vectorNumbers.flatMap((vector) => make(row, vector)));
-  const cPlace = (row) => [...get(c), ...Array(row).fill([...get(cRow), ADD]).flat()];
+  /** @type {(row: number) => number[]} */
+  const cPlace = (row) => [...get(c), ...Array.from({ length: row }, () => [...get(cRow), ADD]).flat()];
 
-  const starts = rowNumbers.flatMap((row) => [...get(a), ...get(aRow), ...constant(row), MULTIPLY, ADD, ...set(place(row))]);
+  const starts = rowNumbers.flatMap((row) => [
+    ...get(a),
+    ...get(aRow),
+    ...constant(row),
+    MULTIPLY,
+    ADD,
+    ...set(place(row)),
+  ]);
   const loads = eachSum((row, vector) => [...cPlace(row), ...load(16 * vector), ...set(sum(row, vector))]);
   const loop = [
     ...vectorNumbers.flatMap((vector) => [...get(b), ...load(16 * vector), ...set(right(vector))]),
     ...rowNumbers.flatMap((row) => [
-      ...get(place(row)), ...SPLAT, ...set(left),
+      ...get(place(row)),
+      ...SPLAT,
+      ...set(left),
       ...vectorNumbers.flatMap((vector) => [
-        ...get(sum(row, vector)), ...get(left), ...get(right(vector)), ...TIMES, ...PLUS, ...set(sum(row, vector)),
+        ...get(sum(row, vector)),
+        ...get(left),
+        ...get(right(vector)),
+        ...TIMES,
+        ...PLUS,
+        ...set(sum(row, vector)),
       ]),
-      ...get(place(row)), ...get(aInner), ADD, ...set(place(row)),
+      ...get(place(row)),
+      ...get(aInner),
+      ADD,
+      ...set(place(row)),
     ]),
-    ...get(b), ...get(bRow), ADD, ...set(b),
-    ...get(inner), ...constant(1), SUBTRACT, ...tee(inner),
+    ...get(b),
+    ...get(bRow),
+    ADD,
+    ...set(b),
+    ...get(inner),
+    ...constant(1),
+    SUBTRACT,
+    ...tee(inner),
   ];
   const stores = eachSum((row, vector) => [...cPlace(row), ...get(sum(row, vector)), ...store(16 * vector)]);
-  const locals = vector([[rows, I32], [rows * vectors + vectors + 1, V128]]);
+  const locals = vector([
+    [rows, I32],
+    [rows * vectors + vectors + 1, V128],
+  ]);
   return [...locals, ...starts, ...loads, LOOP, EMPTY, ...loop, BRANCH_IF, 0, END, ...stores, END];
 }
 

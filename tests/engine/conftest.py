@@ -1,51 +1,41 @@
-"""The engine in a browser and under Node."""
+"""One page of Chromium for all tests of the engine."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-import training_engine
+from engines import Engine, in_chromium, source, under_node
 
-DRIVER = (Path(__file__).parent / "driver.js").read_text()
+FOLDER = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    """Let one process run all tests of a file, so that it starts the browser once."""
+    for item in items:
+        if item.path.parent == FOLDER:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session")
 def page(browser):
-    """An empty page of Chromium, in which all tests run the engine."""
+    """An empty page."""
     context = browser.new_context()
     yield context.new_page()
     context.close()
 
 
 @pytest.fixture(scope="session")
-def engine(page):
-    """Train with the engine in Chromium: ``engine(cases)`` returns what driver.js returns for each of the settings."""
-    return in_chromium(page, training_engine.joined(training_engine.modules()))
-
-
-def in_chromium(page, source: str):
-    """Give the page a version of the engine."""
-    start = f"([digits, cases]) => {{ {DRIVER}; {source}; return drive(trainingEngine(), digits, cases); }}"
-    return lambda cases: json.loads(page.evaluate(start, [training_engine.digits(), cases]))
+def engine(page) -> Engine:
+    """The engine in Chromium."""
+    return in_chromium(page, source())
 
 
 @pytest.fixture(scope="session")
-def node_engine():
+def node_engine() -> Engine:
     """The same under Node; the tests with it are skipped where it is missing."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("Node is missing; the same tests run in Chromium")
-    source = training_engine.joined(training_engine.modules())
-    program = f"{DRIVER}; {source}; const [digits, cases] = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
-    program += "console.log(drive(trainingEngine(), digits, cases));"
-
-    def run(cases):
-        given = json.dumps([training_engine.digits(), cases])
-        done = subprocess.run([node, "-e", program], input=given, capture_output=True, text=True, check=True)
-        return json.loads(done.stdout)
-
-    return run
+    return under_node(node, source())

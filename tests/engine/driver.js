@@ -1,15 +1,27 @@
 // Runs the engine for the tests, in a browser or under Node: `drive(modules, digits, cases)` returns numbers as text.
 
 function drive(modules, digits, cases) {
-  return JSON.stringify(cases.map((settings) => results(modules, digits, settings)), (_, value) =>
-    ArrayBuffer.isView(value) ? Array.from(value) : typeof value === "number" && !isFinite(value) ? String(value) : value,
+  const loaded = new Map();
+  const load = (settings) => {
+    const key = JSON.stringify([settings.data, settings.seed]);
+    if (!loaded.has(key)) loaded.set(key, modules.datasets.dataset(settings.data, digits, settings.seed));
+    return loaded.get(key);
+  };
+  return JSON.stringify(
+    cases.map((settings) => results(modules, load, settings)),
+    (_, value) =>
+      ArrayBuffer.isView(value)
+        ? Array.from(value)
+        : typeof value === "number" && !isFinite(value)
+          ? String(value)
+          : value,
   );
 }
 
-function results({ settings: { complete, checkFit }, datasets, training: { Training } }, digits, given) {
+function results({ settings: { complete, checkFit }, training: { Training } }, load, given) {
   try {
     const settings = complete(given);
-    const data = datasets.dataset(settings.data, digits, settings.seed);
+    const data = load(settings);
     checkFit(settings, data);
     const training = new Training(settings, data);
     const initial = parameters(training.network);
@@ -21,7 +33,14 @@ function results({ settings: { complete, checkFit }, datasets, training: { Train
       if (checkpoint !== null) checkpoints.push(checkpoint);
     }
     const running = training.network.norms.map((norm) => norm.running ?? {});
-    return { initial, batches, checkpoints, final: parameters(training.network), running, divergedAt: training.divergedAt };
+    return {
+      initial,
+      batches,
+      checkpoints,
+      final: parameters(training.network),
+      running,
+      divergedAt: training.divergedAt,
+    };
   } catch (error) {
     return { error: error.message };
   }

@@ -121,8 +121,9 @@ def trained(settings: Settings) -> dict[str, Any]:
         weight = 1 if len(domains) > 1 else 1 / len(batch)
         for x, y in batch:
             logits = model(x)
-            seen.append(scored(logits.detach(), y))
-            (F.cross_entropy(logits, y) * weight).backward()
+            loss = F.cross_entropy(logits, y)
+            seen.append((loss.item(), errors(logits, y)))
+            (loss * weight).backward()
         optimiser.step()
         if step in settings["checkpoints"]:
             checkpoints.append(checkpoint(settings, model, domains, step, seen))
@@ -140,18 +141,22 @@ def freeze(model: nn.Module, settings: Settings, step: int) -> None:
 
 def scored(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """The mean loss and the share of errors."""
-    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) != labels).double().mean().item()
+    return F.cross_entropy(logits, labels).item(), errors(logits, labels)
+
+
+def errors(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) != labels).count_nonzero().item() / len(labels)
 
 
 def checkpoint(settings: Settings, model: nn.Module, domains: list[Dataset], step: int, seen: list) -> dict[str, Any]:
     """The checkpoint as protocol.js describes it."""
-    losses, errors = zip(*seen, strict=True)
+    losses, shares = zip(*seen, strict=True)
     test = {name: EVALUATIONS[name](settings, model, domains) for name in settings.get("evaluations", ["eval"])}
     return {
         "step": step,
         "epoch": step * settings["batchSize"] / len(domains[0].train_y),
         "trainLoss": sum(losses) / len(losses),
-        "trainError": sum(errors) / len(errors),
+        "trainError": sum(shares) / len(shares),
         "test": {
             name: [dict(zip(("loss", "error"), pair, strict=True)) for pair in found] for name, found in test.items()
         },

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import cases
 import pytest
 import reference
 import training_engine
 from comparison import distance
-from conftest import in_chromium
+from engines import in_chromium
 
 pytestmark = pytest.mark.mutation
 
 NOTICED_BY = [
-    cases.case(norm, network={"hidden": [6, 5]}, steps=8, checkpoints=[4, 8], batchSize=12, batches=batches, **changes)
+    cases.case(norm, network={"hidden": [6, 5]}, steps=8, checkpoints=[8], batchSize=12, batches=batches, **changes)
     for norm, batches, changes in [
-        *((norm, {"construction": "shuffled"}, {}) for norm in cases.NORMS),
         (cases.BATCH_NORM, {"construction": "single_label"}, {"evaluations": ["eval", "precise", "train"]}),
         (cases.FULL_NORM, {"construction": "max_labels", "labels": 3}, {"momentum": 0.5}),
         (cases.RENORM | cases.RAMPS, {"construction": "fixed", "shuffleBatches": True}, {"freezeStatistics": 6}),
+        *((norm, {"construction": "shuffled"}, {}) for norm in cases.NORMS),
         (cases.BATCH_NORM | {"momentum": None}, {"construction": "shuffled"}, {"microBatchSize": 4}),
         (cases.FULL_NORM | {"eps": 0.3}, {"construction": "shuffled"}, {}),
     ]
@@ -34,11 +36,11 @@ MUTATIONS = [
     ("samplers", "(i) => own[i]", "(i) => own[own.length - 1 - i]"),
     ("samplers", "this.unused[i] = 0", "this.unused[i] = 1"),
     ("samplers", "this.counts[this.labels[i]]--", "this.counts[this.labels[i]] -= 2"),
-    ("matrix_product", "c21 += a2 * b1", "c21 += a2 * b2"),
+    ("matrix_product", "c11 += a1 * b1", "c11 += a1 * b2"),
     ("matrix_product", "sum += a[p] * b[q]", "sum -= a[p] * b[q]"),
     ("linear", "biasGradient[j] += g[i]", "biasGradient[j] += 1.001 * g[i]"),
     ("linear", "y.set(this.bias, row * this.outputs)", "y.fill(0, row * this.outputs, (row + 1) * this.outputs)"),
-    ("relu", "x[i] < 0 ? 0 : x[i]", "x[i] < 0 ? 0.01 * x[i] : x[i]"),
+    ("relu", "Math.max(x[i], 0)", "Math.max(x[i], 0.01 * x[i])"),
     ("relu", "if (x[i] <= 0) g[i] = 0", "if (x[i] <= 0) g[i] *= 0.5"),
     ("cross_entropy", "weight / rows", "weight"),
     ("cross_entropy", "Math.log(sum) + largest", "Math.log(sum)"),
@@ -102,12 +104,22 @@ def test_the_engine_as_it_is_passes(engine, results):
 
 
 def test_each_change_is_noticed(page, results):
-    missed = [
-        mutation
-        for mutation in MUTATIONS
-        if all(far <= 1e-9 for far in map(distance, in_chromium(page, changed(*mutation))(NOTICED_BY), results))
-    ]
-    assert missed == []
+    assert [mutation for mutation in MUTATIONS if not noticed(in_chromium(page, changed(*mutation)), results)] == []
+
+
+def noticed(engine, results: list) -> bool:
+    """Whether a run is far from bnlib's; most changes are noticed by the first ones."""
+    return any(
+        not far <= 1e-9
+        for some in batched(zip(NOTICED_BY, results, strict=True), 3)
+        for far in map(distance, engine([settings for settings, _ in some]), [result for _, result in some])
+    )
+
+
+def batched(items, count: int):
+    items = iter(items)
+    while some := list(islice(items, count)):
+        yield some
 
 
 def test_the_table_has_changes_of_every_file_with_a_formula():
