@@ -53,7 +53,7 @@ book: $(INSTALLED) _build/inputs
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/oxlint --deny-warnings assets/engine
+	$(BIN)/oxlint --deny-warnings assets/engine assets/training assets/train_here.js
 	@if command -v tsc >/dev/null; then tsc -p assets/engine/jsconfig.json; else \
 	    echo "The types in assets/engine were not checked: npm install --global typescript gives tsc"; fi
 

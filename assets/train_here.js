@@ -1,8 +1,9 @@
 // Offers training where a page has a description of it. The code and the digits are loaded when they are asked for.
-(() => {
+{
   const STATIC = new URL(".", document.currentScript.src);
   let loading = null;
 
+  // oxlint-disable-next-line unicorn/consistent-function-scoping -- outside it would be a global name
   const loaded = (made) =>
     new Promise((resolve, reject) => {
       made.onload = resolve;
@@ -18,6 +19,7 @@
     (loading ??= Promise.all([style("training.css"), script("training_engine.js"), script("training.js")]));
 
   // The site keeps a description in a script of its own; elsewhere the page holds it all.
+  // oxlint-disable-next-line unicorn/consistent-function-scoping -- outside it would be a global name
   const describe = (box) => JSON.parse(box.querySelector("script.bnb-training-description").textContent);
 
   const open = async (box, place, make) => {
@@ -26,7 +28,8 @@
       await Promise.all([load(), description.file && script(description.file)]);
     } catch {
       loading = null;
-      place.textContent = "The training code could not be loaded. The pictures of this page show what we trained before.";
+      place.textContent =
+        "The training code could not be loaded. The pictures of this page show what we trained before.";
       return null;
     }
     return make(globalThis.bnbTraining, globalThis.bnbDescriptions?.[description.file] ?? description);
@@ -71,4 +74,4 @@
       });
     }
   });
-})();
+}

@@ -21,7 +21,7 @@ export class Chart extends Plot {
     Object.assign(this, { axis, lines: [], bands: [] });
   }
 
-  /** Show these lines over these bands. */
+  // Show these lines over these bands.
   put(lines, bands, epochs) {
     Object.assign(this, { lines, bands, epochs });
     this.ready = true;
@@ -69,13 +69,19 @@ export class Chart extends Plot {
     const known = points(middle);
     const line = { stroke: color, fill: "none", "stroke-width": 1, opacity: 0.7 };
     return [
-      svg("path", { class: "bnb-band", d: `${this.path([...points(high), ...points(low).reverse()])}Z`, fill: color }),
+      svg("path", {
+        class: "bnb-band",
+        d: `${this.path([...points(high), ...points(low).toReversed()])}Z`,
+        fill: color,
+      }),
       known.length ? svg("path", { d: this.path(known), ...line }) : "",
     ];
   }
 
   line({ color, dash, tag, points, ended }) {
-    const known = points.filter(([, value]) => Number.isFinite(value)).map(([epoch, value]) => [this.x(epoch), this.y(value)]);
+    const known = points
+      .filter(([, value]) => Number.isFinite(value))
+      .map(([epoch, value]) => [this.x(epoch), this.y(value)]);
     if (!known.length) return "";
     const [x, y] = known.at(-1);
     const dots = known.length < 25 ? known.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.2, fill: color })) : [];
@@ -84,10 +90,12 @@ export class Chart extends Plot {
     return [svg("path", { d: this.path(known), ...line }), ...dots, end].join("");
   }
 
-  /** Where numbers are: at every epoch that a line has, and without lines at those of the bands. */
+  // Where numbers are: at every epoch that a line has, and without lines at those of the bands.
   places() {
     const some = this.lines.some((line) => line.points.length);
-    const of = some ? this.lines.flatMap((line) => line.points.map(([epoch]) => epoch)) : this.bands.flatMap((band) => band.x);
+    const of = some
+      ? this.lines.flatMap((line) => line.points.map(([epoch]) => epoch))
+      : this.bands.flatMap((band) => band.x);
     return [...new Set(of)].sort((a, b) => a - b).map((epoch) => ({ x: this.x(epoch), text: this.told(epoch) }));
   }
 
@@ -104,7 +112,7 @@ export class Chart extends Plot {
   }
 }
 
-/** Round numbers of epochs, at most seven. */
+// Round numbers of epochs, at most seven.
 function epochTicks(epochs) {
   const raw = epochs / 6;
   const size = 10 ** Math.floor(Math.log10(raw));

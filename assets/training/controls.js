@@ -4,15 +4,24 @@ import { matters, range, text } from "./settings.js";
 
 let count = 0;
 
-/** A field with its label: a number field or a menu. `put(text)` takes what the reader enters or throws an Error in words. */
+// A field with its label: a number field or a menu. `put(text)` takes what the reader enters or throws an Error in words.
 export class FieldControl {
   constructor(field, put, label = field.label) {
     this.field = field;
     const id = `bnb-field-${(count += 1)}`;
     const choice = field.kind === "choice";
     this.input = choice
-      ? element("select", {}, ...field.options.map((option) => element("option", { value: option, textContent: option })))
-      : element("input", { type: "text", inputMode: field.kind === "integer" ? "numeric" : "decimal", title: range(field), placeholder: field.placeholder ?? "" });
+      ? element(
+          "select",
+          {},
+          ...field.options.map((option) => element("option", { value: option, textContent: option })),
+        )
+      : element("input", {
+          type: "text",
+          inputMode: field.kind === "integer" ? "numeric" : "decimal",
+          title: range(field),
+          placeholder: field.placeholder ?? "",
+        });
     Object.assign(this.input, { id, autocomplete: "off" });
     this.problem = element("span", { className: "bnb-problem", role: "alert" });
     this.element = element(
@@ -40,7 +49,7 @@ export class FieldControl {
     this.input.ariaInvalid = String(Boolean(words));
   }
 
-  /** Show a value; a value that cannot be entered is told until it is mended. */
+  // Show a value; a value that cannot be entered is told until it is mended.
   show(value, values) {
     if (this.input.ariaInvalid !== "true") this.input.value = text(value);
     this.element.hidden = !matters(this.field, values);
@@ -56,7 +65,7 @@ export class FieldControl {
   }
 }
 
-/** Check boxes for the norms; one at least stays chosen. */
+// Check boxes for the norms; one at least stays chosen.
 export function normsControl(state, changed) {
   const boxes = Object.entries(state.description.norms).map(([norm, { color }]) => {
     const box = element("input", { type: "checkbox", value: norm, autocomplete: "off" });
@@ -69,7 +78,12 @@ export function normsControl(state, changed) {
     sample.style.background = color;
     return element("label", {}, box, sample, norm);
   });
-  const set = element("fieldset", { className: "bnb-norms" }, element("legend", { textContent: "networks to train" }), ...boxes);
+  const set = element(
+    "fieldset",
+    { className: "bnb-norms" },
+    element("legend", { textContent: "networks to train" }),
+    ...boxes,
+  );
   const show = () => {
     for (const box of set.querySelectorAll("input")) box.checked = state.chosen.has(box.value);
   };

@@ -23,7 +23,7 @@ export class Cursor {
     this.put([]);
   }
 
-  /** Replace the places; the chosen one stays chosen. */
+  // Replace the places; the chosen one stays chosen.
   put(places) {
     this.places = places;
     this.element.ariaValueMax = String(Math.max(0, places.length - 1));

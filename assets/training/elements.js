@@ -1,6 +1,6 @@
 // Makes elements of the page.
 
-/** An element with properties and children; `data` is its dataset. */
+// An element with properties and children; `data` is its dataset.
 export function element(tag, { data = {}, ...properties } = {}, ...children) {
   const made = document.createElement(tag);
   Object.assign(made.dataset, data);
@@ -15,7 +15,7 @@ export const button = (name, action, properties = {}) => {
   return made;
 };
 
-/** The text of an element of SVG; attributes that are null are left out. */
+// The text of an element of SVG; attributes that are null are left out.
 export const svg = (tag, attributes, content = "") => {
   const written = Object.entries(attributes).filter(([, value]) => value !== null && value !== undefined);
   return `<${tag} ${written.map(([name, value]) => `${name}="${value}"`).join(" ")}>${content}</${tag}>`;

@@ -18,7 +18,7 @@ const menu = (label, changed) => {
   return { select, element: element("label", { className: "bnb-field" }, element("span", {}, label), select) };
 };
 
-/** Look inside one run of a trainer; `pick(runs)` chooses the runs that the reader can choose from. */
+// Look inside one run of a trainer; `pick(runs)` chooses the runs that the reader can choose from.
 export class Inside {
   constructor(trainer, title, pick) {
     Object.assign(this, { trainer, pick, run: null, layer: 0, channel: 0 });
@@ -27,7 +27,9 @@ export class Inside {
     this.channels = menu("channel", () => this.choose(Number(this.channels.select.value)));
     this.before = new Histogram("Histogram of the channel before the normalisation", "before the normalisation");
     this.after = new Histogram("Histogram of the channel after the normalisation", "after the normalisation");
-    this.statistics = new ChannelStatistics("Running and batch statistics by channel", (channel) => this.choose(channel));
+    this.statistics = new ChannelStatistics("Running and batch statistics by channel", (channel) =>
+      this.choose(channel),
+    );
     this.gradients = new Gradients("Gradient norms by layer", "gradient norm of the weights, from 10⁻⁶ to 100");
     this.predictions = new Predictions();
     this.note = element("p", { className: "bnb-reading" });
@@ -44,26 +46,42 @@ export class Inside {
       element("p", {}, "Predictions in eval mode for ten test digits."),
       this.predictions.element,
     );
-    this.element = element("details", { className: "bnb-inside" }, element("summary", { textContent: title }), this.note, this.body);
+    this.element = element(
+      "details",
+      { className: "bnb-inside" },
+      element("summary", { textContent: title }),
+      this.note,
+      this.body,
+    );
     this.element.addEventListener("toggle", () => this.look());
     trainer.watch((run, report) => this.take(run, report));
   }
 
-  /** Ask for what the network is like now. */
+  // Ask for what the network is like now.
   look() {
     if (!this.element.open) return;
-    const runs = this.pick(this.trainer.state.runs).filter((run) => ["running", "paused", "finished", "diverged"].includes(run.state));
-    this.note.textContent = runs.length ? "" : "Press Train. Then you can look inside the network, also while it trains.";
+    const runs = this.pick(this.trainer.state.runs).filter((run) =>
+      ["running", "paused", "finished", "diverged"].includes(run.state),
+    );
+    this.note.textContent = runs.length
+      ? ""
+      : "Press Train. Then you can look inside the network, also while it trains.";
     this.body.hidden = !runs.length;
     if (!runs.length) return;
-    this.fill(this.runs.select, runs.map((run) => [run.id, `${run.number} (${run.name})`]));
+    this.fill(
+      this.runs.select,
+      runs.map((run) => [run.id, `${run.number} (${run.name})`]),
+    );
     this.run = runs.find((run) => run.id === this.runs.select.value) ?? runs.at(-1);
-    this.fill(this.layers.select, Array.from({ length: this.run.values.depth }, (_, i) => [String(i), String(i + 1)]));
+    this.fill(
+      this.layers.select,
+      Array.from({ length: this.run.values.depth }, (_, i) => [String(i), String(i + 1)]),
+    );
     this.layer = Number(this.layers.select.value);
     send({ type: "inspect", run: this.run.id, layer: this.layer, digits: DIGITS });
   }
 
-  /** Replace the options of a menu if they have changed; the newest run is chosen, and any other choice stays. */
+  // Replace the options of a menu if they have changed; the newest run is chosen, and any other choice stays.
   fill(select, options) {
     const key = JSON.stringify(options);
     if (select.dataset.options === key) return;
@@ -82,7 +100,7 @@ export class Inside {
     } else if (report.type === "started" || (report.type === "state" && run === this.run)) this.again();
   }
 
-  /** Look again after a while, as long as the network changes. */
+  // Look again after a while, as long as the network changes.
   again() {
     clearTimeout(this.timer);
     if (!this.element.open || (this.run?.state !== "running" && this.shownState === this.run?.state)) return;
@@ -98,7 +116,10 @@ export class Inside {
 
   show() {
     const { channels, before, after, statistics, gradients, predictions } = this.found;
-    this.fill(this.channels.select, Array.from({ length: channels }, (_, i) => [String(i), String(i)]));
+    this.fill(
+      this.channels.select,
+      Array.from({ length: channels }, (_, i) => [String(i), String(i)]),
+    );
     this.channel = Math.min(this.channel, channels - 1);
     this.channels.select.value = String(this.channel);
     this.before.put(before, channels, this.channel);

@@ -13,21 +13,29 @@ class Bars extends Plot {
     Object.assign(this, { axis, bottom: BOTTOM });
   }
 
-  /** A bar for each number between 0 and 1, with its words; `ends` stand below the first and the last bar. */
+  // A bar for each number between 0 and 1, with its words; `ends` stand below the first and the last bar.
   bars(heights, texts, ends) {
     const wide = (this.width - 2 * SIDE) / heights.length;
     const left = (i) => SIDE + i * wide;
     const bars = heights.map((height, i) =>
-      svg("rect", { x: left(i) + 0.5, y: BOTTOM - 100 * height, width: Math.max(1, wide - 1), height: 100 * height, class: "bnb-bar" }),
+      svg("rect", {
+        x: left(i) + 0.5,
+        y: BOTTOM - 100 * height,
+        width: Math.max(1, wide - 1),
+        height: 100 * height,
+        class: "bnb-bar",
+      }),
     );
     const line = svg("path", { d: `M${SIDE} ${BOTTOM}H${this.width - SIDE}`, stroke: "currentColor" });
-    const below = ends.map((text, i) => words(ends.length === 1 ? this.width / 2 : left(i * (heights.length - 1)) + wide / 2, BOTTOM + 15, text));
+    const below = ends.map((text, i) =>
+      words(ends.length === 1 ? this.width / 2 : left(i * (heights.length - 1)) + wide / 2, BOTTOM + 15, text),
+    );
     const parts = [...bars, line, ...below, words(this.width / 2, HEIGHT - 6, this.axis)];
     return { parts, places: texts.map((text, i) => ({ x: left(i) + wide / 2, text })) };
   }
 }
 
-/** The values of one channel over the samples of a batch. */
+// The values of one channel over the samples of a batch.
 export class Histogram extends Bars {
   put({ low, high, counts }, channels, channel) {
     const bins = counts.length / channels;
@@ -42,11 +50,15 @@ export class Histogram extends Bars {
     const samples = row.reduce((sum, count) => sum + count, 0);
     const edge = (i) => short(low + ((high - low) * i) / bins);
     const texts = row.map((count, i) => `Values from ${edge(i)} to ${edge(i + 1)}: ${count} of ${samples} samples.`);
-    return this.bars(row.map((count) => count / most), texts, [edge(0), edge(bins)]);
+    return this.bars(
+      row.map((count) => count / most),
+      texts,
+      [edge(0), edge(bins)],
+    );
   }
 }
 
-/** The norm of the gradient of each linear layer's weights, on a logarithmic scale over eight powers of ten. */
+// The norm of the gradient of each linear layer's weights, on a logarithmic scale over eight powers of ten.
 export class Gradients extends Bars {
   put(gradients) {
     Object.assign(this, { gradients, ready: gradients.length > 0 });
@@ -68,14 +80,19 @@ export class Gradients extends Bars {
   }
 }
 
-/** Means of the newest batch and running means: a dot and a line for each channel. */
+const deviation = (variance) => short(Math.sqrt(variance));
+
+// Means of the newest batch and running means: a dot and a line for each channel.
 export class ChannelStatistics extends Plot {
   constructor(label, choose) {
     super(label, HEIGHT);
     this.bottom = BOTTOM;
     this.choose = choose;
     this.picture.addEventListener("click", () => this.cursor.index !== null && choose(this.cursor.index));
-    this.picture.addEventListener("keydown", ({ key }) => key === "Enter" && this.cursor.index !== null && choose(this.cursor.index));
+    this.picture.addEventListener(
+      "keydown",
+      ({ key }) => key === "Enter" && this.cursor.index !== null && choose(this.cursor.index),
+    );
   }
 
   put(statistics, color) {
@@ -93,9 +110,10 @@ export class ChannelStatistics extends Plot {
     const places = [];
     batchMean.forEach((mean, i) => {
       if (Number.isFinite(runningMean[i]))
-        parts.push(svg("path", { d: `M${x(i) - 2} ${y(runningMean[i])}h4`, stroke: "currentColor", "stroke-width": 2 }));
+        parts.push(
+          svg("path", { d: `M${x(i) - 2} ${y(runningMean[i])}h4`, stroke: "currentColor", "stroke-width": 2 }),
+        );
       if (Number.isFinite(mean)) parts.push(svg("circle", { cx: x(i), cy: y(mean), r: 2, fill: this.color }));
-      const deviation = (variance) => short(Math.sqrt(variance));
       places.push({
         x: x(i),
         text:

@@ -16,22 +16,35 @@ export class Laboratory {
     const changed = () => this.changed();
     this.fields = new Fields(this.state, description.fields, changed);
     this.apart = new FieldControl(
-      { name: "apart", label: "the two networks differ in", kind: "choice", options: description.fields.map((field) => field.label) },
+      {
+        name: "apart",
+        label: "the two networks differ in",
+        kind: "choice",
+        options: description.fields.map((field) => field.label),
+      },
       (label) => {
         this.state.differIn(description.fields.find((field) => field.label === label).name);
         this.changed();
       },
     );
     this.other = element("div");
-    this.trainer = new Trainer(this.state, () => this.fields.problem || this.second.problem.textContent, () => {
-      this.restore();
-      this.changed();
-    });
+    this.trainer = new Trainer(
+      this.state,
+      () => this.fields.problem || this.second.problem.textContent,
+      () => {
+        this.restore();
+        this.changed();
+      },
+    );
     this.trainer.actions.append(button("Copy link", () => this.copy()));
     this.told = element("p", { className: "bnb-told" });
     this.situations = description.situations.map((situation) => button(situation.title, () => this.arrange(situation)));
-    const ofLast = (place) => (runs) => runs.filter((run) => run.number % 2 === place);
-    this.insides = [1, 0].map((place) => new Inside(this.trainer, `Look inside the ${place ? "first" : "second"} network`, ofLast(place)));
+    this.insides = [1, 0].map(
+      (place) =>
+        new Inside(this.trainer, `Look inside the ${place ? "first" : "second"} network`, (runs) =>
+          runs.filter((run) => run.number % 2 === place),
+        ),
+    );
     box.append(
       element("p", { className: "bnb-trainer", textContent: description.trainer }),
       element("div", { className: "bnb-situations", role: "group", ariaLabel: "Situations" }, ...this.situations),
@@ -45,7 +58,7 @@ export class Laboratory {
     this.show();
   }
 
-  /** Take up a situation, and train it. */
+  // Take up a situation, and train it.
   arrange(situation) {
     this.trainer.clear();
     this.state.arrange(situation);
@@ -55,7 +68,7 @@ export class Laboratory {
     this.trainer.train();
   }
 
-  /** The reader has changed a setting: the situation no longer tells what happens. */
+  // The reader has changed a setting: the situation no longer tells what happens.
   changed() {
     this.state.situation = null;
     this.show();
@@ -87,16 +100,22 @@ export class Laboratory {
     for (const control of this.fields.controls)
       control.label.textContent = control.field === field ? `first network: ${field.label}` : control.field.label;
     if (this.second?.field !== field) {
-      this.second = new FieldControl(field, (text) => {
-        this.state.enterOther(text);
-        this.changed();
-      }, `second network: ${field.label}`);
+      this.second = new FieldControl(
+        field,
+        (text) => {
+          this.state.enterOther(text);
+          this.changed();
+        },
+        `second network: ${field.label}`,
+      );
       this.other.replaceChildren(this.second.element);
     }
     this.second.show(this.state.other, this.state.values);
     this.told.textContent = situation?.text ?? "";
     this.told.hidden = !situation;
-    this.situations.forEach((each, i) => (each.ariaPressed = String(this.state.description.situations[i] === situation)));
+    this.situations.forEach(
+      (each, i) => (each.ariaPressed = String(this.state.description.situations[i] === situation)),
+    );
     this.trainer.show();
   }
 }

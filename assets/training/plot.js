@@ -12,7 +12,7 @@ export class Plot {
     new ResizeObserver(() => this.draw()).observe(this.picture);
   }
 
-  /** Draw what `content()` gives: the parts of the SVG, and the places with their words. */
+  // Draw what `content()` gives: the parts of the SVG, and the places with their words.
   draw() {
     this.width = this.picture.clientWidth;
     if (!this.width || !this.ready) return;

@@ -38,9 +38,10 @@ export class Predictions {
   }
 }
 
-const digit = () => element("div", { ariaHidden: "true" }, element("canvas", { width: SIDE, height: SIDE }), element("span"));
+const digit = () =>
+  element("div", { ariaHidden: "true" }, element("canvas", { width: SIDE, height: SIDE }), element("span"));
 
-/** Draw the pixels of a digit, dark on light. */
+// Draw the pixels of a digit, dark on light.
 function paint(canvas, input) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(SIDE, SIDE);

@@ -13,10 +13,10 @@ const QUANTITIES = {
   precise_error: (checkpoint) => 100 * checkpoint.test.precise[0].error,
 };
 
-/** A quantity of a checkpoint by its name in the description; errors in per cent. */
+// A quantity of a checkpoint by its name in the description; errors in per cent.
 export const quantity = (checkpoint, name) => QUANTITIES[name](checkpoint);
 
-/** A number with as many digits as a reader needs. */
+// A number with as many digits as a reader needs.
 export function short(value) {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "not a number" : "infinite";
   if (value === 0) return "0";

@@ -5,15 +5,19 @@ import { matters } from "./settings.js";
 
 const DASHES = ["", "7 4", "2 3", "9 3 2 3"];
 
-/** The dashes of a run's line: networks that were trained together share them, unless they share a colour. */
+// The dashes of a run's line: networks that were trained together share them, unless they share a colour.
 export const dashes = (run) => DASHES[run.look % DASHES.length];
 
-/** What a run is, in words: its norm, the settings that are always told, and those that are not as usual. */
+// What a run is, in words: its norm, the settings that are always told, and those that are not as usual.
 export function describe(run, { fields, description }) {
-  const told = fields.filter((field) => matters(field, run.values)).filter(({ name }) => {
-    const usual = description.start[name];
-    return name !== "norm" && (description.told.includes(name) || (!Array.isArray(usual) && run.values[name] !== usual));
-  });
+  const told = fields
+    .filter((field) => matters(field, run.values))
+    .filter(({ name }) => {
+      const usual = description.start[name];
+      return (
+        name !== "norm" && (description.told.includes(name) || (!Array.isArray(usual) && run.values[name] !== usual))
+      );
+    });
   const words = told.map(({ name, label, kind, empty }) => {
     const value = run.values[name];
     return value === null ? empty : kind === "choice" ? `${label}: ${value}` : `${label} ${value}`;
@@ -21,7 +25,7 @@ export function describe(run, { fields, description }) {
   return [run.values.norm, ...words].join(", ");
 }
 
-/** How far a run is, in words. */
+// How far a run is, in words.
 export function progress(run, ends) {
   if (run.state === "failed") return run.problem;
   const reached = `step ${run.step} of ${run.total}`;

@@ -1,18 +1,20 @@
 // The worker, and who gets its reports. One worker trains all runs of a page.
 
 let worker = null;
-let handlers = new Map(); // by run
+const handlers = new Map(); // by run
 let hidden = () => {};
 
-/** Start the worker when the first run wants it. `startTrainingWorker` is defined by the engine's script. */
+// Start the worker when the first run wants it. `startTrainingWorker` is defined by the engine's script.
 function theWorker() {
   if (worker) return worker;
   worker = globalThis.startTrainingWorker();
   worker.onmessage = ({ data }) => handlers.get(data.run)?.(data);
   worker.onerror = (event) => {
-    for (const handle of handlers.values()) handle({ type: "error", message: event.message ?? "The worker has failed." });
+    for (const handle of handlers.values())
+      handle({ type: "error", message: event.message ?? "The worker has failed." });
   };
   const tell = () => {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
     worker.postMessage({ type: "hidden", hidden: document.hidden });
     hidden(document.hidden);
   };
@@ -21,15 +23,16 @@ function theWorker() {
   return worker;
 }
 
-/** Send a request about a run. */
+// Send a request about a run.
+// oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
 export const send = (request) => theWorker().postMessage(request);
 
-/** Have the reports about a run brought to `handle`. */
+// Have the reports about a run brought to `handle`.
 export const listen = (run, handle) => handlers.set(run, handle);
 
 export const forget = (run) => handlers.delete(run);
 
-/** Have it told when the tab is hidden and seen again. */
+// Have it told when the tab is hidden and seen again.
 export const onHidden = (tell) => {
   const before = hidden;
   hidden = (now) => (before(now), tell(now));

@@ -8,7 +8,14 @@
  * @typedef {Record<string, string | number | null>} Values
  */
 
-/** The value in a field's text, or an Error that says what the value must be; an empty text of an optional field is null. */
+const CONSTRUCTIONS = {
+  shuffled: () => ({ construction: "shuffled" }),
+  "one label": () => ({ construction: "single_label" }),
+  "at most k labels": (values) => ({ construction: "max_labels", labels: values.labels }),
+  "the same in every epoch": () => ({ construction: "fixed" }),
+};
+
+// The value in a field's text, or an Error that says what the value must be; an empty text of an optional field is null.
 export function parse(field, text) {
   if (field.kind === "choice") {
     if (field.options.includes(text)) return text;
@@ -24,7 +31,7 @@ export function parse(field, text) {
   throw new Error(`The ${field.label} must be ${range(field)}. It is “${given}”.`);
 }
 
-/** The possible values in words. */
+// The possible values in words.
 export function range(field) {
   const kind = field.kind === "integer" ? "a whole number" : "a number";
   if (field.positive) return `${kind} above 0`;
@@ -32,23 +39,16 @@ export function range(field) {
   return `${kind} from ${field.least} to ${field.most}`;
 }
 
-/** Whether a field has an effect beside these values. */
+// Whether a field has an effect beside these values.
 export const matters = (field, values) =>
   Object.entries(field.when ?? {}).every(([name, value]) => values[name] === value);
 
-/** A value as the reader writes it. */
+// A value as the reader writes it.
 export const text = (value) => (value === null || value === undefined ? "" : String(value));
 
-const CONSTRUCTIONS = {
-  shuffled: () => ({ construction: "shuffled" }),
-  "one label": () => ({ construction: "single_label" }),
-  "at most k labels": (values) => ({ construction: "max_labels", labels: values.labels }),
-  "the same in every epoch": () => ({ construction: "fixed" }),
-};
-
-/** The settings of a run for the engine, see protocol.js; `norms` and `fixed` are from the description. */
+// The settings of a run for the engine, see protocol.js; `norms` and `fixed` are from the description.
 export function engineSettings(values, { norms, fixed }) {
-  const { color, ...norm } = norms[values.norm];
+  const { color: _color, ...norm } = norms[values.norm];
   if (norm.kind === "batch_norm" && values.momentum !== undefined) norm.momentum = values.momentum;
   const { network, ...rest } = fixed;
   return {
@@ -72,7 +72,7 @@ export function engineSettings(values, { norms, fixed }) {
   };
 }
 
-/** Whole epochs as such; else as steps. */
+// Whole epochs as such; else as steps.
 function duration({ epochs, batch_size }) {
   if (Number.isInteger(epochs)) return { epochs };
   return { steps: Math.max(1, Math.round(epochs * Math.floor(TRAINING_SAMPLES / batch_size))) };

@@ -9,7 +9,7 @@ import { parse, text } from "./settings.js";
 
 const MOST_RUNS = 12;
 
-/** Values of the fields, the chosen norms, and the runs; what changes is told to `listeners`. */
+// Values of the fields, the chosen norms, and the runs; what changes is told to `listeners`.
 export class State {
   constructor(description) {
     this.description = description;
@@ -21,7 +21,7 @@ export class State {
     this.count = 0;
   }
 
-  /** The value of a field at the explorer's present position. */
+  // The value of a field at the explorer's present position.
   start(name) {
     const value = this.description.start[name];
     return Array.isArray(value) ? value[this.frame] : value;
@@ -35,7 +35,7 @@ export class State {
     return Object.fromEntries(Object.keys(this.description.start).map((name) => [name, this.value(name)]));
   }
 
-  /** Enter a value; throws an Error in words if it is not possible. */
+  // Enter a value; throws an Error in words if it is not possible.
   enter(name, given) {
     const field = this.fields.find((each) => each.name === name);
     const value = parse(field, given);
@@ -43,31 +43,30 @@ export class State {
     else this.touched.set(name, value);
   }
 
-  /** Follow the explorer to another position: what it stands for takes the values of the position. */
+  // Follow the explorer to another position: what it stands for takes the values of the position.
   follow(frame) {
     this.frame = frame;
-    for (const name of this.touched.keys())
-      if (Array.isArray(this.description.start[name])) this.touched.delete(name);
+    for (const name of this.touched.keys()) if (Array.isArray(this.description.start[name])) this.touched.delete(name);
   }
 
-  /** The networks that Train trains: a name, a colour and values each. */
+  // The networks that Train trains: a name, a colour and values each.
   get networks() {
     return Object.keys(this.description.norms)
       .filter((norm) => this.chosen.has(norm))
       .map((norm) => ({ name: norm, color: this.description.norms[norm].color, values: { ...this.values, norm } }));
   }
 
-  /** Whether the committed runs of this position have the values that were entered; the seed may differ. */
+  // Whether the committed runs of this position have the values that were entered; the seed may differ.
   get onTheGrid() {
     return [...this.touched.keys()].every((name) => name === "seed");
   }
 
-  /** The committed range of seeds at this position, or null. */
+  // The committed range of seeds at this position, or null.
   get bands() {
     return this.onTheGrid ? (this.description.bands?.[this.frame] ?? null) : null;
   }
 
-  /** Add a run; the oldest goes when there are too many. */
+  // Add a run; the oldest goes when there are too many.
   add({ name, color, values }, settings) {
     this.count += 1;
     const run = { number: this.count, name, color, values, settings };
@@ -84,7 +83,7 @@ export class State {
     return this.runs.filter((run) => ["waiting", "running", "paused"].includes(run.state));
   }
 
-  /** What the address holds: names and texts, only of what differs from the start. */
+  // What the address holds: names and texts, only of what differs from the start.
   pairs() {
     const found = [...this.touched].map(([name, value]) => [name, text(value)]);
     const usual = this.description.chosen;
@@ -93,7 +92,7 @@ export class State {
     return found;
   }
 
-  /** Take up what an address holds; what is unknown or impossible is left out. */
+  // Take up what an address holds; what is unknown or impossible is left out.
   take(pairs) {
     for (const [name, given] of pairs) {
       if (name === "norms") {
@@ -117,7 +116,7 @@ export class State {
   }
 }
 
-/** Two networks that differ in one setting. */
+// Two networks that differ in one setting.
 export class TwoNetworks extends State {
   constructor(description) {
     super(description);
@@ -126,7 +125,7 @@ export class TwoNetworks extends State {
     this.situation = null;
   }
 
-  /** The field in which the two networks differ. */
+  // The field in which the two networks differ.
   get field() {
     return this.fields.find((each) => each.name === this.apart);
   }
@@ -152,7 +151,7 @@ export class TwoNetworks extends State {
     this.other = parse(this.field, given);
   }
 
-  /** Take up a situation: the values that it names, and the usual ones for the rest. */
+  // Take up a situation: the values that it names, and the usual ones for the rest.
   arrange(situation) {
     this.touched.clear();
     for (const [name, value] of Object.entries(situation.values)) this.enter(name, text(value));
@@ -162,7 +161,10 @@ export class TwoNetworks extends State {
   }
 
   pairs() {
-    const apart = [["apart", this.apart], ["other", text(this.other)]];
+    const apart = [
+      ["apart", this.apart],
+      ["other", text(this.other)],
+    ];
     return this.situation ? [["situation", this.situation.name]] : [...super.pairs(), ...apart];
   }
 

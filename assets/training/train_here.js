@@ -20,13 +20,21 @@ export class TrainHere {
     const changed = () => this.changed();
     this.norms = normsControl(this.state, changed);
     this.fields = new Fields(this.state, description.fields, changed);
-    this.trainer = new Trainer(this.state, () => this.fields.problem, () => {
-      this.fields.restore();
-      this.changed();
-    });
+    this.trainer = new Trainer(
+      this.state,
+      () => this.fields.problem,
+      () => {
+        this.fields.restore();
+        this.changed();
+      },
+    );
     this.trainer.actions.append(button("Close", close));
     this.inside = new Inside(this.trainer, "Look inside the network", (runs) => runs);
-    const heading = element("p", { className: "bnb-training-title", id: `bnb-training-${(count += 1)}`, textContent: "Train here" });
+    const heading = element("p", {
+      className: "bnb-training-title",
+      id: `bnb-training-${(count += 1)}`,
+      textContent: "Train here",
+    });
     this.element = element(
       "section",
       { className: "bnb-training" },

@@ -44,11 +44,12 @@ export class Trainer {
       this.list.element,
     );
     onHidden((hidden) => {
-      if (this.state.active.length) this.say(hidden ? "The training waits while this tab is hidden." : "The training goes on.");
+      if (this.state.active.length)
+        this.say(hidden ? "The training waits while this tab is hidden." : "The training goes on.");
     });
   }
 
-  /** Have `watch(run)` called when a run has news. */
+  // Have `watch(run)` called when a run has news.
   watch(watch) {
     this.watchers.push(watch);
   }
@@ -124,7 +125,7 @@ export class Trainer {
     this.show();
   }
 
-  /** Take a report of the worker about a run. */
+  // Take a report of the worker about a run.
   take(run, report) {
     if (report.type === "started") {
       run.total = report.totalSteps;
@@ -147,14 +148,18 @@ export class Trainer {
     this.show();
   }
 
-  /** A screen reader is told once, when the last run has ended. */
+  // A screen reader is told once, when the last run has ended.
   tellOfTheEnd(run) {
     if (!["finished", "diverged"].includes(run.state) || this.state.active.length) return;
     const ended = this.state.runs.filter((each) => each.press === run.press);
-    this.say(ended.map((each) => `Run ${each.number} (${each.name}): ${progress(each, this.state.description.ends)}`).join(" "));
+    this.say(
+      ended
+        .map((each) => `Run ${each.number} (${each.name}): ${progress(each, this.state.description.ends)}`)
+        .join(" "),
+    );
   }
 
-  /** Show the state with the next picture of the browser; rarely for readers who asked for less motion. */
+  // Show the state with the next picture of the browser; rarely for readers who asked for less motion.
   show() {
     if (this.waiting) return;
     const wait = calm.matches && this.state.active.length ? Math.max(0, this.drawn + CALM_STEP - performance.now()) : 0;
@@ -193,7 +198,7 @@ export class Trainer {
   }
 }
 
-/** The committed ranges of seeds of one quantity. */
+// The committed ranges of seeds of one quantity.
 function bandsOf(bands, key, label, { norms }) {
   return Object.entries(bands ?? {}).flatMap(([name, { epoch, [key]: values }]) => {
     if (!values) return [];

@@ -272,18 +272,17 @@ def test_a_run_of_the_committed_seeds_is_a_run_of_the_book(visit):
     assert page.url.endswith("training.train.open=1#explorer-training")
     choose(box, seed=0)
     press(box, "Train")
-    told = ends(box)
+    chart = box.get_by_role("slider", name="training loss (nats) by epoch")
+    page.wait_for_function(REACHED, arg=22)
     rows = json.loads((ROOT / "data/results/formula/training_curves_quick.json").read_text())["cells"]
-    for norm, text in zip(("batch norm", "without normalisation"), told, strict=True):
+    for norm in ("batch norm", "without normalisation"):
         (row,) = (row for row in rows if (row["norm"], row["batch_size"], row["lr"]) == (norm, 32, 0.1))
-        errors = [100 * run[-1] for run in row["test_error"]]
-        assert min(errors) - 1 <= number(text) <= max(errors) + 1
-        chart = box.get_by_role("slider", name="training loss (nats) by epoch")
         chart.focus()
         for key, point in (("Home", 0), ("ArrowRight", 1)):
             page.keyboard.press(key)
             found = re.search(rf"run \d \({norm}\) (\d+\.\d+)", chart.get_attribute("aria-valuetext"))[1]
             assert float(found) == pytest.approx(row["train_loss"][0][point], rel=6e-3)
+    press(box, "Stop")
     choose(box, batch_size=48)
     page.wait_for_function("!document.querySelector('#explorer-training .bnb-band')")
     choose(box, lr=0.15)
@@ -303,7 +302,7 @@ POSITIONS = [
     (in_the_page.running_statistics, {"lr": 0.1, "momentum": 0.03}),
     (in_the_page.alternatives, {"budget": EQUAL_SAMPLES, "construction": "two labels", "batch_size": 16}),
 ]
-# Trains all networks that have bands with a seed of the committed runs, and returns the quantities of the panels.
+# Trains for three epochs all networks that have bands with a seed of the committed runs, and returns the quantities of the panels.
 TRAIN = """
 description => new Promise(resolve => {
   const box = document.createElement("div");
@@ -315,7 +314,8 @@ description => new Promise(resolve => {
   state.enter("seed", "0");
   trainer.train();
   const wait = () => {
-    if (state.active.length) return setTimeout(wait, 50);
+    if (state.active.some(run => !(run.points.at(-1)?.epoch > 3))) return setTimeout(wait, 50);
+    trainer.stop();
     const keys = description.panels.flatMap(panel => panel.lines.map(line => line.key));
     const of = run => run.points.map(point =>
       [point.epoch, Object.fromEntries(keys.map(key => [key, bnbTraining.quantity(point, key)]))]);
@@ -336,7 +336,7 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
     compared = 0
     for norm, points in found.items():
         for epoch, values in points:
-            places = [i for i, at in enumerate(bands[norm]["epoch"]) if abs(at - epoch) < 6e-3 and at < 2]
+            places = [i for i, at in enumerate(bands[norm]["epoch"]) if abs(at - epoch) < 6e-3 and at < 3]
             for key, place in ((key, place) for key in values if key in bands[norm] for place in places):
                 low, _, high = (each[place] for each in bands[norm][key])
                 # A test image more or less, and the rounding of the band.
@@ -373,8 +373,8 @@ def test_without_workers_the_pictures_remain(browser, address):
     with browser.new_context() as context:
         context.add_init_script("delete window.Worker")
         page = context.new_page()
-        page.goto(address + CHAPTER)
-        assert page.locator("#explorer-training .bnb-panels > svg").first.is_visible()
+        page.goto(address + FRONT)
+        assert page.locator("#explorer-digits .bnb-panels > svg").first.is_visible()
         assert page.get_by_role("button", name="Train here").count() == 0
 
 
@@ -407,11 +407,11 @@ def test_the_code_is_small_and_is_loaded_when_it_is_asked_for(visit, site, addre
     digits = re.search(r"const trainingDigits = .*", scripts[1].read_text())[0]
     print(f"{sum(sizes)} bytes compressed, {len(gzip.compress(digits.encode()))} of them digits")
     assert sum(sizes) <= 90_000 and sum(sizes) - len(gzip.compress(digits.encode())) <= 40_000
-    visited = visit(CHAPTER)
+    visited = visit(FRONT)
     names = [path.name for path in scripts]
     assert not [url for url in visited.requests if any(name in url for name in names)]
-    visited.page.locator("#explorer-training").get_by_role("button", name="Train here").click()
-    visited.page.locator("#explorer-training .bnb-training").wait_for()
+    visited.page.locator("#explorer-digits").get_by_role("button", name="Train here").click()
+    visited.page.locator("#explorer-digits .bnb-training").wait_for()
     assert all(any(name in url for url in visited.requests) for name in names)
     assert [url for url in visited.requests if not url.startswith((address, "data:", "blob:"))] == []
     assert visited.complaints == []
