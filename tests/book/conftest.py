@@ -169,3 +169,20 @@ def light(opened: Visit, screen: dict[str, int]) -> Visit:
     opened.page.emulate_media(media="screen", color_scheme="light")
     opened.page.wait_for_function(SHOWS, arg="light")
     return opened
+
+
+@pytest.fixture(scope="session")
+def laboratory_visit(browser, address):
+    """The laboratory, opened once."""
+    opened = Visit(browser, address + "chapters/laboratory.html", viewport=SCREEN)
+    opened.page.wait_for_selector(".bnb-situations")
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def page(laboratory_visit):
+    """The laboratory as after a reset, on a light screen."""
+    opened = light(laboratory_visit, SCREEN).page
+    opened.get_by_role("button", name="Reset training").click()
+    return opened
