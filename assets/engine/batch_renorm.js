@@ -2,13 +2,13 @@
 
 import { between, ChannelNorm } from "./channel_norm.js";
 
-/** Corrects the statistics of the batch towards the running ones, within limits: train mode is then close to eval mode. */
+/** Corrects the statistics of the batch towards the running ones, within limits: train mode is close to eval mode. */
 export class BatchRenorm extends ChannelNorm {
   /**
    * @param {import("./arrays.js").Arrays} arrays
    * @param {number} channels
-   * @param {{eps: number, momentum: number, rMax: number | import("./protocol.js").LinearRamp,
-   *   dMax: number | import("./protocol.js").LinearRamp}} settings
+   * @param {{eps: number, momentum: number, rMax: number | import("./protocol.js").LinearRamp, dMax: number |
+   *   import("./protocol.js").LinearRamp}} settings
    */
   constructor(arrays, channels, settings) {
     super(arrays, channels, settings.eps);

@@ -55,8 +55,7 @@ function recomputeStatistics(network, all) {
 
 /**
  * Predict in train mode, in batches as of bnlib.experiments.perils.train_mode_at_inference: shuffled, and the first
- * samples
- * fill up the last batch.
+ * samples fill up the last batch.
  *
  * @param {Network} network
  * @param {Samples} test

@@ -9,8 +9,8 @@ export class FullNorm extends ChannelNorm {
   /**
    * @param {import("./arrays.js").Arrays} arrays
    * @param {number} channels
-   * @param {{eps: number, oracle: import("./protocol.js").Oracle,
-   *   alpha: number | import("./protocol.js").PowerSchedule}} settings
+   * @param {{eps: number, oracle: import("./protocol.js").Oracle, alpha: number |
+   *   import("./protocol.js").PowerSchedule}} settings
    */
   constructor(arrays, channels, settings) {
     super(arrays, channels, settings.eps);

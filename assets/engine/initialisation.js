@@ -4,8 +4,7 @@ const { fround } = Math;
 
 /**
  * Fill the weights and the bias of a linear layer as torch.nn.Linear does, in float32; "he" then draws the weights
- * again
- * with torch.nn.init.kaiming_normal_ and sets the bias to 0.
+ * again with torch.nn.init.kaiming_normal_ and sets the bias to 0.
  *
  * @param {import("./random_numbers.js").RandomNumbers} generator
  * @param {"pytorch" | "he"} initialisation

@@ -19,8 +19,9 @@ export function inspect(training, { layer, bins = 24, digits = [] }) {
   if (hidden === undefined) {
     throw new RangeError(`layer must be a whole number from 0 to ${network.hidden.length - 1}, got ${layer}`);
   }
-  if (!Number.isInteger(bins) || bins < 1)
+  if (!Number.isInteger(bins) || bins < 1) {
     throw new RangeError(`bins must be a whole number of at least 1, got ${bins}`);
+  }
   const channels = hidden.linear.outputs;
   return {
     step: training.steps,

@@ -4,8 +4,7 @@
  * Add the product of two matrices to a third one: c[i, j] += sum over k of a[i, k] * b[k, j].
  *
  * The element (i, k) of a is a[i * aRow + k * aInner], so that a may be the transpose of what is stored. The matrices b
- * and
- * c are stored row by row. Blocks of 2 by 4 results are kept in local variables, which the compiler puts into
+ * and c are stored row by row. Blocks of 2 by 4 results are kept in local variables, which the compiler puts into
  * registers.
  *
  * @param {Float32Array | Float64Array} c shape (rows, columns)

@@ -2,22 +2,19 @@
  * The messages between a page and the training worker, and the settings of a run.
  *
  * One worker trains any number of runs in turn. The page sends a {@link Request} with `worker.postMessage(request)`;
- * the
- * worker answers with a {@link Report} (`worker.onmessage = ({data}) => ...`). A run is named by the page, by any
- * string
- * that is not in use; every request and every report but `ready` carries it as `run`.
+ * the worker answers with a {@link Report} (`worker.onmessage = ({data}) => ...`). A run is named by the page, by any
+ * string that is not in use; every request and every report but `ready` carries it as `run`.
  *
  * How a page gets a worker: the site's classic script `_static/training_engine.js`, to be loaded when it is wanted,
- * defines
- * `startTrainingWorker()`, which returns a Worker made from a Blob, so that it works from file:// as well.
+ * defines `startTrainingWorker()`, which returns a Worker made from a Blob, so that it works from file:// as well.
  * `_ext/training_engine.py` writes that script from the modules of this folder and the digits.
  *
  * The worker never talks unasked about a run that is paused, finished or stopped, except to answer a request.
  *
  * How a run goes: `start` -> `started`, then a `progress` report at each checkpoint (several checkpoints that fall into
  * one slice of about 10 ms come in one report), and at the end one `state` report whose `state` is `finished`,
- * `diverged` or `stopped`. A run that was started paused, or was paused, takes single steps with `step`.
- * To reset a run, `stop` it and `start` it again: the same settings give the same numbers.
+ * `diverged` or `stopped`. A run that was started paused, or was paused, takes single steps with `step`. To reset a
+ * run, `stop` it and `start` it again: the same settings give the same numbers.
  */
 
 /** The version of this protocol; it is part of the report `ready`. */
@@ -89,10 +86,9 @@ export const VERSION = 1;
  * - `digits`: 8 by 8 pixels, 1437 for training and 360 for testing; one test set, "digits".
  * - `three_points`: three samples in three dimensions, which are also the test set.
  * - `two_domains`: digits, and the inverted digits of bnlib.experiments.perils.two_towers. Each step takes two batches,
- *   one
- *   after the other, and adds their losses; `share` (0.5 to 1) of the first batch is from the first domain, and the
- * same
- *   share of the second batch from the second. Batches must be shuffled. Two test sets: "digits" and "inverted digits".
+ *   one after the other, and adds their losses; `share` (0.5 to 1) of the first batch is from the first domain, and the
+ *   same share of the second batch from the second. Batches must be shuffled. Two test sets: "digits" and "inverted
+ *   digits".
  *
  * @typedef {{name: "digits"} | {name: "three_points"} | {name: "two_domains", share?: number}} Data
  */
@@ -102,8 +98,7 @@ export const VERSION = 1;
  *
  * - `eval`: eval mode, with running statistics.
  * - `precise`: eval mode, with statistics of the whole training set in place of the running ones. Only for
- *   `batch_norm`;
- *   other kinds of normalisation give the results of `eval`.
+ *   `batch_norm`; other kinds of normalisation give the results of `eval`.
  * - `train`: train mode, in batches of `batchSize` ("forgot eval()"). The statistics are put back afterwards.
  *
  * @typedef {"eval" | "precise" | "train"} Evaluation
@@ -148,12 +143,10 @@ export const VERSION = 1;
  * @property {number} step number of steps so far; 0 at the first checkpoint
  * @property {number} epoch step * batchSize / number of training samples
  * @property {number} trainLoss mean cross entropy of the mini-batches since the last checkpoint, in train mode, in
- *   nats;
- *   at step 0 that of the first mini-batch before any step
+ *   nats; at step 0 that of the first mini-batch before any step
  * @property {number} trainError share of wrongly classified samples in these mini-batches
  * @property {Partial<Record<Evaluation, Score[]>>} test for each of `evaluations` one score per test set:
- *   `test.eval[0]`
- *   has the test loss and the test error of History
+ *   `test.eval[0]` has the test loss and the test error of History
  */
 
 /**
@@ -166,9 +159,8 @@ export const VERSION = 1;
  * - `pace`: change `stepsPerSecond`.
  * - `hidden`: whether the tab is hidden. All runs wait while it is; there is no report.
  * - `inspect`: look inside; answered by an `inspection`, also while the run trains, or after it has finished or
- *   diverged.
- *   `layer` is the number of the hidden layer, from 0; `bins` the number of bins of each histogram (24); `digits` are
- *   indices of samples of the first test set whose predictions are wanted ([]).
+ *   diverged. `layer` is the number of the hidden layer, from 0; `bins` the number of bins of each histogram (24);
+ *   `digits` are indices of samples of the first test set whose predictions are wanted ([]).
  *
  * @typedef {{type: "start", run: string, settings: Settings, paused?: boolean, stepsPerSecond?: number | null}
  *   | {type: "pause", run: string}
@@ -188,12 +180,10 @@ export const VERSION = 1;
  *   `testSets` the names of the test sets.
  * - `progress`: `checkpoints` in order, `step` the number of steps so far.
  * - `state`: the run is now in this state. `divergedAt` is the first step whose loss was infinite or nan, or null. As
- *   in
- *   bnlib a run that diverges ends at the next checkpoint.
+ *   in bnlib a run that diverges ends at the next checkpoint.
  * - `inspection`: see {@link Inspection}.
  * - `error`: a request could not be done; `message` says which argument is wrong, what it was and what it must be.
- *   After
- *   an `error` in answer to `start` there is no such run.
+ *   After an `error` in answer to `start` there is no such run.
  *
  * @typedef {{type: "ready", version: number, kernels: "wasm" | "javascript"}
  *   | {type: "started", run: string, totalSteps: number, settings: Settings, testSets: string[]}

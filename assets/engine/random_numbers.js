@@ -54,8 +54,7 @@ export class RandomNumbers {
 
   /**
    * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_.
-   * Logarithm,
-   * sine and cosine differ between machines in the last bit, so the numbers do as well.
+   * Logarithm, sine and cosine differ between machines in the last bit, so the numbers do as well.
    *
    * @param {Float32Array} values
    * @param {number} std

@@ -59,16 +59,17 @@ export function complete(given) {
  *
  * @param {any} settings complete
  * @param {Dataset} data
- * @throws {RangeError} if the data have no batches of this size
+ * @throws {RangeError} if the data have no batches of this size, or there would be no step
  */
-export function checkFit({ batches, batchSize }, data) {
+export function checkFit({ batches, batchSize, epochs, steps: given }, data) {
   for (const { y } of data.train) {
     const sizes = members(y)
       .map((own) => own.length)
       .sort((a, b) => b - a);
     const { construction } = batches;
-    if (construction === "max_labels")
-      between("batches.labels", batches.labels, 1, sizes.length, "the number of classes");
+    if (construction === "max_labels") {
+      between("batches.labels", batches.labels, 1, sizes.length, ", the number of classes");
+    }
     const largest = sizes.slice(0, batches.labels).reduce((a, b) => a + b, 0);
     /** @type {Record<string, [number, string]>} */
     const limits = {
@@ -76,7 +77,9 @@ export function checkFit({ batches, batchSize }, data) {
       max_labels: [largest, "the largest classes"],
     };
     const [most, what] = limits[construction] ?? [y.length, "the data set"];
-    between("batchSize", batchSize, 1, most, `the number of samples of ${what}`);
+    between("batchSize", batchSize, 1, most, `, the number of samples of ${what}`);
+    const steps = epochs * Math.floor(y.length / batchSize);
+    if (given === null && steps < 1) refuse("epochs", epochs, `enough for one step: at least ${epochs / steps}`);
   }
 }
 
@@ -85,8 +88,8 @@ function checkNumbers(settings) {
   whole("batchSize", settings.batchSize, 1);
   whole("seed", settings.seed, 0);
   above("learningRate", settings.learningRate, 0);
-  if (!(settings.momentum >= 0 && settings.momentum < 1))
-    refuse("momentum", settings.momentum, "at least 0 and below 1");
+  const { momentum } = settings;
+  if (!(momentum >= 0 && momentum < 1)) refuse("momentum", momentum, "at least 0 and below 1");
   above("epochs", settings.epochs, 0);
   if (settings.steps !== null) whole("steps", settings.steps, 1);
   if (settings.freezeStatistics !== null) whole("freezeStatistics", settings.freezeStatistics, 0);
@@ -105,11 +108,10 @@ function checkNetwork({ hidden, norm, placement, initialisation, gamma }) {
   if (norm.kind !== "none") above("network.norm.eps", norm.eps, 0);
   if (norm.kind === "full_norm") {
     oneOf("network.norm.oracle", norm.oracle, ["running", "batch", "literal", "constant", "leave_one_out"]);
-    if (typeof norm.alpha === "number")
-      between("network.norm.alpha", norm.alpha, Number.MIN_VALUE, 1, "the whole batch");
+    checkAlpha(norm.alpha);
   }
   if (norm.momentum !== undefined && (norm.momentum !== null || norm.kind === "batch_renorm")) {
-    between("network.norm.momentum", norm.momentum, 0, 1, "the whole batch");
+    between("network.norm.momentum", norm.momentum, 0, 1);
   }
   for (const [limit, least] of Object.entries({ rMax: 1, dMax: 0 })) {
     const first = norm[limit]?.low ?? norm[limit];
@@ -122,18 +124,30 @@ function checkNetwork({ hidden, norm, placement, initialisation, gamma }) {
   }
 }
 
+/** @type {(alpha: any) => void} */
+function checkAlpha(alpha) {
+  if (typeof alpha === "object" && alpha !== null) {
+    above("network.norm.alpha.scale", alpha.scale, 0);
+    if (!(alpha.power >= 0)) refuse("network.norm.alpha.power", alpha.power, "a number of at least 0");
+  } else if (!(alpha > 0 && alpha <= 1)) {
+    refuse("network.norm.alpha", alpha, "above 0 and at most 1, or a schedule");
+  }
+}
+
 /** @type {(settings: any) => void} */
 function checkBatches({ batches, batchSize, microBatchSize, data, network }) {
   if (batches.construction === "max_labels") whole("batches.labels", batches.labels, 1);
   if (microBatchSize !== null) {
     whole("microBatchSize", microBatchSize, 1);
-    if (batchSize % microBatchSize !== 0)
+    if (batchSize % microBatchSize !== 0) {
       refuse("microBatchSize", microBatchSize, `a divisor of batchSize (${batchSize})`);
+    }
   }
   if (data.name === "two_domains") {
-    between("data.share", data.share, 0.5, 1, "the whole batch");
-    if (batches.construction !== "shuffled")
+    between("data.share", data.share, 0.5, 1);
+    if (batches.construction !== "shuffled") {
       refuse("batches.construction", batches.construction, "'shuffled' for two domains");
+    }
     if (microBatchSize !== null) refuse("microBatchSize", microBatchSize, "null for two domains");
   }
   const rows = microBatchSize ?? batchSize;
@@ -151,8 +165,9 @@ function checkBatches({ batches, batchSize, microBatchSize, data, network }) {
 function filled(name, defaults, given) {
   if (typeof given !== "object" || given === null) refuse(name, given, "an object");
   for (const key of Object.keys(given)) {
-    if (!(key in defaults))
+    if (!(key in defaults)) {
       refuse(name, `the key ${key}`, `an object with keys among ${Object.keys(defaults).join(", ")}`);
+    }
   }
   const known = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...defaults, ...Object.fromEntries(known) };
@@ -186,9 +201,9 @@ function above(name, value, bound) {
   if (!(Number.isFinite(value) && value > bound)) refuse(name, value, `a number above ${bound}`);
 }
 
-/** @type {(name: string, value: any, low: number, high: number, of: string) => void} */
-function between(name, value, low, high, of) {
-  if (!(Number.isFinite(value) && value >= low && value <= high)) refuse(name, value, `from ${low} to ${high}, ${of}`);
+/** @type {(name: string, value: any, low: number, high: number, of?: string) => void} */
+function between(name, value, low, high, of = "") {
+  if (!(Number.isFinite(value) && value >= low && value <= high)) refuse(name, value, `from ${low} to ${high}${of}`);
 }
 
 /** @type {(name: string, value: any, names: string[]) => void} */

@@ -69,8 +69,7 @@ export class Training {
 
   /**
    * Take the checkpoint before the first step: the first batch passes through the network, which then is as before,
-   * except
-   * that its outputs can be inspected.
+   * except that its outputs can be inspected.
    *
    * @returns {Checkpoint}
    */

@@ -1,8 +1,8 @@
 /**
  * The product of float32 matrices with WebAssembly's SIMD instructions.
  *
- * The module is assembled here, instruction by instruction: it has one function for each block of `rows` by
- * 4 * `vectors` results, which adds up the products of a block in registers. The loops over the blocks are JavaScript.
+ * The module is assembled here, instruction by instruction: it has one function for each block of `rows` by 4 *
+ * `vectors` results, which adds up the products of a block in registers. The loops over the blocks are JavaScript.
  */
 
 import { addCells } from "./matrix_product.js";

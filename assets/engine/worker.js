@@ -54,15 +54,15 @@ export class Runs {
     const { type, run: name } = request;
     if (type === "hidden") this.hidden = request.hidden;
     else if (type === "start") this.start(request);
-    else if (!this.runs.has(name))
+    else if (!this.runs.has(name)) {
       throw new RangeError(`run must be a run that was started, got ${JSON.stringify(name)}`);
-    else if (type === "pause" || type === "resume") this.setPaused(name, type === "pause");
+    } else if (type === "pause" || type === "resume") this.setPaused(name, type === "pause");
     else if (type === "step") this.takeSteps(name, request.count ?? 1);
     else if (type === "stop") this.stop(name);
     else if (type === "pace") this.setPace(name, request.stepsPerSecond);
-    else if (type === "inspect")
+    else if (type === "inspect") {
       this.report({ type: "inspection", run: name, ...inspect(this.run(name).training, request) });
-    else throw new RangeError(`type must be one of the requests of protocol.js, got ${JSON.stringify(type)}`);
+    } else throw new RangeError(`type must be one of the requests of protocol.js, got ${JSON.stringify(type)}`);
   }
 
   /**
@@ -124,8 +124,9 @@ export class Runs {
     if (!Number.isInteger(count) || count < 1) {
       throw new RangeError(`count must be a whole number of at least 1, got ${count}`);
     }
-    if (!paused)
+    if (!paused) {
       throw new RangeError(`run must be paused to take single steps, got ${JSON.stringify(name)}, which is not`);
+    }
     const checkpoints = [];
     for (let i = 0; i < count && !training.ended; i++) {
       const checkpoint = training.step();

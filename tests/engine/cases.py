@@ -87,5 +87,16 @@ NORMAL_NUMBERS = [
 FLOAT32 = [
     case(norm, precision="float32", network={"hidden": [100, 100]}, batchSize=batch_size)
     for norm, batch_size in itertools.product(NORMS, (8, 32))
+    if norm["kind"] != "group_norm"
 ]
-"""The network of chapter 1 in the precision in which the book trains."""
+"""The network of chapter 1 in the precision in which the book trains.
+
+Without group norm: it normalises groups of four values, which is ill-conditioned. With seed 1, PyTorch's weights in
+float32 and in float64 differ by 0.01 after these steps.
+"""
+
+RESTS = [
+    case(BATCH_NORM, precision="float32", network={"hidden": hidden}, batchSize=batch_size)
+    for hidden, batch_size in itertools.product((HIDDEN, [7], [2, 9]), (5, 7, 12))
+]
+"""Batch sizes and widths that leave rests of all sizes when they are cut into blocks of 4 rows and 8 columns."""

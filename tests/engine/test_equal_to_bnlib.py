@@ -9,6 +9,7 @@ import pytest
 import reference
 import torch
 from comparison import distance, numbers
+from engines import in_chromium, source
 
 from bnlib import samplers, training
 
@@ -37,7 +38,14 @@ def test_normal_numbers_are_equal_to_the_last_bits_of_float32(engine):
 
 
 def test_float32_over_20_steps(engine):
-    assert too_far(differences(engine, cases.FLOAT32), 1e-5) == {}
+    assert too_far(differences(engine, [*cases.FLOAT32, *cases.RESTS]), 1e-5) == {}
+
+
+def test_float32_without_webassembly(page):
+    text = source()
+    assert text.count("new WebAssembly.Module(assembled())") == 1
+    plain = in_chromium(page, text.replace("new WebAssembly.Module(assembled())", "null"))
+    assert too_far(differences(plain, [*cases.FLOAT32[::4], *cases.RESTS]), 1e-5) == {}
 
 
 def test_node_computes_the_same(node_engine):
