@@ -35,6 +35,7 @@ export function parse(field, text) {
 export function range(field) {
   const kind = field.kind === "integer" ? "a whole number" : "a number";
   if (field.positive) return `${kind} above 0`;
+  if (field.least === undefined) return kind;
   if (field.most === undefined) return `${kind} of at least ${field.least}`;
   return `${kind} from ${field.least} to ${field.most}`;
 }
@@ -60,6 +61,7 @@ export function engineSettings(values, { norms, fixed }) {
       hidden: Array(values.depth).fill(values.width),
       norm,
       initialisation: values.initialisation === "He" ? "he" : "pytorch",
+      placement: values.placement === "after the ReLU" ? "after" : "before",
       ...(values.gamma === undefined ? {} : { gamma: values.gamma }),
       ...network,
     },

@@ -7,6 +7,7 @@ import { Inside } from "./inside.js";
 import { State } from "./state.js";
 import { Trainer } from "./trainer.js";
 
+const NOT_COVERED = "This page cannot train the network of this position. In a notebook with a kernel, PyTorch can.";
 let count = 0;
 
 export class TrainHere {
@@ -22,7 +23,7 @@ export class TrainHere {
     this.fields = new Fields(this.state, description.fields, changed);
     this.trainer = new Trainer(
       this.state,
-      () => this.fields.problem,
+      () => (this.covered ? this.fields.problem : NOT_COVERED),
       () => {
         this.fields.restore();
         this.changed();
@@ -56,6 +57,11 @@ export class TrainHere {
     this.show();
   }
 
+  // Whether the page can train the network of the explorer's position.
+  get covered() {
+    return this.state.description.covered[this.state.frame];
+  }
+
   follow() {
     const frame = Number(this.box.dataset.frame);
     if (frame === this.state.frame) return;
@@ -71,6 +77,8 @@ export class TrainHere {
 
   show() {
     this.norms.show();
+    if (!this.covered) this.trainer.say(NOT_COVERED);
+    else if (this.trainer.said.textContent === NOT_COVERED) this.trainer.say("");
     this.fields.show();
     this.trainer.show();
   }

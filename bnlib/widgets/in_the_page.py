@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bnlib.experiments.alternatives import batch_sizes, contest
-from bnlib.experiments.failing import evaluation_statistics
+from bnlib.experiments.failing import evaluation_statistics, initial_gamma
 from bnlib.experiments.formula import training_curves as curves
 from bnlib.experiments.framework.results import as_array
 from bnlib.experiments.full_normalization import labels_per_batch as few_labels
@@ -169,6 +169,36 @@ def running_statistics() -> TrainHere:
             {"label": "with running averages", "key": "test_error", "unit": " %"},
         ),
         fixed={"checkpoints": list(steps), "evaluations": ["eval", "precise"]},
+    )
+
+
+def initial_gammas() -> TrainHere:
+    """Return the training of chapter 7's explorer of gamma; the page has no network with skip connections."""
+    networks = {
+        "2 layers": (2, "before the ReLU"),
+        "8 layers": (8, "before the ReLU"),
+        "ReLU, BN": (2, "after the ReLU"),
+    }
+    batch_size = initial_gamma.BATCH_SIZE
+
+    def start(network: str, gamma: float) -> dict[str, Any] | None:
+        if network not in networks:
+            return None
+        depth, placement = networks[network]
+        settings = {"batch_size": batch_size, "lr": initial_gamma.LEARNING_RATE, **USUAL, "placement": placement}
+        return {**settings, "gamma": gamma, "depth": depth, "width": initial_gamma.WIDTH}
+
+    def bands(network: str, gamma: float) -> dict[str, dict[str, Any]]:
+        losses = initial_gamma.load()[initial_gamma.NETWORK_LABELS[network], gamma]["loss"]
+        return {"batch norm": {"epoch": _by_steps(initial_gamma.CHECKPOINTS, batch_size), "train_loss": losses}}
+
+    return TrainHere(
+        start=start,
+        chosen=["batch norm"],
+        bands=bands,
+        fields=("gamma", "placement", "batch_size", "lr", "depth", "width", "epochs", "seed"),
+        norms={name: NORMS[name] for name in ("batch norm", "layer norm")},
+        fixed={"checkpoints": list(initial_gamma.CHECKPOINTS)},
     )
 
 

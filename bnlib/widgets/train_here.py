@@ -38,6 +38,8 @@ FIELDS: dict[str, dict[str, Any]] = {
         "when": {"batches": "at most k labels"},
     },
     "initialisation": {"label": "initialisation", "kind": "choice", "options": ["PyTorch's default", "He"]},
+    "placement": {"label": "place of the norm", "kind": "choice", "options": ["before the ReLU", "after the ReLU"]},
+    "gamma": {"label": "initial gamma", "kind": "number"},
     "depth": {"label": "hidden layers", "kind": "integer", "least": 1, "most": 20},
     "width": {"label": "units per layer", "kind": "integer", "least": 1, "most": 512},
     "momentum": {"label": "momentum of the statistics", "kind": "number", "least": 0, "most": 1},
@@ -100,7 +102,8 @@ class TrainHere:
 
     Arguments:
         start: ``start(**setting)`` returns the values of the fields for a setting of the explorer, by their names in
-            ``FIELDS``. Values without a field are possible; the reader cannot change them.
+            ``FIELDS``. Values without a field are possible; the reader cannot change them. None for a setting whose
+            network the page cannot train.
         chosen: the normalisations that are trained unless the reader chooses others.
         bands: ``bands(**setting)`` returns for some normalisations the committed curves: ``"epoch"``, length P, and for
             keys of the panels arrays of shape (seeds, P), errors in per cent. None for no bands.
@@ -119,7 +122,7 @@ class TrainHere:
         {'lr': [0.1, 0.3], 'batch_size': 32, 'epochs': 10}
     """
 
-    start: Callable[..., Mapping[str, Any]]
+    start: Callable[..., Mapping[str, Any] | None]
     chosen: Sequence[str]
     bands: Callable[..., Mapping[str, Mapping[str, Any]]] | None = None
     fields: Sequence[str] = ("batch_size", "lr", "batches", "labels", "depth", "width", "epochs", "seed")
@@ -135,9 +138,15 @@ class TrainHere:
 
     def description(self, name: str, settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return all that the page's script needs, for JSON; ``settings`` are those of the explorer, in its order."""
-        rows = [dict(self.start(**setting)) for setting in settings]
-        start = {key: _once([row[key] for row in rows]) for key in rows[0]}
-        bands = None if self.bands is None else [_bands(self.bands(**setting)) for setting in settings]
+        rows = [self.start(**setting) for setting in settings]
+        usual = next(row for row in rows if row is not None)
+        start = {key: _once([(row or usual)[key] for row in rows]) for key in usual}
+        bands = None
+        if self.bands is not None:
+            bands = [
+                None if row is None else _bands(self.bands(**setting))
+                for row, setting in zip(rows, settings, strict=True)
+            ]
         return {
             "name": name,
             "trainer": TRAINER,
@@ -147,6 +156,7 @@ class TrainHere:
             "told": [each for each in ("batch_size", "lr", "seed") if each in self.fields],
             "start": start,
             "bands": bands,
+            "covered": [row is not None for row in rows],
             "panels": list(self.panels),
             "ends": list(self.ends),
             "fixed": dict(self.fixed),

@@ -17,7 +17,7 @@ WITH_TRAINING = {
     CHAPTER: 1,
     "chapters/05_full_normalization.html": 1,
     "chapters/06_perils.html": 1,
-    "chapters/07_why_is_my_bn_failing.html": 2,
+    "chapters/07_why_is_my_bn_failing.html": 3,
     "chapters/09_alternatives.html": 1,
 }
 
@@ -167,6 +167,7 @@ POSITIONS = [
     (in_the_page.labels_per_batch, {"labels": 10, "batch_size": 64, "lr": 0.1}),
     (in_the_page.micro_batches, {"micro_batch_size": 16, "lr": 0.1}),
     (in_the_page.running_statistics, {"lr": 0.1, "momentum": 0.03}),
+    (in_the_page.initial_gammas, {"network": "8 layers", "gamma": 0.1}),
     (in_the_page.alternatives, {"budget": EQUAL_SAMPLES, "construction": "two labels", "batch_size": 16}),
 ]
 # Trains for three epochs, with a committed seed, all networks that have bands; returns the quantities of the panels.

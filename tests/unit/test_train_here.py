@@ -32,6 +32,15 @@ def test_a_run_that_diverged_is_infinite_in_the_median_and_absent_in_the_range()
     assert bands[0] == bands[1] == {"batch norm": {"epoch": [0, 0.333], "train_loss": [[1, 2], [3, None], [5, 2]]}}
 
 
+def test_a_setting_that_the_page_cannot_train_has_no_bands():
+    def only_small(lr):
+        return start(lr) if lr < 1 else None
+
+    made = TrainHere(only_small, ["batch norm"], lambda lr: {}).description("x", SETTINGS)
+    assert made["covered"] == [True, False] and made["bands"] == [{}, None]
+    assert made["start"] == {"batch_size": 8, "lr": 0.1, "epochs": 2, "seed": 0}
+
+
 def test_a_norm_has_the_colour_of_the_figures():
     norms = in_the_page.labels_per_batch().description("labels", [{"labels": 1, "batch_size": 4, "lr": 0.1}])["norms"]
     assert norms["FN, running"] == {"kind": "full_norm", "color": METHOD_COLORS["FN"]}
