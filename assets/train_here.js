@@ -64,8 +64,9 @@
 
   addEventListener("DOMContentLoaded", () => {
     if (!("Worker" in globalThis && "Blob" in globalThis)) return;
-    for (const box of document.querySelectorAll(".bnb-explorer"))
+    for (const box of document.querySelectorAll(".bnb-explorer")) {
       if (box.querySelector("script.bnb-training-description")) offer(box);
+    }
     for (const box of document.querySelectorAll(".bnb-laboratory")) {
       const place = box.querySelector(".bnb-laboratory-place");
       open(box, place, ({ Laboratory }, description) => {

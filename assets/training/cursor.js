@@ -45,8 +45,9 @@ export class Cursor {
     const x = clientX - this.element.getBoundingClientRect().left;
     const distance = (place) => Math.abs(place.x - x);
     let best = 0;
-    for (let i = 1; i < this.places.length; i += 1)
+    for (let i = 1; i < this.places.length; i += 1) {
       if (distance(this.places[i]) < distance(this.places[best])) best = i;
+    }
     if (best !== this.index) this.choose(best);
   }
 

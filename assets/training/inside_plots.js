@@ -109,10 +109,11 @@ export class ChannelStatistics extends Plot {
     const parts = [svg("path", { d: `M${SIDE} ${y(0)}H${this.width - SIDE}`, stroke: "currentColor", opacity: 0.4 })];
     const places = [];
     batchMean.forEach((mean, i) => {
-      if (Number.isFinite(runningMean[i]))
+      if (Number.isFinite(runningMean[i])) {
         parts.push(
           svg("path", { d: `M${x(i) - 2} ${y(runningMean[i])}h4`, stroke: "currentColor", "stroke-width": 2 }),
         );
+      }
       if (Number.isFinite(mean)) parts.push(svg("circle", { cx: x(i), cy: y(mean), r: 2, fill: this.color }));
       places.push({
         x: x(i),

@@ -97,8 +97,9 @@ export class Laboratory {
   show() {
     const { field, situation } = this.state;
     this.fields.show();
-    for (const control of this.fields.controls)
+    for (const control of this.fields.controls) {
       control.label.textContent = control.field === field ? `first network: ${field.label}` : control.field.label;
+    }
     if (this.second?.field !== field) {
       this.second = new FieldControl(
         field,

@@ -27,8 +27,9 @@ export class Plot {
     const line = this.picture.querySelector(".bnb-mark");
     if (!line) return;
     const x = index === null ? -9 : this.cursor.places[index].x;
-    for (const [name, value] of Object.entries({ x1: x, x2: x, y1: 4, y2: this.bottom }))
+    for (const [name, value] of Object.entries({ x1: x, x2: x, y1: 4, y2: this.bottom })) {
       line.setAttribute(name, value);
+    }
   }
 }
 

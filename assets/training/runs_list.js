@@ -29,8 +29,9 @@ export function describe(run, { fields, description }) {
 export function progress(run, ends) {
   if (run.state === "failed") return run.problem;
   const reached = `step ${run.step} of ${run.total}`;
-  if (run.state === "diverged")
+  if (run.state === "diverged") {
     return `The training diverged: the loss was infinite or not a number at step ${run.divergedAt} of ${run.total}, so the training ended.`;
+  }
   const last = run.points.at(-1);
   if (!last) return "The training starts.";
   const numbers = ends.map(({ label, key, unit }) => `${label} ${short(quantity(last, key))}${unit}`);
@@ -48,11 +49,12 @@ export class RunsList {
 
   draw() {
     const { runs, description } = this.state;
-    for (const [run, item] of this.items)
+    for (const [run, item] of this.items) {
       if (!runs.includes(run)) {
         item.remove();
         this.items.delete(run);
       }
+    }
     for (const run of runs) {
       if (!this.items.has(run)) this.add(run);
       const told = this.items.get(run).querySelector(".bnb-progress");

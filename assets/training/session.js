@@ -10,8 +10,9 @@ function theWorker() {
   worker = globalThis.startTrainingWorker();
   worker.onmessage = ({ data }) => handlers.get(data.run)?.(data);
   worker.onerror = (event) => {
-    for (const handle of handlers.values())
+    for (const handle of handlers.values()) {
       handle({ type: "error", message: event.message ?? "The worker has failed." });
+    }
   };
   const tell = () => {
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none

@@ -87,8 +87,9 @@ export class State {
   pairs() {
     const found = [...this.touched].map(([name, value]) => [name, text(value)]);
     const usual = this.description.chosen;
-    if (this.chosen.size !== usual.length || usual.some((norm) => !this.chosen.has(norm)))
+    if (this.chosen.size !== usual.length || usual.some((norm) => !this.chosen.has(norm))) {
       found.push(["norms", [...this.chosen].join(",")]);
+    }
     return found;
   }
 

@@ -44,8 +44,9 @@ export class Trainer {
       this.list.element,
     );
     onHidden((hidden) => {
-      if (this.state.active.length)
+      if (this.state.active.length) {
         this.say(hidden ? "The training waits while this tab is hidden." : "The training goes on.");
+      }
     });
   }
 
@@ -180,12 +181,13 @@ export class Trainer {
     const resume = active.length && active.every((run) => run.state === "paused");
     this.buttons.pause.textContent = resume ? "Resume" : "Pause";
     const epochs = Math.max(this.state.value("epochs"), ...runs.map((run) => run.values.epochs));
-    for (const { panel, chart } of this.charts)
+    for (const { panel, chart } of this.charts) {
       chart.put(
         panel.lines.flatMap((line, place) => runs.map((run) => this.line(run, line, place, panel.lines.length))),
         panel.lines.flatMap(({ key, label }) => bandsOf(bands, key, label, description)),
         epochs,
       );
+    }
     this.band.hidden = !bands;
     this.list.draw();
   }
