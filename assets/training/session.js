@@ -1,5 +1,10 @@
 // The worker, and who gets its reports. One worker trains all runs of a page.
 
+import { element } from "./elements.js";
+
+// From the first run on the page may make workers of its own scripts only. (In the source of every page this policy would
+// keep Chromium from reporting an idle network, for which the tests of the site wait.)
+const POLICY = "worker-src 'self' blob:";
 let worker = null;
 const handlers = new Map(); // by run
 let hidden = () => {};
@@ -7,6 +12,7 @@ let hidden = () => {};
 // Start the worker when the first run wants it. `startTrainingWorker` is defined by the engine's script.
 function theWorker() {
   if (worker) return worker;
+  document.head.append(element("meta", { httpEquiv: "Content-Security-Policy", content: POLICY }));
   worker = globalThis.startTrainingWorker();
   worker.onmessage = ({ data }) => handlers.get(data.run)?.(data);
   worker.onerror = (event) => {

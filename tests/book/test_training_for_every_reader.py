@@ -133,6 +133,8 @@ def test_workers_come_from_the_site_or_from_its_scripts_only(page):
       try { new Worker("data:text/javascript,0"); } catch (error) { resolve("refused"); }
       setTimeout(() => resolve("allowed"), 2000);
     })"""
+    press(page, "Step")
+    page.wait_for_function(SAYS, arg="at step 1 ")
     assert page.evaluate(blocked) in ("worker-src", "refused")
 
 
