@@ -55,9 +55,12 @@ book: $(INSTALLED) _build/inputs
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/oxlint --deny-warnings assets/engine assets/training assets/train_here.js
+	@if command -v tsc >/dev/null; then tsc -p assets/engine/jsconfig.json; else \
+	    echo "The types in assets/engine were not checked: npm install --global typescript gives tsc"; fi
 
 units: $(INSTALLED)
-	$(BIN)/python -m pytest --doctest-modules bnlib tests/unit tests/property -n 2
+	$(BIN)/python -m pytest --doctest-modules bnlib tests/unit tests/property tests/engine -n 2 --dist loadgroup
 
 executed: $(INSTALLED)
 	rm -rf _build/strict

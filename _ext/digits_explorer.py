@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bnlib.experiments.formula import training_curves
 from bnlib.figures import BLUE, VERMILLION, as_array, band
-from bnlib.widgets import Explorer, Slider
+from bnlib.widgets import Explorer, Slider, in_the_page
 
 LEARNING_RATE = 0.03
 """The learning rate in the sentence above the explorer, and the explorer's default."""
@@ -51,4 +51,13 @@ def explorer() -> Explorer:
         Slider("lr", "learning rate", LEARNING_RATES, LEARNING_RATE),
     ]
     title = "Test error over ten epochs, with batch norm and without"
-    return Explorer("digits", title, sliders, training_curves.lookup, draw, size=(5.6, 2.35), budget=120_000)
+    return Explorer(
+        "digits",
+        title,
+        sliders,
+        training_curves.lookup,
+        draw,
+        here=in_the_page.training_curves(),
+        size=(5.6, 2.35),
+        budget=120_000,
+    )

@@ -71,6 +71,7 @@ class Explorer {
     this.read();
     this.show();
     box.addEventListener("input", () => this.move());
+    box.addEventListener("bnb-write", () => this.write()); // something else of the explorer has changed
     for (const kind of ["pointerdown", "keydown"])
       box.addEventListener(kind, ({ target }) => target.closest(".bnb-play") || this.pause());
     new ResizeObserver(() => this.reserve()).observe(box);
@@ -87,6 +88,8 @@ class Explorer {
     for (let i = 0; i < runs.length; i += 2) picture += this.lines.slice(runs[i], runs[i + 1]).join("\n") + "\n";
     this.stage.innerHTML = picture;
     this.note.textContent = this.notes[frame];
+    this.box.dataset.frame = frame;
+    this.box.dispatchEvent(new Event("bnb-frame"));
   }
 
   // A screen reader is told the note once, when the controls have come to rest, and not at each step of the way.
@@ -129,6 +132,7 @@ class Explorer {
       if (!others || name.startsWith(this.key + ".")) url.searchParams.delete(name);
     if (!others || this.controls.some((control) => control.index !== control.start))
       for (const control of this.controls) url.searchParams.set(`${this.key}.${control.name}`, control.text);
+    this.box.dispatchEvent(new CustomEvent("bnb-address", { detail: url.searchParams }));
     url.hash = this.box.id;
     return url;
   }

@@ -15,6 +15,7 @@ from bnlib.tables import powers_of_ten
 from bnlib.widgets.controls import Control
 from bnlib.widgets.page import page
 from bnlib.widgets.panel import Panel
+from bnlib.widgets.train_here import TrainHere
 
 
 class Explorer:
@@ -35,11 +36,12 @@ class Explorer:
         train: ``train(**setting)`` does a real training run and yields ``(done, total, data)``: the number of steps so
             far, the total number of steps, and the data to draw. It adds *Train* and *Stop* buttons in a notebook. None
             for no training.
+        here: the same training in the reader's browser, on a web page without a kernel; None for no training there.
         size: width and height of the figure in inches.
         budget: the largest allowed size of the HTML in bytes.
 
     Attributes:
-        name, title, controls, data, draw, train, size, budget: the arguments.
+        name, title, controls, data, draw, train, here, size, budget: the arguments.
         defaults: the default value of each control, by name.
         runs: the data of the live runs, by the values of the controls.
 
@@ -71,13 +73,14 @@ class Explorer:
         draw: Callable[..., str],
         *,
         train: Callable[..., Iterator[tuple[int, int, Any]]] | None = None,
+        here: TrainHere | None = None,
         size: tuple[float, float] = (6.6, 2.8),
         budget: int = 400_000,
     ):
         if not re.fullmatch(r"[A-Za-z0-9-]+", name):
             raise ValueError(f"name must consist of letters, digits and '-', to be part of an address, got {name!r}")
         self.name, self.title, self.controls, self.size, self.budget = name, title, list(controls), size, budget
-        self.data, self.draw, self.train = data, draw, train
+        self.data, self.draw, self.train, self.here = data, draw, train, here
         self.defaults = {control.name: control.default for control in self.controls}
         if not self.controls or len(self.defaults) < len(self.controls):
             names = [control.name for control in self.controls]
@@ -121,7 +124,9 @@ class Explorer:
                 f"budget of explorer {self.name!r} must be at least {len(text.encode()):,} bytes for its "
                 f"{len(self.frames)} frames, got {self.budget:,}; draw fewer values or points, or raise the budget"
             )
-        return text
+        # The site moves this part into a file, which a page loads when a reader wants to train.
+        training = "" if self.here is None else self.here.html(self.name, self.settings())
+        return f"{text.removesuffix('</div>')}{training}</div>"
 
     @cached_property
     def panel(self):

@@ -113,7 +113,7 @@ class Panel:
             f"{each.label} {each.text(self.setting[each.name])}" for each in self.explorer.controls
         )
         self._running(True)
-        self._say(f"Training at {self.training}.")
+        self._say(f"PyTorch is training in the kernel of this notebook at {self.training}.")
         self.thread = threading.Thread(target=self._run, args=(self.setting, self.stopping, before), daemon=True)
         self.thread.start()
 

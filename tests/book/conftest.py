@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import threading
-import warnings
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,12 +18,6 @@ SITE = Path(os.environ.get("BNLIB_SITE", ROOT / "_build" / "strict" / "_build" /
 PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/*.html"))
 CHAPTERS = [page for page in PAGES if page.split("/")[1][0].isdigit()]
 REFERENCE = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/reference/*.html"))
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-site-isolation-trials --disable-threaded-animation "
-    "--disable-checker-imaging"
-).split()
-
 
 FRONT = "index.html"
 SCREEN = {"width": 1280, "height": 720}
@@ -89,27 +82,6 @@ def address(site):
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Debian's Chromium; without it the tests are skipped loudly, in CI they fail."""
-    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        message = f"NO BROWSER FOUND ({', '.join(names)}): THE SITE WAS NOT TESTED. On Debian: apt install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            warnings.warn(message, stacklevel=1)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="session")
@@ -196,4 +168,21 @@ def light(opened: Visit, screen: dict[str, int]) -> Visit:
         opened.page.set_viewport_size(screen)
     opened.page.emulate_media(media="screen", color_scheme="light")
     opened.page.wait_for_function(SHOWS, arg="light")
+    return opened
+
+
+@pytest.fixture(scope="session")
+def laboratory_visit(browser, address):
+    """The laboratory, opened once."""
+    opened = Visit(browser, address + "chapters/laboratory.html", viewport=SCREEN)
+    opened.page.wait_for_selector(".bnb-situations")
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def page(laboratory_visit):
+    """The laboratory as after a reset, on a light screen."""
+    opened = light(laboratory_visit, SCREEN).page
+    opened.get_by_role("button", name="Reset training").click()
     return opened

@@ -1,28 +1,17 @@
 """The Sphinx hooks that make the site's formulas and trim its styles, without a build."""
 
 import doctest
-import importlib.util
-from pathlib import Path
 
+import mathematics
+import page_weight
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "_ext"
-
-
-def extension(name: str):
-    """A module of the folder that is no package."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+import training_engine
 
 
-mathematics, page_weight = extension("mathematics"), extension("page_weight")
-
-
-@pytest.mark.parametrize("module", [mathematics, page_weight], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [mathematics, page_weight, training_engine], ids=lambda module: module.__name__)
 def test_examples(module):
-    assert doctest.testmod(module) == (0, 1)
+    failed, tried = doctest.testmod(module)
+    assert failed == 0 < tried
 
 
 @pytest.mark.parametrize(

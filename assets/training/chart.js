@@ -1,0 +1,121 @@
+// A chart of lines over bands by epoch.
+import { escaped, svg } from "./elements.js";
+import { Plot, words } from "./plot.js";
+import { short } from "./quantities.js";
+
+const HEIGHT = 220;
+const LEFT = 46;
+const RIGHT = 26; // room for the number of a run at the end of its line
+const TOP = 8;
+const BOTTOM = 38;
+
+/**
+ * @typedef {{label: string, log?: boolean, range: [number, number], ticks: number[]}} Axis
+ * @typedef {{name: string, color: string, dash: string, tag: string, points: [number, number][], ended: boolean}} Line
+ * @typedef {{name: string, color: string, x: number[], low: number[], middle: (number | null)[], high: number[]}} Band
+ */
+export class Chart extends Plot {
+  /** @param {Axis} axis of the values; the other axis counts epochs */
+  constructor(axis) {
+    super(`${axis.label} by epoch`, HEIGHT);
+    Object.assign(this, { axis, lines: [], bands: [] });
+  }
+
+  // Show these lines over these bands.
+  put(lines, bands, epochs) {
+    Object.assign(this, { lines, bands, epochs });
+    this.ready = true;
+    this.draw();
+  }
+
+  content() {
+    this.bottom = this.y(this.axis.range[0]);
+    const bands = this.bands.flatMap((band) => this.band(band));
+    return { parts: [...this.axes(), ...bands, ...this.lines.map((line) => this.line(line))], places: this.places() };
+  }
+
+  x(epoch) {
+    return LEFT + ((this.width - LEFT - RIGHT) * epoch) / this.epochs;
+  }
+
+  y(value) {
+    const { range, log } = this.axis;
+    const along = (number) => (log ? Math.log(Math.max(number, 1e-12)) : number);
+    const share = (along(value) - along(range[0])) / (along(range[1]) - along(range[0]));
+    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - Math.min(1, Math.max(0, share)));
+  }
+
+  axes() {
+    const { ticks, label } = this.axis;
+    const right = this.width - RIGHT;
+    const middle = (TOP + this.bottom) / 2;
+    const ink = { stroke: "currentColor", fill: "none" };
+    return [
+      ...ticks.map((tick) => svg("path", { d: `M${LEFT} ${this.y(tick)}H${right}`, ...ink, opacity: 0.15 })),
+      ...ticks.map((tick) => words(LEFT - 6, this.y(tick) + 4, tick, { "text-anchor": "end" })),
+      svg("path", { d: `M${LEFT} ${TOP}V${this.bottom}H${right}`, ...ink }),
+      ...epochTicks(this.epochs).map((tick) => words(this.x(tick), this.bottom + 16, short(tick))),
+      words((LEFT + right) / 2, HEIGHT - 5, "epoch"),
+      words(12, middle, escaped(label), { transform: `rotate(-90 12 ${middle})` }),
+    ];
+  }
+
+  path(points) {
+    return `M${points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}`;
+  }
+
+  band({ color, x, low, middle, high }) {
+    const points = (values) => values.flatMap((value, i) => (value === null ? [] : [[this.x(x[i]), this.y(value)]]));
+    const known = points(middle);
+    const line = { stroke: color, fill: "none", "stroke-width": 1, opacity: 0.7 };
+    return [
+      svg("path", {
+        class: "bnb-band",
+        d: `${this.path([...points(high), ...points(low).toReversed()])}Z`,
+        fill: color,
+      }),
+      known.length ? svg("path", { d: this.path(known), ...line }) : "",
+    ];
+  }
+
+  line({ color, dash, tag, points, ended }) {
+    const known = points
+      .filter(([, value]) => Number.isFinite(value))
+      .map(([epoch, value]) => [this.x(epoch), this.y(value)]);
+    if (!known.length) return "";
+    const [x, y] = known.at(-1);
+    const dots = known.length < 25 ? known.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.2, fill: color })) : [];
+    const line = { stroke: color, fill: "none", "stroke-width": 2, "stroke-dasharray": dash || null };
+    const end = words(x + 5, y + 4, ended ? `${tag} ✕` : tag, { "text-anchor": "start", "font-weight": 600 });
+    return [svg("path", { d: this.path(known), ...line }), ...dots, end].join("");
+  }
+
+  // Where numbers are: at every epoch that a line has, and without lines at those of the bands.
+  places() {
+    const some = this.lines.some((line) => line.points.length);
+    const of = some
+      ? this.lines.flatMap((line) => line.points.map(([epoch]) => epoch))
+      : this.bands.flatMap((band) => band.x);
+    return [...new Set(of)].sort((a, b) => a - b).map((epoch) => ({ x: this.x(epoch), text: this.told(epoch) }));
+  }
+
+  told(epoch) {
+    const runs = this.lines.flatMap(({ name, points }) => {
+      const found = points.find(([at]) => at === epoch);
+      return found ? [`${name} ${short(found[1])}`] : [];
+    });
+    const bands = this.bands.flatMap(({ name, x, low, high }) => {
+      const i = x.findIndex((at) => Math.abs(at - epoch) < 1e-6);
+      return i < 0 || low[i] === null ? [] : [`${name} in the committed runs ${short(low[i])} to ${short(high[i])}`];
+    });
+    return `Epoch ${short(epoch)}, ${this.axis.label}: ${[...runs, ...bands].join("; ")}.`;
+  }
+}
+
+// Round numbers of epochs, at most seven.
+function epochTicks(epochs) {
+  const raw = epochs / 6;
+  const size = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((factor) => factor * size).find((each) => each >= raw * 0.999);
+  return Array.from({ length: Math.floor(epochs / step + 1e-9) + 1 }, (_, i) => Number((i * step).toPrecision(6)));
+}

@@ -1,0 +1,46 @@
+// The worker, and who gets its reports. One worker trains all runs of a page.
+
+import { element } from "./elements.js";
+
+// From the first run on the page may make workers of its own scripts only. (In the source of every page this policy would
+// keep Chromium from reporting an idle network, for which the tests of the site wait.)
+const POLICY = "worker-src 'self' blob:";
+let worker = null;
+const handlers = new Map(); // by run
+let hidden = () => {};
+
+// Start the worker when the first run wants it. `startTrainingWorker` is defined by the engine's script.
+function theWorker() {
+  if (worker) return worker;
+  document.head.append(element("meta", { httpEquiv: "Content-Security-Policy", content: POLICY }));
+  worker = globalThis.startTrainingWorker();
+  worker.onmessage = ({ data }) => handlers.get(data.run)?.(data);
+  worker.onerror = (event) => {
+    for (const handle of handlers.values()) {
+      handle({ type: "error", message: event.message ?? "The worker has failed." });
+    }
+  };
+  const tell = () => {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
+    worker.postMessage({ type: "hidden", hidden: document.hidden });
+    hidden(document.hidden);
+  };
+  document.addEventListener("visibilitychange", tell);
+  if (document.hidden) tell();
+  return worker;
+}
+
+// Send a request about a run.
+// oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
+export const send = (request) => theWorker().postMessage(request);
+
+// Have the reports about a run brought to `handle`.
+export const listen = (run, handle) => handlers.set(run, handle);
+
+export const forget = (run) => handlers.delete(run);
+
+// Have it told when the tab is hidden and seen again.
+export const onHidden = (tell) => {
+  const before = hidden;
+  hidden = (now) => (before(now), tell(now));
+};

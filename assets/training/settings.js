@@ -1,0 +1,87 @@
+// What the reader's values mean for the engine, and which values are possible.
+
+/**
+ * A setting that the reader can change. `when` names values of other settings without which it has no effect.
+ * @typedef {{name: string, label: string, kind: "integer" | "number" | "choice", least?: number, most?: number,
+ *   positive?: boolean, options?: string[], when?: Record<string, string>}} Field
+ *
+ * @typedef {Record<string, string | number | null>} Values
+ */
+
+const CONSTRUCTIONS = {
+  shuffled: () => ({ construction: "shuffled" }),
+  "one label": () => ({ construction: "single_label" }),
+  "at most k labels": (values) => ({ construction: "max_labels", labels: values.labels }),
+  "the same in every epoch": () => ({ construction: "fixed" }),
+};
+
+// The value in a field's text, or an Error that says what the value must be; an empty text of an optional field is null.
+export function parse(field, text) {
+  if (field.kind === "choice") {
+    if (field.options.includes(text)) return text;
+    throw new Error(`The ${field.label} must be one of ${field.options.join(", ")}. It is “${text}”.`);
+  }
+  const given = String(text).trim();
+  if (given === "" && field.optional) return null;
+  const value = Number(given);
+  const low = field.least ?? -Infinity;
+  const high = field.most ?? Infinity;
+  const possible = given !== "" && Number.isFinite(value) && value >= low && value <= high;
+  if (possible && (field.kind === "number" || Number.isInteger(value)) && !(field.positive && value <= 0)) return value;
+  throw new Error(`The ${field.label} must be ${range(field)}. It is “${given}”.`);
+}
+
+// The possible values in words.
+export function range(field) {
+  const kind = field.kind === "integer" ? "a whole number" : "a number";
+  if (field.positive) return `${kind} above 0`;
+  if (field.least === undefined) return kind;
+  if (field.most === undefined) return `${kind} of at least ${field.least}`;
+  return `${kind} from ${field.least} to ${field.most}`;
+}
+
+// Whether a field has an effect beside these values.
+export const matters = (field, values) =>
+  Object.entries(field.when ?? {}).every(([name, value]) => values[name] === value);
+
+// A value as the reader writes it.
+export const text = (value) => (value === null || value === undefined ? "" : String(value));
+
+// The settings of a run for the engine, see protocol.js; `norms` and `fixed` are from the description.
+export function engineSettings(values, { norms, fixed }) {
+  const { color: _color, ...norm } = norms[values.norm];
+  if (norm.kind === "batch_norm" && values.momentum !== undefined) norm.momentum = values.momentum;
+  const { network, ...rest } = fixed;
+  return {
+    batchSize: values.batch_size,
+    learningRate: values.lr,
+    batches: CONSTRUCTIONS[values.batches ?? "shuffled"](values),
+    data: values.data === "two domains" ? { name: "two_domains", share: values.share } : { name: "digits" },
+    network: {
+      hidden: Array(values.depth).fill(values.width),
+      norm,
+      initialisation: values.initialisation === "He" ? "he" : "pytorch",
+      placement: values.placement === "after the ReLU" ? "after" : "before",
+      ...(values.gamma === undefined ? {} : { gamma: values.gamma }),
+      ...network,
+    },
+    ...(values.micro_batch_size === undefined ? {} : { microBatchSize: values.micro_batch_size }),
+    ...(values.freeze === undefined ? {} : { freezeStatistics: values.freeze }),
+    ...(values.evaluation === undefined ? {} : EVALUATIONS[values.evaluation]),
+    seed: values.seed,
+    ...duration(values),
+    ...rest,
+  };
+}
+
+// Whole epochs as such; else as steps.
+function duration({ epochs, batch_size }) {
+  if (Number.isInteger(epochs)) return { epochs };
+  return { steps: Math.max(1, Math.round(epochs * Math.floor(TRAINING_SAMPLES / batch_size))) };
+}
+
+const TRAINING_SAMPLES = 1437;
+const EVALUATIONS = {
+  "eval mode": { evaluations: ["eval"] },
+  "train mode": { evaluations: ["train"] },
+};

@@ -1,0 +1,210 @@
+// Trains the networks of a state, and shows their curves: buttons, charts, legend, and what a screen reader is told.
+import { Chart } from "./chart.js";
+import { button, element } from "./elements.js";
+import { quantity } from "./quantities.js";
+import { dashes, progress, RunsList } from "./runs_list.js";
+import { forget, listen, onHidden, send } from "./session.js";
+import { engineSettings } from "./settings.js";
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const CALM_STEP = 2000; // between two pictures for readers who asked for less motion, in milliseconds
+const BAND = "Bands and thin lines: range and median of the runs of this book with these settings, over their seeds.";
+let ids = 0; // of runs, on the whole page
+
+export class Trainer {
+  /**
+   * @param {State} state
+   * @param {() => string} problem why the values cannot be trained, in words, or ""
+   * @param {() => void} reset puts the reader's fields back
+   */
+  constructor(state, problem, reset) {
+    Object.assign(this, { state, problem, looks: 0, presses: 0, drawn: 0, watchers: [] });
+    this.buttons = {
+      train: button("Train", () => this.train()),
+      pause: button("Pause", () => this.pauseOrResume(), { disabled: true }),
+      step: button("Step", () => this.step()),
+      stop: button("Stop", () => this.stop(), { disabled: true }),
+      reset: button("Reset training", () => {
+        this.clear();
+        reset();
+      }),
+    };
+    this.said = element("p", { className: "bnb-news", role: "status" });
+    this.actions = element("div", { className: "bnb-actions" }, ...Object.values(this.buttons));
+    this.charts = state.description.panels.map((panel) => ({ panel, chart: new Chart(panel) }));
+    this.band = element("p", { className: "bnb-trainer", textContent: BAND });
+    this.list = new RunsList(state, (run) => this.remove(run));
+    this.element = element(
+      "div",
+      {},
+      this.actions,
+      this.said,
+      element("div", { className: "bnb-charts" }, ...this.charts.map(({ chart }) => chart.element)),
+      this.band,
+      this.list.element,
+    );
+    onHidden((hidden) => {
+      if (this.state.active.length) {
+        this.say(hidden ? "The training waits while this tab is hidden." : "The training goes on.");
+      }
+    });
+  }
+
+  // Have `watch(run)` called when a run has news.
+  watch(watch) {
+    this.watchers.push(watch);
+  }
+
+  say(words) {
+    this.said.textContent = words;
+  }
+
+  train(paused = false) {
+    const wrong = this.problem();
+    if (wrong) return this.say(wrong);
+    this.stop();
+    this.presses += 1;
+    const seen = new Map(); // networks of one colour get different dashes
+    const runs = this.state.networks.map((network) => {
+      const [run, dropped] = this.state.add(network, engineSettings(network.values, this.state.description));
+      if (dropped) this.drop(dropped);
+      const same = seen.get(run.color) ?? 0;
+      seen.set(run.color, same + 1);
+      const id = `${this.state.description.name}-${(ids += 1)}`;
+      Object.assign(run, { id, look: this.looks + same, press: this.presses, paused });
+      listen(run.id, (report) => this.take(run, report));
+      send({ type: "start", run: run.id, settings: run.settings, paused });
+      return run;
+    });
+    this.looks += Math.max(...seen.values());
+    const numbers = runs.map((run) => `run ${run.number} (${run.name})`).join(" and ");
+    this.say(paused ? `Each press of Step trains one step: ${numbers}.` : `This page trains ${numbers}.`);
+    this.show();
+  }
+
+  pauseOrResume() {
+    const paused = this.state.active.filter((run) => run.state === "paused");
+    const type = paused.length ? "resume" : "pause";
+    for (const run of this.state.active) send({ type, run: run.id });
+    this.say(paused.length ? "The training goes on." : "The training is paused. Step trains one step.");
+  }
+
+  step() {
+    if (!this.state.active.length) this.train(true);
+    for (const run of this.state.active) {
+      if (run.state === "running") send({ type: "pause", run: run.id });
+      send({ type: "step", run: run.id, count: 1 });
+    }
+  }
+
+  stop() {
+    const { active } = this.state;
+    for (const run of active) send({ type: "stop", run: run.id });
+    for (const run of active) run.state = "stopped";
+    if (active.length) this.say("The training is stopped. The curves stay until you remove them.");
+    this.show();
+  }
+
+  drop(run) {
+    if (["waiting", "running", "paused"].includes(run.state)) send({ type: "stop", run: run.id });
+    forget(run.id);
+  }
+
+  remove(run) {
+    this.drop(run);
+    this.state.remove(run);
+    this.say(`Run ${run.number} is removed.`);
+    this.show();
+    this.buttons.train.focus();
+  }
+
+  clear() {
+    for (const run of this.state.runs) this.drop(run);
+    this.state.reset();
+    this.looks = 0;
+    this.say("");
+    this.show();
+  }
+
+  // Take a report of the worker about a run.
+  take(run, report) {
+    if (report.type === "started") {
+      run.total = report.totalSteps;
+      run.testSets = report.testSets;
+      if (run.state === "waiting") run.state = run.paused ? "paused" : "running";
+    } else if (report.type === "progress") {
+      run.points.push(...report.checkpoints);
+      run.step = report.step;
+    } else if (report.type === "state") {
+      run.state = report.state;
+      run.step = report.step;
+      run.divergedAt = report.divergedAt;
+      this.tellOfTheEnd(run);
+    } else if (report.type === "error") {
+      run.state = "failed";
+      run.problem = report.message;
+      this.say(report.message);
+    }
+    for (const watch of this.watchers) watch(run, report);
+    this.show();
+  }
+
+  // A screen reader is told once, when the last run has ended.
+  tellOfTheEnd(run) {
+    if (!["finished", "diverged"].includes(run.state) || this.state.active.length) return;
+    const ended = this.state.runs.filter((each) => each.press === run.press);
+    this.say(
+      ended
+        .map((each) => `Run ${each.number} (${each.name}): ${progress(each, this.state.description.ends)}`)
+        .join(" "),
+    );
+  }
+
+  // Show the state with the next picture of the browser; rarely for readers who asked for less motion.
+  show() {
+    if (this.waiting) return;
+    const wait = calm.matches && this.state.active.length ? Math.max(0, this.drawn + CALM_STEP - performance.now()) : 0;
+    this.waiting = true;
+    const draw = () =>
+      requestAnimationFrame(() => {
+        this.waiting = false;
+        this.draw();
+      });
+    if (wait) setTimeout(draw, wait);
+    else draw();
+  }
+
+  draw() {
+    this.drawn = performance.now();
+    const { active, runs, bands, description } = this.state;
+    this.buttons.pause.disabled = this.buttons.stop.disabled = !active.length;
+    const resume = active.length && active.every((run) => run.state === "paused");
+    this.buttons.pause.textContent = resume ? "Resume" : "Pause";
+    const epochs = Math.max(this.state.value("epochs"), ...runs.map((run) => run.values.epochs));
+    for (const { panel, chart } of this.charts) {
+      chart.put(
+        panel.lines.flatMap((line, place) => runs.map((run) => this.line(run, line, place, panel.lines.length))),
+        panel.lines.flatMap(({ key, label }) => bandsOf(bands, key, label, description)),
+        epochs,
+      );
+    }
+    this.band.hidden = !bands;
+    this.list.draw();
+  }
+
+  line(run, { key, label }, place, count) {
+    const points = run.points.map((checkpoint) => [checkpoint.epoch, quantity(checkpoint, key)]);
+    const name = `run ${run.number} (${run.name}${count > 1 ? `, ${label}` : ""})`;
+    const dash = count > 1 ? ["", "6 4"][place] : dashes(run);
+    return { name, color: run.color, dash, tag: run.number, points, ended: run.state === "diverged" };
+  }
+}
+
+// The committed ranges of seeds of one quantity.
+function bandsOf(bands, key, label, { norms }) {
+  return Object.entries(bands ?? {}).flatMap(([name, { epoch, [key]: values }]) => {
+    if (!values) return [];
+    const [low, middle, high] = values;
+    return [{ name: `${name}${label ? `, ${label}` : ""}`, color: norms[name].color, x: epoch, low, middle, high }];
+  });
+}

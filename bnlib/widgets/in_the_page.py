@@ -1,0 +1,241 @@
+"""The explorers whose trainings the page can do as well: what each of their positions means for its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bnlib.experiments.alternatives import batch_sizes, contest
+from bnlib.experiments.failing import evaluation_statistics, initial_gamma
+from bnlib.experiments.formula import training_curves as curves
+from bnlib.experiments.framework.results import as_array
+from bnlib.experiments.full_normalization import labels_per_batch as few_labels
+from bnlib.experiments.perils import two_towers as two_domains
+from bnlib.widgets.train_here import ENDS, ERROR, LOSS, NORMS, PANELS, USUAL, TrainHere
+
+TRAINING_SAMPLES = 1437
+"""The training images of the digits."""
+
+
+def _curves(rows: Mapping[str, Mapping], names: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
+    """Return committed curves of an ``Experiment`` for ``TrainHere.bands``, errors in per cent."""
+    return {
+        (names or {}).get(name, name): {
+            "epoch": row["epoch"],
+            **{
+                key: as_array(row[key]) * (100 if key.endswith("error") else 1)
+                for key in ("train_loss", "test_error")
+                if key in row
+            },
+        }
+        for name, row in rows.items()
+    }
+
+
+def training_curves() -> TrainHere:
+    """Return the training of chapter 1's explorer and of the front page: with and without BN on digits."""
+    return TrainHere(
+        start=lambda batch_size, lr: {"batch_size": batch_size, "lr": lr, **USUAL},
+        chosen=list(curves.NORMS),
+        bands=lambda **setting: _curves(curves.lookup(**setting)),
+    )
+
+
+def labels_per_batch() -> TrainHere:
+    """Return the training of chapter 5's explorer: BN and Full Normalization on batches with few labels."""
+    norms = {
+        "batch norm": NORMS["batch norm"],
+        "FN, same batch": {"kind": "full_norm", "oracle": "batch"},
+        "FN, running": {"kind": "full_norm"},
+        "without normalisation": NORMS["without normalisation"],
+        "Batch Renorm": NORMS["Batch Renorm"],
+        "layer norm": NORMS["layer norm"],
+    }
+
+    def start(labels: int, batch_size: int, lr: float) -> dict[str, Any]:
+        few = {"batches": "at most k labels", "labels": labels}
+        return {"batch_size": batch_size, "lr": lr, **USUAL, **few, "epochs": few_labels.EPOCHS[batch_size]}
+
+    return TrainHere(
+        start=start,
+        chosen=list(few_labels.NORMS),
+        bands=lambda **setting: _curves(few_labels.lookup(**setting)),
+        norms=norms,
+        fixed={"checkpoints": 10},
+    )
+
+
+def two_towers() -> TrainHere:
+    """Return the training of chapter 6's explorer: one network on two domains, digits and inverted digits."""
+
+    def start(domains: str, share: float, batch_size: int) -> dict[str, Any]:
+        settings = {"data": "two domains", "share": share, "batch_size": batch_size, "lr": two_domains.LEARNING_RATE}
+        return {**settings, **USUAL, "epochs": two_domains.EPOCHS[batch_size]}
+
+    error = {"label": "test error (%)", "lines": [{"key": "test_error", "label": "digits"}], **ERROR}
+    error["lines"].append({"key": "second_error", "label": "inverted digits"})
+    return TrainHere(
+        start=start,
+        chosen=["batch norm"],
+        fields=("share", "batch_size", "lr", "depth", "width", "epochs", "seed"),
+        panels=(PANELS[0], error),
+        ends=(
+            ENDS[0],
+            {"label": "test error on digits", "key": "test_error", "unit": " %"},
+            {"label": "on inverted digits", "key": "second_error", "unit": " %"},
+        ),
+    )
+
+
+def _by_steps(steps: Any, batch_size: int) -> list[float]:
+    return [step * batch_size / TRAINING_SAMPLES for step in steps]
+
+
+def micro_batches() -> TrainHere:
+    """Return the training of chapter 7's explorer of micro-batches: each batch of 256 is normalised in parts."""
+    batch_size = evaluation_statistics.LARGE_BATCH
+    steps = evaluation_statistics.CHECKPOINTS[batch_size]
+
+    def start(micro_batch_size: int, lr: float) -> dict[str, Any]:
+        settings = {"batch_size": batch_size, "micro_batch_size": micro_batch_size, "lr": lr, **USUAL}
+        return {**settings, "epochs": steps[-1] // (TRAINING_SAMPLES // batch_size)}
+
+    def bands(micro_batch_size: int, lr: float) -> dict[str, dict[str, Any]]:
+        found = evaluation_statistics.by_micro_batch(micro_batch_size, lr)
+        return {
+            norm: {
+                "epoch": _by_steps(found["steps"], batch_size),
+                "train_error": 100 * found[norm]["train"],
+                "precise_error": 100 * found[norm]["precise"],
+            }
+            for norm in ("batch norm", "without normalisation")
+        }
+
+    return TrainHere(
+        start=start,
+        chosen=["batch norm", "without normalisation"],
+        bands=bands,
+        fields=("batch_size", "micro_batch_size", "lr", "batches", "labels", "depth", "width", "epochs", "seed"),
+        norms={name: NORMS[name] for name in ("batch norm", "without normalisation", "layer norm")},
+        panels=(
+            {"label": "training error, train mode (%)", "lines": [{"key": "train_error"}], **ERROR},
+            {"label": "test error, precise statistics (%)", "lines": [{"key": "precise_error"}], **ERROR},
+        ),
+        ends=(
+            {"label": "training error", "key": "train_error", "unit": " %"},
+            {"label": "test error with precise statistics", "key": "precise_error", "unit": " %"},
+        ),
+        fixed={"checkpoints": list(steps), "evaluations": ["eval", "precise"]},
+    )
+
+
+def running_statistics() -> TrainHere:
+    """Return the training of chapter 7's explorer of running averages and precise statistics."""
+    batch_size = evaluation_statistics.SMALL_BATCH
+    steps = evaluation_statistics.CHECKPOINTS[batch_size]
+    lines = {"precise": "precise statistics", "test": "running averages"}
+
+    def start(lr: float, momentum: float) -> dict[str, Any]:
+        settings = {"batch_size": batch_size, "lr": lr, "momentum": momentum, **USUAL}
+        return {**settings, "epochs": steps[-1] // (TRAINING_SAMPLES // batch_size)}
+
+    def bands(lr: float, momentum: float) -> dict[str, dict[str, Any]]:
+        found = evaluation_statistics.by_momentum(lr, momentum)
+        return {
+            "batch norm": {
+                "epoch": _by_steps(found["steps"], batch_size),
+                "precise_loss": found["precise"][..., 0],
+                "test_loss": found["running"][..., 0],
+                "precise_error": 100 * found["precise"][..., 1],
+                "test_error": 100 * found["running"][..., 1],
+            }
+        }
+
+    def panel(quantity: str, **axis: Any) -> dict[str, Any]:
+        return {"lines": [{"key": f"{key}_{quantity}", "label": label} for key, label in lines.items()], **axis}
+
+    return TrainHere(
+        start=start,
+        chosen=["batch norm"],
+        bands=bands,
+        fields=("batch_size", "lr", "momentum", "batches", "labels", "depth", "width", "epochs", "seed"),
+        norms={name: NORMS[name] for name in ("batch norm", "Batch Renorm")},
+        panels=(
+            panel("loss", label="test loss (nats)", **{**LOSS, "range": [0.03, 30], "ticks": [0.1, 1, 10]}),
+            panel("error", label="test error (%)", **ERROR),
+        ),
+        ends=(
+            {"label": "test error with precise statistics", "key": "precise_error", "unit": " %"},
+            {"label": "with running averages", "key": "test_error", "unit": " %"},
+        ),
+        fixed={"checkpoints": list(steps), "evaluations": ["eval", "precise"]},
+    )
+
+
+def initial_gammas() -> TrainHere:
+    """Return the training of chapter 7's explorer of gamma; the page has no network with skip connections."""
+    networks = {
+        "2 layers": (2, "before the ReLU"),
+        "8 layers": (8, "before the ReLU"),
+        "ReLU, BN": (2, "after the ReLU"),
+    }
+    batch_size = initial_gamma.BATCH_SIZE
+
+    def start(network: str, gamma: float) -> dict[str, Any] | None:
+        if network not in networks:
+            return None
+        depth, placement = networks[network]
+        settings = {"batch_size": batch_size, "lr": initial_gamma.LEARNING_RATE, **USUAL, "placement": placement}
+        return {**settings, "gamma": gamma, "depth": depth, "width": initial_gamma.WIDTH}
+
+    def bands(network: str, gamma: float) -> dict[str, dict[str, Any]]:
+        losses = initial_gamma.load()[initial_gamma.NETWORK_LABELS[network], gamma]["loss"]
+        return {"batch norm": {"epoch": _by_steps(initial_gamma.CHECKPOINTS, batch_size), "train_loss": losses}}
+
+    return TrainHere(
+        start=start,
+        chosen=["batch norm"],
+        bands=bands,
+        fields=("gamma", "placement", "batch_size", "lr", "depth", "width", "epochs", "seed"),
+        norms={name: NORMS[name] for name in ("batch norm", "layer norm")},
+        fixed={"checkpoints": list(initial_gamma.CHECKPOINTS)},
+    )
+
+
+def alternatives() -> TrainHere:
+    """Return the training of chapter 9's explorer: the norms that the page has, at the best learning rate of BN."""
+    names = {"Full Norm": "Full Normalization"}
+    norms = [name for name in batch_sizes.NORMS if names.get(name, name) in NORMS]
+    batches = {"shuffled": ("shuffled", 2), "two labels": ("at most k labels", 2), "one label": ("one label", 1)}
+
+    def rate(budget: str, construction: str, batch_size: int) -> float:
+        known = construction if batch_sizes.possible(construction, batch_size) else "shuffled"
+        found = contest.errors("batch norm", budget, known, batch_size)
+        return batch_sizes.LEARNING_RATES[batch_sizes.best_learning_rate(found)]
+
+    def start(budget: str, construction: str, batch_size: int) -> dict[str, Any]:
+        made, labels = batches[construction]
+        return {
+            "batch_size": batch_size, "lr": rate(budget, construction, batch_size), **USUAL, "batches": made,
+            "labels": labels, "initialisation": "He", "width": 64, "epochs": batch_sizes.BUDGETS[budget][batch_size],
+        }  # fmt: skip
+
+    def bands(budget: str, construction: str, batch_size: int) -> dict[str, dict[str, Any]]:
+        made = "shuffled" if batch_size == 1 else construction
+        if not batch_sizes.trained(made, batch_size):
+            return {}
+        point = batch_sizes.checkpoint(budget, batch_size)
+        lr = rate(budget, construction, batch_size)
+        rows = {norm: batch_sizes.load()[norm, made, batch_size, lr] for norm in norms}
+        kept = {
+            norm: {"epoch": row["epoch"][: point + 1], "test_error": [run[: point + 1] for run in row["test_error"]]}
+            for norm, row in rows.items()
+        }
+        return _curves(kept, names)
+
+    return TrainHere(
+        start=start,
+        chosen=["batch norm", "layer norm"],
+        bands=bands,
+        fields=("batch_size", "lr", "batches", "labels", "initialisation", "depth", "width", "epochs", "seed"),
+    )

@@ -1,0 +1,57 @@
+// Runs the engine for the tests, in a browser or under Node: `drive(modules, digits, cases)` returns numbers as text.
+
+function drive(modules, digits, cases) {
+  const loaded = new Map();
+  const load = (settings) => {
+    const key = JSON.stringify([settings.data, settings.seed]);
+    if (!loaded.has(key)) loaded.set(key, modules.datasets.dataset(settings.data, digits, settings.seed));
+    return loaded.get(key);
+  };
+  return JSON.stringify(
+    cases.map((settings) => results(modules, load, settings)),
+    (_, value) =>
+      ArrayBuffer.isView(value)
+        ? Array.from(value)
+        : typeof value === "number" && !isFinite(value)
+          ? String(value)
+          : value,
+  );
+}
+
+function results({ settings: { complete, checkFit }, training: { Training } }, load, given) {
+  try {
+    const settings = complete(given);
+    const data = load(settings);
+    checkFit(settings, data);
+    const training = new Training(settings, data);
+    const initial = parameters(training.network);
+    const batches = [];
+    const checkpoints = [training.first()];
+    while (!training.ended) {
+      batches.push(training.parts.map((part) => part.map((indices) => Array.from(indices))));
+      const checkpoint = training.step();
+      if (checkpoint !== null) checkpoints.push(checkpoint);
+    }
+    const running = training.network.norms.map((norm) => norm.running ?? {});
+    return {
+      initial,
+      batches,
+      checkpoints,
+      final: parameters(training.network),
+      running,
+      divergedAt: training.divergedAt,
+    };
+  } catch (error) {
+    return { error: error.message };
+  }
+}
+
+// In the order and the shapes of a PyTorch network's parameters.
+function parameters({ hidden, last }) {
+  return [...hidden, { linear: last, norm: null }].flatMap(({ linear, norm }) => {
+    const rows = Array.from({ length: linear.outputs }, (_, j) => {
+      return Array.from({ length: linear.inputs }, (_, i) => linear.weight[i * linear.outputs + j]);
+    });
+    return [rows, Array.from(linear.bias), ...(norm ? [Array.from(norm.gamma), Array.from(norm.beta)] : [])];
+  });
+}

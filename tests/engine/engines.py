@@ -1,0 +1,39 @@
+"""The engine in a browser and under Node."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import training_engine
+
+DRIVER = (Path(__file__).parent / "driver.js").read_text()
+
+Engine = Callable[[list[dict]], list[dict]]
+"""Trains with each of the settings, and returns what driver.js returns."""
+
+
+def source() -> str:
+    """The engine as it is."""
+    return training_engine.joined(training_engine.modules())
+
+
+def in_chromium(page, source: str) -> Engine:
+    """Give the page a version of the engine."""
+    start = f"([digits, cases]) => {{ {DRIVER}; {source}; return drive(trainingEngine(), digits, cases); }}"
+    return lambda cases: json.loads(page.evaluate(start, [training_engine.digits(), cases]))
+
+
+def under_node(node: str, source: str) -> Engine:
+    """Start Node for each call."""
+    program = f"{DRIVER}; {source}; const [digits, cases] = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
+    program += "console.log(drive(trainingEngine(), digits, cases));"
+
+    def run(cases: list[dict]) -> list[dict]:
+        given = json.dumps([training_engine.digits(), cases])
+        done = subprocess.run([node, "-e", program], input=given, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    return run

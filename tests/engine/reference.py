@@ -1,0 +1,202 @@
+"""What bnlib computes for the settings of a run of the engine, see assets/engine/protocol.js."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import bnlib
+from bnlib import datasets, models, samplers
+from bnlib.datasets import Dataset
+from bnlib.experiments.perils import train_mode_at_inference, two_towers
+from bnlib.probes import with_recomputed_statistics
+from bnlib.schedules import LinearRamp, PowerSchedule
+
+Settings = dict[str, Any]
+LIMITS = {"rMax": "r_max", "dMax": "d_max"}
+
+
+def schedule(value):
+    """A number, or the schedule with these arguments."""
+    if not isinstance(value, dict):
+        return value
+    return LinearRamp(**value) if "low" in value else PowerSchedule(**value)
+
+
+def norm(settings: Settings):
+    """The class or name that ``models.mlp`` takes."""
+    kind = settings.get("kind", "none")
+    if kind in ("none", "layer_norm", "group_norm"):
+        return partial(nn.GroupNorm, settings["groups"]) if "groups" in settings else kind
+    classes = {"batch_norm": bnlib.BatchNorm, "full_norm": bnlib.FullNorm, "batch_renorm": bnlib.BatchRenorm}
+    arguments = {LIMITS.get(name, name): schedule(value) for name, value in settings.items() if name != "kind"}
+    return partial(classes[kind], **arguments)
+
+
+def network(settings: Settings) -> nn.Sequential:
+    """The network before training, in the precision of the settings."""
+    wanted, data = settings.get("network", {}), settings.get("data", {"name": "digits"})["name"]
+    ends = (3, 3) if data == "three_points" else (64, 10)
+    he = {"init": nn.init.kaiming_normal_} if wanted.get("initialisation") == "he" else {}
+    sizes = (ends[0], *wanted.get("hidden", (100, 100)), ends[1])
+    model = models.mlp(
+        sizes, norm(wanted.get("norm", {})), placement=wanted.get("placement", "before"), seed=seed(settings), **he
+    )
+    for layer in normalisations(model):
+        nn.init.constant_(layer.weight, wanted.get("gamma", 1))
+    return model.to(dtype(settings))
+
+
+def seed(settings: Settings) -> int:
+    return settings.get("seed", 0)
+
+
+def dtype(settings: Settings) -> torch.dtype:
+    return getattr(torch, settings.get("precision", "float32"))
+
+
+def normalisations(model: nn.Module) -> list[nn.Module]:
+    return [layer for layer in model if not isinstance(layer, nn.Flatten | nn.Linear | nn.ReLU)]
+
+
+def data(settings: Settings) -> list[Dataset]:
+    """The data set of each domain, in the precision of the settings."""
+    name = settings.get("data", {"name": "digits"})["name"]
+    found = two_towers.domains("inverted", seed(settings)) if name == "two_domains" else [datasets.load(name)]
+    return [
+        Dataset(d.name, d.train_x.to(dtype(settings)), d.train_y, d.test_x.to(dtype(settings)), d.test_y, d.num_classes)
+        for d in found
+    ]
+
+
+def sampler(settings: Settings) -> Callable[..., Iterator[Tensor]]:
+    """The sampler of bnlib."""
+    wanted = settings.get("batches", {"construction": "shuffled"})
+    options = {"shuffleSamples": "shuffle_samples", "shuffleBatches": "shuffle_batches"}
+    return {
+        "shuffled": samplers.shuffled,
+        "single_label": samplers.single_label,
+        "max_labels": samplers.MaxLabelsPerBatch(wanted.get("labels", 1)),
+        "fixed": samplers.FixedBatches(**{options[name]: value for name, value in wanted.items() if name in options}),
+    }[wanted["construction"]]
+
+
+def parts(settings: Settings, domains: list[Dataset]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """The samples and labels of each part of each batch; losses are averaged, those of two domains added."""
+    size = settings["batchSize"]
+    streams = [sampler(settings)(d.train_y, size, seed(settings) + i) for i, d in enumerate(domains)]
+    own = round(settings.get("data", {}).get("share", 1) * size)
+    for drawn in zip(*streams, strict=True):
+        if len(drawn) == 1:
+            cut = drawn[0].split(settings.get("microBatchSize") or size)
+            yield [(domains[0].train_x[index], domains[0].train_y[index]) for index in cut]
+        else:
+            places = [(drawn[0][:own], drawn[1][own:]), (drawn[0][own:], drawn[1][:own])]
+            yield [
+                tuple(torch.cat([getattr(d, name)[i] for d, i in zip(domains, place, strict=True)]) for name in
+                      ("train_x", "train_y"))
+                for place in places
+            ]  # fmt: skip
+
+
+def trained(settings: Settings) -> dict[str, Any]:
+    """Train for ``steps`` and return the same as the driver: parameters, checkpoints and running statistics."""
+    domains, model = data(settings), network(settings)
+    initial = [each.detach().clone() for each in model.parameters()]
+    optimiser = torch.optim.SGD(model.parameters(), settings["learningRate"], settings.get("momentum", 0))
+    checkpoints, seen = [], []
+    for step, batch in enumerate(itertools.islice(parts(settings, domains), settings["steps"]), 1):
+        freeze(model, settings, step)
+        if step == 1:
+            first = copy.deepcopy(model)
+            checkpoints.append(checkpoint(settings, first, domains, 0, [scored(first(x), y) for x, y in batch]))
+        optimiser.zero_grad()
+        weight = 1 if len(domains) > 1 else 1 / len(batch)
+        for x, y in batch:
+            logits = model(x)
+            loss = F.cross_entropy(logits, y)
+            seen.append((loss.item(), errors(logits, y)))
+            (loss * weight).backward()
+        optimiser.step()
+        if step in settings["checkpoints"]:
+            checkpoints.append(checkpoint(settings, model, domains, step, seen))
+            seen = []
+    final = [each.detach() for each in model.parameters()]
+    return {"initial": initial, "checkpoints": checkpoints, "final": final, "running": running(model)}
+
+
+def freeze(model: nn.Module, settings: Settings, step: int) -> None:
+    """Put the normalisations into eval mode if their statistics are frozen in this step."""
+    frozen = settings.get("freezeStatistics") is not None and step > settings["freezeStatistics"]
+    for layer in normalisations(model):
+        layer.train(not frozen)
+
+
+def scored(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The mean loss and the share of errors."""
+    return F.cross_entropy(logits, labels).item(), errors(logits, labels)
+
+
+def errors(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) != labels).count_nonzero().item() / len(labels)
+
+
+def checkpoint(settings: Settings, model: nn.Module, domains: list[Dataset], step: int, seen: list) -> dict[str, Any]:
+    """The checkpoint as protocol.js describes it."""
+    losses, shares = zip(*seen, strict=True)
+    test = {name: EVALUATIONS[name](settings, model, domains) for name in settings.get("evaluations", ["eval"])}
+    return {
+        "step": step,
+        "epoch": step * settings["batchSize"] / len(domains[0].train_y),
+        "trainLoss": sum(losses) / len(losses),
+        "trainError": sum(shares) / len(shares),
+        "test": {
+            name: [dict(zip(("loss", "error"), pair, strict=True)) for pair in found] for name, found in test.items()
+        },
+    }
+
+
+@torch.no_grad()
+def in_eval_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
+    model.eval()  # the next step puts it back
+    return [scored(model(d.test_x), d.test_y) for d in domains]
+
+
+def with_precise_statistics(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
+    recomputed = with_recomputed_statistics(model, [torch.cat([d.train_x for d in domains])])
+    return in_eval_mode(settings, recomputed, domains)
+
+
+@torch.no_grad()
+def in_train_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
+    found = []
+    for d in domains:
+        copied, order = copy.deepcopy(model).train(), "shuffled"
+        batches = train_mode_at_inference.batches(d.test_y, order, settings["batchSize"], seed(settings))
+        scores = [scored(copied(d.test_x[index]), d.test_y[index]) for index in batches]
+        found.append(tuple(sum(column) / len(column) for column in zip(*scores, strict=True)))
+    return found
+
+
+EVALUATIONS = {"eval": in_eval_mode, "precise": with_precise_statistics, "train": in_train_mode}
+
+
+def running(model: nn.Module) -> list[dict[str, Tensor]]:
+    """The running statistics of each normalisation by the engine's names."""
+    names = {
+        "mean": "running_mean",
+        "variance": "running_var",
+        "gammaGradient": "running_grad_weight",
+        "betaGradient": "running_grad_bias",
+    }
+    return [
+        {name: getattr(layer, buffer) for name, buffer in names.items() if hasattr(layer, buffer)}
+        for layer in normalisations(model)
+    ]
