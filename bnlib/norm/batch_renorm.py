@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.buffers import store
+from bnlib.norm.buffers import hold, is_eager, store
+from bnlib.norm.recomputation import FirstPass, first_pass
 from bnlib.schedules import LinearRamp, Schedule
 
 
@@ -100,7 +101,8 @@ class BatchRenorm(_NormBase):
         if not self.training or input.numel() == 0:
             mean, variance = self.running_mean, self.running_var
             return torch.batch_norm(input, self.weight, self.bias, mean, variance, False, 0.0, self.eps, kernels)
-        rho, delta = self._correct_and_track(input.detach())
+        again = first_pass(self, input) if is_eager(input) else None
+        rho, delta = self._correct_and_track(input.detach(), again)
         if input.numel() == input.size(1):
             # The value minus its mean is exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps).
             input = input - input
@@ -109,25 +111,33 @@ class BatchRenorm(_NormBase):
             bias = bias + self.bias
         return torch.batch_norm(input, weight, bias, None, None, True, 0.0, self.eps, kernels)
 
-    def _correct_and_track(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the corrections rho and delta, shape (C,), and update the running statistics."""
-        dtype = torch.promote_types(self.running_var.dtype, torch.float32)
-        mean, sigma = self.running_mean.to(dtype), (self.running_var.to(dtype) + self.eps).sqrt()
+    def _correct_and_track(self, x: Tensor, again: FirstPass | None) -> tuple[Tensor, Tensor]:
+        """Return the corrections rho and delta, shape (C,), and update the running statistics.
+
+        If the batch is computed ``again``, the corrections are those of the first pass, and nothing is updated.
+        """
+        buffers = self._buffers if again is None else again.copies()
+        steps, dtype = buffers["num_batches_tracked"], torch.promote_types(self.running_var.dtype, torch.float32)
+        mean, sigma = buffers["running_mean"].to(dtype), (buffers["running_var"].to(dtype) + self.eps).sqrt()
+        if torch.compiler.is_compiling():
+            x = x.to(dtype)  # PyTorch's decomposition of the next call would round the statistics to the input's dtype
         # Only the statistics are needed here. The call passes weights because the statistics get the weights' dtype.
         # On the CPU it takes at most a third of the time of var_mean.
         _, batch_mean, gain = torch.native_batch_norm(x, sigma, mean, None, None, True, 0.0, self.eps)
         batch_sigma = 1 / gain
-        step = self.num_batches_tracked.to(dtype)
+        step = steps.to(dtype)
         r_max, d_max = (limit(step) if callable(limit) else limit for limit in (self.r_max, self.d_max))
         rho = (batch_sigma / sigma).clamp(1 / r_max, r_max)
         delta = ((batch_mean - mean) / sigma).clamp(-d_max, d_max)
-        new_sigma = sigma.lerp(batch_sigma, self.momentum)
-        store(
-            self,
-            running_mean=mean.lerp(batch_mean, self.momentum),
-            running_var=(new_sigma.square() - self.eps).clamp(min=0),  # rounding may take it below 0
-            num_batches_tracked=self.num_batches_tracked + 1,
-        )
+        rho, delta = hold(rho, delta)
+        if again is None:
+            new_sigma = sigma.lerp(batch_sigma, self.momentum)
+            store(
+                self,
+                running_mean=mean.lerp(batch_mean, self.momentum),
+                running_var=(new_sigma.square() - self.eps).clamp(min=0),  # rounding may take it below 0
+                num_batches_tracked=steps + 1,
+            )
         return rho, delta
 
     def extra_repr(self) -> str:

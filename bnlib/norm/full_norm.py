@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnlib.norm.buffers import store
-from bnlib.norm.full_norm_passes import PureStep, Settings, Step, is_eager, needs_shift, per_channel, statistics_dtype
+from bnlib.norm.buffers import is_eager, store
+from bnlib.norm.full_norm_autograd import MOVED, PureStep, Step, TransformedStep
+from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
+from bnlib.norm.recomputation import first_pass
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule, check_schedule
 
@@ -151,7 +153,6 @@ class FullNorm(nn.Module):
             raise ValueError(f"oracle must be one of {', '.join(map(repr, ORACLES))}, got {oracle!r}")
         self.num_features, self.eps, self.alpha, self.oracle = num_features, eps, alpha, oracle
         self.affine, self.process_group = affine, process_group
-        self._checked_estimates = None
         for name, learned in (("weight", affine), ("bias", affine and bias)):
             values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, values)
@@ -184,11 +185,12 @@ class FullNorm(nn.Module):
         self._check_input(input)
         if not self.training:
             return self._evaluate(input)
-        if is_eager():
-            return Step.apply(input, self.weight, self.bias, self)
+        if is_eager(input):
+            return Step.apply(input, self.weight, self.bias, self, first_pass(self, input))
         alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
-        output, *new = PureStep.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
+        step = PureStep if torch.compiler.is_compiling() else TransformedStep
+        output, *new = step.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
         store(self, **dict(zip(_ESTIMATES[:3], new, strict=False)), num_batches_tracked=self.num_batches_tracked + 1)
         return output
 
@@ -219,24 +221,30 @@ class FullNorm(nn.Module):
                 "input must hold at least two samples for oracle='leave_one_out', got 1; use oracle='running'"
             )
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        # The state_dict of another batch norm layer does not have these buffers.
-        for name in ("running_mean_rest", "running_grad_weight", "running_grad_bias"):
-            state_dict.setdefault(prefix + name, torch.zeros_like(getattr(self, name)))
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        own = [prefix + name for name in ("running_mean_rest", "running_grad_weight", "running_grad_bias")]
+        mean = state_dict.get(prefix + "running_mean")
+        # Another batch norm layer has none of FullNorm's own estimates, but both running statistics.
+        if mean is not None and prefix + "running_var" in state_dict and not any(key in state_dict for key in own):
+            state_dict |= {key: torch.zeros_like(mean) for key in own}
+            steps = self.num_batches_tracked
+            if (local_metadata.get("version") or 1) < 2:  # PyTorch's rule for checkpoints from before 0.4.1
+                steps = torch.zeros_like(steps, device=mean.device) if steps.is_meta else steps
+                state_dict.setdefault(prefix + "num_batches_tracked", steps)
         # Loading a half-precision state_dict with assign=True would make the estimates half precision, too.
         for name in _ESTIMATES:
             if prefix + name in state_dict:
                 state_dict[prefix + name] = state_dict[prefix + name].to(getattr(self, name).dtype)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        if mean is not None and own[0] not in state_dict and not self.running_mean_rest.is_meta:
+            self.running_mean_rest.zero_()  # it was the rounding error of the old mean
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def _apply(self, fn, recurse=True):
         before = {name: getattr(self, name) for name in _ESTIMATES}
         super()._apply(fn, recurse)
         for name, old in before.items():
-            new = getattr(self, name)
-            if new.dtype.itemsize < 4:
-                setattr(self, name, old.to(new.device))
+            if getattr(self, name).dtype.itemsize < 4:
+                setattr(self, name, old.to(getattr(self, name).device))
+            if getattr(self, name) is not old:
+                MOVED[old] = getattr(self, name)  # a backward pass may still have to update it
         return self
-
-    def __getstate__(self):
-        return self.__dict__ | {"_checked_estimates": None}
