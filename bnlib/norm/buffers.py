@@ -11,11 +11,8 @@ from torch import Tensor, nn
 def is_eager(x: Tensor) -> bool:
     """Return whether operations on ``x`` compute numbers now, and are not traced or transformed by ``torch.func``."""
     # Function.apply makes the second check; PyTorch has no public function for it. A subclass is a FakeTensor, say.
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or x.is_meta
-        or (type(x) is not Tensor and not isinstance(x, nn.Parameter))
+    return (type(x) is Tensor or isinstance(x, nn.Parameter)) and not (
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.norm.buffers import is_eager, store
-from bnlib.norm.full_norm_autograd import MOVED, PureStep, Step, TransformedStep
+from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
 from bnlib.norm.recomputation import first_pass
 from bnlib.reference import ORACLES
@@ -182,11 +182,15 @@ class FullNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
-        self._check_input(input)
+        if input.dim() < 2 or input.size(1) != self.num_features or self.oracle == "leave_one_out":
+            self._check_input(input)
         if not self.training:
             return self._evaluate(input)
         if is_eager(input):
-            return Step.apply(input, self.weight, self.bias, self, first_pass(self, input))
+            known = self._parameters  # much faster than self.weight, but without parametrised or pruned parameters
+            weight = known["weight"] if "weight" in known else self.weight
+            bias = known["bias"] if "bias" in known else self.bias
+            return eager_step(input, weight, bias, (self, first_pass(self, input)))
         alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
         step = PureStep if torch.compiler.is_compiling() else TransformedStep
@@ -215,8 +219,8 @@ class FullNorm(nn.Module):
                 f"input must have num_features={self.num_features} channels in dimension 1, got {input.size(1)} in "
                 f"shape {tuple(input.shape)}"
             )
-        single = self.oracle == "leave_one_out" and input.size(0) == 1 and self.process_group is None
-        if single and self.training:
+        alone = self.oracle == "leave_one_out" and input.size(0) == 1 and self.process_group is None
+        if alone and self.training:
             raise ValueError(
                 "input must hold at least two samples for oracle='leave_one_out', got 1; use oracle='running'"
             )

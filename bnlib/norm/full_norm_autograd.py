@@ -19,7 +19,6 @@ from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
 from bnlib.norm.full_norm_passes import correction, gradients, normalise, update_running_gradients
 
 _STATISTICS = ("running_mean", "running_mean_rest", "running_var")
-_GRADIENTS = ("running_grad_weight", "running_grad_bias")
 _NO_FORWARD_MODE = (
     "FullNorm in train mode has no forward-mode derivative: its gradient is an estimate that exists in the backward "
     "pass only. Use eval mode, where the estimates are constants, or reverse mode (torch.func.vjp, torch.func.jacrev)."
@@ -32,59 +31,73 @@ MOVED = WeakIdKeyDictionary()
 class Step(Function):
     """A train step that updates the buffers of the layer itself, with as little overhead as possible.
 
-    ``again`` is the first pass over the same batch (``recomputation``), or None.
+    Its last argument is the layer, and the first pass over the same batch (``recomputation``) or None.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, layer, again):
-        """Normalise ``x`` and update the buffers of ``layer``."""
-        buffers, alpha, oracle, free, known = layer._buffers, layer.alpha, layer.oracle, None, None
-        estimates = buffers if again is None else again.buffers
+    def forward(ctx, x, weight, bias, layer_and_pass):
+        """Normalise ``x`` and update the buffers of the layer."""
+        layer, again = layer_and_pass
+        estimates, alpha, oracle, free, known = layer._buffers, layer.alpha, layer.oracle, None, None
+        buffers = estimates
         if again is not None:
-            buffers = again.copies()
-        steps = buffers["num_batches_tracked"]
+            estimates, buffers = again.buffers, again.copies()
+        steps, count = buffers["num_batches_tracked"], None
         if callable(alpha):
-            # A number is faster, but reading it from a GPU would have to wait for the GPU.
-            alpha = _weight_at(alpha, steps.item()) if steps.is_cpu else alpha(steps.double())
-        running = [buffers[name] for name in _GRADIENTS]
+            if steps.is_cpu:
+                count = steps.item()
+                alpha = float(alpha(count))
+                if not 0 < alpha <= 1:
+                    raise ValueError(f"alpha must lie in (0, 1] at every step, got {alpha} at step {count}")
+            else:  # a number is faster, but reading it from a GPU would have to wait for the GPU
+                alpha = alpha(steps.double())
         done = fast_step(x, weight, bias, alpha, layer, buffers)
         if done is not None:
-            output, mean, gain, scale = done
+            output, mean, gain, scale, known = done
         else:
             old = [buffers[name] for name in _STATISTICS]
             output, *new, mean, gain, free = normalise(x, weight, bias, *old, alpha, layer.settings)
             scale = None
             for each, value in zip(old, new, strict=True):
                 each.copy_(value)
-        steps.add_(1)
-        if oracle == "running":
-            known = correction(*running, mean, gain, free)
+            running = buffers["running_grad_weight"], buffers["running_grad_bias"]
+            if oracle == "running":
+                known = correction(*running, mean, gain, free)
+            ctx.before = running[0].clone(), running[1].clone()
+        steps.add_(1) if count is None else steps.fill_(count + 1)
         ctx.save_for_backward(x, weight)
-        ctx.step = mean, gain, scale, free, known, bias is not None, oracle
-        ctx.layer, ctx.alpha, ctx.backward_passes = layer, alpha, 0
-        ctx.estimates = [estimates[name] for name in _GRADIENTS]
-        ctx.before = None if free is None else [each.clone() for each in running]
+        ctx.step = mean, gain, scale, free, known, bias is not None, oracle, layer, alpha
+        ctx.estimates, ctx.backward_passes = (estimates["running_grad_weight"], estimates["running_grad_bias"]), 0
         return output
 
     @staticmethod
     def backward(ctx, g):
         """Return the gradients and update the running gradients."""
         x, weight = ctx.saved_tensors
-        mean, gain, scale, free, known, has_bias, oracle = ctx.step
+        mean, gain, scale, free, known, has_bias, oracle, layer, alpha = ctx.step
         differentiated, transformed = torch.is_grad_enabled(), torch._C._are_functorch_transforms_active()
         if free is None and not (differentiated or transformed):
             results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle)
             if results is not None:
                 grad_input, grad_weight, grad_bias = results
                 if oracle == "running":
-                    _move(ctx, grad_weight, grad_bias)
-                return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None, None
+                    earlier, estimates = ctx.backward_passes, ctx.estimates
+                    if (
+                        not earlier
+                        and layer._buffers["running_grad_bias"] is estimates[1]
+                        and math.isfinite(torch.dot(grad_weight, grad_bias).item())  # then each value is finite
+                    ):
+                        torch._foreach_lerp_(estimates, (grad_weight, grad_bias), alpha)
+                        ctx.backward_passes = 1
+                    else:
+                        _move(ctx, layer, grad_weight, grad_bias, alpha)
+                return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
         compute = Gradients.apply if differentiated or transformed else gradients
-        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), ctx.layer.settings)
+        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), layer.settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if oracle == "running":
-            _move(ctx, projection, total)
-        return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None, None
+            _move(ctx, layer, projection, total, alpha)
+        return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -92,34 +105,18 @@ class Step(Function):
         raise RuntimeError(_NO_FORWARD_MODE)
 
 
-def _weight_at(alpha, step: int) -> float:
-    value = float(alpha(step))
-    if not 0 < value <= 1:
-        raise ValueError(f"alpha must lie in (0, 1] at every step, got {value} at step {step}")
-    return value
-
-
-def _move(ctx, projection: Tensor, total: Tensor) -> None:
+def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
     """Update the running gradients that the layer had in the forward pass, or the tensors that took their place."""
-    alpha, estimates = ctx.alpha, ctx.estimates
-    if ctx.layer._buffers["running_grad_weight"] is not estimates[0]:
+    estimates, earlier = ctx.estimates, ctx.backward_passes
+    ctx.backward_passes = earlier + 1
+    if layer._buffers["running_grad_bias"] is not estimates[1]:
         estimates = [_newest(each) for each in estimates]
-    earlier, ctx.backward_passes = ctx.backward_passes, ctx.backward_passes + 1
     if torch._C._are_functorch_transforms_active():
         projection, total = Average.apply(projection, total, estimates[0])
-    elif (
-        not earlier
-        and total.is_cpu
-        and total.dtype is estimates[1].dtype
-        and not total.requires_grad
-        and math.isfinite(torch.dot(projection, total).item())  # then each of their values is finite
-    ):
-        torch._foreach_lerp_(estimates, (projection, total), alpha)
-        return
     before = None
     if earlier:
-        mean, gain, _, _, (slope, rest), *_ = ctx.step
-        before = ctx.before or (slope / gain, rest + slope * mean)
+        mean, gain, _, free, (slope, rest), *_ = ctx.step
+        before = (slope / gain, rest + slope * mean) if free is None else ctx.before
     update_running_gradients(estimates, projection, total, alpha, before, earlier)
 
 
@@ -133,6 +130,10 @@ def _like(weight: Tensor | None, grad_weight: Tensor) -> Tensor | None:
     if weight is None or weight.dtype is grad_weight.dtype:
         return weight if weight is None else grad_weight
     return grad_weight.to(weight.dtype)
+
+
+# Without Function.apply's questions about torch.func, which is_eager has answered.
+eager_step = super(Function, Step).apply
 
 
 class PureStep(Function):

@@ -19,14 +19,14 @@ from torch import Tensor
 LARGEST_OFFSET = 30.0
 # With a smaller weight of the newest batch, float32 could round the updates of the mean to 0.
 _LEAST_ALPHA = 1e-4
-_FLOATS = (torch.float32, torch.float64)
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 
 
 def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: float, layer, buffers):
-    """Update the estimates in ``buffers`` and return output, mean, gain and scale, or change nothing and return None.
+    """Update the estimates in ``buffers`` and return output, mean, gain, scale and correction, or do nothing.
 
-    ``scale`` is None except for an input of shape (N, C). The function returns None if the batch needs the general
+    ``scale`` is None except for an input of shape (N, C). ``correction`` is what the function of that name returns for
+    the oracle ``"running"``, else None. The function returns None if the batch needs the general
     implementation. That is decided by the new estimates themselves, in every step, because other code may write to the
     buffers between two steps, and PyTorch does not tell: DistributedDataParallel broadcasts them, for example.
     """
@@ -37,7 +37,6 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
         or (bias is not None and bias.dtype is not kind)
         or layer.process_group is not None
         or not x.is_cpu
-        or kind not in _FLOATS
         or x.numel() == 0
         or alpha < _LEAST_ALPHA
     ):
@@ -48,21 +47,25 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
     rest = 1 - alpha
     variance = variance.addcmul_(difference, difference, value=rest)
     # The smaller of the two weights must not be computed as a rounded difference from 1.
-    variance = old_var.lerp(variance, alpha) if alpha < 0.5 else variance.lerp(old_var, rest)
+    torch.lerp(old_var, variance, alpha, out=variance) if alpha < 0.5 else variance.lerp_(old_var, rest)
 
-    low, high = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2).aminmax()
+    low, high = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2, out=difference).aminmax()
     if not (low.item() > layer.eps and high.item() < math.inf):
         return None
-    old_mean.copy_(mean)
-    old_var.copy_(variance)
+    torch._foreach_copy_((old_mean, old_var), (mean, variance))
     buffers["running_mean_rest"].zero_()
     if x.dim() > 2:
-        output = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, 0.0)[0]
-        return output, mean, variance.rsqrt_(), None
-    gain = variance.rsqrt_()
-    scale = gain if weight is None else gain * weight
-    offset = torch.mul(mean, scale).neg_() if bias is None else torch.addcmul(bias, mean, scale, value=-1)
-    return torch.addcmul(offset, x, scale), mean, gain, scale
+        output, scale = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, 0.0)[0], None
+        gain = variance.rsqrt_()
+    else:
+        gain = variance.rsqrt_()
+        scale = gain if weight is None else gain * weight
+        offset = torch.mul(mean, scale).neg_() if bias is None else torch.addcmul(bias, mean, scale, value=-1)
+        output = torch.addcmul(offset, x, scale)
+    if layer.oracle != "running":
+        return output, mean, gain, scale, None
+    slope = gain * buffers["running_grad_weight"]
+    return output, mean, gain, scale, (slope, torch.addcmul(buffers["running_grad_bias"], slope, mean, value=-1))
 
 
 def fast_gradients(g: Tensor, x: Tensor, weight: Tensor | None, mean, gain, scale, correction, oracle: str):

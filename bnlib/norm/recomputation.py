@@ -13,6 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+# The running backward pass, in which a forward pass is a repetition, and the hooks that keep no activations. PyTorch
+# has no public functions for them.
+_backward_pass, _hooks = torch._C._current_graph_task_id, torch._C._autograd._top_saved_tensors_default_hooks
 # Enough for the micro-batches of a pipeline. A pass without gradients is remembered as well, because PyTorch's older
 # kind of checkpointing makes its first pass without gradients.
 _MOST_PASSES = 64
@@ -44,10 +47,9 @@ def first_pass(layer: nn.Module, x: Tensor) -> FirstPass | None:
 
     Call it at the beginning of a forward pass in train mode, outside of ``torch.compile`` and ``torch.func``.
     """
-    # PyTorch has no public functions for either question. Inside a backward pass, a forward pass is a repetition.
-    if torch._C._current_graph_task_id() != -1:
+    if _backward_pass() != -1:
         return _recall(layer, x)
-    if not torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+    if not torch.is_grad_enabled() or _hooks(True) is not None:
         _PASSES.setdefault(layer, deque(maxlen=_MOST_PASSES)).append(FirstPass(layer, x.detach()))
     return None
 
