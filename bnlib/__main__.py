@@ -4,64 +4,103 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
+import torch
+
+from bnlib import __version__
+from bnlib.arguments import suggestion
+from bnlib.cache import writable_folder
+from bnlib.datasets import DatasetError
 from bnlib.distributed import join_process_group, rank_and_world_size
-from bnlib.doctor import diagnose_file
+from bnlib.doctor import UserCodeError, diagnose_file
 from bnlib.experiments.framework import registry
 from bnlib.experiments.framework.experiment import Experiment
+from bnlib.training import check_device
+
+_EXIT_STATUSES = """exit status:
+  0    done, and diagnose found no error
+  1    diagnose found an error, or a claim that ran again came out differently
+  2    the command cannot be carried out; the message says why
+  3    the code in the file given to diagnose failed
+  130  interrupted"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command that ``arguments`` (by default those of the command line) name and return its exit status."""
     options = _parser().parse_args(arguments)
-    return options.do(options)
+    try:
+        return options.do(options)
+    except BrokenPipeError:
+        raise
+    except (DatasetError, ImportError, OSError, ValueError) as error:
+        print("\n".join([f"{options.command}: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest of the choices."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, and a suggestion if it is not one of a list of choices, and exit with status 2."""
+        if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            message += suggestion(found[1], re.findall(r"[\w-]+", found[2]))
+        super().error(message)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bnlib", description="The experiments, the claims and the doctor of The Batch Norm Book."
+    parser = _Parser(
+        prog="python -m bnlib",
+        description="The experiments, the claims and the doctor of The Batch Norm Book.",
+        epilog=_EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    groups = parser.add_subparsers(title="commands", required=True)
+    parser.add_argument("--version", action="version", version=f"bnlib {__version__} (torch {torch.__version__})")
+    groups = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     experiments = groups.add_parser("experiments", help="list or run the experiments")
-    actions = experiments.add_subparsers(title="actions", required=True)
+    actions = experiments.add_subparsers(title="actions", required=True, metavar="ACTION")
 
     listing = actions.add_parser("list", help="print the name and the question of each experiment")
-    listing.set_defaults(do=_list)
+    listing.set_defaults(do=_list, command="experiments list")
 
     running = actions.add_parser(
         "run",
         help="do the runs that are not in the cache yet and write the result to data/results",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    running.add_argument(
-        "names", nargs="+", choices=sorted(registry.EXPERIMENTS), metavar="NAME", help="a name printed by list"
-    )
+    running.add_argument("names", nargs="+", type=_experiment, metavar="NAME", help="a name printed by list")
     running.add_argument(
         "--scale",
         choices=["quick", "paper"],
         default="quick",
         help="quick takes minutes on two cores, paper has the size of the source's experiment",
     )
-    running.add_argument("--device", nargs="+", default=["cpu"], help="devices to train on, e.g. cuda:0 cuda:1")
-    running.add_argument("--workers", type=int, default=1, help="number of processes that work in parallel")
     running.add_argument(
-        "--max-stacked", type=int, default=64, help="the most runs to train as one stacked model; limits the memory"
+        "--device", nargs="+", type=_device, default=["cpu"], help="devices to train on, e.g. cuda:0 cuda:1"
+    )
+    running.add_argument("--workers", type=_count, default=1, help="number of processes that work in parallel")
+    running.add_argument(
+        "--max-stacked", type=_count, default=64, help="the most runs to train as one stacked model; limits the memory"
     )
     running.add_argument(
         "--resume", action=argparse.BooleanOptionalAction, default=True, help="reuse the runs that are in the cache"
     )
-    running.set_defaults(do=_run)
+    running.set_defaults(do=_run, command="experiments run")
 
     drawing = actions.add_parser(
         "draw", help="draw the curves of a result as SVG", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    curves = sorted(name for name, each in registry.EXPERIMENTS.items() if isinstance(each, Experiment))
     drawing.add_argument(
-        "names", nargs="+", choices=curves, metavar="NAME", help="an experiment that trains: " + ", ".join(curves)
+        "names",
+        nargs="+",
+        type=_experiment_with_curves,
+        metavar="NAME",
+        help="an experiment that trains: " + ", ".join(_with_curves()),
     )
     drawing.add_argument("--scale", choices=["quick", "paper"], default="quick", help="scale of the result to draw")
     drawing.add_argument(
@@ -73,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         help="draw only the cells with this value of an axis",
     )
     drawing.add_argument("--folder", type=Path, default=Path("_build/figures"), help="folder for NAME_SCALE.svg")
-    drawing.set_defaults(do=_draw)
+    drawing.set_defaults(do=_draw, command="experiments draw")
 
     ledger = groups.add_parser("claims", help="print the claims of the sources and the verdict on each")
     ledger.add_argument(
@@ -83,28 +122,58 @@ def _parser() -> argparse.ArgumentParser:
         "--rerun", nargs="+", default=[], metavar="ID", help="claims to judge again with new runs and new seeds"
     )
     ledger.add_argument(
-        "--format", choices=["text", "csv", "json"], default="text", help="how to print all claims, without an ID"
+        "--format", choices=["text", "csv", "json"], help="how to print all claims, without an ID (default: text)"
     )
-    ledger.set_defaults(do=_claims)
+    ledger.set_defaults(do=_claims, command="claims")
 
-    doctor = groups.add_parser(
-        "diagnose",
-        help="find problems with the batch normalisation of a model",
-        epilog="Exit status: 0 if no error is found, 1 if an error is found, 2 if FILE:FUNCTION cannot be used.",
-    )
+    doctor = groups.add_parser("diagnose", help="find problems with the batch normalisation of a model")
     doctor.add_argument(
         "target",
         metavar="FILE:FUNCTION",
         help="a function without arguments that returns (model, batches), or a mapping of arguments of "
         "bnlib.diagnose, such as loss or inference",
     )
-    doctor.set_defaults(do=_diagnose)
+    doctor.set_defaults(do=_diagnose, command="diagnose")
     return parser
+
+
+def _with_curves() -> list[str]:
+    return sorted(name for name, each in registry.EXPERIMENTS.items() if isinstance(each, Experiment))
+
+
+def _experiment(text: str) -> str:
+    if text not in registry.EXPERIMENTS:
+        raise argparse.ArgumentTypeError(
+            f"must be a name that `experiments list` prints, got {text!r}{suggestion(text, registry.EXPERIMENTS)}"
+        )
+    return text
+
+
+def _experiment_with_curves(text: str) -> str:
+    if _experiment(text) not in _with_curves():
+        raise argparse.ArgumentTypeError(
+            f"must be an experiment that trains networks, see draw --help, got {text!r}, which has no curves"
+        )
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer, at least 1, got {text!r}")
+    return int(text)
+
+
+def _device(text: str) -> str:
+    try:
+        check_device("", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).strip()) from error
+    return text
 
 
 def _setting(text: str) -> tuple[str, str]:
     axis, equals, value = text.partition("=")
-    if not equals:
+    if not (axis and equals):
         raise argparse.ArgumentTypeError(f"must have the form AXIS=VALUE, got {text!r}")
     return axis, value
 
@@ -137,16 +206,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    """Print all claims, or the named ones; return 1 if a new run changes an outcome and 2 if an ID is unknown."""
+    """Print all claims, or the named ones; return 1 if a new run changes an outcome."""
     from bnlib import claims
 
     asked = options.ids + options.rerun
-    if unknown := [name for name in asked if name not in claims.CLAIMS]:
-        print(f"ID must be one that `python -m bnlib claims` prints, got {unknown[0]!r}", file=sys.stderr)
-        return 2
+    for name in asked:
+        if name not in claims.CLAIMS:
+            hint = suggestion(name, claims.CLAIMS)
+            raise ValueError(f"ID must be one that `python -m bnlib claims` prints, got {name!r}{hint}")
+    if asked and options.format:
+        raise ValueError(f"--format must be left out where claims are named, got {options.format!r}")
     if not asked:
-        write = {"text": claims.as_text, "csv": claims.as_csv, "json": claims.as_json}[options.format]
-        print(write([claims.judge(claim) for claim in claims.CLAIMS.values()]).rstrip())
+        write = {None: claims.as_text, "text": claims.as_text, "csv": claims.as_csv, "json": claims.as_json}
+        print(write[options.format]([claims.judge(claim) for claim in claims.CLAIMS.values()]).rstrip())
     for name in options.ids:
         print(claims.report(claims.judge(claims.CLAIMS[name])), end="\n\n")
     changed = False
@@ -159,12 +231,12 @@ def _claims(options: argparse.Namespace) -> int:
 
 
 def _diagnose(options: argparse.Namespace) -> int:
-    """Print the report; return 1 if it contains an error and 2 if FILE:FUNCTION cannot be used."""
+    """Print the report; return 1 if it contains an error and 3 if the user's code failed."""
     try:
         report = diagnose_file(options.target)
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    except UserCodeError as error:
+        print(f"diagnose: {error}", file=sys.stderr)
+        return 3
     print(report)
     return int(any(finding.severity == "error" for finding in report))
 
@@ -175,23 +247,19 @@ _MOST_PANELS = 6
 def _draw(options: argparse.Namespace) -> int:
     from bnlib import figures
 
+    folder = writable_folder("--folder", options.folder)
     for name in options.names:
         experiment = registry.EXPERIMENTS[name]
-        try:
-            panels = experiment.panels(options.scale, dict(options.only))
-        except (FileNotFoundError, ValueError) as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return 2
+        panels = experiment.panels(options.scale, dict(options.only))
         if len(panels) > _MOST_PANELS:
-            print(
+            cell = _first_cell(experiment, options.scale).items()
+            raise ValueError(
                 f"{name}: a figure holds at most {_MOST_PANELS} panels, got {len(panels)}; select cells, e.g. --only "
-                + " ".join(f"'{axis}={value}'" for axis, value in _first_cell(experiment, options.scale).items()),
-                file=sys.stderr,
+                + " ".join(f"'{axis}={value}'" for axis, value in cell)
             )
-            return 2
         size = (3.4 * len(experiment.curves[:4]), 0.6 + 2.3 * len(panels))
         picture = figures.picture(figures.draw_curves, panels, experiment.curves, size=size)
-        path = options.folder / f"{experiment.result(options.scale)}.svg"
+        path = folder / f"{experiment.result(options.scale)}.svg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(picture.svg)
         print(path)

@@ -7,6 +7,7 @@ Normalization shares one set of estimates between the workers.
 
 from __future__ import annotations
 
+import copyreg
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bnlib.arguments import check_integer, check_kind
 from bnlib.norm import FullNorm
 from bnlib.processes import run_jobs
 
@@ -46,13 +48,17 @@ def join_process_group(device: str) -> Iterator[str]:
         device: ``"cuda"`` uses NCCL and gives each process of a machine its own GPU; ``"cpu"`` uses gloo.
 
     Raises:
-        ValueError: if this machine has fewer GPUs than processes.
+        ValueError: if ``device`` is none, or this machine has fewer GPUs than processes.
 
     Example:
         >>> with distributed.join_process_group("cpu") as device:
         ...     print(device, distributed.rank_and_world_size())
         cpu (0, 1)
     """
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be a device such as 'cpu' or 'cuda', got {device!r}") from error
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
         return
@@ -82,10 +88,19 @@ def run_in_processes(function: Callable[..., T], workers: int, *arguments: Any) 
     Returns:
         The results of the processes in the order of their ranks.
 
+    Raises:
+        TypeError: if ``function`` cannot be called or ``workers`` is not an integer.
+        ValueError: if ``function`` cannot be imported, such as a lambda, or ``workers`` is below 1.
+
     Example:
         >>> distributed.run_in_processes(distributed.rank_and_world_size, 2)
         [(0, 2), (1, 2)]
     """
+    if not callable(function):
+        raise TypeError(f"function must be a function that can be imported, got {function!r}")
+    if "<" in getattr(function, "__qualname__", ""):
+        raise ValueError(f"function must be defined in a module, where other processes find it, got {function!r}")
+    check_integer("workers", workers)
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(function, rank, workers, folder, arguments) for rank in range(workers)]
         preload = [__name__, function.__module__, "torch._dynamo"]  # the last one is imported by every optimiser
@@ -109,13 +124,19 @@ def _call_in_group(function: Callable[..., T], rank: int, workers: int, folder: 
 def data_parallel(model: nn.Module) -> nn.Module:
     """Wrap ``model`` so that its gradients are averaged over all processes; a single process gets ``model`` itself.
 
-    Full Normalization layers without a process group get the group of all processes.
+    Full Normalization layers without a process group get the group of all processes. The model can still be copied and
+    stored: a copy has the same group, and a model that is loaded in another process has the group of that name there,
+    or none if that process works alone.
+
+    Raises:
+        TypeError: if ``model`` is not an ``nn.Module``.
 
     Example:
         >>> model = nn.Linear(2, 1)
         >>> distributed.data_parallel(model) is model  # a single process
         True
     """
+    check_kind("model", model, nn.Module, "an nn.Module")
     if rank_and_world_size()[1] == 1:
         return model
     for layer in model.modules():
@@ -123,6 +144,31 @@ def data_parallel(model: nn.Module) -> nn.Module:
             layer.process_group = distributed.group.WORLD
     device = next(model.parameters()).device
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def _group_named(name: str, of_all: bool) -> distributed.ProcessGroup | None:
+    """Return the process group that ``_name_of`` describes in this process."""
+    if not distributed.is_initialized():
+        return None
+    if of_all:
+        return distributed.group.WORLD
+    groups = {known: group for group, known in distributed.distributed_c10d._world.pg_names.items()}
+    if name not in groups:
+        raise RuntimeError(
+            f"process_group {name!r} must exist where a model that uses it is loaded; make the groups first, in the "
+            "same order as where the model was stored"
+        )
+    return groups[name]
+
+
+def _name_of(group: distributed.ProcessGroup) -> tuple:
+    return _group_named, (group.group_name, group is distributed.group.WORLD)
+
+
+# A layer may hold a process group, which PyTorch can neither copy nor store: copy.deepcopy, torch.save and
+# AveragedModel would fail for every model with such a layer.
+if distributed.is_available():
+    copyreg.pickle(distributed.ProcessGroup, _name_of)
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from bnlib.arguments import check_kind, check_number
+
 
 def unit_norms(tensor: Tensor) -> Tensor:
     """Return the norm of the weights of each output unit, in a shape that broadcasts against ``tensor``.
@@ -41,7 +43,8 @@ def clipped(parameter: Tensor, gradient: Tensor, clipping: float = 0.01, eps: fl
         The shortened gradient, a new tensor.
 
     Raises:
-        ValueError: if ``clipping`` or ``eps`` is not positive.
+        TypeError: if an argument is of the wrong type.
+        ValueError: if ``clipping`` or ``eps`` is not positive, or the shapes differ.
 
     Source: Brock et al. 2021, equation 3 of section 4.
 
@@ -51,9 +54,14 @@ def clipped(parameter: Tensor, gradient: Tensor, clipping: float = 0.01, eps: fl
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.1000]])
     """
-    for name, value in (("clipping", clipping), ("eps", eps)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    check_kind("parameter", parameter, Tensor, "a tensor")
+    check_kind("gradient", gradient, Tensor, "a tensor")
+    if parameter.shape != gradient.shape:
+        raise ValueError(
+            f"gradient must have the shape of the parameter, {tuple(parameter.shape)}, got {tuple(gradient.shape)}"
+        )
+    check_number("clipping", clipping, above=0)
+    check_number("eps", eps, above=0)
     allowed = clipping * unit_norms(parameter).clamp(min=eps)
     # The smallest positive number keeps a gradient of zero from becoming 0 / 0.
     tiny = torch.finfo(gradient.dtype).tiny
@@ -81,6 +89,9 @@ def clip_gradients_adaptively_(parameters: Iterable[Tensor], clipping: float = 0
         >>> round(largest.item(), 3)
         0.1
     """
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
     for parameter in parameters:
+        check_kind("parameters", parameter, Tensor, "tensors, such as model.parameters()")
         if parameter.grad is not None:
             parameter.grad.copy_(clipped(parameter, parameter.grad, clipping, eps))

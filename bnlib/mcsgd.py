@@ -14,12 +14,14 @@ Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), sect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from bnlib.arguments import check_kind, check_number, check_one_of, shown
 from bnlib.schedules import Schedule
 
 Params = Mapping[str, Tensor]
@@ -152,7 +154,7 @@ class State:
 def minimize(
     composition: Composition,
     params: Params,
-    batches: Iterator[Batch],
+    batches: Iterable[Batch],
     lr: float | Schedule,
     alpha: float | Schedule,
     *,
@@ -168,7 +170,8 @@ def minimize(
     Arguments:
         composition: the objective to minimise.
         params: the initial parameters by name; they are not changed.
-        batches: yields samples and targets. The oracle ``"independent"`` draws one more batch for each stage.
+        batches: yields samples and targets. The oracle ``"independent"`` draws one more batch for each stage; if the
+            batches end in the middle of a step, that step is not done.
         lr: the learning rate $\eta_k$, a number or a schedule of the step (``bnlib.schedules``).
         alpha: $\alpha_k$, the weight of the newest batch, a number or a schedule of the step.
         oracle: how to estimate the two expectations in the derivative through a statistic,
@@ -190,7 +193,9 @@ def minimize(
             ``"layerwise"`` it is updated with their new estimates, as in the layers of a network (Algorithm 3).
 
     Raises:
-        ValueError: if ``oracle``, ``estimator`` or ``order`` is unknown.
+        TypeError: if an argument is of the wrong type.
+        ValueError: if ``oracle``, ``estimator`` or ``order`` is unknown, if ``lr`` or ``alpha`` leaves its range at a
+            step, or if there are too few batches for the first step.
 
     Source: Lian and Liu 2019, Algorithm 2; Theorem 2 for lr and alpha.
 
@@ -211,18 +216,41 @@ def minimize(
     for name, value, known in (
         ("oracle", oracle, ORACLES), ("estimator", estimator, ESTIMATORS), ("order", order, ORDERS),
     ):  # fmt: skip
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        check_one_of(name, value, known)
+    check_kind("composition", composition, Composition, "a Composition")
+    if not isinstance(params, Mapping) or not all(isinstance(value, Tensor) for value in params.values()):
+        raise TypeError(f"params must be tensors by name, got {shown(params)}")
+    batches = _iterator(batches)
     starts = [stage.start.detach().clone() for stage in composition.stages]
     zeros = [torch.zeros_like(each) for each in starts]
     state = State(0, {name: value.detach().clone() for name, value in params.items()}, starts, zeros, list(zeros))
-    for batch in batches:
+    needed = 1 + len(starts) * (oracle == "independent")
+    while len(drawn := list(itertools.islice(batches, needed))) == needed:
         rate, weight = (each(state.step) if callable(each) else each for each in (lr, alpha))
+        _check_rates(rate, weight, state.step)
+        batch, *more = drawn
         estimates, trends = _updated_estimates(composition, state, batch[0], weight, estimator, order)
-        gradient, adjoints = _gradient(composition, state, estimates, batch, batches, oracle, weight)
+        gradient, adjoints = _gradient(composition, state, estimates, batch, iter(more), oracle, weight)
         new = {name: value - rate * gradient[name] for name, value in state.params.items()}
         state = State(state.step + 1, new, estimates, adjoints, trends, state.params, gradient)
         yield state
+    if state.step == 0:
+        raise ValueError(
+            f"batches must yield at least {needed} for a step with the oracle {oracle!r}, got {len(drawn)}"
+        )
+
+
+def _iterator(batches: Iterable[Batch]) -> Iterator[Batch]:
+    try:
+        return iter(batches)
+    except TypeError as error:
+        raise TypeError(f"batches must yield pairs of samples and targets, got {shown(batches)}") from error
+
+
+def _check_rates(lr: float, alpha: float, step: int) -> None:
+    """Raise an error if the learning rate or the weight of the newest batch is out of range at a step."""
+    check_number(f"lr at step {step}", lr, at_least=0)
+    check_number(f"alpha at step {step}", alpha, above=0, at_most=1)
 
 
 def _updated_estimates(composition: Composition, state: State, x: Tensor, alpha: float, estimator: str, order: str):

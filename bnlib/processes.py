@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from bnlib.arguments import check_integer
+
 
 def run_jobs(
     function: Callable[..., Any], jobs: Iterable[tuple], workers: int, preload: Sequence[str] | None = None
@@ -31,6 +33,7 @@ def run_jobs(
     Yields:
         The result of each job, in the order in which the jobs finish.
     """
+    check_integer("workers", workers)
     forks = bool(preload) and "forkserver" in get_all_start_methods()
     threads, context = max(1, torch.get_num_threads() // workers), get_context("forkserver" if forks else "spawn")
     if forks:

@@ -14,25 +14,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 
 import torch
 from torch import Tensor
+
+from bnlib.arguments import check_integer, check_kind, check_number, shown
 
 Sampler = Callable[[Tensor, int, int], Iterator[Tensor]]
 """``sampler(labels, batch_size, seed)``, an endless iterator of index tensors."""
 
 
 def check_batch_size(batch_size: int, count: int, of: str = "samples") -> None:
-    """Raise a ValueError if ``batch_size`` is outside 1..``count``; ``of`` names what is counted.
+    """Raise an error if ``batch_size`` is not an integer from 1 to ``count``; ``of`` names what is counted.
 
     Example:
         >>> samplers.check_batch_size(32, 20)
         Traceback (most recent call last):
             ...
-        ValueError: batch_size must lie between 1 and the number of samples (20), got 32
+        ValueError: batch_size must be an integer between 1 and the number of samples (20), got 32
     """
+    message = f"batch_size must be an integer between 1 and the number of {of} ({count}), got {shown(batch_size)}"
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral):
+        raise TypeError(message)
     if not 1 <= batch_size <= count:
-        raise ValueError(f"batch_size must lie between 1 and the number of {of} ({count}), got {batch_size}")
+        raise ValueError(message)
 
 
 def shuffled(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
@@ -56,11 +62,11 @@ def shuffled(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         >>> sorted(torch.cat([next(batches) for _ in range(3)]).tolist())
         [0, 1, 2, 3, 4, 5]
     """
-    count = len(labels)
+    count = _checked_count(labels)
     check_batch_size(batch_size, count)
     return _endless(
-        lambda generator: _cut(torch.randperm(count, generator=generator), batch_size),
-        torch.Generator().manual_seed(seed),
+        lambda generator: _cut(torch.randperm(count, generator=generator, device="cpu"), batch_size),
+        _generator(seed),
     )
 
 
@@ -89,16 +95,17 @@ def single_label(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]
         >>> sorted(labels[next(batches)].tolist() for _ in range(3))
         [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
     """
+    _checked_count(labels)
     classes = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
     check_batch_size(batch_size, min(map(len, classes), default=0), "samples of the smallest class")
 
     def epoch(generator: torch.Generator) -> Iterable[Tensor]:
         batches = []
         for members in classes:
-            batches += _cut(members[torch.randperm(len(members), generator=generator)], batch_size)
-        return (batches[index] for index in torch.randperm(len(batches), generator=generator))
+            batches += _cut(members[torch.randperm(len(members), generator=generator, device="cpu")], batch_size)
+        return (batches[index] for index in torch.randperm(len(batches), generator=generator, device="cpu"))
 
-    return _endless(epoch, torch.Generator().manual_seed(seed))
+    return _endless(epoch, _generator(seed))
 
 
 @dataclass(frozen=True)
@@ -130,11 +137,11 @@ class MaxLabelsPerBatch:
     k: int
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
+        check_integer("k", self.k)
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
+        _checked_count(labels)
         k, sizes = self.k, labels.unique(return_counts=True)[1]
         if k > len(sizes):
             raise ValueError(f"k must be at most the number of classes ({len(sizes)}), got {k}")
@@ -148,7 +155,7 @@ class MaxLabelsPerBatch:
                     chosen = unused.counts.topk(k).indices
                 yield unused.draw(chosen, batch_size)
 
-        return _endless(epoch, torch.Generator().manual_seed(seed))
+        return _endless(epoch, _generator(seed))
 
 
 @dataclass(frozen=True)
@@ -177,12 +184,11 @@ class ClassSkewed:
     share: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share must lie between 0 and 1, got {self.share}")
+        check_number("share", self.share, at_least=0, at_most=1)
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
-        check_batch_size(batch_size, len(labels))
+        check_batch_size(batch_size, _checked_count(labels))
         ours = round(self.share * batch_size)
         others = batch_size - ours
 
@@ -198,11 +204,11 @@ class ClassSkewed:
             while (able := allowed(unused.counts)).any():
                 # Plus 1, because with a share of 0 the excluded class may be one without unused samples.
                 one = unused.choose(able * (unused.counts + 1), 1)
-                rest = torch.arange(len(able)) != one
+                rest = torch.arange(len(able), device="cpu") != one
                 batch = torch.cat([unused.draw(one, ours), unused.draw(rest, others)])
-                yield batch[torch.randperm(batch_size, generator=generator)]
+                yield batch[torch.randperm(batch_size, generator=generator, device="cpu")]
 
-        return _endless(epoch, torch.Generator().manual_seed(seed))
+        return _endless(epoch, _generator(seed))
 
 
 @dataclass(frozen=True)
@@ -230,15 +236,19 @@ class FixedBatches:
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
-        count, generator = len(labels), torch.Generator().manual_seed(seed)
+        count, generator = _checked_count(labels), _generator(seed)
         check_batch_size(batch_size, count)
-        order = torch.randperm(count, generator=generator) if self.shuffle_samples else torch.arange(count)
+        order = (
+            torch.randperm(count, generator=generator, device="cpu")
+            if self.shuffle_samples
+            else torch.arange(count, device="cpu")
+        )
         batches = _cut(order, batch_size)
 
         def epoch(generator: torch.Generator) -> Iterable[Tensor]:
             if not self.shuffle_batches:
                 return batches
-            return (batches[index] for index in torch.randperm(len(batches), generator=generator))
+            return (batches[index] for index in torch.randperm(len(batches), generator=generator, device="cpu"))
 
         return _endless(epoch, generator)
 
@@ -279,22 +289,21 @@ class PerWorker:
 
     def __post_init__(self) -> None:
         _check_workers(self.world_size, self.skew)
-        if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"rank must lie between 0 and world_size - 1 ({self.world_size - 1}), got {self.rank}")
+        check_integer("rank", self.rank, 0, self.world_size - 1)
 
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
-        size = len(labels) // self.world_size
+        size = _checked_count(labels) // self.world_size
         check_batch_size(batch_size, size, "samples of a worker")
 
         def epoch(generator: torch.Generator) -> Iterator[Tensor]:
             shard = shards(labels, self.world_size, self.skew, generator)[self.rank]
             # With the same seed, the workers would combine the same positions of their shards in every step.
-            seeds = torch.randint(2**31, (self.world_size,), generator=generator)
+            seeds = torch.randint(2**31, (self.world_size,), generator=generator, device="cpu")
             batches = self.base(labels[shard], batch_size, seeds[self.rank].item())
             return (shard[batch] for batch in islice(batches, size // batch_size if self.reshard else None))
 
-        return _endless(epoch, torch.Generator().manual_seed(seed))
+        return _endless(epoch, _generator(seed))
 
 
 def shards(labels: Tensor, world_size: int, skew: float, generator: torch.Generator) -> list[Tensor]:
@@ -323,19 +332,31 @@ def shards(labels: Tensor, world_size: int, skew: float, generator: torch.Genera
         [[0, 0], [1, 1], [2, 2]]
     """
     _check_workers(world_size, skew)
-    size = len(labels) // world_size
-    order = torch.randperm(len(labels), generator=generator)[: size * world_size]
+    check_kind("generator", generator, torch.Generator, "a torch.Generator")
+    size = _checked_count(labels) // world_size
+    order = torch.randperm(len(labels), generator=generator, device="cpu")[: size * world_size]
     own = round(skew * size)
     first, rest = order[: own * world_size], order[own * world_size :]
     sorted_ = first[labels[first].argsort(stable=True)].view(world_size, own)
     return [torch.cat([sorted_[rank], rest[rank::world_size]]) for rank in range(world_size)]
 
 
+def _checked_count(labels: Tensor) -> int:
+    """Return the number of samples; raise an error if ``labels`` does not hold one class for each of them."""
+    check_kind("labels", labels, Tensor, "a tensor with the class of each sample, shape (n,)")
+    if labels.dim() != 1:
+        raise ValueError(f"labels must have the shape (n,), one class for each sample, got {tuple(labels.shape)}")
+    return len(labels)
+
+
+def _generator(seed: int) -> torch.Generator:
+    check_integer("seed", seed, at_least=0)
+    return torch.Generator("cpu").manual_seed(seed)
+
+
 def _check_workers(world_size: int, skew: float) -> None:
-    if world_size < 1:
-        raise ValueError(f"world_size must be at least 1, got {world_size}")
-    if not 0 <= skew <= 1:
-        raise ValueError(f"skew must lie between 0 and 1, got {skew}")
+    check_integer("world_size", world_size)
+    check_number("skew", skew, at_least=0, at_most=1)
 
 
 class _Unused:
@@ -343,7 +364,7 @@ class _Unused:
 
     def __init__(self, labels: Tensor, generator: torch.Generator) -> None:
         _, self.classes, self.counts = labels.unique(return_inverse=True, return_counts=True)
-        self.unused = torch.ones(len(labels), dtype=torch.bool)
+        self.unused = torch.ones(len(labels), dtype=torch.bool, device="cpu")
         self.generator = generator
 
     def choose(self, weights: Tensor, count: int) -> Tensor:
@@ -352,10 +373,10 @@ class _Unused:
 
     def draw(self, classes: Tensor, count: int) -> Tensor:
         """Draw ``count`` random unused samples of the classes, an index or mask over classes, and mark them as used."""
-        wanted = torch.zeros(len(self.counts), dtype=torch.bool)
+        wanted = torch.zeros(len(self.counts), dtype=torch.bool, device="cpu")
         wanted[classes] = True
         pool = torch.nonzero(self.unused & wanted[self.classes]).flatten()
-        drawn = pool[torch.randperm(len(pool), generator=self.generator)[:count]]
+        drawn = pool[torch.randperm(len(pool), generator=self.generator, device="cpu")[:count]]
         self.unused[drawn] = False
         self.counts -= torch.bincount(self.classes[drawn], minlength=len(self.counts))
         return drawn

@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from bnlib.arguments import check_number
+
 Step = TypeVar("Step", float, Tensor)
 Schedule = Callable[[Step], Step]
 """A function of the step."""
@@ -58,6 +60,7 @@ class PowerSchedule:
         start: number that is added to the step; with 0 the first weight is 1.
 
     Raises:
+        TypeError: if an argument is not a number.
         ValueError: if an argument is outside its range.
 
     Source: Lian and Liu 2019, figures 4 to 9 and Corollary 3 (without a floor).
@@ -75,14 +78,10 @@ class PowerSchedule:
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise ValueError(f"scale must be positive, got {self.scale}")
-        if not self.power >= 0:
-            raise ValueError(f"power must be at least 0, got {self.power}")
-        if not 0 <= self.floor <= 1:
-            raise ValueError(f"floor must lie between 0 and 1, got {self.floor}")
-        if not self.start >= 0:
-            raise ValueError(f"start must be at least 0, got {self.start}")
+        check_number("scale", self.scale, above=0)
+        check_number("power", self.power, at_least=0)
+        check_number("floor", self.floor, at_least=0, at_most=1)
+        check_number("start", self.start, at_least=0)
 
     def __call__(self, step: Step) -> Step:
         """Return the weight at ``step``."""
@@ -101,7 +100,8 @@ class LinearRamp:
         end: step at which the rise ends.
 
     Raises:
-        ValueError: if ``end`` is not larger than ``begin``.
+        TypeError: if an argument is not a number.
+        ValueError: if an argument is not finite, or ``end`` is not larger than ``begin``.
 
     Source: the relaxation of r_max and d_max in Ioffe 2017, section 3.
 
@@ -116,8 +116,9 @@ class LinearRamp:
     end: float
 
     def __post_init__(self) -> None:
-        if not self.end > self.begin:
-            raise ValueError(f"end must be larger than begin={self.begin}, got {self.end}")
+        for name in ("low", "high", "begin"):
+            check_number(name, getattr(self, name))
+        check_number("end", self.end, above=self.begin)
 
     def __call__(self, step: Step) -> Step:
         """Return the value at ``step``."""
@@ -132,10 +133,11 @@ class StepDecay:
 
     Arguments:
         every: length of an interval, in the unit of the schedule's argument, positive.
-        factor: the multiplier.
+        factor: the multiplier, at least 0.
 
     Raises:
-        ValueError: if ``every`` is not positive.
+        TypeError: if an argument is not a number.
+        ValueError: if ``every`` is not positive or ``factor`` is negative.
 
     Source: the learning rate in figures 5 and 8 of Lian and Liu 2019, which is divided by 5 every 20 epochs.
 
@@ -148,8 +150,8 @@ class StepDecay:
     factor: float
 
     def __post_init__(self) -> None:
-        if not self.every > 0:
-            raise ValueError(f"every must be positive, got {self.every}")
+        check_number("every", self.every, above=0)
+        check_number("factor", self.factor, at_least=0)
 
     def __call__(self, step: Step) -> Step:
         """Return the factor at ``step``."""

@@ -8,34 +8,44 @@ with the channels of all models.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
+from bnlib.arguments import check_kind
 from bnlib.norm import ActivationNoise, BatchNorm, BatchRenorm, EvoNormS0, FullNorm, GhostBatchNorm, NoisyBatchNorm
+from bnlib.probes.stateless import functional_call
 
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
 _GROUPED = (nn.GroupNorm, EvoNormS0)
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _PER_CHANNEL = (BatchNorm, BatchRenorm, FullNorm, GhostBatchNorm, nn.BatchNorm1d, *_GROUPED)
 
 
 def stack(models: Sequence[nn.Module]) -> Stack:
     r"""Combine E models into one model that takes (E, N, \*) tensors; slice e of the input goes through model e.
 
-    Outputs, gradients and running statistics are those of the single models up to rounding. The models are copied and
-    not changed; ``Stack.unstack`` returns the trained models. After ``backward`` the gradients are in ``.grad``;
-    ``torch.autograd.grad`` does not find the gradients of all weights.
+    Outputs, gradients and running statistics are those of the single models up to rounding. Parameters that are not
+    trained (``requires_grad=False``) stay so, tied weights stay tied, and submodules keep their train or eval mode. The
+    models are copied and not changed; ``Stack.unstack`` returns the trained models. After ``backward`` the gradients
+    are in ``.grad``; ``torch.autograd.grad`` does not find the gradients of all weights.
 
     Arguments:
         models: E models with the same layers, shapes and settings.
 
     Returns:
-        A ``LayerStack`` if ``has_stacked_layers`` holds for the models, else a ``VmapStack``.
+        A ``LayerStack`` if ``has_stacked_layers`` holds for the models and their layers have seen the same number of
+        batches, else a ``VmapStack``.
 
     Raises:
-        ValueError: if there are no models, if their layers, shapes or settings differ, or if ``can_stack`` is False.
+        TypeError: if one of the models is not an ``nn.Module``.
+        ValueError: if there are no models, if they differ in layers, shapes or settings, or if ``can_stack`` is False;
+            the message says why.
 
     Example:
         >>> single = [models.mlp((3, 4, 2), bnlib.BatchNorm, seed=seed) for seed in range(2)]
@@ -45,27 +55,35 @@ def stack(models: Sequence[nn.Module]) -> Stack:
         >>> [type(model).__name__ for model in both.unstack()]
         ['Sequential', 'Sequential']
     """
+    models = list(models)
     if not models:
         raise ValueError("models must hold at least one model, got none")
-    shapes = [[(name, value.shape, value.dtype) for name, value in model.state_dict().items()] for model in models]
-    if any(repr(model) != repr(models[0]) or shape != shapes[0] for model, shape in zip(models, shapes, strict=True)):
-        raise ValueError("models must have the same layers, shapes and settings, got models that differ in them")
-    if not can_stack(models[0]):
+    for model in models:
+        check_kind("models", model, nn.Module, "a sequence of nn.Modules")
+        if reason := _obstacle(model):
+            raise ValueError(f"models must not {reason}; train such models one after another")
+    if difference := _difference(models):
         raise ValueError(
-            "models must not contain ActivationNoise or NoisyBatchNorm, which draw noise from their own seeds; train "
-            "such models one after another"
+            f"models must have the same layers, shapes and settings, got models that differ in {difference}"
         )
-    return (LayerStack if has_stacked_layers(models[0]) else VmapStack)(models)
+    counts = [[value.item() for value in model.buffers() if value.dim() == 0] for model in models]
+    by_layers = has_stacked_layers(models[0]) and all(each == counts[0] for each in counts)
+    if not by_layers and (reason := _obstacle_to_vmap(models[0])):
+        raise ValueError(f"models must not {reason}; train such models one after another")
+    return (LayerStack if by_layers else VmapStack)(models)
 
 
 def can_stack(model: nn.Module) -> bool:
-    """Return whether ``stack`` accepts the model; it rejects layers that draw noise from a seed of their own.
+    """Return whether ``stack`` accepts the model.
+
+    It rejects models with hooks, which would not be called for each model, with layers that draw noise from a seed of
+    their own, with lazy layers that have seen no data, and some layers without a momentum.
 
     Example:
         >>> stacked.can_stack(models.mlp((3, 4, 2), bnlib.NoisyBatchNorm))
         False
     """
-    return not any(isinstance(layer, (ActivationNoise, NoisyBatchNorm)) for layer in model.modules())
+    return not (_obstacle(model) or (not has_stacked_layers(model) and _obstacle_to_vmap(model)))
 
 
 def has_stacked_layers(model: nn.Module) -> bool:
@@ -75,7 +93,8 @@ def has_stacked_layers(model: nn.Module) -> bool:
         >>> [stacked.has_stacked_layers(each) for each in (models.mlp((3, 4, 2), bnlib.FullNorm), models.small_cnn())]
         [True, False]
     """
-    return isinstance(model, nn.Sequential) and all(map(_can_stack, model))
+    sequence = type(model).forward is nn.Sequential.forward and "forward" not in vars(model)
+    return sequence and all(map(_can_stack, model)) and not any(_ties(model))
 
 
 class Stack(nn.Module):
@@ -83,7 +102,7 @@ class Stack(nn.Module):
 
     Attributes:
         size: the number of models, E.
-        template: a copy of the first model.
+        template: a copy of the first model, in the modes of the stack.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
@@ -91,7 +110,12 @@ class Stack(nn.Module):
         self.size = len(models)
         # Not a submodule, because its parameters must not be trained.
         self.__dict__["template"] = copy.deepcopy(models[0])
-        self.train(models[0].training)
+        self.training = models[0].training
+
+    def train(self, mode: bool = True) -> Stack:
+        """Put all submodules into train mode, or into eval mode if ``mode`` is False."""
+        self.template.train(mode)
+        return super().train(mode)
 
     def broadcast_to_parameters(self, values: Tensor) -> list[Tensor]:
         """Expand one number per model, shape (E,), to a list of tensors that broadcast against the parameters."""
@@ -100,16 +124,18 @@ class Stack(nn.Module):
             for each in self.parameters()
         ]
 
-    def states(self) -> list[dict[str, Tensor]]:
-        """Return the ``state_dict`` of each model."""
-        raise NotImplementedError
-
     def unstack(self) -> list[nn.Module]:
-        """Return copies of the models with their current parameters and buffers, in the mode of the stack."""
-        models = [copy.deepcopy(self.template).to(next(self.parameters()).device) for _ in range(self.size)]
-        for model, state in zip(models, self.states(), strict=True):
-            model.load_state_dict(state)
-        return [model.train(self.training) for model in models]
+        """Return copies of the models with their current parameters, buffers and modes."""
+        models = [copy.deepcopy(self.template) for _ in range(self.size)]
+        for index, model in enumerate(models):
+            own = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+            for name, value in self._tensors_of(index).items():
+                own[name].data = value.detach().clone(memory_format=torch.contiguous_format)
+        return models
+
+    def _tensors_of(self, index: int) -> dict[str, Tensor]:
+        """Return the parameters and buffers of a model by their names in it."""
+        raise NotImplementedError
 
 
 class VmapStack(Stack):
@@ -117,28 +143,29 @@ class VmapStack(Stack):
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__(models)
-        parameters, buffers = torch.func.stack_module_state(list(models))
         # Parameter names must not contain the dots that the names in submodules have.
-        self.names = {name.replace(".", "/"): name for name in (*parameters, *buffers)}
-        for name, value in parameters.items():
-            self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach()))
-        for name, value in buffers.items():
-            self.register_buffer(name.replace(".", "/"), value)
+        self.names: dict[str, str] = {}
+        for name, value in models[0].named_parameters():
+            self.names[name.replace(".", "/")] = name
+            whole = torch.stack([model.get_parameter(name).detach() for model in models])
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(whole, value.requires_grad))
+        for name, _ in models[0].named_buffers():
+            self.names[name.replace(".", "/")] = name
+            whole = torch.stack([model.get_buffer(name).detach() for model in models])
+            self.register_buffer(name.replace(".", "/"), whole)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply model e to slice e of ``input``, shape (E, N, ...)."""
-        self.template.train(self.training)
 
         def one(state: dict[str, Tensor], x: Tensor) -> Tensor:
-            return torch.func.functional_call(self.template, state, (x,))
+            return functional_call(self.template, state, (x,))
 
         state = {self.names[name]: value for name, value in (*self.named_parameters(), *self.named_buffers())}
         return torch.func.vmap(one, randomness="different")(state, input)
 
-    def states(self) -> list[dict[str, Tensor]]:
-        """Return the ``state_dict`` of each model."""
-        state = {self.names[name]: value.detach() for name, value in self.state_dict().items()}
-        return [{name: value[index].clone() for name, value in state.items()} for index in range(self.size)]
+    def _tensors_of(self, index: int) -> dict[str, Tensor]:
+        whole = itertools.chain(self.named_parameters(), self.named_buffers())
+        return {self.names[name]: value[index] for name, value in whole}
 
 
 class LayerStack(Stack):
@@ -147,19 +174,20 @@ class LayerStack(Stack):
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__(models)
         self.layers = nn.Sequential(*[_stack_layer(list(layers)) for layers in zip(*models, strict=True)])
-        self.train(models[0].training)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the stacked layers to ``input``, shape (E, N, ...)."""
         return self.layers(input)
 
-    def states(self) -> list[dict[str, Tensor]]:
-        """Return the ``state_dict`` of each model."""
-        states: list[dict[str, Tensor]] = [{} for _ in range(self.size)]
-        for position, layer in enumerate(self.layers):
-            for index, state in enumerate(states):
-                state |= {f"{position}.{name}": value for name, value in _slice(layer, index).items()}
-        return states
+    def unstack(self) -> list[nn.Module]:
+        """Return copies of the models with their current parameters, buffers and modes."""
+        for layer, own in zip(self.layers, self.template, strict=True):
+            own.train(layer.layer.training if isinstance(layer, _PerChannel) else layer.training)
+        return super().unstack()
+
+    def _tensors_of(self, index: int) -> dict[str, Tensor]:
+        layers = [(position, layer) for position, layer in enumerate(self.layers) if hasattr(layer, "of")]
+        return {f"{position}.{name}": value for position, layer in layers for name, value in layer.of(index).items()}
 
 
 class _Product(torch.autograd.Function):
@@ -177,7 +205,9 @@ class _Product(torch.autograd.Function):
     def backward(ctx, g):
         input, weight = ctx.saved_tensors
         x = input.transpose(1, 2)
-        if weight.grad is None:
+        if not weight.requires_grad:
+            pass
+        elif weight.grad is None:
             weight.grad = x.bmm(g)
         else:
             weight.grad.baddbmm_(x, g)
@@ -188,17 +218,23 @@ class _Product(torch.autograd.Function):
 class _Linear(nn.Module):
     def __init__(self, layers: list[nn.Linear]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]).contiguous())
+        first = layers[0]
+        weight = torch.stack([layer.weight.detach().T for layer in layers]).contiguous()
+        self.weight = nn.Parameter(weight, first.weight.requires_grad)
         self.bias = None
-        if layers[0].bias is not None:
-            self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers])[:, None])
+        if first.bias is not None:
+            bias = torch.stack([layer.bias.detach() for layer in layers])[:, None]
+            self.bias = nn.Parameter(bias, first.bias.requires_grad)
 
     def forward(self, input: Tensor) -> Tensor:
-        return _Product.apply(input, self.weight, self.bias)
+        if input.dim() == 3:
+            return _Product.apply(input, self.weight, self.bias)
+        rows = input.reshape(len(input), -1, input.shape[-1])
+        return _Product.apply(rows, self.weight, self.bias).view(*input.shape[:-1], -1)
 
     def of(self, index: int) -> dict[str, Tensor]:
-        found = {"weight": self.weight[index].T.clone()}
-        return found if self.bias is None else found | {"bias": self.bias[index, 0].clone()}
+        found = {"weight": self.weight[index].T}
+        return found if self.bias is None else found | {"bias": self.bias[index, 0]}
 
 
 class _PerChannel(nn.Module):
@@ -220,16 +256,14 @@ class _PerChannel(nn.Module):
                 setattr(self.layer, name, torch.cat([getattr(layer, name) for layer in layers]))
 
     def forward(self, input: Tensor) -> Tensor:
-        size, samples, channels = input.shape
-        wide = input.transpose(0, 1).reshape(samples, size * channels)
-        return self.layer(wide).view(samples, size, channels).transpose(0, 1)
+        size, samples, channels, *space = input.shape
+        wide = input.transpose(0, 1).reshape(samples, size * channels, *space)
+        return self.layer(wide).view(samples, size, channels, *space).transpose(0, 1)
 
     def of(self, index: int) -> dict[str, Tensor]:
         part = slice(index * self.channels, (index + 1) * self.channels)
-        return {
-            name: value[part].clone() if value.dim() else value.clone()
-            for name, value in self.layer.state_dict().items()
-        }
+        tensors = itertools.chain(self.layer.named_parameters(), self.layer.named_buffers())
+        return {name: value[part] if value.dim() else value for name, value in tensors}
 
 
 class _Flatten(nn.Module):
@@ -238,6 +272,8 @@ class _Flatten(nn.Module):
 
 
 def _can_stack(layer: nn.Module) -> bool:
+    if "forward" in vars(layer):
+        return False
     if type(layer) is nn.Flatten:
         return (layer.start_dim, layer.end_dim) == (1, -1)
     # The gradient of this oracle depends on the number of channels, which the stack changes.
@@ -248,11 +284,87 @@ def _can_stack(layer: nn.Module) -> bool:
 def _stack_layer(layers: list[Any]) -> nn.Module:
     kind = type(layers[0])
     if kind is nn.Linear:
-        return _Linear(layers)
-    if kind is nn.Flatten:
-        return _Flatten()
-    return _PerChannel(layers) if kind in _PER_CHANNEL else copy.deepcopy(layers[0])
+        made = _Linear(layers)
+    elif kind is nn.Flatten:
+        made = _Flatten()
+    else:
+        made = _PerChannel(layers) if kind in _PER_CHANNEL else copy.deepcopy(layers[0])
+    return made.train(layers[0].training)
 
 
-def _slice(layer: nn.Module, index: int) -> dict[str, Tensor]:
-    return layer.of(index) if isinstance(layer, (_Linear, _PerChannel)) else layer.state_dict()
+def _obstacle(model: nn.Module) -> str:
+    """Return what in the model keeps it from being stacked, as the end of "models must not ...", or nothing."""
+    for name, layer in model.named_modules():
+        where = f"in {type(layer).__name__} {name!r}" if name else f"in the {type(layer).__name__} itself"
+        if isinstance(layer, (ActivationNoise, NoisyBatchNorm)):
+            return f"contain ActivationNoise or NoisyBatchNorm, which draw noise from their own seeds, got one {where}"
+        if any(map(is_lazy, itertools.chain(layer._parameters.values(), layer._buffers.values()))):
+            return f"have lazy layers that have seen no data, got one {where}; call the models first"
+        if hooks := [hook for hook in _HOOKS if getattr(layer, hook)]:
+            return f"have hooks, which a stack would not call for each model, got {', '.join(hooks)} {where}"
+        for parameter, value in layer.named_parameters(recurse=False):
+            if value._backward_hooks or value._post_accumulate_grad_hooks:
+                return f"have hooks, which a stack would not call for each model, got one on {parameter} {where}"
+    return ""
+
+
+def _obstacle_to_vmap(model: nn.Module) -> str:
+    for name, layer in model.named_modules():
+        if isinstance(layer, _NormBase) and layer.track_running_stats and layer.momentum is None:
+            return (
+                f"have momentum=None, which torch.func.vmap does not support, got it in {type(layer).__name__} {name!r}"
+            )
+    return ""
+
+
+def _difference(models: Sequence[nn.Module]) -> str:
+    """Return in words what the models differ in, or nothing if they can be stacked."""
+    for what, aspect in _ASPECTS.items():
+        first = aspect(models[0])
+        if any(not _same(aspect(model), first) for model in models[1:]):
+            return what
+    return ""
+
+
+def _ties(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the first name of each parameter and each buffer that has a further name, by the further name."""
+    found = []
+    for named in (model.named_parameters, model.named_buffers):
+        first: dict[int, str] = {}
+        names = [(name, first.setdefault(id(value), name)) for name, value in named(remove_duplicate=False)]
+        found.append({name: other for name, other in names if name != other})
+    return found[0], found[1]
+
+
+def _settings(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the public attributes of each submodule."""
+    return [
+        {name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"}
+        for module in model.modules()
+    ]
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Return whether two values are equal as far as they are numbers, names, tensors or collections of them."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        return len(first) == len(second) and all(map(_same, first, second))
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and first.dtype is second.dtype and torch.equal(first, second)
+    if isinstance(first, (bool, int, float, complex, str, type(None))):
+        return first == second or (first != first and second != second)
+    return type(first) is type(second)
+
+
+_ASPECTS: dict[str, Callable[[nn.Module], Any]] = {
+    "their layers": repr,
+    "which of their tensors are tied": _ties,
+    "the shapes or types of their tensors": lambda model: [
+        (name, *value.shape, str(value.dtype)) for name, value in (*model.named_parameters(), *model.named_buffers())
+    ],
+    "which parameters require a gradient": lambda model: [value.requires_grad for value in model.parameters()],
+    "the train or eval modes of their submodules": lambda model: [module.training for module in model.modules()],
+    "the attributes of their submodules": _settings,
+}
+"""What must be equal in all models of a stack, by its name in words."""

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ import torch
 from torch import nn
 
 from bnlib import datasets, distributed, stacked
+from bnlib.arguments import check_integer, check_kind
+from bnlib.cache import cache_folder, note_on_resuming, read_stored, store
 from bnlib.datasets import Dataset
 from bnlib.processes import run_jobs
 from bnlib.samplers import Sampler, shuffled
@@ -25,6 +26,7 @@ from bnlib.schedules import Schedule
 from bnlib.training import (
     History,
     OptimiserMaker,
+    check_device,
     iterate,
     iterate_many,
     progress_bar,
@@ -40,6 +42,7 @@ _SETTINGS = ("batch_size", "optimiser", "schedule", "epochs", "checkpoints", "ba
 
 @functools.lru_cache(maxsize=2)
 def _load(data: str | Callable[[], Dataset]) -> Dataset:
+    """Return a data set, which must not be changed."""
     return data() if callable(data) else datasets.load(data)
 
 
@@ -75,13 +78,15 @@ class Run:
     record_step_loss: bool = False
 
     def load(self) -> Dataset:
-        """Return the data set."""
-        return _load(self.data)
+        """Return the data set, as a copy that the caller may change."""
+        return _load(self.data).clone()
 
     def iterate(self, device: torch.device | str = "cpu") -> Iterator[tuple[int, int, History]]:
         """Train this run alone on ``device`` and yield the same as ``training.iterate``."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
-        return iterate(self.model(seed=self.seed), self.load(), lr=self.lr, seed=self.seed, device=device, **settings)
+        return iterate(
+            self.model(seed=self.seed), _load(self.data), lr=self.lr, seed=self.seed, device=device, **settings
+        )
 
 
 def run(
@@ -97,8 +102,9 @@ def run(
 
     Runs that differ only in learning rate and seed are trained as one stacked model (``bnlib.stacked``) if that is
     faster; their curves equal those of separate runs up to rounding. Finished runs are stored in the cache, so the same
-    call after an interruption (even by SIGKILL) continues and gives exactly the same result. A stored result is used
-    only if the run, the source code of bnlib and of other functions in the run, the version of PyTorch, the type of
+    call after an interruption (even by SIGKILL) continues and gives exactly the same result. Before the first training
+    the call checks that the cache can be written and that its files are complete. A stored result is used only if the
+    run, the source code of bnlib and of other functions in the run, the version of PyTorch, the type of
     device, and the number of processes that train together (``bnlib.distributed``) are the same.
 
     Under ``torchrun`` all processes must make the same call. They train one run after another, and all processes train
@@ -116,9 +122,12 @@ def run(
         The history of each run.
 
     Raises:
+        TypeError: if an argument is of the wrong type, or a part of a run cannot be described in the same way in
+            another process, such as a lambda.
         ValueError: if ``max_stacked`` or ``workers`` is below 1, if ``workers`` is above 1 under ``torchrun``, if
-            ``devices`` is empty, or if a file in the cache is broken.
-        TypeError: if a part of a run cannot be described in the same way in another process, such as a lambda.
+            ``devices`` is empty or names a device that this machine does not have, if a run has a setting that
+            ``training.iterate`` refuses, or if a file in the cache is broken.
+        OSError: if the cache cannot be written.
 
     Example:
         >>> import tempfile
@@ -130,23 +139,30 @@ def run(
         >>> len(first), again == first
         (2, True)
     """
-    for name, value in (("max_stacked", max_stacked), ("workers", workers), ("len(devices)", len(devices))):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if distributed.rank_and_world_size()[1] > 1 and workers > 1:
+    for name, value in (("max_stacked", max_stacked), ("workers", workers)):
+        check_integer(name, value)
+    if isinstance(devices, str) or not devices:
+        raise ValueError(f"devices must be a sequence of at least one device, such as ('cpu',), got {devices!r}")
+    for device in devices:
+        check_device("devices", device)
+    rank, processes = distributed.rank_and_world_size()
+    if processes > 1 and workers > 1:
         raise ValueError(f"workers must be 1 under torchrun, which starts the processes itself, got {workers}")
-    runs, folder = list(runs), cache_folder(cache)
-    kind = torch.device(devices[0]).type
+    runs = list(runs)
+    for each in runs:
+        check_kind("runs", each, Run, "a sequence of sweep.Run")
+    folder, kind = cache_folder(cache), torch.device(devices[0]).type
     paths = {each: folder / f"{cache_key(each, kind)}.json" for each in runs}
+    # By path, because a run is not equal to its copy in another process.
+    stored = {path: _read(path) for path in paths.values() if path.exists()} if rank == 0 else {}
+    stored = distributed.broadcast_from_rank_0(stored)
     # All runs are divided into chunks, finished or not, so that a resumed sweep stacks the same models as before.
     chunks = _chunks(paths, max_stacked, kind)
-    left = [
-        chunk for chunk in chunks if not distributed.broadcast_from_rank_0(all(paths[each].exists() for each in chunk))
-    ]
-    with _bar(left, progress and distributed.rank_and_world_size()[0] == 0) as advance:
+    left = [chunk for chunk in chunks if not all(paths[each] in stored for each in chunk)]
+    with note_on_resuming([paths[each] for chunk in left for each in chunk]), _bar(left, progress and rank == 0) as add:
         if workers == 1:
             for chunk in left:
-                _train(chunk, paths, devices[0], advance)
+                _train(chunk, paths, devices[0], add)
         else:
             jobs = [
                 (chunk, {each: paths[each] for each in chunk}, devices[number % len(devices)])
@@ -155,11 +171,10 @@ def run(
             # A fork server imports PyTorch once for all workers; a GPU must not be shared with it.
             preload = [__name__, "torch._dynamo"] if kind == "cpu" else None
             for steps in run_jobs(_work, jobs, workers, preload):
-                advance(steps)
-    return [
-        distributed.broadcast_from_rank_0(_read(paths[each]) if distributed.rank_and_world_size()[0] == 0 else None)
-        for each in runs
-    ]
+                add(steps)
+    trained = {paths[each]: _read(paths[each]) for chunk in left for each in chunk} if rank == 0 else {}
+    found = stored | distributed.broadcast_from_rank_0(trained)
+    return [found[paths[each]] for each in runs]
 
 
 def cache_key(run: Run, device_type: str = "cpu") -> str:
@@ -231,24 +246,6 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def cache_folder(cache: str | Path | None) -> Path:
-    """Create the folder of the results if it does not exist, and return it; None stands for the user's cache.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     sweep.cache_folder(f"{folder}/new").exists()
-        True
-    """
-    if cache is None:
-        import pooch
-
-        cache = pooch.os_cache("bnlib") / "sweeps"
-    folder = Path(cache)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _chunks(runs: Iterable[Run], max_stacked: int, device_type: str) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for each in runs:
@@ -279,7 +276,7 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
         models = [each.model(seed=each.seed) for each in chunk]
         settings = {name: getattr(first, name) for name in _SETTINGS} | {"device": device}
         settings |= {"lrs": [each.lr for each in chunk], "seeds": [each.seed for each in chunk]}
-        steps = iterate_many(models, first.load(), **settings)
+        steps = iterate_many(models, _load(first.data), **settings)
     before = total = 0
     histories: list[History] = []
     for done, total, histories in steps:  # noqa: B007, the last values are used
@@ -289,22 +286,26 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
     if distributed.rank_and_world_size()[0] == 0:
         for each, history in zip(chunk, histories, strict=True):
             history.seconds = (time.perf_counter() - began) / len(chunk)
-            _store(history, paths[each])
-
-
-def _store(history: History, path: Path) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(asdict(history)))
-    os.replace(part, path)
+            store(asdict(history), paths[each])
 
 
 def _read(path: Path) -> History:
-    try:
-        return History(**json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"cache must hold complete results, got the broken file {path} ({error}); delete it"
-        ) from error
+    return read_stored(path, _history)
+
+
+def _history(stored: Any) -> History:
+    """Return a history from what its file holds; raise an error if it is not one of a run that ended."""
+    history = History(**stored)
+    curves = [history.epoch, history.train_loss, history.train_error, history.test_loss, history.test_error]
+    for curve in (*curves, history.step_loss):
+        if not isinstance(curve, list) or not all(type(value) in (int, float) for value in curve):
+            raise ValueError("its curves must be lists of numbers")
+    lengths = {len(curve) for curve in curves}
+    if len(lengths) > 1 or 0 in lengths:
+        raise ValueError("its curves must have the same number of points, at least one")
+    if type(history.diverged) is not bool or type(history.seconds) not in (int, float):
+        raise ValueError("diverged must be true or false, and seconds a number")
+    return history
 
 
 def _work(chunk: list[Run], paths: dict[Run, Path], device: str) -> int:
@@ -314,19 +315,16 @@ def _work(chunk: list[Run], paths: dict[Run, Path], device: str) -> int:
 
 
 def _model_steps(run: Run) -> int:
-    return run.epochs * (len(run.load().train_x) // (run.batch_size * distributed.rank_and_world_size()[1]))
+    return run.epochs * (len(_load(run.data).train_x) // (run.batch_size * distributed.rank_and_world_size()[1]))
 
 
 @contextmanager
 def _bar(left: list[list[Run]], progress: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number of new steps; add a note on how to resume to any error."""
-    total = sum(_model_steps(chunk[0]) * len(chunk) for chunk in left)
-    try:
-        if progress and left:
-            with progress_bar(total=total, unit="step", unit_scale=True) as bar:
-                yield bar.update
-        else:
-            yield lambda steps: None
-    except BaseException as error:
-        error.add_note("The finished runs are stored: make the same call again to continue.")
-        raise
+    """Yield a function to call with the number of new steps."""
+    if not (progress and left):
+        yield lambda steps: None
+        return
+    with progress_bar(
+        total=sum(_model_steps(chunk[0]) * len(chunk) for chunk in left), unit="step", unit_scale=True
+    ) as bar:
+        yield bar.update

@@ -34,8 +34,12 @@ class Dataset:
     num_classes: int
 
     def to(self, device: torch.device | str) -> Dataset:
-        """Return the same data on ``device``."""
+        """Return the same data on ``device``; tensors that are there already are not copied."""
         return self._each(lambda tensor: tensor.to(device))
+
+    def clone(self) -> Dataset:
+        """Return a copy with tensors of its own."""
+        return self._each(Tensor.clone)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Dataset:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}

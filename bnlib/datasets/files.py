@@ -36,8 +36,8 @@ def fetch(folder: str, url: str, sha256: str) -> Path:
         import pooch
     except ImportError as error:
         raise ImportError(
-            f"downloading {file} needs pooch, which is missing: pip install pooch. Or set BNLIB_DATA to a folder that "
-            "contains the file."
+            f"downloading {file} needs pooch, which is missing: pip install 'bnlib[notebook]'. Or set BNLIB_DATA to a "
+            "folder that contains the file."
         ) from error
     cache = pooch.os_cache("bnlib") / folder
     try:

@@ -17,7 +17,6 @@ from bnlib.datasets.mnist_files import read_mnist
 _DIGITS = Path(__file__).parents[1] / "static" / "digits.npz"
 
 
-@cache
 def digits() -> Dataset:
     """Load 1797 handwritten digits of 8x8 pixels: 1437 for training and 360 for testing, a fixed stratified split.
 
@@ -28,12 +27,23 @@ def digits() -> Dataset:
         >>> datasets.digits().train_y.bincount().tolist()
         [142, 146, 142, 146, 145, 145, 145, 143, 139, 144]
     """
-    tensors = _no_tensors(("train", "test"))
-    with np.load(_DIGITS) as stored:
-        for split in ("train", "test"):
-            tensors[f"{split}_x"] = torch.tensor(stored[f"{split}_x"] / 16, dtype=torch.float32)[:, None]
-            tensors[f"{split}_y"] = torch.tensor(stored[f"{split}_y"], dtype=torch.int64)
+    # Each call makes new tensors, because the caller may write into them.
+    tensors = {
+        name: torch.tensor(values, dtype=torch.int64 if name.endswith("_y") else torch.float32, device="cpu")
+        for name, values in _digits_file().items()
+    }
     return Dataset("digits", num_classes=10, **tensors)
+
+
+@cache
+def _digits_file() -> dict[str, np.ndarray]:
+    """Return the arrays of the digits; they must not be changed."""
+    with np.load(_DIGITS) as stored:
+        return {
+            f"{split}_{kind}": stored[f"{split}_x"][:, None] / 16 if kind == "x" else stored[f"{split}_y"]
+            for split in ("train", "test")
+            for kind in ("x", "y")
+        }
 
 
 def mnist(root: str | Path | None = None, splits: Sequence[str] = ("train", "test")) -> Dataset:
@@ -79,6 +89,7 @@ def cifar10(root: str | Path | None = None, splits: Sequence[str] = ("train", "t
 
 def _no_tensors(splits: Sequence[str]) -> dict[str, Tensor | None]:
     """Check the names of the splits and return None for each tensor of a data set."""
-    if not splits or set(splits) - {"train", "test"}:
-        raise ValueError(f"splits must name 'train', 'test' or both, got {splits!r}")
+    if isinstance(splits, str) or not splits or set(splits) - {"train", "test"}:
+        hint = f"; did you mean ({splits!r},)?" if splits in ("train", "test") else ""
+        raise ValueError(f"splits must name 'train', 'test' or both, got {splits!r}{hint}")
     return dict.fromkeys(("train_x", "train_y", "test_x", "test_y"))

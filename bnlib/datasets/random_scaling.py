@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from bnlib.arguments import check_integer, check_number
 from bnlib.datasets.dataset import Dataset
 from bnlib.datasets.registry import load
 
@@ -19,6 +20,9 @@ def randomly_scaled(name: str, low: float = -2.5, high: float = 2.5, seed: int =
         low, high: the numbers are uniform on (``low``, ``high``) and drawn once.
         seed: seed of the numbers; the same seed gives the same numbers.
 
+    Raises:
+        TypeError, ValueError: if an argument is of the wrong type or out of range; see also ``load``.
+
     Source: Lian and Liu 2019, section 6.1. The paper does not say whether its test set was multiplied, too.
 
     Example:
@@ -27,10 +31,13 @@ def randomly_scaled(name: str, low: float = -2.5, high: float = 2.5, seed: int =
         >>> bool((factors.abs() <= 2.5).all()), bool(factors[0] != factors[1])
         (True, True)
     """
-    data, generator = load(name), torch.Generator().manual_seed(seed)
+    check_number("low", low)
+    check_number("high", high, at_least=low)
+    check_integer("seed", seed, at_least=0)
+    data, generator = load(name), torch.Generator("cpu").manual_seed(seed)
 
     def times(x: Tensor) -> Tensor:
-        factors = low + (high - low) * torch.rand(len(x), generator=generator)
+        factors = low + (high - low) * torch.rand(len(x), dtype=x.dtype, generator=generator, device="cpu")
         return x * factors.view(-1, *[1] * (x.dim() - 1))
 
     return replace(data, name=f"{name}, multiplied", train_x=times(data.train_x), test_x=times(data.test_x))

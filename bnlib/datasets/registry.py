@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
+import inspect
 from pathlib import Path
 
+from bnlib.arguments import check_one_of, suggestion
 from bnlib.datasets.dataset import Dataset
 from bnlib.datasets.images import cifar10, digits, mnist
 from bnlib.datasets.synthetic import three_points, wide_variation
@@ -22,11 +23,11 @@ NAMES = tuple(_LOADERS)
 
 
 def load(name: str, root: str | Path | None = None, **options) -> Dataset:
-    """Load a data set by name.
+    """Load a data set by name; its tensors are new ones on the CPU, which the caller may change.
 
     Arguments:
         name: ``"digits"``, ``"mnist"``, ``"cifar10"``, ``"three_points"`` or ``"wide_variation"``.
-        root: for MNIST and CIFAR-10, the folder with their files. If None, the folder is the environment variable
+        root: for MNIST and CIFAR-10 only, the folder with their files. If None, the folder is the environment variable
             ``BNLIB_DATA``; if that is not set, the files are downloaded once into the user's cache.
         options: arguments of the function that has the data set's name, such as ``datasets.mnist``.
 
@@ -43,10 +44,13 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
             ...
         ValueError: name must be one of ..., got 'cifar'; did you mean 'cifar10'?
     """
-    if name not in _LOADERS:
-        close = difflib.get_close_matches(str(name), NAMES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"name must be one of {', '.join(map(repr, NAMES))}, got {name!r}{hint}")
-    if name in _FROM_FILES:
-        return _LOADERS[name](root, **options)
-    return _LOADERS[name](**options)
+    check_one_of("name", name, NAMES)
+    loader = _LOADERS[name]
+    known = inspect.signature(loader).parameters.keys() - {"root"}
+    for option in options:
+        if option not in known:
+            raise TypeError(
+                f"options must be among the arguments of {name}, {', '.join(sorted(known)) or 'which has none'}, got "
+                f"{option!r}{suggestion(option, known)}"
+            )
+    return loader(root, **options) if name in _FROM_FILES else loader(**options)

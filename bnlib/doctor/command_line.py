@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import Parameter, signature
 from pathlib import Path
 
+from bnlib.arguments import suggestion
 from bnlib.doctor.diagnosis import diagnose
 from bnlib.doctor.report import Report
+
+
+class UserCodeError(RuntimeError):
+    """The error for a file, or a function in it, that fails; its message names the error and the line."""
 
 
 def diagnose_file(target: str) -> Report:
@@ -29,6 +35,7 @@ def diagnose_file(target: str) -> Report:
         FileNotFoundError: the file does not exist.
         ValueError: ``target`` has another form; the file has no such function; the function requires arguments or
             returns something else; see also ``bnlib.diagnose``.
+        UserCodeError: the file, the function, or the model that it returns raises an error.
 
     Example:
         >>> import pathlib, tempfile
@@ -48,7 +55,7 @@ def diagnose_file(target: str) -> Report:
         raise ValueError(f"target must be FILE:FUNCTION, such as train.py:make, got {target!r}")
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"target must name a Python file, got {path!r}, which does not exist")
+        raise FileNotFoundError(f"target must name a Python file, got {path!r}, which is not a file")
     with _neighbours_importable(file):
         function = _load_function(file, name)
         try:
@@ -57,8 +64,21 @@ def diagnose_file(target: str) -> Report:
             raise ValueError(
                 f"target must name a function without required arguments, but {name} has some: {error}"
             ) from error
-        returned = function()
-        return diagnose(**_diagnose_arguments(target, returned))
+        with _errors_of_the_user(file, f"{name}()"):
+            returned = function()
+        arguments = _diagnose_arguments(target, returned)
+        try:
+            return diagnose(**arguments)
+        except TypeError as error:
+            if not _lines(error, file):  # an argument of diagnose, which the function chose
+                raise ValueError(f"{target} returns wrong arguments for bnlib.diagnose: {error}") from error
+            raise _failed(file, "diagnosing the model", error) from error
+        except ValueError as error:
+            if _lines(error, file):
+                raise _failed(file, "diagnosing the model", error) from error
+            raise
+        except Exception as error:
+            raise _failed(file, "diagnosing the model", error) from error
 
 
 def _load_function(file: Path, name: str) -> Callable[[], object]:
@@ -70,15 +90,19 @@ def _load_function(file: Path, name: str) -> Callable[[], object]:
     before = sys.modules.get(file.stem)
     sys.modules[file.stem] = module
     try:
-        spec.loader.exec_module(module)
+        with _errors_of_the_user(file, "the file"):
+            spec.loader.exec_module(module)
     finally:
         if before is not None:
             sys.modules[file.stem] = before
     function = getattr(module, name, None)
     if not callable(function):
         defined = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-        names = ", ".join(key for key in defined if callable(getattr(module, key))) or "none"
-        raise ValueError(f"target must name a function of {file}, which defines {names}; got {name!r}")
+        functions = [key for key in defined if callable(getattr(module, key))]
+        hint = ", which is no function" if hasattr(module, name) else suggestion(name, functions)
+        raise ValueError(
+            f"target must name a function of {file}, which defines {', '.join(functions) or 'none'}; got {name!r}{hint}"
+        )
     return function
 
 
@@ -98,6 +122,30 @@ def _diagnose_arguments(target: str, returned: object) -> Mapping[str, object]:
             f"({', '.join(parameters)}); wrong or missing: {', '.join(map(str, sorted(wrong, key=str)))}"
         )
     return returned
+
+
+@contextmanager
+def _errors_of_the_user(file: Path, what: str) -> Iterator[None]:
+    """Turn the errors of the user's code in a ``with`` block, also an exit, into a ``UserCodeError``."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise _failed(file, what, error) from error
+
+
+def _failed(file: Path, what: str, error: BaseException) -> UserCodeError:
+    """Return the error that says where the user's code failed."""
+    lines = _lines(error, file)
+    where = f"line {lines[-1]} of {file}" if lines else str(file)
+    if isinstance(error, SyntaxError) and error.lineno:
+        where = f"line {error.lineno} of {error.filename}"
+    return UserCodeError(f"{what} failed with {type(error).__name__}: {error} ({where})")
+
+
+def _lines(error: BaseException, file: Path) -> list[int]:
+    """Return the lines of a file that the traceback of an error names."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
 
 
 def _describe(value: object) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from torch import nn
 
+from bnlib.arguments import check_integer
 from bnlib.doctor.batches import first_batches
 from bnlib.doctor.checks import CHECKS
 from bnlib.doctor.checks.batch_dependence import eval_mode_depends_on_batch
@@ -138,8 +139,7 @@ def _report_without_norm_layers(model: nn.Module, measurements: Measurements) ->
 
 
 def _check_max_batches(max_batches: int) -> None:
-    if max_batches < 1:
-        raise ValueError(f"max_batches must be at least 1, got {max_batches}")
+    check_integer("max_batches", max_batches)
 
 
 @contextmanager

@@ -1,5 +1,10 @@
 """Matplotlib figures of the book in one style, one file for each chapter."""
 
+try:
+    import matplotlib  # noqa: F401, before the files that need it
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("figures need matplotlib, which is missing: pip install 'bnlib[notebook]'") from error
+
 from bnlib.experiments.framework.results import as_array as as_array  # described there
 from bnlib.figures.alternatives import draw_batch_sizes, draw_norm_properties, draw_normalisation_groups
 from bnlib.figures.convergence import (

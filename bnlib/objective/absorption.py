@@ -11,8 +11,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
-from bnlib.norm import BatchNorm
+from bnlib.arguments import check_kind
+from bnlib.norm import BatchNorm, FullNorm, SyncBatchNorm
+
+_USES_BATCH = (_BatchNorm, FullNorm)
+"""Layers whose output for a sample depends on other samples, even if they have neither parameters nor buffers."""
 
 
 def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
@@ -36,8 +41,10 @@ def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
         A network without BN; its linear layers have a bias.
 
     Raises:
-        TypeError: if ``network`` is not an ``nn.Sequential``, or has other layers with parameters.
-        ValueError: if a BN layer is not next to a linear layer.
+        TypeError: if ``network`` is not an ``nn.Sequential``, or has a layer that cannot be part of the result: with
+            parameters or running statistics, such as a subclass of ``nn.Linear`` with its own forward pass, with random
+            numbers, or with hooks.
+        ValueError: if a BN layer is not next to a linear layer, or its input is not of shape (n, features).
 
     Source: Lian and Liu 2019, section 4.
 
@@ -50,22 +57,25 @@ def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
         >>> torch.allclose(plain(x), network.train()(x), atol=1e-4)
         True
     """
-    if not isinstance(network, nn.Sequential):
+    if not _is_plain(network, nn.Sequential):
         raise TypeError(f"network must be an nn.Sequential, got {type(network).__name__}")
+    check_kind("data", data, Tensor, "a tensor with all data, shape (n, ...)")
+    for layer in _flat(network):
+        _check_layer(layer)
     layers = [copy.deepcopy(layer) for layer in _flat(network)]
-    for layer in layers:
-        if any(True for _ in layer.parameters()) and not isinstance(layer, (nn.Linear, BatchNorm, _BatchNorm)):
-            raise TypeError(f"network must have no layers with parameters other than linear layers and BN, got {layer}")
     plain: list[nn.Module] = []
     pending: tuple[Tensor, Tensor] | None = None
     with torch.no_grad():
         for position, layer in enumerate(layers):
-            if isinstance(layer, (BatchNorm, _BatchNorm)):
+            if _is_batch_norm(layer):
+                if data.dim() != 2:
+                    shape = f"{tuple(data.shape)} at layer {position}"
+                    raise ValueError(f"data must reach each BN in the shape (n, features), got {shape}")
                 scale, shift = _full_batch(layer, data)
                 data = data * scale + shift
-                if plain and isinstance(plain[-1], nn.Linear):
+                if plain and _is_plain(plain[-1], nn.Linear):
                     plain[-1] = _linear(scale[:, None] * plain[-1].weight, scale * _bias(plain[-1]) + shift)
-                elif position + 1 < len(layers) and isinstance(layers[position + 1], nn.Linear):
+                elif position + 1 < len(layers) and _is_plain(layers[position + 1], nn.Linear):
                     pending = scale, shift
                 else:
                     raise ValueError(f"network must have each BN next to a linear layer, got {layer} at {position}")
@@ -78,9 +88,31 @@ def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
     return nn.Sequential(*plain)
 
 
+def _is_plain(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Return whether a layer computes what one of ``kinds`` computes; a subclass may compute something else."""
+    return "forward" not in vars(layer) and type(layer).forward in [kind.forward for kind in kinds]
+
+
+def _is_batch_norm(layer: nn.Module) -> bool:
+    return isinstance(layer, _BatchNorm) and _is_plain(layer, BatchNorm, SyncBatchNorm, _BatchNorm, nn.SyncBatchNorm)
+
+
+def _check_layer(layer: nn.Module) -> None:
+    """Raise a TypeError if a layer is neither linear, nor BN, nor a function of one sample."""
+    if not (_is_plain(layer, nn.Linear) or _is_batch_norm(layer)):
+        if any(True for _ in layer.parameters()):
+            raise TypeError(f"network must have no layers with parameters other than linear layers and BN, got {layer}")
+        if isinstance(layer, _USES_BATCH) or any(True for _ in layer.buffers()):
+            raise TypeError(f"network must have no layers with statistics of the batch other than BN, got {layer}")
+        if getattr(layer, "p", 0) and isinstance(layer, _DropoutNd):
+            raise TypeError(f"network must have no layers that draw random numbers, got {layer}")
+    if any(value for name, value in vars(layer).items() if name.endswith("_hooks")):
+        raise TypeError(f"network must have no layers with hooks, got some on {layer}; remove them first")
+
+
 def _flat(network: nn.Sequential) -> Iterator[nn.Module]:
     for layer in network:
-        if isinstance(layer, nn.Sequential):
+        if _is_plain(layer, nn.Sequential):
             yield from _flat(layer)
         else:
             yield layer

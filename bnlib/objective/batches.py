@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bnlib.arguments import check_integer
+
 
 def all_batches(samples: int, batch_size: int, limit: int = 200_000) -> Tensor:
     """Return all subsets of ``batch_size`` samples, which are the batches that shuffling can produce.
@@ -31,8 +33,8 @@ def all_batches(samples: int, batch_size: int, limit: int = 200_000) -> Tensor:
         >>> objective.all_batches(4, 2).tolist()
         [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     """
-    if not 1 <= batch_size <= samples:
-        raise ValueError(f"batch_size must lie in 1..{samples}, got {batch_size}")
+    check_integer("samples", samples)
+    check_integer("batch_size", batch_size, 1, samples)
     count = math.comb(samples, batch_size)
     if count > limit:
         raise ValueError(

@@ -8,6 +8,7 @@ Source: Lian and Liu 2019 (https://proceedings.mlr.press/v89/lian19a.html), sect
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_integer, check_kind
 from bnlib.objective.operators import Layer, Layers, bn_network, plain_network
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -149,9 +151,11 @@ def estimated_objective(
         >>> bool((found.mean - exact).abs() < 3 * found.standard_error)
         True
     """
-    if count < 2:
-        raise ValueError(f"count must be at least 2 to estimate a standard error, got {count}")
-    batches = torch.stack(list(itertools.islice(sampler, count)))
+    check_integer("count", count, at_least=2)  # one batch has no standard error
+    batches = list(itertools.islice(sampler, count))
+    if len(batches) < count:
+        raise ValueError(f"sampler must yield at least count={count} batches, got {len(batches)}")
+    batches = torch.stack(batches)
     means = _batch_losses(layers, loss, x, y, batches, eps)
     return Estimate(means.mean(-1), means.std(-1) / math.sqrt(count), count)
 
@@ -167,7 +171,8 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
     """Compute ``bn_objective`` for any network: its mean loss in train mode over a set of batches.
 
     The result is differentiable with respect to the parameters. The running statistics and the mode of the model do not
-    change. With all data as the only batch, the result is the full-batch objective.
+    change, neither here nor in the backward pass. In a model in train mode, submodules keep their modes; a model in
+    eval mode is evaluated in train mode. With all data as the only batch, the result is the full-batch objective.
 
     Arguments:
         model: the network, in train or eval mode.
@@ -176,7 +181,9 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
         batches: indices into the data, a tensor of shape (b,) for each batch.
 
     Raises:
-        ValueError: if there are no batches, or if a normalisation layer of the model rejects a batch size.
+        TypeError: if ``model`` is not an ``nn.Module``.
+        ValueError: if there are no batches, if the loss is not one number per sample, or if a normalisation layer of
+            the model rejects a batch size.
 
     Source: Lian and Liu 2019, equations (4) and (5).
 
@@ -191,18 +198,26 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
         [[0, 1], [2, 3]] 1.5
         [[0, 2], [1, 3]] 0.5
     """
-    modes = {module: module.training for module in model.modules()}
-    parameters = dict(model.named_parameters())
+    check_kind("model", model, nn.Module, "an nn.Module")
     means = []
-    try:
-        model.train()
-        for index in batches:
-            buffers = {name: value.clone() for name, value in model.named_buffers()}
-            outputs = torch.func.functional_call(model, parameters | buffers, (x[index],))
-            means.append(loss(outputs, y[index]).mean())
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    for index in batches:
+        # Some layers write into their buffers in the backward pass as well, which the caller makes later.
+        copied = _copy_with_the_same_parameters(model)
+        losses = loss((copied if copied.training else copied.train())(x[index]), y[index])
+        if losses.shape != (len(index),):
+            raise ValueError(
+                f"loss must return one number per sample, shape ({len(index)},), got shape {tuple(losses.shape)}"
+            )
+        means.append(losses.mean())
     if not means:
         raise ValueError("batches must hold at least one batch, got none")
     return torch.stack(means).mean()
+
+
+def _copy_with_the_same_parameters(model: nn.Module) -> nn.Module:
+    """Return a copy of the model with buffers of its own; tensors with a graph and process groups are not copied."""
+    shared = list(model.parameters())
+    for module in model.modules():
+        shared += [value for value in vars(module).values() if isinstance(value, Tensor) and not value.is_leaf]
+        shared += [value for name, value in vars(module).items() if name.endswith("process_group")]
+    return copy.deepcopy(model, {id(value): value for value in shared})

@@ -9,13 +9,12 @@ Source: Irpan 2017, "On The Perils of Batch Norm" (https://www.alexirpan.com/201
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from bnlib.probes.stateless import stateless_call
+from bnlib.probes.stateless import preserve_modes, stateless_call
 from bnlib.probes.tensors import at_least_float32
 
 
@@ -113,19 +112,8 @@ def _run_in_modes(module: nn.Module, passes: Callable):
         with torch.no_grad():
             return passes(run)
 
-    with _preserve_modes(module):
+    with preserve_modes(module.modules()):
         return stateless_call(module, function)
-
-
-@contextmanager
-def _preserve_modes(module: nn.Module) -> Iterator[None]:
-    """Restore the mode of each submodule: the user may have put some of them into eval mode."""
-    modes = {each: each.training for each in module.modules()}
-    try:
-        yield
-    finally:
-        for each, mode in modes.items():
-            each.training = mode
 
 
 def _different_samples(inputs: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Run a model, at any parameters, without side effects on its buffers, gradients or the random number generators.
 
-All probes are built from these functions. ``torch.func.functional_call`` does most of the work.
+All probes are built from these functions. PyTorch's own ``functional_call`` does most of the work.
 """
 
 from __future__ import annotations
@@ -37,9 +37,31 @@ def stateless_call(
     token = probe_is_running.set(True)
     try:
         with preserve_random_state(model):
-            return torch.func.functional_call(_FunctionAsModule(model, function), state, ())
+            return functional_call(_FunctionAsModule(model, function), state, ())
     finally:
         probe_is_running.reset(token)
+
+
+def functional_call(module: nn.Module, tensors: Mapping[str, Tensor], arguments: tuple):
+    """Call a module with other parameters and buffers, as ``torch.func.functional_call`` does.
+
+    PyTorch's function (observed in 2.13) leaves its tensors in a module that has two names, such as a layer that an
+    ``nn.Sequential`` contains twice. This one gives each module its tensors once. Tied tensors stay tied.
+
+    Arguments:
+        module: any module.
+        tensors: parameters and buffers by name; a tied one needs only one of its names.
+        arguments: the arguments of the call.
+    """
+    given = {}
+    for named in (module.named_parameters, module.named_buffers):
+        given |= {id(value): tensors[name] for name, value in named(remove_duplicate=False) if name in tensors}
+    placed = {}
+    for path, part in module.named_modules():
+        for name, value in (*part._parameters.items(), *part._buffers.items()):
+            if id(value) in given:
+                placed[f"{path}.{name}" if path else name] = given[id(value)]
+    return torch.func.functional_call(module, placed, arguments, tie_weights=False)
 
 
 def loss_at(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -124,6 +146,20 @@ def preserve_random_state(model: nn.Module) -> Iterator[None]:
     kind = next((device.type for device in devices), "cuda")
     with torch.random.fork_rng(devices, device_type=kind):
         yield
+
+
+@contextmanager
+def preserve_modes(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Restore the train or eval mode of each module at the end of a ``with`` block.
+
+    A user may have put some submodules into eval mode, so ``model.train()`` would not restore the modes.
+    """
+    modes = {module: module.training for module in modules}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 class _FunctionAsModule(nn.Module):

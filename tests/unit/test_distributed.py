@@ -1,7 +1,9 @@
 """Training in several processes: the same weights in all, gradients over all batches, shards that are their own."""
 
+import copy
 import json
 import os
+import pickle
 import runpy
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import textwrap
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import bnlib
 from bnlib import datasets, distributed, models, training
@@ -38,13 +41,25 @@ def of_one(folder):
             model, digits(), callbacks=[lambda step, model, index, seen=seen: seen.append(index)], **SETTINGS
         )
         results[getattr(norm, "__name__", "none")] = total, vars(history), model.state_dict(), torch.stack(seen)
+    copies_keep_their_group(model, folder)
     torch.save(results, f"{folder}/{distributed.rank_and_world_size()[0]}.pt")
+
+
+def copies_keep_their_group(model, folder):
+    half = torch.distributed.new_group([0, 1])
+    other = nn.Sequential(model, bnlib.SyncBatchNorm(10, process_group=half))
+    torch.save(model, f"{folder}/model{distributed.rank_and_world_size()[0]}.pt")
+    for made in (copy.deepcopy(other), AveragedModel(other).module, pickle.loads(pickle.dumps(other))):
+        assert made[0][2].process_group is model[2].process_group is torch.distributed.group.WORLD
+        assert made[1].process_group is half
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     distributed.run_in_processes(of_one, 2, str(folder))
+    # A process that works alone has no group.
+    assert torch.load(folder / "model1.pt", weights_only=False)[2].process_group is None
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

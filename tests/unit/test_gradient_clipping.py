@@ -47,5 +47,5 @@ def test_in_place_it_clips_each_gradient_and_skips_parameters_without_one():
 
 @pytest.mark.parametrize("name", ["clipping", "eps"])
 def test_a_limit_that_is_not_positive_is_refused(name):
-    with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
+    with pytest.raises(ValueError, match=f"{name} must be a finite number, above 0, got 0"):
         clipped(torch.ones(2), torch.ones(2), **{name: 0.0})

@@ -223,3 +223,24 @@ def test_on_a_network_it_is_training_with_full_norm_step_by_step(oracle, layers)
 def test_names_that_are_not_known(options, message):
     with pytest.raises(ValueError, match=message):
         next(mcsgd.minimize(toy(), START, drawn(1), 0.1, 0.1, **options))
+
+
+@pytest.mark.parametrize("oracle", ["independent", "running"])
+def test_a_step_for_which_there_are_too_few_batches_is_not_done(oracle):
+    needed = {"independent": 2, "running": 1}[oracle]
+    batches = list(itertools.islice(drawn(2), 3 * needed + (needed > 1)))
+    states = list(mcsgd.minimize(toy(), START, batches, 0.1, 0.5, oracle=oracle))
+    assert [state.step for state in states] == [1, 2, 3]
+    whole = list(mcsgd.minimize(toy(), START, iter(batches[: 3 * needed]), 0.1, 0.5, oracle=oracle))
+    assert states[-1].params == whole[-1].params
+    with pytest.raises(
+        ValueError, match=rf"at least {needed} for a step with the oracle '{oracle}', got {needed - 1}$"
+    ):
+        list(mcsgd.minimize(toy(), START, batches[: needed - 1], 0.1, 0.5, oracle=oracle))
+
+
+def test_a_schedule_that_leaves_its_range_is_named_at_the_step():
+    run = mcsgd.minimize(toy(), START, drawn(1), 0.1, lambda k: 0.5 - 0.25 * k)
+    assert next(run).step == 1 and next(run).step == 2
+    with pytest.raises(ValueError, match=r"alpha at step 2 must be a finite number, above 0 and at most 1, got 0.0"):
+        next(run)

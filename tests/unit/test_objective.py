@@ -1,5 +1,6 @@
 """The objectives of Lian and Liu: against brute force by hand, against torch's layers, and the absorption argument."""
 
+import copy
 import itertools
 import math
 
@@ -110,6 +111,32 @@ def test_any_model_has_the_objective_of_the_operators(norm):
     assert all(map(torch.equal, before, model.state_dict().values())) and not model.training
 
 
+class WritesBackward(nn.Module):
+    """A layer that writes into its buffer in the backward pass, as FullNorm does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        x.register_hook(lambda gradient: self.seen.add_(1) and None)
+        return x * 1
+
+
+@pytest.mark.parametrize("norm", [bnlib.FullNorm, bnlib.BatchRenorm, nn.BatchNorm1d, lambda width: WritesBackward()])
+def test_the_model_stays_as_it_is_also_in_the_backward_pass(norm):
+    x, y = data()
+    model = nn.Sequential(nn.Linear(3, 5), norm(5), nn.ReLU(), bnlib.BatchNorm(5).eval(), nn.Linear(5, 4)).double()
+    before, frozen = copy.deepcopy(model), copy.deepcopy(model)
+    value = objective.model_objective(model, losses, x, y, [torch.arange(8), torch.arange(8, 20)])
+    value.backward()
+    torch.testing.assert_close(model.state_dict(), before.state_dict(), rtol=0, atol=0)
+    assert not model[3].training and model[1].training
+    expected = [losses(copy.deepcopy(frozen)(x[part]), y[part]).mean() for part in (slice(8), slice(8, 20))]
+    torch.testing.assert_close(value, torch.stack(expected).mean())
+    assert model[0].weight.grad.abs().max() > 0
+
+
 def test_a_sampled_objective_is_within_its_error_and_the_error_shrinks():
     x, y = data(9)
     weights = layers(np.c_[W1, W1[:, :1]], W2[[0, 1, 0, 1]] * [[1], [1], [-1], [-1]])
@@ -178,9 +205,64 @@ def test_the_plain_network_reaches_the_full_objective():
     assert abs(halves - plain) > 1e-3
 
 
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def hooked():
+    layer = nn.Linear(2, 2)
+    layer.register_forward_hook(lambda *args: None)
+    return layer
+
+
+def replaced():
+    layer = nn.Linear(2, 2)
+    layer.forward = torch.relu
+    return layer
+
+
+NOT_ABSORBED = {
+    "a subclass": (lambda: Doubled(2, 2), "layers with parameters other than linear layers and BN, got Doubled"),
+    "cosines": (lambda: bnlib.CosineLinear(2, 2), "other than linear layers and BN, got CosineLinear"),
+    "parts of the batch": (lambda: bnlib.GhostBatchNorm(2, 2), "other than linear layers and BN, got Ghost"),
+    "noise": (lambda: bnlib.NoisyBatchNorm(2), "other than linear layers and BN, got Noisy"),
+    "another forward": (replaced, "layers with parameters other than linear layers and BN, got Linear"),
+    "a skip connection": (lambda: Residual(nn.Linear(2, 2)), "layers with parameters other than linear"),
+    "other statistics": (
+        lambda: bnlib.FullNorm(2, affine=False),
+        "statistics of the batch other than BN, got FullNorm",
+    ),
+    "no parameters": (
+        lambda: bnlib.GhostBatchNorm(2, 2, affine=False, track_running_stats=False),
+        "statistics of the batch other than BN, got Ghost",
+    ),
+    "random numbers": (lambda: nn.Dropout(0.5), "layers that draw random numbers, got Dropout"),
+    "hooks": (hooked, "layers with hooks, got some on Linear"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), NOT_ABSORBED.values(), ids=NOT_ABSORBED)
+def test_what_cannot_be_absorbed_is_refused(make, message):
+    network = nn.Sequential(nn.Linear(2, 2), bnlib.BatchNorm(2), make(), nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=f"network must have no .*{message}"):
+        objective.absorb_batch_norm(network, torch.randn(8, 2))
+
+
+def test_standardised_weights_are_absorbed_as_they_are():
+    network = nn.Sequential(bnlib.weight_standardise(nn.Linear(3, 5)), bnlib.BatchNorm(5), nn.Dropout(0.0)).double()
+    x, _ = data()
+    torch.testing.assert_close(objective.absorb_batch_norm(network, x)(x), network(x))
+
+
 def test_bad_arguments_are_explained():
     x, y = torch.tensor(X), torch.tensor(Y)
-    with pytest.raises(ValueError, match=r"batch_size must lie in 1\.\.4, got 5"):
+    with pytest.raises(ValueError, match=r"batch_size must be an integer from 1 to 4, got 5"):
         objective.all_batches(4, 5)
     message = "limit must be at least 56, the number of batches of 3 of 8 samples, got 10; or estimate the objective"
     with pytest.raises(ValueError, match=message):
@@ -190,10 +272,16 @@ def test_bad_arguments_are_explained():
             objective.bn_objective(layers(), losses, x, y, batches)
     with pytest.raises(ValueError, match="at least one batch"):
         objective.model_objective(nn.Linear(2, 2).double(), losses, x, y, [])
-    with pytest.raises(ValueError, match="count must be at least 2 to estimate a standard error, got 1"):
+    with pytest.raises(ValueError, match="count must be an integer, at least 2, got 1"):
         objective.estimated_objective(layers(), losses, x, y, iter([]), 1)
     with pytest.raises(TypeError, match=r"must be an nn\.Sequential, got Linear"):
         objective.absorb_batch_norm(nn.Linear(2, 2), x)
+    with pytest.raises(ValueError, match=r"sampler must yield at least count=3 batches, got 1"):
+        objective.estimated_objective(layers(), losses, x, y, iter([torch.arange(2)]), 3)
+    with pytest.raises(ValueError, match=r"one number per sample, shape \(2,\), got shape \(\)"):
+        objective.model_objective(nn.Linear(2, 2).double(), F.cross_entropy, x, y, [torch.arange(2)])
+    with pytest.raises(ValueError, match=r"data must reach each BN in the shape \(n, features\), got \(4, 2, 2\)"):
+        objective.absorb_batch_norm(nn.Sequential(bnlib.BatchNorm(2), nn.Linear(2, 2)), torch.randn(4, 2, 2))
     with pytest.raises(TypeError, match="no layers with parameters other than linear layers and BN, got PReLU"):
         objective.absorb_batch_norm(nn.Sequential(nn.PReLU().double()), x)
     with pytest.raises(ValueError, match="BN next to a linear layer, got BatchNorm"):

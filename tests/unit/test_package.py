@@ -1,5 +1,6 @@
 """The package as a whole."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import bnlib
+from bnlib import __main__, claims
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +40,34 @@ def test_layers_models_and_local_data_need_only_torch_and_numpy():
         "else:",
         "    raise SystemExit('a bar was drawn without tqdm')",
     )
+
+
+def test_the_examples_of_the_readme_run_as_they_stand(capsys):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, {})
+    assert capsys.readouterr().out == "No problems found.\n"
+
+
+def test_the_commands_of_the_readme_exist():
+    lines = re.findall(r"-m bnlib (.*)", (ROOT / "README.md").read_text())
+    commands = [line.split("`")[0].split() for line in lines]
+    assert len(commands) > 7
+    for command in commands:
+        if "cuda" in command or "--help" in command or "FILE:FUNCTION" in command:
+            continue
+        options = __main__._parser().parse_args(command)
+        for name in getattr(options, "ids", []) + getattr(options, "rerun", []):
+            assert name in claims.CLAIMS
+
+
+def test_the_package_says_its_version_and_that_it_has_types():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["version"] == bnlib.__version__
+    for pattern in project["tool"]["setuptools"]["package-data"]["bnlib"]:
+        assert list((ROOT / "bnlib").glob(pattern)), pattern
+    assert (ROOT / "bnlib" / "py.typed").read_text() == ""
 
 
 def test_the_command_line_needs_only_torch_and_numpy():

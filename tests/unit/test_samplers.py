@@ -71,7 +71,7 @@ def test_a_sampler_can_be_sent_and_named():
 @pytest.mark.parametrize("batch_size", [0, 1438])
 def test_a_batch_size_that_cannot_be_is_named(sampler, batch_size):
     with pytest.raises(
-        ValueError, match=rf"batch_size must lie between 1 and the number of samples.*, got {batch_size}"
+        ValueError, match=rf"batch_size must be an integer between 1 and the number of samples.*, got {batch_size}"
     ):
         sampler(DIGITS, batch_size, 0)
 
@@ -230,20 +230,20 @@ def test_a_worker_builds_batches_as_its_base_does():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MaxLabelsPerBatch(0), "k must be at least 1, got 0"),
+        (lambda: MaxLabelsPerBatch(0), "k must be an integer, at least 1, got 0"),
         (lambda: MaxLabelsPerBatch(4)(LABELS, 2, 0), r"k must be at most the number of classes \(3\), got 4"),
         (lambda: MaxLabelsPerBatch(2)(LABELS, 9, 0), r"number of samples of the 2 largest classes \(8\), got 9"),
-        (lambda: ClassSkewed(-0.1), "share must lie between 0 and 1, got -0.1"),
-        (lambda: ClassSkewed(1.1), "share must lie between 0 and 1, got 1.1"),
-        (lambda: ClassSkewed(float("nan")), "share must lie between 0 and 1, got nan"),
+        (lambda: ClassSkewed(-0.1), "share must be a finite number, at least 0 and at most 1, got -0.1"),
+        (lambda: ClassSkewed(1.1), "share must be a finite number, at least 0 and at most 1, got 1.1"),
+        (lambda: ClassSkewed(float("nan")), "share must be a finite number, at least 0 and at most 1, got nan"),
         (lambda: ClassSkewed(1.0)(LABELS, 6, 0), "some class has 6 samples and 0 of other classes, got 6"),
         (
             lambda: ClassSkewed(0.5)(LABELS[:1].expand(8), 4, 0),
             "some class has 2 samples and 2 of other classes, got 4",
         ),
-        (lambda: PerWorker(0, 0), "world_size must be at least 1, got 0"),
-        (lambda: PerWorker(2, 2), r"rank must lie between 0 and world_size - 1 \(1\), got 2"),
-        (lambda: PerWorker(-1, 2), r"rank must lie between 0 and world_size - 1 \(1\), got -1"),
+        (lambda: PerWorker(0, 0), "world_size must be an integer, at least 1, got 0"),
+        (lambda: PerWorker(2, 2), "rank must be an integer from 0 to 1, got 2"),
+        (lambda: PerWorker(-1, 2), "rank must be an integer from 0 to 1, got -1"),
         (lambda: PerWorker(0, 3)(LABELS, 4, 0), r"number of samples of a worker \(3\), got 4"),
         (lambda: PerWorker(0, 11)(LABELS, 1, 0), r"number of samples of a worker \(0\), got 1"),
     ],

@@ -35,12 +35,12 @@ def test_values(schedule, step, value):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PowerSchedule(0, 1), "scale must be positive, got 0"),
-        (lambda: PowerSchedule(1, -1), "power must be at least 0, got -1"),
-        (lambda: PowerSchedule(1, 1, 2), "floor must lie between 0 and 1, got 2"),
-        (lambda: PowerSchedule(1, 1, 0, -1), "start must be at least 0, got -1"),
-        (lambda: LinearRamp(0, 1, 5, 5), "end must be larger than begin=5, got 5"),
-        (lambda: StepDecay(0, 0.2), "every must be positive, got 0"),
+        (lambda: PowerSchedule(0, 1), "scale must be a finite number, above 0, got 0"),
+        (lambda: PowerSchedule(1, -1), "power must be a finite number, at least 0, got -1"),
+        (lambda: PowerSchedule(1, 1, 2), "floor must be a finite number, at least 0 and at most 1, got 2"),
+        (lambda: PowerSchedule(1, 1, 0, -1), "start must be a finite number, at least 0, got -1"),
+        (lambda: LinearRamp(0, 1, 5, 5), "end must be a finite number, above 5, got 5"),
+        (lambda: StepDecay(0, 0.2), "every must be a finite number, above 0, got 0"),
     ],
 )
 def test_arguments_out_of_range(make, message):

@@ -1,6 +1,7 @@
 """Many models as one: each does what it does alone."""
 
 import copy
+import random
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 import bnlib
 from bnlib import models
-from bnlib.stacked import LayerStack, VmapStack, stack
+from bnlib.stacked import LayerStack, VmapStack, can_stack, stack
 
 
 def without_bias(model):
@@ -107,6 +108,135 @@ def test_the_models_are_left_alone():
     whole(torch.randn(2, 4, 6)).sum().backward()
     for model, state in zip(singles, before, strict=True):
         torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+
+
+class Shared(nn.Module):
+    """Two layers with the weights of one, and a buffer that no state_dict has."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.first, self.second, self.norm = nn.Linear(6, 6), nn.Linear(6, 6), norm(6)
+        self.second.weight = self.first.weight
+        self.register_buffer("scale", torch.rand(6), persistent=False)
+
+    def forward(self, x):
+        return self.norm(self.second(self.first(x.flatten(1)).tanh())) * self.scale
+
+
+def twice(seed):
+    layer = models.mlp((6, 6), seed=seed)[1]
+    return nn.Sequential(nn.Flatten(), layer, nn.Tanh(), layer)
+
+
+UNUSUAL = {
+    **{name: BUILDERS[f"mlp, {name}"] for name in ("BatchNorm", "BatchNorm1d", "FullNorm", "groups", "RMSNorm")},
+    "without a momentum": lambda seed: models.mlp((6, 5, 3), lambda channels: bnlib.BatchNorm(channels, momentum=None)),
+    "a layer twice": twice,
+    "shared weights": lambda seed: Shared(bnlib.BatchNorm),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_is_frozen_tied_or_in_eval_mode_stays_so(name, seed):
+    """Random parameters without a gradient and random submodules in eval mode: as the models alone."""
+    singles = [UNUSUAL[name](number).double() for number in range(2)]
+    for each in singles:
+        chance = random.Random(seed)  # the same in both
+        frozen = [chance.random() < 0.4 for _ in each.parameters()]
+        for parameter, freeze in zip(each.parameters(), [False, *frozen[1:]], strict=True):
+            parameter.requires_grad_(not freeze)
+        for module in each.modules():
+            module.training = chance.random() < 0.6
+    alone, whole = [copy.deepcopy(each) for each in singles], stack(singles)
+    x = torch.randn(3, 2, 7, 6, dtype=torch.float64)
+    for model in (whole, *alone):
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+        for batch in x if model is whole else x[:, alone.index(model)]:
+            optimiser.zero_grad()
+            model(batch).square().sum().backward()
+            optimiser.step()
+    for ours, theirs in zip(whole.unstack(), alone, strict=True):
+        torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+        assert [module.training for module in ours.modules()] == [module.training for module in theirs.modules()]
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert mine.requires_grad == other.requires_grad
+    whole.eval()
+    assert not any(module.training for each in whole.unstack() for module in each.modules())
+
+
+def test_layers_that_have_seen_different_numbers_of_batches_keep_their_counts():
+    singles = [models.mlp((6, 5, 3), bnlib.FullNorm, seed=seed) for seed in range(2)]
+    singles[1](torch.randn(4, 6))
+    whole, x = stack(singles), torch.randn(2, 5, 6)
+    torch.testing.assert_close(whole(x), torch.stack([single(each) for single, each in zip(singles, x, strict=True)]))
+    assert [int(model[2].num_batches_tracked) for model in whole.unstack()] == [1, 2]
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 2), (5, 6, 2, 3)])
+def test_spatial_dimensions_are_those_of_a_single_model(shape):
+    singles = [nn.Sequential(bnlib.BatchNorm(6), nn.ReLU(), nn.Linear(shape[-1], 4)) for _ in range(2)]
+    x, whole = torch.randn(2, *shape), stack(singles)
+    assert type(whole) is LayerStack
+    torch.testing.assert_close(whole(x), torch.stack([single(each) for single, each in zip(singles, x, strict=True)]))
+
+
+def test_a_stack_that_changes_its_type_gives_models_of_that_type():
+    for made in (stack([BUILDERS[name](0)]).double().unstack()[0] for name in ("mlp, BatchNorm", "mlp, cosine")):
+        assert all(value.dtype is torch.float64 for value in made.parameters())
+
+
+def changed(change, seed=0):
+    model = models.mlp((6, 5, 3), bnlib.BatchNorm, seed=seed)
+    change(model)
+    return model
+
+
+def frozen(model):
+    model[1].weight.requires_grad_(False)
+
+
+DIFFERENT = {
+    "which parameters require a gradient": frozen,
+    "the train or eval modes": lambda model: model[2].eval(),
+    "the attributes of their submodules": lambda model: setattr(model[2], "label", 0.5),
+    "which of their tensors are tied": lambda model: setattr(model[2], "bias", model[2].weight),
+    "the shapes or types of their tensors": lambda model: model[2].double(),
+}
+
+
+@pytest.mark.parametrize(("what", "change"), DIFFERENT.items(), ids=DIFFERENT)
+def test_models_that_differ_are_refused_and_the_difference_is_named(what, change):
+    with pytest.raises(ValueError, match=f"got models that differ in {what}"):
+        stack([changed(lambda model: None), changed(change)])
+
+
+def hooked(register):
+    def change(model):
+        getattr(model[2], register)(lambda *args: None)
+
+    return change
+
+
+HOOKS = "register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook"
+NOT_STACKED = {
+    **{register: (hooked(register), "have hooks.* in BatchNorm '2'; train") for register in HOOKS.split()},
+    "hook of a tensor": (lambda model: model[1].weight.register_hook(print), "have hooks.* on weight in Linear '1'"),
+    "lazy": (lambda model: model.append(nn.LazyLinear(2)), "have lazy layers that have seen no data, got one in Lazy"),
+    "vmap without a momentum": (
+        lambda model: model.extend([nn.BatchNorm1d(3, momentum=None), nn.RMSNorm(3)]),
+        "have momentum=None, which torch.func.vmap does not support, got it in BatchNorm1d '5'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), NOT_STACKED.values(), ids=NOT_STACKED)
+def test_models_that_cannot_be_stacked_are_refused_with_the_reason(change, reason):
+    models = [changed(change, seed) for seed in range(2)]
+    with pytest.raises(ValueError, match=f"models must not {reason}"):
+        stack(models)
+    assert not can_stack(models[0])
 
 
 @pytest.mark.parametrize(

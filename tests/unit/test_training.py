@@ -72,9 +72,75 @@ def test_the_error_rate_is_measured_in_eval_mode_and_leaves_the_mode():
     torch.testing.assert_close(model.state_dict(), before)
 
 
+def half_frozen(seed=0):
+    """A network with BN in eval mode and weights that are not trained."""
+    model = small(seed=seed)
+    model[2].eval().requires_grad_(False)
+    model[1].weight.requires_grad_(False)
+    return model
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+class Failing(torch.nn.Module):
+    def forward(self, x):
+        raise OSError("no power")
+
+
+@pytest.mark.parametrize("part", [torch.nn.Identity(), Failing()])
+def test_an_evaluation_leaves_the_mode_of_each_submodule(part):
+    model = torch.nn.Sequential(half_frozen(), part)
+    before = modes(model)
+    try:
+        training.error_rate(model, POINTS.test_x, POINTS.test_y)
+    except OSError:
+        assert type(part) is Failing
+    assert modes(model) == before
+
+
+def test_what_is_frozen_is_not_trained_alone_or_in_a_stack():
+    settings = {"batch_size": 3, "epochs": 6, "checkpoints": 3}
+    alone, start = half_frozen(), half_frozen()
+    before = modes(alone)
+    *_, (_, _, history) = training.iterate(alone, POINTS, lr=0.2, **settings)
+    assert modes(alone) == before and alone[1].bias.ne(start[1].bias).any()
+    for name in ("1.weight", "2.weight", "2.bias", "2.running_mean", "2.num_batches_tracked"):
+        assert torch.equal(alone.state_dict()[name], start.state_dict()[name]), name
+    rates = [0.2, 0.1]
+    *_, (_, _, both) = training.iterate_many(
+        [half_frozen(), half_frozen()], POINTS, lrs=rates, seeds=[0, 0], **settings
+    )
+    assert both[0].test_loss == pytest.approx(history.test_loss) and both[1].test_loss != both[0].test_loss
+
+
+def test_a_model_in_eval_mode_is_trained_in_train_mode():
+    model = small().eval()
+    list(training.iterate(model, POINTS, batch_size=3, lr=0.1, epochs=1))
+    assert all(modes(model)) and model[2].num_batches_tracked == 1
+
+
+def test_a_model_that_writes_into_its_input_does_not_spoil_the_data():
+    class Doubling(torch.nn.Module):
+        def forward(self, x):
+            return x.mul_(2)
+
+    data = datasets.three_points()
+    training.fit(torch.nn.Sequential(Doubling(), small()), data, batch_size=3, lr=0.1, epochs=2, progress=False)
+    torch.testing.assert_close(data.test_x, POINTS.test_x)
+
+
+def test_the_default_device_and_type_of_pytorch_do_not_matter():
+    expected = training.fit(small(), "three_points", batch_size=2, lr=0.1, epochs=2, progress=False)
+    model = small()
+    with torch.device("meta"):
+        assert training.fit(model, "three_points", batch_size=2, lr=0.1, epochs=2, progress=False) == expected
+
+
 @pytest.mark.parametrize("batch_size", [0, 4])
 def test_a_batch_size_that_cannot_be_is_named(batch_size):
-    with pytest.raises(ValueError, match=rf"between 1 and the number of samples \(3\), got {batch_size}"):
+    with pytest.raises(ValueError, match=rf"^batch_size must .*, got {batch_size}$"):
         next(training.iterate(small(), POINTS, batch_size=batch_size, lr=0.1))
 
 

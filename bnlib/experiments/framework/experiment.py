@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 
 from bnlib import distributed
-from bnlib.experiments.framework.results import FOLDER, read_result, result_path, write_result
+from bnlib.arguments import suggestion
+from bnlib.experiments.framework.results import FOLDER, read_cells, result_path, write_result
 from bnlib.sweep import Run, run
 from bnlib.training import History, best_device
 
@@ -114,8 +115,7 @@ class Experiment:
         Raises:
             FileNotFoundError: if there is no result; the message contains the command that produces it.
         """
-        rows = read_result(self.result(scale), self.command(scale), folder)["cells"]
-        return {tuple(row[axis] for axis in self.axes): row for row in rows}
+        return read_cells(self.result(scale), self.command(scale), self.axes, folder)
 
     def panels(self, scale: Scale = "quick", only: Mapping[str, str] | None = None, folder=FOLDER) -> dict[str, dict]:
         """Group the committed result into panels for ``figures.draw_curves``.
@@ -133,8 +133,12 @@ class Experiment:
             FileNotFoundError: as ``load``.
         """
         only, made = only or {}, {}
-        if unknown := set(only) - set(self.axes):
-            raise ValueError(f"only must have keys among {', '.join(map(repr, self.axes))}, got {sorted(unknown)}")
+        for axis in only:
+            if axis not in self.axes:
+                raise ValueError(
+                    f"only must have keys among {', '.join(map(repr, self.axes))}, got {axis!r}"
+                    f"{suggestion(axis, self.axes)}"
+                )
         for row in self.load(scale, folder).values():
             if all(str(row[axis]) == value for axis, value in only.items()):
                 title = ", ".join(f"{axis} {row[axis]}" for axis in self.axes if axis != "norm" and axis not in only)

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from bnlib.arguments import check_integer
+from bnlib.cache import cache_folder, note_on_resuming, read_stored, store
 from bnlib.distributed import rank_and_world_size
 from bnlib.experiments.framework.experiment import Scale, device_entry, median_and_range, rounded
-from bnlib.experiments.framework.results import FOLDER, read_result, result_path, write_result
+from bnlib.experiments.framework.results import FOLDER, read_cells, result_path, write_result
 from bnlib.processes import run_jobs
-from bnlib.sweep import cache_folder, code_hash, describe
-from bnlib.training import progress_bar
+from bnlib.sweep import code_hash, describe
+from bnlib.training import check_device, progress_bar
 
 Measure = Callable[..., Mapping[str, Any]]
 """``measure(*cell, seed=..., device=...)``, which returns numbers, or lists of numbers, by name."""
@@ -87,8 +88,9 @@ class Measurement:
             ValueError: if ``workers`` is below 1, under ``torchrun`` with several processes, or if a file in the cache
                 is broken.
         """
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, got {workers}")
+        check_integer("workers", workers)
+        for device in devices:
+            check_device("devices", device)
         if rank_and_world_size()[1] > 1:
             raise ValueError(
                 f"{self.name} must be run by one process, got {rank_and_world_size()[1]} of torchrun; see workers"
@@ -96,13 +98,14 @@ class Measurement:
         cells, kept = self.cells(scale), cache_folder(cache)
         tasks = [(cell, seed) for cell, seeds in cells.items() for seed in seeds]
         paths = {task: kept / f"{self._key(*task, torch.device(devices[0]).type)}.json" for task in tasks}
-        left = [task for task in tasks if not paths[task].exists()]
+        stored = {task: read_stored(path, _measured) for task, path in paths.items() if path.exists()}
+        left = [task for task in tasks if task not in stored]
         seeds = sorted({seed for _, seed in tasks})
         with write_result(
             self.result(scale), self.command(scale), seeds, folder, **device_entry(", ".join(devices))
         ) as result:
             self._measure_all(left, paths, workers, devices)
-            done = {task: _read(paths[task]) for task in tasks}
+            done = stored | {task: read_stored(paths[task], _measured) for task in left}
             # The time of all measurements, including those of earlier calls.
             result["measuring_seconds"] = round(sum(each["seconds"] for each in done.values()))
             measured = {cell: [done[cell, seed]["values"] for seed in seeds] for cell, seeds in cells.items()}
@@ -122,12 +125,10 @@ class Measurement:
         Raises:
             FileNotFoundError: if there is no result; the message contains the command that produces it.
         """
-        rows = read_result(self.result(scale), self.command(scale), folder)["cells"]
+        cells = read_cells(self.result(scale), self.command(scale), self.axes, folder)
         return {
-            tuple(row[axis] for axis in self.axes): {
-                name: np.array(value, dtype=float) for name, value in row.items() if name not in self.axes
-            }
-            for row in rows
+            cell: {name: np.array(value, dtype=float) for name, value in row.items() if name not in self.axes}
+            for cell, row in cells.items()
         }
 
     def table(self, measured: Mapping[tuple, Sequence[Mapping[str, Any]]]) -> str:
@@ -152,29 +153,31 @@ class Measurement:
     def _measure_all(self, left: list, paths: Mapping, workers: int, devices: Sequence[str]) -> None:
         jobs = [(self, task, paths[task], devices[number % len(devices)]) for number, task in enumerate(left)]
         done = run_jobs(_do, jobs, workers) if workers > 1 else itertools.starmap(_do, jobs)
-        try:
+        with note_on_resuming([paths[task] for task in left]):
             for _ in progress_bar(done, total=len(left), unit="run") if left else ():
                 pass
-        except BaseException as error:
-            error.add_note("The finished measurements are stored: make the same call again to continue.")
-            raise
 
 
 def _do(measurement: Measurement, task: tuple[tuple, int], path: Path, device: str) -> None:
     began = time.perf_counter()
     values = measurement.measure_once(*task, device)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"values": values, "seconds": time.perf_counter() - began}))
-    os.replace(part, path)
+    store({"values": values, "seconds": time.perf_counter() - began}, path)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return {name: json.loads(path.read_text())[name] for name in ("values", "seconds")}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"cache must hold complete results, got the broken file {path} ({error}); delete it"
-        ) from error
+def _measured(stored: Any) -> dict[str, Any]:
+    """Return what a measurement stored; raise an error if it is not one that ended."""
+    values, seconds = stored["values"], stored["seconds"]
+    if not isinstance(values, dict) or not values or not all(map(_is_numbers, values.values())):
+        raise ValueError("its values must be numbers, or lists of numbers, by name")
+    if type(seconds) not in (int, float):
+        raise ValueError("its seconds must be a number")
+    return {"values": values, "seconds": seconds}
+
+
+def _is_numbers(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_numbers, value))
+    return value is None or type(value) in (int, float)
 
 
 def _rounded(value: Any) -> Any:

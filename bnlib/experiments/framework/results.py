@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bnlib.cache import writable_folder
+
 FOLDER = Path(__file__).parents[3] / "data" / "results"
 """The folder of the committed results."""
 
@@ -32,6 +34,7 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
 
     Raises:
         FileNotFoundError: if there is no such file; the message contains ``command``.
+        ValueError: if the file is not JSON.
 
     Example:
         >>> from bnlib.experiments.framework.results import read_result
@@ -45,6 +48,35 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
         raise FileNotFoundError(
             f"the result {path} does not exist; produce it with `{command}` in a checkout of the book"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"the result {path} is broken ({error}); produce it again with `{command}`") from error
+
+
+def read_cells(name: str, command: str, axes: Sequence[str], folder: Path = FOLDER) -> dict[tuple, dict[str, Any]]:
+    """Read the cells of a committed result, by their values on the axes.
+
+    Arguments:
+        name, command, folder: as in ``read_result``.
+        axes: names of the axes.
+
+    Raises:
+        FileNotFoundError: if there is no such file; the message contains ``command``.
+        ValueError: if the file does not hold cells with these axes.
+
+    Example:
+        >>> from bnlib.experiments.framework.results import read_cells
+        >>> cells = read_cells("full_normalization/oracle_bias_quick", "see data/README.md", ("depth", "oracle"))
+        >>> list(cells)[:2]
+        [(1, 'batch'), (1, 'constant')]
+    """
+    result = read_result(name, command, folder)
+    try:
+        return {tuple(row[axis] for axis in axes): row for row in result["cells"]}
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"the result {folder / name}.json is broken: it must hold cells with the axes {', '.join(axes)}; produce "
+            f"it again with `{command}`"
+        ) from error
 
 
 def result_path(name: str, scale: str) -> str:
@@ -88,6 +120,9 @@ def write_result(
         folder: folder of the results.
         device: what the runs ran on.
 
+    Raises:
+        OSError: before the block, if the folder cannot be written.
+
     Example:
         >>> import pathlib, tempfile
         >>> from bnlib.experiments.framework.results import read_result, write_result
@@ -99,6 +134,8 @@ def write_result(
         >>> found["answer"], found["provenance"]["command"]
         (42, 'python toy.py')
     """
+    path = folder / f"{name}.json"
+    writable_folder("folder", path.parent)
     # The commit is read before the run, because edits during the run do not affect it.
     began, commit = time.perf_counter(), _commit()
     result: dict[str, Any] = {}
@@ -112,8 +149,6 @@ def write_result(
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.perf_counter() - began),
     }
-    path = folder / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".json.part")
     part.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     os.replace(part, path)

@@ -15,7 +15,7 @@ WRONG = {
     "no batches": (lambda: diagnose(MAKE["mlp"](), []), ValueError, "batches must hold at least one batch"),
     "one tensor": (lambda: diagnose(MAKE["mlp"](), torch.rand(2, 64)), ValueError, "batches must be an iterable of"),
     "triples": (lambda: diagnose(MAKE["mlp"](), [(1, 2, 3)]), ValueError, "batches must yield .* got 3 parts"),
-    "max_batches": (lambda: diagnose(MAKE["mlp"](), batches(), max_batches=0), ValueError, "max_batches must be at"),
+    "max_batches": (lambda: diagnose(MAKE["mlp"](), batches(), max_batches=0), ValueError, "max_batches must be"),
     "domains": (lambda: diagnose(MAKE["mlp"](), batches(), domains=[1]), TypeError, "domains must be a mapping"),
     "domain": (
         lambda: diagnose(MAKE["mlp"](), batches(), domains={"a": []}), ValueError, r"domains\['a'\] must hold at least",
@@ -108,9 +108,9 @@ def test_a_function_of_a_file_is_called(file):
     ("target", "message"),
     [
         ("file.py", "target must be FILE:FUNCTION, such as train.py:make, got 'file.py'"),
-        ("nowhere.py:make", "target must name a Python file, got 'nowhere.py', which does not exist"),
+        ("nowhere.py:make", "target must name a Python file, got 'nowhere.py', which is not a file"),
         ("{}:missing", "which defines make, stuck, odd, nothing, sized, usual; got 'missing'"),
-        ("{}:constant", "got 'constant'"),
+        ("{}:constant", "got 'constant', which is no function"),
         (
             "{}:sized",
             "must name a function without required arguments, but sized has some: missing a required argument: 'size'",

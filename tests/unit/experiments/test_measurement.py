@@ -86,7 +86,7 @@ def test_the_table_has_a_row_a_cell(tmp_path):
 
 
 def test_bad_arguments_and_files_are_explained(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="workers must be an integer, at least 1, got 0"):
         TINY.save("quick", tmp_path, workers=0)
     with pytest.raises(FileNotFoundError, match="experiments run tiny --scale quick"):
         TINY.load("quick", tmp_path)

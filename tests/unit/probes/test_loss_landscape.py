@@ -88,6 +88,16 @@ def test_a_failing_loss_leaves_no_trace(probe):
 
 
 @pytest.mark.parametrize("probe", PROBES)
+def test_a_layer_with_two_names_stays_as_it_is(probe):
+    layer, norm = nn.Linear(3, 3), bnlib.BatchNorm(3)
+    model, x = nn.Sequential(layer, norm, nn.Tanh(), layer, norm), torch.randn(8, 3)
+    before, tensors = everything(model), list(map(id, (*model.parameters(), *model.buffers())))
+    PROBES[probe](model, lambda model: model(x).sin().sum())
+    close(everything(model), before, rtol=0, atol=0)
+    assert list(map(id, (*model.parameters(), *model.buffers()))) == tensors
+
+
+@pytest.mark.parametrize("probe", PROBES)
 def test_a_loss_must_be_a_single_number(probe):
     model, (x, _) = NETWORKS["plain"](), batch()
     with pytest.raises(ValueError, match=r"loss must return a single number, got shape \(8, 3\)"):

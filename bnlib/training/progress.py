@@ -1,0 +1,70 @@
+"""Training with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+from torch import nn
+
+from bnlib.datasets import Dataset
+from bnlib.training.history import History
+from bnlib.training.loop import iterate
+
+
+def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **settings) -> History:
+    """Train a model to the end with a progress bar and return its history.
+
+    After an interruption (Ctrl-C, or the notebook's stop button) the model keeps the weights it has reached.
+
+    Arguments:
+        model: the network, trained in place.
+        data: the data set, or its name for ``bnlib.datasets.load``.
+        progress: show a progress bar.
+        settings: the other arguments of ``iterate``, such as ``batch_size`` and ``lr``.
+
+    Raises:
+        ModuleNotFoundError: if ``progress`` is True and tqdm is not installed.
+        TypeError, ValueError: as ``iterate``.
+
+    Example:
+        >>> model = models.mlp((64, 32, 10), bnlib.BatchNorm)
+        >>> history = training.fit(model, datasets.load("digits"), batch_size=64, lr=0.5, epochs=3, progress=False)
+        >>> history.test_error[0] > 0.7, history.test_error[-1] < 0.1
+        (True, True)
+    """
+    with ExitStack() as stack:
+        bar = None
+        if progress:
+            bar = stack.enter_context(progress_bar(unit="step", leave=False))
+        done = total = 0
+        try:
+            for step, total, history in iterate(model, data, **settings):  # noqa: B007, the last history is returned
+                if bar is not None:
+                    bar.total = total
+                    bar.update(step - done)
+                done = step
+        except KeyboardInterrupt as error:
+            error.add_note(f"The model has its weights after at least {done} of {total} steps.")
+            raise
+    return history
+
+
+def progress_bar(iterable: Iterable | None = None, **settings):
+    """Return a progress bar of tqdm for the terminal or the notebook; ``settings`` are arguments of tqdm.
+
+    Raises:
+        ModuleNotFoundError: if tqdm is not installed.
+
+    Example:
+        >>> list(training.progress_bar(range(3), disable=True))
+        [0, 1, 2]
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a progress bar needs tqdm, which is missing: pass progress=False to training.fit or sweep.run, or "
+            "pip install 'bnlib[notebook]'"
+        ) from error
+    return tqdm(iterable, **settings)
