@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+
 
 class BatchNorm(_BatchNorm):
     r"""Batch Normalization of an ``(N, C)`` or ``(N, C, *spatial)`` input of any batch size.
@@ -51,6 +53,7 @@ class BatchNorm(_BatchNorm):
         [[0.0, 0.0, 0.0]]
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -63,6 +66,8 @@ class BatchNorm(_BatchNorm):
         *,
         bias: bool = True,
     ) -> None:
+        check_layer(("momentum",), num_features=num_features, eps=eps, momentum=momentum, affine=affine, bias=bias)
+        check_layer(track_running_stats=track_running_stats, device=device, dtype=dtype)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
@@ -78,6 +83,7 @@ class BatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
+        check_same_dtype(input, self.weight if self.running_mean is None else self.running_mean)
         uses_batch = self.training or self.running_mean is None
         if uses_batch and input.numel() == input.size(1) > 0:
             return self._forward_one_value(input)
@@ -106,11 +112,4 @@ class BatchNorm(_BatchNorm):
             # Not lerp_: torch.func.vmap, which trains many models at once, warns that the in-place version is slow.
             self.running_mean.copy_(self.running_mean.lerp(value.to(self.running_mean.dtype), newest))
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
-        if input.size(1) != self.num_features:
-            raise ValueError(
-                f"input must have num_features={self.num_features} channels in dimension 1, got {input.size(1)} in "
-                f"shape {tuple(input.shape)}"
-            )
+    _check_input_dim = check_input

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from bnlib.arguments import shown
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.buffers import hold, is_eager, store
+from bnlib.norm.checks import check_input, check_layer, check_same_dtype
 from bnlib.norm.recomputation import FirstPass, first_pass
 from bnlib.schedules import LinearRamp, Schedule
 
@@ -63,6 +67,7 @@ class BatchRenorm(_NormBase):
         True
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -76,14 +81,17 @@ class BatchRenorm(_NormBase):
         *,
         bias: bool = True,
     ) -> None:
+        check_layer(num_features=num_features, eps=eps, affine=affine, bias=bias, device=device, dtype=dtype)
         super().__init__(num_features, eps, momentum, affine, True, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")
-        if momentum is None or not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie between 0 and 1, got {momentum}")
+        if momentum is None or isinstance(momentum, str) or not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must lie between 0 and 1, got {momentum!r}")
         for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
+            if not callable(limit) and (isinstance(limit, bool) or not isinstance(limit, (Real, Tensor))):
+                raise TypeError(f"{name} must be a number or a schedule (bnlib.schedules), got {shown(limit)}")
             first = limit(torch.tensor(0.0, device="cpu")) if callable(limit) else limit
             if not first >= least:
                 raise ValueError(f"{name} must be at least {least}, got {float(first)}")
@@ -92,11 +100,13 @@ class BatchRenorm(_NormBase):
     # Not a subclass of BatchNorm: functions such as SyncBatchNorm.convert_sync_batchnorm look for BatchNorm layers and
     # would replace this one by a different method. The two classes only share these two methods.
     reset_parameters = BatchNorm.reset_parameters
-    _check_input_dim = BatchNorm._check_input_dim
+    _check_input_dim = check_input
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
+        if input.dtype is torch.float64:  # the corrections, which are the weights of the kernel, are at least float32
+            check_same_dtype(input, self.running_mean)
         kernels = torch.backends.cudnn.enabled
         if not self.training or input.numel() == 0:
             mean, variance = self.running_mean, self.running_var

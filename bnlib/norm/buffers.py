@@ -12,7 +12,7 @@ def is_eager(x: Tensor) -> bool:
     """Return whether operations on ``x`` compute numbers now, and are not traced or transformed by ``torch.func``."""
     # Function.apply makes the second check; PyTorch has no public function for it. A subclass is a FakeTensor, say.
     return (type(x) is Tensor or isinstance(x, nn.Parameter)) and not (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
     )
 
 
@@ -20,7 +20,7 @@ def store(layer: nn.Module, **values: Tensor) -> None:
     """Write ``values`` into the buffers of ``layer`` in place, so that references and shared memory stay valid.
 
     Raises:
-        RuntimeError: if ``torch.func.vmap`` maps over the values but not over the buffers.
+        RuntimeError: if ``torch.func`` does not allow it; the message says what to do instead.
     """
     for name, value in values.items():
         buffer = getattr(layer, name)
@@ -30,8 +30,10 @@ def store(layer: nn.Module, **values: Tensor) -> None:
             if not torch._C._are_functorch_transforms_active():
                 raise
             raise RuntimeError(
-                f"{type(layer).__name__} in train mode has one {name} for all samples, so torch.func.vmap cannot map "
-                "over the samples. Call layer.eval() first, or give each model of an ensemble its own buffers "
+                f"{type(layer).__name__} in train mode updates {name}, which torch.func cannot do for each sample, or "
+                "if the buffers are not arguments of the transformed function. For per-sample gradients and Jacobian "
+                "matrices call layer.eval() first. To train with torch.func, pass the buffers "
+                "(torch.func.functional_call), and give each model of an ensemble its own "
                 "(torch.func.stack_module_state)."
             ) from error
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_one_of, shown
 from bnlib.norm.buffers import is_eager, store
+from bnlib.norm.checks import check_input, check_layer
 from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
 from bnlib.norm.recomputation import first_pass
@@ -129,6 +133,7 @@ class FullNorm(nn.Module):
         (True, True)
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -143,14 +148,16 @@ class FullNorm(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        check_layer(num_features=num_features, eps=eps, affine=affine, bias=bias, device=device, dtype=dtype)
+        if not callable(alpha) and (isinstance(alpha, bool) or not isinstance(alpha, Real)):
+            raise TypeError(f"alpha must be a number in (0, 1] or a schedule (bnlib.schedules), got {shown(alpha)}")
+        check_one_of("oracle", oracle, ORACLES)
         long_dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
         if not eps >= torch.finfo(long_dtype).tiny:
             raise ValueError(f"eps must be positive, and not below what {long_dtype} can hold, got {eps}")
         first = check_schedule("alpha", alpha) if callable(alpha) else alpha
         if not 0 < first <= 1:
             raise ValueError(f"alpha must lie in (0, 1], got {first}" + " at step 0" * callable(alpha))
-        if oracle not in ORACLES:
-            raise ValueError(f"oracle must be one of {', '.join(map(repr, ORACLES))}, got {oracle!r}")
         self.num_features, self.eps, self.alpha, self.oracle = num_features, eps, alpha, oracle
         self.affine, self.process_group = affine, process_group
         for name, learned in (("weight", affine), ("bias", affine and bias)):
@@ -182,6 +189,8 @@ class FullNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
+        if not (isinstance(input, Tensor) and input.is_floating_point()):
+            check_input(self, input)
         if input.dim() < 2 or input.size(1) != self.num_features or self.oracle == "leave_one_out":
             self._check_input(input)
         if not self.training:
@@ -193,6 +202,11 @@ class FullNorm(nn.Module):
             return eager_step(input, weight, bias, (self, first_pass(self, input)))
         alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "FullNorm in train mode cannot be traced by torch.jit.trace; call layer.eval() first, or use "
+                "torch.export"
+            )
         step = PureStep if torch.compiler.is_compiling() else TransformedStep
         output, *new = step.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
         store(self, **dict(zip(_ESTIMATES[:3], new, strict=False)), num_batches_tracked=self.num_batches_tracked + 1)
@@ -207,18 +221,13 @@ class FullNorm(nn.Module):
         kind = statistics_dtype(input)
         mean, variance = self.running_mean.to(kind), self.running_var.clamp(min=self.eps).to(kind)
         weight, bias = (None if each is None else each.to(kind) for each in (self.weight, self.bias))
-        if needs_shift(input):
+        # An exporter can fold the layer into a convolution if it is one batch norm with constant statistics.
+        if needs_shift(input) and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
             input, mean = input - per_channel(mean, input), self.running_mean_rest.to(kind)
         return torch.batch_norm(input, weight, bias, mean, variance, False, 0.0, 0.0, False)
 
     def _check_input(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
-        if input.size(1) != self.num_features:
-            raise ValueError(
-                f"input must have num_features={self.num_features} channels in dimension 1, got {input.size(1)} in "
-                f"shape {tuple(input.shape)}"
-            )
+        check_input(self, input)
         alone = self.oracle == "leave_one_out" and input.size(0) == 1 and self.process_group is None
         if alone and self.training:
             raise ValueError(

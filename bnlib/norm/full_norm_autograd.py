@@ -76,6 +76,8 @@ class Step(Function):
         x, weight = ctx.saved_tensors
         mean, gain, scale, free, known, has_bias, oracle, layer, alpha = ctx.step
         differentiated, transformed = torch.is_grad_enabled(), torch._C._are_functorch_transforms_active()
+        if torch._C._functorch.is_legacy_batchedtensor(g):  # is_grads_batched, and jacobian(vectorize=True)
+            return _vectorised(ctx, g)
         if free is None and not (differentiated or transformed):
             results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle)
             if results is not None:
@@ -112,12 +114,20 @@ def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
     if layer._buffers["running_grad_bias"] is not estimates[1]:
         estimates = [_newest(each) for each in estimates]
     if torch._C._are_functorch_transforms_active():
-        projection, total = Average.apply(projection, total, estimates[0])
+        projection, total = UnlessVectorised.apply(projection, total, estimates[0])
     before = None
     if earlier:
         mean, gain, _, free, (slope, rest), *_ = ctx.step
         before = (slope / gain, rest + slope * mean) if free is None else ctx.before
     update_running_gradients(estimates, projection, total, alpha, before, earlier)
+
+
+def _vectorised(ctx, g: Tensor):
+    """Return the gradients for a batch of gradients at the output; its rows are not losses, so no estimate moves."""
+    x, weight = ctx.saved_tensors
+    mean, gain, _, free, known, has_bias, _, layer, _ = ctx.step
+    results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), layer.settings)
+    return results[0], _like(weight, results[1]), results[2] if has_bias else None, None
 
 
 def _newest(buffer: Tensor) -> Tensor:
@@ -172,7 +182,7 @@ class PureStep(Function):
         grad_input, grad_weight, grad_bias, projection, total = results
         if settings.oracle == "running":
             if not compiling:
-                projection, total = Average.apply(projection, total, estimates[0])
+                projection, total = UnlessVectorised.apply(projection, total, estimates[0])
             update_running_gradients(estimates, projection, total, alpha)
         return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, *[None] * 7
 
@@ -217,8 +227,11 @@ class Gradients(Function):
         return _unfolded(info.batch_size, Gradients.apply(*_folded(info.batch_size, in_dims, inputs)))
 
 
-class Average(Function):
-    """The average of two sums over backward passes that are vectorised, if the third argument is not."""
+class UnlessVectorised(Function):
+    """The two sums that update the estimates; or NaN, which updates nothing, if only the sums are vectorised.
+
+    So the rows of a Jacobian matrix (``torch.func.jacrev``) are not taken for the gradients of losses.
+    """
 
     @staticmethod
     def forward(projection, total, estimate):
@@ -237,13 +250,11 @@ class Average(Function):
 
     @staticmethod
     def vmap(info, in_dims, projection, total, estimate):
-        """Average over the mapped dimension, unless each member of it has an estimate of its own."""
+        """Return the sums if each member of the mapped dimension has an estimate of its own."""
         if in_dims[2] is not None:
             return (projection.clone(), total.clone()), in_dims[:2]
-        sums = [
-            each if dim is None else each.mean(dim) for each, dim in zip((projection, total), in_dims[:2], strict=True)
-        ]
-        return Average.apply(*sums, estimate), (None, None)
+        nothing = torch.full_like(estimate, torch.nan)
+        return (nothing, nothing.clone()), (None, None)
 
 
 def _folded(size: int, in_dims, inputs):

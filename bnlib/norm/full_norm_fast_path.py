@@ -76,6 +76,8 @@ def fast_gradients(g: Tensor, x: Tensor, weight: Tensor | None, mean, gain, scal
     if g.stride() != x.stride():
         g = torch.empty_like(x, dtype=g.dtype).copy_(g)
     if oracle == "batch":
+        if weight is not None and weight.dtype is not x.dtype:
+            weight = weight.to(x.dtype)
         return _backward_kernel(g, x, weight, None, None, mean, gain, True, 0.0, (True, True, True))
     if oracle != "running" or scale is None:
         return None

@@ -84,7 +84,7 @@ def test_a_domain_that_only_some_layers_have_is_refused_and_changes_none():
     assert model[0].domain is None
 
 
-@pytest.mark.parametrize("domain", [-1, 2, "photo", 0.5])
+@pytest.mark.parametrize("domain", [-1, 2, "photo", 0.5, 1.0, True])
 def test_a_domain_that_does_not_exist_is_named(domain):
     layer = DomainBatchNorm(4, 2)
     with pytest.raises(ValueError, match=f"domain must be an integer from 0 to 1, got {domain!r}"):
@@ -106,7 +106,7 @@ def test_a_model_without_a_layer_of_domains_is_named():
 
 
 def test_there_must_be_a_domain():
-    with pytest.raises(ValueError, match="num_domains must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_domains must be an integer, at least 1, got 0"):
         DomainBatchNorm(4, 0)
 
 
