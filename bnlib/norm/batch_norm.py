@@ -23,7 +23,7 @@ class BatchNorm(_BatchNorm):
     $\beta$ (or 0 without a bias), the gradients of the input and of ``weight`` are 0, and ``running_mean`` is updated.
     One value has no unbiased variance, so ``running_var`` does not change. ``num_batches_tracked`` counts the batch.
     An empty batch behaves as in PyTorch: the output is empty, the running statistics do not change, and the batch is
-    counted.
+    counted. As in PyTorch, ``torch.utils.checkpoint`` moves the running statistics twice per batch.
 
     Arguments:
         num_features: number of channels, C.
@@ -39,8 +39,10 @@ class BatchNorm(_BatchNorm):
         Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: on a call, if the input has fewer than two dimensions or another number of channels, or if
-            ``eps`` <= 0 and the statistics of the batch are used.
+        TypeError: if an argument is of another type; on a call, if the input is no tensor of floating-point numbers, or
+            of a dtype that PyTorch's kernels do not take together with the layer's.
+        ValueError: if ``num_features`` is below 1 or ``eps`` is not finite; on a call, if the input has fewer than two
+            dimensions or another number of channels, or if ``eps`` <= 0 and the statistics of the batch are used.
 
     Source: Ioffe and Szegedy 2015, Algorithms 1 and 2.
 

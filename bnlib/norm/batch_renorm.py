@@ -33,6 +33,9 @@ class BatchRenorm(_NormBase):
     load the other's ``state_dict`` and then computes the same function in eval mode. The schedules take
     ``num_batches_tracked``, which is part of the ``state_dict``, as their step.
 
+    ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
+    corrections are the same, and the running statistics move once.
+
     If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
     exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.
 
@@ -52,7 +55,7 @@ class BatchRenorm(_NormBase):
         Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: if an argument is outside its range; on a call, as ``BatchNorm``.
+        TypeError, ValueError: if an argument is of another type or outside its range; on a call, as ``BatchNorm``.
 
     Source: Ioffe 2017, Algorithm 1. The defaults are those of the paper's experiments. TensorFlow's option ``renorm``
     stores the same statistics.

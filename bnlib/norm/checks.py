@@ -48,7 +48,7 @@ def check_layer(optional: tuple[str, ...] = (), **arguments: Any) -> None:
             try:
                 torch.device(value)
             except (RuntimeError, TypeError) as error:
-                raise type(error)(f"device must be a device such as 'cpu' or 'cuda', got {shown(value)}") from error
+                raise ValueError(f"device must be a device such as 'cpu' or 'cuda', got {shown(value)}") from error
         elif name == "dtype":
             check_kind(name, value, torch.dtype, "a torch.dtype such as torch.float32")
             if not value.is_floating_point:

@@ -11,7 +11,8 @@ from bnlib.norm.checks import check_layer, check_real, check_same_dtype
 class CosineLinear(nn.Linear):
     r"""A linear layer that returns cosines, $w \cdot x / (\|w\|\,\|x\|)$, instead of dot products.
 
-    The output lies in [-1, 1] (up to rounding) for any scale of the input and of the weights. The output for a sample
+    The output lies in [-1, 1] (up to rounding) for any scale of the input and of the weights, also where the squares
+    of the values are beyond the range of their dtype; half precision is normalised in float32. The output for a sample
     does not depend on the other samples in the batch, and train and eval mode are the same. As in the paper there is no
     bias, because a bias would break the bound. The initialisation and the ``state_dict`` are those of
     ``torch.nn.Linear(..., bias=False)``.
@@ -25,6 +26,10 @@ class CosineLinear(nn.Linear):
 
     Shape:
         Input (\*, in_features); output (\*, out_features).
+
+    Raises:
+        TypeError: if an argument or the input is of another type.
+        ValueError: if the last dimension of the input has another size.
 
     Source: Luo et al. 2017, section 2.
 

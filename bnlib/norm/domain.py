@@ -25,7 +25,8 @@ class DomainBatchNorm(nn.Module):
         num_domains: number of domains; they are numbered from 0.
         eps, momentum, affine, track_running_stats, device, dtype, bias: as in ``BatchNorm``, for each domain.
         shared_affine: use the same gamma and beta for all domains, so only the statistics differ, as in AdaBN
-            (Li et al. 2016; https://arxiv.org/abs/1603.04779). The ``state_dict`` holds a copy for each domain.
+            (Li et al. 2016; https://arxiv.org/abs/1603.04779). The ``state_dict`` holds a copy for each domain; if
+            these copies differ, it cannot be loaded.
 
     Attributes:
         domains: the ``BatchNorm`` of each domain.

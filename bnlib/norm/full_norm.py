@@ -53,6 +53,12 @@ class FullNorm(nn.Module):
       old. Every backward pass in train mode updates the estimates, so compute a backward pass that is not a training
       step, such as a gradient penalty, in eval mode. The loss must be a mean over the batch, or at least keep its
       scale: after a sudden change of its scale or of the learning rate the estimates need about $1/\alpha$ steps.
+      A backward pass uses the estimates of its forward pass, so its gradient does not depend on the order of the
+      backward passes. If several losses have a backward pass each through one forward pass, each of them subtracts the
+      estimate, and the estimate becomes an average over the losses. It is simpler to add up the losses first. A siamese
+      network and the discriminator of a GAN, which call the layer on two batches per step, get the estimates of a data
+      set that contains both kinds of batches: their mean, their variance, and the average of their two gradients. In
+      the generator's step, whose loss is another one, put the discriminator into eval mode.
     - ``"batch"``: from $\sum g \hat x$ and $\sum g$ of the current batch. The same samples estimate both expectations
       of (7), so the gradient has a bias proportional to 1/(number of samples). With one value per channel it is
       $\partial x = -\gamma\hat x^2 g/\sigma$, which opposes the gradient $g$ that arrives. Suitable for large mixed
@@ -95,17 +101,23 @@ class FullNorm(nn.Module):
     Raises:
         ValueError: if an argument is outside its range; on a call, if the input has fewer than two dimensions or
             another number of channels, or a single sample with ``"leave_one_out"``.
-        RuntimeError: if the output is differentiated twice in train mode; no oracle is the gradient of a function.
+        TypeError: if an argument or the input is of another type.
+        RuntimeError: in train mode, if the output is differentiated twice or in forward mode, because no oracle is the
+            gradient of a function; and for per-sample gradients with ``torch.func.vmap`` and ``torch.jit.trace``.
 
     If a batch contains values that are not finite, the estimates of the affected channels do not change.
     ``num_batches_tracked`` counts the steps. It and the estimates are part of the ``state_dict``, so a resumed run
     gives exactly the same numbers. A ``state_dict`` of torch.nn.BatchNorm can be loaded, too; the running gradients
-    then start from 0. ``torch.optim.swa_utils.update_bn`` ignores this layer; it is only needed after weight averaging.
+    then start from 0. For the other direction, ``bnlib.convert(copy.deepcopy(model), to=nn.BatchNorm2d).state_dict()``
+    loads into a model with PyTorch's layers. ``torch.optim.swa_utils.update_bn`` ignores this layer; it is only
+    needed after weight averaging.
 
-    Limits: ``torch.utils.checkpoint`` runs the forward pass twice, which updates the estimates twice and changes the
-    output, so do not use it around this layer. If you change the estimates yourself, do it with PyTorch operations and
-    not through ``.data`` or a NumPy array that shares their memory: on the CPU the layer relies on PyTorch's version
-    counter to notice changes. ``torch.jit`` is not supported. On the CPU, for more than 1e5 float32 values per channel
+    ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
+    output is the same, and the estimates move once. Vectorised backward passes (``is_grads_batched``, ``jacobian`` with
+    ``vectorize=True``, ``torch.func.jacrev``) move no estimates. If the type or the device of the layer changes between
+    the forward and the backward pass, the new estimates are updated.
+
+    Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e5 float32 values per channel
     in channels-last layout, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a mean of 20 standard
     deviations.
 

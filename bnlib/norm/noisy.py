@@ -36,7 +36,8 @@ class ActivationNoise(nn.Module):
         ValueError: if an argument is outside its range; on a call, if the input has fewer than two dimensions.
 
     The noise depends on ``seed`` and on ``num_batches_tracked``, the number of earlier steps, which is part of the
-    ``state_dict``. It is drawn on the CPU, so it is the same on all devices.
+    ``state_dict``. A forward pass that ``torch.utils.checkpoint`` repeats has the noise of the first pass. The noise is
+    drawn on the CPU, so it is the same on all devices.
 
     Source: Santurkar et al. 2018, section 2.1 and appendix; the defaults are the paper's values.
 
