@@ -85,8 +85,9 @@ class BatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
-        check_same_dtype(input, self.weight if self.running_mean is None else self.running_mean)
-        uses_batch = self.training or self.running_mean is None
+        running_mean = self.running_mean
+        check_same_dtype(input, self.weight if running_mean is None else running_mean)
+        uses_batch = self.training or running_mean is None
         if uses_batch and input.numel() == input.size(1) > 0:
             return self._forward_one_value(input)
         return super().forward(input)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bnlib.arguments import check_one_of, shown
 from bnlib.norm.buffers import is_eager, store
-from bnlib.norm.checks import check_input, check_layer
+from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
 from bnlib.norm.recomputation import first_pass
@@ -201,13 +201,12 @@ class FullNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
-        if not (isinstance(input, Tensor) and input.is_floating_point()):
-            check_input(self, input)
-        if input.dim() < 2 or input.size(1) != self.num_features or self.oracle == "leave_one_out":
+        eager = is_eager(input)  # then it is a tensor; the general step and eval mode check what it holds
+        if not eager or input.dim() < 2 or input.size(1) != self.num_features or self.oracle == "leave_one_out":
             self._check_input(input)
         if not self.training:
             return self._evaluate(input)
-        if is_eager(input):
+        if eager:
             known = self._parameters  # much faster than self.weight, but without parametrised or pruned parameters
             weight = known["weight"] if "weight" in known else self.weight
             bias = known["bias"] if "bias" in known else self.bias
@@ -230,6 +229,7 @@ class FullNorm(nn.Module):
         return text + ", bias=False" * (self.affine and self.bias is None)
 
     def _evaluate(self, input: Tensor) -> Tensor:
+        check_real(input)
         kind = statistics_dtype(input)
         mean, variance = self.running_mean.to(kind), self.running_var.clamp(min=self.eps).to(kind)
         weight, bias = (None if each is None else each.to(kind) for each in (self.weight, self.bias))

@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.utils.weak import WeakIdKeyDictionary
 
 from bnlib.norm.buffers import hold
+from bnlib.norm.checks import check_real
 from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
 from bnlib.norm.full_norm_passes import correction, gradients, normalise, update_running_gradients
 
@@ -55,6 +56,7 @@ class Step(Function):
         if done is not None:
             output, mean, gain, scale, known = done
         else:
+            check_real(x)
             old = [buffers[name] for name in _STATISTICS]
             output, *new, mean, gain, free = normalise(x, weight, bias, *old, alpha, layer.settings)
             scale = None

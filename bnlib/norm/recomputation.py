@@ -8,6 +8,8 @@ again, and must not change once more.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,6 +21,7 @@ _backward_pass, _hooks = torch._C._current_graph_task_id, torch._C._autograd._to
 # Enough for the micro-batches of a pipeline. A pass without gradients is remembered as well, because PyTorch's older
 # kind of checkpointing makes its first pass without gradients.
 _MOST_PASSES = 64
+_recognised = True
 _PASSES: WeakKeyDictionary[nn.Module, deque[FirstPass]] = WeakKeyDictionary()
 
 
@@ -48,7 +51,7 @@ def first_pass(layer: nn.Module, x: Tensor) -> FirstPass | None:
     Call it at the beginning of a forward pass in train mode, outside of ``torch.compile`` and ``torch.func``.
     """
     if _backward_pass() != -1:
-        return _recall(layer, x)
+        return _recall(layer, x) if _recognised else None
     if not torch.is_grad_enabled() or _hooks(True) is not None:
         _PASSES.setdefault(layer, deque(maxlen=_MOST_PASSES)).append(FirstPass(layer, x.detach()))
     return None
@@ -74,3 +77,17 @@ def _fingerprint(x: Tensor) -> Tensor:
     # In float64, so that batches that differ in one small value are told apart; also the shape counts.
     others = [dim for dim in range(x.dim()) if dim != 1]
     return torch.cat((x.sum(others, dtype=torch.float64), x.new_tensor(x.shape, dtype=torch.float64)))
+
+
+@contextmanager
+def unrecognised() -> Iterator[None]:
+    """Treat every forward pass as the first one for the duration of a ``with`` block, as PyTorch's layers do.
+
+    The block must contain the backward pass. It is for measurements of what checkpointing would do.
+    """
+    global _recognised
+    before, _recognised = _recognised, False
+    try:
+        yield
+    finally:
+        _recognised = before

@@ -106,7 +106,7 @@ def test_a_layer_made_in_inference_mode_can_be_trained(name):
     assert x.grad.isfinite().all() and all(value.grad is not None for value in layer.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of torch.jit
 @EACH_FULL_NORM
 def test_what_full_norm_cannot_do_in_train_mode_says_what_to_do_instead(name):
     layer, x = LAYERS[name](), torch.randn(6, 4)
