@@ -44,6 +44,14 @@ class FirstPass:
         """Return copies of the buffers with the values that they had before the pass."""
         return {name: None if value is None else value.clone() for name, value in self._values.items()}
 
+    def is_restored(self, layer: nn.Module) -> bool:
+        """Return whether the buffers have the values again that they had before the pass."""
+        pairs = [(value, layer._buffers[name]) for name, value in self._values.items()]
+        return all(
+            value is now or (now is not None and value.device == now.device and torch.equal(value, now))
+            for value, now in pairs
+        )
+
 
 def first_pass(layer: nn.Module, x: Tensor) -> FirstPass | None:
     """Return the first pass over ``x`` if this is the second one; else remember the pass if it may be repeated.
@@ -70,7 +78,8 @@ def _recall(layer: nn.Module, x: Tensor) -> FirstPass | None:
         return None
     found = min(same, key=lambda each: each.uses)
     found.uses += 1
-    return found
+    # Some programs restore the buffers before the second pass and count on it to change them once more.
+    return None if found.is_restored(layer) else found
 
 
 def _fingerprint(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Every layer when torch runs its passes in another order or on other tensors: the numbers are those of plain steps."""
 
+import contextlib
 import copy
 
 import pytest
@@ -143,6 +144,29 @@ def test_a_checkpointed_pass_is_computed_again_and_counted_once(name, use_reentr
         same([p.grad for p in ours.parameters()], [p.grad for p in plain.parameters()], rtol=1e-5, atol=1e-6)
     exact = {} if "FullNorm" not in name and name != "BatchRenorm" else {"rtol": 1e-5, "atol": 1e-6}
     same(dict(ours.named_buffers()), dict(plain.named_buffers()), **exact)
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_program_may_restore_the_buffers_before_the_second_pass_itself(name):
+    """With or without putting the newer ones back; the recipe in chapter 11 does the first."""
+
+    @contextlib.contextmanager
+    def restored(layer, before, put_back):
+        after = copy.deepcopy(layer.state_dict())
+        layer.load_state_dict(before)
+        try:
+            yield
+        finally:
+            layer.load_state_dict(after if put_back else layer.state_dict())
+
+    plain, x = trained(name), batch(60).requires_grad_()
+    twins = [copy.deepcopy(plain) for _ in range(2)]
+    (expected,) = torch.autograd.grad(plain(x).pow(3).sum(), x)
+    for layer, put_back in zip(twins, (True, False), strict=True):
+        passes = contextlib.nullcontext(), restored(layer, copy.deepcopy(layer.state_dict()), put_back)
+        y = checkpoint(layer, x, use_reentrant=False, context_fn=lambda passes=passes: passes)
+        same(torch.autograd.grad(y.pow(3).sum(), x)[0], expected, rtol=1e-5, atol=1e-6)
+        same(layer.state_dict(), plain.state_dict())
 
 
 def test_noise_behind_a_checkpoint_is_that_of_the_first_pass():
