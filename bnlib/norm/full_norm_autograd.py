@@ -25,6 +25,9 @@ _NO_FORWARD_MODE = (
     "pass only. Use eval mode, where the estimates are constants, or reverse mode (torch.func.vjp, torch.func.jacrev)."
 )
 
+# PyTorch has no public functions for these questions.
+_is_transformed, _is_vectorised = torch._C._are_functorch_transforms_active, torch._C._functorch.is_legacy_batchedtensor
+
 MOVED = WeakIdKeyDictionary()
 """The buffers that took the place of others, for example in ``layer.double()``, by the old ones."""
 
@@ -77,8 +80,8 @@ class Step(Function):
         """Return the gradients and update the running gradients."""
         x, weight = ctx.saved_tensors
         mean, gain, scale, free, known, has_bias, oracle, layer, alpha = ctx.step
-        differentiated, transformed = torch.is_grad_enabled(), torch._C._are_functorch_transforms_active()
-        if torch._C._functorch.is_legacy_batchedtensor(g):  # is_grads_batched, and jacobian(vectorize=True)
+        differentiated, transformed = torch.is_grad_enabled(), _is_transformed()
+        if _is_vectorised(g):  # is_grads_batched, and jacobian(vectorize=True)
             return _vectorised(ctx, g)
         if free is None and not (differentiated or transformed):
             results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle)
@@ -115,7 +118,7 @@ def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
     ctx.backward_passes = earlier + 1
     if layer._buffers["running_grad_bias"] is not estimates[1]:
         estimates = [_newest(each) for each in estimates]
-    if torch._C._are_functorch_transforms_active():
+    if _is_transformed():
         projection, total = UnlessVectorised.apply(projection, total, estimates[0])
     before = None
     if earlier:
