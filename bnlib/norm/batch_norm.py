@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+
 
 class BatchNorm(_BatchNorm):
     r"""Batch Normalization of an ``(N, C)`` or ``(N, C, *spatial)`` input of any batch size.
@@ -21,7 +23,7 @@ class BatchNorm(_BatchNorm):
     $\beta$ (or 0 without a bias), the gradients of the input and of ``weight`` are 0, and ``running_mean`` is updated.
     One value has no unbiased variance, so ``running_var`` does not change. ``num_batches_tracked`` counts the batch.
     An empty batch behaves as in PyTorch: the output is empty, the running statistics do not change, and the batch is
-    counted.
+    counted. As in PyTorch, ``torch.utils.checkpoint`` moves the running statistics twice per batch.
 
     Arguments:
         num_features: number of channels, C.
@@ -37,8 +39,10 @@ class BatchNorm(_BatchNorm):
         Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: on a call, if the input has fewer than two dimensions or another number of channels, or if
-            ``eps`` <= 0 and the statistics of the batch are used.
+        TypeError: if an argument is of another type; on a call, if the input is no tensor of floating-point numbers, or
+            of a dtype that PyTorch's kernels do not take together with the layer's.
+        ValueError: if ``num_features`` is below 1 or ``eps`` is not finite; on a call, if the input has fewer than two
+            dimensions or another number of channels, or if ``eps`` <= 0 and the statistics of the batch are used.
 
     Source: Ioffe and Szegedy 2015, Algorithms 1 and 2.
 
@@ -51,6 +55,7 @@ class BatchNorm(_BatchNorm):
         [[0.0, 0.0, 0.0]]
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -63,6 +68,8 @@ class BatchNorm(_BatchNorm):
         *,
         bias: bool = True,
     ) -> None:
+        check_layer(("momentum",), num_features=num_features, eps=eps, momentum=momentum, affine=affine, bias=bias)
+        check_layer(track_running_stats=track_running_stats, device=device, dtype=dtype)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
@@ -78,7 +85,9 @@ class BatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
-        uses_batch = self.training or self.running_mean is None
+        running_mean = self.running_mean
+        check_same_dtype(input, self.weight if running_mean is None else running_mean)
+        uses_batch = self.training or running_mean is None
         if uses_batch and input.numel() == input.size(1) > 0:
             return self._forward_one_value(input)
         return super().forward(input)
@@ -106,11 +115,4 @@ class BatchNorm(_BatchNorm):
             # Not lerp_: torch.func.vmap, which trains many models at once, warns that the in-place version is slow.
             self.running_mean.copy_(self.running_mean.lerp(value.to(self.running_mean.dtype), newest))
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
-        if input.size(1) != self.num_features:
-            raise ValueError(
-                f"input must have num_features={self.num_features} channels in dimension 1, got {input.size(1)} in "
-                f"shape {tuple(input.shape)}"
-            )
+    _check_input_dim = check_input

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from bnlib.arguments import shown
 from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.buffers import store
+from bnlib.norm.buffers import hold, is_eager, store
+from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+from bnlib.norm.recomputation import FirstPass, first_pass
 from bnlib.schedules import LinearRamp, Schedule
 
 
@@ -28,6 +33,9 @@ class BatchRenorm(_NormBase):
     load the other's ``state_dict`` and then computes the same function in eval mode. The schedules take
     ``num_batches_tracked``, which is part of the ``state_dict``, as their step.
 
+    ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
+    corrections are the same, and the running statistics move once.
+
     If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
     exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.
 
@@ -47,7 +55,7 @@ class BatchRenorm(_NormBase):
         Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: if an argument is outside its range; on a call, as ``BatchNorm``.
+        TypeError, ValueError: if an argument is of another type or outside its range; on a call, as ``BatchNorm``.
 
     Source: Ioffe 2017, Algorithm 1. The defaults are those of the paper's experiments. TensorFlow's option ``renorm``
     stores the same statistics.
@@ -62,6 +70,7 @@ class BatchRenorm(_NormBase):
         True
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -75,14 +84,17 @@ class BatchRenorm(_NormBase):
         *,
         bias: bool = True,
     ) -> None:
+        check_layer(num_features=num_features, eps=eps, affine=affine, bias=bias, device=device, dtype=dtype)
         super().__init__(num_features, eps, momentum, affine, True, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")
-        if momentum is None or not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie between 0 and 1, got {momentum}")
+        if momentum is None or isinstance(momentum, str) or not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must lie between 0 and 1, got {momentum!r}")
         for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
+            if not callable(limit) and (isinstance(limit, bool) or not isinstance(limit, (Real, Tensor))):
+                raise TypeError(f"{name} must be a number or a schedule (bnlib.schedules), got {shown(limit)}")
             first = limit(torch.tensor(0.0, device="cpu")) if callable(limit) else limit
             if not first >= least:
                 raise ValueError(f"{name} must be at least {least}, got {float(first)}")
@@ -91,16 +103,19 @@ class BatchRenorm(_NormBase):
     # Not a subclass of BatchNorm: functions such as SyncBatchNorm.convert_sync_batchnorm look for BatchNorm layers and
     # would replace this one by a different method. The two classes only share these two methods.
     reset_parameters = BatchNorm.reset_parameters
-    _check_input_dim = BatchNorm._check_input_dim
+    _check_input_dim = check_input
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
+        if input.dtype is torch.float64:  # the corrections, which are the weights of the kernel, are at least float32
+            check_same_dtype(input, self.running_mean)
         kernels = torch.backends.cudnn.enabled
         if not self.training or input.numel() == 0:
             mean, variance = self.running_mean, self.running_var
             return torch.batch_norm(input, self.weight, self.bias, mean, variance, False, 0.0, self.eps, kernels)
-        rho, delta = self._correct_and_track(input.detach())
+        again = first_pass(self, input) if is_eager(input) else None
+        rho, delta = self._correct_and_track(input.detach(), again)
         if input.numel() == input.size(1):
             # The value minus its mean is exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps).
             input = input - input
@@ -109,25 +124,33 @@ class BatchRenorm(_NormBase):
             bias = bias + self.bias
         return torch.batch_norm(input, weight, bias, None, None, True, 0.0, self.eps, kernels)
 
-    def _correct_and_track(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the corrections rho and delta, shape (C,), and update the running statistics."""
-        dtype = torch.promote_types(self.running_var.dtype, torch.float32)
-        mean, sigma = self.running_mean.to(dtype), (self.running_var.to(dtype) + self.eps).sqrt()
+    def _correct_and_track(self, x: Tensor, again: FirstPass | None) -> tuple[Tensor, Tensor]:
+        """Return the corrections rho and delta, shape (C,), and update the running statistics.
+
+        If the batch is computed ``again``, the corrections are those of the first pass, and nothing is updated.
+        """
+        buffers = self._buffers if again is None else again.copies()
+        steps, dtype = buffers["num_batches_tracked"], torch.promote_types(self.running_var.dtype, torch.float32)
+        mean, sigma = buffers["running_mean"].to(dtype), (buffers["running_var"].to(dtype) + self.eps).sqrt()
+        if torch.compiler.is_compiling():
+            x = x.to(dtype)  # PyTorch's decomposition of the next call would round the statistics to the input's dtype
         # Only the statistics are needed here. The call passes weights because the statistics get the weights' dtype.
         # On the CPU it takes at most a third of the time of var_mean.
         _, batch_mean, gain = torch.native_batch_norm(x, sigma, mean, None, None, True, 0.0, self.eps)
         batch_sigma = 1 / gain
-        step = self.num_batches_tracked.to(dtype)
+        step = steps.to(dtype)
         r_max, d_max = (limit(step) if callable(limit) else limit for limit in (self.r_max, self.d_max))
         rho = (batch_sigma / sigma).clamp(1 / r_max, r_max)
         delta = ((batch_mean - mean) / sigma).clamp(-d_max, d_max)
-        new_sigma = sigma.lerp(batch_sigma, self.momentum)
-        store(
-            self,
-            running_mean=mean.lerp(batch_mean, self.momentum),
-            running_var=(new_sigma.square() - self.eps).clamp(min=0),  # rounding may take it below 0
-            num_batches_tracked=self.num_batches_tracked + 1,
-        )
+        rho, delta = hold(rho, delta)
+        if again is None:
+            new_sigma = sigma.lerp(batch_sigma, self.momentum)
+            store(
+                self,
+                running_mean=mean.lerp(batch_mean, self.momentum),
+                running_var=(new_sigma.square() - self.eps).clamp(min=0),  # rounding may take it below 0
+                num_batches_tracked=steps + 1,
+            )
         return rho, delta
 
     def extra_repr(self) -> str:

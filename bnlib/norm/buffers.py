@@ -1,21 +1,61 @@
-"""Update the buffers of a layer, with or without ``torch.compile``."""
+"""Update the buffers of a layer: eagerly, under ``torch.compile`` and under ``torch.func``."""
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from torch import Tensor, nn
 
 
-def store(layer: nn.Module, **values: Tensor) -> None:
-    """Write ``values`` into the buffers of ``layer``: in place, or as new tensors under ``torch.compile``.
+def is_eager(x: Tensor) -> bool:
+    """Return whether operations on ``x`` compute numbers now, and are not traced or transformed by ``torch.func``."""
+    # Function.apply makes the second check; PyTorch has no public function for it. A subclass is a FakeTensor, say.
+    return (type(x) is Tensor or isinstance(x, nn.Parameter)) and not (
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
+    )
 
-    A compiled backward pass may recompute what the forward pass computed from a buffer. If the buffer had been updated
-    in place, the recomputation would use the new value instead of the old one (observed in torch 2.13 with inductor,
-    without a warning).
+
+def store(layer: nn.Module, **values: Tensor) -> None:
+    """Write ``values`` into the buffers of ``layer`` in place, so that references and shared memory stay valid.
+
+    Raises:
+        RuntimeError: if ``torch.func`` does not allow it; the message says what to do instead.
     """
     for name, value in values.items():
-        old = getattr(layer, name)
-        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            setattr(layer, name, value.to(old.dtype))
-        else:
-            old.copy_(value)
+        buffer = getattr(layer, name)
+        try:
+            buffer.copy_(value)
+        except RuntimeError as error:
+            if not torch._C._are_functorch_transforms_active():
+                raise
+            raise RuntimeError(
+                f"{type(layer).__name__} in train mode updates {name}, which torch.func cannot do for each sample, or "
+                "if the buffers are not arguments of the transformed function. For per-sample gradients and Jacobian "
+                "matrices call layer.eval() first. To train with torch.func, pass the buffers "
+                "(torch.func.functional_call), and give each model of an ensemble its own "
+                "(torch.func.stack_module_state)."
+            ) from error
+
+
+def hold(*values: Tensor) -> list[Tensor]:
+    """Return values that a backward pass needs, so that ``torch.compile`` saves them in the forward pass.
+
+    It would otherwise compute some of them again in the backward pass, from buffers that have new values by then. At
+    least one of the results must be used for the output or for the buffers; the others are then saved with it.
+
+    Arguments:
+        values: tensors of the same shape.
+    """
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return list(values)
+    dtype = functools.reduce(torch.promote_types, [each.dtype for each in values])
+    held = torch.ops.bnlib.hold(torch.stack([each.to(dtype) for each in values])).unbind()
+    return [each.to(value.dtype) for each, value in zip(held, values, strict=True)]
+
+
+if not hasattr(torch.ops.bnlib, "hold"):
+    # torch.compile never repeats an operator that it does not know.
+    _LIBRARY = torch.library.Library("bnlib", "FRAGMENT")
+    _LIBRARY.define("hold(Tensor values) -> Tensor")
+    _LIBRARY.impl("hold", torch.clone, "CompositeExplicitAutograd")

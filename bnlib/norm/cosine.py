@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from bnlib.norm.checks import check_layer, check_real, check_same_dtype
 
 
 class CosineLinear(nn.Linear):
     r"""A linear layer that returns cosines, $w \cdot x / (\|w\|\,\|x\|)$, instead of dot products.
 
-    The output lies in [-1, 1] (up to rounding) for any scale of the input and of the weights. The output for a sample
+    The output lies in [-1, 1] (up to rounding) for any scale of the input and of the weights, also where the squares
+    of the values are beyond the range of their dtype; half precision is normalised in float32. The output for a sample
     does not depend on the other samples in the batch, and train and eval mode are the same. As in the paper there is no
     bias, because a bias would break the bound. The initialisation and the ``state_dict`` are those of
     ``torch.nn.Linear(..., bias=False)``.
@@ -25,6 +27,10 @@ class CosineLinear(nn.Linear):
     Shape:
         Input (\*, in_features); output (\*, out_features).
 
+    Raises:
+        TypeError: if an argument or the input is of another type.
+        ValueError: if the last dimension of the input has another size.
+
     Source: Luo et al. 2017, section 2.
 
     Example:
@@ -34,6 +40,7 @@ class CosineLinear(nn.Linear):
         [0.6, 0.6]
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         in_features: int,
@@ -42,16 +49,34 @@ class CosineLinear(nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_layer(in_features=in_features, out_features=out_features, eps=eps, device=device, dtype=dtype)
         super().__init__(in_features, out_features, bias=False, device=device, dtype=dtype)
         self.eps = eps
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the cosines, shape (..., out_features)."""
-        return F.linear(self._unit(input), self._unit(self.weight))
+        check_real(input)
+        if input.dim() < 1 or input.size(-1) != self.in_features:
+            raise ValueError(
+                f"input must have in_features={self.in_features} values in its last dimension, got shape "
+                f"{tuple(input.shape)}"
+            )
+        if input.dtype is not self.weight.dtype and not torch.is_autocast_enabled(input.device.type):
+            check_same_dtype(input, self.weight, or_half=False)
+        return nn.functional.linear(self._unit(input).to(input.dtype), self._unit(self.weight).to(self.weight.dtype))
 
     def _unit(self, vectors: Tensor) -> Tensor:
-        # Half precision would round a small eps to 0.
-        return F.normalize(vectors, dim=-1, eps=max(self.eps, torch.finfo(vectors.dtype).tiny))
+        """Divide vectors by their norms, in float32 at least, without losing the squares of large or small values."""
+        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        power, least = (2.0**100 if vectors.dtype is torch.float32 else 2.0**700), torch.finfo(vectors.dtype).tiny
+        # Multiplying by a power of two changes no digits. Ordinary vectors are multiplied by 1.
+        largest = vectors.detach().abs().amax(-1, keepdim=True)
+        one = torch.ones_like(largest)
+        factor = torch.where(largest < power**-0.5, one * power, one)
+        factor = torch.where(largest > power**0.5, one / power, factor)
+        vectors = vectors * factor
+        norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        return vectors / torch.maximum(norms, factor * max(self.eps, least))
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""

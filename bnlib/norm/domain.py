@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.checks import check_layer
 
 
 class DomainBatchNorm(nn.Module):
@@ -24,7 +25,8 @@ class DomainBatchNorm(nn.Module):
         num_domains: number of domains; they are numbered from 0.
         eps, momentum, affine, track_running_stats, device, dtype, bias: as in ``BatchNorm``, for each domain.
         shared_affine: use the same gamma and beta for all domains, so only the statistics differ, as in AdaBN
-            (Li et al. 2016; https://arxiv.org/abs/1603.04779). The ``state_dict`` holds a copy for each domain.
+            (Li et al. 2016; https://arxiv.org/abs/1603.04779). The ``state_dict`` holds a copy for each domain; if
+            these copies differ, it cannot be loaded.
 
     Attributes:
         domains: the ``BatchNorm`` of each domain.
@@ -62,14 +64,30 @@ class DomainBatchNorm(nn.Module):
         shared_affine: bool = False,
     ) -> None:
         super().__init__()
-        if num_domains < 1:
-            raise ValueError(f"num_domains must be at least 1, got {num_domains}")
+        check_layer(num_domains=num_domains, shared_affine=shared_affine)
         options = (eps, momentum, affine, track_running_stats, device, dtype)
         self.domains = nn.ModuleList(BatchNorm(num_features, *options, bias=bias) for _ in range(num_domains))
-        if shared_affine:
+        self.shared_affine, self.domain = shared_affine, None
+        self._share()
+        self.register_load_state_dict_post_hook(_share_again)
+
+    def _share(self) -> None:
+        if self.shared_affine:
             for layer in self.domains[1:]:
                 layer.weight, layer.bias = self.domains[0].weight, self.domains[0].bias
-        self.domain = None
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self._share()  # to_empty, for one, makes a new parameter for each domain
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+        for name in ("weight", "bias") if self.shared_affine else ():
+            keys = [f"{prefix}domains.{domain}.{name}" for domain in range(len(self.domains))]
+            first, *others = [state_dict[key] for key in keys if key in state_dict] or [None]
+            if any(each.shape == first.shape and not _equal(each, first) for each in others):
+                errors.append(f"{keys[0]} must equal that of every other domain, because shared_affine=True")
 
     @property
     def domain(self) -> int | None:
@@ -78,7 +96,8 @@ class DomainBatchNorm(nn.Module):
 
     @domain.setter
     def domain(self, domain: int | None) -> None:
-        if domain is not None and domain not in range(len(self.domains)):
+        number = isinstance(domain, int) and not isinstance(domain, bool)
+        if domain is not None and not (number and domain in range(len(self.domains))):
             raise ValueError(f"domain must be an integer from 0 to {len(self.domains) - 1}, got {domain!r}")
         self._domain = domain
 
@@ -93,6 +112,14 @@ class DomainBatchNorm(nn.Module):
     def extra_repr(self) -> str:
         """Return the domain as text for the repr of a model."""
         return f"domain={self.domain}"
+
+
+def _share_again(layer: DomainBatchNorm, _) -> None:
+    layer._share()  # load_state_dict(assign=True) makes a new parameter for each domain
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return first.is_meta or second.is_meta or torch.allclose(first, second.to(first), rtol=0, atol=0, equal_nan=True)
 
 
 @contextmanager

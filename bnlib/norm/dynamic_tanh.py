@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnlib.norm.batch_norm import BatchNorm
+from bnlib.arguments import check_number
+from bnlib.norm.checks import check_input, check_layer
 
 
 class DynamicTanh(nn.Module):
@@ -36,6 +37,7 @@ class DynamicTanh(nn.Module):
         [0.46, 1.0]
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -44,7 +46,9 @@ class DynamicTanh(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_layer(num_features=num_features, affine=affine, device=device, dtype=dtype)
         super().__init__()
+        check_number("alpha", alpha)
         if not alpha > 0:
             raise ValueError(f"alpha must be positive, got {alpha}")
         self.num_features, self.initial_alpha = num_features, alpha
@@ -54,7 +58,7 @@ class DynamicTanh(nn.Module):
             self.register_parameter(name, value)
         self.reset_parameters()
 
-    _check_input_dim = BatchNorm._check_input_dim
+    _check_input_dim = check_input
 
     def reset_parameters(self) -> None:
         """Set alpha to its initial value, gamma to 1 and beta to 0."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnlib.norm.batch_norm import BatchNorm
+from bnlib.arguments import check_kind
+from bnlib.norm.checks import check_input, check_layer
 
 
 class EvoNormS0(nn.Module):
@@ -37,6 +38,7 @@ class EvoNormS0(nn.Module):
         True
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_groups: int,
@@ -45,7 +47,9 @@ class EvoNormS0(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_layer(num_channels=num_channels, eps=eps, device=device, dtype=dtype)
         super().__init__()
+        check_kind("num_groups", num_groups, int, "an integer")
         if num_groups < 1 or num_channels % num_groups:
             raise ValueError(f"num_channels must be divisible by num_groups, got {num_channels} and {num_groups}")
         if not eps > 0:
@@ -78,7 +82,7 @@ class EvoNormS0(nn.Module):
         """The number of channels, by the name that batch norm has for it."""
         return self.num_channels
 
-    _check_input_dim = BatchNorm._check_input_dim
+    _check_input_dim = check_input
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""

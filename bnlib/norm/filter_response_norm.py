@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.checks import check_input, check_layer
 
 
 class FilterResponseNorm(nn.Module):
@@ -42,6 +42,7 @@ class FilterResponseNorm(nn.Module):
         [[0.85, 0.0], [0.85, 0.0]]
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -51,6 +52,9 @@ class FilterResponseNorm(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_layer(
+            num_features=num_features, eps=eps, learn_eps=learn_eps, threshold=threshold, device=device, dtype=dtype
+        )
         super().__init__()
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")
@@ -62,7 +66,7 @@ class FilterResponseNorm(nn.Module):
             self.register_parameter(name, value)
         self.reset_parameters()
 
-    _check_input_dim = BatchNorm._check_input_dim
+    _check_input_dim = check_input
 
     def reset_parameters(self) -> None:
         """Set gamma to 1, beta and the threshold to 0, and the learned part of eps to 1e-4."""

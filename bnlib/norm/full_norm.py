@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
-from bnlib.norm.buffers import store
-from bnlib.norm.full_norm_passes import PureStep, Settings, Step, is_eager, needs_shift, per_channel, statistics_dtype
+from bnlib.arguments import check_one_of, shown
+from bnlib.norm.buffers import is_eager, store
+from bnlib.norm.checks import check_input, check_layer, check_real
+from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
+from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
+from bnlib.norm.recomputation import first_pass
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule, check_schedule
 
@@ -47,6 +53,12 @@ class FullNorm(nn.Module):
       old. Every backward pass in train mode updates the estimates, so compute a backward pass that is not a training
       step, such as a gradient penalty, in eval mode. The loss must be a mean over the batch, or at least keep its
       scale: after a sudden change of its scale or of the learning rate the estimates need about $1/\alpha$ steps.
+      A backward pass uses the estimates of its forward pass, so its gradient does not depend on the order of the
+      backward passes. If several losses have a backward pass each through one forward pass, each of them subtracts the
+      estimate, and the estimate becomes an average over the losses. It is simpler to add up the losses first. A siamese
+      network and the discriminator of a GAN, which call the layer on two batches per step, get the estimates of a data
+      set that contains both kinds of batches: their mean, their variance, and the average of their two gradients. In
+      the generator's step, whose loss is another one, put the discriminator into eval mode.
     - ``"batch"``: from $\sum g \hat x$ and $\sum g$ of the current batch. The same samples estimate both expectations
       of (7), so the gradient has a bias proportional to 1/(number of samples). With one value per channel it is
       $\partial x = -\gamma\hat x^2 g/\sigma$, which opposes the gradient $g$ that arrives. Suitable for large mixed
@@ -89,17 +101,23 @@ class FullNorm(nn.Module):
     Raises:
         ValueError: if an argument is outside its range; on a call, if the input has fewer than two dimensions or
             another number of channels, or a single sample with ``"leave_one_out"``.
-        RuntimeError: if the output is differentiated twice in train mode; no oracle is the gradient of a function.
+        TypeError: if an argument or the input is of another type.
+        RuntimeError: in train mode, if the output is differentiated twice or in forward mode, because no oracle is the
+            gradient of a function; and for per-sample gradients with ``torch.func.vmap`` and ``torch.jit.trace``.
 
     If a batch contains values that are not finite, the estimates of the affected channels do not change.
     ``num_batches_tracked`` counts the steps. It and the estimates are part of the ``state_dict``, so a resumed run
     gives exactly the same numbers. A ``state_dict`` of torch.nn.BatchNorm can be loaded, too; the running gradients
-    then start from 0. ``torch.optim.swa_utils.update_bn`` ignores this layer; it is only needed after weight averaging.
+    then start from 0. For the other direction, ``bnlib.convert(copy.deepcopy(model), to=nn.BatchNorm2d).state_dict()``
+    loads into a model with PyTorch's layers. ``torch.optim.swa_utils.update_bn`` ignores this layer; it is only
+    needed after weight averaging.
 
-    Limits: ``torch.utils.checkpoint`` runs the forward pass twice, which updates the estimates twice and changes the
-    output, so do not use it around this layer. If you change the estimates yourself, do it with PyTorch operations and
-    not through ``.data`` or a NumPy array that shares their memory: on the CPU the layer relies on PyTorch's version
-    counter to notice changes. ``torch.jit`` is not supported. On the CPU, for more than 1e5 float32 values per channel
+    ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
+    output is the same, and the estimates move once. Vectorised backward passes (``is_grads_batched``, ``jacobian`` with
+    ``vectorize=True``, ``torch.func.jacrev``) move no estimates. If the type or the device of the layer changes between
+    the forward and the backward pass, the new estimates are updated.
+
+    Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e5 float32 values per channel
     in channels-last layout, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a mean of 20 standard
     deviations.
 
@@ -127,6 +145,7 @@ class FullNorm(nn.Module):
         (True, True)
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -141,17 +160,18 @@ class FullNorm(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        check_layer(num_features=num_features, eps=eps, affine=affine, bias=bias, device=device, dtype=dtype)
+        if not callable(alpha) and (isinstance(alpha, bool) or not isinstance(alpha, Real)):
+            raise TypeError(f"alpha must be a number in (0, 1] or a schedule (bnlib.schedules), got {shown(alpha)}")
+        check_one_of("oracle", oracle, ORACLES)
         long_dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
         if not eps >= torch.finfo(long_dtype).tiny:
             raise ValueError(f"eps must be positive, and not below what {long_dtype} can hold, got {eps}")
         first = check_schedule("alpha", alpha) if callable(alpha) else alpha
         if not 0 < first <= 1:
             raise ValueError(f"alpha must lie in (0, 1], got {first}" + " at step 0" * callable(alpha))
-        if oracle not in ORACLES:
-            raise ValueError(f"oracle must be one of {', '.join(map(repr, ORACLES))}, got {oracle!r}")
         self.num_features, self.eps, self.alpha, self.oracle = num_features, eps, alpha, oracle
         self.affine, self.process_group = affine, process_group
-        self._checked_estimates = None
         for name, learned in (("weight", affine), ("bias", affine and bias)):
             values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, values)
@@ -181,14 +201,25 @@ class FullNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
-        self._check_input(input)
+        eager = is_eager(input)  # then it is a tensor; the general step and eval mode check what it holds
+        if not eager or input.dim() < 2 or input.size(1) != self.num_features or self.oracle == "leave_one_out":
+            self._check_input(input)
         if not self.training:
             return self._evaluate(input)
-        if is_eager():
-            return Step.apply(input, self.weight, self.bias, self)
+        if eager:
+            known = self._parameters  # much faster than self.weight, but without parametrised or pruned parameters
+            weight = known["weight"] if "weight" in known else self.weight
+            bias = known["bias"] if "bias" in known else self.bias
+            return eager_step(input, weight, bias, (self, first_pass(self, input)))
         alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
-        output, *new = PureStep.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "FullNorm in train mode cannot be traced by torch.jit.trace; call layer.eval() first, or use "
+                "torch.export"
+            )
+        step = PureStep if torch.compiler.is_compiling() else TransformedStep
+        output, *new = step.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
         store(self, **dict(zip(_ESTIMATES[:3], new, strict=False)), num_batches_tracked=self.num_batches_tracked + 1)
         return output
 
@@ -198,45 +229,47 @@ class FullNorm(nn.Module):
         return text + ", bias=False" * (self.affine and self.bias is None)
 
     def _evaluate(self, input: Tensor) -> Tensor:
+        check_real(input)
         kind = statistics_dtype(input)
         mean, variance = self.running_mean.to(kind), self.running_var.clamp(min=self.eps).to(kind)
         weight, bias = (None if each is None else each.to(kind) for each in (self.weight, self.bias))
-        if needs_shift(input):
+        # An exporter can fold the layer into a convolution if it is one batch norm with constant statistics.
+        if needs_shift(input) and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
             input, mean = input - per_channel(mean, input), self.running_mean_rest.to(kind)
         return torch.batch_norm(input, weight, bias, mean, variance, False, 0.0, 0.0, False)
 
     def _check_input(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
-        if input.size(1) != self.num_features:
-            raise ValueError(
-                f"input must have num_features={self.num_features} channels in dimension 1, got {input.size(1)} in "
-                f"shape {tuple(input.shape)}"
-            )
-        single = self.oracle == "leave_one_out" and input.size(0) == 1 and self.process_group is None
-        if single and self.training:
+        check_input(self, input)
+        alone = self.oracle == "leave_one_out" and input.size(0) == 1 and self.process_group is None
+        if alone and self.training:
             raise ValueError(
                 "input must hold at least two samples for oracle='leave_one_out', got 1; use oracle='running'"
             )
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        # The state_dict of another batch norm layer does not have these buffers.
-        for name in ("running_mean_rest", "running_grad_weight", "running_grad_bias"):
-            state_dict.setdefault(prefix + name, torch.zeros_like(getattr(self, name)))
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        own = [prefix + name for name in ("running_mean_rest", "running_grad_weight", "running_grad_bias")]
+        mean = state_dict.get(prefix + "running_mean")
+        # Another batch norm layer has none of FullNorm's own estimates, but both running statistics.
+        if mean is not None and prefix + "running_var" in state_dict and not any(key in state_dict for key in own):
+            state_dict |= {key: torch.zeros_like(mean) for key in own}
+            steps = self.num_batches_tracked
+            if (local_metadata.get("version") or 1) < 2:  # PyTorch's rule for checkpoints from before 0.4.1
+                steps = torch.zeros_like(steps, device=mean.device) if steps.is_meta else steps
+                state_dict.setdefault(prefix + "num_batches_tracked", steps)
         # Loading a half-precision state_dict with assign=True would make the estimates half precision, too.
         for name in _ESTIMATES:
             if prefix + name in state_dict:
                 state_dict[prefix + name] = state_dict[prefix + name].to(getattr(self, name).dtype)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        if mean is not None and own[0] not in state_dict and not self.running_mean_rest.is_meta:
+            self.running_mean_rest.zero_()  # it was the rounding error of the old mean
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def _apply(self, fn, recurse=True):
         before = {name: getattr(self, name) for name in _ESTIMATES}
         super()._apply(fn, recurse)
         for name, old in before.items():
-            new = getattr(self, name)
-            if new.dtype.itemsize < 4:
-                setattr(self, name, old.to(new.device))
+            if getattr(self, name).dtype.itemsize < 4:
+                setattr(self, name, old.to(getattr(self, name).device))
+            if getattr(self, name) is not old:
+                MOVED[old] = getattr(self, name)  # a backward pass may still have to update it
         return self
-
-    def __getstate__(self):
-        return self.__dict__ | {"_checked_estimates": None}

@@ -1,4 +1,4 @@
-"""The forward and the backward pass of Full Normalization, as functions and as ``torch.autograd.Function``.
+"""The forward and the backward pass of Full Normalization as functions; ``full_norm_autograd`` calls them.
 
 This is the general implementation, which works for every input; ``full_norm_fast_path`` is a faster one for ordinary
 batches. On the CPU, PyTorch's kernels lose digits if a mean is far from 0: at an offset of 1e4 only two digits are
@@ -16,9 +16,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-
-from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
 
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 _EXACT = (torch.float32, torch.float64)
@@ -45,7 +42,8 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
 
 def needs_shift(x: Tensor) -> bool:
     """Return whether ``x`` must be shifted for precise sums. CUDA kernels, and half precision, do not need it."""
-    return x.is_cpu and x.dtype in _EXACT
+    # Tensors on the meta device have no values, but PyTorch knows the shapes of these kernels' results only.
+    return (x.is_cpu or x.is_meta) and x.dtype in _EXACT
 
 
 def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alpha, settings: Settings):
@@ -123,11 +121,22 @@ def moments(x: Tensor):
     return count, mean + shift, squares.double() / count - mean.square(), shifted, shift
 
 
-def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Settings):
+def correction(of_weight: Tensor, of_bias: Tensor, mean: Tensor, gain: Tensor, free: Tensor | None):
+    r"""Return two numbers per channel, with which the gradient of the input is ``g - (slope * x + rest) / N``.
+
+    ``of_weight`` is $S_\gamma$ and ``of_bias`` is $S_\beta$; ``slope * x + rest`` is $S_\beta + \hat x\,S_\gamma$.
+    """
+    if of_weight.dtype is not gain.dtype:
+        of_weight, of_bias = of_weight.to(gain.dtype), of_bias.to(gain.dtype)
+    slope = of_weight * gain if free is None else of_weight * gain * free
+    return slope, torch.addcmul(of_bias, slope, mean, value=-1)
+
+
+def gradients(g, x, weight, mean, gain, free, slope, rest, settings: Settings):
     """Return the gradients of input, weight and bias, and the two sums for the running gradients.
 
-    ``of_weight`` and ``of_bias`` are the running gradients of weight and bias. The two sums, over all processes, are
-    sum(g * normalised) and sum(g).
+    ``slope`` and ``rest`` are the ``correction`` by the running gradients; they are None for the other oracles. The two
+    sums, over all processes, are sum(g * normalised) and sum(g).
     """
     if g.stride() != x.stride():
         g = torch.empty_like(x, dtype=g.dtype).copy_(g)
@@ -143,12 +152,8 @@ def gradients(g, x, weight, mean, gain, free, of_weight, of_bias, settings: Sett
         grad_input = _without_own(g, x, mean, gain, free, scale, projection, total, count)
         return grad_input, grad_weight, grad_bias, projection, total
     if oracle != "running":
-        of_weight, of_bias = projection, total
-    elif of_weight.dtype is not kind:
-        of_weight, of_bias = of_weight.to(kind), of_bias.to(kind)
+        slope, rest = correction(projection, total, mean, gain, free)
     share = {"constant": 0.0, "literal": 1 / settings.num_features}.get(oracle, 1.0) / max(count, 1)
-    slope = of_weight * gain if free is None else of_weight * gain * free
-    rest = torch.addcmul(of_bias, slope, mean, value=-1)
     # Half precision is computed in float32, because it would round after each operation.
     grad_input = torch.addcmul(g, x, per_channel(slope, x), value=-share) if share else g.to(kind, copy=True)
     grad_input = grad_input.add_(per_channel(rest, x), alpha=-share).mul_(per_channel(scale, x))
@@ -182,150 +187,20 @@ def reduce_over_processes(group, count: int, first: Tensor, second: Tensor, weig
     return int(count), *((first / count, second / count) if weigh and count else (first, second))
 
 
-def update_running_gradients(of_weight: Tensor, of_bias: Tensor, projection: Tensor, total: Tensor, alpha) -> None:
-    """Update the running gradients in place; a channel whose update is not finite keeps its old estimates."""
+def update_running_gradients(
+    estimates, projection: Tensor, total: Tensor, alpha, before=None, earlier: int = 0
+) -> None:
+    """Update the running gradients in place; a channel whose update is not finite keeps its old estimates.
+
+    If there were ``earlier`` backward passes through the same forward pass, the estimates become the average of what
+    each of the passes would have made of the values ``before``. So the order of the passes does not matter.
+    """
     if total.requires_grad:
         projection, total = projection.detach(), total.detach()
-    if total.dtype is not of_bias.dtype:
-        projection, total = projection.to(of_weight.dtype), total.to(of_bias.dtype)
-    alpha = alpha.to(total.dtype) if isinstance(alpha, Tensor) else alpha
-    for old, new in ((of_weight, projection), (of_bias, total)):
-        moved = old.lerp(new, alpha)
+    for index, (old, new) in enumerate(zip(estimates, (projection, total), strict=True)):
+        if new.dtype is not old.dtype:
+            new = new.to(old.dtype)
+        weight = alpha.to(old.dtype) if isinstance(alpha, Tensor) else alpha
+        moved = (before[index].to(old.dtype) if earlier else old).lerp(new, weight)
+        moved = old.lerp(moved, 1 / (earlier + 1)) if earlier else moved
         old.copy_(torch.where(moved.isfinite(), moved, old))
-
-
-def is_eager() -> bool:
-    """Return whether operations run eagerly, neither traced by ``torch.compile`` nor transformed by ``torch.func``."""
-    # Function.apply makes the same check; PyTorch has no public function for it.
-    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
-
-
-def _like(weight: Tensor | None, grad_weight: Tensor) -> Tensor | None:
-    if weight is None or weight.dtype is grad_weight.dtype:
-        return weight if weight is None else grad_weight
-    return grad_weight.to(weight.dtype)
-
-
-class Step(Function):
-    """A train step that updates the buffers of the layer itself, with as little overhead as possible."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, layer):
-        """Normalise ``x`` and update the buffers of ``layer``."""
-        buffers, alpha, free = layer._buffers, layer.alpha, None
-        steps = buffers["num_batches_tracked"]
-        if callable(alpha):
-            # A number is faster, but reading it from a GPU would have to wait for the GPU.
-            alpha = float(alpha(steps.item())) if steps.is_cpu else alpha(steps.double())
-        done = fast_step(x, weight, bias, alpha, layer)
-        if done is not None:
-            output, mean, gain, scale = done
-        else:
-            old = [buffers[name] for name in ("running_mean", "running_mean_rest", "running_var")]
-            output, *new, mean, gain, free = normalise(x, weight, bias, *old, alpha, layer.settings)
-            scale = None
-            for each, value in zip(old, new, strict=True):
-                each.copy_(value)
-        steps.add_(1)
-        ctx.save_for_backward(x, weight)
-        ctx.step = mean, gain, scale, free, alpha, bias is not None, layer
-        return output
-
-    @staticmethod
-    def backward(ctx, g):
-        """Return the gradients and update the running gradients."""
-        x, weight = ctx.saved_tensors
-        mean, gain, scale, free, alpha, has_bias, layer = ctx.step
-        differentiated, buffers = torch.is_grad_enabled(), layer._buffers
-        if free is None and not differentiated:
-            results = fast_gradients(g, x, weight, mean, gain, scale, layer, alpha)
-            if results is not None and results[-1]:
-                grad_input, grad_weight, grad_bias, _ = results
-                return grad_input, grad_weight if weight is not None else None, grad_bias if has_bias else None, None
-        estimates = buffers["running_grad_weight"], buffers["running_grad_bias"]
-        compute = Gradients.apply if differentiated else gradients
-        results = compute(g, x, weight, mean, gain, free, *estimates, layer.settings)
-        grad_input, grad_weight, grad_bias, projection, total = results
-        if layer.oracle == "running":
-            update_running_gradients(*estimates, projection, total, alpha)
-        return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
-
-
-class PureStep(Function):
-    """A train step that returns the new estimates, for ``torch.compile`` and ``torch.func``."""
-
-    @staticmethod
-    def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, settings):
-        """Call ``normalise``."""
-        return normalise(x, weight, bias, mean, mean_rest, variance, alpha, settings)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        """Save the tensors that ``backward`` needs."""
-        x, weight, bias, _, _, _, of_weight, of_bias, alpha, settings = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(x, weight, *output[4:])
-        ctx.layer = bias is not None, of_weight, of_bias, alpha, settings
-
-    @staticmethod
-    def backward(ctx, g, *_):
-        """Return the gradients and update the running gradients."""
-        has_bias, of_weight, of_bias, alpha, settings = ctx.layer
-        saved = ctx.saved_tensors
-        # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
-        differentiate = gradients if torch.compiler.is_compiling() else Gradients.apply
-        grad_input, grad_weight, grad_bias, projection, total = differentiate(g, *saved, of_weight, of_bias, settings)
-        if settings.oracle == "running":
-            update_running_gradients(of_weight, of_bias, projection, total, alpha)
-        return grad_input, _like(saved[1], grad_weight), grad_bias if has_bias else None, *[None] * 7
-
-    @staticmethod
-    def vmap(info, in_dims, *inputs):
-        """Train many layers at once, as one layer with many channels."""
-        return _unfolded(info.batch_size, PureStep.apply(*_folded(info.batch_size, in_dims, inputs)))
-
-
-class Gradients(Function):
-    """The function ``gradients``, which raises an error when its results are differentiated."""
-
-    @staticmethod
-    def forward(*inputs):
-        """Call ``gradients``."""
-        return gradients(*inputs)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        """Save nothing."""
-
-    @staticmethod
-    def backward(ctx, *_):
-        """Raise an error."""
-        raise RuntimeError(
-            "FullNorm in train mode cannot be differentiated twice: its gradient is an estimate, not the derivative of "
-            "its output. Use eval mode, where the estimates are constants, or bnlib.BatchNorm."
-        )
-
-    @staticmethod
-    def vmap(info, in_dims, *inputs):
-        """Do the same as ``PureStep.vmap``."""
-        return _unfolded(info.batch_size, Gradients.apply(*_folded(info.batch_size, in_dims, inputs)))
-
-
-def _folded(size: int, in_dims, inputs):
-    """Merge the mapped dimension of each tensor, shape (N, C, *) or (C,), with its channels; keep other inputs."""
-    channels = inputs[-1].num_features
-    return [_fold(size, channels, value, dim) if isinstance(value, Tensor) else value
-            for value, dim in zip(inputs, in_dims, strict=True)]  # fmt: skip
-
-
-def _fold(size: int, channels: int, value: Tensor, dim: int | None) -> Tensor:
-    value = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
-    if value.dim() == 1:
-        return value.repeat_interleave(channels)
-    return value.flatten(0, 1) if value.dim() == 2 else value.movedim(0, 1).flatten(1, 2)
-
-
-def _unfolded(size: int, outputs):
-    big, *small = outputs
-    small = [None if each is None else each.unflatten(0, (size, -1)) for each in small]
-    return (big.unflatten(1, (size, -1)), *small), (1, *[None if each is None else 0 for each in small])

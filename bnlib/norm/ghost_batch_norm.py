@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.checks import check_layer
 
 
 class GhostBatchNorm(BatchNorm):
@@ -55,8 +56,7 @@ class GhostBatchNorm(BatchNorm):
         bias: bool = True,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
-        if virtual_batch_size < 1:
-            raise ValueError(f"virtual_batch_size must be at least 1, got {virtual_batch_size}")
+        check_layer(virtual_batch_size=virtual_batch_size)
         self.virtual_batch_size = virtual_batch_size
 
     def forward(self, input: Tensor) -> Tensor:

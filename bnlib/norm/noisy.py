@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake, unset_fake_temporarily
 
 from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.buffers import is_eager
+from bnlib.norm.checks import check_layer, check_real
+from bnlib.norm.recomputation import first_pass
 
 
 class ActivationNoise(nn.Module):
@@ -32,7 +36,8 @@ class ActivationNoise(nn.Module):
         ValueError: if an argument is outside its range; on a call, if the input has fewer than two dimensions.
 
     The noise depends on ``seed`` and on ``num_batches_tracked``, the number of earlier steps, which is part of the
-    ``state_dict``. It is drawn on the CPU, so it is the same on all devices.
+    ``state_dict``. A forward pass that ``torch.utils.checkpoint`` repeats has the noise of the first pass. The noise is
+    drawn on the CPU, so it is the same on all devices.
 
     Source: Santurkar et al. 2018, section 2.1 and appendix; the defaults are the paper's values.
 
@@ -44,6 +49,7 @@ class ActivationNoise(nn.Module):
         True
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         shift: float = 0.5,
@@ -54,22 +60,33 @@ class ActivationNoise(nn.Module):
     ) -> None:
         super().__init__()
         given = {"shift": shift, "scale": scale, "shift_spread": shift_spread, "scale_spread": scale_spread}
+        check_layer(("seed",), seed=seed, **given)
         for name, value in given.items():
             least = 1 if name == "scale" else 0
             if not value >= least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self.shift, self.scale, self.shift_spread, self.scale_spread = shift, scale, shift_spread, scale_spread
-        self.seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
+        with unset_fake_temporarily():
+            self.seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, input: Tensor) -> Tensor:
         """Add the noise to ``input``, shape (N, C, ...)."""
+        check_real(input)
         if input.dim() < 2:
             raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
         if not self.training:
             return input
-        factor, offset = self.draw(input.shape[:2], int(self.num_batches_tracked))
-        self.num_batches_tracked += 1
+        again = first_pass(self, input) if is_eager(input) else None
+        steps = self._buffers["num_batches_tracked"] if again is None else again.copies()["num_batches_tracked"]
+        output = self.add(input, _number(steps))
+        if again is None:
+            self.num_batches_tracked += 1
+        return output
+
+    def add(self, input: Tensor, step: int) -> Tensor:
+        """Return ``input`` with the noise of a step."""
+        factor, offset = self.draw(input.shape[:2], step)
         view = *input.shape[:2], *[1] * (input.dim() - 2)
         return input * factor.view(view).to(input) + offset.view(view).to(input)
 
@@ -91,6 +108,11 @@ class ActivationNoise(nn.Module):
         """Return the arguments as text for the repr of a model, without the seed."""
         spreads = f"shift_spread={self.shift_spread}, scale_spread={self.scale_spread}"
         return f"shift={self.shift}, scale={self.scale}, {spreads}"
+
+
+def _number(steps: Tensor) -> int:
+    """Return the number of steps, or 0 if the tensor has no value, as on the meta device."""
+    return 0 if steps.is_meta or is_fake(steps) else int(steps)
 
 
 class NoisyBatchNorm(BatchNorm):
@@ -138,8 +160,21 @@ class NoisyBatchNorm(BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...), and add the noise."""
-        self.noise.train(self.training).num_batches_tracked.fill_(self.num_batches_tracked.item())
-        return self.noise(super().forward(input))
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        again = first_pass(self, input) if is_eager(input) else None
+        if again is None:
+            step = _number(self.num_batches_tracked)
+            return self.noise.add(super().forward(input), step)
+        # The running statistics have seen the batch already, and the noise must be that of the first pass.
+        copies, own = again.copies(), self._buffers.copy()
+        step = _number(copies["num_batches_tracked"])
+        try:
+            self._buffers.update(copies)
+            return self.noise.add(super().forward(input), step)
+        finally:
+            self._buffers.update(own)
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""

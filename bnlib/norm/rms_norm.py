@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.checks import check_input, check_layer
 
 
 class RMSNorm(nn.RMSNorm):
@@ -43,6 +43,7 @@ class RMSNorm(nn.RMSNorm):
         True
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         num_features: int,
@@ -51,10 +52,18 @@ class RMSNorm(nn.RMSNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_layer(
+            ("eps",),
+            num_features=num_features,
+            eps=eps,
+            elementwise_affine=elementwise_affine,
+            device=device,
+            dtype=dtype,
+        )
         super().__init__(num_features, eps, elementwise_affine, device, dtype)
         self.num_features = num_features
 
-    _check_input_dim = BatchNorm._check_input_dim
+    _check_input_dim = check_input
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``, shape (N, C, ...); see the class."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
+
+from bnlib.arguments import check_integer, check_number, shown, suggestion
 
 
 class WeightStandardisation(nn.Module):
@@ -36,6 +38,9 @@ class WeightStandardisation(nn.Module):
     """
 
     def __init__(self, eps: float = 1e-5, dim: int = 0, groups: int = 1) -> None:
+        check_number("eps", eps, at_least=0)
+        check_integer("dim", dim, at_least=0, at_most=1)
+        check_integer("groups", groups)
         super().__init__()
         self.eps, self.dim, self.groups = eps, dim, groups
 
@@ -78,7 +83,8 @@ def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight
         The same module.
 
     Raises:
-        ValueError: if each output channel has a single weight.
+        TypeError: if ``module`` is another kind of layer.
+        ValueError: if each output channel has a single weight, or ``name`` is not a parameter of the module.
 
     Source: Qiao et al. 2019, section 3; timm's ``StdConv2d`` also computes it with the batch norm kernel.
 
@@ -89,6 +95,11 @@ def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight
         >>> sorted(name for name, _ in layer.named_parameters())
         ['bias', 'parametrizations.weight.original']
     """
+    if not isinstance(module, (nn.Linear, _ConvNd)):
+        raise TypeError(f"module must be a linear or convolutional layer, got {shown(module)}")
+    if not isinstance(getattr(module, name, None), Tensor):
+        known = [each for each, _ in module.named_parameters()]
+        raise ValueError(f"name must be a parameter of module, got {name!r}{suggestion(name, known)}")
     transposed = isinstance(module, _ConvTransposeNd)
     standardisation = WeightStandardisation(eps, int(transposed), module.groups if transposed else 1)
     return parametrize.register_parametrization(module, name, standardisation)

@@ -248,17 +248,17 @@ def test_many_layers_at_once_under_vmap_equal_each_on_its_own(count, training):
 
 # torch sets off its own DeprecationWarnings when it compiles.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("count", [1, 5])
-def test_compiled_in_one_graph_it_gives_the_same(count):
+@pytest.mark.parametrize(("count", "dtype"), [(1, torch.float32), (5, torch.float32), (5, torch.bfloat16)])
+def test_compiled_in_one_graph_it_gives_the_same(count, dtype):
     layer = randomised(BatchRenorm(3, r_max=LinearRamp(1.0, 3.0, 0, 4), d_max=5.0))
-    twin = copy.deepcopy(layer)
+    twin, held = copy.deepcopy(layer), dict(layer.named_buffers())
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager_decomp_partition")
     for _ in range(3):
-        x = torch.randn(count, 3, requires_grad=True)
-        torch.testing.assert_close(
-            torch.autograd.grad(compiled(x).square().sum(), x), torch.autograd.grad(twin(x).square().sum(), x)
-        )
+        x, g = torch.randn(count, 3).to(dtype).requires_grad_(), torch.randn(count, 3).to(dtype)
+        ours, theirs = ((y, *torch.autograd.grad(y, x, g)) for y in (compiled(x), twin(x)))
+        torch.testing.assert_close(ours, theirs, rtol=4 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
     torch.testing.assert_close(layer.state_dict(), twin.state_dict())
+    assert all(value is held[name] for name, value in layer.named_buffers())
 
 
 def test_it_can_be_copied_and_pickled_after_a_step():

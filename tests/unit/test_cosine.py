@@ -1,6 +1,7 @@
 """CosineLinear: the cosine, its bound and its edges."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -33,6 +34,23 @@ def test_the_scale_of_input_and_weights_does_not_matter(scale):
         layer.weight.mul_(scale)
     torch.testing.assert_close(layer(x), expected)
     assert expected.abs().max() < 1
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [0.3, 0.6, 0.9])  # of the exponents, from 1 to the largest or the smallest number
+def test_neither_the_largest_nor_the_smallest_numbers_change_the_cosines(kind, size):
+    layer, x = CosineLinear(64, 3, eps=0.0, dtype=torch.float64), torch.rand(4, 64, dtype=torch.float64) + 0.5
+    layer.weight.data.uniform_(0.5, 1.5)
+    expected = layer(x).detach()
+    for limit in (torch.finfo(kind).max, torch.finfo(kind).tiny):
+        scale = 2.0 ** round(size * math.log2(limit))
+        ours = CosineLinear(64, 3, eps=0.0, dtype=kind)
+        ours.weight.data.copy_(layer.weight * scale)
+        given = (x * scale).to(kind).requires_grad_()
+        y = ours(given)
+        torch.testing.assert_close(y.double(), expected, rtol=4 * torch.finfo(kind).eps, atol=0)
+        (gradient,) = torch.autograd.grad(y.sum() / 1000, given)
+        assert not gradient.isnan().any()
 
 
 def test_weights_seen_from_their_own_direction_give_one():

@@ -57,6 +57,26 @@ def test_gamma_and_beta_stay_shared_in_copies_and_conversions(options):
         twin.load_state_dict(layer.state_dict())
 
 
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"affine": False}])
+def test_gamma_and_beta_stay_shared_where_torch_makes_new_parameters(options):
+    def shared(layer):
+        first, second = layer.domains
+        return first.weight is second.weight and first.bias is second.bias
+
+    network = nn.Sequential(DomainBatchNorm(3, 2, shared_affine=True, device="meta", **options)).to_empty(device="cpu")
+    assert shared(network[0]) and (options or len(list(network.parameters())) == 2)
+    for twin in (network, copy.deepcopy(network)):
+        twin.load_state_dict(copy.deepcopy(twin.state_dict()), assign=True)
+        assert shared(twin[0])
+
+
+def test_a_checkpoint_whose_gammas_differ_does_not_load_where_they_are_shared():
+    state = DomainBatchNorm(3, 2).state_dict()
+    state["domains.1.weight"] += 1
+    with pytest.raises(RuntimeError, match=r"domains\.0\.weight must equal that of every other domain"):
+        DomainBatchNorm(3, 2, shared_affine=True).load_state_dict(state)
+
+
 def test_a_network_is_told_the_domain_for_a_with_block():
     model = nn.Sequential(nn.Linear(3, 4), DomainBatchNorm(4, 2), nn.Sequential(DomainBatchNorm(4, 3)))
     first, second = model[1], model[2][0]
@@ -84,7 +104,7 @@ def test_a_domain_that_only_some_layers_have_is_refused_and_changes_none():
     assert model[0].domain is None
 
 
-@pytest.mark.parametrize("domain", [-1, 2, "photo", 0.5])
+@pytest.mark.parametrize("domain", [-1, 2, "photo", 0.5, 1.0, True])
 def test_a_domain_that_does_not_exist_is_named(domain):
     layer = DomainBatchNorm(4, 2)
     with pytest.raises(ValueError, match=f"domain must be an integer from 0 to 1, got {domain!r}"):
@@ -106,7 +126,7 @@ def test_a_model_without_a_layer_of_domains_is_named():
 
 
 def test_there_must_be_a_domain():
-    with pytest.raises(ValueError, match="num_domains must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_domains must be an integer, at least 1, got 0"):
         DomainBatchNorm(4, 0)
 
 

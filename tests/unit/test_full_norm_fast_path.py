@@ -1,59 +1,27 @@
-"""The fast path of FullNorm's steps: the same numbers as the slow one, also after somebody else's writes."""
+"""The fast path of FullNorm's steps: the same numbers as the general one, also after other code wrote to buffers."""
 
 import pytest
 import torch
 import torch.utils.checkpoint
 from full_norm_examples import data
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import bnlib
 
 
-@settings(deadline=None, max_examples=50)
-@given(
-    alpha=st.sampled_from([1e-3, 0.03, 0.3, 0.7]),
-    shape=st.sampled_from([(1, 3), (8, 3), (2, 3, 5)]),
-    tail=st.sampled_from([1.0, 3.0, 6.0]),
-    drift=st.sampled_from([0.0, 0.3, 3.0]),
-    seed=st.integers(0, 1000),
-)
-def test_what_a_short_step_knows_of_its_estimates_is_true(alpha, shape, tail, drift, seed):
-    """And a layer that looks at them at each step does the same, bit for bit."""
-    layer, looks = (bnlib.FullNorm(3, alpha=alpha) for _ in range(2))
-    generator, short = torch.Generator().manual_seed(seed), 0
-    for k in range(40):
-        x = torch.randn(shape, generator=generator)
-        x = x * x.abs() ** (tail - 1) + drift * k
-        looks._checked_estimates = None
-        outputs = layer(x), looks(x)
-        assert torch.equal(*outputs)
-        if (
-            layer._checked_estimates is not None
-            and layer._checked_estimates.mean_version == layer.running_mean._version
-        ):
-            short += 1
-            mean, variance = layer.running_mean.double(), layer.running_var.double()
-            assert (mean.square() / variance).max() <= layer._checked_estimates.ratio * (1 + 1e-5)
-            assert variance.min() >= layer._checked_estimates.least * (1 - 1e-5)
-            assert (layer.running_mean_rest == 0).all()
-    assert short or drift
-    for ours, theirs in zip(layer.buffers(), looks.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
-
-
-@pytest.mark.parametrize("write", ["fill", "load", "data moves off", "minus infinity"])
-def test_a_short_step_notices_what_others_write(write):
+@pytest.mark.parametrize("write", ["fill", "no version", "load", "data moves off", "minus infinity"])
+def test_a_fast_step_notices_what_other_code_writes(write):
     layer, precise = bnlib.FullNorm(3, alpha=0.1), bnlib.FullNorm(3, alpha=0.1, dtype=torch.float64)
     x = data((8, 3), torch.float32)
     for _ in range(5):
         layer(x)
         precise(x.double())
-    assert layer._checked_estimates is not None
     for each in (layer, precise):
-        if write == "fill":
-            each.running_var.fill_(1e-7)
-            each.running_mean.fill_(1e3)
+        if write in ("fill", "no version"):
+            # PyTorch's version counter does not count what is written through .data, or by DistributedDataParallel.
+            mean, variance = each.running_mean, each.running_var
+            mean, variance = (mean.data, variance.data) if write == "no version" else (mean, variance)
+            variance.fill_(1e-7)
+            mean.fill_(1e3)
         elif write == "load":
             state = {name: value.clone() for name, value in each.state_dict().items()}
             each.load_state_dict(state | {"running_mean": torch.full((3,), 1e4), "running_var": torch.full((3,), 1e-9)})
@@ -96,4 +64,4 @@ def test_a_checkpointed_pass_may_take_the_other_way():
     y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
     layer.eps = 1e-5
     y.sum().backward()
-    assert x.grad.isfinite().all() and layer.num_batches_tracked == 2
+    assert x.grad.isfinite().all() and layer.num_batches_tracked == 1

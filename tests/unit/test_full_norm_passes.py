@@ -279,7 +279,7 @@ def test_an_ensemble_under_vmap_equals_its_members(oracle):
 def test_torch_compile_gives_the_same_steps(oracle):
     layer = bnlib.FullNorm(4, alpha=schedules.lian_figure_4_alpha, oracle=oracle)
     torch._dynamo.reset()
-    twin = copy.deepcopy(layer)
+    twin, held = copy.deepcopy(layer), dict(layer.named_buffers())
     compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True)
     for k in range(3):
         x, g = data((6, 4), torch.float32, seed=k).requires_grad_(), data((6, 4), torch.float32, seed=9 + k)
@@ -287,3 +287,4 @@ def test_torch_compile_gives_the_same_steps(oracle):
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(*[torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)])
     torch.testing.assert_close(layer.state_dict(), twin.state_dict())
+    assert all(value is held[name] for name, value in layer.named_buffers())

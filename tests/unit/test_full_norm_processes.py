@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.distributed
+import torch.nn.parallel
 
 import bnlib
 from bnlib import distributed
@@ -34,9 +35,24 @@ def train(oracle, part=slice(None), process_group=None):
     return steps, layer.state_dict()
 
 
+def after_a_broadcast(rank):
+    """DistributedDataParallel writes the estimates of process 0 into those of the others, without a new version."""
+    layer = bnlib.FullNorm(2, alpha=0.3)
+    model = torch.nn.parallel.DistributedDataParallel(layer)
+    for step in range(60):
+        x = torch.randn(8, 2, generator=torch.Generator().manual_seed(step)) * (rank > 0)  # process 0 has a dead unit
+        model(x).sum().backward()
+    x = torch.full((8, 2), 1e-3) * (rank > 0)
+    x[0] *= 1.1
+    y = model(x)
+    deviation = layer.running_var.clamp(min=layer.eps).sqrt()
+    torch.testing.assert_close(y, (x - layer.running_mean) / deviation, rtol=1e-4, atol=1e-4)
+
+
 def of_one(parts, folder):
     torch.set_num_threads(1)
     rank, _ = distributed.rank_and_world_size()
+    after_a_broadcast(rank)
     begin = sum(parts[:rank])
     part = slice(begin, begin + parts[rank])
     message = "at least two samples, counted over all processes, for oracle='leave_one_out', got 1"

@@ -67,7 +67,7 @@ def test_convert_replaces_batch_norm_by_it_and_back():
 
 
 def test_a_virtual_batch_without_samples_is_refused_and_the_arguments_are_printed():
-    with pytest.raises(ValueError, match="virtual_batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="virtual_batch_size must be an integer, at least 1, got 0"):
         bnlib.GhostBatchNorm(3, virtual_batch_size=0)
     assert "virtual_batch_size=32" in repr(bnlib.GhostBatchNorm(3))
     assert bnlib.GhostBatchNorm(3)(torch.zeros(0, 3)).shape == (0, 3)

@@ -101,7 +101,7 @@ def test_the_seed_comes_from_the_global_generator_if_none_is_given():
     [
         ({"shift": -0.1}, "shift must be at least 0, got -0.1"),
         ({"scale": 0.9}, "scale must be at least 1, got 0.9"),
-        ({"shift_spread": float("nan")}, "shift_spread must be at least 0, got nan"),
+        ({"shift_spread": float("nan")}, "shift_spread must be a finite number, got nan"),
         ({"scale_spread": -1}, "scale_spread must be at least 0, got -1"),
     ],
 )

@@ -1,0 +1,282 @@
+"""The train step of Full Normalization as ``torch.autograd.Function``: eager, and for ``compile`` and ``torch.func``.
+
+The backward pass uses what the estimates were in the forward pass, and it updates the buffers that the layer had then.
+So gradients do not depend on the order of the backward passes, and ``torch.func.functional_call`` changes only the
+buffers that it is given.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.utils.weak import WeakIdKeyDictionary
+
+from bnlib.norm.buffers import hold
+from bnlib.norm.checks import check_real
+from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
+from bnlib.norm.full_norm_passes import correction, gradients, normalise, update_running_gradients
+
+_STATISTICS = ("running_mean", "running_mean_rest", "running_var")
+_NO_FORWARD_MODE = (
+    "FullNorm in train mode has no forward-mode derivative: its gradient is an estimate that exists in the backward "
+    "pass only. Use eval mode, where the estimates are constants, or reverse mode (torch.func.vjp, torch.func.jacrev)."
+)
+
+# PyTorch has no public functions for these questions.
+_is_transformed, _is_vectorised = torch._C._are_functorch_transforms_active, torch._C._functorch.is_legacy_batchedtensor
+
+MOVED = WeakIdKeyDictionary()
+"""The buffers that took the place of others, for example in ``layer.double()``, by the old ones."""
+
+
+class Step(Function):
+    """A train step that updates the buffers of the layer itself, with as little overhead as possible.
+
+    Its last argument is the layer, and the first pass over the same batch (``recomputation``) or None.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, layer_and_pass):
+        """Normalise ``x`` and update the buffers of the layer."""
+        layer, again = layer_and_pass
+        estimates, alpha, oracle, free, known = layer._buffers, layer.alpha, layer.oracle, None, None
+        buffers = estimates
+        if again is not None:
+            estimates, buffers = again.buffers, again.copies()
+        steps, count = buffers["num_batches_tracked"], None
+        if callable(alpha):
+            if steps.is_cpu:
+                count = steps.item()
+                alpha = float(alpha(count))
+                if not 0 < alpha <= 1:
+                    raise ValueError(f"alpha must lie in (0, 1] at every step, got {alpha} at step {count}")
+            else:  # a number is faster, but reading it from a GPU would have to wait for the GPU
+                alpha = alpha(steps.double())
+        done = fast_step(x, weight, bias, alpha, layer, buffers)
+        if done is not None:
+            output, mean, gain, scale, known = done
+        else:
+            check_real(x)
+            old = [buffers[name] for name in _STATISTICS]
+            output, *new, mean, gain, free = normalise(x, weight, bias, *old, alpha, layer.settings)
+            scale = None
+            for each, value in zip(old, new, strict=True):
+                each.copy_(value)
+            running = buffers["running_grad_weight"], buffers["running_grad_bias"]
+            if oracle == "running":
+                known = correction(*running, mean, gain, free)
+            ctx.before = running[0].clone(), running[1].clone()
+        steps.add_(1) if count is None else steps.fill_(count + 1)
+        ctx.save_for_backward(x, weight)
+        ctx.step = mean, gain, scale, free, known, bias is not None, oracle, layer, alpha
+        ctx.estimates, ctx.backward_passes = (estimates["running_grad_weight"], estimates["running_grad_bias"]), 0
+        return output
+
+    @staticmethod
+    def backward(ctx, g):
+        """Return the gradients and update the running gradients."""
+        x, weight = ctx.saved_tensors
+        mean, gain, scale, free, known, has_bias, oracle, layer, alpha = ctx.step
+        differentiated, transformed = torch.is_grad_enabled(), _is_transformed()
+        if _is_vectorised(g):  # is_grads_batched, and jacobian(vectorize=True)
+            return _vectorised(ctx, g)
+        if free is None and not (differentiated or transformed):
+            results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle)
+            if results is not None:
+                grad_input, grad_weight, grad_bias = results
+                if oracle == "running":
+                    earlier, estimates = ctx.backward_passes, ctx.estimates
+                    if (
+                        not earlier
+                        and layer._buffers["running_grad_bias"] is estimates[1]
+                        and math.isfinite(torch.dot(grad_weight, grad_bias).item())  # then each value is finite
+                    ):
+                        torch._foreach_lerp_(estimates, (grad_weight, grad_bias), alpha)
+                        ctx.backward_passes = 1
+                    else:
+                        _move(ctx, layer, grad_weight, grad_bias, alpha)
+                return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
+        compute = Gradients.apply if differentiated or transformed else gradients
+        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), layer.settings)
+        grad_input, grad_weight, grad_bias, projection, total = results
+        if oracle == "running":
+            _move(ctx, layer, projection, total, alpha)
+        return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        """Raise an error."""
+        raise RuntimeError(_NO_FORWARD_MODE)
+
+
+def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
+    """Update the running gradients that the layer had in the forward pass, or the tensors that took their place."""
+    estimates, earlier = ctx.estimates, ctx.backward_passes
+    ctx.backward_passes = earlier + 1
+    if layer._buffers["running_grad_bias"] is not estimates[1]:
+        estimates = [_newest(each) for each in estimates]
+    if _is_transformed():
+        projection, total = UnlessVectorised.apply(projection, total, estimates[0])
+    before = None
+    if earlier:
+        mean, gain, _, free, (slope, rest), *_ = ctx.step
+        before = (slope / gain, rest + slope * mean) if free is None else ctx.before
+    update_running_gradients(estimates, projection, total, alpha, before, earlier)
+
+
+def _vectorised(ctx, g: Tensor):
+    """Return the gradients for a batch of gradients at the output; its rows are not losses, so no estimate moves."""
+    x, weight = ctx.saved_tensors
+    mean, gain, _, free, known, has_bias, _, layer, _ = ctx.step
+    results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), layer.settings)
+    return results[0], _like(weight, results[1]), results[2] if has_bias else None, None
+
+
+def _newest(buffer: Tensor) -> Tensor:
+    while buffer in MOVED:
+        buffer = MOVED[buffer]
+    return buffer
+
+
+def _like(weight: Tensor | None, grad_weight: Tensor) -> Tensor | None:
+    if weight is None or weight.dtype is grad_weight.dtype:
+        return weight if weight is None else grad_weight
+    return grad_weight.to(weight.dtype)
+
+
+# Without Function.apply's questions about torch.func, which is_eager has answered.
+eager_step = super(Function, Step).apply
+
+
+class PureStep(Function):
+    """A train step that returns the new estimates, for ``torch.compile``."""
+
+    @staticmethod
+    def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, settings):
+        """Return the output, the new estimates, and the values that ``backward`` needs."""
+        results = normalise(x, weight, bias, mean, mean_rest, variance, alpha, settings)
+        output, new_mean, mean_rest, variance, mean, gain, free = results
+        needed = mean, gain, free.to(gain.dtype)
+        if settings.oracle == "running":
+            alpha = torch.as_tensor(alpha, dtype=gain.dtype, device=gain.device).expand_as(gain)
+            needed = mean, gain, *correction(of_weight, of_bias, mean, gain, free), alpha
+        variance, *needed = hold(variance, *needed)
+        return output, new_mean, mean_rest, variance, *needed
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Save the tensors that ``backward`` needs."""
+        x, weight, bias, _, _, _, of_weight, of_bias, _, settings = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(x, weight, *output[4:])
+        ctx.layer = bias is not None, (of_weight, of_bias), settings
+
+    @staticmethod
+    def backward(ctx, g, *_):
+        """Return the gradients and update the running gradients."""
+        has_bias, estimates, settings = ctx.layer
+        x, weight, mean, gain, *others = ctx.saved_tensors
+        free, slope, rest, alpha = (None, *others) if settings.oracle == "running" else (*others, None, None, None)
+        # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
+        compiling = torch.compiler.is_compiling()
+        differentiate = gradients if compiling else Gradients.apply
+        results = differentiate(g, x, weight, mean, gain, free, slope, rest, settings)
+        grad_input, grad_weight, grad_bias, projection, total = results
+        if settings.oracle == "running":
+            if not compiling:
+                projection, total = UnlessVectorised.apply(projection, total, estimates[0])
+            update_running_gradients(estimates, projection, total, alpha)
+        return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, *[None] * 7
+
+
+class TransformedStep(PureStep):
+    """The same step for ``torch.func``; ``torch.compile`` does not accept a class with these methods."""
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        """Train many layers at once, as one layer with many channels."""
+        return _unfolded(info.batch_size, TransformedStep.apply(*_folded(info.batch_size, in_dims, inputs)))
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        """Raise an error."""
+        raise RuntimeError(_NO_FORWARD_MODE)
+
+
+class Gradients(Function):
+    """The function ``gradients``, which raises an error when its results are differentiated."""
+
+    @staticmethod
+    def forward(*inputs):
+        """Call ``gradients``."""
+        return gradients(*inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Save nothing."""
+
+    @staticmethod
+    def backward(ctx, *_):
+        """Raise an error."""
+        raise RuntimeError(
+            "FullNorm in train mode cannot be differentiated twice: its gradient is an estimate, not the derivative of "
+            "its output. Use eval mode, where the estimates are constants, or bnlib.BatchNorm."
+        )
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        """Do the same as ``TransformedStep.vmap``."""
+        return _unfolded(info.batch_size, Gradients.apply(*_folded(info.batch_size, in_dims, inputs)))
+
+
+class UnlessVectorised(Function):
+    """The two sums that update the estimates; or NaN, which updates nothing, if only the sums are vectorised.
+
+    So the rows of a Jacobian matrix (``torch.func.jacrev``) are not taken for the gradients of losses.
+    """
+
+    @staticmethod
+    def forward(projection, total, estimate):
+        """Return copies of the sums."""
+        return projection.clone(), total.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Save nothing."""
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx, *_):
+        """Return no gradients."""
+        return None, None, None
+
+    @staticmethod
+    def vmap(info, in_dims, projection, total, estimate):
+        """Return the sums if each member of the mapped dimension has an estimate of its own."""
+        if in_dims[2] is not None:
+            return (projection.clone(), total.clone()), in_dims[:2]
+        nothing = torch.full_like(estimate, torch.nan)
+        return (nothing, nothing.clone()), (None, None)
+
+
+def _folded(size: int, in_dims, inputs):
+    """Merge the mapped dimension of each tensor, shape (N, C, *) or (C,), with its channels; keep other inputs."""
+    channels = inputs[-1].num_features
+    return [_fold(size, channels, value, dim) if isinstance(value, Tensor) else value
+            for value, dim in zip(inputs, in_dims, strict=True)]  # fmt: skip
+
+
+def _fold(size: int, channels: int, value: Tensor, dim: int | None) -> Tensor:
+    value = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+    if value.dim() == 1:
+        return value.repeat_interleave(channels)
+    return value.flatten(0, 1) if value.dim() == 2 else value.movedim(0, 1).flatten(1, 2)
+
+
+def _unfolded(size: int, outputs):
+    big, *small = outputs
+    small = [None if each is None else each.unflatten(0, (size, -1)) for each in small]
+    return (big.unflatten(1, (size, -1)), *small), (1, *[None if each is None else 0 for each in small])

@@ -1,0 +1,137 @@
+"""Wrong arguments, inputs and uses of layers: each message names the argument, what it was, and what it must be."""
+
+import pytest
+import torch
+import torch.autograd.forward_ad
+from layers import EACH, EACH_FULL_NORM, LAYERS
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import bnlib
+
+NAN = float("nan")
+ARGUMENTS = [
+    (lambda: bnlib.BatchNorm(0), "num_features must be an integer, at least 1, got 0"),
+    (lambda: bnlib.FullNorm(0), "num_features must be an integer, at least 1, got 0"),
+    (lambda: bnlib.BatchRenorm(2.0), "num_features must be an integer, at least 1, got 2.0"),
+    (lambda: bnlib.RMSNorm("4"), "num_features must be an integer, at least 1, got '4'"),
+    (lambda: bnlib.DynamicTanh(True), "num_features must be an integer, at least 1, got True"),
+    (lambda: bnlib.FilterResponseNorm(-1), "num_features must be an integer, at least 1, got -1"),
+    (lambda: bnlib.EvoNormS0(1, 0), "num_channels must be an integer, at least 1, got 0"),
+    (lambda: bnlib.EvoNormS0("1", 4), "num_groups must be an integer, got '1'"),
+    (lambda: bnlib.CosineLinear(4, 0), "out_features must be an integer, at least 1, got 0"),
+    (lambda: bnlib.GhostBatchNorm(4, 2.5), "virtual_batch_size must be an integer, at least 1, got 2.5"),
+    (lambda: bnlib.DomainBatchNorm(4, "2"), "num_domains must be an integer, at least 1, got '2'"),
+    (lambda: bnlib.DomainBatchNorm(4, 2, shared_affine=1), "shared_affine must be True or False, got 1"),
+    (lambda: bnlib.BatchNorm(4, eps="a"), "eps must be a finite number, got 'a'"),
+    (lambda: bnlib.BatchNorm(4, eps=NAN), "eps must be a finite number, got nan"),
+    (lambda: bnlib.SyncBatchNorm(4, momentum="0.1"), "momentum must be a finite number, got '0.1'"),
+    (lambda: bnlib.BatchRenorm(4, momentum="0.1"), "momentum must lie between 0 and 1, got '0.1'"),
+    (lambda: bnlib.BatchRenorm(4, r_max="3"), "r_max must be a number or a schedule .* got '3'"),
+    (lambda: bnlib.BatchRenorm(4, d_max=None), "d_max must be a number or a schedule .* got None"),
+    (lambda: bnlib.FullNorm(4, eps=NAN), "eps must be a finite number, got nan"),
+    (lambda: bnlib.FullNorm(4, alpha="x"), r"alpha must be a number in \(0, 1\] or a schedule .* got 'x'"),
+    (lambda: bnlib.FullNorm(4, alpha=NAN), r"alpha must lie in \(0, 1\], got nan"),
+    (lambda: bnlib.FullNorm(4, alpha=-0.1), r"alpha must lie in \(0, 1\], got -0.1"),
+    (lambda: bnlib.FullNorm(4, oracle="leave-one-out"), "got 'leave-one-out'; did you mean 'leave_one_out'?"),
+    (lambda: bnlib.FullNorm(4, oracle=3), "oracle must be one of 'batch', .*, got 3"),
+    (lambda: bnlib.DynamicTanh(4, alpha="x"), "alpha must be a finite number, got 'x'"),
+    (lambda: bnlib.ActivationNoise(shift="x"), "shift must be a finite number, got 'x'"),
+    (lambda: bnlib.NoisyBatchNorm(4, seed=0.5), "seed must be an integer, at least 0, got 0.5"),
+    (lambda: bnlib.BatchNorm(4, affine="no"), "affine must be True or False, got 'no'"),
+    (lambda: bnlib.FullNorm(4, bias=None), "bias must be True or False, got None"),
+    (lambda: bnlib.FullNorm(4, dtype="float32"), "dtype must be a torch.dtype such as torch.float32, got 'float32'"),
+    (lambda: bnlib.RMSNorm(4, dtype=torch.int8), "dtype must be a type of real numbers .* got torch.int8"),
+    (lambda: bnlib.CosineLinear(4, 4, device="gpu"), "device must be a device such as 'cpu' or 'cuda', got 'gpu'"),
+    (lambda: bnlib.weight_standardise(nn.Embedding(3, 4)), "module must be a linear or convolutional layer, got Emb"),
+    (lambda: bnlib.weight_standardise(nn.Linear(3, 4), name="wieght"), "got 'wieght'; did you mean 'weight'?"),
+    (lambda: bnlib.weight_standardise(nn.Linear(3, 4), eps="a"), "eps must be a finite number, at least 0, got 'a'"),
+    (lambda: setattr(LAYERS["DomainBatchNorm"](), "domain", 1.0), "domain must be an integer from 0 to 1, got 1.0"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), ARGUMENTS)
+def test_a_wrong_argument_is_named(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+@EACH
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("input", "message"),
+    [
+        ([[1.0] * 4] * 6, "input must be a tensor, got a list of 6"),
+        (None, "input must be a tensor, got None"),
+        (torch.ones(6, 4, dtype=torch.long), r"input must hold floating-point numbers, got torch.int64; .*float\(\)"),
+        (torch.ones(6, 4, dtype=torch.bool), "input must hold floating-point numbers, got torch.bool"),
+        (torch.ones(6, 4, dtype=torch.complex64), "input must hold floating-point numbers, got torch.complex64"),
+        (torch.ones(6, 3), "input must have (num_features|in_features)=4 .*3"),
+        (torch.tensor(1.0), r"input must have .*\(\)"),
+    ],
+)
+def test_a_wrong_input_is_named(name, training, input, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        LAYERS[name]().train(training)(input)
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # of torch's RMSNorm, which converts the input
+@EACH
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), (torch.float16, torch.float32)])
+def test_an_input_of_another_type_is_normalised_or_named(name, kinds):
+    own, given = kinds
+    layer, x = LAYERS[name](dtype=own), torch.randn(6, 4, dtype=given)
+    try:
+        assert layer(x).isfinite().all()
+    except TypeError as error:
+        assert f"input must have the dtype of the layer, {own}, got {given}" in str(error)
+
+
+@EACH
+def test_tensors_without_values_pass_through(name):
+    assert LAYERS[name](device="meta")(torch.ones(6, 4, device="meta")).shape == (6, 4)
+    with FakeTensorMode():
+        x = torch.ones(6, 4, requires_grad=True)
+        LAYERS[name]()(x).sum().backward()
+        assert x.grad.shape == (6, 4)
+
+
+@EACH
+def test_a_layer_made_in_inference_mode_can_be_trained(name):
+    with torch.inference_mode():
+        layer = LAYERS[name]()
+        layer(torch.randn(6, 4))
+    x = torch.randn(6, 4, requires_grad=True)
+    layer(x).square().sum().backward()
+    assert x.grad.isfinite().all() and all(value.grad is not None for value in layer.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of torch.jit
+@EACH_FULL_NORM
+def test_what_full_norm_cannot_do_in_train_mode_says_what_to_do_instead(name):
+    layer, x = LAYERS[name](), torch.randn(6, 4)
+
+    def output(parameters, x):
+        return torch.func.functional_call(layer, parameters, (x,)).sum()
+
+    parameters = {key: value.detach() for key, value in layer.named_parameters()}
+    with pytest.raises(RuntimeError, match=r"cannot be traced by torch.jit.trace; call layer.eval\(\) first"):
+        torch.jit.trace(layer, x)
+    with pytest.raises(RuntimeError, match=r"no forward-mode derivative: .* Use eval mode"):
+        torch.func.jvp(layer, (x,), (x,))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        layer(torch.autograd.forward_ad.make_dual(x, x))
+    with pytest.raises(RuntimeError, match=r"per-sample gradients .* call layer.eval\(\) first"):
+        torch.func.vmap(torch.func.grad(output), in_dims=(None, 0))(parameters, x[:, None].expand(6, 2, 4))
+    gradients = torch.func.vmap(torch.func.grad(output), in_dims=(None, 0))
+    layer.eval()
+    assert gradients(parameters, x[:, None])["weight"].shape == (6, 4)
+    assert torch.func.jacrev(layer)(x).shape == (6, 4, 6, 4)
+    torch.testing.assert_close(torch.jit.trace(layer, x)(x), layer(x))
+
+
+def test_a_schedule_that_leaves_its_range_is_named_with_the_step():
+    layer = bnlib.FullNorm(4, alpha=lambda step: 0.5 + 0.3 * step)
+    with pytest.raises(ValueError, match=r"alpha must lie in \(0, 1\] at every step, got 1.1 at step 2"):
+        for _ in range(4):
+            layer(torch.randn(6, 4))
