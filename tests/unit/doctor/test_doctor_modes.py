@@ -201,7 +201,7 @@ def test_losses_by_mode_are_equal_without_a_norm_and_need_a_loss():
     assert values == pytest.approx([values[0]] * 4, rel=1e-4)
     with pytest.raises(ValueError, match="loss must be given"):
         losses_by_mode(models.mlp((64, 32, 10)), [x for x, _ in batches()])
-    with pytest.raises(ValueError, match="max_batches must be at least 1"):
+    with pytest.raises(ValueError, match="max_batches must be an integer, at least 1, got 0"):
         losses_by_mode(models.mlp((64, 32, 10)), batches(), max_batches=0)
 
 
