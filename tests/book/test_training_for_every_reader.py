@@ -43,7 +43,7 @@ LONG_TASKS = """
 # The milliseconds from a press of Train to the first point of a curve.
 FIRST_POINT = """
 async () => {
-  const point = () => document.querySelector(".bnb-plot-picture circle");
+  const point = () => document.querySelector("[aria-label='training loss (nats) by epoch'] circle");
   const frame = () => new Promise(requestAnimationFrame);
   while (point()) await frame();
   const begin = performance.now();
