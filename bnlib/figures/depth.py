@@ -175,7 +175,7 @@ def _draw_theory(axes: Axes, values: Mapping, color: str) -> None:
 
 _GROUP_STYLES = {
     "baseline": ("o", BLUE),
-    "BN without growth": ("^", PURPLE),
+    "growth removed, BN kept": ("^", PURPLE),
     "without BN, or almost": ("^", PURPLE),
     "skip connections": ("D", GREEN),
 }

@@ -9,8 +9,9 @@ HIDDEN = (
     ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer, .copybtn, .bnb-slider input, "
     ".bnb-play, .bnb-actions, .bnb-rest, .bnb-buttons input:not(:checked) + span, .bnb-again"
 )
-# What unfolds on paper: of a prediction the right option alone, whose text names the answer and its reason.
-FOLDS = "article details:not(.bnb-prediction > :not([data-right]))"
+# What unfolds on paper: of a prediction the right option alone, whose text names the answer and its reason; not the
+# look inside a network that trains.
+FOLDS = "article details:not(.bnb-prediction > :not([data-right]), .bnb-inside)"
 
 # What reaches over the right edge of the sheet, or is cut off within a box of its own.
 CUT_OFF = """

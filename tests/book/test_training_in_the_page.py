@@ -215,7 +215,8 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
 
 
 def test_the_pages_that_offer_training(site):
-    for path in sorted(site.rglob("*.html")):
+    source = site / "_modules"  # the code of bnlib writes this class
+    for path in sorted(path for path in site.rglob("*.html") if source not in path.parents):
         count = path.read_text().count('class="bnb-training-description"')
         expected = WITH_TRAINING | {LABORATORY: 1}
         assert count == expected.get(str(path.relative_to(site)), 0), path

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "variance at least 0.01",
         "variance at least 0.1",
     ),
-    "BN without growth": ("linear", "beta 3", "tanh, gamma 0.1"),
+    "growth removed, BN kept": ("linear", "beta 3", "tanh, gamma 0.1"),
     "without BN, or almost": ("eps 1", "layer norm", "without normalisation", "without normalisation, He init"),
     "skip connections": (
         "residual",

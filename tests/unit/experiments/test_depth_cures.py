@@ -86,7 +86,7 @@ def test_descent_clips_the_gradients_of_its_steps(monkeypatch):
 def test_a_cure_is_compared_at_a_rate_inside_those_that_were_tried():
     """Those that are not are named in the text."""
     names = [*cure_outcomes.GROUPS["skip connections"], "Batch Renorm", "variance at least 0.1", "batch norm"]
-    names += cure_outcomes.GROUPS["BN without growth"]
+    names += cure_outcomes.GROUPS["growth removed, BN kept"]
     edges = {name: cure_outcomes.best_rate(name).edge for name in names}
     names_at_edge = ("residual, gamma 0.1", "residual, gamma 0", "pre-activation", "variance at least 0.1")
     at_edge = dict.fromkeys(names_at_edge, "highest")
