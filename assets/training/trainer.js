@@ -32,6 +32,13 @@ export class Trainer {
     this.said = element("p", { className: "bnb-news", role: "status" });
     this.actions = element("div", { className: "bnb-actions" }, ...Object.values(this.buttons));
     this.charts = state.description.panels.map((panel) => ({ panel, chart: new Chart(panel) }));
+    for (const { panel, chart } of this.charts) {
+      const [solid, dashed] = panel.lines.map(({ label }) => label);
+      if (dashed) {
+        const textContent = `Solid lines: ${solid}. Dashed lines: ${dashed}.`;
+        chart.picture.after(element("p", { className: "bnb-trainer", textContent }));
+      }
+    }
     this.band = element("p", { className: "bnb-trainer", textContent: BAND });
     this.list = new RunsList(state, (run) => this.remove(run));
     this.element = element(
@@ -64,10 +71,14 @@ export class Trainer {
     if (wrong) return this.say(wrong);
     this.stop();
     this.presses += 1;
+    let full = "";
     const seen = new Map(); // networks of one colour get different dashes
     const runs = this.state.networks.map((network) => {
       const [run, dropped] = this.state.add(network, engineSettings(network.values, this.state.description));
-      if (dropped) this.drop(dropped);
+      if (dropped) {
+        this.drop(dropped);
+        full = " The oldest runs are removed to make room.";
+      }
       const same = seen.get(run.color) ?? 0;
       seen.set(run.color, same + 1);
       const id = `${this.state.description.name}-${(ids += 1)}`;
@@ -78,8 +89,10 @@ export class Trainer {
     });
     this.looks += Math.max(...seen.values());
     const numbers = runs.map((run) => `run ${run.number} (${run.name})`).join(" and ");
-    this.say(paused ? `Each press of Step trains one step: ${numbers}.` : `This page trains ${numbers}.`);
+    const begun = paused ? `Each press of Step trains one step: ${numbers}.` : `This page trains ${numbers}.`;
+    this.say(begun + full);
     this.show();
+    this.charts[0].chart.element.scrollIntoView({ block: "nearest" });
   }
 
   pauseOrResume() {
