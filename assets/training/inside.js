@@ -66,6 +66,7 @@ export class Inside {
     this.note.textContent = runs.length
       ? ""
       : "Press Train. Then you can look inside the network, also while it trains.";
+    this.note.hidden = runs.length > 0;
     this.body.hidden = !runs.length;
     if (!runs.length) return;
     this.fill(

@@ -47,6 +47,7 @@ export class Trainer {
       this.actions,
       this.said,
       element("div", { className: "bnb-charts" }, ...this.charts.map(({ chart }) => chart.element)),
+      element("p", { className: "bnb-trainer", textContent: this.meaning, hidden: !this.meaning }),
       this.band,
       this.list.element,
     );
@@ -203,6 +204,12 @@ export class Trainer {
     }
     this.band.hidden = !bands;
     this.list.draw();
+  }
+
+  // Which line is which in a chart with several lines for each run.
+  get meaning() {
+    const { lines } = this.state.description.panels.find((panel) => panel.lines.length > 1) ?? { lines: [] };
+    return lines.map(({ label }, place) => `${["Solid lines", "dashed lines"][place]}: ${label}`).join("; ");
   }
 
   line(run, { key, label }, place, count) {
