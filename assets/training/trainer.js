@@ -32,13 +32,6 @@ export class Trainer {
     this.said = element("p", { className: "bnb-news", role: "status" });
     this.actions = element("div", { className: "bnb-actions" }, ...Object.values(this.buttons));
     this.charts = state.description.panels.map((panel) => ({ panel, chart: new Chart(panel) }));
-    for (const { panel, chart } of this.charts) {
-      const [solid, dashed] = panel.lines.map(({ label }) => label);
-      if (dashed) {
-        const textContent = `Solid lines: ${solid}. Dashed lines: ${dashed}.`;
-        chart.picture.after(element("p", { className: "bnb-trainer", textContent }));
-      }
-    }
     this.band = element("p", { className: "bnb-trainer", textContent: BAND });
     this.list = new RunsList(state, (run) => this.remove(run));
     this.element = element(

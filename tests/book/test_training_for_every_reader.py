@@ -145,7 +145,7 @@ def test_a_chart_with_two_kinds_of_lines_says_which_is_which(visit):
     page = visit("chapters/06_perils.html").page
     box = page.locator("#explorer-towers")
     box.get_by_role("button", name="Train here").click()
-    box.get_by_text("Solid lines: digits. Dashed lines: inverted digits.").wait_for()
+    box.get_by_text("Solid lines: digits; dashed lines: inverted digits").wait_for()
 
 
 def test_the_runs_of_two_positions_have_different_names(visit):
