@@ -56,14 +56,21 @@
       if (!panel) return;
       box.append(panel.element);
       asked.ariaExpanded = "true";
-      if (write) box.dispatchEvent(new Event("bnb-write"));
+      if (!write) return;
+      box.dispatchEvent(new Event("bnb-write"));
+      // On a small screen it would open out of sight.
+      panel.element.scrollIntoView({ block: "nearest" });
     };
     asked.addEventListener("click", () => (panel?.element.isConnected ? close() : show(true)));
     if (new URLSearchParams(location.search).has(`${describe(box).name}.train.open`)) show(false);
   };
 
   addEventListener("DOMContentLoaded", () => {
-    if (!("Worker" in globalThis && "Blob" in globalThis)) return;
+    if (!("Worker" in globalThis && "Blob" in globalThis)) {
+      // The laboratory says why it is empty; the style hides that from readers with JavaScript.
+      for (const why of document.querySelectorAll(".bnb-laboratory .bnb-rest")) why.className = "";
+      return;
+    }
     for (const box of document.querySelectorAll(".bnb-explorer")) {
       if (box.querySelector("script.bnb-training-description")) offer(box);
     }

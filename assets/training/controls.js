@@ -23,7 +23,8 @@ export class FieldControl {
           placeholder: field.placeholder ?? "",
         });
     Object.assign(this.input, { id, autocomplete: "off" });
-    this.problem = element("span", { className: "bnb-problem", role: "alert" });
+    this.problem = element("span", { className: "bnb-problem", role: "alert", id: `${id}-problem` });
+    this.input.setAttribute("aria-describedby", this.problem.id);
     this.element = element(
       "div",
       { className: "bnb-field", data: { field: field.name } },

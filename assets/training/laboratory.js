@@ -32,12 +32,20 @@ export class Laboratory {
       this.state,
       () => this.fields.problem || this.second.problem.textContent,
       () => {
+        this.settings.open = true;
         this.restore();
         this.changed();
       },
     );
     this.trainer.actions.append(button("Copy link", () => this.copy()));
     this.told = element("p", { className: "bnb-told" });
+    this.settings = element(
+      "details",
+      { className: "bnb-settings", open: !this.state.situation },
+      element("summary", { textContent: "Settings of the two networks" }),
+      this.fields.element,
+      element("div", { className: "bnb-fields bnb-apart" }, this.apart.element, this.other),
+    );
     this.situations = description.situations.map((situation) => button(situation.title, () => this.arrange(situation)));
     this.insides = [1, 0].map(
       (place) =>
@@ -49,18 +57,19 @@ export class Laboratory {
       element("p", { className: "bnb-trainer", textContent: description.trainer }),
       element("div", { className: "bnb-situations", role: "group", ariaLabel: "Situations" }, ...this.situations),
       this.told,
-      this.fields.element,
-      element("div", { className: "bnb-fields bnb-apart" }, this.apart.element, this.other),
+      this.settings,
       this.trainer.element,
       element("div", { className: "bnb-charts" }, ...this.insides.map((inside) => inside.element)),
     );
     this.restore();
     this.show();
+    if (this.state.situation) this.trainer.say("Press Train to train both networks.");
   }
 
-  // Take up a situation, and train it.
+  // Take up a situation, and train it. Its settings are folded, so that the charts stand near the text about them.
   arrange(situation) {
     this.trainer.clear();
+    this.settings.open = false;
     this.state.arrange(situation);
     this.restore();
     this.show();
@@ -97,6 +106,7 @@ export class Laboratory {
   show() {
     const { field, situation } = this.state;
     this.fields.show();
+    this.apart.show(field.label, this.state.values);
     for (const control of this.fields.controls) {
       control.label.textContent = control.field === field ? `first network: ${field.label}` : control.field.label;
     }

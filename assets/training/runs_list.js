@@ -1,28 +1,23 @@
 // The legend of the runs: what each one is, how far it is, and a button that removes it.
 import { button, element, svg } from "./elements.js";
 import { quantity, short } from "./quantities.js";
-import { matters } from "./settings.js";
+import { inWords, matters } from "./settings.js";
 
 const DASHES = ["", "7 4", "2 3", "9 3 2 3"];
 
 // The dashes of a run's line: networks that were trained together share them, unless they share a colour.
 export const dashes = (run) => DASHES[run.look % DASHES.length];
 
-// What a run is, in words: its norm, the settings that are always told, and those that are not as usual.
-export function describe(run, { fields, description }) {
+// What a run is, in words: its norm, the settings that are always told, those that the explorer changes, the one in which
+// two networks differ, and those that are not as usual.
+export function describe(run, { fields, description, apart }) {
   const told = fields
     .filter((field) => matters(field, run.values))
     .filter(({ name }) => {
       const usual = description.start[name];
-      return (
-        name !== "norm" && (description.told.includes(name) || (!Array.isArray(usual) && run.values[name] !== usual))
-      );
+      return name !== "norm" && (description.told.includes(name) || name === apart || run.values[name] !== usual);
     });
-  const words = told.map(({ name, label, kind, empty }) => {
-    const value = run.values[name];
-    return value === null ? empty : kind === "choice" ? `${label}: ${value}` : `${label} ${value}`;
-  });
-  return [run.values.norm, ...words].join(", ");
+  return [run.values.norm, ...told.map((field) => inWords(field, run.values[field.name]))].join(", ");
 }
 
 // How far a run is, in words.

@@ -3,7 +3,7 @@
 /**
  * A setting that the reader can change. `when` names values of other settings without which it has no effect.
  * @typedef {{name: string, label: string, kind: "integer" | "number" | "choice", least?: number, most?: number,
- *   positive?: boolean, options?: string[], when?: Record<string, string>}} Field
+ *   positive?: boolean, options?: string[], when?: Record<string, string>, told?: string}} Field
  *
  * @typedef {Record<string, string | number | null>} Values
  */
@@ -19,22 +19,22 @@ const CONSTRUCTIONS = {
 export function parse(field, text) {
   if (field.kind === "choice") {
     if (field.options.includes(text)) return text;
-    throw new Error(`The ${field.label} must be one of ${field.options.join(", ")}. It is “${text}”.`);
+    throw new Error(`“${field.label}” must be one of ${field.options.join(", ")}. It is “${text}”.`);
   }
   const given = String(text).trim();
   if (given === "" && field.optional) return null;
-  const value = Number(given);
+  const value = Number(given.replace(",", ".")); // some phones have no point on their keyboard for numbers
   const low = field.least ?? -Infinity;
   const high = field.most ?? Infinity;
   const possible = given !== "" && Number.isFinite(value) && value >= low && value <= high;
   if (possible && (field.kind === "number" || Number.isInteger(value)) && !(field.positive && value <= 0)) return value;
-  throw new Error(`The ${field.label} must be ${range(field)}. It is “${given}”.`);
+  throw new Error(`“${field.label}” must be ${range(field)}. It is ${given === "" ? "empty" : `“${given}”`}.`);
 }
 
 // The possible values in words.
 export function range(field) {
   const kind = field.kind === "integer" ? "a whole number" : "a number";
-  if (field.positive) return `${kind} above 0`;
+  if (field.positive) return field.most === undefined ? `${kind} above 0` : `${kind} above 0, at most ${field.most}`;
   if (field.least === undefined) return kind;
   if (field.most === undefined) return `${kind} of at least ${field.least}`;
   return `${kind} from ${field.least} to ${field.most}`;
@@ -43,6 +43,13 @@ export function range(field) {
 // Whether a field has an effect beside these values.
 export const matters = (field, values) =>
   Object.entries(field.when ?? {}).every(([name, value]) => values[name] === value);
+
+// A setting in words.
+export function inWords({ label, kind, empty, told }, value) {
+  if (value === null) return empty;
+  if (told) return told.replace("{}", value);
+  return kind === "choice" ? `${label}: ${value}` : `${label} ${value}`;
+}
 
 // A value as the reader writes it.
 export const text = (value) => (value === null || value === undefined ? "" : String(value));

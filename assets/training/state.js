@@ -1,5 +1,5 @@
 // What the reader has chosen on one explorer or laboratory, and the runs; without anything of the page.
-import { parse, text } from "./settings.js";
+import { inWords, matters, parse, text } from "./settings.js";
 
 /**
  * A network that trains or has trained.
@@ -134,15 +134,22 @@ export class TwoNetworks extends State {
   get networks() {
     return [this.value(this.apart), this.other].map((value) => {
       const values = { ...this.values, [this.apart]: value };
-      const { label, empty } = this.field;
-      const name = this.apart === "norm" ? value : value === null ? empty : `${label} ${value}`;
+      const name = this.apart === "norm" ? value : inWords(this.field, value);
       return { name, color: this.description.norms[values.norm].color, values };
     });
   }
 
+  // Enter a value; what no longer has an effect cannot be the difference.
+  enter(name, given) {
+    super.enter(name, given);
+    if (!matters(this.field, this.values)) this.differIn(this.description.apart);
+  }
+
+  // Have the networks differ in a setting, and put the settings in order without which it has no effect.
   differIn(name) {
     this.apart = name;
-    const { options, kind } = this.field;
+    const { options, kind, when } = this.field;
+    for (const [needed, value] of Object.entries(when ?? {})) this.enter(needed, value);
     const first = this.value(name);
     if (kind === "choice") this.other = options.find((option) => option !== first);
     else this.other = first;
@@ -175,11 +182,11 @@ export class TwoNetworks extends State {
     if (situation) return this.arrange(situation);
     super.take(pairs);
     if (!this.fields.some((field) => field.name === given.apart)) return;
-    this.apart = given.apart;
+    this.differIn(given.apart);
     try {
       this.enterOther(given.other ?? "");
     } catch {
-      this.differIn(given.apart);
+      // An address that somebody has changed by hand.
     }
   }
 

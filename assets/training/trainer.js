@@ -65,10 +65,14 @@ export class Trainer {
     if (wrong) return this.say(wrong);
     this.stop();
     this.presses += 1;
+    let full = "";
     const seen = new Map(); // networks of one colour get different dashes
     const runs = this.state.networks.map((network) => {
       const [run, dropped] = this.state.add(network, engineSettings(network.values, this.state.description));
-      if (dropped) this.drop(dropped);
+      if (dropped) {
+        this.drop(dropped);
+        full = " The oldest runs are removed to make room.";
+      }
       const same = seen.get(run.color) ?? 0;
       seen.set(run.color, same + 1);
       const id = `${this.state.description.name}-${(ids += 1)}`;
@@ -79,8 +83,10 @@ export class Trainer {
     });
     this.looks += Math.max(...seen.values());
     const numbers = runs.map((run) => `run ${run.number} (${run.name})`).join(" and ");
-    this.say(paused ? `Each press of Step trains one step: ${numbers}.` : `This page trains ${numbers}.`);
+    const begun = paused ? `Each press of Step trains one step: ${numbers}.` : `This page trains ${numbers}.`;
+    this.say(begun + full);
     this.show();
+    this.charts[0].chart.element.scrollIntoView({ block: "nearest" });
   }
 
   pauseOrResume() {

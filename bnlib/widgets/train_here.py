@@ -20,6 +20,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "least": 0.5,
         "most": 1,
         "when": {"data": "two domains"},
+        "told": "share {} from one domain",
     },
     "norm": {"label": "normalisation", "kind": "choice"},
     "batch_size": {"label": "batch size", "kind": "integer", "least": 1, "most": 1437},
@@ -36,6 +37,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "least": 1,
         "most": 10,
         "when": {"batches": "at most k labels"},
+        "told": "k = {}",
     },
     "initialisation": {"label": "initialisation", "kind": "choice", "options": ["PyTorch's default", "He"]},
     "placement": {"label": "place of the norm", "kind": "choice", "options": ["before the ReLU", "after the ReLU"]},
@@ -50,11 +52,13 @@ FIELDS: dict[str, dict[str, Any]] = {
         "optional": True,
         "empty": "statistics never frozen",
         "placeholder": "never",
+        "told": "statistics frozen after step {}",
     },
     "evaluation": {
         "label": "test in",
         "kind": "choice",
         "options": ["eval mode", "train mode"],
+        "told": "tested in {}",
     },
     "epochs": {"label": "epochs", "kind": "number", "positive": True, "most": 1000},
     "seed": {"label": "seed", "kind": "integer", "least": 0, "most": 2**31 - 1},
@@ -87,8 +91,8 @@ USUAL = {"batches": "shuffled", "labels": 2, "depth": 2, "width": 100, "epochs":
 """The settings of most trainings on digits. The seed is one that no committed result has used."""
 
 TRAINER = (
-    "This page trains the networks in your browser, without a kernel and without a server. It does what bnlib does in "
-    "PyTorch. In a notebook with a kernel, the button Train trains them with PyTorch."
+    "This page trains the networks in your browser, without a kernel and without a server. It does what bnlib, the "
+    "package of this book, does in PyTorch. In a notebook with a kernel, the button Train trains them with PyTorch."
 )
 """Who trains, for the reader of a page."""
 

@@ -7,11 +7,13 @@ from conftest import CHAPTERS, SHOWS
 SHEET = {"width": 688, "height": 1001}
 HIDDEN = (
     ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer, .copybtn, .bnb-slider input, "
-    ".bnb-play, .bnb-actions, .bnb-rest, .bnb-buttons input:not(:checked) + span, .bnb-again"
+    ".bnb-play, .bnb-actions, .bnb-rest, .bnb-buttons input:not(:checked) + span, .bnb-again, "
+    ".bnb-laboratory :is(button, input, select, summary)"
 )
-# What unfolds on paper: of a prediction the right option alone, whose text names the answer and its reason; not the
-# look inside a network that trains.
-FOLDS = "article details:not(.bnb-prediction > :not([data-right]), .bnb-inside)"
+# What unfolds on paper: of a prediction the right option alone, whose text names the answer and its reason. In the
+# laboratory folds are controls.
+FOLDS = "article details:not(.bnb-prediction > :not([data-right]), .bnb-laboratory *)"
+OPEN = "article details[open]:not(.bnb-laboratory *)"
 
 # What reaches over the right edge of the sheet, or is cut off within a box of its own.
 CUT_OFF = """
@@ -38,7 +40,7 @@ def test_on_paper_nothing_is_cut_off_folded_or_dark(narrow):
     assert not any(folded) and bool(folded) == bool(folds)
     opened.emulate_media(media="print")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert opened.locator("article details[open]").count() == folds
+    assert opened.locator(OPEN).count() == folds
     assert all(opened.eval_on_selector_all(f"{FOLDS} > :not(summary)", SEEN))
     assert not any(opened.eval_on_selector_all(HIDDEN, SEEN))
     assert opened.eval_on_selector_all("h1", SEEN) == [True]
@@ -46,7 +48,7 @@ def test_on_paper_nothing_is_cut_off_folded_or_dark(narrow):
     assert opened.evaluate(CUT_OFF) == []
     assert all(opened.eval_on_selector_all(".bnb-explorer :is(output, select, :checked + span)", SEEN))
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert opened.locator("article details[open]").count() == 0
+    assert opened.locator(OPEN).count() == 0
     assert opened.evaluate("document.documentElement.dataset.theme") == "dark"
 
 

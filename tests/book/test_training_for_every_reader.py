@@ -4,8 +4,9 @@ import gzip
 import re
 from pathlib import Path
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import FRONT, PHONE, SHOWS
+from conftest import FRONT, PHONE, SCREEN, SHOWS
 from training_page import LABORATORY, REACHED, SAYS, choose, ends, press
 
 
@@ -111,6 +112,57 @@ def test_readers_who_asked_for_less_motion_see_few_pictures(visit):
     assert page.evaluate("window.drawn") <= 4 + seconds / 2
 
 
+# Whether an element is on the screen, as far as the screen's height allows, when the page has come to rest.
+IN_SIGHT = """selector => new Promise(resolve => {
+  let before = null;
+  const look = () => {
+    const { top, bottom } = document.querySelector(selector).getBoundingClientRect();
+    if (top !== before) return (before = top, setTimeout(look, 200));
+    resolve(top >= 50 && top < innerHeight / 2 || bottom <= innerHeight && top >= 50);
+  };
+  look();
+})"""
+
+
+@pytest.mark.parametrize("screen", [SCREEN, PHONE], ids=["screen", "phone"])
+def test_what_a_press_of_a_button_begins_can_be_seen(visit, screen):
+    """The panel below an explorer, free of the explorer's controls, and the first chart of a training."""
+    page = visit(FRONT, viewport=screen).page
+    box = page.locator("#explorer-digits")
+    box.get_by_role("button", name="Train here").click()
+    box.locator(".bnb-training").wait_for()
+    assert page.evaluate(IN_SIGHT, "#explorer-digits .bnb-training")
+    assert box.locator(".bnb-controls").evaluate("controls => getComputedStyle(controls).position") == "static"
+    press(box, "Train")
+    assert page.evaluate(IN_SIGHT, "#explorer-digits .bnb-training .bnb-plot-picture")
+    page.goto(page.url.partition("index.html")[0] + LABORATORY)
+    page.wait_for_selector(".bnb-situations")
+    press(page, "Batch size 1")
+    assert page.evaluate(IN_SIGHT, ".bnb-laboratory .bnb-plot-picture")
+
+
+def test_a_chart_with_two_kinds_of_lines_says_which_is_which(visit):
+    page = visit("chapters/06_perils.html").page
+    box = page.locator("#explorer-towers")
+    box.get_by_role("button", name="Train here").click()
+    box.get_by_text("Solid lines: digits; dashed lines: inverted digits").wait_for()
+
+
+def test_the_runs_of_two_positions_have_different_names(visit):
+    """Each setting that the explorer changes is told, so that the reader can tell its runs apart."""
+    page = visit("chapters/06_perils.html").page
+    box = page.locator("#explorer-towers")
+    box.get_by_role("button", name="Train here").click()
+    box.locator(".bnb-training").wait_for()
+    for _ in range(2):
+        press(box, "Step")
+        press(box, "Stop")
+        box.locator("input[type=range]").first.press("ArrowLeft")
+    page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 2")
+    names = box.locator(".bnb-run-name").all_text_contents()
+    assert names[0] != names[1] and all(" from one domain" in name for name in names), names
+
+
 def test_without_workers_the_pictures_remain(browser, address):
     with browser.new_context() as context:
         context.add_init_script("delete window.Worker")
@@ -118,6 +170,8 @@ def test_without_workers_the_pictures_remain(browser, address):
         page.goto(address + FRONT)
         assert page.locator("#explorer-digits .bnb-panels > svg").first.is_visible()
         assert page.get_by_role("button", name="Train here").count() == 0
+        page.goto(address + LABORATORY)
+        assert page.get_by_text("The laboratory trains networks in your browser").is_visible()
 
 
 def test_it_trains_on_a_page_that_was_opened_as_a_file(browser, site):

@@ -48,6 +48,8 @@ def test_a_link_opens_a_situation(page):
     page.goto(page.url.partition("?")[0].partition("#")[0] + laboratory.address(one_label))
     page.wait_for_selector(".bnb-situations")
     assert page.get_by_role("button", name=one_label.title).get_attribute("aria-pressed") == "true"
+    assert page.locator(".bnb-news").text_content() == "Press Train to train both networks."
+    page.get_by_text("Settings of the two networks").click()
     choose(page, lr=0.25)
     assert page.locator(".bnb-told").is_hidden() and "laboratory.lr=0.25" in page.url
     page.reload()
@@ -80,10 +82,65 @@ def test_pause_step_stop_and_reset(page):
 
 def test_a_value_that_is_not_possible_is_told_and_not_trained(page):
     choose(page, batch_size="0.5")
-    told = "The batch size must be a whole number from 1 to 1437. It is “0.5”."
+    told = "“batch size” must be a whole number from 1 to 1437. It is “0.5”."
     assert page.locator("[data-field=batch_size] [role=alert]").text_content() == told
+    assert (
+        page.locator("[data-field=batch_size] input").evaluate(
+            "field => document.getElementById(field.getAttribute('aria-describedby')).textContent"
+        )
+        == told
+    )
     press(page, "Train")
     assert page.locator(".bnb-news").text_content() == told and not page.locator(".bnb-progress").count()
+
+
+def test_numbers_as_readers_write_them(page):
+    """A comma is the decimal point of many keyboards; every limit of a field is told."""
+    choose(page, lr="0,25")
+    assert page.locator("[data-field=lr] input").first.input_value() == "0.25" and "laboratory.lr=0.25" in page.url
+    for name, given, told in (
+        ("lr", "", "“learning rate” must be a number above 0. It is empty."),
+        ("lr", "-1", "“learning rate” must be a number above 0. It is “-1”."),
+        ("batch_size", "1,437", "“batch size” must be a whole number from 1 to 1437. It is “1,437”."),
+        ("epochs", "1e4", "“epochs” must be a number above 0, at most 1000. It is “1e4”."),
+        ("freeze", "never", "“freeze the statistics after step” must be a whole number of at least 0. It is “never”."),
+    ):
+        choose(page, **{name: given})
+        assert page.locator(f"[data-field={name}] [role=alert]").first.text_content() == told
+
+
+def test_both_networks_have_a_field_for_every_setting_in_which_they_can_differ(page):
+    """Also for the settings that have an effect with others only: those get the value that is needed."""
+    menu = page.locator("[data-field=apart] select")
+    for label in menu.locator("option").all_text_contents():
+        menu.select_option(label)
+        for which in ("first", "second"):
+            assert page.get_by_label(f"{which} network: {label}", exact=True).is_visible(), label
+    menu.select_option(FIELDS["share"]["label"])
+    assert page.locator("[data-field=data] select").first.input_value() == "two domains"
+    choose(page, data="digits")
+    assert menu.input_value() == "normalisation", "the share has no effect on digits"
+
+
+def test_the_legend_tells_the_setting_that_differs(page):
+    for title, first, second in (
+        ("Two domains", "share 1 from one domain", "share 0.5 from one domain"),
+        ("Forgot eval()", "tested in eval mode", "tested in train mode"),
+        ("Frozen running statistics", "statistics never frozen", "statistics frozen after step 44"),
+    ):
+        press(page, title)
+        page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 2")
+        names = page.locator(".bnb-run-name").all_text_contents()
+        assert first in names[0] and second in names[1], names
+
+
+def test_the_reader_is_told_when_old_runs_make_room(page):
+    for _ in range(7):
+        press(page, "Step")
+        press(page, "Stop")
+    page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 12")
+    press(page, "Step")
+    assert "The oldest runs are removed to make room." in page.locator(".bnb-news").text_content()
 
 
 def test_the_engine_knows_every_choice_of_every_field(page):
@@ -215,8 +272,7 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
 
 
 def test_the_pages_that_offer_training(site):
-    source = site / "_modules"  # the code of bnlib writes this class
-    for path in sorted(path for path in site.rglob("*.html") if source not in path.parents):
-        count = path.read_text().count('class="bnb-training-description"')
+    for path in sorted(site.rglob("*.html")):
+        count = path.read_text().count('<script type="application/json" class="bnb-training-description">')
         expected = WITH_TRAINING | {LABORATORY: 1}
         assert count == expected.get(str(path.relative_to(site)), 0), path
