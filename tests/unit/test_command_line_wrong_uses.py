@@ -8,7 +8,7 @@ import pytest
 
 import bnlib
 from bnlib import __main__
-from bnlib.experiments.depth import descent
+from bnlib.claims import results as claims_results
 from bnlib.experiments.framework import experiment, registry, results
 
 RUN = ["experiments", "run", "failing.placement"]
@@ -197,7 +197,7 @@ def test_results_that_are_not_there_are_explained(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(results.read_result, "__defaults__", (tmp_path,))
     for each in (experiment.Experiment, type(registry.EXPERIMENTS["failing.initial_gamma"])):
         monkeypatch.setattr(each.load, "__defaults__", ("quick", tmp_path))
-    descent.load.cache_clear()  # another test may have read the result
+    claims_results._load.cache_clear()  # another test may have read the result
     status, error = status_and_error(["claims", "kari-ten-layers"], capsys)
     assert status == 2 and "does not exist; produce it with `python -m bnlib experiments run" in error
 
