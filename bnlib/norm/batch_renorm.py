@@ -34,7 +34,7 @@ class BatchRenorm(_NormBase):
     ``num_batches_tracked``, which is part of the ``state_dict``, as their step.
 
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
-    corrections are the same, and the running statistics move once.
+    corrections are the same, and the running statistics move once. A compiled layer there raises an error.
 
     If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
     exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.
