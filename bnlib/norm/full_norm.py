@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_one_of, shown
+from bnlib.arguments import check_one_of, is_number, shown
 from bnlib.norm.buffers import hold, is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
@@ -163,7 +161,7 @@ class FullNorm(nn.Module):
     ) -> None:
         super().__init__()
         check_layer(num_features=num_features, eps=eps, affine=affine, bias=bias, device=device, dtype=dtype)
-        if not callable(alpha) and (isinstance(alpha, bool) or not isinstance(alpha, Real)):
+        if not callable(alpha) and not is_number(alpha):
             raise TypeError(f"alpha must be a number in (0, 1] or a schedule (bnlib.schedules), got {shown(alpha)}")
         check_one_of("oracle", oracle, ORACLES)
         long_dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
