@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from numbers import Integral, Real
+from numbers import Integral, Rational, Real
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -52,11 +52,22 @@ def check_number(
     bounds = {"above": above, "at least": at_least, "at most": at_most}
     words = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
     message = f"{name} must be a finite number{', ' * bool(words)}{words}, got {shown(value)}"
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_number(value):
         raise TypeError(message)
     below = (above is not None and not value > above) or (at_least is not None and not value >= at_least)
     if not math.isfinite(value) or below or (at_most is not None and not value <= at_most):
         raise ValueError(message)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a real number that PyTorch takes for one: not a truth value, not a ``Fraction``.
+
+    Example:
+        >>> arguments.is_number(0.1), arguments.is_number(True)
+        (True, False)
+    """
+    fraction = isinstance(value, Rational) and not isinstance(value, Integral)
+    return isinstance(value, Real) and not isinstance(value, bool) and not fraction
 
 
 def check_one_of(name: str, value: Any, known: Iterable[str]) -> None:

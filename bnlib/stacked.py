@@ -250,6 +250,10 @@ class _Linear(nn.Module):
             self.bias = nn.Parameter(bias, first.bias.requires_grad)
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(input.device.type):  # PyTorch chooses the types
+            product = input.flatten(1, -2).matmul(self.weight)
+            product = product if self.bias is None else product + self.bias.to(product.dtype)
+            return product.view(*input.shape[:-1], -1)
         if input.dim() == 3:
             return _Product.apply(input, self.weight, self.bias)
         rows = input.reshape(len(input), -1, input.shape[-1])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from bnlib.arguments import shown
+from bnlib.arguments import is_number, shown
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.buffers import hold, is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
@@ -34,7 +32,7 @@ class BatchRenorm(_NormBase):
     ``num_batches_tracked``, which is part of the ``state_dict``, as their step.
 
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
-    corrections are the same, and the running statistics move once.
+    corrections are the same, and the running statistics move once. A compiled layer there raises an error.
 
     If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
     exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.
@@ -90,10 +88,10 @@ class BatchRenorm(_NormBase):
             self.register_parameter("bias", None)
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")
-        if momentum is None or isinstance(momentum, str) or not 0 <= momentum <= 1:
+        if not is_number(momentum) or not 0 <= momentum <= 1:
             raise ValueError(f"momentum must lie between 0 and 1, got {momentum!r}")
         for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
-            if not callable(limit) and (isinstance(limit, bool) or not isinstance(limit, (Real, Tensor))):
+            if not callable(limit) and not (is_number(limit) or isinstance(limit, Tensor)):
                 raise TypeError(f"{name} must be a number or a schedule (bnlib.schedules), got {shown(limit)}")
             first = limit(torch.tensor(0.0, device="cpu")) if callable(limit) else limit
             if not first >= least:

@@ -46,6 +46,9 @@ def hold(*values: Tensor) -> list[Tensor]:
 
     Arguments:
         values: tensors of the same shape.
+
+    Raises:
+        RuntimeError: by the compiled code, if ``torch.utils.checkpoint`` runs it again in the backward pass.
     """
     if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return list(values)
@@ -54,8 +57,19 @@ def hold(*values: Tensor) -> list[Tensor]:
     return [each.to(value.dtype) for each, value in zip(held, values, strict=True)]
 
 
+def _copy_in_first_pass(values: Tensor) -> Tensor:
+    # A backward pass is running, and not only being compiled.
+    if torch._C._current_graph_task_id() != -1 and type(values) is Tensor:
+        raise RuntimeError(
+            "a compiled layer that changes its buffers in train mode must not be inside torch.utils.checkpoint, "
+            "because compiled code does not see that it computes the same batch again; leave out torch.compile or the "
+            "checkpoint for this part of the model"
+        )
+    return values.clone()
+
+
 if not hasattr(torch.ops.bnlib, "hold"):
     # torch.compile never repeats an operator that it does not know.
     _LIBRARY = torch.library.Library("bnlib", "FRAGMENT")
     _LIBRARY.define("hold(Tensor values) -> Tensor")
-    _LIBRARY.impl("hold", torch.clone, "CompositeExplicitAutograd")
+    _LIBRARY.impl("hold", _copy_in_first_pass, "CompositeExplicitAutograd")

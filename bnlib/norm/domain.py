@@ -86,6 +86,9 @@ class DomainBatchNorm(nn.Module):
         for name in ("weight", "bias") if self.shared_affine else ():
             keys = [f"{prefix}domains.{domain}.{name}" for domain in range(len(self.domains))]
             first, *others = [state_dict[key] for key in keys if key in state_dict] or [None]
+            if first is not None and keys[0] not in state_dict and local_metadata.get("assign_to_params_buffers"):
+                state_dict[keys[0]] = first  # the others get the parameter of the first domain
+                missing.append(keys[0])
             if any(each.shape == first.shape and not _equal(each, first) for each in others):
                 errors.append(f"{keys[0]} must equal that of every other domain, because shared_affine=True")
 

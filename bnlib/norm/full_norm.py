@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_one_of, shown
-from bnlib.norm.buffers import is_eager, store
+from bnlib.arguments import check_one_of, is_number, shown
+from bnlib.norm.buffers import hold, is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
@@ -113,9 +111,11 @@ class FullNorm(nn.Module):
     needed after weight averaging.
 
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
-    output is the same, and the estimates move once. Vectorised backward passes (``is_grads_batched``, ``jacobian`` with
-    ``vectorize=True``, ``torch.func.jacrev``) move no estimates. If the type or the device of the layer changes between
-    the forward and the backward pass, the new estimates are updated.
+    output is the same, and the estimates move once. Only with ``use_reentrant=True`` it takes the later one of two
+    passes over equal batches first, as a single backward pass does. A compiled layer there raises an error. Vectorised
+    backward passes (``is_grads_batched``, ``jacobian`` with ``vectorize=True``, ``torch.func.jacrev``) move no
+    estimates. If the type or the device of the layer changes between the forward and the backward pass, the new
+    estimates are updated.
 
     Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e5 float32 values per channel
     in channels-last layout, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a mean of 20 standard
@@ -161,7 +161,7 @@ class FullNorm(nn.Module):
     ) -> None:
         super().__init__()
         check_layer(num_features=num_features, eps=eps, affine=affine, bias=bias, device=device, dtype=dtype)
-        if not callable(alpha) and (isinstance(alpha, bool) or not isinstance(alpha, Real)):
+        if not callable(alpha) and not is_number(alpha):
             raise TypeError(f"alpha must be a number in (0, 1] or a schedule (bnlib.schedules), got {shown(alpha)}")
         check_one_of("oracle", oracle, ORACLES)
         long_dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
@@ -211,7 +211,7 @@ class FullNorm(nn.Module):
             weight = known["weight"] if "weight" in known else self.weight
             bias = known["bias"] if "bias" in known else self.bias
             return eager_step(input, weight, bias, (self, first_pass(self, input)))
-        alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
+        alpha = self.alpha(hold(self.num_batches_tracked)[0].double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
         if torch.jit.is_tracing():
             raise RuntimeError(

@@ -157,13 +157,14 @@ class PureStep(Function):
     @staticmethod
     def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, settings):
         """Return the output, the new estimates, and the values that ``backward`` needs."""
+        # Whatever the backward pass computes again, also for operations behind the layer, it computes from these.
+        mean, mean_rest, variance, of_weight, of_bias = hold(mean, mean_rest, variance, of_weight, of_bias)
         results = normalise(x, weight, bias, mean, mean_rest, variance, alpha, settings)
         output, new_mean, mean_rest, variance, mean, gain, free = results
         needed = mean, gain, free.to(gain.dtype)
         if settings.oracle == "running":
             alpha = torch.as_tensor(alpha, dtype=gain.dtype, device=gain.device).expand_as(gain)
             needed = mean, gain, *correction(of_weight, of_bias, mean, gain, free), alpha
-        variance, *needed = hold(variance, *needed)
         return output, new_mean, mean_rest, variance, *needed
 
     @staticmethod

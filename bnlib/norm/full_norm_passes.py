@@ -59,7 +59,7 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
         shape (C,).
     """
     kind, largest = statistics_dtype(x), torch.finfo(running_var.dtype).max
-    count, mean, variance, shifted, shift = moments(x)
+    count, mean, variance, shifted, shift = moments(x, running_mean)
     # Replace an overflow by the largest number, so that the output stays finite.
     variance = variance.clamp(0, torch.finfo(kind).max)
     old_mean, old_var = running_mean.double() + running_mean_rest.double(), running_var.double()
@@ -97,10 +97,11 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
     return output, stored, rest, new_var, new_mean.to(kind), gain.to(kind), new_var > settings.eps
 
 
-def moments(x: Tensor):
+def moments(x: Tensor, fallback: Tensor | None = None):
     """Return the number of values per channel, the mean and the biased variance in float64, and the shift, if any.
 
-    If ``needs_shift(x)``, the last two results are the shifted data and the shift, shape (C,); else both are None.
+    If ``needs_shift(x)``, the last two results are the shifted data and the shift, shape (C,); else both are None. The
+    shift is the first value of each channel, or the ``fallback`` where that value is not finite.
     """
     count = x.numel() // x.size(1)
     if count == 0:
@@ -115,6 +116,8 @@ def moments(x: Tensor):
     shift = x.select(0, 0)
     for _ in range(x.dim() - 2):
         shift = shift.select(-1, 0)
+    if fallback is not None:  # else one value that is not finite would spread over its channel
+        shift = torch.where(shift.isfinite(), shift, fallback.to(x.dtype))
     shifted = x - per_channel(shift, x)
     squares, total = _sums(shifted, shifted, torch.zeros_like(shift), torch.ones_like(shift))
     mean = total.double() / count

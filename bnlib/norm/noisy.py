@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake, unset_fake_temporarily
 
 from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.buffers import is_eager
+from bnlib.norm.buffers import hold, is_eager
 from bnlib.norm.checks import check_layer, check_real
 from bnlib.norm.recomputation import first_pass
 
@@ -78,7 +78,7 @@ class ActivationNoise(nn.Module):
         if not self.training:
             return input
         again = first_pass(self, input) if is_eager(input) else None
-        steps = self._buffers["num_batches_tracked"] if again is None else again.copies()["num_batches_tracked"]
+        steps = hold(self.num_batches_tracked)[0] if again is None else again.copies()["num_batches_tracked"]
         output = self.add(input, _number(steps))
         if again is None:
             self.num_batches_tracked += 1
@@ -165,7 +165,7 @@ class NoisyBatchNorm(BatchNorm):
         self._check_input_dim(input)
         again = first_pass(self, input) if is_eager(input) else None
         if again is None:
-            step = _number(self.num_batches_tracked)
+            step = _number(hold(self.num_batches_tracked)[0])
             return self.noise.add(super().forward(input), step)
         # The running statistics have seen the batch already, and the noise must be that of the first pass.
         copies, own = again.copies(), self._buffers.copy()

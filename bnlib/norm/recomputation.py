@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +31,14 @@ class FirstPass:
     Attributes:
         buffers: the buffers of the layer by name; they change as the layer is trained.
         fingerprint: the sum over each channel of the input, by which the batch is recognised.
+        blocks: weak references to the checkpointed block that the pass belongs to; more of them if blocks are nested.
         uses: how often the pass has been computed again.
     """
 
     def __init__(self, layer: nn.Module, x: Tensor) -> None:
         self.buffers = dict(layer._buffers)
         self.fingerprint = _fingerprint(x)
-        self.uses = 0
+        self.uses, self.blocks = 0, [_block()]
         self._values = {name: None if value is None else value.clone() for name, value in self.buffers.items()}
 
     def copies(self) -> dict[str, Tensor | None]:
@@ -67,19 +68,41 @@ def first_pass(layer: nn.Module, x: Tensor) -> FirstPass | None:
 
 def _recall(layer: nn.Module, x: Tensor) -> FirstPass | None:
     fingerprint = _fingerprint(x.detach())
-    # Of equal batches, the latest one comes first, as in the backward pass.
     same = [
         each
-        for each in reversed(_PASSES.get(layer, ()))
+        for each in _PASSES.get(layer, ())
         if each.fingerprint.shape == fingerprint.shape
         and torch.allclose(each.fingerprint, fingerprint, rtol=1e-5, atol=0, equal_nan=True)
     ]
     if not same:
         return None
-    found = min(same, key=lambda each: each.uses)
+    same = [each for each in same if torch.equal(each.fingerprint, fingerprint)] or same
+    block = _block()
+    # A block computes its passes in their order. Where the block is not known, the latest of equal batches comes first,
+    # as in one backward pass through all of them.
+    of_block = [each for each in same if block is not None and block in each.blocks]
+    found = min(of_block or reversed(same), key=lambda each: each.uses)
     found.uses += 1
+    found.blocks.append(block)
     # Some programs restore the buffers before the second pass and count on it to change them once more.
     return None if found.is_restored(layer) else found
+
+
+def _block() -> ref | None:
+    """Return a weak reference to the checkpointed block that runs, or None if PyTorch does not tell.
+
+    Only the newer kind of checkpointing (``use_reentrant=False``) tells, by a variable that its hooks can see.
+    """
+    pack = (_hooks(True) or (None,))[0]
+    pack = getattr(pack, "_torchdynamo_orig_callable", pack)
+    if not hasattr(pack, "__code__"):
+        return None
+    seen = {
+        name: cell.cell_contents
+        for name, cell in zip(pack.__code__.co_freevars, pack.__closure__ or (), strict=True)
+        if name in ("frame", "target_frame_ref")
+    }
+    return seen.get("target_frame_ref") or ("frame" in seen and ref(seen["frame"])) or None
 
 
 def _fingerprint(x: Tensor) -> Tensor:

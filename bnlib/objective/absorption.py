@@ -65,6 +65,7 @@ def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
     layers = [copy.deepcopy(layer) for layer in _flat(network)]
     plain: list[nn.Module] = []
     pending: tuple[Tensor, Tensor] | None = None
+    data = data.clone()  # a layer may write into its input
     with torch.no_grad():
         for position, layer in enumerate(layers):
             if _is_batch_norm(layer):
@@ -80,7 +81,10 @@ def absorb_batch_norm(network: nn.Module, data: Tensor) -> nn.Sequential:
                 else:
                     raise ValueError(f"network must have each BN next to a linear layer, got {layer} at {position}")
                 continue
-            data = layer(data)
+            first, data = data[:1].clone(), layer(data)
+            alone = None if _is_plain(layer, nn.Linear) else layer(first)
+            if alone is not None and not torch.allclose(alone, data[:1], rtol=1e-3, atol=1e-5, equal_nan=True):
+                raise TypeError(f"network must have no layers that draw random numbers or mix the samples, got {layer}")
             if pending is not None:
                 scale, shift = pending
                 layer, pending = _linear(layer.weight * scale, _bias(layer) + layer.weight @ shift), None

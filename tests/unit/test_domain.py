@@ -77,6 +77,14 @@ def test_a_checkpoint_whose_gammas_differ_does_not_load_where_they_are_shared():
         DomainBatchNorm(3, 2, shared_affine=True).load_state_dict(state)
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_gamma_that_a_checkpoint_has_for_a_later_domain_only_becomes_that_of_all(assign):
+    layer = DomainBatchNorm(3, num_domains=2, shared_affine=True)
+    found = layer.load_state_dict({"domains.1.weight": torch.full((3,), 7.0)}, strict=False, assign=assign)
+    assert layer.domains[0].weight is layer.domains[1].weight and (layer.domains[0].weight == 7).all()
+    assert found.missing_keys.count("domains.0.weight") == 1
+
+
 def test_a_network_is_told_the_domain_for_a_with_block():
     model = nn.Sequential(nn.Linear(3, 4), DomainBatchNorm(4, 2), nn.Sequential(DomainBatchNorm(4, 3)))
     first, second = model[1], model[2][0]

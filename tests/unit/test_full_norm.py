@@ -62,6 +62,18 @@ def test_leave_one_out_needs_two_samples():
         bnlib.FullNorm(3, oracle="leave_one_out")(torch.ones(1, 3, 4))
 
 
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_value_that_is_not_finite_does_not_spread_to_other_samples(place, value):
+    layer = bnlib.FullNorm(2)
+    layer(torch.randn(8, 2) + 1e3)
+    x = torch.randn(5, 2, 3) + 1e3
+    expected = copy.deepcopy(layer).eval()(x)
+    x[place, 0, 0] = value
+    output, others = layer(x), [sample for sample in range(5) if sample != place]
+    torch.testing.assert_close(output[others, 0], expected[others, 0], rtol=1e-5, atol=1e-5)
+
+
 def test_a_batch_that_is_not_finite_leaves_the_estimates_of_its_channel():
     layer = bnlib.FullNorm(2, alpha=0.5)
     layer(data((6, 2), torch.float32)).sum().backward()

@@ -146,6 +146,35 @@ def test_a_checkpointed_pass_is_computed_again_and_counted_once(name, use_reentr
     same(dict(ours.named_buffers()), dict(plain.named_buffers()), **exact)
 
 
+@pytest.mark.parametrize("name", ["BatchRenorm", "FullNorm running"])
+def test_checkpointed_passes_over_equal_batches_are_told_apart_in_any_order(name):
+    x = batch(3)
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        plain = trained(name)
+        ours = copy.deepcopy(plain)
+        for layer, call in ((plain, lambda f, *xs: f(*xs)), (ours, checkpoint)):
+            options = {"use_reentrant": False} if call is checkpoint else {}
+            inputs = [x.clone().requires_grad_(), x.flip(0).requires_grad_(), x.clone().requires_grad_()]
+            block = lambda z, layer=layer: (layer(layer(z).tanh()) * layer(z)).sum()  # noqa: E731
+            losses = [call(block, each, **options) * (k + 1) for k, each in enumerate(inputs)]
+            for k in order:
+                losses[k].backward()
+            layer.inputs = [each.grad for each in inputs]
+        same(ours.inputs, plain.inputs, rtol=1e-4, atol=1e-5)
+        same(ours.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+# torch sets off its own DeprecationWarnings when it compiles.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["BatchRenorm", "FullNorm running"])
+def test_a_compiled_layer_is_not_computed_again_unnoticed(name):
+    torch._dynamo.reset()
+    compiled = torch.compile(trained(name), backend="aot_eager")
+    y = checkpoint(lambda x: compiled(x).tanh(), batch(4).requires_grad_(), use_reentrant=False)
+    with pytest.raises(RuntimeError, match="must not be inside"):
+        y.sum().backward()
+
+
 @pytest.mark.parametrize("name", CHANGING)
 def test_a_program_may_restore_the_buffers_before_the_second_pass_itself(name):
     """With or without putting the newer ones back; the recipe in chapter 11 does the first."""

@@ -1,5 +1,7 @@
 """Wrong arguments, inputs and uses of layers: each message names the argument, what it was, and what it must be."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 import torch.autograd.forward_ad
@@ -25,6 +27,10 @@ ARGUMENTS = [
     (lambda: bnlib.DomainBatchNorm(4, 2, shared_affine=1), "shared_affine must be True or False, got 1"),
     (lambda: bnlib.BatchNorm(4, eps="a"), "eps must be a finite number, got 'a'"),
     (lambda: bnlib.BatchNorm(4, eps=NAN), "eps must be a finite number, got nan"),
+    (lambda: bnlib.EvoNormS0(1, 4, eps=Fraction(1, 9)), r"eps must be a finite number, got Fraction\(1, 9\)"),
+    (lambda: bnlib.FullNorm(4, alpha=Fraction(1, 9)), r"alpha must be a number .* got Fraction\(1, 9\)"),
+    (lambda: bnlib.BatchRenorm(4, r_max=Fraction(9, 4)), r"r_max must be a number .* got Fraction\(9, 4\)"),
+    (lambda: bnlib.BatchRenorm(4, momentum=Fraction(1, 9)), r"momentum must lie between 0 and 1, got Fraction\(1, 9\)"),
     (lambda: bnlib.SyncBatchNorm(4, momentum="0.1"), "momentum must be a finite number, got '0.1'"),
     (lambda: bnlib.BatchRenorm(4, momentum="0.1"), "momentum must lie between 0 and 1, got '0.1'"),
     (lambda: bnlib.BatchRenorm(4, r_max="3"), "r_max must be a number or a schedule .* got '3'"),

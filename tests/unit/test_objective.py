@@ -242,6 +242,8 @@ NOT_ABSORBED = {
         lambda: bnlib.GhostBatchNorm(2, 2, affine=False, track_running_stats=False),
         "statistics of the batch other than BN, got Ghost",
     ),
+    "random slopes": (nn.RReLU, "layers that draw random numbers or mix the samples, got RReLU"),
+    "over the batch": (lambda: nn.Softmax(0), "layers that draw random numbers or mix the samples, got Softmax"),
     "random numbers": (lambda: nn.Dropout(0.5), "layers that draw random numbers, got Dropout"),
     "hooks": (hooked, "layers with hooks, got some on Linear"),
 }
@@ -252,6 +254,15 @@ def test_what_cannot_be_absorbed_is_refused(make, message):
     network = nn.Sequential(nn.Linear(2, 2), bnlib.BatchNorm(2), make(), nn.Linear(2, 2))
     with pytest.raises(TypeError, match=f"network must have no .*{message}"):
         objective.absorb_batch_norm(network, torch.randn(8, 2))
+
+
+def test_absorption_leaves_the_data_alone():
+    network = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 2), bnlib.BatchNorm(2))
+    data = torch.randn(8, 2)
+    before = data.clone()
+    plain = objective.absorb_batch_norm(network, data)
+    torch.testing.assert_close(data, before, rtol=0, atol=0)
+    torch.testing.assert_close(plain(before.clone()), network(before.clone()), rtol=1e-4, atol=1e-5)
 
 
 def test_standardised_weights_are_absorbed_as_they_are():

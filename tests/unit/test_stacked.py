@@ -166,6 +166,22 @@ def test_what_is_frozen_tied_or_in_eval_mode_stays_so(name, seed):
     assert not any(module.training for each in whole.unstack() for module in each.modules())
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_stack_trains_under_autocast(bias):
+    single = [nn.Sequential(nn.Linear(3, 4, bias), bnlib.FullNorm(4), nn.Linear(4, 2)) for _ in range(2)]
+    both, x = stack(single), torch.randn(2, 8, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, losses = (
+            both(x).square().sum(),
+            [model(part).square().sum() for model, part in zip(single, x, strict=True)],
+        )
+    loss.backward()
+    for index, (alone, model) in enumerate(zip(losses, single, strict=True)):
+        alone.backward()
+        torch.testing.assert_close(both.layers[0].weight.grad[index].T, model[0].weight.grad, rtol=0.05, atol=0.2)
+    assert isinstance(both, LayerStack)
+
+
 def test_layers_that_have_seen_different_numbers_of_batches_keep_their_counts():
     singles = [models.mlp((6, 5, 3), bnlib.FullNorm, seed=seed) for seed in range(2)]
     singles[1](torch.randn(4, 6))
