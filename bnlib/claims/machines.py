@@ -144,7 +144,7 @@ CLAIMS = (
     ),
     Claim(
         "zhong-fixbn", "zhong2023", "abstract",
-        "Freezing BN's averaged statistics in the second half of the training (FixBN) reduces the errors that skewed "
+        "Freezing BN's averaged statistics in a second stage of the training (FixBN) reduces the errors that skewed "
         "labels cause.",
         "10_many_machines#local-steps",
         lambda results: _federated(results, ("BN", "FixBN"), "labels", (1.0,)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from bnlib.arguments import Names
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
 from bnlib.norm.cosine import CosineLinear
@@ -128,61 +129,67 @@ def _standardised(layer: nn.Module) -> nn.Sequential:
 
 _BY_BATCH = {"batch_independent": False, "eval_matches_train": False, "trains_on_one_sample": False}
 
-NORMS: dict[str, Norm] = {
-    norm.name: norm
-    for norm in (
-        Norm("none", "without normalisation", modify_layer=lambda layer: layer),
-        Norm("batch_norm", "Batch Norm", BatchNorm, **_BY_BATCH, paper="https://arxiv.org/abs/1502.03167"),
-        Norm(
-            "ghost_batch_norm",
-            "Ghost Batch Norm",
-            GhostBatchNorm,
-            **_BY_BATCH,
-            paper="https://arxiv.org/abs/1705.08741",
-        ),
-        Norm(
-            "full_norm",
-            "Full Norm",
-            FullNorm,
-            batch_independent=False,
-            paper="https://proceedings.mlr.press/v89/lian19a.html",
-        ),
-        Norm("batch_renorm", "Batch Renorm", BatchRenorm, **_BY_BATCH, paper="https://arxiv.org/abs/1702.03275"),
-        Norm("layer_norm", "Layer Norm", _layer_norm, paper="https://arxiv.org/abs/1607.06450"),
-        Norm("rms_norm", "RMSNorm", RMSNorm, paper="https://arxiv.org/abs/1910.07467"),
-        Norm("group_norm", "Group Norm", _group_norm, paper="https://arxiv.org/abs/1803.08494"),
-        Norm(
-            "instance_norm",
-            "Instance Norm",
-            modify_layer=_instance_norm,
-            layer_types=_CONVOLUTIONS,
-            paper="https://arxiv.org/abs/1607.08022",
-        ),
-        Norm(
-            "filter_response_norm",
-            "FRN + TLU",
-            modify_layer=_filter_response_norm,
-            includes_activation=True,
-            paper="https://arxiv.org/abs/1911.09737",
-        ),
-        Norm(
-            "evonorm_s0", "EvoNorm-S0", _evonorm_s0, includes_activation=True, paper="https://arxiv.org/abs/2004.02967"
-        ),
-        Norm("dynamic_tanh", "Dynamic tanh", DynamicTanh, paper="https://arxiv.org/abs/2503.10622"),
-        Norm("weight_norm", "Weight Norm", modify_layer=weight_norm, paper="https://arxiv.org/abs/1602.07868"),
-        Norm(
-            "weight_standardisation",
-            "Weight standardisation + Group Norm",
-            modify_layer=_standardised,
-            paper="https://arxiv.org/abs/1903.10520",
-        ),
-        Norm(
-            "cosine",
-            "Cosine normalisation",
-            modify_layer=_cosine,
-            layer_types=(nn.Linear,),
-            paper="https://arxiv.org/abs/1702.05870",
-        ),
-    )
-}
+NORMS: dict[str, Norm] = Names(
+    {
+        norm.name: norm
+        for norm in (
+            Norm("none", "without normalisation", modify_layer=lambda layer: layer),
+            Norm("batch_norm", "Batch Norm", BatchNorm, **_BY_BATCH, paper="https://arxiv.org/abs/1502.03167"),
+            Norm(
+                "ghost_batch_norm",
+                "Ghost Batch Norm",
+                GhostBatchNorm,
+                **_BY_BATCH,
+                paper="https://arxiv.org/abs/1705.08741",
+            ),
+            Norm(
+                "full_norm",
+                "Full Norm",
+                FullNorm,
+                batch_independent=False,
+                paper="https://proceedings.mlr.press/v89/lian19a.html",
+            ),
+            Norm("batch_renorm", "Batch Renorm", BatchRenorm, **_BY_BATCH, paper="https://arxiv.org/abs/1702.03275"),
+            Norm("layer_norm", "Layer Norm", _layer_norm, paper="https://arxiv.org/abs/1607.06450"),
+            Norm("rms_norm", "RMSNorm", RMSNorm, paper="https://arxiv.org/abs/1910.07467"),
+            Norm("group_norm", "Group Norm", _group_norm, paper="https://arxiv.org/abs/1803.08494"),
+            Norm(
+                "instance_norm",
+                "Instance Norm",
+                modify_layer=_instance_norm,
+                layer_types=_CONVOLUTIONS,
+                paper="https://arxiv.org/abs/1607.08022",
+            ),
+            Norm(
+                "filter_response_norm",
+                "FRN + TLU",
+                modify_layer=_filter_response_norm,
+                includes_activation=True,
+                paper="https://arxiv.org/abs/1911.09737",
+            ),
+            Norm(
+                "evonorm_s0",
+                "EvoNorm-S0",
+                _evonorm_s0,
+                includes_activation=True,
+                paper="https://arxiv.org/abs/2004.02967",
+            ),
+            Norm("dynamic_tanh", "Dynamic tanh", DynamicTanh, paper="https://arxiv.org/abs/2503.10622"),
+            Norm("weight_norm", "Weight Norm", modify_layer=weight_norm, paper="https://arxiv.org/abs/1602.07868"),
+            Norm(
+                "weight_standardisation",
+                "Weight standardisation + Group Norm",
+                modify_layer=_standardised,
+                paper="https://arxiv.org/abs/1903.10520",
+            ),
+            Norm(
+                "cosine",
+                "Cosine normalisation",
+                modify_layer=_cosine,
+                layer_types=(nn.Linear,),
+                paper="https://arxiv.org/abs/1702.05870",
+            ),
+        )
+    }
+)
 """All normalisations by name, in the order in which the book shows them."""

@@ -7,6 +7,7 @@ import pytest
 from public_calls import BAD, CALLS, POINTS, WITHOUT_WRONG_VALUES, network, problem
 
 from bnlib import (
+    NORMS,
     arguments,
     claims,
     datasets,
@@ -82,6 +83,7 @@ def test_every_public_function_is_in_the_table():
         (EXPERIMENTS, "perils.twotowers", "perils.two_towers"),
         (claims.CLAIMS, "kari_ten_layer", "kari-ten-layers"),
         (predictions.PREDICTIONS, "other-sample", "other-samples"),
+        (NORMS, "groupnorm", "group_norm"),
     ],
 )
 def test_an_unknown_name_in_a_registry_is_answered_with_the_right_one(names, wrong, suggested):
