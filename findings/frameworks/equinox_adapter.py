@@ -52,7 +52,7 @@ def _names() -> list[str]:
 
 
 OTHER = {
-    "momentum argument": lambda: protocol.argument(eqx.nn.BatchNorm, "momentum"),
+    "momentum argument": lambda: protocol.argument(eqx.nn.BatchNorm.__init__, "momentum"),
     "channel axis": lambda: "0 of a sample; samples through vmap",
     "frozen": lambda: {"inference=True": "statistics rest; there is no other way"},
     "names in a checkpoint": _names,

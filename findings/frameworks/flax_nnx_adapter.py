@@ -51,7 +51,7 @@ def _slow_variance() -> float:
 
 
 OTHER = {
-    "momentum argument": lambda: protocol.argument(nnx.BatchNorm, "momentum"),
+    "momentum argument": lambda: protocol.argument(nnx.BatchNorm.__init__, "momentum"),
     "channel axis": lambda: Layer(1).norm.axis,
     "half precision": _half,
     "frozen": _frozen,

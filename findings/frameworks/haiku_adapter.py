@@ -37,7 +37,9 @@ def versions() -> dict[str, str]:
 OTHER = {
     "momentum argument": lambda: protocol.argument(hk.BatchNorm, "decay_rate"),
     "channel axis": lambda: "last (data_format='channels_last')",
-    "output at inference before the first step": lambda: [float(each) for each in Layer(1).evaluate(protocol.FOUR)],
+    "output at inference before the first step": lambda: [
+        protocol.rounded(float(each)) for each in np.ravel(Layer(1).evaluate(protocol.FOUR))
+    ],
     "frozen": lambda: {"is_training=False": "statistics rest; there is no other way"},
     "names in a checkpoint": lambda: {
         module: list(names) for tree in (Layer(1).parameters, Layer(1).state) for module, names in tree.items()

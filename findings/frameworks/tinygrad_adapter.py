@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import numpy as np
 import protocol
-from tinygrad import Tensor, dtypes, nn
+from tinygrad import Context, Tensor, dtypes, nn
 
 
 class Layer:
@@ -14,7 +14,7 @@ class Layer:
         self.norm = nn.BatchNorm(channels)
 
     def train(self, x: np.ndarray) -> np.ndarray:
-        with Tensor.train():
+        with Context(TRAINING=1):
             output = self.norm(Tensor(x)).numpy()
         self.norm.running_mean.realize()
         self.norm.running_var.realize()
@@ -33,16 +33,17 @@ def versions() -> dict[str, str]:
 
 def _half() -> dict[str, str]:
     norm = nn.BatchNorm(1)
-    with Tensor.train():
+    with Context(TRAINING=1):
         output = norm(Tensor(protocol.FOUR).cast(dtypes.float16))
     return {"input float16: output": str(output.dtype), "input float16: statistics": str(norm.running_mean.dtype)}
 
 
 def _frozen() -> dict[str, str]:
     layer = Layer(1)
-    layer.norm.weight.requires_grad = layer.norm.bias.requires_grad = False
+    layer.norm.weight.is_param_(False)
+    layer.norm.bias.is_param_(False)
     layer.train(protocol.FOUR)
-    return {"requires_grad = False": "statistics move" if layer.statistics()[0].any() else "statistics rest"}
+    return {"is_param_(False)": "statistics move" if layer.statistics()[0].any() else "statistics rest"}
 
 
 OTHER = {
