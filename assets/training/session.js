@@ -2,14 +2,14 @@
 
 import { element } from "./elements.js";
 
-// From the first run on the page may make workers of its own scripts only. (In the source of every page this policy would
+// From then on the page may make workers of its own scripts only. (In the source of every page this policy would
 // keep Chromium from reporting an idle network, for which the tests of the site wait.)
 const POLICY = "worker-src 'self' blob:";
 let worker = null;
 const handlers = new Map(); // by run
 let hidden = () => {};
 
-// Start the worker when the first run wants it. `startTrainingWorker` is defined by the engine's script.
+// The worker, started when it is first wanted. `startTrainingWorker` is defined by the engine's script.
 function theWorker() {
   if (worker) return worker;
   document.head.append(element("meta", { httpEquiv: "Content-Security-Policy", content: POLICY }));
@@ -29,6 +29,9 @@ function theWorker() {
   if (document.hidden) tell();
   return worker;
 }
+
+// Start the worker before the first run, so that the reader does not wait for it after a press of Train.
+export const prepare = () => void theWorker();
 
 // Send a request about a run.
 // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
