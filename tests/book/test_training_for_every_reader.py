@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import FRONT, PHONE, SCREEN, SHOWS
-from training_page import LABORATORY, REACHED, SAYS, choose, ends, press
+from training_page import HANG, LABORATORY, REACHED, SAYS, choose, ends, press
 
 
 def test_the_training_waits_while_the_tab_is_hidden(page):
@@ -15,7 +15,7 @@ def test_the_training_waits_while_the_tab_is_hidden(page):
       Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
       document.dispatchEvent(new Event("visibilitychange"));
     }"""
-    choose(page, epochs=300, batch_size=8)
+    choose(page, epochs=60, batch_size=8)  # several checkpoints a second: one would come if it did not wait
     press(page, "Train")
     page.wait_for_function(SAYS, arg="At step")
     page.evaluate(hide, True)
@@ -44,7 +44,7 @@ LONG_TASKS = """
 # The milliseconds from a press of Train to the first point of a curve.
 FIRST_POINT = """
 async () => {
-  const point = () => document.querySelector("[aria-label='training loss (nats) by epoch'] circle");
+  const point = () => document.querySelector("[aria-label^='training loss'] circle");
   const frame = () => new Promise(requestAnimationFrame);
   while (point()) await frame();
   const begin = performance.now();
@@ -53,6 +53,19 @@ async () => {
   return performance.now() - begin;
 }
 """
+
+
+def test_the_first_point_comes_soon_on_a_page_that_was_just_opened(visit):
+    """The worker starts when the panel opens, not when its first run does."""
+    waits = []
+    while len(waits) < 8 and not (waits and min(waits) <= 200):
+        page = visit(FRONT).page
+        with page.expect_worker():
+            page.locator("#explorer-digits").get_by_role("button", name="Train here").click()
+        waits.append(page.evaluate(FIRST_POINT))
+        page.close()
+    print(f"first point after {waits} ms")
+    assert min(waits) <= 200
 
 
 def test_the_page_stays_responsive_and_the_first_point_comes_soon(page):
@@ -75,8 +88,7 @@ def test_the_page_stays_responsive_and_the_first_point_comes_soon(page):
 
 
 def test_a_page_that_hangs_is_noticed(page):
-    hang = "for (const end = performance.now() + 80; performance.now() < end;);"
-    page.evaluate(f"() => setTimeout(() => {{ {hang} }}, 100)")
+    page.evaluate(f"() => setTimeout(() => {{ {HANG} }}, 100)")
     assert max(page.evaluate(LONG_TASKS)) >= 80
 
 

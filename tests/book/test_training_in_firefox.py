@@ -1,11 +1,11 @@
-"""The training in the page in Firefox: from a server and from a file, by pointer and keyboard, with the book's numbers."""
+"""The training in the page in Firefox: from a server and from a file, by pointer and keyboard, the book's numbers."""
 
 import json
 import re
 
 import pytest
 from conftest import FRONT, PHONE, ROOT
-from training_page import ENDED, LABORATORY, REACHED, number
+from training_page import ENDED, HANG, LABORATORY, REACHED, number
 
 from bnlib.widgets import laboratory
 
@@ -145,18 +145,29 @@ def test_two_networks_train_by_keyboard_as_their_text_promises(laboratory_tab):
     assert "situation=one-label" in tab.run("() => location.href")
 
 
-def test_the_page_answers_while_it_trains_and_the_training_waits_in_a_hidden_tab(laboratory_tab):
+def test_the_page_answers_while_it_trains(laboratory_tab):
+    """Once in some tries: other work on this machine can only add to the time of an answer."""
+    laboratory_tab.enter("[data-field=epochs] input", "1000")
+    laboratory_tab.click(".bnb-actions button", "Train")
+    laboratory_tab.wait(REACHED, 1)
+    assert any(laboratory_tab.run(LONGEST_TASK) <= 50 for _ in range(8))
+    laboratory_tab.run(f"() => void setTimeout(() => {{ {HANG} }}, 100)")
+    assert laboratory_tab.run(LONGEST_TASK) >= 80
+    laboratory_tab.click(".bnb-actions button", "Stop")
+
+
+def test_the_training_waits_in_a_hidden_tab(laboratory_tab):
+    """With several checkpoints a second, so that one would come if it did not wait."""
     tab = laboratory_tab
     tab.run(LABORATORY_ANEW)
-    tab.enter("[data-field=epochs] input", "1000")
+    tab.enter("[data-field=batch_size] input", "8")
+    tab.enter("[data-field=epochs] input", "60")
     tab.click(".bnb-actions button", "Train")
     tab.wait(REACHED, 1)
-    # The shortest of some tries: other work on this machine can only add to it.
-    assert any(tab.run(LONGEST_TASK) <= 50 for _ in range(4))
     other = tab.firefox.tab()
     assert tab.run("() => document.hidden")
     tab.wait("() => document.querySelector('.bnb-news').textContent.includes('waits while this tab is hidden')")
-    step = "() => new Promise(resolve => setTimeout(() => resolve(testedLaboratory.state.runs[0].step), 400))"
+    step = "() => new Promise(resolve => setTimeout(() => resolve(testedLaboratory.state.runs[0].step), 1000))"
     before = tab.run(step)
     assert tab.run(step) == before > 0
     other.command("browsingContext.close")
