@@ -175,8 +175,9 @@ def test_the_runs_of_two_positions_have_different_names(visit):
     assert names[0] != names[1] and all(" from one domain" in name for name in names), names
 
 
-def test_without_workers_the_pictures_remain(browser, address):
-    with browser.new_context() as context:
+@pytest.mark.parametrize("missing", ["workers", "scripts"])
+def test_without_workers_or_scripts_the_pictures_remain(browser, address, missing):
+    with browser.new_context(java_script_enabled=missing != "scripts") as context:
         context.add_init_script("delete window.Worker")
         page = context.new_page()
         page.goto(address + FRONT)
@@ -184,6 +185,38 @@ def test_without_workers_the_pictures_remain(browser, address):
         assert page.get_by_role("button", name="Train here").count() == 0
         page.goto(address + LABORATORY)
         assert page.get_by_text("The laboratory trains networks in your browser").is_visible()
+
+
+FORBIDS_WEBASSEMBLY = (
+    "default-src 'self' data:; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; worker-src blob:"
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [(FORBIDS_WEBASSEMBLY, "Finished at step"), ("worker-src 'none'", "The training could not start")],
+    ids=["no WebAssembly", "no workers"],
+)
+def test_under_a_policy_of_the_server_the_page_trains_or_says_why_not(visit, address, policy, told):
+    page = visit("404.html").page
+
+    def serve(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, headers=answer.headers | {"content-security-policy": policy})
+
+    page.route(address + FRONT, serve)
+    page.goto(address + FRONT)
+    box = page.locator("#explorer-digits")
+    box.get_by_role("button", name="Train here").click()
+    box.locator(".bnb-training").wait_for()
+    choose(box, epochs=1)
+    press(box, "Train")
+    page.wait_for_function(SAYS, arg=told)
+    page.add_script_tag(
+        content="try { new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0)); compiles = true; }"
+        "catch { compiles = false; }"
+    )
+    assert page.evaluate("compiles") == (policy != FORBIDS_WEBASSEMBLY)
 
 
 def test_it_trains_on_a_page_that_was_opened_as_a_file(browser, site):

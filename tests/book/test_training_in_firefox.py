@@ -38,7 +38,7 @@ LONGEST_TASK = """
     const now = performance.now();
     longest = Math.max(longest, now - last);
     last = now;
-    if (now > begin + 700) resolve(longest);
+    if (now > begin + 400) resolve(longest);
     else port2.postMessage(null);
   };
   port2.postMessage(null);
@@ -146,14 +146,19 @@ def test_two_networks_train_by_keyboard_as_their_text_promises(laboratory_tab):
 
 
 def test_the_page_answers_while_it_trains(laboratory_tab):
-    """Once in some tries: other work on this machine can only add to the time of an answer."""
-    laboratory_tab.enter("[data-field=epochs] input", "1000")
-    laboratory_tab.click(".bnb-actions button", "Train")
-    laboratory_tab.wait(REACHED, 1)
-    assert any(laboratory_tab.run(LONGEST_TASK) <= 50 for _ in range(8))
-    laboratory_tab.run(f"() => void setTimeout(() => {{ {HANG} }}, 100)")
-    assert laboratory_tab.run(LONGEST_TASK) >= 80
-    laboratory_tab.click(".bnb-actions button", "Stop")
+    """The shortest of some tries: other work on this machine can only add to the time of an answer."""
+    tab = laboratory_tab
+    waits = []
+    while len(waits) < 12 and not (waits and min(waits) <= 50):
+        tab.click(".bnb-actions button", "Reset training")
+        tab.enter("[data-field=epochs] input", "100")
+        tab.click(".bnb-actions button", "Train")
+        tab.wait(REACHED, 1)
+        waits.append(tab.run(LONGEST_TASK))
+    assert min(waits) <= 50
+    tab.click(".bnb-actions button", "Stop")
+    tab.run(f"() => void setTimeout(() => {{ {HANG} }}, 100)")
+    assert tab.run(LONGEST_TASK) >= 80
 
 
 def test_the_training_waits_in_a_hidden_tab(laboratory_tab):
