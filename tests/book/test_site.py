@@ -33,9 +33,9 @@ def test_internal_links_and_anchors_resolve(site, page):
         if target.scheme or target.netloc or not (target.path or target.fragment):
             continue
         file = (site / page).parent / unquote(target.path) if target.path else site / page
-        assert file.exists(), target
+        assert file.exists(), target.geturl()
         if file.suffix == ".html":
-            assert unquote(target.fragment) in anchors(file.resolve()), target
+            assert unquote(target.fragment) in anchors(file.resolve()), target.geturl()
 
 
 def test_links_of_the_pages_of_source_code_resolve(site):
