@@ -7,7 +7,6 @@ nothing executed in it, whose imports are quick.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -59,7 +58,6 @@ class ForkedKernel:
 
 def _run(command: list[str], cwd: str | None, env: dict[str, str]) -> None:
     """Become the kernel that ``python -m ipykernel_launcher`` would be."""
-    gc.set_threshold(100_000, 20, 20)  # figures are thousands of objects, and 700 new ones start a search for garbage
     os.setsid()
     os.environ.clear()
     os.environ.update(env)
