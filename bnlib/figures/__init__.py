@@ -118,6 +118,7 @@ from bnlib.figures.smoothness import (
 from bnlib.figures.training_code import draw_averaged_weights, draw_fine_tuning
 from bnlib.figures.training_code_precision import (
     draw_gradient_checkpointing,
+    draw_means_by_format,
     draw_quantised_weights,
     draw_skipped_step,
 )
@@ -175,6 +176,7 @@ __all__ = [
     "draw_lstms",
     "draw_mcsgd_paths",
     "draw_mean_shifts",
+    "draw_means_by_format",
     "draw_memorised_labels",
     "draw_micro_batches",
     "draw_minima",
