@@ -10,6 +10,7 @@ from torch import nn
 
 from bnlib.arguments import suggestion
 from bnlib.datasets import Dataset
+from bnlib.extras import optional
 from bnlib.training.history import History
 from bnlib.training.loop import iterate
 
@@ -66,11 +67,5 @@ def progress_bar(iterable: Iterable | None = None, **settings):
         >>> list(training.progress_bar(range(3), disable=True))
         [0, 1, 2]
     """
-    try:
-        from tqdm.auto import tqdm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a progress bar needs tqdm, which is missing: pass progress=False to training.fit or sweep.run, or "
-            "pip install 'bnlib[notebook]'"
-        ) from error
-    return tqdm(iterable, **settings)
+    module = optional("tqdm.auto", "a progress bar", "pass progress=False to training.fit or sweep.run")
+    return module.tqdm(iterable, **settings)
