@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 from inspect import signature
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from bnlib.training.history import History
 from bnlib.training.loop import iterate
 
 
-def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **settings) -> History:
+def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **settings: Any) -> History:
     """Train a model to the end with a progress bar and return its history.
 
     After an interruption (Ctrl-C, or the notebook's stop button) the model keeps the weights it has reached.
@@ -57,7 +58,7 @@ def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **setti
     return history
 
 
-def progress_bar(iterable: Iterable | None = None, **settings):
+def progress_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> Any:
     """Return a progress bar of tqdm for the terminal or the notebook; ``settings`` are arguments of tqdm.
 
     Raises:

@@ -1,5 +1,6 @@
 """The wheel, installed where there are torch and numpy and nothing else: what travels in it, and what can be done."""
 
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,8 @@ def built(folder: Path) -> Path:
         if not (folder / name).exists():
             copy(ROOT / name, folder / name)
     build = "from setuptools.build_meta import build_wheel; build_wheel('out')"
-    subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", build], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return next((folder / "out").glob("*.whl"))
 
 
@@ -107,14 +109,61 @@ def test_torch_and_numpy_are_enough_for_the_layers_the_readme_the_ledger_and_the
     assert done.stdout.splitlines()[-1] == "all done"
 
 
+TYPED = """
+from typing import assert_type
+
+from torch import Tensor, nn
+
+import bnlib
+from bnlib import datasets, models, probes, schedules, training
+from bnlib.datasets import Dataset
+
+layer = bnlib.FullNorm(64, alpha=schedules.PowerSchedule(1, 0.5), oracle="running", bias=False)
+assert_type(layer, bnlib.FullNorm)
+assert_type(layer.train(), bnlib.FullNorm)
+assert_type(bnlib.NORMS["group_norm"].apply(nn.Conv2d(3, 8, 3)), nn.Module)
+assert_type(datasets.load("mnist", root="files"), Dataset)
+model = models.mlp((64, 32, 10), bnlib.BatchNorm)
+history = training.fit(model, "digits", batch_size=64, lr=0.5, epochs=3, progress=False)
+assert_type(history.test_error[-1], float)
+assert_type(bnlib.convert(model, to="FullNorm", only=["0", nn.BatchNorm1d], alpha=0.1), nn.Module)
+for finding in bnlib.diagnose(model, [datasets.load("digits").train_x]):
+    assert_type(finding.severity + finding.layer, str)
+
+bnlib.FullNorm("64")  # wrong
+bnlib.BatchNorm(64, momentum="fast")  # wrong
+bnlib.convert(model, to=3)  # wrong
+bnlib.diagnose(model)  # wrong
+bnlib.FulNorm(64)  # wrong
+models.mlp(64)  # wrong
+"""
+
+
+def test_pyright_knows_the_types_of_the_installed_package(python, tmp_path):
+    """It finds the mistakes of a user's script, and none in what is right, nor in the examples of the README."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("basedpyright", reason="basedpyright is in requirements.txt")
+    (tmp_path / "script.py").write_text(TYPED)
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)):
+        (tmp_path / f"example_{number}.py").write_text(block)
+    settings = {"typeCheckingMode": "standard", "reportMissingTypeStubs": "error", "reportUnknownVariableType": "error"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", python, "--outputjson", "-p", tmp_path]
+    report = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout)
+    found = {
+        (Path(each["file"]).name, each["range"]["start"]["line"]): each["message"]
+        for each in report["generalDiagnostics"]
+    }
+    wrong = {("script.py", line) for line, text in enumerate(TYPED.splitlines()) if text.endswith("# wrong")}
+    assert found.keys() == wrong and report["summary"]["filesAnalyzed"] == 3, found
+
+
 def test_another_folder_of_results_can_be_named(tmp_path, monkeypatch):
     monkeypatch.delenv("BNLIB_RESULTS", raising=False)
     assert results.results_folder() == ROOT / "data" / "results"
     monkeypatch.setenv("BNLIB_RESULTS", str(tmp_path))
     assert results.results_folder() == tmp_path
-    with pytest.raises(
-        FileNotFoundError, match=f"the result {tmp_path}/none.json .*or set BNLIB_RESULTS to the folder"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/none.json does .*or set BNLIB_RESULTS to the folder"):
         results.read_result("none", "a command", results.results_folder())
 
 
