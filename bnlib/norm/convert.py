@@ -82,11 +82,11 @@ def convert(
 
     Arguments:
         model: the model, changed in place; or a single normalisation layer, which is not changed.
-        to: class of the new layers, one of ``bnlib.norm.convert.LAYERS``, or its name, such as ``"FullNorm"``
-            (``"SyncBatchNorm"`` is the one of bnlib); or ``"original"`` for what each layer was before.
-        only: convert these layers alone: a name or a list of names; of layers, of parts of the model that contain
-            them, patterns such as ``"layer?.*"``, or classes or their names.
-        skip: leave these layers alone; as ``only``.
+        to: class of the new layers, one of ``bnlib.norm.replacement.LAYERS``, or its name, such as ``"FullNorm"``
+            or ``"full_norm"`` (``"SyncBatchNorm"`` is the one of bnlib); or ``"original"``: what each layer was before.
+        only: the layers to convert, as one or a list of: names of layers, names of parts of the model that contain
+            them, patterns such as ``"layer?.*"``, classes, and names of classes. None converts all layers.
+        skip: the layers to leave as they are, given in the same way.
         strict: raise an error if any layer cannot be converted; False converts the other layers and warns.
         dry_run: print what would be done with each normalisation layer as a table, and change nothing.
         options: arguments of ``to`` for every new layer, e.g. ``alpha=0.1``; they override those of the old layer.
@@ -146,6 +146,8 @@ def convert(
 def _layer_class(to: type[nn.Module] | str) -> type[nn.Module] | str:
     """Return the class that ``to`` is or names, or ``ORIGINAL``."""
     by_name = {each.__name__: each for each in reversed(LAYERS)}
+    # The names of ``bnlib.NORMS``, such as full_norm.
+    by_name |= {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): each for name, each in by_name.items()}
     if isinstance(to, str) and (to in by_name or to == ORIGINAL):
         return by_name.get(to, to)
     if not isinstance(to, type) or to not in LAYERS:

@@ -62,7 +62,7 @@ def check_replaceable(layer: nn.Module, to: type[nn.Module] | str, in_fused: boo
     if is_parametrized(layer):
         raise ValueError("has parametrised tensors; see torch.nn.utils.parametrize.remove_parametrizations")
     if listed_class(layer) is None:
-        raise ValueError("is of a class that convert does not know, see bnlib.norm.convert.LAYERS")
+        raise ValueError("is of a class that convert does not know, see bnlib.norm.replacement.LAYERS")
     if in_fused:
         raise ValueError("is part of a torch.ao module, which reads its statistics and not only its output")
     if hooks := [name for name, value in vars(layer).items() if name.endswith("_hooks") and value]:

@@ -215,6 +215,9 @@ def test_the_name_of_a_class_stands_for_it():
     for to in (FullNorm, nn.BatchNorm2d):
         assert type(convert(BatchNorm(3), to=to.__name__)) is to
     assert type(convert(BatchNorm(3), to="SyncBatchNorm")) is bnlib.SyncBatchNorm
+    for name in ("batch_norm", "batch_renorm", "full_norm", "ghost_batch_norm"):  # as in NORMS
+        made = bnlib.NORMS[name].apply(nn.Linear(2, 3))[1]
+        assert type(convert(nn.BatchNorm1d(3), to=name)) is type(made)
 
 
 @pytest.mark.parametrize("model", [3, None, nn.BatchNorm1d, {"norm": nn.BatchNorm1d(3)}])
