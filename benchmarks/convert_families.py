@@ -1,8 +1,9 @@
 """Convert model families of timm and torchvision to other norms and back: do they compute the same, bit for bit?
 
-The statistics are set to random numbers, a tenth of them near ``eps``, as in networks ported from TensorFlow. For each
-family and each norm: the largest difference of an output in eval mode after the conversion, relative to the largest
-output; whether one training step runs; and whether the way back restores every number, class and attribute.
+The networks have random weights and the statistics of one batch, and in a tenth of the channels a variance near
+``eps``, as in networks ported from TensorFlow. For each family and each norm: the largest difference of an output in
+eval mode after the conversion, relative to the largest output; whether a training step runs; and whether the way back
+restores every number, class and attribute.
 """
 
 import copy
@@ -42,16 +43,17 @@ def build(name: str) -> tuple[nn.Module, torch.Tensor]:
         maker = torchvision.models.get_model
         model = maker(name, weights=None, **({"weights_backbone": None} if "deeplab" in name else {}))
         shape = (2, 3, 4, size, size) if name == "r3d_18" else (2, 3, size, size)
+    x = torch.randn(shape)
+    layers = [each for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
     with torch.no_grad():
-        for layer in model.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                layer.num_batches_tracked.fill_(100)
-                layer.running_mean.normal_(std=0.1)
-                layer.running_var.uniform_(0.5, 2)
-                near = torch.rand(layer.num_features) < 0.1
-                layer.running_var[near] = layer.eps * torch.rand(int(near.sum())) * 3
-                layer.weight.uniform_(0.2, 1)
-    return model.eval(), torch.randn(shape)
+        for layer in layers:
+            layer.weight.uniform_(0.5, 1)
+        model.train()(x)
+        for layer in layers:
+            near = torch.rand(layer.num_features) < 0.1
+            layer.running_var[near] = layer.eps * torch.rand(int(near.sum())) * 3
+            layer.weight[near] *= layer.eps**0.5
+    return model.eval(), x
 
 
 def output(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

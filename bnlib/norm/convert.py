@@ -147,9 +147,9 @@ def _layer_class(to: type[nn.Module] | str) -> type[nn.Module] | str:
     """Return the class that ``to`` is or names, or ``ORIGINAL``."""
     by_name = {each.__name__: each for each in reversed(LAYERS)}
     # The names of ``bnlib.NORMS``, such as full_norm.
-    by_name |= {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): each for name, each in by_name.items()}
-    if isinstance(to, str) and (to in by_name or to == ORIGINAL):
-        return by_name.get(to, to)
+    in_registry = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): each for name, each in by_name.items()}
+    if isinstance(to, str) and to in {*by_name, *in_registry, ORIGINAL}:
+        return (by_name | in_registry).get(to, to)
     if not isinstance(to, type) or to not in LAYERS:
         name = to.__name__ if isinstance(to, type) else to
         hint = suggestion(name, {*by_name, ORIGINAL} - {name}) if isinstance(name, str) else ""
