@@ -29,7 +29,7 @@ class KeptForward(nn.Module):
         view = self._view()
         calls: list[Tensor] = []
         with _Redirected(functools.partial(self.inner.forward, self), calls):
-            output = view.forward(*args, **kwargs)
+            output = self.outer.forward(view, *args, **kwargs)  # the layer may have one of its own
         if len(calls) != 1:
             raise RuntimeError(
                 f"the forward of {self.outer.__name__} must call torch.nn.functional.batch_norm once, so that "
@@ -95,7 +95,7 @@ def check_kept_forward(layer: KeptForward, dimensions: int) -> None:
         cuda = [x.device] if x.is_cuda else []
         try:
             with torch.random.fork_rng(cuda), _Redirected(functools.partial(layer.inner.forward, layer), calls):
-                view.forward(x)
+                layer.outer.forward(view, x)
         except Exception as error:
             raise ValueError(f"has a forward that fails for an input of shape {size}: {error}") from error
         if len(calls) != 1:

@@ -142,6 +142,14 @@ def test_it_compiles_whole_and_exports():
     assert model[0].num_batches_tracked == 4
 
 
+def test_its_forward_can_be_replaced_as_tools_do_that_watch_a_model():
+    model, seen = convert(network(ReLUInside)), []
+    before, forward = model(X), model[0].forward
+    model[0].forward = lambda x: seen.append(x.shape) or forward(x)
+    assert torch.equal(model(X), before) and seen == [X.shape]
+    assert bnlib.diagnose(convert(network(ReLUInside)), [(X, torch.zeros(2, 4))] * 2) is not None
+
+
 def test_random_numbers_are_not_used_up():
     torch.manual_seed(3)
     expected = torch.rand(2)

@@ -187,7 +187,8 @@ def test_the_description_needs_no_repository(wheel):
     info, found = links(wheel)
     text = info.get_payload()
     assert info["Description-Content-Type"] == "text/markdown" and info["Author"] and info["Keywords"]
-    assert "## The package" in text and "bnlib.convert(" in text and "make book" not in text
+    assert "## The package" in text and "bnlib.convert(" in text
+    assert "make book" not in text and "A page of the book" not in text
     assert all(link.startswith("http") for link in found)
     assert "Project-URL" not in info
 
