@@ -19,12 +19,12 @@ TIMM = (
     "resnet18 resnext50_32x4d densenet121 mobilenetv2_050 mobilenetv3_small_050 efficientnet_b0 efficientnet_lite0 "
     "regnety_002 rexnet_100 ghostnet_050 hrnet_w18_small dla34 ese_vovnet19b_dw cspresnet50 cspdarknet53 inception_v4 "
     "xception41 levit_128s maxvit_rmlp_pico_rw_256 coatnet_pico_rw_224 efficientvit_b0 efficientvit_m0 mobileone_s0 "
-    "repvgg_a0 fastvit_t8 edgenext_xx_small mobilevit_xxs mobilenetv4_conv_small lcnet_050 hardcorenas_a selecsls42b "
-    "skresnet18 dpn48b res2net50_26w_4s resnest14d poolformerv2_s12 vit_tiny_patch16_224"
+    "repvgg_a0 fastvit_t8 mobilevit_xxs mobilenetv4_conv_small lcnet_050 hardcorenas_a selecsls42b "
+    "skresnet18 dpn48b res2net50_26w_4s resnest14d"
 ).split()
 TORCHVISION = "vgg11_bn googlenet shufflenet_v2_x0_5 mnasnet0_5 r3d_18 deeplabv3_mobilenet_v3_large".split()
 SIZES = {"levit_128s": 224, "maxvit_rmlp_pico_rw_256": 256, "coatnet_pico_rw_224": 224, "efficientvit_m0": 224}
-SIZES |= {"vit_tiny_patch16_224": 224, "inception_v4": 160, "googlenet": 96}
+SIZES |= {"inception_v4": 160, "googlenet": 96}
 NORMS = (bnlib.FullNorm, bnlib.BatchRenorm)
 
 
