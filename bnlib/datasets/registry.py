@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 from bnlib.arguments import check_one_of, suggestion
 from bnlib.datasets.dataset import Dataset
@@ -22,7 +23,7 @@ NAMES = tuple(_LOADERS)
 """The names that ``load`` accepts."""
 
 
-def load(name: str, root: str | Path | None = None, **options) -> Dataset:
+def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
     """Load a data set by name; its tensors are new ones on the CPU, which the caller may change.
 
     Arguments:
