@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnlib.norm.buffers import explained, is_transformed
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
 
 
@@ -87,7 +88,13 @@ class BatchNorm(_BatchNorm):
         self._check_input_dim(input)
         running_mean = self.running_mean
         check_same_dtype(input, self.weight if running_mean is None else running_mean)
-        uses_batch = self.training or running_mean is None
+        if self.training and is_transformed():
+            with explained(self, "running_mean"):
+                return self._forward(input)
+        return self._forward(input)
+
+    def _forward(self, input: Tensor) -> Tensor:
+        uses_batch = self.training or self.running_mean is None
         if uses_batch and input.numel() == input.size(1) > 0:
             return self._forward_one_value(input)
         return super().forward(input)
