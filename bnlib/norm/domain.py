@@ -115,7 +115,8 @@ class DomainBatchNorm(nn.Module):
         if self.shared_affine and not (layer.weight is first.weight and layer.bias is first.bias):
             raise RuntimeError(
                 f"domains[{self._domain}] must have the weight and bias of domains[0], because shared_affine=True, got "
-                "others; load the state_dict of the whole DomainBatchNorm, and not that of one domain, with assign=True"
+                "others, as loading with assign=True, pruning or parametrising one domain leaves behind; load the "
+                "whole DomainBatchNorm, or make it with shared_affine=False"
             )
         return layer(input)
 
