@@ -56,15 +56,15 @@ class Forgets(nn.BatchNorm1d):
         self.register_buffer("running_mean", torch.zeros(4, **options), persistent=False)
 
 
-class Halves(nn.BatchNorm1d):
-    """It uses another weight than it has."""
+class Remembers(nn.BatchNorm1d):
+    """It uses the weight that it was made with, whatever takes its place."""
 
     def __init__(self, **options):
         super().__init__(4, **options)
-        self.__dict__["own"] = torch.rand(4) + 1
+        self.__dict__["own"] = self.weight
 
     def forward(self, input):
-        return super().forward(input) / self.weight * self.own.to(input)
+        return nn.functional.batch_norm(input, None, None, self.own, self.bias, training=True)
 
 
 class Ignores(nn.BatchNorm1d):
@@ -82,8 +82,8 @@ class Ignores(nn.BatchNorm1d):
     ("made", "situation"),
     [
         (Forgets, "torch.save, weights_only=True"),
-        (Halves, "a parametrised weight"),
-        (Halves, "a pruned weight"),
+        (Remembers, "a parametrised weight"),
+        (Remembers, "a pruned weight"),
         (Ignores, "torch.compile"),
         (Ignores, "torch.export, eval mode"),
         (Ignores, "torch.jit.trace, eval mode"),
