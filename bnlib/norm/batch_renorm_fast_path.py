@@ -91,7 +91,7 @@ def batch_statistics(x: Tensor, running_mean: Tensor, eps: float) -> tuple[Tenso
 
 
 class CorrectedBatchNorm(Function):
-    """Batch norm whose statistics are known, with the corrections rho and delta; for images also without them (None)."""
+    """Batch norm with known statistics and with the corrections rho and delta; for images also without them (None)."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, mean, variance, sigma, rho, delta, eps):
