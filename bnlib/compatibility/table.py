@@ -126,7 +126,7 @@ EXCEPTIONS: dict[str, list[tuple[tuple[str, ...], str, str]]] = {
         (
             ("RMSNorm", "FilterResponseNorm", "EvoNormS0", "DynamicTanh", "CosineLinear"),
             "raises",
-            "These layers depend on their input at inference as well, so no convolution can do what they do.",
+            "At inference these layers do more than to scale and to shift, so no convolution can do what they do.",
         )
     ],
     "channels-last": [(("CosineLinear",), "raises", "It is a linear layer, and takes no images.")],
