@@ -31,6 +31,7 @@ def ask(adapter: ModuleType) -> dict[str, Any]:
         "running variance after 1 and 10 steps": variances,
         "variance that is stored": kind_of_variance,
         "output at inference after 1 step": early_inference,
+        "training mode normalises with": used_in_training,
         "one value per channel": one_value,
         "empty batch": empty_batch,
         "NaN in one channel": nan_in_one_channel,
@@ -102,6 +103,15 @@ def early_inference(adapter: ModuleType) -> float:
     layer = adapter.Layer(1)
     layer.train(FOUR)
     return rounded(float(np.ravel(layer.evaluate(FOUR))[1]))
+
+
+def used_in_training(adapter: ModuleType) -> str:
+    """After 200 batches with mean 0, the output for 11 in a batch with mean 10: 1 if the batch normalises itself."""
+    layer = adapter.Layer(1)
+    for _ in range(200):
+        layer.train(FOUR - 10)
+    output = float(np.ravel(layer.train(FOUR))[1])
+    return "the batch" if abs(output - 1) < 1e-2 else f"the running averages: {output:.4g} in place of 1"
 
 
 def one_value(adapter: ModuleType) -> dict[str, Any]:
