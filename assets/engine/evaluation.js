@@ -14,17 +14,18 @@ import { RandomNumbers } from "./random_numbers.js";
  * @param {import("./protocol.js").Evaluation} evaluation
  * @param {Network} network
  * @param {Samples[]} tests
- * @param {{all: Samples | null, batchSize: number, seed: number, batch: Samples}} options `all` holds all training
- *   samples, for precise statistics; `batch` is room for the samples of a batch, for train mode
+ * @param {{all: Samples | null, seed: number, batch: Samples}} options `all` holds all training samples, for precise
+ *   statistics; `batch` is room for the samples of a batch, for train mode
  * @returns {Score[]}
  */
-export function evaluate(evaluation, network, tests, { all, batchSize, seed, batch }) {
+export function evaluate(evaluation, network, tests, { all, seed, batch }) {
   const before = network.norms.map((norm) => norm.snapshot());
   const restore = () => network.norms.forEach((norm, i) => norm.restore(before[i]));
   if (evaluation === "precise" && all !== null) recomputeStatistics(network, all);
-  const scores = tests.map((test) => {
+  const scores = tests.map((test, domain) => {
+    network.useDomain(domain);
     if (evaluation !== "train") return inEvalMode(network, test);
-    const score = inTrainMode(network, test, batchSize, seed, batch);
+    const score = inTrainMode(network, test, seed, batch);
     restore();
     return score;
   });
@@ -59,12 +60,12 @@ function recomputeStatistics(network, all) {
  *
  * @param {Network} network
  * @param {Samples} test
- * @param {number} batchSize
  * @param {number} seed
- * @param {Samples} batch
+ * @param {Samples} batch room for one batch
  * @returns {Score}
  */
-function inTrainMode(network, test, batchSize, seed, batch) {
+function inTrainMode(network, test, seed, batch) {
+  const batchSize = batch.y.length;
   const order = new RandomNumbers(seed).permutation(test.y.length);
   const batches = Math.ceil(order.length / batchSize);
   let loss = 0;

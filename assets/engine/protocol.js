@@ -54,13 +54,31 @@ export const VERSION = 1;
  *   | {kind: "full_norm", eps?: number, oracle?: Oracle, alpha?: number | PowerSchedule}
  *   | {kind: "batch_renorm", eps?: number, momentum?: number, rMax?: number | LinearRamp, dMax?: number | LinearRamp}
  *   | {kind: "layer_norm", eps?: number}
- *   | {kind: "group_norm", eps?: number, groups?: number | null}} Norm
+ *   | {kind: "group_norm", eps?: number, groups?: number | null}
+ *   | {kind: "domain_batch_norm", eps?: number, momentum?: number | null}
+ *   | {kind: "ghost_batch_norm", eps?: number, momentum?: number | null, virtualBatchSize?: number}
+ *   | {kind: "rms_norm", eps?: number | null}
+ *   | {kind: "filter_response_norm", eps?: number}
+ *   | {kind: "evonorm_s0", eps?: number}
+ *   | {kind: "dynamic_tanh", alpha?: number}
+ *   | {kind: "weight_norm"}
+ *   | {kind: "weight_standardisation", eps?: number, groups?: number | null}
+ *   | {kind: "cosine"}} Norm
+ *
+ * `weight_norm`, `weight_standardisation` and `cosine` change the linear layers of the hidden layers, and group norm
+ * follows standardised weights, whose `eps` and `groups` are its own. `filter_response_norm` and `evonorm_s0` contain an
+ * activation in place of the ReLU. `domain_batch_norm` has one batch norm for the first domain of the data and one for
+ * the second; in training the first batch of a step belongs to the first domain, whatever its samples are.
  *
  * @typedef {"running" | "batch" | "literal" | "constant" | "leave_one_out"} Oracle
  */
 
 /**
  * The network: for each entry of `hidden` a linear layer, the normalisation and ReLU; then a linear layer.
+ *
+ * With skip connections there is a linear layer in front, and each two hidden layers are a block, to whose output its
+ * input is added; the second layer of a block has no ReLU. `gamma` is then that of the second layers, and 1 in the first
+ * ones.
  *
  * @typedef {object} Network
  * @property {number[]} [hidden] widths of the hidden layers; [100, 100]
@@ -69,6 +87,8 @@ export const VERSION = 1;
  * @property {"pytorch" | "he"} [initialisation] "pytorch" is the default of nn.Linear; "he" is kaiming_normal_ with
  *   biases 0
  * @property {number} [gamma] initial gamma of every normalisation; 1
+ * @property {boolean} [skipConnections] false. With them `hidden` must have an even number of equal widths, and
+ *   `placement` must be "before"
  */
 
 /**
@@ -99,7 +119,9 @@ export const VERSION = 1;
  * - `eval`: eval mode, with running statistics.
  * - `precise`: eval mode, with statistics of the whole training set in place of the running ones. Only for
  *   `batch_norm`; other kinds of normalisation give the results of `eval`.
- * - `train`: train mode, in batches of `batchSize` ("forgot eval()"). The statistics are put back afterwards.
+ * - `train`: train mode, in batches of `evaluationBatchSize` ("forgot eval()"). The statistics are put back afterwards.
+ *   If a batch is a single sample, batch norm gives beta for it, as bnlib.BatchNorm, where torch.nn.BatchNorm1d raises an
+ *   error.
  *
  * @typedef {"eval" | "precise" | "train"} Evaluation
  */
@@ -122,6 +144,7 @@ export const VERSION = 1;
  * @property {number | number[]} [checkpoints] the number of evenly spaced checkpoints, or the steps at which they are;
  *   there is one more before the first step; 20
  * @property {Evaluation[]} [evaluations] ["eval"]
+ * @property {number | null} [evaluationBatchSize] samples per batch of the evaluation `train`; null for batchSize
  * @property {number | null} [freezeStatistics] the number of steps after which the normalisations normalise with their
  *   running statistics and no longer change them, also while training; null: never
  * @property {Precision} [precision] "float32"
@@ -230,11 +253,12 @@ export const VERSION = 1;
  */
 
 /**
- * Euclidean norms of the gradients of one linear layer and the normalisation behind it; null where there is none.
+ * Euclidean norms of the gradients of one linear layer and the normalisation behind it; null where there is none. Where
+ * a normalisation changes the weights, the gradient is that of the weights which are trained.
  *
  * @typedef {object} GradientNorms
  * @property {number} weight
- * @property {number} bias
+ * @property {number | null} bias
  * @property {number | null} gamma
  * @property {number | null} beta
  */

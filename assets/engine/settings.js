@@ -16,6 +16,7 @@ const DEFAULTS = {
   steps: null,
   checkpoints: 20,
   evaluations: ["eval"],
+  evaluationBatchSize: null,
   freezeStatistics: null,
   precision: "float32",
 };
@@ -25,6 +26,7 @@ const NETWORK = {
   placement: "before",
   initialisation: "pytorch",
   gamma: 1,
+  skipConnections: false,
 };
 const BATCHES = {
   shuffled: {},
@@ -92,6 +94,7 @@ function checkNumbers(settings) {
   if (!(momentum >= 0 && momentum < 1)) refuse("momentum", momentum, "at least 0 and below 1");
   above("epochs", settings.epochs, 0);
   if (settings.steps !== null) whole("steps", settings.steps, 1);
+  if (settings.evaluationBatchSize !== null) whole("evaluationBatchSize", settings.evaluationBatchSize, 1);
   if (settings.freezeStatistics !== null) whole("freezeStatistics", settings.freezeStatistics, 0);
   for (const each of [settings.checkpoints].flat()) whole("checkpoints", each, 1);
   for (const each of settings.evaluations) oneOf("evaluations", each, ["eval", "precise", "train"]);
@@ -99,13 +102,19 @@ function checkNumbers(settings) {
 }
 
 /** @type {(network: any) => void} */
-function checkNetwork({ hidden, norm, placement, initialisation, gamma }) {
+function checkNetwork({ hidden, norm, placement, initialisation, gamma, skipConnections }) {
   if (!Array.isArray(hidden)) refuse("network.hidden", hidden, "a list of widths");
   for (const width of hidden) whole("network.hidden", width, 1);
+  oneOf("network.skipConnections", skipConnections, [false, true]);
+  if (skipConnections) checkBlocks(hidden, placement);
   oneOf("network.placement", placement, ["before", "after"]);
   oneOf("network.initialisation", initialisation, ["pytorch", "he"]);
   if (!Number.isFinite(gamma)) refuse("network.gamma", gamma, "a number");
-  if (norm.kind !== "none") above("network.norm.eps", norm.eps, 0);
+  if (norm.eps !== undefined && !(norm.eps === null && norm.kind === "rms_norm")) {
+    above("network.norm.eps", norm.eps, 0);
+  }
+  if (norm.alpha !== undefined && norm.kind === "dynamic_tanh") above("network.norm.alpha", norm.alpha, 0);
+  if (norm.virtualBatchSize !== undefined) whole("network.norm.virtualBatchSize", norm.virtualBatchSize, 1);
   if (norm.kind === "full_norm") {
     oneOf("network.norm.oracle", norm.oracle, ["running", "batch", "literal", "constant", "leave_one_out"]);
     checkAlpha(norm.alpha);
@@ -122,6 +131,14 @@ function checkNetwork({ hidden, norm, placement, initialisation, gamma }) {
   if (hidden.some((/** @type {number} */ width) => width % norm.groups !== 0)) {
     refuse("network.norm.groups", norm.groups, `a divisor of every width in network.hidden (${hidden})`);
   }
+}
+
+/** @type {(hidden: number[], placement: string) => void} */
+function checkBlocks(hidden, placement) {
+  if (hidden.length === 0 || hidden.length % 2 !== 0 || hidden.some((width) => width !== hidden[0])) {
+    refuse("network.hidden", hidden, "an even number of equal widths for skip connections");
+  }
+  if (placement !== "before") refuse("network.placement", placement, "before for skip connections");
 }
 
 /** @type {(alpha: any) => void} */
@@ -206,7 +223,7 @@ function between(name, value, low, high, of = "") {
   if (!(Number.isFinite(value) && value >= low && value <= high)) refuse(name, value, `from ${low} to ${high}${of}`);
 }
 
-/** @type {(name: string, value: any, names: string[]) => void} */
+/** @type {(name: string, value: any, names: any[]) => void} */
 function oneOf(name, value, names) {
   if (!names.includes(value)) refuse(name, value, `one of ${names.join(", ")}`);
 }

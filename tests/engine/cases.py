@@ -13,6 +13,15 @@ NORMS = [
     {"kind": "batch_renorm", "momentum": 0.1, "rMax": 3, "dMax": 5},
     {"kind": "layer_norm"},
     {"kind": "group_norm"},
+    {"kind": "domain_batch_norm"},
+    {"kind": "ghost_batch_norm", "virtualBatchSize": 16},
+    {"kind": "rms_norm"},
+    {"kind": "filter_response_norm"},
+    {"kind": "evonorm_s0"},
+    {"kind": "dynamic_tanh"},
+    {"kind": "weight_norm"},
+    {"kind": "weight_standardisation"},
+    {"kind": "cosine"},
 ]
 BATCHES = [
     {"construction": "shuffled"},
@@ -50,6 +59,15 @@ RAMPS = {
     "dMax": {"low": 0, "high": 5, "begin": 5, "end": 10},
     "momentum": 0.1,
 }
+WITH_THEIR_OWN = (
+    "filter_response_norm",
+    "evonorm_s0",
+    "dynamic_tanh",
+    "weight_norm",
+    "weight_standardisation",
+    "cosine",
+)
+"""Norms with further parameters, activations or weights of their own."""
 OTHER = [
     case(BATCH_NORM, momentum=0.9),
     case(BATCH_NORM, network={"gamma": 0.1, "placement": "after"}),
@@ -68,7 +86,25 @@ OTHER = [
     *(case(norm, freezeStatistics=10) for norm in (BATCH_NORM, FULL_NORM, RENORM)),
     case(BATCH_NORM, evaluations=["eval", "precise", "train"]),
     case(BATCH_NORM, evaluations=["train"], batchSize=400),
+    *(case(BATCH_NORM, evaluations=["train"], evaluationBatchSize=size) for size in (1, 2, 7, 64, 360, 800)),
+    case(RENORM | RAMPS, evaluations=["eval", "train"], evaluationBatchSize=16),
     case(FULL_NORM, evaluations=["eval", "train"]),
+    *(
+        case(norm, network={"hidden": [12] * 4, "skipConnections": True, "gamma": gamma})
+        for norm, gamma in (
+            (BATCH_NORM, 1),
+            (BATCH_NORM, 0),
+            (BATCH_NORM, 0.01),
+            (FULL_NORM, 1),
+            ({"kind": "rms_norm"}, 1),
+        )
+    ),
+    case(BATCH_NORM, network={"hidden": [64] * 8, "skipConnections": True}, batchSize=32, microBatchSize=16),
+    *(case({"kind": kind}, network={"placement": "after"}) for kind in WITH_THEIR_OWN),
+    *(case({"kind": kind}, microBatchSize=4, momentum=0.9) for kind in WITH_THEIR_OWN),
+    *(case({"kind": "ghost_batch_norm", "virtualBatchSize": size, "momentum": None}) for size in (1, 5)),
+    case({"kind": "ghost_batch_norm", "virtualBatchSize": 4}, batchSize=10),
+    case({"kind": "ghost_batch_norm", "virtualBatchSize": 4}, freezeStatistics=10, evaluations=["eval", "train"]),
     case(BATCH_NORM, batches={"construction": "fixed", "shuffleSamples": False}),
     *(case(BATCH_NORM, batches={"construction": "max_labels", "labels": labels}) for labels in (1, 10)),
     # With BN the middle point would lie on the kink of ReLU, where rounding decides.
@@ -81,6 +117,10 @@ NORMAL_NUMBERS = [
     case(FULL_NORM, network={"initialisation": "he", "hidden": [3]}, data={"name": "three_points"}, batchSize=3),
     case(BATCH_NORM, data={"name": "two_domains"}),
     case(BATCH_NORM, data={"name": "two_domains", "share": 0.75}, evaluations=["eval", "precise", "train"]),
+    *(
+        case({"kind": "domain_batch_norm"}, data={"name": "two_domains", "share": share}, evaluations=["eval", "train"])
+        for share in (0.5, 0.75, 1)
+    ),
 ]
 """Runs that draw normal numbers, which differ between machines in the last bit of a float32."""
 
