@@ -1,8 +1,11 @@
 /** Random numbers as PyTorch draws them on the CPU: the same seed gives the same numbers. */
 
+import { log32, sineAndCosine32 } from "./float32_functions.js";
 import { MersenneTwister } from "./mersenne_twister.js";
 
+const { fround } = Math;
 const BLOCK = 16;
+const TWO_PI = fround(2 * Math.PI);
 
 /** A counterpart of torch.Generator. */
 export class RandomNumbers {
@@ -53,8 +56,8 @@ export class RandomNumbers {
   }
 
   /**
-   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_.
-   * Logarithm, sine and cosine differ between machines in the last bit, so the numbers do as well.
+   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_. The
+   * numbers are those of PyTorch on x86-64; on other processors its logarithm, sine and cosine differ in the last bit.
    *
    * @param {Float32Array} values
    * @param {number} std
@@ -96,9 +99,9 @@ export class RandomNumbers {
 function transformBlock(values, start, std) {
   const half = BLOCK / 2;
   for (let i = start; i < start + half; i++) {
-    const radius = Math.sqrt(-2 * Math.log(1 - values[i]));
-    const angle = 2 * Math.PI * values[i + half];
-    values[i] = radius * Math.cos(angle) * std;
-    values[i + half] = radius * Math.sin(angle) * std;
+    const radius = fround(Math.sqrt(fround(-2 * log32(fround(1 - values[i])))));
+    const { sine, cosine } = sineAndCosine32(fround(TWO_PI * values[i + half]));
+    values[i] = fround(radius * cosine) * fround(std);
+    values[i + half] = fround(radius * sine) * fround(std);
   }
 }

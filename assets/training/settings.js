@@ -56,8 +56,10 @@ export const text = (value) => (value === null || value === undefined ? "" : Str
 
 // The settings of a run for the engine, see protocol.js; `norms` and `fixed` are from the description.
 export function engineSettings(values, { norms, fixed }) {
-  const { color: _color, ...norm } = norms[values.norm];
-  if (norm.kind === "batch_norm" && values.momentum !== undefined) norm.momentum = values.momentum;
+  // A normalisation can come with an initialisation of its own.
+  const { color: _color, initialisation = INITIALISATIONS[values.initialisation], ...norm } = norms[values.norm];
+  if (norm.kind.endsWith("batch_norm") && values.momentum !== undefined) norm.momentum = values.momentum;
+  const skipConnections = values.skip === "with";
   const { network, ...rest } = fixed;
   return {
     batchSize: values.batch_size,
@@ -67,14 +69,16 @@ export function engineSettings(values, { norms, fixed }) {
     network: {
       hidden: Array(values.depth).fill(values.width),
       norm,
-      initialisation: values.initialisation === "He" ? "he" : "pytorch",
-      placement: values.placement === "after the ReLU" ? "after" : "before",
+      ...(initialisation === undefined ? {} : { initialisation }),
+      placement: values.placement === "after the ReLU" && !skipConnections ? "after" : "before",
+      skipConnections,
       ...(values.gamma === undefined ? {} : { gamma: values.gamma }),
       ...network,
     },
     ...(values.micro_batch_size === undefined ? {} : { microBatchSize: values.micro_batch_size }),
     ...(values.freeze === undefined ? {} : { freezeStatistics: values.freeze }),
     ...(values.evaluation === undefined ? {} : EVALUATIONS[values.evaluation]),
+    ...(values.evaluation_batch_size === undefined ? {} : { evaluationBatchSize: values.evaluation_batch_size }),
     seed: values.seed,
     ...duration(values),
     ...rest,
@@ -87,7 +91,14 @@ function duration({ epochs, batch_size }) {
   return { steps: Math.max(1, Math.round(epochs * Math.floor(TRAINING_SAMPLES / batch_size))) };
 }
 
+// What is wrong with values that are possible one by one, in words, or "".
+export function conflict({ skip, depth }) {
+  const odd = skip === "with" && depth % 2 !== 0;
+  return odd ? `“hidden layers” must be an even number with skip connections. It is ${depth}.` : "";
+}
+
 const TRAINING_SAMPLES = 1437;
+const INITIALISATIONS = { "PyTorch's default": "pytorch", He: "he" };
 const EVALUATIONS = {
   "eval mode": { evaluations: ["eval"] },
   "train mode": { evaluations: ["train"] },

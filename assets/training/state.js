@@ -35,6 +35,11 @@ export class State {
     return Object.fromEntries(Object.keys(this.description.start).map((name) => [name, this.value(name)]));
   }
 
+  // Whether a field has an effect on a network that would be trained.
+  matters(field) {
+    return matters(field, this.values);
+  }
+
   // Enter a value; throws an Error in words if it is not possible.
   enter(name, given) {
     const field = this.fields.find((each) => each.name === name);
@@ -61,9 +66,10 @@ export class State {
     return [...this.touched.keys()].every((name) => name === "seed");
   }
 
-  // The committed range of seeds at this position, or null.
+  // The committed ranges of seeds of the chosen norms at this position, or null.
   get bands() {
-    return this.onTheGrid ? (this.description.bands?.[this.frame] ?? null) : null;
+    const bands = this.onTheGrid ? this.description.bands?.[this.frame] : null;
+    return bands ? Object.fromEntries(Object.entries(bands).filter(([norm]) => this.chosen.has(norm))) : null;
   }
 
   // Add a run; the oldest goes when there are too many.
@@ -137,6 +143,10 @@ export class TwoNetworks extends State {
       const name = this.apart === "norm" ? value : inWords(this.field, value);
       return { name, color: this.description.norms[values.norm].color, values };
     });
+  }
+
+  matters(field) {
+    return this.networks.some(({ values }) => matters(field, values));
   }
 
   // Enter a value; what no longer has an effect cannot be the difference.

@@ -4,7 +4,7 @@ import { button, element } from "./elements.js";
 import { quantity } from "./quantities.js";
 import { dashes, progress, RunsList } from "./runs_list.js";
 import { forget, listen, onHidden, send } from "./session.js";
-import { engineSettings } from "./settings.js";
+import { conflict, engineSettings } from "./settings.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_STEP = 2000; // between two pictures for readers who asked for less motion, in milliseconds
@@ -61,7 +61,7 @@ export class Trainer {
   }
 
   train(paused = false) {
-    const wrong = this.problem();
+    const wrong = this.problem() || this.state.networks.map(({ values }) => conflict(values)).find(Boolean);
     if (wrong) return this.say(wrong);
     this.stop();
     this.presses += 1;

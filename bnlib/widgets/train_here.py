@@ -40,7 +40,18 @@ FIELDS: dict[str, dict[str, Any]] = {
         "told": "k = {}",
     },
     "initialisation": {"label": "initialisation", "kind": "choice", "options": ["PyTorch's default", "He"]},
-    "placement": {"label": "place of the norm", "kind": "choice", "options": ["before the ReLU", "after the ReLU"]},
+    "skip": {
+        "label": "skip connections",
+        "kind": "choice",
+        "options": ["without", "with"],
+        "told": "{} skip connections",
+    },
+    "placement": {
+        "label": "place of the norm",
+        "kind": "choice",
+        "options": ["before the ReLU", "after the ReLU"],
+        "when": {"skip": "without"},
+    },
     "gamma": {"label": "initial gamma", "kind": "number"},
     "depth": {"label": "hidden layers", "kind": "integer", "least": 1, "most": 20},
     "width": {"label": "units per layer", "kind": "integer", "least": 1, "most": 512},
@@ -60,6 +71,14 @@ FIELDS: dict[str, dict[str, Any]] = {
         "options": ["eval mode", "train mode"],
         "told": "tested in {}",
     },
+    "evaluation_batch_size": {
+        "label": "test batch size",
+        "kind": "integer",
+        "least": 1,
+        "most": 360,
+        "when": {"evaluation": "train mode"},
+        "told": "in batches of {}",
+    },
     "epochs": {"label": "epochs", "kind": "number", "positive": True, "most": 1000},
     "seed": {"label": "seed", "kind": "integer", "least": 0, "most": 2**31 - 1},
 }
@@ -73,7 +92,21 @@ NORMS: dict[str, dict[str, Any]] = {
     "Batch Renorm": {"kind": "batch_renorm", "momentum": 0.1, "rMax": 3, "dMax": 5},
     "layer norm": {"kind": "layer_norm"},
 }
-"""The normalisations of the page's engine (``assets/engine/protocol.js``) by their names in figures."""
+"""The normalisations that every explorer offers, as the page's engine (``assets/engine/protocol.js``) has them."""
+
+MORE_NORMS: dict[str, dict[str, Any]] = {
+    "Ghost BN": {"kind": "ghost_batch_norm", "virtualBatchSize": 16},
+    "domain batch norm": {"kind": "domain_batch_norm"},
+    "RMSNorm": {"kind": "rms_norm"},
+    "group norm": {"kind": "group_norm"},
+    "FRN": {"kind": "filter_response_norm"},
+    "EvoNorm-S0": {"kind": "evonorm_s0"},
+    "weight norm": {"kind": "weight_norm"},
+    "weight standardisation + GN": {"kind": "weight_standardisation"},
+    "cosine normalisation": {"kind": "cosine"},
+    "dynamic tanh": {"kind": "dynamic_tanh"},
+}
+"""The other normalisations of the engine, with the settings of chapters 6 and 9."""
 
 LOSS = {"log": True, "range": [3e-3, 20], "ticks": [0.01, 0.1, 1, 10]}
 ERROR = {"range": [0, 100], "ticks": [0, 20, 40, 60, 80, 100]}

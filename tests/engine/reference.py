@@ -102,7 +102,7 @@ def residual(settings: Settings) -> nn.Sequential:
 
 @torch.no_grad()
 def round_lengths(model: nn.Module) -> None:
-    """Round the lengths of weight norm correctly: PyTorch's sum of squares differs between processors in the last bit."""
+    """Round the lengths of weight norm correctly, because the last bit of PyTorch's differs between processors."""
     for layer in model:
         weight = getattr(getattr(layer, "parametrizations", None), "weight", None)
         if hasattr(weight, "original0"):
