@@ -93,8 +93,7 @@ SITUATIONS = (
         "Forgot eval()",
         "Both networks train in the same way, in batches of 32 images, but the second one is tested in train mode, in "
         "batches of 4 images, as if somebody had forgotten model.eval(). Look at the test errors: below 10 % in eval "
-        "mode and above 15 % in train mode, although the training losses are equal. With a test batch size of 1 it is "
-        "worse: PyTorch's batch norm raises an error, and bnlib's gives every image the same answer.",
+        "mode and above 15 % in train mode, although the training losses are equal.",
         {"evaluation_batch_size": 4},
         "evaluation",
         "train mode",

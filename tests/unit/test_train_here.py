@@ -6,10 +6,13 @@ import re
 import numpy as np
 import pytest
 
+from bnlib import BatchNorm
+from bnlib.experiments.alternatives import contest
+from bnlib.experiments.failing import initial_gamma
 from bnlib.experiments.formula import training_curves
 from bnlib.figures.methods import METHOD_COLORS
 from bnlib.widgets import Explorer, Slider, TrainHere, in_the_page, laboratory
-from bnlib.widgets.train_here import FIELDS, NORMS
+from bnlib.widgets.train_here import FIELDS
 
 SETTINGS = [{"lr": 0.1}, {"lr": 1.0}]
 
@@ -39,6 +42,31 @@ def test_a_setting_that_the_page_cannot_train_has_no_bands():
     made = TrainHere(only_small, ["batch norm"], lambda lr: {}).description("x", SETTINGS)
     assert made["covered"] == [True, False] and made["bands"] == [{}, None]
     assert made["start"] == {"batch_size": 8, "lr": 0.1, "epochs": 2, "seed": 0}
+
+
+def test_a_position_of_chapter_7_is_its_network():
+    """Width, depth, place of the norm and skip connections are those of the experiment's networks."""
+    for label, name in initial_gamma.NETWORK_LABELS.items():
+        (made,) = [in_the_page.initial_gammas().start(label, 0.1)]
+        model = initial_gamma.make(name, 0.1, 0)
+        norms = [layer for layer in model.modules() if isinstance(layer, BatchNorm)]
+        behind = [type(layer).__name__ for layer in model][2]
+        assert made["depth"] == len(norms) and {layer.num_features for layer in norms} == {made["width"]}
+        assert made["skip"] == ("with" if behind == "Block" else "without")
+        assert made["placement"] == ("after the ReLU" if behind == "ReLU" else "before the ReLU")
+
+
+def test_the_page_has_every_norm_of_chapter_9():
+    made = in_the_page.alternatives().description("x", [{"budget": "equal samples", "construction": "shuffled",
+                                                         "batch_size": 64}])  # fmt: skip
+    names = ["Full Normalization" if name == "Full Norm" else name for name in contest.NORMS]
+    assert list(made["norms"]) == names
+    assert {"FRN", "Ghost BN", "cosine normalisation"} <= made["bands"][0].keys()
+
+
+def test_the_page_cannot_train_on_mnist():
+    towers = in_the_page.two_towers()
+    assert towers.start("MNIST", 1.0, 64) is None and towers.start("inverted", 1.0, 64)["data"] == "two domains"
 
 
 def test_a_norm_has_the_colour_of_the_figures():
@@ -84,7 +112,7 @@ def test_a_situation_names_fields_and_values_of_the_laboratory():
     for each in laboratory.SITUATIONS:
         assert each.values.keys() | {each.apart} <= laboratory.START.keys() <= {*FIELDS}
         for name, value in [*each.values.items(), (each.apart, each.other)]:
-            options = list(NORMS) if name == "norm" else FIELDS[name].get("options", [value])
+            options = list(laboratory.ALL_NORMS) if name == "norm" else FIELDS[name].get("options", [value])
             assert value in options, (each.name, name)
         assert (each.values | laboratory.START)[each.apart] != each.other
         assert len(re.findall(r"[.?!]( |$)", each.text.replace("model.eval()", ""))) == 2, "two sentences"
