@@ -31,8 +31,12 @@ export function dataset(data, digits, seed) {
   if (data.name === "three_points") return threePoints();
   const train = samples(digits.trainX, digits.trainY);
   const test = { name: "digits", ...samples(digits.testX, digits.testY) };
-  if (data.name === "digits") return { features: 64, classes: 10, train: [train], test: [test] };
   const generator = new RandomNumbers(seed);
+  if (data.name === "digits") {
+    if (data.labels === "random") train.y = train.y.map(() => generator.integer(10));
+    const also = data.testTraining ? [{ name: "training digits", ...train }] : [];
+    return { features: 64, classes: 10, train: [train], test: [test, ...also] };
+  }
   const otherTrain = inverted(train, generator);
   const otherTest = { name: "inverted digits", ...inverted(test, generator) };
   return { features: 64, classes: 10, train: [train, otherTrain], test: [test, otherTest] };

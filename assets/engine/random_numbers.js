@@ -26,12 +26,20 @@ export class RandomNumbers {
 
   /**
    * @param {number} count
+   * @returns {number} an integer from 0 to count - 1, as torch.randint
+   */
+  integer(count) {
+    return this.bits.random() % count;
+  }
+
+  /**
+   * @param {number} count
    * @returns {Int32Array} the numbers from 0 to count - 1 in random order, as torch.randperm
    */
   permutation(count) {
     const order = Int32Array.from({ length: count }, (_, i) => i);
     for (let i = 0; i < count - 1; i++) {
-      const other = i + (this.bits.random() % (count - i));
+      const other = i + this.integer(count - i);
       const kept = order[i];
       order[i] = order[other];
       order[other] = kept;
@@ -53,10 +61,10 @@ export class RandomNumbers {
   }
 
   /**
-   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_.
+   * Fill `values` with normal numbers of mean 0, as a tensor of the same type and length by torch.Tensor.normal_.
    * Logarithm, sine and cosine differ between machines in the last bit, so the numbers do as well.
    *
-   * @param {Float32Array} values
+   * @param {import("./arrays.js").Numbers} values
    * @param {number} std
    */
   normal(values, std) {
@@ -64,11 +72,12 @@ export class RandomNumbers {
       for (let i = 0; i < values.length; i++) values[i] = this.oneNormal() * std;
       return;
     }
-    for (let i = 0; i < values.length; i++) values[i] = this.uniform32();
+    const uniform = () => (values instanceof Float64Array ? this.uniform64() : this.uniform32());
+    for (let i = 0; i < values.length; i++) values[i] = uniform();
     for (let i = 0; i + BLOCK <= values.length; i += BLOCK) transformBlock(values, i, std);
     if (values.length % BLOCK === 0) return;
     const last = values.length - BLOCK;
-    for (let i = last; i < values.length; i++) values[i] = this.uniform32();
+    for (let i = last; i < values.length; i++) values[i] = uniform();
     transformBlock(values, last, std);
   }
 
@@ -89,7 +98,7 @@ export class RandomNumbers {
 /**
  * Turn 16 uniform numbers into 16 normal ones (Box and Muller 1958).
  *
- * @param {Float32Array} values
+ * @param {import("./arrays.js").Numbers} values
  * @param {number} start
  * @param {number} std
  */

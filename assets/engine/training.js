@@ -179,7 +179,7 @@ function build(arrays, settings, { features, classes, train, test }) {
  * @param {number} totalSteps
  * @returns {Set<number>} the steps after which there is a checkpoint
  */
-function checkpointSteps(checkpoints, totalSteps) {
+export function checkpointSteps(checkpoints, totalSteps) {
   if (Array.isArray(checkpoints)) return new Set([...checkpoints, totalSteps]);
   return new Set(Array.from({ length: checkpoints }, (_, i) => roundHalfToEven((totalSteps * (i + 1)) / checkpoints)));
 }

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import bnlib
 from bnlib import datasets, models, samplers
 from bnlib.datasets import Dataset
+from bnlib.experiments.objective import objective_and_evaluation
 from bnlib.experiments.perils import train_mode_at_inference, two_towers
 from bnlib.probes import with_recomputed_statistics
 from bnlib.schedules import LinearRamp, PowerSchedule
@@ -70,10 +71,22 @@ def data(settings: Settings) -> list[Dataset]:
     """The data set of each domain, in the precision of the settings."""
     name = settings.get("data", {"name": "digits"})["name"]
     found = two_towers.domains("inverted", seed(settings)) if name == "two_domains" else [datasets.load(name)]
-    return [
-        Dataset(d.name, d.train_x.to(dtype(settings)), d.train_y, d.test_x.to(dtype(settings)), d.test_y, d.num_classes)
+    random = settings.get("data", {}).get("labels") == "random"
+    drawn = [
+        objective_and_evaluation._random_labels(d.train_y, d.num_classes, seed(settings)) if random else d.train_y
         for d in found
     ]
+    return [
+        Dataset(d.name, d.train_x.to(dtype(settings)), y, d.test_x.to(dtype(settings)), d.test_y, d.num_classes)
+        for d, y in zip(found, drawn, strict=True)
+    ]
+
+
+def tests(settings: Settings, domains: list[Dataset]) -> list[tuple[Tensor, Tensor]]:
+    """The images and labels of each test set."""
+    found = [(d.test_x, d.test_y) for d in domains]
+    also = settings.get("data", {}).get("testTraining", False)
+    return [*found, *((d.train_x, d.train_y) for d in domains if also)]
 
 
 def sampler(settings: Settings) -> Callable[..., Iterator[Tensor]]:
@@ -166,7 +179,7 @@ def checkpoint(settings: Settings, model: nn.Module, domains: list[Dataset], ste
 @torch.no_grad()
 def in_eval_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
     model.eval()  # the next step puts it back
-    return [scored(model(d.test_x), d.test_y) for d in domains]
+    return [scored(model(x), y) for x, y in tests(settings, domains)]
 
 
 def with_precise_statistics(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
@@ -177,10 +190,10 @@ def with_precise_statistics(settings: Settings, model: nn.Module, domains: list[
 @torch.no_grad()
 def in_train_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
     found = []
-    for d in domains:
+    for x, y in tests(settings, domains):
         copied, order = copy.deepcopy(model).train(), "shuffled"
-        batches = train_mode_at_inference.batches(d.test_y, order, settings["batchSize"], seed(settings))
-        scores = [scored(copied(d.test_x[index]), d.test_y[index]) for index in batches]
+        batches = train_mode_at_inference.batches(y, order, settings["batchSize"], seed(settings))
+        scores = [scored(copied(x[index]), y[index]) for index in batches]
         found.append(tuple(sum(column) / len(column) for column in zip(*scores, strict=True)))
     return found
 
