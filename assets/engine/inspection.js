@@ -8,13 +8,12 @@ import { softmax } from "./cross_entropy.js";
 /** @typedef {import("./training.js").Training} Training */
 
 /**
- * @param {import("./begin.js").AnyTraining} training
+ * @param {Training} training
  * @param {{layer: number, bins?: number, digits?: number[]}} request
  * @returns {Inspection}
- * @throws {RangeError} if there is no such layer or sample, or no network
+ * @throws {RangeError} if there is no such layer or sample
  */
 export function inspect(training, { layer, bins = 24, digits = [] }) {
-  if (!("network" in training)) throw new RangeError(`run must train a network, got ${training.settings.problem}`);
   const { network, rows } = training;
   const hidden = network.hidden[layer];
   if (hidden === undefined) {

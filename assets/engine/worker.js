@@ -59,7 +59,9 @@ export class Runs {
     else if (type === "stop") this.stop(name);
     else if (type === "pace") this.setPace(name, request.stepsPerSecond);
     else if (type === "inspect") {
-      this.report({ type: "inspection", run: name, ...inspect(this.run(name).training, request) });
+      const { training } = this.run(name);
+      if (!("network" in training)) throw new RangeError(`run must train a network, got ${training.settings.problem}`);
+      this.report({ type: "inspection", run: name, ...inspect(training, request) });
     } else throw new RangeError(`type must be one of the requests of protocol.js, got ${JSON.stringify(type)}`);
   }
 

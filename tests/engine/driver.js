@@ -46,6 +46,16 @@ function results({ settings: { complete, checkFit }, training: { Training } }, l
   }
 }
 
+// In the order and the shapes of a PyTorch network's parameters.
+function parameters({ hidden, last }) {
+  return [...hidden, { linear: last, norm: null }].flatMap(({ linear, norm }) => {
+    const rows = Array.from({ length: linear.outputs }, (_, j) => {
+      return Array.from({ length: linear.inputs }, (_, i) => linear.weight[i * linear.outputs + j]);
+    });
+    return [rows, Array.from(linear.bias), ...(norm ? [Array.from(norm.gamma), Array.from(norm.beta)] : [])];
+  });
+}
+
 // The parameters of a small problem before the first step and after each one, and the checkpoints.
 function smallResults({ begin: { begin } }, given) {
   try {
@@ -62,14 +72,4 @@ function smallResults({ begin: { begin } }, given) {
   } catch (error) {
     return { error: error.message };
   }
-}
-
-// In the order and the shapes of a PyTorch network's parameters.
-function parameters({ hidden, last }) {
-  return [...hidden, { linear: last, norm: null }].flatMap(({ linear, norm }) => {
-    const rows = Array.from({ length: linear.outputs }, (_, j) => {
-      return Array.from({ length: linear.inputs }, (_, i) => linear.weight[i * linear.outputs + j]);
-    });
-    return [rows, Array.from(linear.bias), ...(norm ? [Array.from(norm.gamma), Array.from(norm.beta)] : [])];
-  });
 }
