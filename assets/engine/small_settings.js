@@ -37,5 +37,5 @@ function checkBatches({ construction, batchSize }) {
   oneOf("construction", construction, Object.keys(LARGEST_BATCHES));
   whole("batchSize", batchSize, 1);
   const most = LARGEST_BATCHES[/** @type {keyof typeof LARGEST_BATCHES} */ (construction)];
-  between("batchSize", batchSize, 1, most, `, the number of samples that a batch of ${construction} can have`);
+  between("batchSize", batchSize, 1, most, `, the number of samples that a batch of ${construction.replace("_", " ")} can have`);
 }

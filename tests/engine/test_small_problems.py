@@ -156,7 +156,7 @@ def test_a_path_that_diverges_ends_at_the_next_checkpoint(engine):
     ("changes", "message"),
     [
         ({"problem": "three_weights"}, 'problem must be one of two_weights, composition, got "three_weights"'),
-        ({"batchSize": 7}, "batchSize must be from 1 to 6, the number of samples that a batch of one_label can have"),
+        ({"batchSize": 7}, "batchSize must be from 1 to 6, the number of samples that a batch of one label can have"),
         ({"construction": "shuffled"}, "construction must be one of all_subsets, one_worker, one_label, fixed, got"),
         ({"learningRate": 0}, "learningRate must be a number above 0, got 0"),
         ({"batchSize": 1.5}, "batchSize must be a whole number of at least 1, got 1.5"),
