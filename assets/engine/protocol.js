@@ -101,7 +101,8 @@ export const VERSION = 1;
  * - `eval`: eval mode, with running statistics.
  * - `precise`: eval mode, with statistics of the whole training set in place of the running ones. Only for
  *   `batch_norm`; other kinds of normalisation give the results of `eval`.
- * - `train`: train mode, in batches of `batchSize` ("forgot eval()"). The statistics are put back afterwards.
+ * - `train`: train mode, in batches of `batchSize` ("forgot eval()"). The statistics are put back afterwards. The
+ *   batches of "training digits" are other ones than the training's, also if those are fixed.
  *
  * @typedef {"eval" | "precise" | "train"} Evaluation
  */

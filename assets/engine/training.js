@@ -165,7 +165,7 @@ function build(arrays, settings, { features, classes, train, test }) {
   const network = new Network(arrays, settings.network, features, classes, partRows, predictedRows);
   return {
     train: train.map(({ y }) => room(y)),
-    tests: test.map(({ y }) => room(y)),
+    tests: test.map(({ y, reshuffled }) => ({ ...room(y), reshuffled })),
     all: precise ? room(allLabels) : null,
     testBatch: room(new Int32Array(servedRows)),
     network,

@@ -82,11 +82,11 @@ def data(settings: Settings) -> list[Dataset]:
     ]
 
 
-def tests(settings: Settings, domains: list[Dataset]) -> list[tuple[Tensor, Tensor]]:
-    """The images and labels of each test set."""
-    found = [(d.test_x, d.test_y) for d in domains]
+def tests(settings: Settings, domains: list[Dataset]) -> list[tuple[Tensor, Tensor, int]]:
+    """The images and labels of each test set, and the seed of its batches in train mode."""
+    found = [(d.test_x, d.test_y, seed(settings)) for d in domains]
     also = settings.get("data", {}).get("testTraining", False)
-    return [*found, *((d.train_x, d.train_y) for d in domains if also)]
+    return [*found, *((d.train_x, d.train_y, seed(settings) + 1000) for d in domains if also)]
 
 
 def sampler(settings: Settings) -> Callable[..., Iterator[Tensor]]:
@@ -179,7 +179,7 @@ def checkpoint(settings: Settings, model: nn.Module, domains: list[Dataset], ste
 @torch.no_grad()
 def in_eval_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
     model.eval()  # the next step puts it back
-    return [scored(model(x), y) for x, y in tests(settings, domains)]
+    return [scored(model(x), y) for x, y, _ in tests(settings, domains)]
 
 
 def with_precise_statistics(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
@@ -190,9 +190,9 @@ def with_precise_statistics(settings: Settings, model: nn.Module, domains: list[
 @torch.no_grad()
 def in_train_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
     found = []
-    for x, y in tests(settings, domains):
+    for x, y, its_seed in tests(settings, domains):
         copied, order = copy.deepcopy(model).train(), "shuffled"
-        batches = train_mode_at_inference.batches(y, order, settings["batchSize"], seed(settings))
+        batches = train_mode_at_inference.batches(y, order, settings["batchSize"], its_seed)
         scores = [scored(copied(x[index]), y[index]) for index in batches]
         found.append(tuple(sum(column) / len(column) for column in zip(*scores, strict=True)))
     return found

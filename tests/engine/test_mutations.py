@@ -29,6 +29,7 @@ MUTATIONS = [
     ("mersenne_twister", "1812433253", "1812433255"),
     ("datasets", "generator.integer(10)", "generator.integer(9)"),
     ("datasets", 'data.labels === "random"', "false"),
+    ("datasets", "reshuffled: 1000", "reshuffled: 0"),
     ("mersenne_twister", "y >>> 11", "y >>> 12"),
     ("mersenne_twister", "0x7fffffff", "0x7ffffffe"),
     ("random_numbers", "0xffffff)", "0x7fffff)"),
