@@ -6,7 +6,7 @@ import { RandomNumbers } from "./random_numbers.js";
 /** @typedef {import("./arrays.js").Numbers} Numbers */
 /** @typedef {import("./network.js").Network} Network */
 /** @typedef {import("./protocol.js").Score} Score */
-/** @typedef {{x: Numbers, y: Int32Array, features: number}} Samples in the arrays of the network */
+/** @typedef {{x: Numbers, y: Int32Array, features: number, reshuffled?: number}} Samples in the network's arrays */
 
 /**
  * Predict each test set; afterwards the running statistics are as before.
@@ -66,7 +66,7 @@ function recomputeStatistics(network, all) {
  */
 function inTrainMode(network, test, seed, batch) {
   const batchSize = batch.y.length;
-  const order = new RandomNumbers(seed).permutation(test.y.length);
+  const order = new RandomNumbers(seed + (test.reshuffled ?? 0)).permutation(test.y.length);
   const batches = Math.ceil(order.length / batchSize);
   let loss = 0;
   let errors = 0;

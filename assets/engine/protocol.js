@@ -103,14 +103,16 @@ export const VERSION = 1;
 /**
  * What the network learns.
  *
- * - `digits`: 8 by 8 pixels, 1437 for training and 360 for testing; one test set, "digits".
+ * - `digits`: 8 by 8 pixels, 1437 for training and 360 for testing. `labels` of the training digits: their own, or drawn
+ *   at random as in bnlib.experiments.objective.objective_and_evaluation. Test set "digits", and with `testTraining` a
+ *   second one, "training digits".
  * - `three_points`: three samples in three dimensions, which are also the test set.
  * - `two_domains`: digits, and the inverted digits of bnlib.experiments.perils.two_towers. Each step takes two batches,
  *   one after the other, and adds their losses; `share` (0.5 to 1) of the first batch is from the first domain, and the
  *   same share of the second batch from the second. Batches must be shuffled. Two test sets: "digits" and "inverted
  *   digits".
  *
- * @typedef {{name: "digits"} | {name: "three_points"} | {name: "two_domains", share?: number}} Data
+ * @typedef {{name: "digits", labels?: "true" | "random", testTraining?: boolean} | {name: "three_points"} | {name: "two_domains", share?: number}} Data
  */
 
 /**
@@ -120,8 +122,8 @@ export const VERSION = 1;
  * - `precise`: eval mode, with statistics of the whole training set in place of the running ones. Only for
  *   `batch_norm`; other kinds of normalisation give the results of `eval`.
  * - `train`: train mode, in batches of `evaluationBatchSize` ("forgot eval()"). The statistics are put back afterwards.
- *   If a batch is a single sample, batch norm gives beta for it, as bnlib.BatchNorm, where torch.nn.BatchNorm1d raises an
- *   error.
+ *   The batches of "training digits" are other ones than the training's, also if those are fixed. If a batch is a single
+ *   sample, batch norm gives beta for it, as bnlib.BatchNorm, where torch.nn.BatchNorm1d raises an error.
  *
  * @typedef {"eval" | "precise" | "train"} Evaluation
  */
@@ -148,6 +150,58 @@ export const VERSION = 1;
  * @property {number | null} [freezeStatistics] the number of steps after which the normalisations normalise with their
  *   running statistics and no longer change them, also while training; null: never
  * @property {Precision} [precision] "float32"
+ */
+
+/**
+ * The settings of a run of a problem so small that all its batches can be enumerated, in place of those of a network.
+ *
+ * - `two_weights`: SGD on the BN objective of bnlib.experiments.objective.two_weights; each step draws a batch from the
+ *   set of all batches of a construction. Of 12 samples, batches of one worker or of one label have at most 6.
+ * - `composition`: Algorithm 2 of Lian and Liu (2019) on 100 copies of the parameter of
+ *   bnlib.experiments.full_normalization.mcsgd_paths; a batch is one sample.
+ *
+ * They compute in float64. `learningRate`, `seed` and `checkpoints` are as in {@link Settings}.
+ *
+ * @typedef {object} TwoWeightsSettings
+ * @property {"two_weights"} problem
+ * @property {number} batchSize
+ * @property {number} learningRate
+ * @property {"all_subsets" | "one_worker" | "one_label" | "fixed"} [construction] "all_subsets"
+ * @property {number} [steps] 200
+ * @property {number} [seed]
+ * @property {number | number[]} [checkpoints]
+ */
+
+/**
+ * @typedef {object} CompositionSettings
+ * @property {"composition"} problem
+ * @property {number | PowerSchedule} alpha weight of the newest batch
+ * @property {number} learningRate
+ * @property {"constant" | "same" | "independent" | "running"} [oracle] "running"
+ * @property {number} [steps] 600
+ * @property {number} [seed]
+ * @property {number | number[]} [checkpoints]
+ */
+
+/**
+ * A checkpoint of `two_weights`.
+ *
+ * @typedef {object} TwoWeightsCheckpoint
+ * @property {number} step
+ * @property {number[]} weights
+ * @property {number} objective mean loss of all batches, in nats
+ * @property {number} fullBatchObjective loss with the statistics of all samples
+ */
+
+/**
+ * A checkpoint of `composition`.
+ *
+ * @typedef {object} CompositionCheckpoint
+ * @property {number} step
+ * @property {number} parameter of the first copy
+ * @property {number} lowest of all copies
+ * @property {number} median
+ * @property {number} highest
  */
 
 /**
@@ -181,11 +235,12 @@ export const VERSION = 1;
  * - `stop`: end the run and forget it; answered by a `state` report.
  * - `pace`: change `stepsPerSecond`.
  * - `hidden`: whether the tab is hidden. All runs wait while it is; there is no report.
- * - `inspect`: look inside; answered by an `inspection`, also while the run trains, or after it has finished or
+ * - `inspect`: look inside a network; answered by an `inspection`, also while the run trains, or after it has finished or
  *   diverged. `layer` is the number of the hidden layer, from 0; `bins` the number of bins of each histogram (24);
  *   `digits` are indices of samples of the first test set whose predictions are wanted ([]).
  *
- * @typedef {{type: "start", run: string, settings: Settings, paused?: boolean, stepsPerSecond?: number | null}
+ * @typedef {{type: "start", run: string, settings: Settings | TwoWeightsSettings | CompositionSettings,
+ *      paused?: boolean, stepsPerSecond?: number | null}
  *   | {type: "pause", run: string}
  *   | {type: "resume", run: string}
  *   | {type: "step", run: string, count?: number}
@@ -209,8 +264,10 @@ export const VERSION = 1;
  *   After an `error` in answer to `start` there is no such run.
  *
  * @typedef {{type: "ready", version: number, kernels: "wasm" | "javascript"}
- *   | {type: "started", run: string, totalSteps: number, settings: Settings, testSets: string[]}
- *   | {type: "progress", run: string, step: number, checkpoints: Checkpoint[]}
+ *   | {type: "started", run: string, totalSteps: number, settings: Settings | TwoWeightsSettings | CompositionSettings,
+ *      testSets: string[]}
+ *   | {type: "progress", run: string, step: number,
+ *      checkpoints: Checkpoint[] | TwoWeightsCheckpoint[] | CompositionCheckpoint[]}
  *   | {type: "state", run: string, state: "running" | "paused" | "stopped" | "finished" | "diverged", step: number,
  *      divergedAt: number | null}
  *   | ({type: "inspection", run: string} & Inspection)

@@ -29,12 +29,20 @@ export class RandomNumbers {
 
   /**
    * @param {number} count
+   * @returns {number} an integer from 0 to count - 1, as torch.randint
+   */
+  integer(count) {
+    return this.bits.random() % count;
+  }
+
+  /**
+   * @param {number} count
    * @returns {Int32Array} the numbers from 0 to count - 1 in random order, as torch.randperm
    */
   permutation(count) {
     const order = Int32Array.from({ length: count }, (_, i) => i);
     for (let i = 0; i < count - 1; i++) {
-      const other = i + (this.bits.random() % (count - i));
+      const other = i + this.integer(count - i);
       const kept = order[i];
       order[i] = order[other];
       order[other] = kept;
@@ -56,10 +64,10 @@ export class RandomNumbers {
   }
 
   /**
-   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_. The
+   * Fill `values` with normal numbers of mean 0, as a tensor of the same type and length by torch.Tensor.normal_. The
    * numbers are those of PyTorch on x86-64; on other processors its logarithm, sine and cosine differ in the last bit.
    *
-   * @param {Float32Array} values
+   * @param {import("./arrays.js").Numbers} values
    * @param {number} std
    */
   normal(values, std) {
@@ -67,11 +75,12 @@ export class RandomNumbers {
       for (let i = 0; i < values.length; i++) values[i] = this.oneNormal() * std;
       return;
     }
-    for (let i = 0; i < values.length; i++) values[i] = this.uniform32();
+    const uniform = () => (values instanceof Float64Array ? this.uniform64() : this.uniform32());
+    for (let i = 0; i < values.length; i++) values[i] = uniform();
     for (let i = 0; i + BLOCK <= values.length; i += BLOCK) transformBlock(values, i, std);
     if (values.length % BLOCK === 0) return;
     const last = values.length - BLOCK;
-    for (let i = last; i < values.length; i++) values[i] = this.uniform32();
+    for (let i = last; i < values.length; i++) values[i] = uniform();
     transformBlock(values, last, std);
   }
 
@@ -92,16 +101,30 @@ export class RandomNumbers {
 /**
  * Turn 16 uniform numbers into 16 normal ones (Box and Muller 1958).
  *
- * @param {Float32Array} values
+ * @param {import("./arrays.js").Numbers} values
  * @param {number} start
  * @param {number} std
  */
 function transformBlock(values, start, std) {
   const half = BLOCK / 2;
+  const [pair, factor] = values instanceof Float64Array ? [normalPair64, std] : [normalPair32, fround(std)];
   for (let i = start; i < start + half; i++) {
-    const radius = fround(Math.sqrt(fround(-2 * log32(fround(1 - values[i])))));
-    const { sine, cosine } = sineAndCosine32(fround(TWO_PI * values[i + half]));
-    values[i] = fround(radius * cosine) * fround(std);
-    values[i + half] = fround(radius * sine) * fround(std);
+    const [first, second] = pair(values[i], values[i + half]);
+    values[i] = first * factor;
+    values[i + half] = second * factor;
   }
+}
+
+/** @type {(first: number, second: number) => [number, number]} */
+function normalPair64(first, second) {
+  const radius = Math.sqrt(-2 * Math.log(1 - first));
+  const angle = 2 * Math.PI * second;
+  return [radius * Math.cos(angle), radius * Math.sin(angle)];
+}
+
+/** @type {(first: number, second: number) => [number, number]} */
+function normalPair32(first, second) {
+  const radius = fround(Math.sqrt(fround(-2 * log32(fround(1 - first)))));
+  const { sine, cosine } = sineAndCosine32(fround(TWO_PI * second));
+  return [fround(radius * cosine), fround(radius * sine)];
 }

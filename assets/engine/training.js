@@ -172,7 +172,7 @@ function build(arrays, settings, { features, classes, train, test }) {
   const network = new Network(arrays, settings.network, features, classes, partRows, predictedRows);
   return {
     train: train.map(({ y }) => room(y)),
-    tests: test.map(({ y }) => room(y)),
+    tests: test.map(({ y, reshuffled }) => ({ ...room(y), reshuffled })),
     all: precise ? room(allLabels) : null,
     testBatch: room(new Int32Array(servedRows)),
     network,
@@ -186,7 +186,7 @@ function build(arrays, settings, { features, classes, train, test }) {
  * @param {number} totalSteps
  * @returns {Set<number>} the steps after which there is a checkpoint
  */
-function checkpointSteps(checkpoints, totalSteps) {
+export function checkpointSteps(checkpoints, totalSteps) {
   if (Array.isArray(checkpoints)) return new Set([...checkpoints, totalSteps]);
   return new Set(Array.from({ length: checkpoints }, (_, i) => roundHalfToEven((totalSteps * (i + 1)) / checkpoints)));
 }

@@ -56,6 +56,11 @@ export class State {
 
   // The networks that Train trains: a name, a colour and values each.
   get networks() {
+    const { series = "norm", norms } = this.description;
+    if (series !== "norm") {
+      const name = this.value(series);
+      return [{ name, color: norms[name].color, values: this.values }];
+    }
     return Object.keys(this.description.norms)
       .filter((norm) => this.chosen.has(norm))
       .map((norm) => ({ name: norm, color: this.description.norms[norm].color, values: { ...this.values, norm } }));

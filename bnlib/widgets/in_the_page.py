@@ -10,6 +10,8 @@ from bnlib.experiments.failing import evaluation_statistics, initial_gamma
 from bnlib.experiments.formula import training_curves as curves
 from bnlib.experiments.framework.results import as_array
 from bnlib.experiments.full_normalization import labels_per_batch as few_labels
+from bnlib.experiments.full_normalization import oracles_on_digits
+from bnlib.experiments.objective import objective_and_evaluation as objective
 from bnlib.experiments.perils import two_towers as two_domains
 from bnlib.widgets.train_here import ENDS, ERROR, LOSS, MORE_NORMS, NORMS, PANELS, USUAL, TrainHere
 
@@ -38,6 +40,64 @@ def training_curves() -> TrainHere:
         start=lambda batch_size, lr: {"batch_size": batch_size, "lr": lr, **USUAL},
         chosen=list(curves.NORMS),
         bands=lambda **setting: _curves(curves.lookup(**setting)),
+    )
+
+
+def evaluation() -> TrainHere:
+    """Return the training of chapter 4's explorer: errors on the training images in train mode and in eval mode."""
+    constructions = {"shuffled": "shuffled", "fixed": "the same in every epoch", "one label": "one label"}
+
+    def start(labels: str, construction: str, batch_size: int) -> dict[str, Any]:
+        setting = {"digit_labels": labels, "batch_size": batch_size, "lr": objective.LEARNING_RATE, **USUAL}
+        return {**setting, "batches": constructions[construction], "epochs": objective.EPOCHS[batch_size]}
+
+    lines = (
+        {"key": "train_error", "label": "batches of the training"},
+        {"key": "reshuffled_error", "label": "reshuffled batches"},
+        {"key": "memorised_error", "label": "eval mode"},
+    )
+    return TrainHere(
+        start=start,
+        chosen=list(objective.NORMS),
+        fields=("digit_labels", "batch_size", "lr", "batches", "labels", "depth", "width", "epochs", "seed"),
+        panels=(
+            {"label": "error on the training images (%)", "lines": list(lines), **ERROR},
+            {"label": "test error (%)", "lines": [{"key": "test_error"}], **ERROR},
+        ),
+        ends=(
+            {"label": "error on the training images in train mode", "key": "train_error", "unit": " %"},
+            {"label": "in reshuffled batches", "key": "reshuffled_error", "unit": " %"},
+            {"label": "in eval mode", "key": "memorised_error", "unit": " %"},
+            {"label": "test error", "key": "test_error", "unit": " %"},
+        ),
+        fixed={"evaluations": ["eval", "train"]},
+    )
+
+
+def alphas() -> TrainHere:
+    """Return the training of chapter 5's explorer of alpha: BN and Full Normalization at one batch size."""
+    batch_size = 4
+
+    def start(alpha: str, construction: str, lr: float) -> dict[str, Any]:
+        floors = {f"floor {floor}": floor for floor in oracles_on_digits.FLOORS}
+        named = "1/(k + 1), bounded" if alpha in floors else "(k/20 + 1)⁻⁰·⁴"
+        one_label = construction == oracles_on_digits.SINGLE_LABEL
+        setting = {"alpha": named, "floor": floors.get(alpha, 0.03), "weight": 0.03, "batch_size": batch_size, "lr": lr}
+        batches = "one label" if one_label else "shuffled"
+        return {**setting, **USUAL, "batches": batches, "epochs": oracles_on_digits.EPOCHS[batch_size]}
+
+    def bands(alpha: str, construction: str, lr: float) -> dict[str, dict[str, Any]]:
+        arms = {"batch norm": "batch norm", "Full Normalization": f"running, {alpha}"}
+        cells = oracles_on_digits.load()
+        rows = {name: cells[arm, construction, batch_size, lr] for name, arm in arms.items()}
+        return _curves({name: {"epoch": row["epoch"], "test_error": row["test_error"]} for name, row in rows.items()})
+
+    usual = ("batch_size", "lr", "batches", "labels", "depth", "width", "epochs", "seed")
+    return TrainHere(
+        start=start,
+        chosen=["batch norm", "Full Normalization"],
+        bands=bands,
+        fields=("alpha", "floor", "weight", *usual),
     )
 
 

@@ -135,7 +135,7 @@ def description() -> dict[str, Any]:
     """Return all that the page's script needs, for JSON."""
     return {
         "name": "laboratory",
-        "trainer": TRAINER,
+        "trainer": TRAINER.format("the networks"),
         "fields": [fields_of_page(name, ALL_NORMS) for name in FIELDS if name in START],
         "norms": norms_of_page(ALL_NORMS),
         "chosen": [],

@@ -15,7 +15,8 @@ CHAPTER = "chapters/01_the_formula.html"
 WITH_TRAINING = {
     FRONT: 1,
     CHAPTER: 1,
-    "chapters/05_full_normalization.html": 1,
+    "chapters/04_the_objective.html": 2,
+    "chapters/05_full_normalization.html": 3,
     "chapters/06_perils.html": 1,
     "chapters/07_why_is_my_bn_failing.html": 3,
     "chapters/09_alternatives.html": 1,
@@ -234,6 +235,7 @@ def test_a_run_of_the_committed_seeds_is_a_run_of_the_book(visit):
 POSITIONS = [
     (in_the_page.training_curves, {"batch_size": 256, "lr": 3.0}),
     (in_the_page.labels_per_batch, {"labels": 10, "batch_size": 64, "lr": 0.1}),
+    (in_the_page.alphas, {"alpha": "floor 0.03", "construction": "single label", "lr": 0.03}),
     (in_the_page.micro_batches, {"micro_batch_size": 16, "lr": 0.1}),
     (in_the_page.running_statistics, {"lr": 0.1, "momentum": 0.03}),
     (in_the_page.initial_gammas, {"network": "8 layers", "gamma": 0.1}),

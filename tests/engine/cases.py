@@ -68,6 +68,7 @@ WITH_THEIR_OWN = (
     "cosine",
 )
 """Norms with further parameters, activations or weights of their own."""
+LABELS = [{"name": "digits", "labels": labels, "testTraining": True} for labels in ("true", "random")]
 OTHER = [
     case(BATCH_NORM, momentum=0.9),
     case(BATCH_NORM, network={"gamma": 0.1, "placement": "after"}),
@@ -81,6 +82,7 @@ OTHER = [
     case(RENORM | RAMPS),
     case(FULL_NORM | {"alpha": {"scale": 20, "power": 0.4}}),
     case(FULL_NORM | {"alpha": 0.1, "eps": 0.05}),
+    case(FULL_NORM | {"alpha": {"scale": 1, "power": 1, "floor": 0.1}}, batches={"construction": "single_label"}),
     case({"kind": "group_norm", "groups": 2}, network={"hidden": [18, 12]}),
     case(BATCH_NORM, freezeStatistics=0),
     *(case(norm, freezeStatistics=10) for norm in (BATCH_NORM, FULL_NORM, RENORM)),
@@ -107,6 +109,7 @@ OTHER = [
     case({"kind": "ghost_batch_norm", "virtualBatchSize": 4}, freezeStatistics=10, evaluations=["eval", "train"]),
     case(BATCH_NORM, batches={"construction": "fixed", "shuffleSamples": False}),
     *(case(BATCH_NORM, batches={"construction": "max_labels", "labels": labels}) for labels in (1, 10)),
+    *(case(BATCH_NORM, data=data, evaluations=["eval", "train"], batches={"construction": "fixed"}) for data in LABELS),
     # With BN the middle point would lie on the kink of ReLU, where rounding decides.
     case(FULL_NORM, data={"name": "three_points"}, batchSize=3),
 ]

@@ -8,7 +8,7 @@ function drive(modules, digits, cases) {
     return loaded.get(key);
   };
   return JSON.stringify(
-    cases.map((settings) => results(modules, load, settings)),
+    cases.map((settings) => (settings.problem ? smallResults(modules, settings) : results(modules, load, settings))),
     (_, value) =>
       ArrayBuffer.isView(value)
         ? Array.from(value)
@@ -56,4 +56,22 @@ function parameters({ linears, hidden }) {
     });
     return [rows, ...rest];
   });
+}
+
+// The parameters of a small problem before the first step and after each one, and the checkpoints.
+function smallResults({ begin: { begin } }, given) {
+  try {
+    const { training } = begin(given, {});
+    const values = () => Array.from(training.weights ?? training.parameters);
+    const path = [values()];
+    const checkpoints = [training.first()];
+    while (!training.ended) {
+      const checkpoint = training.step();
+      path.push(values());
+      if (checkpoint !== null) checkpoints.push(checkpoint);
+    }
+    return { path, checkpoints, divergedAt: training.divergedAt };
+  } catch (error) {
+    return { error: error.message };
+  }
 }

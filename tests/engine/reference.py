@@ -18,6 +18,7 @@ import bnlib
 from bnlib import datasets, models, samplers
 from bnlib.datasets import Dataset
 from bnlib.experiments.failing import initial_gamma
+from bnlib.experiments.objective import objective_and_evaluation
 from bnlib.experiments.perils import train_mode_at_inference, two_towers
 from bnlib.norm import use_domain
 from bnlib.probes import with_recomputed_statistics
@@ -145,10 +146,22 @@ def data(settings: Settings) -> list[Dataset]:
     """The data set of each domain, in the precision of the settings."""
     name = settings.get("data", {"name": "digits"})["name"]
     found = two_towers.domains("inverted", seed(settings)) if name == "two_domains" else [datasets.load(name)]
-    return [
-        Dataset(d.name, d.train_x.to(dtype(settings)), d.train_y, d.test_x.to(dtype(settings)), d.test_y, d.num_classes)
+    random = settings.get("data", {}).get("labels") == "random"
+    drawn = [
+        objective_and_evaluation._random_labels(d.train_y, d.num_classes, seed(settings)) if random else d.train_y
         for d in found
     ]
+    return [
+        Dataset(d.name, d.train_x.to(dtype(settings)), y, d.test_x.to(dtype(settings)), d.test_y, d.num_classes)
+        for d, y in zip(found, drawn, strict=True)
+    ]
+
+
+def tests(settings: Settings, domains: list[Dataset]) -> list[tuple[Tensor, Tensor, int]]:
+    """The images and labels of each test set, and the seed of its batches in train mode."""
+    found = [(d.test_x, d.test_y, seed(settings)) for d in domains]
+    also = settings.get("data", {}).get("testTraining", False)
+    return [*found, *((d.train_x, d.train_y, seed(settings) + 1000) for d in domains if also)]
 
 
 def sampler(settings: Settings) -> Callable[..., Iterator[Tensor]]:
@@ -245,9 +258,9 @@ def checkpoint(settings: Settings, model: nn.Module, domains: list[Dataset], ste
 def in_eval_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
     model.eval()  # the next step puts it back
     found = []
-    for domain, d in enumerate(domains):
-        with within(model, domain):
-            found.append(scored(model(d.test_x), d.test_y))
+    for place, (x, y, _) in enumerate(tests(settings, domains)):
+        with within(model, place if len(domains) > 1 else 0):
+            found.append(scored(model(x), y))
     return found
 
 
@@ -259,11 +272,11 @@ def with_precise_statistics(settings: Settings, model: nn.Module, domains: list[
 @torch.no_grad()
 def in_train_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
     found, size = [], settings.get("evaluationBatchSize") or settings["batchSize"]
-    for domain, d in enumerate(domains):
+    for place, (x, y, its_seed) in enumerate(tests(settings, domains)):
         copied = copy.deepcopy(model).train()
-        batches = train_mode_at_inference.batches(d.test_y, "shuffled", size, seed(settings))
-        with within(copied, domain):
-            scores = [scored(copied(d.test_x[index]), d.test_y[index]) for index in batches]
+        batches = train_mode_at_inference.batches(y, "shuffled", size, its_seed)
+        with within(copied, place if len(domains) > 1 else 0):
+            scores = [scored(copied(x[index]), y[index]) for index in batches]
         found.append(tuple(sum(column) / len(column) for column in zip(*scores, strict=True)))
     return found
 

@@ -21,6 +21,7 @@ def with_norm(**norm):
         ({"steps": None, "epochs": 0.001}, "epochs must be enough for one step: at least 0.0055"),
         ({"evaluations": ["test"]}, 'evaluations must be one of eval, precise, train, got "test"'),
         ({"data": {"name": "mnist"}}, 'data.name must be one of digits, three_points, two_domains, got "mnist"'),
+        ({"data": {"name": "digits", "labels": "none"}}, 'data.labels must be one of true, random, got "none"'),
         ({"data": {"name": "two_domains", "share": 0.4}}, "data.share must be from 0.5 to 1, got 0.4"),
         ({"network": {"hidden": [0]}}, "network.hidden must be a whole number of at least 1, got 0"),
         ({"network": {"placement": "inside"}}, "network.placement must be one of before, after"),

@@ -10,9 +10,13 @@ from bnlib import BatchNorm
 from bnlib.experiments.alternatives import contest
 from bnlib.experiments.failing import initial_gamma
 from bnlib.experiments.formula import training_curves
+from bnlib.experiments.full_normalization import mcsgd_paths, oracles_on_digits
+from bnlib.experiments.objective import two_weights
 from bnlib.figures.methods import METHOD_COLORS
-from bnlib.widgets import Explorer, Slider, TrainHere, in_the_page, laboratory
-from bnlib.widgets.train_here import FIELDS
+from bnlib.figures.objective import CONSTRUCTION_STYLES
+from bnlib.schedules import PowerSchedule
+from bnlib.widgets import Explorer, Slider, TrainHere, in_the_page, laboratory, small_problems
+from bnlib.widgets.train_here import ALPHAS, FIELDS
 
 SETTINGS = [{"lr": 0.1}, {"lr": 1.0}]
 
@@ -94,6 +98,52 @@ def test_the_bands_of_chapter_1_are_the_committed_runs():
 def test_an_unknown_name_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         TrainHere(**{"start": start, "chosen": [], **arguments})
+
+
+def test_a_small_problem_counts_steps_and_has_fields_of_its_own():
+    (setting,) = [{"construction": "fixed", "batch_size": 4, "lr": 3.0}]
+    made = small_problems.two_weights().description("surface", [setting])
+    assert (made["problem"], made["x"], made["series"]) == ("two_weights", "step", "construction")
+    names = {field["name"]: field for field in made["fields"]}
+    assert names["batch_size"]["most"] == 12 and names["construction"]["options"] == list(two_weights.CONSTRUCTIONS)
+    assert list(made["norms"]) == list(two_weights.CONSTRUCTIONS)
+    assert made["norms"]["one worker"] == {"construction": "one_worker", "color": CONSTRUCTION_STYLES["one worker"][0]}
+    networks = TrainHere(start, ["batch norm"]).description("x", SETTINGS)
+    assert (networks["problem"], networks["x"], networks["series"]) == (None, "epoch", "norm")
+
+
+@pytest.mark.parametrize(("construction", "batch_size"), [("all subsets", 3), ("one worker", 4), ("fixed", 6)])
+def test_the_minima_on_the_page_are_those_of_the_surfaces(construction, batch_size):
+    found = small_problems.minima()[construction]
+    assert len(found) == small_problems.LARGEST_BATCHES[construction] and found[0] is None
+    assert found[batch_size - 1] == pytest.approx(two_weights.surface(construction, batch_size).minimiser, abs=6e-4)
+
+
+def test_the_bands_of_the_parameter_are_its_committed_paths():
+    setting = {"oracle": "running", "alpha": "(k+1)^-0.4", "lr": 0.1}
+    made = small_problems.composition().description("composition", [setting])
+    paths = mcsgd_paths.lookup(**setting)
+    low, middle, high = made["bands"][0]["running"]["median"]
+    assert made["bands"][0]["running"]["step"] == paths.steps.tolist()
+    ends = paths.values[:, -1]
+    assert (low[-1], middle[-1], high[-1]) == pytest.approx((ends.min(), np.median(ends), ends.max()), rel=5e-3)
+    assert made["start"]["alpha"] == "(k + 1)⁻⁰·⁴"
+
+
+@pytest.mark.parametrize("alpha", mcsgd_paths.ALPHAS)
+def test_each_alpha_of_chapter_5_is_the_same_schedule_on_the_page(alpha):
+    (setting,) = [{"oracle": "same", "alpha": alpha, "lr": 0.1}]
+    start = small_problems.composition().start(**setting)
+    arguments = ALPHAS[start["alpha"]]
+    found, expected = start["weight"] if arguments is None else PowerSchedule(**arguments), mcsgd_paths.ALPHAS[alpha]
+    assert found == expected
+
+
+@pytest.mark.parametrize("alpha", oracles_on_digits.ALPHAS)
+def test_each_alpha_of_full_normalization_is_the_same_schedule_on_the_page(alpha):
+    start = in_the_page.alphas().start(alpha=alpha, construction="shuffled", lr=0.1)
+    bounded = {"floor": start["floor"]} if start["alpha"] == "1/(k + 1), bounded" else {}
+    assert PowerSchedule(**ALPHAS[start["alpha"]], **bounded) == oracles_on_digits.ALPHAS[alpha]
 
 
 def test_an_explorer_holds_the_description_at_its_end():
