@@ -13,7 +13,7 @@ import { RandomNumbers } from "./random_numbers.js";
  *
  * @param {import("./protocol.js").Evaluation} evaluation
  * @param {Network} network
- * @param {Samples[]} tests
+ * @param {(Samples & {domain: number})[]} tests
  * @param {{all: Samples | null, seed: number, batch: Samples}} options `all` holds all training samples, for precise
  *   statistics; `batch` is room for the samples of a batch, for train mode
  * @returns {Score[]}
@@ -22,8 +22,8 @@ export function evaluate(evaluation, network, tests, { all, seed, batch }) {
   const before = network.norms.map((norm) => norm.snapshot());
   const restore = () => network.norms.forEach((norm, i) => norm.restore(before[i]));
   if (evaluation === "precise" && all !== null) recomputeStatistics(network, all);
-  const scores = tests.map((test, domain) => {
-    network.useDomain(domain);
+  const scores = tests.map((test) => {
+    network.useDomain(test.domain);
     if (evaluation !== "train") return inEvalMode(network, test);
     const score = inTrainMode(network, test, seed, batch);
     restore();
@@ -65,7 +65,8 @@ function recomputeStatistics(network, all) {
  * @returns {Score}
  */
 function inTrainMode(network, test, seed, batch) {
-  const batchSize = batch.y.length;
+  // The first samples fill up a batch; they are too few for one of more than twice the size of the test set.
+  const batchSize = Math.min(batch.y.length, 2 * test.y.length);
   const order = new RandomNumbers(seed + (test.reshuffled ?? 0)).permutation(test.y.length);
   const batches = Math.ceil(order.length / batchSize);
   let loss = 0;

@@ -165,14 +165,15 @@ function build(arrays, settings, { features, classes, train, test }) {
   const precise = settings.evaluations.includes("precise") && settings.network.norm.kind === "batch_norm";
   const partRows = settings.microBatchSize ?? settings.batchSize;
   const tested = Math.max(...test.map(({ y }) => y.length));
-  // The first samples fill up a batch; they are too few for one of more than twice the size of the test set.
-  const served = Math.min(settings.evaluationBatchSize ?? settings.batchSize, 2 * tested);
+  const served = settings.evaluationBatchSize ?? settings.batchSize;
   const servedRows = settings.evaluations.includes("train") ? served : 0;
   const predictedRows = Math.max(tested, servedRows, precise ? allLabels.length : 0);
   const network = new Network(arrays, settings.network, features, classes, partRows, predictedRows);
   return {
     train: train.map(({ y }) => room(y)),
-    tests: test.map(({ y, reshuffled }) => ({ ...room(y), reshuffled })),
+    tests: test.map(({ y, reshuffled }, place) => {
+      return { ...room(y), reshuffled, domain: train.length > 1 ? place : 0 };
+    }),
     all: precise ? room(allLabels) : null,
     testBatch: room(new Int32Array(servedRows)),
     network,
