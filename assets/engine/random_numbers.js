@@ -61,10 +61,10 @@ export class RandomNumbers {
   }
 
   /**
-   * Fill `values` with normal numbers of mean 0, as a tensor of the same type and length by torch.Tensor.normal_.
+   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_.
    * Logarithm, sine and cosine differ between machines in the last bit, so the numbers do as well.
    *
-   * @param {import("./arrays.js").Numbers} values
+   * @param {Float32Array} values
    * @param {number} std
    */
   normal(values, std) {
@@ -72,12 +72,11 @@ export class RandomNumbers {
       for (let i = 0; i < values.length; i++) values[i] = this.oneNormal() * std;
       return;
     }
-    const uniform = () => (values instanceof Float64Array ? this.uniform64() : this.uniform32());
-    for (let i = 0; i < values.length; i++) values[i] = uniform();
+    for (let i = 0; i < values.length; i++) values[i] = this.uniform32();
     for (let i = 0; i + BLOCK <= values.length; i += BLOCK) transformBlock(values, i, std);
     if (values.length % BLOCK === 0) return;
     const last = values.length - BLOCK;
-    for (let i = last; i < values.length; i++) values[i] = uniform();
+    for (let i = last; i < values.length; i++) values[i] = this.uniform32();
     transformBlock(values, last, std);
   }
 
@@ -93,12 +92,33 @@ export class RandomNumbers {
     this.spare = radius * Math.sin(angle);
     return radius * Math.cos(angle);
   }
+
+  /**
+   * @param {number} count at least 16
+   * @returns {Float64Array} standard normal numbers, as torch.randn of float64
+   */
+  normal64(count) {
+    const values = Float64Array.from({ length: count }, () => this.uniform64());
+    const last = count - BLOCK;
+    for (let start = 0; start < count; start += BLOCK) {
+      // The last block begins in the one before, and is drawn anew.
+      const first = Math.min(start, last);
+      if (start > last) for (let i = first; i < count; i++) values[i] = this.uniform64();
+      for (let i = first; i < first + BLOCK / 2; i++) {
+        const radius = Math.sqrt(-2 * Math.log(1 - values[i]));
+        const angle = 2 * Math.PI * values[i + BLOCK / 2];
+        values[i] = radius * Math.cos(angle);
+        values[i + BLOCK / 2] = radius * Math.sin(angle);
+      }
+    }
+    return values;
+  }
 }
 
 /**
  * Turn 16 uniform numbers into 16 normal ones (Box and Muller 1958).
  *
- * @param {import("./arrays.js").Numbers} values
+ * @param {Float32Array} values
  * @param {number} start
  * @param {number} std
  */
