@@ -64,10 +64,10 @@ export class RandomNumbers {
   }
 
   /**
-   * Fill `values` with normal numbers of mean 0, as a tensor of the same type and length by torch.Tensor.normal_. The
+   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_. The
    * numbers are those of PyTorch on x86-64; on other processors its logarithm, sine and cosine differ in the last bit.
    *
-   * @param {import("./arrays.js").Numbers} values
+   * @param {Float32Array} values
    * @param {number} std
    */
   normal(values, std) {
@@ -75,12 +75,11 @@ export class RandomNumbers {
       for (let i = 0; i < values.length; i++) values[i] = this.oneNormal() * std;
       return;
     }
-    const uniform = () => (values instanceof Float64Array ? this.uniform64() : this.uniform32());
-    for (let i = 0; i < values.length; i++) values[i] = uniform();
+    for (let i = 0; i < values.length; i++) values[i] = this.uniform32();
     for (let i = 0; i + BLOCK <= values.length; i += BLOCK) transformBlock(values, i, std);
     if (values.length % BLOCK === 0) return;
     const last = values.length - BLOCK;
-    for (let i = last; i < values.length; i++) values[i] = uniform();
+    for (let i = last; i < values.length; i++) values[i] = this.uniform32();
     transformBlock(values, last, std);
   }
 
@@ -96,35 +95,42 @@ export class RandomNumbers {
     this.spare = radius * Math.sin(angle);
     return radius * Math.cos(angle);
   }
+
+  /**
+   * @param {number} count at least 16
+   * @returns {Float64Array} standard normal numbers, as torch.randn of float64
+   */
+  normal64(count) {
+    const values = Float64Array.from({ length: count }, () => this.uniform64());
+    const last = count - BLOCK;
+    for (let start = 0; start < count; start += BLOCK) {
+      // The last block begins in the one before, and is drawn anew.
+      const first = Math.min(start, last);
+      if (start > last) for (let i = first; i < count; i++) values[i] = this.uniform64();
+      for (let i = first; i < first + BLOCK / 2; i++) {
+        const radius = Math.sqrt(-2 * Math.log(1 - values[i]));
+        const angle = 2 * Math.PI * values[i + BLOCK / 2];
+        values[i] = radius * Math.cos(angle);
+        values[i + BLOCK / 2] = radius * Math.sin(angle);
+      }
+    }
+    return values;
+  }
 }
 
 /**
  * Turn 16 uniform numbers into 16 normal ones (Box and Muller 1958).
  *
- * @param {import("./arrays.js").Numbers} values
+ * @param {Float32Array} values
  * @param {number} start
  * @param {number} std
  */
 function transformBlock(values, start, std) {
   const half = BLOCK / 2;
-  const [pair, factor] = values instanceof Float64Array ? [normalPair64, std] : [normalPair32, fround(std)];
   for (let i = start; i < start + half; i++) {
-    const [first, second] = pair(values[i], values[i + half]);
-    values[i] = first * factor;
-    values[i + half] = second * factor;
+    const radius = fround(Math.sqrt(fround(-2 * log32(fround(1 - values[i])))));
+    const { sine, cosine } = sineAndCosine32(fround(TWO_PI * values[i + half]));
+    values[i] = fround(radius * cosine) * fround(std);
+    values[i + half] = fround(radius * sine) * fround(std);
   }
-}
-
-/** @type {(first: number, second: number) => [number, number]} */
-function normalPair64(first, second) {
-  const radius = Math.sqrt(-2 * Math.log(1 - first));
-  const angle = 2 * Math.PI * second;
-  return [radius * Math.cos(angle), radius * Math.sin(angle)];
-}
-
-/** @type {(first: number, second: number) => [number, number]} */
-function normalPair32(first, second) {
-  const radius = fround(Math.sqrt(fround(-2 * log32(fround(1 - first)))));
-  const { sine, cosine } = sineAndCosine32(fround(TWO_PI * second));
-  return [fround(radius * cosine), fround(radius * sine)];
 }

@@ -10,8 +10,7 @@ const START = [0.5, 4];
 
 /** The twelve samples: two inputs, a class of -1 or 1, and the worker that has the sample. */
 function samples() {
-  const noise = new Float64Array(2 * SAMPLES);
-  new RandomNumbers(0).normal(noise, 1);
+  const noise = new RandomNumbers(0).normal64(2 * SAMPLES);
   return Array.from({ length: SAMPLES }, (_, i) => {
     const label = i % 2 === 0 ? 1 : -1;
     const worker = i % 4 < 2 ? 1 : -1;

@@ -47,7 +47,7 @@ MUTATIONS = [
     ("random_numbers", "0xffffff)", "0x7fffff)"),
     ("random_numbers", "this.integer(count - i)", "this.integer(count - i - 1)"),
     ("random_numbers", "-weight / Math", "weight * Math"),
-    ("random_numbers", "TWO_PI * second", "TWO_PI * first"),
+    ("random_numbers", "values[i + half]));", "values[i]));"),
     ("random_numbers", "values.length - BLOCK;", "values.length - 2 * BLOCK;"),
     ("float32_functions", "-2.1219444e-4", "-2.1219e-4"),
     ("float32_functions", "exponent--", ""),

@@ -215,7 +215,8 @@ MUTATIONS = [
     ("composition", "a * parameters[i]", "parameters[i]"),
     ("composition", "sorted[COPIES / 2 - 1] + sorted[COPIES / 2]", "2 * sorted[COPIES / 2]"),
     ("random_numbers", "this.bits.random() % count", "this.bits.random() % (count - 1)"),
-    ("random_numbers", "this.uniform64() : this.uniform32()", "this.uniform32() : this.uniform64()"),
+    ("random_numbers", "if (start > last)", "if (start > count)"),
+    ("random_numbers", "2 * Math.PI * values[i + BLOCK / 2]", "Math.PI * values[i + BLOCK / 2]"),
 ]
 
 
