@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from bnlib.norm.buffers import hold
 from bnlib.norm.checks import check_real
 from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
-from bnlib.norm.full_norm_passes import correction, gradients, normalise, update_running_gradients
+from bnlib.norm.full_norm_passes import correction, gradients, is_vectorised, normalise, update_running_gradients
 
 _STATISTICS = ("running_mean", "running_mean_rest", "running_var")
 _NO_FORWARD_MODE = (
@@ -25,8 +25,8 @@ _NO_FORWARD_MODE = (
     "pass only. Use eval mode, where the estimates are constants, or reverse mode (torch.func.vjp, torch.func.jacrev)."
 )
 
-# PyTorch has no public functions for these questions.
-_is_transformed, _is_vectorised = torch._C._are_functorch_transforms_active, torch._C._functorch.is_legacy_batchedtensor
+# PyTorch has no public function for this question.
+_is_transformed = torch._C._are_functorch_transforms_active
 
 MOVED = WeakIdKeyDictionary()
 """The buffers that took the place of others, for example in ``layer.double()``, by the old ones."""
@@ -81,10 +81,10 @@ class Step(Function):
         x, weight = ctx.saved_tensors
         mean, gain, scale, free, known, has_bias, oracle, layer, alpha = ctx.step
         differentiated, transformed = torch.is_grad_enabled(), _is_transformed()
-        if _is_vectorised(g):  # is_grads_batched, and jacobian(vectorize=True)
+        if is_vectorised(g):  # is_grads_batched, and jacobian(vectorize=True)
             return _vectorised(ctx, g)
         if free is None and not (differentiated or transformed):
-            results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle)
+            results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle, ctx.needs_input_grad[0])
             if results is not None:
                 grad_input, grad_weight, grad_bias = results
                 if oracle == "running":
@@ -99,8 +99,10 @@ class Step(Function):
                     else:
                         _move(ctx, layer, grad_weight, grad_bias, alpha)
                 return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
-        compute = Gradients.apply if differentiated or transformed else gradients
-        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), layer.settings)
+        compute, of_input = gradients, ctx.needs_input_grad[0]
+        if differentiated or transformed:
+            compute, of_input = Gradients.apply, True
+        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), of_input, layer.settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if oracle == "running":
             _move(ctx, layer, projection, total, alpha)
@@ -131,7 +133,7 @@ def _vectorised(ctx, g: Tensor):
     """Return the gradients for a batch of gradients at the output; its rows are not losses, so no estimate moves."""
     x, weight = ctx.saved_tensors
     mean, gain, _, free, known, has_bias, _, layer, _ = ctx.step
-    results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), layer.settings)
+    results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), True, layer.settings)
     return results[0], _like(weight, results[1]), results[2] if has_bias else None, None
 
 
@@ -184,7 +186,7 @@ class PureStep(Function):
         # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
         compiling = torch.compiler.is_compiling()
         differentiate = gradients if compiling else Gradients.apply
-        results = differentiate(g, x, weight, mean, gain, free, slope, rest, settings)
+        results = differentiate(g, x, weight, mean, gain, free, slope, rest, True, settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if settings.oracle == "running":
             if not compiling:
