@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_one_of, is_number, shown
-from bnlib.norm.buffers import hold, is_eager, store
+from bnlib.norm.buffers import is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
@@ -211,7 +211,7 @@ class FullNorm(nn.Module):
             weight = known["weight"] if "weight" in known else self.weight
             bias = known["bias"] if "bias" in known else self.bias
             return eager_step(input, weight, bias, (self, first_pass(self, input)))
-        alpha = self.alpha(hold(self.num_batches_tracked)[0].double()) if callable(self.alpha) else self.alpha
+        alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
         if torch.jit.is_tracing():
             raise RuntimeError(

@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.weak import WeakIdKeyDictionary
 
-from bnlib.norm.buffers import hold
 from bnlib.norm.checks import check_real
 from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
-from bnlib.norm.full_norm_passes import correction, gradients, is_vectorised, normalise, update_running_gradients
+from bnlib.norm.full_norm_passes import gradients, is_vectorised, normalise, update_running_gradients
 
-_STATISTICS = ("running_mean", "running_mean_rest", "running_var")
+_ESTIMATES = ("running_mean", "running_mean_rest", "running_var", "running_grad_weight", "running_grad_bias")
 _NO_FORWARD_MODE = (
     "FullNorm in train mode has no forward-mode derivative: its gradient is an estimate that exists in the backward "
     "pass only. Use eval mode, where the estimates are constants, or reverse mode (torch.func.vjp, torch.func.jacrev)."
@@ -60,15 +59,14 @@ class Step(Function):
             output, mean, gain, scale, known = done
         else:
             check_real(x)
-            old = [buffers[name] for name in _STATISTICS]
-            output, *new, mean, gain, free = normalise(x, weight, bias, *old, alpha, layer.settings)
+            old = [buffers[name] for name in _ESTIMATES]
+            output, *new, (mean, gain, free, *known, _) = normalise(x, weight, bias, *old, alpha, layer.settings)
+            if oracle != "running":
+                known = None
             scale = None
-            for each, value in zip(old, new, strict=True):
+            for each, value in zip(old[:3], new, strict=True):
                 each.copy_(value)
-            running = buffers["running_grad_weight"], buffers["running_grad_bias"]
-            if oracle == "running":
-                known = correction(*running, mean, gain, free)
-            ctx.before = running[0].clone(), running[1].clone()
+            ctx.before = old[3].clone(), old[4].clone()
         steps.add_(1) if count is None else steps.fill_(count + 1)
         ctx.save_for_backward(x, weight)
         ctx.step = mean, gain, scale, free, known, bias is not None, oracle, layer, alpha
@@ -159,15 +157,9 @@ class PureStep(Function):
     @staticmethod
     def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, settings):
         """Return the output, the new estimates, and the values that ``backward`` needs."""
-        # Whatever the backward pass computes again, also for operations behind the layer, it computes from these.
-        mean, mean_rest, variance, of_weight, of_bias = hold(mean, mean_rest, variance, of_weight, of_bias)
-        results = normalise(x, weight, bias, mean, mean_rest, variance, alpha, settings)
-        output, new_mean, mean_rest, variance, mean, gain, free = results
-        needed = mean, gain, free.to(gain.dtype)
-        if settings.oracle == "running":
-            alpha = torch.as_tensor(alpha, dtype=gain.dtype, device=gain.device).expand_as(gain)
-            needed = mean, gain, *correction(of_weight, of_bias, mean, gain, free), alpha
-        return output, new_mean, mean_rest, variance, *needed
+        estimates = mean, mean_rest, variance, of_weight, of_bias
+        output, *new, used = normalise(x, weight, bias, *estimates, alpha, settings)
+        return output, *new, *used
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -182,7 +174,7 @@ class PureStep(Function):
         """Return the gradients and update the running gradients."""
         has_bias, estimates, settings = ctx.layer
         x, weight, mean, gain, *others = ctx.saved_tensors
-        free, slope, rest, alpha = (None, *others) if settings.oracle == "running" else (*others, None, None, None)
+        free, slope, rest, alpha = others
         # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
         compiling = torch.compiler.is_compiling()
         differentiate = gradients if compiling else Gradients.apply

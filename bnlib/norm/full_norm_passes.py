@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bnlib.norm.buffers import hold
+
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 _EXACT = (torch.float32, torch.float64)
 LARGE = 2**16
@@ -54,7 +56,9 @@ def needs_shift(x: Tensor) -> bool:
     return (x.is_cpu or x.is_meta) and x.dtype in _EXACT
 
 
-def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alpha, settings: Settings):
+def normalise(
+    x, weight, bias, running_mean, running_mean_rest, running_var, of_weight, of_bias, alpha, settings: Settings
+):
     r"""Update the estimates and normalise with them.
 
     The variance is updated as $v \leftarrow (1-\alpha) v + \alpha\,(v_B + (1-\alpha)(m_B - \mu)^2)$. This equals the
@@ -62,9 +66,10 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
     finite keeps its old estimates.
 
     Returns:
-        The output; the new mean, its rounding error (``rest``) and the new variance; and, for the backward pass, the
-        mean and the gain (1/sigma) that were used, and ``free``, which is True where v > eps. All but the output have
-        shape (C,).
+        The output; the new mean, its rounding error (``rest``) and the new variance; and, for the backward pass, a list
+        of the mean and the gain (1/sigma) that were used, ``free``, which is True where v > eps, the two numbers of
+        ``correction`` by the running gradients ``of_weight`` and ``of_bias``, and alpha. All but the output have shape
+        (C,).
     """
     kind, largest = statistics_dtype(x), torch.finfo(running_var.dtype).max
     count, mean, variance, shifted, shift = moments(x, running_mean)
@@ -91,18 +96,28 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
 
     gain = new_var.clamp(min=settings.eps).rsqrt()
     if shift is None:
-        used = new_var.clamp(settings.eps, torch.finfo(kind).max).to(kind)
-        scale, offset = (None if each is None else each.to(kind) for each in (weight, bias))
-        output = torch.batch_norm(x, scale, offset, new_mean.to(kind), used, False, 0.0, 0.0, False)
+        shift, scale, offset = new_mean, new_var.clamp(settings.eps, torch.finfo(kind).max), new_mean
     else:
         scale = gain if weight is None else gain * weight
         offset = (shift - new_mean) * scale
         offset = offset if bias is None else offset + bias
-        output = shifted.mul_(per_channel(scale.to(kind), x)).add_(per_channel(offset.to(kind), x))
+    used = [each.to(kind) for each in (new_mean, gain)]
+    free = (new_var > settings.eps).to(kind)
+    newest = torch.as_tensor(alpha, dtype=kind, device=gain.device).expand_as(gain)
+    used += free, *correction(of_weight, of_bias, *used, free), newest
+    # Whatever a compiled backward pass computes again, also for operations behind the layer, it computes from these.
+    shift, scale, offset, *used = hold(*(each.to(kind) for each in (shift, scale, offset)), *used)
+    if shifted is None:
+        weight, bias = (None if each is None else each.to(kind) for each in (weight, bias))
+        output = torch.batch_norm(x, weight, bias, shift, scale, False, 0.0, 0.0, False)
+    elif torch.compiler.is_compiling():
+        output = (x - per_channel(shift, x)) * per_channel(scale, x) + per_channel(offset, x)
+    else:
+        output = shifted.mul_(per_channel(scale, x)).add_(per_channel(offset, x))
     new_var = new_var.clamp(max=largest).to(running_var.dtype)
     stored = new_mean.to(running_mean.dtype)
     rest = (new_mean - stored).to(running_mean.dtype)
-    return output, stored, rest, new_var, new_mean.to(kind), gain.to(kind), new_var > settings.eps
+    return output, stored, rest, new_var, used
 
 
 def moments(x: Tensor, fallback: Tensor | None = None):
@@ -176,7 +191,7 @@ def gradients(g, x, weight, mean, gain, free, slope, rest, of_input: bool, setti
 
 def weighted(g: Tensor, x: Tensor, slope: Tensor, rest: Tensor, scale: Tensor, share: float) -> Tensor:
     """Return ``(g + share * (slope * x + rest)) * scale``, where the last three have a number for each channel."""
-    if x.numel() < LARGE or is_vectorised(g):
+    if torch.compiler.is_compiling() or x.numel() < LARGE or is_vectorised(g):
         product = torch.addcmul(g, x, per_channel(slope, x), value=share)
         return product.add_(per_channel(rest, x), alpha=share).mul_(per_channel(scale, x))
     # For large data each pass counts: two of them, and one new tensor.
