@@ -60,9 +60,8 @@ class Step(Function):
         else:
             check_real(x)
             old = [buffers[name] for name in _ESTIMATES]
-            output, *new, (mean, gain, free, *known, _) = normalise(x, weight, bias, *old, alpha, layer.settings)
-            if oracle != "running":
-                known = None
+            output, *new, (mean, gain, *others) = normalise(x, weight, bias, *old, alpha, layer.settings)
+            known, free = (others[:2], None) if oracle == "running" else (None, others[0])
             scale = None
             for each, value in zip(old[:3], new, strict=True):
                 each.copy_(value)
@@ -81,7 +80,7 @@ class Step(Function):
         differentiated, transformed = torch.is_grad_enabled(), _is_transformed()
         if is_vectorised(g):  # is_grads_batched, and jacobian(vectorize=True)
             return _vectorised(ctx, g)
-        if free is None and not (differentiated or transformed):
+        if scale is not None and not (differentiated or transformed):  # it was a fast step
             results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle, ctx.needs_input_grad[0])
             if results is not None:
                 grad_input, grad_weight, grad_bias = results
@@ -122,8 +121,8 @@ def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
         projection, total = UnlessVectorised.apply(projection, total, estimates[0])
     before = None
     if earlier:
-        mean, gain, _, free, (slope, rest), *_ = ctx.step
-        before = (slope / gain, rest + slope * mean) if free is None else ctx.before
+        mean, gain, scale, _, (slope, rest), *_ = ctx.step
+        before = ctx.before if scale is None else (slope / gain, rest + slope * mean)
     update_running_gradients(estimates, projection, total, alpha, before, earlier)
 
 
@@ -164,17 +163,22 @@ class PureStep(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         """Save the tensors that ``backward`` needs."""
-        x, weight, bias, _, _, _, of_weight, of_bias, _, settings = inputs
+        x, weight, bias, _, _, _, of_weight, of_bias, alpha, settings = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, weight, *output[4:])
-        ctx.layer = bias is not None, (of_weight, of_bias), settings
+        ctx.layer = bias is not None, (of_weight, of_bias), None if isinstance(alpha, Tensor) else alpha, settings
 
     @staticmethod
     def backward(ctx, g, *_):
         """Return the gradients and update the running gradients."""
-        has_bias, estimates, settings = ctx.layer
+        has_bias, estimates, alpha, settings = ctx.layer
         x, weight, mean, gain, *others = ctx.saved_tensors
-        free, slope, rest, alpha = others
+        free, slope, rest = None, None, None
+        if settings.oracle == "running":
+            slope, rest, *newest = others
+            alpha = newest[0] if newest else alpha
+        else:
+            (free,) = others
         # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
         compiling = torch.compiler.is_compiling()
         differentiate = gradients if compiling else Gradients.apply

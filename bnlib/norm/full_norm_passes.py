@@ -67,9 +67,9 @@ def normalise(
 
     Returns:
         The output; the new mean, its rounding error (``rest``) and the new variance; and, for the backward pass, a list
-        of the mean and the gain (1/sigma) that were used, ``free``, which is True where v > eps, the two numbers of
-        ``correction`` by the running gradients ``of_weight`` and ``of_bias``, and alpha. All but the output have shape
-        (C,).
+        of the mean, the gain (1/sigma), and ``free``, which is 1 where v > eps and else 0. With the oracle
+        ``"running"`` the list holds the two numbers of ``correction`` instead of ``free``, and alpha if it is a tensor.
+        All but the output have shape (C,).
     """
     kind, largest = statistics_dtype(x), torch.finfo(running_var.dtype).max
     count, mean, variance, shifted, shift = moments(x, running_mean)
@@ -94,24 +94,26 @@ def normalise(
     new_mean = torch.where(finite, old_mean + step, old_mean)
     new_var = torch.where(finite, new_var, old_var)
 
-    gain = new_var.clamp(min=settings.eps).rsqrt()
-    if shift is None:
-        shift, scale, offset = new_mean, new_var.clamp(settings.eps, torch.finfo(kind).max), new_mean
-    else:
-        scale = gain if weight is None else gain * weight
-        offset = (shift - new_mean) * scale
-        offset = offset if bias is None else offset + bias
-    used = [each.to(kind) for each in (new_mean, gain)]
-    free = (new_var > settings.eps).to(kind)
-    newest = torch.as_tensor(alpha, dtype=kind, device=gain.device).expand_as(gain)
-    used += free, *correction(of_weight, of_bias, *used, free), newest
-    # Whatever a compiled backward pass computes again, also for operations behind the layer, it computes from these.
-    shift, scale, offset, *used = hold(*(each.to(kind) for each in (shift, scale, offset)), *used)
-    if shifted is None:
+    gain, mean = new_var.clamp(min=settings.eps).rsqrt(), new_mean.to(kind)
+    scale = gain if weight is None else gain * weight
+    centre = mean if shift is None or torch.compiler.is_compiling() else shift
+    offset = (centre - new_mean) * scale
+    offset = (offset if bias is None else offset + bias).to(kind)
+    gain, scale, free = gain.to(kind), scale.to(kind), (new_var > settings.eps).to(kind)
+    used = [mean, gain, free]
+    if settings.oracle == "running":
+        used = [mean, gain, *correction(of_weight, of_bias, *used)]
+        if isinstance(alpha, Tensor):
+            used.append(alpha.to(kind).expand_as(gain))
+    if torch.compiler.is_compiling():
+        # Whatever the backward pass computes again, also for operations behind the layer, it computes from these.
+        offset, *used = hold(offset, *used)
+        scale = used[1] if weight is None else used[1] * weight.to(kind)
+        output = ((x - per_channel(used[0], x)) * per_channel(scale, x) + per_channel(offset, x)).to(x.dtype)
+    elif shifted is None:
         weight, bias = (None if each is None else each.to(kind) for each in (weight, bias))
-        output = torch.batch_norm(x, weight, bias, shift, scale, False, 0.0, 0.0, False)
-    elif torch.compiler.is_compiling():
-        output = (x - per_channel(shift, x)) * per_channel(scale, x) + per_channel(offset, x)
+        clamped = new_var.clamp(settings.eps, torch.finfo(kind).max).to(kind)
+        output = torch.batch_norm(x, weight, bias, mean, clamped, False, 0.0, 0.0, False)
     else:
         output = shifted.mul_(per_channel(scale, x)).add_(per_channel(offset, x))
     new_var = new_var.clamp(max=largest).to(running_var.dtype)
