@@ -227,10 +227,9 @@ def _without_own(g, x, mean, gain, free, scale, own, projection, total, count: i
     centred = x - per_channel(mean, x)
     if own is None:  # shape (N, C): each sum over a sample is the value itself
         normalised = centred.mul_(gain)
-        product = torch.addcmul(-projection, g, normalised)
-        if free is not None:
-            product = product.mul_(free)
-        return _product(normalised, product).sub_(total).add_(g, alpha=count + 1).mul_(share)
+        product = _product(normalised, torch.addcmul(-projection, g, normalised))
+        product = torch.addcmul(total * -share, product, share if free is None else share * free)
+        return product.addcmul_(g, share * (count + 1))
     slope, rest = (own[0] - projection) * (gain * share), (own[1] - total) * share
     if free is not None:
         slope = slope * free
