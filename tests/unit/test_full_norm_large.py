@@ -64,6 +64,20 @@ def test_equals_algorithm_3_step_by_step(dtype, oracle, shape, layout, alpha, of
     np.testing.assert_allclose(layer.running_var, second_moment - mean**2, rtol=max(rounding, 1e-13 * ratio**2))
 
 
+@pytest.mark.parametrize("alpha", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize(("shape", "layout"), SHAPES)
+def test_the_first_batch_may_be_far_from_the_running_mean(alpha, shape, layout):
+    layer, x = bnlib.FullNorm(shape[1], alpha=alpha), batch(shape, layout, torch.float32, 0, offset=1e3)
+    y, precise = layer(x), x.double()
+    over = [0, *range(2, x.dim())]
+    mean, variance = precise.mean(over), precise.var(over, unbiased=False)
+    variance = (1 - alpha) + alpha * (variance + (1 - alpha) * mean.square())
+    torch.testing.assert_close(layer.running_var.double(), variance, rtol=2e-5, atol=0)
+    wide = (-1, *[1] * (x.dim() - 2))
+    expected = (precise - alpha * mean.view(wide)) / variance.sqrt().view(wide)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_sixteen_layers_train_alike_on_the_fast_and_on_the_general_way(monkeypatch):
     def train():
         torch.manual_seed(0)
