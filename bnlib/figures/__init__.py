@@ -54,6 +54,7 @@ from bnlib.figures.formula import (
     draw_training_curves,
     draw_two_batches,
 )
+from bnlib.figures.frameworks import draw_momentum_conventions
 from bnlib.figures.full_normalization import (
     draw_errors_by_alpha,
     draw_final_errors,
@@ -180,6 +181,7 @@ __all__ = [
     "draw_memorised_labels",
     "draw_micro_batches",
     "draw_minima",
+    "draw_momentum_conventions",
     "draw_moving_activations",
     "draw_nested_averages",
     "draw_noise_in_one_channel",

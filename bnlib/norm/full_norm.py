@@ -112,8 +112,7 @@ class FullNorm(nn.Module):
     needed after weight averaging.
 
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
-    output is the same, and the estimates move once. Only with ``use_reentrant=True`` it takes the later one of two
-    passes over equal batches first, as a single backward pass does. A compiled layer there raises an error. Vectorised
+    output is the same, and the estimates move once. A compiled layer there raises an error. Vectorised
     backward passes (``is_grads_batched``, ``jacobian`` with ``vectorize=True``, ``torch.func.jacrev``) move no
     estimates. If the type or the device of the layer changes between the forward and the backward pass, the new
     estimates are updated.
