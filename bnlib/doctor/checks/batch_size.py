@@ -63,10 +63,10 @@ def small_batches(measurements: Measurements) -> Iterator[Finding]:
 def _values_per_channel(measurements: Measurements) -> dict[str, Tensor]:
     """Return, for each layer that normalises by the batch, the number of values per channel in each call."""
     found: dict[str, Tensor] = {}
+    passes = measurements.passes_by_batch  # they find layers that training uses as fixed
     for name, layer in measurements.norm_layers.items():
-        if isinstance(layer, FullNorm) or name in measurements.instrumented.fixed_in_eval_mode:
+        if isinstance(layer, FullNorm) or name in measurements.instrumented.fixed:
             continue
-        passes = measurements.passes_by_batch
         counts = [call.count for run in passes for call in run.calls.get(name, []) if call.count]
         if counts:
             found[name] = torch.tensor(counts)

@@ -16,8 +16,10 @@ def batch_composition_memorised(measurements: Measurements) -> Iterator[Finding]
     Batches that are not representative have another loss for other reasons, and are not reported here. Nor are models
     that pair the samples of a batch: shuffling makes their loss worse in eval mode, too.
     """
+    if measurements.inference or measurements.by_domain or measurements.train_score is None:
+        return
     reshuffled = measurements.reshuffled
-    if measurements.inference or measurements.by_domain or reshuffled is None or measurements.train_score is None:
+    if reshuffled is None:
         return
     if any(batches_not_representative(measurements)):
         return
