@@ -185,7 +185,7 @@ class InstrumentedModel:
         if own_train_mode and not fixed and isinstance(layer, CORRECTED_IN_TRAIN_MODE):
             with in_mode(layer, training=True):
                 return call()
-        if by == "substitute" and name in self._substitutes and not fixed:
+        if by == "substitute" and name in self._substitutes and not fixed and layer.running_mean is not None:
             with in_mode(layer, False, self._substitutes[name]):
                 return call()
         by_statistics_of_batch = by in ("batch", "train") or (by == "original" and own_train_mode)

@@ -89,7 +89,11 @@ class Measurements:
     @cached_property
     def eval_recomputed_score(self) -> Score | None:
         """The losses in eval mode with running statistics recomputed from these batches."""
-        return self._score(self._passes("substitute", self.precise_statistics))
+        return self.score_with_statistics(self.precise_statistics)
+
+    def score_with_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> Score | None:
+        """Return the losses in eval mode with other statistics in some layers, by their names."""
+        return self._score(self._passes("substitute", statistics))
 
     @cached_property
     def precise_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:

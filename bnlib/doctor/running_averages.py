@@ -69,11 +69,16 @@ def distance_to_data(measurements: Measurements, name: str, initial_share: float
         initial_share: the weight of the initial values, mean 0 and variance 1, which is taken out first.
     """
     layer = measurements.norm_layers[name]
-    mean, variance = running_statistics(layer)
-    mean, variance = mean / (1 - initial_share), ((variance - initial_share) / (1 - initial_share)).clamp(min=0)
+    mean, variance = without_initial_values(layer, initial_share)
     both = (measurements.statistics, measurements.statistics_in_eval)
     distances = [distance(layer, mean, variance, each[name]) for each in both if name in each]
     return min(distances, key=lambda each: each.value)
+
+
+def without_initial_values(layer: nn.Module, share: float) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance without the share of the initial values, mean 0 and variance 1."""
+    mean, variance = running_statistics(layer)
+    return mean / (1 - share), ((variance - share) / (1 - share)).clamp(min=0)
 
 
 def largest_distance(layer: nn.Module, parts: Sequence[PooledStatistics]) -> Distance:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from bnlib.doctor.checks.batch_composition import batches_not_representative
-from bnlib.doctor.checks.shared_statistics import domain_statistics_differ
+from bnlib.doctor.checks.shared_statistics import domain_statistics_differ, layer_shared_by_different_inputs
 from bnlib.doctor.losses import main_output
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.norm_layers import running_statistics
 from bnlib.doctor.report import Finding, make_finding
-from bnlib.doctor.running_averages import is_untrained, layers_with_running_statistics_in_use, statistics_are_young
+from bnlib.doctor.running_averages import (
+    initial_weight,
+    is_untrained,
+    layers_with_running_statistics_in_use,
+    without_initial_values,
+)
 from bnlib.norm import FullNorm
 
 _LISTED_LAYERS = 8
+_ABOUT_RUNNING_STATISTICS = ("eval-mode-distorted", "running-statistics-mismatch", "running-statistics-never-updated")
+_COMPARED_BATCHES = 4
 _CHANGED_OUTPUTS = 0.5
 """Without a loss: outputs that change by this share of their standard deviation have changed clearly."""
 
@@ -24,36 +32,63 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
     """Find models whose loss with running statistics is clearly worse than with precise ones.
 
     Small errors of many layers add up, so the distance of each layer says little. Without a loss, the outputs are
-    compared. Batches of one kind and domains are other findings, which name the losses.
+    compared.
     """
     names = layers_with_running_statistics_in_use(measurements)
-    if not names or any(batches_not_representative(measurements)) or any(domain_statistics_differ(measurements)):
+    if not names or _has_another_cause(measurements, names):
         return
-    if measurements.eval_score is None:
-        text, severity = _changed_outputs(measurements), "warning"
-    else:
-        text, severity = _raised_loss(measurements, names), "error"
+    known = measurements.eval_score is not None
+    text = _raised_loss(measurements, names) if known else _changed_outputs(measurements)
     if text:
-        learning = [measurements.norm_layers[name] for name in names]
+        severity = "error" if known else "warning"
         # FullNorm trains with these same statistics, so eval mode is no worse than training.
-        follows = measurements.will_be_trained or all(isinstance(layer, FullNorm) for layer in learning)
-        if follows and all(map(statistics_are_young, learning)):
-            text, severity = f"{text} They average too few batches so far, which more training will cure.", "note"
+        follows = all(isinstance(measurements.norm_layers[name], FullNorm) for name in names)
+        if _initial_values_are_the_cause(measurements, names):
+            text += " The cause are the initial values in the running statistics, which average too few batches so far."
+            severity = "note" if measurements.will_be_trained or follows else severity
         elif measurements.will_be_trained and is_untrained(measurements):
             text, severity = f"{text} The model has not been trained.", "note"
         yield make_finding("eval-mode-distorted", "", severity, text)
 
 
+def _initial_values_are_the_cause(measurements: Measurements, names: list[str]) -> bool:
+    """Return whether the running statistics are right once the share of their initial values is taken out."""
+    layers = {name: measurements.norm_layers[name] for name in names}
+    shares = {name: initial_weight(layer) for name, layer in layers.items()}
+    without = {name: without_initial_values(layers[name], share) for name, share in shares.items() if share > 0}
+    if not without:
+        return False
+    if measurements.eval_score is None:
+        return _output_change(measurements, without) <= _CHANGED_OUTPUTS
+    cured = measurements.score_with_statistics(without)
+    return not measurements.clearly_worse(cured, measurements.eval_recomputed_score)
+
+
+def _has_another_cause(measurements: Measurements, names: list[str]) -> bool:
+    """Return whether another finding, which has its own remedy, raises the loss in eval mode."""
+    found = map(running_statistics, (measurements.norm_layers[name] for name in names))
+    if not all(value.isfinite().all() for statistics in found for value in statistics):
+        return True
+    if measurements.layers_after_dead_layer:
+        return True
+    others = (batches_not_representative, domain_statistics_differ, layer_shared_by_different_inputs)
+    return any(finding.severity != "note" for check in others for finding in check(measurements))
+
+
 def losses_differ_without_a_cause(measurements: Measurements, findings: list[Finding]) -> Iterator[Finding]:
     """Find a gap between the losses in train mode and in eval mode that no other finding explains."""
-    if measurements.eval_score is None or any(each.severity != "note" for each in findings):
+    causes = [each for each in findings if each.severity != "note" and each.code not in _ABOUT_RUNNING_STATISTICS]
+    if measurements.eval_score is None or causes:
         return
     train, evaluated = measurements.train_score, measurements.eval_score
-    losses = f"The loss is {train} in train mode, {evaluated} in eval mode, and {measurements.eval_recomputed_score} "
-    losses += "in eval mode with statistics recomputed from these batches."
-    if measurements.clearly_worse(evaluated, train) and not any(
-        each.code == "eval-mode-distorted" for each in findings
-    ):
+    recomputed = measurements.eval_recomputed_score
+    # Running statistics explain what recomputed ones cure.
+    unexplained = recomputed if any(each.code == "eval-mode-distorted" for each in findings) else evaluated
+    losses = (
+        f"The loss is {train} in train mode, {evaluated} in eval mode, and {recomputed} in eval mode with statistics "
+        "recomputed from these batches."
+    )
+    if measurements.clearly_worse(unexplained, train):
         yield make_finding("eval-worse-than-train", "", "note" if measurements.inference else "warning", losses)
     elif not findings and not measurements.inference and measurements.clearly_worse(train, evaluated):
         yield make_finding("loss-higher-in-train-mode", "", "note", losses)
@@ -76,6 +111,8 @@ def _raised_loss(measurements: Measurements, names: list[str]) -> str:
             " Given precise statistics one after the other, from the first layer to the last, these layers account for "
             f"the difference: {', '.join(listed)}."
         )
+    if measurements.clearly_worse(precise, measurements.train_score):
+        text += f" The loss in train mode is still lower, {measurements.train_score}."
     return text
 
 
@@ -107,22 +144,37 @@ def _shares(loss: Callable[[int], float], count: int) -> list[float]:
 
 
 def _changed_outputs(measurements: Measurements) -> str:
-    changes, deviations = [], []
-    for batch, run in zip(measurements.batches, measurements.passes_in_eval, strict=True):
-        outputs = main_output(run.outputs)
-        if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.numel() < 2:
-            measurements.skipped["outputs in eval mode with precise statistics"] = "the outputs are no numbers"
-            return ""
-        precise = main_output(measurements.pass_with_statistics(batch, measurements.precise_statistics).outputs)
-        if precise.shape != outputs.shape:
-            return ""
-        changes.append(float((outputs.double() - precise.double()).square().mean()))
-        deviations.append(float(precise.double().var(0, correction=0).mean()))
-    change = (sum(changes) / max(sum(deviations), 1e-30)) ** 0.5
-    # Not "change < limit": the change may be nan.
+    change = _output_change(measurements, {})
+    # Not "change > limit": the change may be nan.
     if change <= _CHANGED_OUTPUTS:
         return ""
     return (
         f"In eval mode, the outputs with the running statistics of the model differ by {change:.0%} of their standard "
         "deviation from those with statistics recomputed from these batches."
     )
+
+
+def _output_change(measurements: Measurements, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> float:
+    """Return how far outputs are from those with precise statistics, in standard deviations of these.
+
+    Arguments:
+        measurements: of the model.
+        statistics: mean and variance by the name of the layer, in place of the running ones.
+    """
+    changes, deviations = [], []
+    for batch in measurements.batches[:_COMPARED_BATCHES]:
+        some, precise = (
+            main_output(measurements.pass_with_statistics(batch, each).outputs)
+            for each in (statistics, measurements.precise_statistics)
+        )
+        if (
+            not isinstance(some, Tensor)
+            or not some.is_floating_point()
+            or some.numel() < 2
+            or some.shape != precise.shape
+        ):
+            measurements.skipped["outputs in eval mode with precise statistics"] = "they cannot be compared"
+            return 0.0
+        changes.append(float((some.double() - precise.double()).square().mean()))
+        deviations.append(float(precise.double().var(0, correction=0).mean()))
+    return (sum(changes) / max(sum(deviations), 1e-30)) ** 0.5
