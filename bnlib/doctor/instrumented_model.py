@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,10 +14,17 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnlib.doctor.batches import Batch, Forward
-from bnlib.doctor.layer_modes import by_batch, follows_running_statistics, in_mode, normalised_input
+from bnlib.doctor.layer_modes import (
+    by_batch,
+    follows_running_statistics,
+    in_mode,
+    normalised_input,
+    stores_its_statistics,
+    with_its_statistics,
+)
 from bnlib.doctor.layer_statistics import CallStatistics, call_statistics
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, has_known_forward, is_norm_layer
-from bnlib.probes.stateless import stateless_call
+from bnlib.probes.stateless import preserve_random_state, probe_is_running
 from bnlib.probes.tensors import at_least_float32
 
 
@@ -83,11 +91,22 @@ class InstrumentedModel:
         self._forward_of_user = forward
         self._current_pass, self._normalise_by, self._substitutes = Pass(), "eval", {}
         self._batch_size, self._last_called, self._known = 0, None, set()
+        self._records = False
+        self._buffers = [
+            _Buffer(module, name, value, value.clone())
+            for module in self.model.modules()
+            for name, value in module._buffers.items()
+            if value is not None
+        ]
         for name, layer in self.norm_layers.items():
             layer.forward = partial(self._forward, name, layer, layer.forward)
 
     def __call__(
-        self, batch: Batch, normalise_by: str, substitutes: Mapping[str, tuple[Tensor, Tensor]] | None = None
+        self,
+        batch: Batch,
+        normalise_by: str,
+        substitutes: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        record: bool = False,
     ) -> Pass:
         """Run the copy without gradients.
 
@@ -99,21 +118,18 @@ class InstrumentedModel:
                 ``"original"``: use the mode of the layer in the user's model. ``"substitute"``: normalise by
                 ``substitutes``, and by the running statistics in other layers.
             substitutes: mean and variance, both of shape (C,), by the name of the layer.
+            record: record the calls of the norm layers, not only the outputs.
         """
-        with torch.no_grad():
-            return stateless_call(self.model, lambda model: self._pass(model, batch, normalise_by, substitutes))
+        with torch.no_grad(), self._side_effects_undone():
+            return self._pass(batch, normalise_by, substitutes, record)
 
     def with_gradients(self, batch: Batch, loss: Callable[[object], Tensor]) -> Pass:
         """Run the copy in train mode, then the backward pass of the loss; the gradients stay on the copy."""
         self.model.requires_grad_(True).zero_grad()
-
-        def forward_and_backward(model: nn.Module) -> Pass:
-            run = self._pass(model, batch, "batch", None)
+        with torch.enable_grad(), self._side_effects_undone():
+            run = self._pass(batch, "batch", None, record=False)
             loss(run.outputs).backward()
             return run
-
-        with torch.enable_grad():
-            return stateless_call(self.model, forward_and_backward)
 
     def call_is_guessed(self, batch: Batch) -> bool:
         """Return whether the call is a guess: the batch is neither a tensor nor a pair, and there is no forward=."""
@@ -127,17 +143,29 @@ class InstrumentedModel:
             if not is_norm_layer(module) and "drop" not in type(module).__name__.lower():
                 module.training = True
 
-    def _pass(self, model: nn.Module, batch: Batch, normalise_by: str, substitutes) -> Pass:
+    def _pass(self, batch: Batch, normalise_by: str, substitutes, record: bool) -> Pass:
         self._current_pass, self._normalise_by, self._substitutes = Pass(), normalise_by, substitutes or {}
-        self._last_called = None
-        self._batch_size = batch.size or 0
-        # A compiled model would not call the instrumented layers.
-        with self._track_last_called(), torch.compiler.set_stance("force_eager"):
+        self._last_called, self._records, self._batch_size = None, record, batch.size or 0
+        with self._track_last_called() if record else nullcontext(), _without_compilation():
             if self._forward_of_user is None:
-                self._current_pass.outputs = model(*batch.arguments, **batch.keywords)
+                self._current_pass.outputs = self.model(*batch.arguments, **batch.keywords)
             else:
-                self._current_pass.outputs = self._forward_of_user(model, *batch.arguments)
+                self._current_pass.outputs = self._forward_of_user(self.model, *batch.arguments)
         return self._current_pass
+
+    @contextmanager
+    def _side_effects_undone(self) -> Iterator[None]:
+        """Give buffers and random number generators their old values at the end of a ``with`` block."""
+        token = probe_is_running.set(True)
+        versions = [each.value._version for each in self._buffers]
+        try:
+            with preserve_random_state(self.model):
+                yield
+        finally:
+            probe_is_running.reset(token)
+            with torch.no_grad():
+                for each, version in zip(self._buffers, versions, strict=True):
+                    each.restore(version)
 
     @contextmanager
     def _track_last_called(self) -> Iterator[None]:
@@ -164,19 +192,30 @@ class InstrumentedModel:
         call = partial(original, *arguments, **keywords)
         if input is None:
             return call()
-        values = call_statistics(layer, input, self._batch_size)
-        if self._normalise_by == "batch" and not has_known_forward(layer) and name not in self.fixed:
-            output, values = self._learn(name, layer, call, input, values)
+        if self._records:
+            output, values = self._recorded(name, layer, call, input)
+            if values is not None:
+                run.calls.setdefault(name, []).append(values)
+                run.module_below.setdefault(name, below)
         else:
-            output = self._output(name, layer, call, input, 0 if values is None else values.count)
-        if values is not None:
-            run.calls.setdefault(name, []).append(values)
-            run.module_below.setdefault(name, below)
+            output = self._output(name, layer, call, input)
         if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(partial(_record_gradient_norm, run.gradients, name))
         return output
 
-    def _output(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor, count: int):
+    def _recorded(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):
+        """Run a layer, and return its output and the statistics of what it normalises."""
+        # What the values of single samples are is asked of the first layer only.
+        samples = 0 if self._current_pass.calls else self._batch_size
+        by_batch = self._normalise_by == "batch" and name not in self.fixed
+        if by_batch and not has_known_forward(layer):
+            return self._learn(name, layer, call, input)
+        if by_batch and not samples and stores_its_statistics(layer, input):
+            self.updating |= {name} if layer.momentum != 0 else set()
+            return with_its_statistics(layer, call, input)
+        return self._output(name, layer, call, input), call_statistics(layer, input, samples)
+
+    def _output(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):
         """Run the layer as ``_normalise_by`` says."""
         by, fixed = self._normalise_by, name in self.fixed
         own_train_mode = self.in_train_mode[name] if by == "original" else by == "train" and _is_corrected(layer, input)
@@ -190,32 +229,54 @@ class InstrumentedModel:
                 return call()
         by_statistics_of_batch = by in ("batch", "train") or (by == "original" and own_train_mode)
         if not fixed and (by_statistics_of_batch or layer.running_mean is None):
-            return self._by_batch(name, layer, call, input, count)
+            return self._by_batch(name, layer, call, input)
         with in_mode(layer, training=False):
             return call()
 
-    def _by_batch(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor, count: int):
-        if name in self.updating or layer.running_mean is None or isinstance(layer, CORRECTED_IN_TRAIN_MODE):
-            return by_batch(layer, call, input, count)
+    def _by_batch(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):
+        if not self._records or layer.running_mean is None or isinstance(layer, CORRECTED_IN_TRAIN_MODE):
+            return by_batch(layer, call, input)
         before = layer.running_mean.detach().clone()
-        output = by_batch(layer, call, input, count)
+        output = by_batch(layer, call, input)
         if not torch.equal(before, layer.running_mean):
             self.updating.add(name)
         return output
 
-    def _learn(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor, values):
+    def _learn(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):
         """Run a layer with a ``forward`` of the user's in train mode, and see what it normalises and by what."""
         if name not in self._known:
             self._known.add(name)
-            with torch.no_grad():
-                if follows_running_statistics(layer, call):
-                    self.fixed.add(name)
-                    return self._output(name, layer, call, input, 0), values
-        count = 0 if values is None else values.count
-        output, normalised = normalised_input(layer, lambda: self._by_batch(name, layer, call, input, count), input)
-        if normalised is not input:
-            values = call_statistics(layer, normalised, self._batch_size)
-        return output, values
+            if follows_running_statistics(layer, call):
+                self.fixed.add(name)
+                return self._output(name, layer, call, input), call_statistics(layer, input, self._batch_size)
+        output, normalised = normalised_input(layer, lambda: self._by_batch(name, layer, call, input), input)
+        return output, call_statistics(layer, normalised, self._batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Buffer:
+    """A buffer of a module, and a copy of its values."""
+
+    owner: nn.Module
+    name: str
+    value: Tensor
+    copy: Tensor
+
+    def restore(self, version: int) -> None:
+        """Undo what happened to the buffer since it had this version."""
+        if self.value._version != version:
+            self.value.copy_(self.copy)
+        if self.owner._buffers.get(self.name) is not self.value:
+            self.owner._buffers[self.name] = self.value
+
+
+@contextmanager
+def _without_compilation() -> Iterator[None]:
+    """Run compiled models as they were written, because a compiled one would not call the instrumented layers."""
+    # Setting the stance takes a second if nothing has been compiled so far.
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with stance:
+        yield
 
 
 def _is_corrected(layer: nn.Module, input: Tensor) -> bool:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from bnlib.doctor.layer_statistics import all_but_channels
+from bnlib.doctor.layer_statistics import CallStatistics, all_but_channels
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, NORM_TYPES, has_known_forward
-from bnlib.norm import FullNorm
+from bnlib.norm import FullNorm, GhostBatchNorm
 
 Call = Callable[[], Tensor]
 """Runs the user's layer on its arguments."""
@@ -41,13 +42,40 @@ def in_mode(layer: nn.Module, training: bool, statistics: tuple[Tensor, Tensor] 
                 setattr(layer, name, old)
 
 
-def by_batch(layer: nn.Module, call: Call, input: Tensor, count: int) -> Tensor:
+def stores_its_statistics(layer: nn.Module, input: Tensor) -> bool:
+    """Return whether a layer in train mode leaves the statistics of the batch in its running statistics."""
+    plain = isinstance(layer, _BatchNorm) and not isinstance(layer, (nn.SyncBatchNorm, GhostBatchNorm))
+    if not plain or not has_known_forward(layer) or layer.running_mean is None or not layer.track_running_stats:
+        return False
+    return layer.running_mean.dtype.itemsize >= 4 and 1 < values_per_channel(input) and input.size(0) > 0
+
+
+def with_its_statistics(layer: nn.Module, call: Call, input: Tensor) -> tuple[Tensor, CallStatistics]:
+    """Return the output of such a layer in train mode, and the statistics that it stored, which cost nothing."""
+    mean, variance = torch.zeros_like(layer.running_mean), torch.ones_like(layer.running_var)
+    before, layer.momentum = layer.momentum, 1.0
+    try:
+        with in_mode(layer, True, (mean, variance)):
+            output = call()
+    finally:
+        layer.momentum = before
+    count = values_per_channel(input)
+    biased = variance.cpu().double() * ((count - 1) / count)
+    return output, CallStatistics(count, mean.cpu().double(), biased, None)
+
+
+def values_per_channel(input: Tensor) -> int:
+    """Return the number of values per channel of an input, shape (N, C, *)."""
+    return input.numel() // max(1, input.size(1)) if input.dim() > 1 else input.numel()
+
+
+def by_batch(layer: nn.Module, call: Call, input: Tensor) -> Tensor:
     """Return the layer's output if it normalises by the statistics of the batch, as BN does in train mode.
 
     The layer runs its own ``forward`` in train mode. FullNorm and Batch Renorm use running averages in train mode as
     well, so their formula with the statistics of the batch is used instead.
     """
-    if count == 1 and isinstance(layer, NORM_TYPES):
+    if values_per_channel(input) == 1 and isinstance(layer, NORM_TYPES):
         # torch.nn raises an error here. A check of its own reports single values; the pass goes on, so that the layers
         # after this one can be checked.
         if layer.running_mean is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -19,6 +19,9 @@ from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, gamma
 from bnlib.doctor.structures import describe, join, sample_count, sample_shapes, select
 from bnlib.norm import DomainBatchNorm, use_domain
 
+_ASKED_FIRST = 4
+"""Number of batches that are asked first whether a further look is needed."""
+
 
 class Measurements:
     """All measurements of one model on given batches.
@@ -29,6 +32,7 @@ class Measurements:
         loss: see ``diagnose``.
         inference: see ``diagnose``.
         domain: the domain that DomainBatchNorm layers use.
+        record: record what the norm layers get; without it only outputs and losses are known.
 
     Attributes:
         will_be_trained: whether the user's model is in train mode and not meant for inference.
@@ -43,22 +47,23 @@ class Measurements:
         loss: Loss | None,
         inference: bool,
         domain: object = None,
+        record: bool = True,
     ) -> None:
         self.instrumented, self.batches, self.inference = instrumented, batches, inference
         self.will_be_trained, self.by_domain = False, {}
         self.skipped: dict[str, str] = {}
-        self._loss, self._domain = loss, domain
+        self._loss, self._domain, self._record = loss, domain, record
         if domain is None:
             self._let_the_model_compute_its_loss()
 
-    def on_batches(self, batches: Sequence[Batch], domain: object) -> Measurements:
+    def on_batches(self, batches: Sequence[Batch], domain: object, record: bool = True) -> Measurements:
         """Return measurements of the same model on other batches."""
-        return Measurements(self.instrumented, batches, self._loss, self.inference, domain)
+        return Measurements(self.instrumented, batches, self._loss, self.inference, domain, record)
 
     @cached_property
     def passes_by_batch(self) -> list[Pass]:
         """A pass for each batch in which each norm layer normalises by the statistics of the batch."""
-        return self._passes("batch")
+        return self._passes("batch", record=self._record)
 
     @cached_property
     def passes_in_eval(self) -> list[Pass]:
@@ -73,7 +78,7 @@ class Measurements:
     @cached_property
     def statistics_in_eval(self) -> dict[str, PooledStatistics]:
         """The statistics of each called layer's input if the layers below normalise by their running statistics."""
-        return self._statistics(self.passes_in_eval)
+        return self._statistics(self._passes("eval", record=True))
 
     @cached_property
     def train_score(self) -> Score | None:
@@ -113,7 +118,7 @@ class Measurements:
 
     def pass_with_statistics(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> Pass:
         """Return a pass in eval mode with other statistics in some layers, by their names."""
-        with self._domain_in_use():
+        with self.domain_in_use():
             return self.instrumented(batch, "substitute", statistics)
 
     @property
@@ -129,7 +134,39 @@ class Measurements:
     @property
     def eval_worse_than_train(self) -> bool:
         """Whether the loss in eval mode is clearly larger than the loss in train mode."""
-        return self.eval_score is not None and self.clearly_worse(self.eval_score, self.train_score)
+        return self._losses_differ and self.clearly_worse(self.eval_score, self.train_score)
+
+    @property
+    def eval_worse_than_recomputed(self) -> bool:
+        """Whether statistics recomputed from these batches clearly lower the loss in eval mode."""
+        return self._losses_differ and self.clearly_worse(self.eval_score, self.eval_recomputed_score)
+
+    @property
+    def recomputed_worse_than_train(self) -> bool:
+        """Whether the loss is clearly larger than in train mode even with recomputed statistics."""
+        return self._losses_differ and self.clearly_worse(self.eval_recomputed_score, self.train_score)
+
+    @property
+    def _losses_differ(self) -> bool:
+        return self.train_score is not None and not self.modes_agree
+
+    @cached_property
+    def modes_agree(self) -> bool:
+        """Whether the first batches show that the losses of the modes are equal, so that the others need not be asked.
+
+        That is so if the losses in eval mode, with recomputed statistics and in train mode differ by less than a
+        twentieth of the loss of a constant output: half of what ``clearly_worse`` calls relevant.
+        """
+        few = self.batches[:_ASKED_FIRST]
+        if self.train_score is None or len(self.batches) <= 2 * len(few):
+            return False
+        train = self.train_score.losses[: len(few)]
+        for mode, statistics in (("eval", None), ("substitute", self.precise_statistics)):
+            gaps = (self._score(self._passes(mode, statistics, few=len(few)), few).losses - train).abs()
+            # Not "gaps > limit": they may be nan.
+            if not (gaps.mean() < 0.05 * self.constant_output_loss and gaps.max() < 0.1 * self.constant_output_loss):
+                return False
+        return True
 
     @property
     def norm_layers(self) -> dict:
@@ -154,7 +191,7 @@ class Measurements:
             self.skipped["gradients"] = "the outputs hold no tensor of floating-point numbers"
             return None
         try:
-            with self._domain_in_use():
+            with self.domain_in_use():
                 return self.instrumented.with_gradients(batch, loss)
         except RuntimeError as error:
             self.skipped["gradients"] = f"the backward pass failed: {str(error).splitlines()[0]}"
@@ -184,7 +221,7 @@ class Measurements:
         outputs = [main_output(run.outputs) for run in self.passes_by_batch]
         typical = abs(float(self.train_score.losses.mean()))
         computed_outside = all(own_loss(run.outputs, self.batches[0]) is None for run in self.passes_by_batch[:1])
-        if not computed_outside or not all(_has_samples(each) for each in outputs):
+        if not computed_outside or not all(has_samples(each) for each in outputs):
             return typical
         # The mean is taken over all batches, because the mean of a batch of one class would be a good output.
         alike = [each.mean(0) for each in outputs if each.shape[1:] == outputs[0].shape[1:]]
@@ -223,7 +260,7 @@ class Measurements:
         order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))
         everything = select(join([self._needed_parts(batch) for batch in self.batches]), order)
         parts = [select(everything, slice(end - size, end)) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
-        return self.on_batches([Batch(*inputs, *rest) for inputs, *rest in parts], self._domain)
+        return self.on_batches([Batch(*inputs, *rest) for inputs, *rest in parts], self._domain, record=False)
 
     def _needed_parts(self, batch: Batch) -> tuple:
         """Return what the model and the loss take: a loss without targets takes the whole batch."""
@@ -245,22 +282,6 @@ class Measurements:
             ):
                 return "the samples have different shapes"
         return ""
-
-    @cached_property
-    def outputs_in_two_batches(self) -> tuple[Tensor, Tensor] | None:
-        """Outputs for the same samples in two batches with different other samples, in the user's modes."""
-        size = max(2, self.batches[0].size or 0)
-        return self._outputs_with_other_samples("original", size, lambda others: [others])
-
-    @cached_property
-    def eval_outputs_in_three_batches(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """The same after ``model.eval()``, and a third time with the other samples in reverse order."""
-        return self._outputs_with_other_samples(
-            "as is",
-            16,
-            lambda others: [others, select(others, torch.arange(sample_count(others) - 1, -1, -1))],
-            smallest=4,
-        )
 
     def remarks(self) -> Iterator[str]:
         """Yield a sentence for each thing that could not be checked."""
@@ -302,48 +323,17 @@ class Measurements:
         else:
             self.batches = with_targets
 
-    def _score(self, passes: Sequence[Pass]) -> Score | None:
-        return score(self._loss, [each.outputs for each in passes], self.batches)
+    def _score(self, passes: Sequence[Pass], batches: Sequence[Batch] | None = None) -> Score | None:
+        return score(self._loss, [each.outputs for each in passes], self.batches if batches is None else batches)
 
-    def _outputs_with_other_samples(
-        self, normalise_by: str, size: int, orders: Callable[[object], list[object]], smallest: int = 2
-    ) -> tuple[Tensor, ...] | None:
-        """Return the outputs for the first half of a batch, for several second halves.
-
-        Arguments:
-            normalise_by: see ``InstrumentedModel``.
-            size: of the batches; less if there are fewer samples, but at least ``smallest``.
-            orders: takes other samples and returns the second halves, after the batch's own.
-            smallest: return None if there are too few samples for batches of this size.
-        """
-        first = self.batches[0]
-        alike = [each for each in self.batches if each.size and _same_form(each, first)]
-        if not alike:
-            return None
-        pool = join([each.inputs for each in alike])
-        total = sample_count(pool)
-        size = max(2, min(size, total // 2))
-        if total < 3 or size < smallest:
-            return None
-        kept = max(1, size // 2)
-        own = select(pool, slice(0, kept))
-        halves = [select(pool, slice(kept, size)), *orders(select(pool, slice(total - (size - kept), total)))]
-        mixed = [join([own, each]) for each in halves]
-        try:
-            with self._domain_in_use():
-                outputs = [main_output(self.instrumented(Batch(*each), normalise_by).outputs) for each in mixed]
-        except Exception:  # a model may take batches of one size only
-            return None
-        if not all(_has_samples(each) and len(each) == size for each in outputs):
-            return None
-        return tuple(each[:kept] for each in outputs)
-
-    def _passes(self, normalise_by: str, substitutes: Mapping | None = None) -> list[Pass]:
-        with self._domain_in_use():
+    def _passes(
+        self, normalise_by: str, substitutes: Mapping | None = None, record: bool = False, few: int | None = None
+    ) -> list[Pass]:
+        with self.domain_in_use():
             passes = []
-            for number, batch in enumerate(self.batches):
+            for number, batch in enumerate(self.batches[:few]):
                 try:
-                    passes.append(self.instrumented(batch, normalise_by, substitutes))
+                    passes.append(self.instrumented(batch, normalise_by, substitutes, record))
                 except Exception as error:
                     if number == 0 and self.instrumented.call_is_guessed(batch):
                         raise ValueError(
@@ -365,18 +355,16 @@ class Measurements:
         pooled = {name: pool_statistics(each) for name, each in calls.items()}
         return {name: each for name, each in pooled.items() if each is not None}
 
-    def _domain_in_use(self):
+    def domain_in_use(self):
+        """Return a context in which DomainBatchNorm layers use the domain of these batches."""
         model = self.instrumented.model
         has_domains = any(isinstance(module, DomainBatchNorm) for module in model.modules())
         return use_domain(model, self._domain) if has_domains and self._domain is not None else nullcontext()
 
 
-def _has_samples(outputs: object) -> bool:
+def has_samples(outputs: object) -> bool:
+    """Return whether outputs are a tensor of numbers with a dimension for the samples."""
     return isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.dim() > 0
-
-
-def _same_form(one: Batch, other: Batch) -> bool:
-    return sample_shapes(one.inputs) == sample_shapes(other.inputs)
 
 
 def _projection(outputs: object, direction: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def distance(layer: nn.Module, mean: Tensor, variance: Tensor, data: PooledStati
 def distance_to_data(measurements: Measurements, name: str, initial_share: float = 0.0) -> Distance:
     """Return the distance of a layer's running statistics from those of the data.
 
-    The layers below normalise by the batch or by their running statistics; the smaller distance counts.
+    The layers below normalise by the batch or, if that is too far, by their running statistics.
 
     Arguments:
         measurements: of the model.
@@ -70,9 +70,11 @@ def distance_to_data(measurements: Measurements, name: str, initial_share: float
     """
     layer = measurements.norm_layers[name]
     mean, variance = without_initial_values(layer, initial_share)
-    both = (measurements.statistics, measurements.statistics_in_eval)
-    distances = [distance(layer, mean, variance, each[name]) for each in both if name in each]
-    return min(distances, key=lambda each: each.value)
+    by_batch = distance(layer, mean, variance, measurements.statistics[name])
+    if by_batch.value <= MISMATCH or name not in measurements.statistics_in_eval:
+        return by_batch
+    in_eval = distance(layer, mean, variance, measurements.statistics_in_eval[name])
+    return min(by_batch, in_eval, key=lambda each: each.value)
 
 
 def without_initial_values(layer: nn.Module, share: float) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.mixed_batches import eval_outputs_in_three_batches, outputs_in_two_batches
 from bnlib.doctor.norm_layers import is_norm_layer
 from bnlib.doctor.report import Finding, make_finding
 
@@ -42,10 +43,11 @@ def eval_mode_depends_on_batch(measurements: Measurements) -> Iterator[Finding]:
     something else: the model pairs samples, or the samples are steps in time. Rounding errors, about a millionth,
     depend on the batch as well.
     """
-    outputs, layers = measurements.eval_outputs_in_three_batches, measurements.norm_layers
+    layers = measurements.norm_layers
     # Layers without running statistics are another finding.
     if any(layer.running_mean is None for layer in layers.values()):
         return
+    outputs = eval_outputs_in_three_batches(measurements)
     if outputs is None:
         measurements.skipped["whether predictions in eval mode depend on the batch"] = (
             "that needs eight samples in tensors with the samples as their first dimension, and outputs of that form"
@@ -72,7 +74,7 @@ def eval_mode_depends_on_batch(measurements: Measurements) -> Iterator[Finding]:
 
 
 def _consequence(measurements: Measurements) -> str:
-    outputs = measurements.outputs_in_two_batches
+    outputs = outputs_in_two_batches(measurements)
     if outputs is None:
         return ", so a prediction depends on the other samples in the batch"
     first, second = map(_as_rows, outputs)
@@ -80,7 +82,7 @@ def _consequence(measurements: Measurements) -> str:
         f". If the other samples in the batch change, the outputs for the same {_samples(len(first))} change by "
         f"{relative_change(first, second):.1%} of {_unit(first)}"
     )
-    if first.size(1) > 1 and measurements.eval_score is not None and measurements.eval_score.error is not None:
+    if first.size(1) > 1 and measurements.train_score is not None and measurements.train_score.error is not None:
         changed = int((first.argmax(1) != second.argmax(1)).sum())
         text += f", and {changed} of the {len(first)} predicted classes change"
     return text

@@ -37,9 +37,7 @@ def small_batches(measurements: Measurements) -> Iterator[Finding]:
     """
     if measurements.inference:
         return
-    eval_mode_loses = measurements.eval_score is not None and measurements.clearly_worse(
-        measurements.eval_recomputed_score, measurements.train_score
-    )
+    eval_mode_loses = measurements.recomputed_worse_than_train
     for name, counts in _values_per_channel(measurements).items():
         # The median ignores an incomplete last batch.
         count = int(counts.median())

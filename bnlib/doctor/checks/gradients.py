@@ -63,9 +63,10 @@ def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:
     """
     backward = measurements.backward_pass
     # With one value per channel there is no gradient; that is another finding.
-    if backward is None or any(call.count < 2 for calls in backward.calls.values() for call in calls):
+    calls = measurements.passes_by_batch[0].calls
+    if backward is None or any(call.count < 2 for each in calls.values() for call in each):
         return
-    names = [name for name in backward.calls if backward.gradients.get(name, 0.0) != 0]
+    names = [name for name in calls if backward.gradients.get(name, 0.0) != 0]
     norms = np.array([backward.gradients[name] for name in names])
     if len(norms) < 10:
         return

@@ -37,7 +37,7 @@ def never_updated(measurements: Measurements) -> Iterator[Finding]:
             text += f" A pass in train mode does not change them: the forward of {type(layer).__name__} has to."
         fixed = not has_known_forward(layer) and name in measurements.instrumented.fixed
         untrained = measurements.will_be_trained and is_untrained(measurements)
-        harmless = fixed or untrained or (measurements.will_be_trained and not _recomputing_helps(measurements))
+        harmless = fixed or untrained or (measurements.will_be_trained and not measurements.eval_worse_than_recomputed)
         yield make_finding("running-statistics-never-updated", name, "note" if harmless else "error", text)
 
 
@@ -57,9 +57,9 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
             continue
         text = f"The running statistics differ from those of the data: {distance}."
         severity = "note"
-        if measurements.eval_score is None:
+        if measurements.train_score is None:
             severity = "warning"
-        elif _recomputing_helps(measurements):
+        elif measurements.eval_worse_than_recomputed:
             severity = "error"
         count, initial = batches_tracked(layer), initial_weight(layer)
         # Where the variance is small, even a small weight of the initial variance 1 is too much.
@@ -73,15 +73,8 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
         yield make_finding("running-statistics-mismatch", name, severity, text + _eval_losses(measurements))
 
 
-def _recomputing_helps(measurements: Measurements) -> bool:
-    """Return whether statistics recomputed from these batches clearly lower the loss in eval mode."""
-    return measurements.eval_score is not None and measurements.clearly_worse(
-        measurements.eval_score, measurements.eval_recomputed_score
-    )
-
-
 def _eval_losses(measurements: Measurements) -> str:
-    if measurements.eval_score is None:
+    if measurements.train_score is None:
         return ""
     return (
         f" In eval mode, the loss is {measurements.eval_score}, and {measurements.eval_recomputed_score} with "

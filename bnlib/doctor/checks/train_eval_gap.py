@@ -18,6 +18,8 @@ def batch_composition_memorised(measurements: Measurements) -> Iterator[Finding]
     """
     if measurements.inference or measurements.by_domain or measurements.train_score is None:
         return
+    if measurements.modes_agree:
+        return
     reshuffled = measurements.reshuffled
     if reshuffled is None:
         return
@@ -45,7 +47,7 @@ def relies_on_batch_statistics(measurements: Measurements) -> Iterator[Finding]:
         return
     train, reshuffled = measurements.train_score, measurements.reshuffled.train_score
     recomputed = measurements.eval_recomputed_score
-    if measurements.clearly_worse(reshuffled, train) or not measurements.clearly_worse(recomputed, train):
+    if measurements.clearly_worse(reshuffled, train) or not measurements.recomputed_worse_than_train:
         return
     if any(layer_shared_by_different_inputs(measurements)) or any(batches_not_representative(measurements)):
         return

@@ -17,6 +17,7 @@ from bnlib.doctor.running_averages import (
     initial_weight,
     is_untrained,
     layers_with_running_statistics_in_use,
+    statistics_are_young,
     without_initial_values,
 )
 from bnlib.norm import FullNorm
@@ -37,7 +38,7 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
     names = layers_with_running_statistics_in_use(measurements)
     if not names or _has_another_cause(measurements, names):
         return
-    known = measurements.eval_score is not None
+    known = measurements.train_score is not None
     text = _raised_loss(measurements, names) if known else _changed_outputs(measurements)
     if text:
         severity = "error" if known else "warning"
@@ -52,13 +53,15 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
 
 
 def _initial_values_are_the_cause(measurements: Measurements, names: list[str]) -> bool:
-    """Return whether the running statistics are right once the share of their initial values is taken out."""
+    """Return whether all layers average too few batches, or are right without the share of their initial values."""
     layers = {name: measurements.norm_layers[name] for name in names}
+    if all(map(statistics_are_young, layers.values())):
+        return True
     shares = {name: initial_weight(layer) for name, layer in layers.items()}
     without = {name: without_initial_values(layers[name], share) for name, share in shares.items() if share > 0}
     if not without:
         return False
-    if measurements.eval_score is None:
+    if measurements.train_score is None:
         return _output_change(measurements, without) <= _CHANGED_OUTPUTS
     cured = measurements.score_with_statistics(without)
     return not measurements.clearly_worse(cured, measurements.eval_recomputed_score)
@@ -78,7 +81,7 @@ def _has_another_cause(measurements: Measurements, names: list[str]) -> bool:
 def losses_differ_without_a_cause(measurements: Measurements, findings: list[Finding]) -> Iterator[Finding]:
     """Find a gap between the losses in train mode and in eval mode that no other finding explains."""
     causes = [each for each in findings if each.severity != "note" and each.code not in _ABOUT_RUNNING_STATISTICS]
-    if measurements.eval_score is None or causes:
+    if measurements.train_score is None or measurements.modes_agree or causes:
         return
     train, evaluated = measurements.train_score, measurements.eval_score
     recomputed = measurements.eval_recomputed_score
@@ -95,9 +98,9 @@ def losses_differ_without_a_cause(measurements: Measurements, findings: list[Fin
 
 
 def _raised_loss(measurements: Measurements, names: list[str]) -> str:
-    evaluated, precise = measurements.eval_score, measurements.eval_recomputed_score
-    if not measurements.clearly_worse(evaluated, precise):
+    if not measurements.eval_worse_than_recomputed:
         return ""
+    evaluated, precise = measurements.eval_score, measurements.eval_recomputed_score
     number = int((evaluated.losses - precise.losses).nan_to_num(nan=torch.inf).argmax())
     shares = _shares(lambda count: measurements.loss_with_precise_statistics(names[:count], number), len(names))
     listed = sorted(((share, name) for share, name in zip(shares, names, strict=True)), reverse=True)
@@ -111,7 +114,7 @@ def _raised_loss(measurements: Measurements, names: list[str]) -> str:
             " Given precise statistics one after the other, from the first layer to the last, these layers account for "
             f"the difference: {', '.join(listed)}."
         )
-    if measurements.clearly_worse(precise, measurements.train_score):
+    if measurements.recomputed_worse_than_train:
         text += f" The loss in train mode is still lower, {measurements.train_score}."
     return text
 

@@ -17,6 +17,7 @@ from doctor_examples import (
     findings,
     negative,
     not_notes,
+    settle,
     train,
     trained,
 )
@@ -154,7 +155,8 @@ def test_a_layer_shared_by_inputs_of_one_kind_is_healthy():
         return x, torch.stack([y, y.flip(0)], 1)
 
     for name in ("mlp", "head"):
-        model = train(Twins(MAKE[name]()), batches(count=60, change=both), 60)
+        some = batches(count=60, change=both)
+        model = settle(train(Twins(MAKE[name]()), some, 60), some)
         assert not diagnose_unchanged(model, batches(change=both))
 
 
