@@ -157,15 +157,14 @@ class InstrumentedModel:
     def _side_effects_undone(self) -> Iterator[None]:
         """Give buffers and random number generators their old values at the end of a ``with`` block."""
         token = probe_is_running.set(True)
-        versions = [each.value._version for each in self._buffers]
         try:
             with preserve_random_state(self.model):
                 yield
         finally:
             probe_is_running.reset(token)
             with torch.no_grad():
-                for each, version in zip(self._buffers, versions, strict=True):
-                    each.restore(version)
+                for each in self._buffers:
+                    each.restore()
 
     @contextmanager
     def _track_last_called(self) -> Iterator[None]:
@@ -262,10 +261,9 @@ class _Buffer:
     value: Tensor
     copy: Tensor
 
-    def restore(self, version: int) -> None:
-        """Undo what happened to the buffer since it had this version."""
-        if self.value._version != version:
-            self.value.copy_(self.copy)
+    def restore(self) -> None:
+        """Give the buffer its old values. Whether they changed is unknown: batch norm does not raise the version."""
+        self.value.copy_(self.copy)
         if self.owner._buffers.get(self.name) is not self.value:
             self.owner._buffers[self.name] = self.value
 

@@ -52,6 +52,8 @@ class Measurements:
         self.instrumented, self.batches, self.inference = instrumented, batches, inference
         self.will_be_trained, self.by_domain = False, {}
         self.skipped: dict[str, str] = {}
+        self._eval_passes: list[Pass] = []
+        self._precise_passes: list[Pass] = []
         self._loss, self._domain, self._record = loss, domain, record
         if domain is None:
             self._let_the_model_compute_its_loss()
@@ -68,7 +70,7 @@ class Measurements:
     @cached_property
     def passes_in_eval(self) -> list[Pass]:
         """A pass for each batch in which each norm layer normalises by its running statistics."""
-        return self._passes("eval")
+        return self._in_eval_mode(len(self.batches))
 
     @cached_property
     def statistics(self) -> dict[str, PooledStatistics]:
@@ -94,7 +96,7 @@ class Measurements:
     @cached_property
     def eval_recomputed_score(self) -> Score | None:
         """The losses in eval mode with running statistics recomputed from these batches."""
-        return self.score_with_statistics(self.precise_statistics)
+        return self._score(self._with_precise_statistics(len(self.batches)))
 
     def score_with_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> Score | None:
         """Return the losses in eval mode with other statistics in some layers, by their names."""
@@ -158,11 +160,11 @@ class Measurements:
         twentieth of the loss of a constant output: half of what ``clearly_worse`` calls relevant.
         """
         few = self.batches[:_ASKED_FIRST]
-        if self.train_score is None or len(self.batches) <= 2 * len(few):
+        if self.train_score is None or len(self.batches) <= len(few):
             return False
         train = self.train_score.losses[: len(few)]
-        for mode, statistics in (("eval", None), ("substitute", self.precise_statistics)):
-            gaps = (self._score(self._passes(mode, statistics, few=len(few)), few).losses - train).abs()
+        for passes in (self._in_eval_mode, self._with_precise_statistics):
+            gaps = (self._score(passes(len(few))[: len(few)], few).losses - train).abs()
             # Not "gaps > limit": they may be nan.
             if not (gaps.mean() < 0.05 * self.constant_output_loss and gaps.max() < 0.1 * self.constant_output_loss):
                 return False
@@ -326,12 +328,28 @@ class Measurements:
     def _score(self, passes: Sequence[Pass], batches: Sequence[Batch] | None = None) -> Score | None:
         return score(self._loss, [each.outputs for each in passes], self.batches if batches is None else batches)
 
+    def _in_eval_mode(self, count: int) -> list[Pass]:
+        """Return passes in eval mode for at least the first ``count`` batches."""
+        self._eval_passes += self._passes("eval", start=len(self._eval_passes), stop=count)
+        return self._eval_passes
+
+    def _with_precise_statistics(self, count: int) -> list[Pass]:
+        """Return passes in eval mode with recomputed statistics for at least the first ``count`` batches."""
+        done = self._precise_passes
+        done += self._passes("substitute", self.precise_statistics, start=len(done), stop=count)
+        return done
+
     def _passes(
-        self, normalise_by: str, substitutes: Mapping | None = None, record: bool = False, few: int | None = None
+        self,
+        normalise_by: str,
+        substitutes: Mapping | None = None,
+        record: bool = False,
+        start: int = 0,
+        stop: int | None = None,
     ) -> list[Pass]:
         with self.domain_in_use():
             passes = []
-            for number, batch in enumerate(self.batches[:few]):
+            for number, batch in enumerate(self.batches[start:stop], start):
                 try:
                     passes.append(self.instrumented(batch, normalise_by, substitutes, record))
                 except Exception as error:

@@ -18,7 +18,8 @@ def batch_composition_memorised(measurements: Measurements) -> Iterator[Finding]
     """
     if measurements.inference or measurements.by_domain or measurements.train_score is None:
         return
-    if measurements.modes_agree:
+    # A model that has memorised its batches is worse in eval mode, where their composition does not show.
+    if not measurements.eval_worse_than_train:
         return
     reshuffled = measurements.reshuffled
     if reshuffled is None:

@@ -194,3 +194,13 @@ def test_the_layers_of_timm_keep_their_activation():
     images = [x.view(64, 4, 1, 1) for x in X]
     loss = losses_by_mode(model, images, loss=lambda outputs, _: outputs.min())["train"]
     assert float(loss.losses.min()) > 0
+
+
+def test_a_pass_leaves_nothing_behind_in_the_next():
+    model = trained(Activated(4))
+    scores = [losses_by_mode(model, BATCHES[:count]) for count in (4, 8)]
+    for name in ("train", "eval"):
+        assert torch.equal(scores[0][name].losses, scores[1][name].losses[:4])
+    with torch.no_grad():
+        by_hand = [float(F.cross_entropy(copy.deepcopy(model).eval()(x), y)) for x, y in BATCHES]
+    assert scores[1]["eval"].losses.tolist() == pytest.approx(by_hand, rel=1e-5)
