@@ -20,6 +20,7 @@ from bnlib.doctor.layer_modes import (
     in_mode,
     normalised_input,
     stores_its_statistics,
+    values_per_channel,
     with_its_statistics,
 )
 from bnlib.doctor.layer_statistics import CallStatistics, call_statistics
@@ -207,7 +208,7 @@ class InstrumentedModel:
         # What the values of single samples are is asked of the first layer only.
         samples = 0 if self._current_pass.calls else self._batch_size
         by_batch = self._normalise_by == "batch" and name not in self.fixed
-        if by_batch and not has_known_forward(layer):
+        if by_batch and not has_known_forward(layer) and values_per_channel(input) > 1:
             return self._learn(name, layer, call, input)
         if by_batch and not samples and stores_its_statistics(layer, input):
             self.updating |= {name} if layer.momentum != 0 else set()

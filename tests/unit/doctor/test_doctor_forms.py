@@ -168,12 +168,6 @@ def test_what_could_not_be_checked_is_said():
     model.train()(X[0])
     report = diagnose(model.eval(), [(x[:3], y[:3]) for x, y in PAIRS[:1]], inference=True)
     assert any("whether predictions in eval mode depend on the batch" in each for each in report.remarks)
-    report = diagnose(model, [PAIRS[0]])
-    assert any("there is only one batch" in each for each in report.remarks)
-    assert "No problems found.\n" not in str(report) + "\n"
-    assert "the targets do not belong to single samples" in " ".join(
-        diagnose(model, [(x, y[:5]) for x, y in PAIRS], loss=lambda outputs, _: outputs.mean()).remarks
-    )
 
 
 def test_an_error_in_the_users_loss_names_what_it_was_given():

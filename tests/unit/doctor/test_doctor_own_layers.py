@@ -158,6 +158,11 @@ def test_an_activation_inside_a_norm_is_kept():
     assert float(loss.losses.max()) < 1
 
 
+def test_one_value_per_channel_in_the_users_layer_is_found():
+    report = diagnose(trained(Activated(4)), [(x[:1], y[:1]) for x, y in BATCHES])
+    assert [each.layer for each in report.by_code("one-value-per-channel")] == ["0", "2"]
+
+
 def test_own_statistics_that_are_never_updated_are_found_beside_others():
     for layers in ([Own(4, updates=False)], [Own(4, updates=False), nn.BatchNorm1d(4)]):
         model = nn.Sequential(*layers, nn.Linear(4, 2))
