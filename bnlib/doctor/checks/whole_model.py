@@ -38,6 +38,9 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
     names = layers_with_running_statistics_in_use(measurements)
     if not names or _has_another_cause(measurements, names):
         return
+    # Initial values in all layers of a model that is about to be trained are reported for the layers.
+    if measurements.will_be_trained and is_untrained(measurements):
+        return
     known = measurements.train_score is not None
     text = _raised_loss(measurements, names) if known else _changed_outputs(measurements)
     if text:
@@ -45,10 +48,8 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
         # FullNorm trains with these same statistics, so eval mode is no worse than training.
         follows = all(isinstance(measurements.norm_layers[name], FullNorm) for name in names)
         if _initial_values_are_the_cause(measurements, names):
-            text += " The cause are the initial values in the running statistics, which average too few batches so far."
+            text += " The cause is the initial values in the running statistics, which average too few batches so far."
             severity = "note" if measurements.will_be_trained or follows else severity
-        elif measurements.will_be_trained and is_untrained(measurements):
-            text, severity = f"{text} The model has not been trained.", "note"
         yield make_finding("eval-mode-distorted", "", severity, text)
 
 
