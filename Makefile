@@ -4,6 +4,7 @@
 # make lab     open the chapters in JupyterLab, sliders and training live
 # make serve   look at the built site on http://localhost:8000
 # make bench   print the ratios that benchmarks/ measures
+# make frameworks  ask other frameworks' batch norms again, in their newest releases (downloads much)
 # make notebooks   execute the chapters and store them normalised
 # make address     write the repository's address, set in _config.yml, into the chapters
 # make clean   remove what was built and the environment
@@ -27,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: book test site-tested units-beside latest lab serve bench notebooks address clean $(STEPS)
+.PHONY: book test site-tested units-beside latest lab serve bench frameworks notebooks address clean $(STEPS)
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("The book needs Python 3.11 or newer; " \
@@ -105,6 +106,9 @@ serve: book
 
 bench: $(INSTALLED)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+frameworks:
+	$(PYTHON) findings/frameworks/measure.py
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks

@@ -1,11 +1,15 @@
-"""What the examples in the docstrings of bnlib take for granted: the imports that the reference names, one thread."""
+"""Garbage is looked for rarely; and what the examples in bnlib's docstrings take for granted: imports, one thread."""
 
 from __future__ import annotations
 
+import gc
 import re
 from pathlib import Path
 
 import pytest
+
+# Each search for garbage walks through all that PyTorch and the pages of the site hold; 700 new objects start one.
+gc.set_threshold(100_000, 20, 20)
 
 _REFERENCE = Path(__file__).parent / "chapters" / "reference.md"
 

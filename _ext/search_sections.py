@@ -81,19 +81,24 @@ def readable_title(title: nodes.Element) -> str:
     return "".join(map(readable, title.children)).strip()
 
 
-def other_names(app: Sphinx) -> dict[str, list[str]]:
+def glossary_links(doctree: nodes.document) -> Iterator[tuple[str, str]]:
+    """Yield ``page#anchor`` of each section to which a term of a glossary links, and the term."""
+    for item in doctree.findall(nodes.definition_list_item):
+        if isinstance(item.parent.parent, addnodes.glossary):
+            for link in item.findall(addnodes.pending_xref):
+                place = f"{link['reftarget']}#{link.get('reftargetid')}"
+                yield place, readable_title(item.next_node(nodes.term))
+
+
+def other_names(srcdir: Path, linked: list[tuple[str, str]]) -> dict[str, list[str]]:
     """Return, by ``page#anchor``, a section's index entries, the glossary terms that link to it, and its symptoms."""
     names = defaultdict(list)
-    index = Path(app.srcdir) / "chapters" / "index.yml"
+    index = srcdir / "chapters" / "index.yml"
     for page, sections in (yaml.safe_load(index.read_text()) if index.exists() else {}).items():
         for section, terms in sections.items():
             names[f"chapters/{page}#{section}"] += terms
-    for docname in sorted(app.env.found_docs):
-        for item in app.env.get_doctree(docname).findall(nodes.definition_list_item):
-            if isinstance(item.parent.parent, addnodes.glossary):
-                for link in item.findall(addnodes.pending_xref):
-                    term = readable_title(item.next_node(nodes.term))
-                    names[f"{link['reftarget']}#{link.get('reftargetid')}"].append(term)
+    for place, term in linked:
+        names[place].append(term)
     for advice in all_advice().values():
         row = f"{SYMPTOM_TABLE}#{slugify(SYMPTOM_GROUPS[advice.group])}"
         for place in (row, advice.section.replace(".ipynb", "")):
@@ -103,12 +108,17 @@ def other_names(app: Sphinx) -> dict[str, list[str]]:
 
 def sections(app: Sphinx) -> Iterator[dict]:
     """Yield the entries of all pages, including those that did not change in this build."""
-    names = other_names(app)
+    found, linked = {}, []
     for docname in sorted(app.env.found_docs):
+        doctree = app.env.get_doctree(docname)  # takes a large part of a second, so each is read once
+        found[docname] = list(entries(doctree))
+        linked += glossary_links(doctree)
+    names = other_names(Path(app.srcdir), linked)
+    for docname, of_page in found.items():
         number = app.env.toc_secnumbers.get(docname, {}).get("")
         page = ". ".join([*map(str, number or ()), readable_title(app.env.titles[docname])])
         slugs = {anchor: slug for slug, (_, anchor, _) in app.env.metadata[docname].get("myst_slugs", {}).items()}
-        for entry in entries(app.env.get_doctree(docname)):
+        for entry in of_page:
             anchor = entry.pop("anchor")
             others = names[f"{docname}#{slugs.get(anchor, anchor)}"]
             entry["names"] += [name for name in others if not name.startswith("symptom; ")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bnlib.arguments import shown
+from bnlib.extras import optional
 
 T = TypeVar("T")
 
@@ -32,13 +33,7 @@ def cache_folder(cache: str | Path | None) -> Path:
         True
     """
     if cache is None:
-        try:
-            import pooch
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "the user's cache is found by pooch, which is missing: pass a folder as cache to sweep.run, or "
-                "pip install 'bnlib[notebook]'"
-            ) from error
+        pooch = optional("pooch", "the search for the user's cache", "pass a folder as cache to sweep.run")
         cache = pooch.os_cache("bnlib") / "sweeps"
     return writable_folder("cache", cache)
 

@@ -35,7 +35,7 @@ from bnlib.training import (
 
 _PACKAGE = Path(__file__).parent
 # These folders describe runs or draw their results; they do not change the results.
-_NOT_IN_HASH = ("experiments", "figures", "widgets")
+_NOT_IN_HASH = ("compatibility", "experiments", "figures", "widgets")
 
 _SETTINGS = ("batch_size", "optimiser", "schedule", "epochs", "checkpoints", "batches", "record_step_loss")
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from bnlib.extras import optional
+
 
 def spread(values: Any, decimals: int = 1) -> str:
     """Write the median over seeds, and in brackets the lowest and the highest value.
@@ -219,10 +221,7 @@ def _check(rows: list[dict], caption: str) -> None:
 
 def _frame(rows: list[dict[Any, str]]):
     """The data frame whose index is the first column, and whose corner holds the header of that column."""
-    try:
-        import pandas as pd
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("a table needs pandas, which is missing: pip install 'bnlib[notebook]'") from error
+    pd = optional("pandas", "a table")
     first, *headers = rows[0]
     if any(isinstance(header, tuple) for header in headers):
         pairs = [header if isinstance(header, tuple) else ("", header) for header in headers]

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, random inputs that are the same in each run of a test, and a browser."""
+"""What all tests share: one thread, random inputs that are the same in each run of a test, and two browsers."""
 
 from __future__ import annotations
 
@@ -24,22 +24,38 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def browser():
-    """Debian's Chromium; without it the tests are skipped loudly, in CI they fail."""
-    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+def installed(names: tuple[str, ...], package: str) -> str:
+    """Where a browser is; without it the tests are skipped loudly, in CI they fail."""
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        message = f"NO BROWSER FOUND ({', '.join(names)}): THE SITE WAS NOT TESTED. On Debian: apt install chromium"
+        message = f"NO BROWSER FOUND ({', '.join(names)}): THE SITE WAS NOT TESTED. On Debian: apt install {package}"
         if os.environ.get("CI"):
             pytest.fail(message)
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.warn(message, stacklevel=1)
         pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium."""
+    path = installed(("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"), "chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def firefox_tab(tmp_path_factory):
+    """A tab of Debian's Firefox."""
+    path = installed(("firefox-esr", "firefox"), "firefox-esr")
+    from firefox import Firefox
+
+    running = Firefox(path, tmp_path_factory.mktemp("firefox"))
+    yield running.tab()
+    running.close()

@@ -182,12 +182,19 @@ def text(notebook: nbformat.NotebookNode) -> str:
 
 
 def main() -> None:
-    """Execute and normalise every chapter in place, or only replace its first cell."""
+    """Execute and normalise chapters in place, or only replace their first cells."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--first-cell", action="store_true", help="replace the first cells, execute nothing")
-    only_first = parser.parse_args().first_cell
+    parser.add_argument("names", nargs="*", metavar="NAME", help="beginning of a file's name, such as 10; default: all")
+    arguments = parser.parse_args()
+    only_first = arguments.first_cell
+    for name in arguments.names:
+        if not any(path.name.startswith(name) for path in chapters()):
+            names = ", ".join(path.name for path in chapters())
+            parser.error(f"NAME must be the beginning of one of {names}, got {name!r}")
     book = address()
-    for path in tqdm(chapters(), unit="chapter"):
+    beginnings = tuple(arguments.names) or ("",)
+    for path in tqdm([path for path in chapters() if path.name.startswith(beginnings)], unit="chapter"):
         notebook = with_first_cell(nbformat.read(path, as_version=4), book)
         stored = pictures(notebook)
         path.write_text(text(normalised(notebook if only_first else execute(notebook), stored)))

@@ -2,33 +2,48 @@
 
 import { element } from "./elements.js";
 
-// From the first run on the page may make workers of its own scripts only. (In the source of every page this policy would
-// keep Chromium from reporting an idle network, for which the tests of the site wait.)
+// From the first worker on the page may make workers of its own scripts only. (In the source of every page this policy
+// would keep Chromium from reporting an idle network, for which the tests of the site wait.)
 const POLICY = "worker-src 'self' blob:";
+const FAILED =
+  "The training could not start: this browser, or the policy of this page, allows no worker. The pictures show what we " +
+  "trained before.";
 let worker = null;
+let begun = false;
 const handlers = new Map(); // by run
 let hidden = () => {};
 
-// Start the worker when the first run wants it. `startTrainingWorker` is defined by the engine's script.
+// The worker, started when it is first wanted. `startTrainingWorker` is defined by the engine's script.
 function theWorker() {
   if (worker) return worker;
-  document.head.append(element("meta", { httpEquiv: "Content-Security-Policy", content: POLICY }));
+  if (!begun) begin();
   worker = globalThis.startTrainingWorker();
   worker.onmessage = ({ data }) => handlers.get(data.run)?.(data);
-  worker.onerror = (event) => {
-    for (const handle of handlers.values()) {
-      handle({ type: "error", message: event.message ?? "The worker has failed." });
-    }
+  worker.onerror = ({ message }) => {
+    worker?.terminate();
+    worker = null; // the next run tries again
+    for (const handle of handlers.values()) handle({ type: "error", message: message || FAILED });
   };
-  const tell = () => {
-    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
-    worker.postMessage({ type: "hidden", hidden: document.hidden });
-    hidden(document.hidden);
-  };
-  document.addEventListener("visibilitychange", tell);
-  if (document.hidden) tell();
+  if (document.hidden) tellWorker();
   return worker;
 }
+
+function begin() {
+  begun = true;
+  document.head.append(element("meta", { httpEquiv: "Content-Security-Policy", content: POLICY }));
+  document.addEventListener("visibilitychange", () => {
+    tellWorker();
+    hidden(document.hidden);
+  });
+}
+
+function tellWorker() {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
+  worker?.postMessage({ type: "hidden", hidden: document.hidden });
+}
+
+// Start the worker before the first run, so that the reader does not wait for it after a press of Train.
+export const prepare = () => void theWorker();
 
 // Send a request about a run.
 // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none

@@ -3,7 +3,7 @@ import { Chart } from "./chart.js";
 import { button, element } from "./elements.js";
 import { quantity } from "./quantities.js";
 import { dashes, progress, RunsList } from "./runs_list.js";
-import { forget, listen, onHidden, send } from "./session.js";
+import { forget, listen, onHidden, prepare, send } from "./session.js";
 import { engineSettings } from "./settings.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -44,6 +44,7 @@ export class Trainer {
       this.band,
       this.list.element,
     );
+    prepare();
     onHidden((hidden) => {
       if (this.state.active.length) {
         this.say(hidden ? "The training waits while this tab is hidden." : "The training goes on.");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,10 +34,11 @@ class Dataset:
     """
 
     name: str
-    train_x: Tensor | None
-    train_y: Tensor | None
-    test_x: Tensor | None
-    test_y: Tensor | None
+    # Any is for the None of a split that was not loaded, which would need a check wherever a tensor is used.
+    train_x: Tensor | Any
+    train_y: Tensor | Any
+    test_x: Tensor | Any
+    test_y: Tensor | Any
     num_classes: int
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnlib.arguments import check_kind
+from bnlib.extras import optional
 
 
 class DatasetError(RuntimeError):
@@ -35,13 +36,7 @@ def missing_file(what: str, folders: Sequence[Path], root: str | Path | None, ur
 def fetch(folder: str, url: str, sha256: str) -> Path:
     """Return the path of a file in the user's cache; download it and check its hash if it is not there yet."""
     file = url.rsplit("/", 1)[-1]
-    try:
-        import pooch
-    except ImportError as error:
-        raise ImportError(
-            f"downloading {file} needs pooch, which is missing: pip install 'bnlib[notebook]'. Or set BNLIB_DATA to a "
-            "folder that contains the file."
-        ) from error
+    pooch = optional("pooch", f"downloading {file}", "set BNLIB_DATA to a folder that contains the file")
     cache = pooch.os_cache("bnlib") / folder
     try:
         # pooch writes to a temporary file and moves it into place once its hash is right.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 from bnlib.arguments import check_one_of, suggestion
 from bnlib.datasets.dataset import Dataset
@@ -22,7 +23,7 @@ NAMES = tuple(_LOADERS)
 """The names that ``load`` accepts."""
 
 
-def load(name: str, root: str | Path | None = None, **options) -> Dataset:
+def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
     """Load a data set by name; its tensors are new ones on the CPU, which the caller may change.
 
     Arguments:
@@ -32,7 +33,7 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
         options: arguments of the function that has the data set's name, such as ``datasets.mnist``.
 
     Raises:
-        ValueError: if the name is unknown.
+        ValueError: if the name is unknown, or a ``root`` is given for a data set that has no files.
         TypeError: if the data set does not have an option.
         DatasetError: if a file is missing, damaged or wrong.
 
@@ -46,6 +47,8 @@ def load(name: str, root: str | Path | None = None, **options) -> Dataset:
     """
     check_one_of("name", name, NAMES)
     loader = _LOADERS[name]
+    if root is not None and name not in _FROM_FILES:
+        raise ValueError(f"root must be None for {name}, which is not read from files of the user, got {root!r}")
     known = inspect.signature(loader).parameters.keys() - {"root"}
     for option in options:
         if option not in known:

@@ -27,7 +27,15 @@ from bnlib.figures.covariate_shift import (
     draw_two_gradients,
 )
 from bnlib.figures.curves import draw_curves
-from bnlib.figures.depth import draw_depth, draw_gradients, draw_growth, draw_jitter, draw_suspects, draw_variant
+from bnlib.figures.depth import (
+    draw_depth,
+    draw_gradients,
+    draw_growth,
+    draw_jitter,
+    draw_lstms,
+    draw_suspects,
+    draw_variant,
+)
 from bnlib.figures.failing import (
     draw_evaluation_statistics,
     draw_fixed_batches,
@@ -46,6 +54,7 @@ from bnlib.figures.formula import (
     draw_training_curves,
     draw_two_batches,
 )
+from bnlib.figures.frameworks import draw_momentum_conventions
 from bnlib.figures.full_normalization import (
     draw_errors_by_alpha,
     draw_final_errors,
@@ -56,7 +65,13 @@ from bnlib.figures.full_normalization import (
     draw_oracle_bias,
     draw_what_oracles_see,
 )
-from bnlib.figures.machines import draw_label_skew, draw_local_statistics, draw_local_steps
+from bnlib.figures.machines import (
+    draw_averaging_paths,
+    draw_batches_of_workers,
+    draw_label_skew,
+    draw_local_statistics,
+    draw_local_steps,
+)
 from bnlib.figures.objective import (
     draw_absorption,
     draw_errors_by_batch_size,
@@ -104,6 +119,7 @@ from bnlib.figures.smoothness import (
 from bnlib.figures.training_code import draw_averaged_weights, draw_fine_tuning
 from bnlib.figures.training_code_precision import (
     draw_gradient_checkpointing,
+    draw_means_by_format,
     draw_quantised_weights,
     draw_skipped_step,
 )
@@ -121,9 +137,11 @@ __all__ = [
     "draw_absorption",
     "draw_adaptation_at_test_time",
     "draw_averaged_weights",
+    "draw_averaging_paths",
     "draw_batch_noise",
     "draw_batch_of_three",
     "draw_batch_sizes",
+    "draw_batches_of_workers",
     "draw_before_and_after",
     "draw_convergence_rates",
     "draw_curves",
@@ -156,11 +174,14 @@ __all__ = [
     "draw_linear_prediction",
     "draw_local_statistics",
     "draw_local_steps",
+    "draw_lstms",
     "draw_mcsgd_paths",
     "draw_mean_shifts",
+    "draw_means_by_format",
     "draw_memorised_labels",
     "draw_micro_batches",
     "draw_minima",
+    "draw_momentum_conventions",
     "draw_moving_activations",
     "draw_nested_averages",
     "draw_noise_in_one_channel",

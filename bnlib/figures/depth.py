@@ -229,3 +229,35 @@ def _dot(axes: Axes, row: float, values: np.ndarray, **style) -> None:
 
 def _three_digits(values: np.ndarray) -> str:
     return f"{np.median(np.nan_to_num(values, nan=np.inf)):.3g}"
+
+
+def draw_lstms(figure: Figure, data) -> str:
+    """Draw the growth of gradients and the roughness by number of LSTM layers; see ``depth.stacked_lstms.by_depth``."""
+    left, right = figure.subplots(1, 2)
+    looks = {"shared": ("o-", 5, "BN, shared statistics"), "per time step": ("s--", 11, "BN, per time step")}
+    for statistics, (mark, size, label) in looks.items():
+        ratios = data.ratios[statistics]
+        medians = [np.median(each) for each in ratios.values()]
+        left.plot(list(ratios), medians, mark, color=BLUE, ms=size, mfc="none", label=label)
+    left.axhline(1, color=GREY, lw=1, ls=":")
+    told = []
+    for (lr, runs), color in zip(data.roughness.items(), (PURPLE, GREEN), strict=True):
+        values = np.array([np.nan_to_num(each, nan=np.inf) for each in runs.values()])
+        right.plot(list(runs), np.median(values, 1), "o-", color=color, label=f"learning rate {lr:g}")
+        right.vlines(list(runs), values.min(1), values.max(1).clip(max=1e3), color=color, lw=1)
+        told += [f"at rate {lr:g} {', '.join(f'{np.median(value):.2g}' for value in values)}"]
+    right.axhline(1, color=GREY, lw=1, ls=":")
+    left.set(yscale="log", ylabel="gradient norm, first / last layer", title="before training")
+    right.set(yscale="log", ylim=(0.8, 200), ylabel="roughness", title="20 steps")
+    for axes in (left, right):
+        axes.set(xscale="log", xlabel="LSTM layers")
+        plain_ticks(axes.xaxis, (10, 20, 40, 100))
+    _powers(left.yaxis, range(0, 9, 2))
+    plain_ticks(right.yaxis, (1, 3, 10, 30, 100))
+    figure.legend(loc="outside lower center", ncols=2)
+    grown = ", ".join(f"{np.median(each):.2g}" for each in data.ratios["shared"].values())
+    depths = ", ".join(map(str, data.ratios["shared"]))
+    return (
+        f"Stacks of {depths} LSTMs with shared statistics. Gradient norm at the first layer over the last: {grown}. "
+        f"Median roughness over three seeds: {'; '.join(told)}."
+    )

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from bnlib.figures.methods import method_color
-from bnlib.figures.picture import BLUE, GREY, VERMILLION, plain_ticks
+from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, plain_ticks
 
 # A square: no statistics, or those of one worker. A diamond: statistics that all workers share.
 _MARKS = {
@@ -39,9 +40,66 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "FedBN": {"marker": "X", "ls": ""},
     "FedBN, own images": {"marker": "o", "ls": "-.", "mfc": "none"},
 }
+_BY_LOCAL_STEPS = ((GREY, ":"), (GREEN, "--"), (BLUE, "-"), (PURPLE, "-."))
 _LEAST = 0.4
 """Per cent; smaller errors are drawn here, because the axis is logarithmic."""
 _WORDS = {"labels": "label skew", "images": "image skew"}
+
+
+def draw_batches_of_workers(figure: Figure, batches: Mapping[str, np.ndarray]) -> str:
+    """Draw the images of one step, a row per worker, with a frame around what local BN and SyncBN normalise together.
+
+    Arguments:
+        figure: an empty figure.
+        batches: "worker number" -> images (N, 8, 8), values 0 to 1.
+    """
+    rows = np.stack(list(batches.values()))
+    workers, size = rows.shape[:2]
+    padded = np.pad(rows, ((0, 0), (0, 0), (2, 2), (1, 1)), constant_values=np.nan)
+    picture = np.concatenate([np.concatenate(row, axis=1) for row in padded], axis=0)
+    frames = {"local BN": [(12 * worker, 12) for worker in range(workers)], "SyncBN": [(0, 12 * workers)]}
+    for axes, (method, places) in zip(figure.subplots(1, 2), frames.items(), strict=True):
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="none")
+        for top, height in places:
+            axes.add_patch(
+                Rectangle(
+                    (-0.8, top + 0.3), 10 * size + 0.6, height - 1.6, fill=False, edgecolor=method_color(method), lw=2
+                )
+            )
+        axes.set_yticks([12 * worker + 5.5 for worker in range(workers)], list(batches))
+        axes.set(xticks=[], xlim=(-1.5, 10 * size + 0.5), ylim=(12 * workers - 0.5, -0.9))
+        count = f"{len(places)} batches" if len(places) > 1 else "one batch"
+        axes.set_title(f"{method}: {count}")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return (
+        f"The images of one step, {size} for each of {workers} workers: each row shows few digits, "
+        "all rows together show more. Local BN normalises each row by itself, SyncBN all rows together."
+    )
+
+
+def draw_averaging_paths(figure: Figure, data) -> str:
+    """Draw weights of workers between averages, and their distance from the average; see ``averaging_paths``."""
+    left, right = figure.subplots(1, 2)
+    for number, each in enumerate(data.workers.numpy()):
+        for worker in range(each.shape[1]):
+            label = "weights of one worker" if number == worker == 0 else None
+            left.plot(*each[:, worker].T, color=GREY, lw=1, marker=".", ms=2.5, label=label)
+    left.plot(*data.averages.numpy().T, "D-", color=VERMILLION, ms=6, lw=1.5, label="average of all workers", zorder=3)
+    left.set(xlabel="first principal component", ylabel="second component", title="three rounds of 16 local steps")
+    for (steps, distance), (color, ls) in zip(data.distances.items(), _BY_LOCAL_STEPS, strict=True):
+        name = f"{steps} local step{'s' * (steps > 1)}"
+        right.plot(range(1, len(distance) + 1), distance.numpy(), ls, color=color, lw=1.6, label=name)
+    right.set(xlabel="step", ylabel="distance / norm of the weights", title="workers from their average")
+    right.set_ylim(bottom=0)
+    right.set_xticks(range(0, 65, 16))
+    figure.legend(loc="outside lower center", ncols=3)
+    ends = ", ".join(f"{steps}: {float(distance.max()):.2f}" for steps, distance in data.distances.items())
+    return (
+        "Five paths leave a common point in different directions. After 16 steps their average, close to where they "
+        "started, is the start of the next round; three rounds are shown. Largest distance of the workers from their "
+        f"average, as a share of the norm of the weights, by local steps: {ends}."
+    )
 
 
 def draw_local_statistics(figure: Figure, data, workers: int, skew: float) -> str:

@@ -47,6 +47,27 @@ def _loss(values: np.ndarray) -> str:
     return "not finite" if np.isnan(values).all() else f"{np.nanmedian(values):.2f} nats"
 
 
+def draw_means_by_format(figure: Figure, means: Mapping[float, Mapping[str, np.ndarray]]) -> str:
+    """Draw running means over batches by number format, one panel per momentum.
+
+    Arguments:
+        figure: the figure.
+        means: for each momentum, what ``training_code.half_precision_statistics.running_means`` returns.
+    """
+    looks = {"float32": (GREY, "-", 5), "float16": (GREEN, "--", 2), "bfloat16": (VERMILLION, "-", 2)}
+    told = []
+    for axes, (momentum, found) in zip(figure.subplots(1, len(means), squeeze=False)[0], means.items(), strict=True):
+        for name, (color, ls, width) in looks.items():
+            batches = range(1, len(found[name]) + 1)
+            axes.plot(batches, found[name], color=color, ls=ls, lw=width, label=name, solid_capstyle="butt")
+        axes.set(title=f"momentum {momentum:g}", xlabel="batches", ylabel="running mean (% of the mean)")
+        axes.set(xlim=(0, len(found["float32"])), ylim=(0, 105))
+        ends = ", ".join(f"{name} {found[name][-1]:.0f} %" for name in looks)
+        told.append(f"momentum {momentum:g}: {ends}")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return f"Running means rise from 0 and end at this share of the mean of the data: {'; '.join(told)}."
+
+
 def draw_gradient_checkpointing(
     figure: Figure, results: Mapping[float, Mapping[str, Mapping[str, np.ndarray]]], steps: Sequence[int]
 ) -> str:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import check_one_of
 from bnlib.models.building import NormLike, activation_behind, as_norm, check_counts, convolution, seeded
 from bnlib.models.feed_forward import deep_stack
 from bnlib.norm.batch_norm import BatchNorm
@@ -139,8 +140,7 @@ def residual_stack(
         >>> sum(isinstance(layer, models.SkipConnection) for layer in model)
         9
     """
-    if block not in BLOCKS:
-        raise ValueError(f"block must be one of {', '.join(map(repr, BLOCKS))}, got {block!r}")
+    check_one_of("block", block, BLOCKS)
     options = {"activation": activation, "in_features": in_features, "num_classes": num_classes}
     flatten, *layers, last = deep_stack(depth, width, norm, init=init, seed=seed, **options)
     size = len(layers) // depth

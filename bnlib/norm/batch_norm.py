@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnlib.norm.buffers import explained, is_eager, is_transformed
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
 
 
@@ -87,7 +88,13 @@ class BatchNorm(_BatchNorm):
         self._check_input_dim(input)
         running_mean = self.running_mean
         check_same_dtype(input, self.weight if running_mean is None else running_mean)
-        uses_batch = self.training or running_mean is None
+        if self.training and is_transformed():
+            with explained(self, "running_mean"):
+                return self._forward(input)
+        return self._forward(input)
+
+    def _forward(self, input: Tensor) -> Tensor:
+        uses_batch = self.training or self.running_mean is None
         if uses_batch and input.numel() == input.size(1) > 0:
             return self._forward_one_value(input)
         return super().forward(input)
@@ -113,6 +120,9 @@ class BatchNorm(_BatchNorm):
                 newest = 1 / float(self.num_batches_tracked)
         if self.running_mean is not None:
             # Not lerp_: torch.func.vmap, which trains many models at once, warns that the in-place version is slow.
-            self.running_mean.copy_(self.running_mean.lerp(value.to(self.running_mean.dtype), newest))
+            new = self.running_mean.lerp(value.to(self.running_mean.dtype), newest)
+            # As PyTorch's kernel does it: a backward pass of an earlier batch, which does not need the running mean,
+            # would otherwise refuse to run because it has changed.
+            (self.running_mean.data if is_eager(value) else self.running_mean).copy_(new)
 
     _check_input_dim = check_input

@@ -8,10 +8,11 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from bnlib.arguments import is_number, shown
 from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.batch_renorm_fast_path import corrected_affine, fast_step, is_ordinary
 from bnlib.norm.buffers import hold, is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
 from bnlib.norm.recomputation import FirstPass, first_pass
-from bnlib.schedules import LinearRamp, Schedule
+from bnlib.schedules import LinearRamp, Schedule, check_schedule
 
 
 class BatchRenorm(_NormBase):
@@ -29,7 +30,7 @@ class BatchRenorm(_NormBase):
     The paper averages $\sigma_r$, not $\sigma_r^2$. The layer stores ``running_var`` $= \sigma_r^2 - \epsilon$, so eval
     mode divides by $\sigma_r$ and the ``state_dict`` has the keys of torch.nn.BatchNorm. Each of the two layers can
     load the other's ``state_dict`` and then computes the same function in eval mode. The schedules take
-    ``num_batches_tracked``, which is part of the ``state_dict``, as their step.
+    ``num_batches_tracked``, which is part of the ``state_dict``, as their step, as a number or a 0-dimensional tensor.
 
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
     corrections are the same, and the running statistics move once. A compiled layer there raises an error.
@@ -93,7 +94,7 @@ class BatchRenorm(_NormBase):
         for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
             if not callable(limit) and not (is_number(limit) or isinstance(limit, Tensor)):
                 raise TypeError(f"{name} must be a number or a schedule (bnlib.schedules), got {shown(limit)}")
-            first = limit(torch.tensor(0.0, device="cpu")) if callable(limit) else limit
+            first = check_schedule(name, limit) if callable(limit) else limit
             if not first >= least:
                 raise ValueError(f"{name} must be at least {least}, got {float(first)}")
         self.r_max, self.d_max = r_max, d_max
@@ -106,21 +107,23 @@ class BatchRenorm(_NormBase):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
+        weight, bias, running_var = self.weight, self.bias, self.running_var
         if input.dtype is torch.float64:  # the corrections, which are the weights of the kernel, are at least float32
             check_same_dtype(input, self.running_mean)
         kernels = torch.backends.cudnn.enabled
         if not self.training or input.numel() == 0:
-            mean, variance = self.running_mean, self.running_var
-            return torch.batch_norm(input, self.weight, self.bias, mean, variance, False, 0.0, self.eps, kernels)
-        again = first_pass(self, input) if is_eager(input) else None
+            return torch.batch_norm(input, weight, bias, self.running_mean, running_var, False, 0.0, self.eps, kernels)
+        eager = is_eager(input)
+        again = first_pass(self, input) if eager else None
+        if eager and is_ordinary(input, weight, bias, running_var):
+            buffers = self._buffers if again is None else again.copies()
+            return fast_step(input, weight, bias, self, buffers)
         rho, delta = self._correct_and_track(input.detach(), again)
         if input.numel() == input.size(1):
             # The value minus its mean is exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps).
             input = input - input
-        weight, bias = (rho, delta) if self.weight is None else (self.weight * rho, self.weight * delta)
-        if self.bias is not None:
-            bias = bias + self.bias
-        return torch.batch_norm(input, weight, bias, None, None, True, 0.0, self.eps, kernels)
+        scale, offset = corrected_affine(weight, bias, rho, delta)
+        return torch.batch_norm(input, scale, offset, None, None, True, 0.0, self.eps, kernels)
 
     def _correct_and_track(self, x: Tensor, again: FirstPass | None) -> tuple[Tensor, Tensor]:
         """Return the corrections rho and delta, shape (C,), and update the running statistics.

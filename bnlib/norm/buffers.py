@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +19,44 @@ def is_eager(x: Tensor) -> bool:
     )
 
 
+def is_transformed() -> bool:
+    """Return whether a transformation of ``torch.func`` runs, outside of ``torch.compile``."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def store(layer: nn.Module, **values: Tensor) -> None:
     """Write ``values`` into the buffers of ``layer`` in place, so that references and shared memory stay valid.
 
     Raises:
         RuntimeError: if ``torch.func`` does not allow it; the message says what to do instead.
     """
-    for name, value in values.items():
-        buffer = getattr(layer, name)
-        try:
-            buffer.copy_(value)
-        except RuntimeError as error:
-            if not torch._C._are_functorch_transforms_active():
-                raise
-            raise RuntimeError(
-                f"{type(layer).__name__} in train mode updates {name}, which torch.func cannot do for each sample, or "
-                "if the buffers are not arguments of the transformed function. For per-sample gradients and Jacobian "
-                "matrices call layer.eval() first. To train with torch.func, pass the buffers "
-                "(torch.func.functional_call), and give each model of an ensemble its own "
-                "(torch.func.stack_module_state)."
-            ) from error
+    if torch.compiler.is_compiling():  # which does not compile the explanation
+        for name, value in values.items():
+            getattr(layer, name).copy_(value)
+        return
+    with explained(layer, next(iter(values))):
+        for name, value in values.items():
+            getattr(layer, name).copy_(value)
+
+
+@contextmanager
+def explained(layer: nn.Module, buffer: str) -> Iterator[None]:
+    """Say what to do instead if ``torch.func`` cannot run what stands in a ``with`` block and updates a buffer."""
+    try:
+        yield
+    except RuntimeError as error:
+        known = re.search(r"in-?place|vmap|\.item\(\)|batched", str(error)) and "in train mode updates" not in str(
+            error
+        )
+        if not known or not is_transformed():
+            raise
+        raise RuntimeError(
+            f"{type(layer).__name__} in train mode updates {buffer}, which torch.func cannot do for each sample, or if "
+            "the buffers are not arguments of the transformed function. For per-sample gradients and Jacobian matrices "
+            "call layer.eval() first. To train with torch.func, pass the buffers (torch.func.functional_call), and "
+            "give each model of an ensemble its own (torch.func.stack_module_state); layers that draw noise cannot be "
+            "members of such an ensemble."
+        ) from error
 
 
 def hold(*values: Tensor) -> list[Tensor]:

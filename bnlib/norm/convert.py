@@ -5,28 +5,21 @@ from __future__ import annotations
 import re
 import warnings
 from inspect import signature
-from itertools import chain
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.utils.parametrize import is_parametrized
 
 from bnlib.arguments import check_kind, suggestion
-from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.batch_renorm import BatchRenorm
+from bnlib.norm.conversion_plan import Patterns, Step, select, table
 from bnlib.norm.dynamic_tanh import DynamicTanh
+from bnlib.norm.eps_bound import keep_function
 from bnlib.norm.evonorm import EvoNormS0
 from bnlib.norm.filter_response_norm import FilterResponseNorm
 from bnlib.norm.full_norm import FullNorm
-from bnlib.norm.ghost_batch_norm import GhostBatchNorm
-from bnlib.norm.sync_batch_norm import SyncBatchNorm
+from bnlib.norm.replacement import LAYERS, ORIGINAL, check_replaceable, listed_class, remembered, replacement
 
-_FIXED_DIMENSION = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-LAYERS = (BatchNorm, BatchRenorm, FullNorm, GhostBatchNorm, SyncBatchNorm, *_FIXED_DIMENSION, nn.SyncBatchNorm)
-"""The classes that ``convert`` can replace by each other. To add a class, list it here; its parameters and running
-statistics must have the names of torch.nn.BatchNorm's, and its other arguments must be attributes."""
+__all__ = ["LAYERS", "convert"]
 
 _PER_SAMPLE = (
     nn.GroupNorm,
@@ -43,22 +36,44 @@ _PER_SAMPLE = (
 
 
 def convert(
-    model: nn.Module, to: type[nn.Module] | str = FullNorm, *, strict: bool = True, **options: object
+    model: nn.Module,
+    to: type[nn.Module] | str = FullNorm,
+    *,
+    only: Patterns = None,
+    skip: Patterns = None,
+    strict: bool = True,
+    dry_run: bool = False,
+    **options: Any,
 ) -> nn.Module:
     """Replace every batch normalisation layer of a model by a layer of another class.
 
-    The following stay the same: the names and the order of the ``state_dict``, the parameters ``weight`` and ``bias``
-    (the same objects, so an existing optimiser keeps working), ``running_mean``, ``running_var`` and
-    ``num_batches_tracked``, device and dtype, train or eval mode, a layer that is used in several places, and the
-    arguments that both classes have, such as ``eps``. Arguments that only the new class has get their defaults. State
-    that only the old class had, such as ``momentum`` or FullNorm's running gradients, is lost.
+    Layers that are not batch normalisation, such as LayerNorm, and frozen batch normalisation, whose weights are
+    buffers, stay as they are.
 
-    The numbers in the running statistics are copied, although the classes define ``running_var`` differently: PyTorch
-    averages the unbiased variances of the batches, FullNorm estimates the biased variance of all data, and BatchRenorm
-    averages standard deviations. FullNorm also stores them with a higher precision, and it uses ``eps`` as a lower
-    bound of the variance where the other classes add it. The outputs in eval mode therefore differ by a factor of about
-    1 + eps / (2 variance). Converting a model and converting it back restores the ``state_dict`` exactly. The
-    statistics of a converted FullNorm get the dtype of its parameters or, if it has none, of the model's first
+    The following stay the same: what the model computes in eval mode, the names and the order of the ``state_dict``,
+    the parameters (the same objects, so an existing optimiser keeps working), ``running_mean``, ``running_var`` and
+    ``num_batches_tracked``, device and dtype, train or eval mode, a layer that is used in several places, and the
+    arguments that both classes have, such as ``eps``. Arguments that only the new class has get their defaults.
+
+    FullNorm uses ``eps`` as a lower bound of the variance, to which the other layers add it. To keep the outputs,
+    ``convert`` multiplies ``weight`` by sqrt(max(v, eps) / (v + eps)), where v is the running variance, and divides by
+    it in the other direction. The factor is close to 1, except for channels whose variance is near ``eps``, where it
+    can be 0.71. If the layer has no weight of its own, ``running_var`` is changed; then the outputs are the same until
+    training moves it. Apart from this the numbers in the running statistics are copied, although the classes define
+    ``running_var`` differently: PyTorch averages the unbiased variances of the batches, FullNorm estimates the biased
+    variance of all data, and BatchRenorm averages standard deviations.
+
+    A subclass of one of the ``LAYERS`` that does more than normalise, such as a layer with an activation, keeps its
+    forward: the new layer runs it, and takes over its call of ``torch.nn.functional.batch_norm``. Its class is a
+    subclass of ``to``.
+
+    A converted layer remembers what it was. ``to="original"``, or the class that it had, gives that layer back, with
+    its class, its arguments and, if nothing was trained, its exact numbers; only a FullNorm loses its running
+    gradients. ``torch.nn.BatchNorm1d``, ``2d`` and ``3d`` stand for one class here: a layer that was one of them keeps
+    its number of dimensions. A layer that never was one, such as a FullNorm in a model that you have built with it,
+    becomes the one that ``to`` names. A ``state_dict`` does not contain this memory.
+
+    The statistics of a converted FullNorm get the dtype of its parameters or, if it has none, of the model's first
     parameter. ``process_group=None`` stays None, which means all processes for SyncBatchNorm, and this process alone
     for FullNorm.
 
@@ -67,59 +82,59 @@ def convert(
 
     Arguments:
         model: the model, changed in place; or a single normalisation layer, which is not changed.
-        to: class of the new layers, one of ``bnlib.norm.convert.LAYERS``, or its name, such as ``"FullNorm"``;
-            ``"SyncBatchNorm"`` is the one of bnlib. ``convert`` cannot infer the number of
-            spatial dimensions; if a model needs both ``torch.nn.BatchNorm1d`` and ``2d``, convert its parts separately.
+        to: class of the new layers, one of ``bnlib.norm.replacement.LAYERS``, or its name, such as ``"FullNorm"``
+            or ``"full_norm"`` (``"SyncBatchNorm"`` is the one of bnlib); or ``"original"``: what each layer was before.
+        only: the layers to convert, as one or a list of: names of layers, names of parts of the model that contain
+            them, patterns such as ``"layer?.*"``, classes, and names of classes. None converts all layers.
+        skip: the layers to leave as they are, given in the same way.
         strict: raise an error if any layer cannot be converted; False converts the other layers and warns.
+        dry_run: print what would be done with each normalisation layer as a table, and change nothing.
         options: arguments of ``to`` for every new layer, e.g. ``alpha=0.1``; they override those of the old layer.
 
     Returns:
         The model, or the new layer if ``model`` is a normalisation layer.
 
     Raises:
-        TypeError: if ``model`` is not an ``nn.Module``, or ``to`` has no such option.
-        ValueError: if ``to`` is not in ``LAYERS``, if an option would change something that must stay the same, or,
-            with ``strict``, if layers cannot be converted; the message lists them with the reasons. The constructor
-            of ``to`` may raise other errors about ``options``. After an error the model is unchanged.
+        TypeError: if an argument is of another type, or ``to`` has no such option.
+        ValueError: if ``to`` is not in ``LAYERS``, if an option would change something that must stay the same, if
+            ``only`` or ``skip`` names nothing, or, with ``strict``, if layers cannot be converted; the message lists
+            them with the reasons. The constructor of ``to`` may raise other errors about ``options``. After an error
+            the model is unchanged.
 
     Warns:
         UserWarning: with ``strict=False``, which layers were not converted.
 
     Example:
-        >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-3))
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-3), nn.LayerNorm(4))
         >>> gamma = model[1].weight
         >>> layer = bnlib.convert(model, to=bnlib.FullNorm, alpha=0.1)[1]
         >>> layer.weight is gamma, layer.eps, layer.alpha
         (True, 0.001, 0.1)
+        >>> bnlib.convert(model, to="original", dry_run=True) is model
+        layer  class      channels  becomes      note
+        1      FullNorm   4         BatchNorm1d
+        2      LayerNorm                         stays: is not batch normalisation
+        1 of 2 normalisation layers would be converted, 0 cannot be.
+        True
     """
     check_kind("model", model, nn.Module, "an nn.Module")
     to = _layer_class(to)
-    if kept := options.keys() & {"num_features", "affine", "bias", "track_running_stats", "device", "dtype"}:
-        raise ValueError(
-            f"options must not set {', '.join(sorted(kept))}, which come from the old layers, got {options}"
-        )
-    known = signature(to).parameters
-    if unknown := [name for name in options if name not in known]:
-        raise TypeError(
-            f"options must be arguments of {to.__name__}, got {unknown[0]!r}{suggestion(unknown[0], known)}"
-        )
-    to(1, device="meta", **options)  # Raises for an option that is wrong for every layer.
-
-    layers, problems = {}, []
-    in_fused = {child for each in model.modules() if _is_fused(each) for child in each.children()}
-    for name, layer in model.named_modules():
-        if _is_norm(layer):
-            try:
-                _check(layer, to, layer in in_fused)
-                layers[layer] = _rebuilt(layer, to, options, model)
-            except ValueError as reason:
-                problems.append(f"  {name or 'the model'} ({type(layer).__name__}): {reason}")
-    if problems:
-        report = "\n".join([f"cannot convert to {to.__name__}:", *problems])
+    _check_options(to, options)
+    steps = _plan(model, to, only, skip, options)
+    if dry_run:
+        print(table(steps))
+        return model
+    if problems := [step for step in steps if step.refused]:
+        name = to if isinstance(to, str) else to.__name__
+        report = "\n".join([f"cannot convert to {name}:", *map(str, problems)])
         if strict:
-            raise ValueError(f"{report}\nThe model is unchanged. Pass strict=False to convert the other layers.")
+            raise ValueError(
+                f"{report}\nThe model is unchanged. Pass strict=False or skip=[...] to convert the other layers."
+            )
         warnings.warn(f"{report}\nThese layers were not converted.", stacklevel=2)
 
+    layers = {step.layer: step.new for step in steps if step.new is not None}
+    keep_function(layers.items(), model)
     for parent in list(model.modules()):
         # Not named_children, which skips the second name of a layer that has two.
         for name, child in list(parent._modules.items()):
@@ -128,86 +143,91 @@ def convert(
     return layers.get(model, model)
 
 
-def _layer_class(to: type[nn.Module] | str) -> type[nn.Module]:
-    """Return the class that ``to`` is or names."""
+def _layer_class(to: type[nn.Module] | str) -> type[nn.Module] | str:
+    """Return the class that ``to`` is or names, or ``ORIGINAL``."""
     by_name = {each.__name__: each for each in reversed(LAYERS)}
-    if isinstance(to, str) and to in by_name:
-        return by_name[to]
+    # The names of ``bnlib.NORMS``, such as full_norm.
+    in_registry = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): each for name, each in by_name.items()}
+    if isinstance(to, str) and to in {*by_name, *in_registry, ORIGINAL}:
+        return (by_name | in_registry).get(to, to)
     if not isinstance(to, type) or to not in LAYERS:
         name = to.__name__ if isinstance(to, type) else to
-        hint = suggestion(name, by_name.keys() - {name}) if isinstance(name, str) else ""
+        hint = suggestion(name, {*by_name, ORIGINAL} - {name}) if isinstance(name, str) else ""
         if type(to) in LAYERS:
             hint = "; pass the class of the layer, and its arguments as options"
-        raise ValueError(f"to must be one of {', '.join(each.__name__ for each in LAYERS)}, got {to!r}{hint}")
+        raise ValueError(
+            f"to must be one of {', '.join(each.__name__ for each in LAYERS)}, or {ORIGINAL!r}, got {to!r}{hint}"
+        )
     return to
+
+
+def _check_options(to: type[nn.Module] | str, options: dict[str, Any]) -> None:
+    if to == ORIGINAL:
+        if options:
+            raise TypeError(f"options must be left out for to={ORIGINAL!r}, got {options}")
+        return
+    if kept := options.keys() & {"num_features", "affine", "bias", "track_running_stats", "device", "dtype"}:
+        raise ValueError(
+            f"options must not set {', '.join(sorted(kept))}, which come from the old layers, got {options}"
+        )
+    known = signature(to).parameters
+    if unknown := [name for name in options if name not in known]:
+        arguments = ("only", "skip", "strict", "dry_run", *known)
+        raise TypeError(
+            f"options must be arguments of {to.__name__}, got {unknown[0]!r}{suggestion(unknown[0], arguments)}"
+        )
+    to(1, device="meta", **options)  # Raises for an option that is wrong for every layer.
+
+
+def _plan(
+    model: nn.Module, to: type[nn.Module] | str, only: Patterns, skip: Patterns, options: dict[str, Any]
+) -> list[Step]:
+    """Return what happens to each normalisation layer; the model does not change."""
+    names: dict[nn.Module, list[str]] = {}
+    for name, layer in model.named_modules(remove_duplicate=False):
+        if _is_norm(layer):
+            names.setdefault(layer, []).append(name)
+    left = select(names, model, only, skip)
+    in_fused = {child for each in model.modules() if _is_fused(each) for child in each.children()}
+    steps = []
+    for layer, (name, *_) in names.items():
+        step = Step(name, layer)
+        steps.append(step)
+        if reason := left.get(layer) or _reason_to_stay(layer, to):
+            step.reason = reason
+            continue
+        try:
+            check_replaceable(layer, to, layer in in_fused)
+            step.new = replacement(layer, to, options, model)
+        except ValueError as reason:
+            step.reason, step.refused = str(reason), True
+    return steps
 
 
 def _is_norm(module: nn.Module) -> bool:
     """Return whether a module normalises activations, judged by its class, its attributes, or the name of its class."""
-    held = {*vars(module), *(name for name, _ in module.named_buffers(recurse=False))}
-    if isinstance(module, (*LAYERS, _NormBase, *_PER_SAMPLE)) or held & {"running_mean", "running_var"}:
+    if isinstance(module, (*LAYERS, _NormBase, *_PER_SAMPLE)) or _holds(module) & {"running_mean", "running_var"}:
         return True
     named = re.search("norm(?!al)|normali[sz]ation", type(module).__name__, re.IGNORECASE)
     # A module with submodules is judged by those. A parametrisation of weights is not a layer.
     return bool(named) and not module._modules and not type(module).__module__.startswith("torch.nn.utils.")
 
 
+def _holds(module: nn.Module) -> set[str]:
+    return {*vars(module), *module._buffers}
+
+
 def _is_fused(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.ao.")
 
 
-def _check(layer: nn.Module, to: type[nn.Module], in_fused: bool) -> None:
-    """Raise a ValueError with the reason if the conversion would lose a part of the layer."""
-    if isinstance(layer, LazyModuleMixin):
-        raise ValueError("is lazy and has seen no data yet, so the number of channels is unknown; call the model first")
-    if is_parametrized(layer):
-        raise ValueError("has parametrised tensors; see torch.nn.utils.parametrize.remove_parametrizations")
-    if isinstance(layer, _PER_SAMPLE):
-        raise ValueError("normalises each sample separately and has no batch statistics")
-    if type(layer) not in LAYERS:
-        raise ValueError("is of a class that convert does not know, see bnlib.norm.convert.LAYERS")
-    if in_fused:
-        raise ValueError("is part of a torch.ao module, which reads its statistics and not only its output")
-    if type(layer) is not to and type(layer) in _FIXED_DIMENSION and to in _FIXED_DIMENSION:
-        raise ValueError(f"takes input with another number of dimensions than {to.__name__}")
-    if hooks := [name for name, value in vars(layer).items() if name.endswith("_hooks") and value]:
-        raise ValueError(f"has hooks ({', '.join(hooks)}), which may depend on its class; remove them first")
-    if lost := [name for name, value in _added(layer).items() if callable(value) or isinstance(value, Tensor)]:
-        raise ValueError(f"has the additional attributes {', '.join(lost)}, which the new layer would not have")
-    if "track_running_stats" not in signature(to).parameters:
-        missing = any(value is None for value in layer._buffers.values())
-        if missing or not getattr(layer, "track_running_stats", True):
-            raise ValueError(f"does not track the running statistics that {to.__name__} needs")
-
-
-def _added(layer: nn.Module) -> dict[str, object]:
-    """Return the attributes that were added to the layer after its construction."""
-    here, fresh = (
-        {**vars(each), **each._parameters, **each._buffers, **each._modules}
-        for each in (layer, type(layer)(1, device="meta"))
-    )
-    return {name: value for name, value in here.items() if name not in fresh}
-
-
-def _rebuilt(layer: nn.Module, to: type[nn.Module], options: dict[str, object], model: nn.Module) -> nn.Module:
-    """Return a layer of class ``to`` with the arguments, parameters and buffers that both classes have."""
-    shared = signature(type(layer)).parameters.keys() & signature(to).parameters.keys() - {"bias", "device", "dtype"}
-    arguments = {name: getattr(layer, name) for name in shared} | options
-    tensors = [*layer.parameters(), *layer.buffers()]
-    # The dtype of FullNorm's statistics is not that of its input.
-    typed = chain(layer.parameters(), layer.buffers() if isinstance(layer, _NormBase) else (), model.parameters())
-    new = to(
-        **arguments,
-        device=tensors[0].device if tensors else None,
-        dtype=next((each.dtype for each in typed if each.is_floating_point()), None),
-    )
-    for name in ("weight", "bias"):
-        setattr(new, name, getattr(layer, name))
-    for name in layer._buffers.keys() & new._buffers.keys():
-        value = getattr(layer, name)
-        same_type = value is None or (isinstance(layer, _NormBase) and isinstance(new, _NormBase))
-        setattr(new, name, value if same_type else value.to(getattr(new, name)))
-    for name, value in _added(layer).items():
-        if name not in vars(new):
-            setattr(new, name, value)
-    return new.train(layer.training)
+def _reason_to_stay(layer: nn.Module, to: type[nn.Module] | str) -> str:
+    """Return why a normalisation layer stays as it is, or nothing if it is batch normalisation."""
+    if listed_class(layer) is not None:
+        return "was not converted" if to == ORIGINAL and remembered(layer) is None else ""
+    if {"weight", "running_var"} <= layer._buffers.keys():
+        return "is frozen batch normalisation, whose weights are buffers"
+    named = re.search("batch_?norm", type(layer).__name__, re.IGNORECASE)
+    both = {"running_mean", "running_var"} <= _holds(layer)
+    per_sample = isinstance(layer, _PER_SAMPLE)
+    return "" if (named or both) and not per_sample else "is not batch normalisation"

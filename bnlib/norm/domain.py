@@ -36,7 +36,8 @@ class DomainBatchNorm(nn.Module):
 
     Raises:
         ValueError: if ``num_domains`` is below 1 or ``domain`` does not exist; on a call, as ``BatchNorm``.
-        RuntimeError: on a call, if no domain has been chosen.
+        RuntimeError: on a call, if no domain has been chosen, or if a parameter of one domain has been replaced in
+            spite of ``shared_affine``.
 
     Source: Chang et al. 2019, section 3.
 
@@ -110,7 +111,14 @@ class DomainBatchNorm(nn.Module):
             raise RuntimeError(
                 "domain must be chosen before the layer is called, e.g. with use_domain(model, 0), got None"
             )
-        return self.domains[self._domain](input)
+        first, layer = self.domains[0], self.domains[self._domain]
+        if self.shared_affine and not (layer.weight is first.weight and layer.bias is first.bias):
+            raise RuntimeError(
+                f"domains[{self._domain}] must have the weight and bias of domains[0], because shared_affine=True, got "
+                "others, as loading with assign=True, pruning or parametrising one domain leaves behind; load the "
+                "whole DomainBatchNorm, or make it with shared_affine=False"
+            )
+        return layer(input)
 
     def extra_repr(self) -> str:
         """Return the domain as text for the repr of a model."""

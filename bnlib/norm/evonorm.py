@@ -74,8 +74,8 @@ class EvoNormS0(nn.Module):
         centred = groups - groups.mean(2, keepdim=True)  # not var, which warns about an empty batch
         gain = torch.rsqrt(centred.square().mean(2, keepdim=True) + self.eps)
         activated = x * torch.sigmoid(self.v.view(view) * x)
-        normalised = (activated.reshape(groups.shape) * gain).reshape(input.shape)
-        return (normalised * self.weight.view(view) + self.bias.view(view)).to(input.dtype)
+        by_channel = gain.expand(-1, -1, self.num_channels // self.num_groups).reshape(*x.shape[:2], *view[1:])
+        return (activated * by_channel * self.weight.view(view) + self.bias.view(view)).to(input.dtype)
 
     @property
     def num_features(self) -> int:

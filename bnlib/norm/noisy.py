@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake, unset_fake_temporarily
 
 from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.buffers import hold, is_eager
+from bnlib.norm.buffers import explained, hold, is_eager, is_transformed, store
 from bnlib.norm.checks import check_layer, check_real
 from bnlib.norm.recomputation import first_pass
 
@@ -79,9 +79,9 @@ class ActivationNoise(nn.Module):
             return input
         again = first_pass(self, input) if is_eager(input) else None
         steps = hold(self.num_batches_tracked)[0] if again is None else again.copies()["num_batches_tracked"]
-        output = self.add(input, _number(steps))
+        output = self.add(input, _number(self, steps))
         if again is None:
-            self.num_batches_tracked += 1
+            store(self, num_batches_tracked=self.num_batches_tracked + 1)
         return output
 
     def add(self, input: Tensor, step: int) -> Tensor:
@@ -110,9 +110,14 @@ class ActivationNoise(nn.Module):
         return f"shift={self.shift}, scale={self.scale}, {spreads}"
 
 
-def _number(steps: Tensor) -> int:
+def _number(layer: nn.Module, steps: Tensor) -> int:
     """Return the number of steps, or 0 if the tensor has no value, as on the meta device."""
-    return 0 if steps.is_meta or is_fake(steps) else int(steps)
+    if steps.is_meta or is_fake(steps):
+        return 0
+    if is_transformed():
+        with explained(layer, "num_batches_tracked"):
+            return int(steps)
+    return int(steps)
 
 
 class NoisyBatchNorm(BatchNorm):
@@ -165,11 +170,11 @@ class NoisyBatchNorm(BatchNorm):
         self._check_input_dim(input)
         again = first_pass(self, input) if is_eager(input) else None
         if again is None:
-            step = _number(hold(self.num_batches_tracked)[0])
+            step = _number(self, hold(self.num_batches_tracked)[0])
             return self.noise.add(super().forward(input), step)
         # The running statistics have seen the batch already, and the noise must be that of the first pass.
         copies, own = again.copies(), self._buffers.copy()
-        step = _number(copies["num_batches_tracked"])
+        step = _number(self, copies["num_batches_tracked"])
         try:
             self._buffers.update(copies)
             return self.noise.add(super().forward(input), step)

@@ -85,12 +85,13 @@ def iterate(
         50 of 100: loss 0.1
         100 of 100: loss 0.0
     """
-    data, callbacks = loaded(data), list(callbacks) if isinstance(callbacks, Iterable) else callbacks
-    check_settings(
+    callbacks = list(callbacks) if isinstance(callbacks, Iterable) else callbacks
+    loop = _Loop(
         model,
-        batch_size=batch_size,
+        loaded(data),
         lrs=[lr],
         seeds=[seed],
+        batch_size=batch_size,
         optimiser=optimiser,
         schedule=schedule,
         epochs=epochs,
@@ -98,12 +99,9 @@ def iterate(
         device=device,
         batches=batches,
         callbacks=callbacks,
+        record_step_loss=record_step_loss,
     )
-    rank, workers = distributed.rank_and_world_size()
-    batches = batches if workers == 1 else PerWorker(rank, workers, batches)
-    indices = batches(data.train_y.cpu(), batch_size, seed)
-    loop = _Loop(model, data, [lr], batch_size, optimiser, schedule, epochs, checkpoints, device, record_step_loss)
-    for done, (history,) in loop.run(indices, callbacks):
+    for done, (history,) in loop.run():
         yield done, loop.total, history
 
 
@@ -154,38 +152,36 @@ def iterate_many(
         check_kind(name, values, Sequence, "a sequence with one entry for each model")
         if len(values) != len(models):
             raise ValueError(f"{name} must have one value for each of {len(models)} models, got {len(values)}")
-    data, models = loaded(data), list(models)
-    whole = stack(models)
-    check_settings(
-        whole,
-        batch_size=batch_size,
+    loop = _Loop(
+        stack(list(models)),
+        loaded(data),
         lrs=lrs,
         seeds=seeds,
+        batch_size=batch_size,
         optimiser=optimiser,
         schedule=schedule,
         epochs=epochs,
         checkpoints=checkpoints,
         device=device,
         batches=batches,
+        record_step_loss=record_step_loss,
     )
-    labels = data.train_y.cpu()
-    each = [batches(labels, batch_size, seed) for seed in seeds]
-    indices = (torch.stack(rows) for rows in zip(*each, strict=True))
-    loop = _Loop(whole, data, lrs, batch_size, optimiser, schedule, epochs, checkpoints, device, record_step_loss)
-    for done, histories in loop.run(indices):
+    for done, histories in loop.run():
         yield done, loop.total, histories
 
 
 class _Loop:
     """The training of one model, or of a ``Stack`` with one model per learning rate."""
 
-    def __init__(
-        self, model, data, lrs, batch_size, optimiser, schedule, epochs, checkpoints, device, record_step_loss
-    ):
+    def __init__(self, model, data, *, lrs, seeds, record_step_loss, callbacks=(), **settings):
+        check_settings(model, lrs=lrs, seeds=seeds, callbacks=callbacks, **settings)
+        batch_size, epochs, checkpoints = (settings[name] for name in ("batch_size", "epochs", "checkpoints"))
+        optimiser, schedule, device = (settings[name] for name in ("optimiser", "schedule", "device"))
+        self.stacked, self.callbacks = isinstance(model, Stack), callbacks
+        self.indices = self.index_batches(settings["batches"], data.train_y.cpu(), batch_size, seeds)
         self.model, self.data, self.record_step_loss = model.to(device), data.to(device), record_step_loss
         if not model.training:
             model.train()
-        self.stacked = isinstance(model, Stack)
         # The size of the global batch.
         self.batch_size = batch_size * distributed.rank_and_world_size()[1]
         self.per_epoch = len(data.train_x) // self.batch_size
@@ -203,11 +199,21 @@ class _Loop:
         self.losses: list[Tensor] = []
         self.errors: list[Tensor] = []
 
-    def run(self, indices: Iterator[Tensor], callbacks: Iterable[Callback] = ()) -> Iterator[tuple[int, list[History]]]:
-        """Train to the end and yield at checkpoints; ``indices`` have the shape (N,), or (E, N) for a stack."""
+    def index_batches(
+        self, batches: Sampler, labels: Tensor, batch_size: int, seeds: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """Return the indices of the batches, shape (N,), or (E, N) for a stack."""
+        if self.stacked:
+            each = [batches(labels, batch_size, seed) for seed in seeds]
+            return (torch.stack(rows) for rows in zip(*each, strict=True))
+        rank, workers = distributed.rank_and_world_size()
+        return (batches if workers == 1 else PerWorker(rank, workers, batches))(labels, batch_size, *seeds)
+
+    def run(self) -> Iterator[tuple[int, list[History]]]:
+        """Train to the end and yield at checkpoints."""
         called = distributed.data_parallel(self.model)
         for step in range(1, self.total + 1):
-            index = next(indices, None)
+            index = next(self.indices, None)
             if index is None:
                 raise ValueError(f"batches must yield batches without end, got {step - 1} for {self.total} steps")
             loss = self.forward(called, index.to(self.data.train_y.device))
@@ -215,7 +221,7 @@ class _Loop:
                 self.record(0)
                 yield 0, self.histories
             self.step(loss, step)
-            stop = any([callback(step, self.model, index) for callback in callbacks])
+            stop = any([callback(step, self.model, index) for callback in self.callbacks])
             if stop or step in self.checkpoints:
                 self.record(step)
                 self.losses, self.errors = [], []

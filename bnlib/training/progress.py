@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 from inspect import signature
+from typing import Any
 
 from torch import nn
 
 from bnlib.arguments import suggestion
 from bnlib.datasets import Dataset
+from bnlib.extras import optional
 from bnlib.training.history import History
 from bnlib.training.loop import iterate
 
 
-def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **settings) -> History:
+def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **settings: Any) -> History:
     """Train a model to the end with a progress bar and return its history.
 
     After an interruption (Ctrl-C, or the notebook's stop button) the model keeps the weights it has reached.
@@ -56,7 +58,7 @@ def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **setti
     return history
 
 
-def progress_bar(iterable: Iterable | None = None, **settings):
+def progress_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> Any:
     """Return a progress bar of tqdm for the terminal or the notebook; ``settings`` are arguments of tqdm.
 
     Raises:
@@ -66,11 +68,5 @@ def progress_bar(iterable: Iterable | None = None, **settings):
         >>> list(training.progress_bar(range(3), disable=True))
         [0, 1, 2]
     """
-    try:
-        from tqdm.auto import tqdm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a progress bar needs tqdm, which is missing: pass progress=False to training.fit or sweep.run, or "
-            "pip install 'bnlib[notebook]'"
-        ) from error
-    return tqdm(iterable, **settings)
+    module = optional("tqdm.auto", "a progress bar", "pass progress=False to training.fit or sweep.run")
+    return module.tqdm(iterable, **settings)

@@ -6,6 +6,7 @@ import html
 import threading
 from typing import TYPE_CHECKING, Any
 
+from bnlib.extras import optional
 from bnlib.widgets.controls import Choice, Control
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Panel:
     """
 
     def __init__(self, explorer: Explorer):
-        import ipywidgets as widgets
+        widgets = optional("ipywidgets", "a panel with sliders")
 
         self.explorer = explorer
         self.controls = {control.name: _widget(control) for control in explorer.controls}
@@ -134,7 +135,7 @@ class Panel:
         self.train_button.disabled, self.stop_button.disabled = running, not running
 
     def _run(self, setting: dict[str, Any], stopping: threading.Event, before: threading.Thread | None) -> None:
-        from tqdm.notebook import tqdm
+        tqdm = optional("tqdm.notebook", "training in a panel").tqdm
 
         if before is not None:
             before.join()
@@ -178,7 +179,7 @@ class Panel:
 
 def _widget(control: Control):
     """Return the ipywidget of a control."""
-    import ipywidgets as widgets
+    widgets = optional("ipywidgets", "a panel with sliders")
 
     options = list(zip(control.texts, control.values, strict=True))
     common = {"options": options, "value": control.default, "description": control.label}
@@ -192,7 +193,7 @@ def _widget(control: Control):
 
 def _row(control: Control, widget):
     """Return the widget of a control; a slider gets a label with its first and last value."""
-    import ipywidgets as widgets
+    widgets = optional("ipywidgets", "a panel with sliders")
 
     if isinstance(control, Choice):
         return widget

@@ -123,7 +123,7 @@ class Visit:
 def check_that_it_is_at_home(visited: Visit, address: str):
     """No other host was asked, nothing was missing and nothing was complained of."""
     visited.page.wait_for_load_state("networkidle")
-    assert [url for url in visited.requests if not url.startswith((address, "data:"))] == []
+    assert [url for url in visited.requests if not url.startswith((address, f"blob:{address}", "data:"))] == []
     assert visited.complaints == []
     assert [response.url for response in visited.responses if response.status >= 400] == []
 

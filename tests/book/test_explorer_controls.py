@@ -1,9 +1,14 @@
 """What the controls of explorers promise beside the picture: a page that stands still, links, Reset and Play."""
 
 import pytest
-from conftest import EVERY_CHAPTER, PHONE
+from conftest import EVERY_CHAPTER, FRONT, PHONE
 
-TRAINING, CHOICES = "chapters/01_the_formula.html", "chapters/09_alternatives.html"
+# With one explorer that has a slider alone, with menus and buttons, and with two explorers: each the lightest there is.
+PLAYED, CHOICES, SLIDERS = (
+    "chapters/01_the_formula.html",
+    "chapters/09_alternatives.html",
+    "chapters/11_training_code.html",
+)
 
 # Puts an explorer at each setting in turn; returns its heights, and which texts leave their panel or overlap the rest.
 # Meanwhile the rest of the page is away, so that the browser need not arrange it at each step.
@@ -96,7 +101,7 @@ def change_all(opened, explorer):
         opened.keyboard.press("ArrowDown")
 
 
-@pytest.mark.parametrize("page", [TRAINING, CHOICES])
+@pytest.mark.parametrize("page", [SLIDERS, CHOICES])
 def test_a_link_copies_a_setting_and_shows_it_again(visit, page):
     visited = visit(page, permissions=["clipboard-read", "clipboard-write"])
     opened = visited.page
@@ -124,10 +129,10 @@ def test_a_link_copies_a_setting_and_shows_it_again(visit, page):
 
 
 def test_an_address_with_unknown_settings_shows_the_default_and_keeps_its_anchor(visit):
-    usual = state(visit(TRAINING).page.locator(".bnb-explorer").last)
-    opened = visit(f"{TRAINING}?training.lr=7&training.none=1&other=batch#exercises").page
+    usual = state(visit(FRONT).page.locator(".bnb-explorer").last)
+    opened = visit(f"{FRONT}?digits.lr=7&digits.none=1&other=batch#how-to-cite-it").page
     assert state(opened.locator(".bnb-explorer").last) == usual
-    assert opened.url.endswith("?training.lr=7&training.none=1&other=batch#exercises")
+    assert opened.url.endswith("?digits.lr=7&digits.none=1&other=batch#how-to-cite-it")
 
 
 def test_reset_returns_to_the_default(visit):
@@ -145,7 +150,7 @@ def test_reset_returns_to_the_default(visit):
 
 
 def test_play_walks_to_the_end_and_stops_when_the_reader_takes_over(visit):
-    opened = visit(TRAINING).page
+    opened = visit(PLAYED).page
     explorer = opened.locator("#explorer-batch-noise")
     slider, value = explorer.locator("input[type=range]"), explorer.locator("output")
     play, pause = (explorer.get_by_role("button", name=f"{name} batch size") for name in ("Play", "Pause"))
@@ -173,7 +178,7 @@ def test_play_walks_to_the_end_and_stops_when_the_reader_takes_over(visit):
 
 
 def test_nothing_plays_for_readers_who_asked_for_less_motion(visit):
-    opened = visit(TRAINING, reduced_motion="reduce").page
+    opened = visit(FRONT, reduced_motion="reduce").page
     assert opened.locator(".bnb-play").count() and not any(
         each.is_visible() for each in opened.locator(".bnb-play").all()
     )

@@ -166,7 +166,7 @@ def test_on_a_phone_each_option_is_large_enough_for_a_thumb_and_fits(asked, page
 
 
 def test_without_scripts_the_options_unfold_all_the_same(visit):
-    box = visit(CHAPTERS[0], java_script_enabled=False).page.locator(".bnb-prediction").first
+    box = visit(CHAPTERS[-1], java_script_enabled=False).page.locator(".bnb-prediction").first
     box.locator(f"{WRONG} summary").first.click()
     assert [text[:12] for text in verdicts(box)] == ["✗ Not quite."]
     box.locator(f"{RIGHT} summary").click()

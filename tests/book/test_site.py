@@ -27,14 +27,15 @@ def test_every_chapter_was_built(site):
 
 @EVERY_PAGE
 def test_internal_links_and_anchors_resolve(site, page):
-    for link in soup(site / page).find_all("a", href=True):
-        target = urlsplit(link["href"])
+    links = {link["href"] for link in soup(site / page).find_all("a", href=True)}
+    assert links
+    for target in map(urlsplit, links):
         if target.scheme or target.netloc or not (target.path or target.fragment):
             continue
         file = (site / page).parent / unquote(target.path) if target.path else site / page
-        assert file.exists(), link
+        assert file.exists(), target.geturl()
         if file.suffix == ".html":
-            assert unquote(target.fragment) in anchors(file.resolve()), link
+            assert unquote(target.fragment) in anchors(file.resolve()), target.geturl()
 
 
 def test_links_of_the_pages_of_source_code_resolve(site):

@@ -72,7 +72,7 @@ def test_the_menu_of_downloads_opens(page):
 
 
 def test_a_phone_shows_the_chapters_and_the_contents_of_the_page_when_asked(visit):
-    page = visit(CHAPTERS[0], viewport={"width": 390, "height": 844}).page
+    page = visit(CHAPTERS[-1], viewport={"width": 390, "height": 844}).page
     for side in ("primary", "secondary"):
         dialog = page.locator(f"#pst-{side}-sidebar-modal")
         assert not dialog.is_visible()

@@ -13,6 +13,8 @@ ENDED = """
 REACHED = "least => Number(document.querySelector('.bnb-progress')?.textContent.match(/step (\\d+)/)?.[1]) >= least"
 # Whether the first run of the legend says something.
 SAYS = "words => document.querySelector('.bnb-progress')?.textContent.includes(words)"
+# Keeps the page busy for 80 ms.
+HANG = "for (const end = performance.now() + 80; performance.now() < end;);"
 
 
 def press(page, name: str):

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from engines import Engine, in_chromium, source, under_node
+from engines import Engine, in_chromium, in_firefox, source, under_node
 
 FOLDER = Path(__file__).parent
 
@@ -30,6 +30,12 @@ def page(browser):
 def engine(page) -> Engine:
     """The engine in Chromium."""
     return in_chromium(page, source())
+
+
+@pytest.fixture(scope="session")
+def firefox_engine(firefox_tab) -> Engine:
+    """The same in Firefox."""
+    return in_firefox(firefox_tab, source())
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The engine in a browser and under Node."""
+"""The engine in two browsers and under Node."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def in_chromium(page, source: str) -> Engine:
     """Give the page a version of the engine."""
     start = f"([digits, cases]) => {{ {DRIVER}; {source}; return drive(trainingEngine(), digits, cases); }}"
     return lambda cases: json.loads(page.evaluate(start, [training_engine.digits(), cases]))
+
+
+def in_firefox(tab, source: str) -> Engine:
+    """Give the tab a version of the engine with each call."""
+    start = f"(digits, cases) => {{ {DRIVER}; {source}; return drive(trainingEngine(), digits, cases); }}"
+    return lambda cases: json.loads(tab.run(start, training_engine.digits(), cases))
 
 
 def under_node(node: str, source: str) -> Engine:

@@ -48,6 +48,14 @@ def test_float32_without_webassembly(page):
     assert too_far(differences(plain, [*cases.FLOAT32[::4], *cases.RESTS]), 1e-5) == {}
 
 
+def test_firefox_computes_the_same(firefox_engine):
+    few = [each for each in cases.GRID if each["batchSize"] in (1, 32)][::4]
+    assert {each["network"]["norm"]["kind"] for each in few} == {each["kind"] for each in cases.NORMS}
+    assert too_far(differences(firefox_engine, [*few, *cases.OTHER[::3]]), 1e-10) == {}
+    single = [*cases.FLOAT32[::4], *cases.RESTS[::2], *cases.NORMAL_NUMBERS[:3]]
+    assert too_far(differences(firefox_engine, single), 1e-5) == {}
+
+
 def test_node_computes_the_same(node_engine):
     assert too_far(differences(node_engine, cases.OTHER[::3]), 1e-10) == {}
 

@@ -150,7 +150,7 @@ def test_a_result_that_does_not_fit_any_more_is_not_said_to_be_kept(name, tmp_pa
 
 def test_the_user_is_told_what_finds_the_cache(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pooch", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pass a folder as cache to sweep.run, or pip install 'bnlib\[note"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'bnlib\[notebook\]', or pass a folder as cache"):
         cache_folder(None)
 
 

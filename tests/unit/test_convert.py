@@ -98,33 +98,24 @@ def test_eval_mode_gives_the_same_output_at_once(build, native, shape, dtype, to
     torch.testing.assert_close(convert(model, to=to)(x), before, rtol=0, atol=0)
 
 
-@ON_EACH
-def test_eval_mode_of_full_norm_bounds_the_variance_instead_of_adding_eps(build, native, shape):
-    model, x = trained(build(native), torch.float64).eval(), torch.randn(shape, dtype=torch.float64)
-    for layer in norms(model):
-        layer.eps = 1e-12
-    before = model(x)
-    converted = convert(model)(x)
-    assert {type(layer) for layer in norms(model)} == {FullNorm}
-    torch.testing.assert_close(converted, before, rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("to", LAYERS)
 @pytest.mark.parametrize("kind", LAYERS)
 def test_every_layer_becomes_every_other_and_keeps_its_numbers(kind, to):
-    layer = trained(nn.Sequential(kind(3, eps=1e-3)))[0]
+    layer = trained(nn.Sequential(kind(3, eps=1e-3)))[0].eval()
+    if kind is FullNorm:
+        layer.running_mean_rest.zero_()  # it is a rounding error, which is lost
     before = copy.deepcopy(layer)
-    if kind is not to and {kind, to} <= set(TORCHS[:3]):
-        with pytest.raises(
-            ValueError, match=rf"the model \({kind.__name__}\): takes input with another number of dimensions"
-        ):
-            convert(layer, to=to)
-        return
     new = convert(layer, to=to)
-    assert type(new) is to and new is not layer and new.eps == 1e-3
-    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+    fixed = {kind, to} <= set(TORCHS[:3])  # these keep their number of dimensions
+    assert type(new) is (kind if fixed else to) and new is not layer and new.eps == 1e-3
+    # A single layer stays as it is, so the running variance has to make up for what FullNorm does with eps.
+    numbers = {"weight", "bias", "running_mean", "num_batches_tracked"}
+    for name in numbers if (kind is FullNorm) != (to is FullNorm) else numbers | {"running_var"}:
         old = getattr(before, name)
         assert torch.equal(getattr(new, name).to(old.dtype), old)
+    x = torch.randn(2, 3, *{nn.BatchNorm2d: (2, 2), nn.BatchNorm3d: (2, 2, 2)}.get(kind, ()))
+    if fixed or to not in TORCHS[:3]:
+        torch.testing.assert_close(new(x), layer(x))
     assert new.weight is layer.weight and new.bias is layer.bias
     if to is not FullNorm:
         assert {value.dtype for value in new.state_dict().values()} == {torch.float32, torch.int64}

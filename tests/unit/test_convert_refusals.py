@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 import bnlib
@@ -21,10 +22,42 @@ class Activated(nn.BatchNorm1d):
         return super().forward(x).relu()
 
 
-class Whitening(nn.Module):
+class Whole(nn.BatchNorm1d):
+    def forward(self, x):
+        return (x - x.mean(0)) / x.std(0)
+
+
+class Twice(nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
+class InTraining(nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(x) if self.training else x
+
+
+class Masked(nn.BatchNorm1d):
+    def forward(self, x, mask):
+        return super().forward(x * mask)
+
+
+class Keeping(nn.BatchNorm1d):
+    def forward(self, x):
+        self.last = super().forward(x)
+        return self.last
+
+
+class Base(_BatchNorm):
+    def _check_input_dim(self, x):
+        pass
+
+
+class HoldingBoth(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("running_mean", torch.zeros(3))
+        self.register_buffer("running_var", torch.ones(3))
 
 
 class OurBatchNormalisation(nn.Module):
@@ -70,15 +103,23 @@ def changed(**attributes):
 
 
 REFUSED = {
-    "layer norm": (lambda: nn.LayerNorm(3), "LayerNorm): normalises each sample separately"),
-    "group norm": (lambda: nn.GroupNorm(1, 3), "GroupNorm): normalises each sample"),
-    "instance norm": (lambda: nn.InstanceNorm2d(3), "InstanceNorm2d): normalises each sample"),
-    "tracking instance norm": (lambda: nn.InstanceNorm1d(3, track_running_stats=True), "normalises each sample"),
-    "response norm": (lambda: nn.LocalResponseNorm(2), "LocalResponseNorm): normalises each sample"),
-    "rms norm": (lambda: nn.RMSNorm(3), "RMSNorm): normalises each sample"),
     "lazy": (lambda: nn.LazyBatchNorm1d(), "LazyBatchNorm1d): is lazy"),
-    "subclass": (lambda: Activated(3), "Activated): is of a class"),
-    "holds statistics": (Whitening, "Whitening): is of a class"),
+    "no batch norm inside": (
+        lambda: Whole(3),
+        "Whole): has a forward that calls torch.nn.functional.batch_norm 0 times",
+    ),
+    "two inside": (
+        lambda: Twice(3),
+        "Twice): has a forward that calls torch.nn.functional.batch_norm 2 times in train",
+    ),
+    "in train mode only": (lambda: InTraining(3), "InTraining): has a forward that calls torch.nn.functional.batch_no"),
+    "more arguments": (
+        lambda: Masked(3),
+        "Masked): has a forward that fails for an input of shape (4, 3): Masked.forw",
+    ),
+    "keeps its input": (lambda: Keeping(3), "Keeping): has a forward that sets the attributes last, which would be"),
+    "subclass of its own": (lambda: Base(3), "Base): is of a class that convert does not know"),
+    "holds statistics": (HoldingBoth, "HoldingBoth): is of a class"),
     "named so": (OurBatchNormalisation, "OurBatchNormalisation): is of a class"),
     "parametrised": (parametrised, "has parametrised tensors"),
     "more parameters": (weight_normed, "has the additional attributes weight_g"),
@@ -116,10 +157,8 @@ def test_what_cannot_be_converted_is_named_and_nothing_changes(make, reason):
 
 
 def test_all_that_cannot_be_converted_is_named_at_once():
-    model = nn.Sequential(nn.LayerNorm(3), nn.BatchNorm1d(3), nn.LazyBatchNorm1d(), nn.BatchNorm2d(3))
-    with pytest.raises(
-        ValueError, match=r"(?s)  0 \(LayerNorm\).*  2 \(Lazy.*  3 \(BatchNorm2d\): takes input with an"
-    ):
+    model = nn.Sequential(Base(3), nn.BatchNorm1d(3), nn.LazyBatchNorm1d(), HoldingBoth())
+    with pytest.raises(ValueError, match=r"(?s)  0 \(Base\).*  2 \(Lazy.*  3 \(HoldingBoth\).*skip=\[\.\.\.\]"):
         convert(model, to=nn.BatchNorm1d)
 
 
@@ -168,7 +207,7 @@ def test_what_only_sounds_like_a_layer_is_let_pass():
     ],
 )
 def test_to_must_be_one_of_the_layers(to, hint):
-    with pytest.raises(ValueError, match=rf"to must be one of BatchNorm, .*SyncBatchNorm, got .*{hint}"):
+    with pytest.raises(ValueError, match=rf"to must be one of BatchNorm, .*SyncBatchNorm, or 'original', got .*{hint}"):
         convert(nn.BatchNorm1d(3), to=to)
 
 
@@ -176,6 +215,9 @@ def test_the_name_of_a_class_stands_for_it():
     for to in (FullNorm, nn.BatchNorm2d):
         assert type(convert(BatchNorm(3), to=to.__name__)) is to
     assert type(convert(BatchNorm(3), to="SyncBatchNorm")) is bnlib.SyncBatchNorm
+    for name in ("batch_norm", "batch_renorm", "full_norm", "ghost_batch_norm"):  # as in NORMS
+        made = bnlib.NORMS[name].apply(nn.Linear(2, 3))[1]
+        assert type(convert(nn.BatchNorm1d(3), to=name)) is type(made)
 
 
 @pytest.mark.parametrize("model", [3, None, nn.BatchNorm1d, {"norm": nn.BatchNorm1d(3)}])
@@ -187,6 +229,10 @@ def test_only_a_model_can_be_converted(model):
 def test_an_option_that_is_nearly_right_is_answered_with_the_right_one():
     with pytest.raises(TypeError, match=r"options must be arguments of FullNorm, got 'alhpa'; did you mean 'alpha'\?$"):
         convert(nn.BatchNorm1d(3), alhpa=0.1)
+    with pytest.raises(TypeError, match=r"got 'dryrun'; did you mean 'dry_run'\?$"):
+        convert(nn.BatchNorm1d(3), dryrun=True)
+    with pytest.raises(TypeError, match=r"options must be left out for to='original', got {'alpha': 0.1}"):
+        convert(nn.BatchNorm1d(3), to="original", alpha=0.1)
 
 
 @pytest.mark.parametrize("name", ["num_features", "affine", "bias", "track_running_stats", "device", "dtype"])

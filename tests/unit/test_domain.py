@@ -173,3 +173,17 @@ def test_device_and_dtype_reach_every_domain():
     layer = DomainBatchNorm(3, 2, device="meta", dtype=torch.float64)
     assert {value.device.type for value in layer.state_dict().values()} == {"meta"}
     assert all(each.weight.dtype == each.running_var.dtype == torch.float64 for each in layer.domains)
+
+
+@pytest.mark.parametrize("domain", [0, 1])
+def test_a_parameter_of_one_domain_alone_is_not_replaced_unnoticed(domain):
+    layer, x = bnlib.DomainBatchNorm(3, 2, shared_affine=True), torch.randn(5, 3)
+    layer.domains[domain].load_state_dict({**layer.domains[0].state_dict(), "bias": torch.ones(3)})  # in place: for all
+    assert torch.equal(layer.domains[1 - domain].bias, torch.ones(3))
+    layer.domains[domain].load_state_dict(bnlib.BatchNorm(3).state_dict(), assign=True)
+    layer.domain = 1
+    with pytest.raises(RuntimeError, match=r"domains\[1\] must have the weight and bias of domains\[0\]"):
+        layer(x)
+    layer.load_state_dict(bnlib.DomainBatchNorm(3, 2, shared_affine=True).state_dict(), assign=True)
+    layer(x).sum().backward()
+    assert layer.domains[0].bias.grad is layer.domains[1].bias.grad is not None

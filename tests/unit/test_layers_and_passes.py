@@ -16,10 +16,10 @@ def batch(seed, shape=(6, 4)):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 2 + 1
 
 
-def trained(name, steps=2):
-    layer = LAYERS[name]()
+def trained(name, steps=2, shape=(6, 4)):
+    layer = LAYERS[name]() if name in LAYERS else bnlib.BatchRenorm(4, momentum=0.3)
     for k in range(steps):
-        layer(batch(k)).square().sum().backward()
+        layer(batch(k, shape)).square().sum().backward()
     layer.zero_grad()
     return layer
 
@@ -146,14 +146,15 @@ def test_a_checkpointed_pass_is_computed_again_and_counted_once(name, use_reentr
     same(dict(ours.named_buffers()), dict(plain.named_buffers()), **exact)
 
 
-@pytest.mark.parametrize("name", ["BatchRenorm", "FullNorm running"])
-def test_checkpointed_passes_over_equal_batches_are_told_apart_in_any_order(name):
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("name", ["BatchRenorm", "FullNorm running", "NoisyBatchNorm"])
+def test_checkpointed_passes_over_equal_batches_are_told_apart_in_any_order(name, use_reentrant):
     x = batch(3)
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
         plain = trained(name)
         ours = copy.deepcopy(plain)
         for layer, call in ((plain, lambda f, *xs: f(*xs)), (ours, checkpoint)):
-            options = {"use_reentrant": False} if call is checkpoint else {}
+            options = {"use_reentrant": use_reentrant} if call is checkpoint else {}
             inputs = [x.clone().requires_grad_(), x.flip(0).requires_grad_(), x.clone().requires_grad_()]
             block = lambda z, layer=layer: (layer(layer(z).tanh()) * layer(z)).sum()  # noqa: E731
             losses = [call(block, each, **options) * (k + 1) for k, each in enumerate(inputs)]
@@ -162,6 +163,28 @@ def test_checkpointed_passes_over_equal_batches_are_told_apart_in_any_order(name
             layer.inputs = [each.grad for each in inputs]
         same(ours.inputs, plain.inputs, rtol=1e-4, atol=1e-5)
         same(ours.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["BatchRenorm", "FullNorm running"])
+def test_equal_batches_that_cannot_be_told_apart_raise_an_error(name):
+    """A checkpoint of another library, which this layer cannot see."""
+
+    class Again(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, layer):
+            ctx.x, ctx.layer = x.detach().requires_grad_(), layer
+            return layer(ctx.x)
+
+        @staticmethod
+        def backward(ctx, g):
+            with torch.enable_grad():
+                return torch.autograd.grad(ctx.layer(ctx.x), ctx.x, g)[0], None
+
+    layer, twin, x = trained(name), trained(name), batch(3).requires_grad_()
+    same(*[torch.autograd.grad(each.square().sum(), x)[0] for each in (Again.apply(x, layer), twin(x))])
+    first, _ = Again.apply(x, layer), Again.apply(x, layer)
+    with pytest.raises(RuntimeError, match=r"has seen equal batches several times, .* use torch.utils.checkpoint"):
+        first.sum().backward()
 
 
 # torch sets off its own DeprecationWarnings when it compiles.
@@ -175,8 +198,9 @@ def test_a_compiled_layer_is_not_computed_again_unnoticed(name):
         y.sum().backward()
 
 
-@pytest.mark.parametrize("name", CHANGING)
-def test_a_program_may_restore_the_buffers_before_the_second_pass_itself(name):
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3)])
+@pytest.mark.parametrize("name", [*CHANGING, "BatchRenorm without corrections"])
+def test_a_program_may_restore_the_buffers_before_the_second_pass_itself(name, shape):
     """With or without putting the newer ones back; the recipe in chapter 11 does the first."""
 
     @contextlib.contextmanager
@@ -188,7 +212,7 @@ def test_a_program_may_restore_the_buffers_before_the_second_pass_itself(name):
         finally:
             layer.load_state_dict(after if put_back else layer.state_dict())
 
-    plain, x = trained(name), batch(60).requires_grad_()
+    plain, x = trained(name, shape=shape), batch(60, shape).requires_grad_()
     twins = [copy.deepcopy(plain) for _ in range(2)]
     (expected,) = torch.autograd.grad(plain(x).pow(3).sum(), x)
     for layer, put_back in zip(twins, (True, False), strict=True):

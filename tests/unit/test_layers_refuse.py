@@ -136,6 +136,42 @@ def test_what_full_norm_cannot_do_in_train_mode_says_what_to_do_instead(name):
     torch.testing.assert_close(torch.jit.trace(layer, x)(x), layer(x))
 
 
+@pytest.mark.parametrize("name", ["BatchNorm", "GhostBatchNorm", "SyncBatchNorm", "DomainBatchNorm", "NoisyBatchNorm",
+                                  "BatchRenorm", "FullNorm running"])  # fmt: skip
+def test_layers_that_update_buffers_say_what_torch_func_can_do_instead(name):
+    layer, x, func = LAYERS[name](), torch.randn(6, 4), torch.func
+    parameters = {key: value.detach() for key, value in layer.named_parameters()}
+
+    def output(parameters, x):
+        return func.functional_call(layer, parameters, (x,)).sum()
+
+    calls = (
+        lambda: func.vmap(func.grad(output), in_dims=(None, 0))(parameters, x[:, None].expand(6, 2, 4)),
+        lambda: func.vmap(func.grad(output), in_dims=(None, 0))(parameters, x[:, None]),
+        lambda: func.jacrev(layer)(x),
+        lambda: func.vmap(layer, randomness="different")(x.expand(3, 6, 4)),
+    )
+    for call in calls:
+        with pytest.raises(RuntimeError, match=rf"{type(layer).__name__ if 'Domain' not in name else 'BatchNorm'} in "
+                           r"train mode updates .*call layer.eval\(\) first.*stack_module_state"):  # fmt: skip
+            call()
+    layer.eval()
+    for call in calls:
+        call()
+
+
+def test_noise_says_what_torch_func_can_do_instead():
+    layer, x = bnlib.ActivationNoise(seed=1), torch.randn(6, 4)
+    with pytest.raises(RuntimeError, match=r"ActivationNoise in train mode updates num_batches_tracked"):
+        torch.func.jacrev(layer)(x)
+    layers = [bnlib.NoisyBatchNorm(4, seed=1) for _ in range(3)]
+    parameters, buffers = torch.func.stack_module_state(layers)
+    with pytest.raises(RuntimeError, match="layers that draw noise cannot be members of such an ensemble"):
+        torch.func.vmap(
+            lambda p, b, x: torch.func.functional_call(layers[0], (p, b), (x,)), randomness="different"
+        )(parameters, buffers, x.expand(3, 6, 4))  # fmt: skip
+
+
 def test_a_schedule_that_leaves_its_range_is_named_with_the_step():
     layer = bnlib.FullNorm(4, alpha=lambda step: 0.5 + 0.3 * step)
     with pytest.raises(ValueError, match=r"alpha must lie in \(0, 1\] at every step, got 1.1 at step 2"):

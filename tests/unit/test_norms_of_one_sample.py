@@ -170,7 +170,8 @@ def test_networks_put_no_other_activation_behind_a_norm_that_contains_one():
     assert any(isinstance(layer, nn.ReLU) for layer in after)
 
 
-def test_convert_says_that_they_have_no_batch_statistics():
+def test_convert_leaves_them_alone():
     for name in LAYERS:
-        with pytest.raises(ValueError, match="normalises each sample separately and has no batch statistics"):
-            bnlib.convert(nn.Sequential(LAYERS[name]()))
+        model = nn.Sequential(LAYERS[name](), nn.BatchNorm1d(3))
+        layer = model[0]
+        assert bnlib.convert(model)[0] is layer and type(model[1]) is bnlib.FullNorm

@@ -1,8 +1,9 @@
 """The normaliser of the notebooks."""
 
 import nbformat
+import pytest
 
-from tools.notebooks import normalised, text
+from tools.notebooks import main, normalised, text
 
 HTML = {"text/html": "<div>a megabyte</div>", "text/plain": "[Explorer: it]"}
 
@@ -55,3 +56,11 @@ def test_the_notebook_given_is_left_as_it_was():
     notebook = messy()
     normalised(notebook)
     assert notebook.cells[1].execution_count == 17 and "widgets" in notebook.metadata
+
+
+def test_a_name_that_no_chapter_begins_with_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["notebooks", "10", "13"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().err
+    assert "NAME must be the beginning of one of 01_the_formula.ipynb" in told and "got '13'" in told

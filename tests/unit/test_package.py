@@ -1,5 +1,7 @@
 """The package as a whole."""
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -7,11 +9,12 @@ import tomllib
 from itertools import chain
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bnlib
-from bnlib import __main__, claims
+from bnlib import __main__, claims, extras
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +65,35 @@ def test_the_commands_of_the_readme_exist():
             assert name in claims.CLAIMS
 
 
+def test_packages_that_may_be_missing_are_imported_by_a_function_that_says_how_to_install_them():
+    """So that no ImportError leaves out the extra; bnlib.figures has one for all its files."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {"bnlib", *(Requirement(each).name for each in project["dependencies"])}
+    for package, extra in extras.EXTRAS.items():
+        assert package in {Requirement(each).name for each in project["optional-dependencies"][extra]}
+    unguarded = set()
+    for path in (ROOT / "bnlib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            tops = {name.split(".")[0] for name in names} - required - sys.stdlib_module_names
+            unguarded |= {(path.relative_to(ROOT).parts[1], top) for top in tops}
+    assert unguarded == {("figures", "matplotlib")}
+    with pytest.raises(ModuleNotFoundError, match=r"^figures need matplotlib, .*pip install 'bnlib\[notebook\]'$"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "matplotlib", None)
+            patch.delitem(sys.modules, "bnlib.figures", raising=False)
+            importlib.import_module("bnlib.figures")
+
+
+@pytest.mark.parametrize("package", extras.EXTRAS)
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"^a drawing needs {package}, which is missing: pip install 'bnlib\[notebook\]', or use a pencil$"
+    with pytest.raises(ModuleNotFoundError, match=message):
+        extras.optional(package, "a drawing", "use a pencil")
+
+
 def test_the_package_says_its_version_and_that_it_has_types():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["version"] == bnlib.__version__
@@ -91,10 +123,11 @@ def test_what_is_pinned_is_also_asked_for_without_a_version():
     assert pinned - {"setuptools"} == {canonicalize_name(Requirement(each).name) for each in asked}
 
 
-def test_no_python_file_has_more_than_400_lines():
+def test_no_file_of_code_or_of_styles_has_more_than_400_lines():
     """A file that is longer has more than one subject; make several files of it, each named after its own."""
-    folders = "_ext benchmarks bnlib tests tools".split()
-    files = [*ROOT.glob("*.py"), *chain(*((ROOT / folder).rglob("*.py") for folder in folders))]
+    folders = "_ext assets benchmarks bnlib tests tools".split()
+    inside = (path for folder in folders for path in (ROOT / folder).rglob("*"))
+    files = [*ROOT.glob("*.py"), *(path for path in inside if path.suffix in (".py", ".js", ".css"))]
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
-    assert len(lines) > 200
+    assert len(lines) > 200 and {"assets/book.css", "assets/engine/worker.js"} <= lines.keys()
     assert not {name: count for name, count in lines.items() if count > 400}

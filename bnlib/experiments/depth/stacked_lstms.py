@@ -6,15 +6,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bnlib import BatchNorm, tables
-from bnlib.experiments.depth.descent import Curves, curves, median
+from bnlib import BatchNorm
+from bnlib.experiments.depth.descent import Curves, curves
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import lstm_stack
@@ -102,20 +102,23 @@ def gradient_ratio(statistics: str, depth: int, lr: float = 1e-4) -> float:
     return float(np.median(gradient[:, 0] / gradient[:, -1]))
 
 
-def loss_change_rows() -> list[dict]:
-    """Return table rows, one per cell of the experiment: gradient ratio, jitter, roughness and final loss."""
-    labels = {"shared": "BN, shared", "per time step": "BN, per time step"}
-    return [
-        {
-            "statistics": labels.get(statistics, statistics),
-            "layers": depth,
-            "gradient norm at the first LSTM over the last, before training": tables.significant(
-                gradient_ratio(statistics, depth, lr), 1
-            ),
-            "learning rate": f"{lr:g}",
-            "jitter (nats)": tables.significant(median(run.jitter)),
-            "roughness": run.roughness,
-            "final loss (nats)": tables.significant(median(run.losses[:, -1]), 3),
-        }
-        for (statistics, depth, lr), (run, _) in load().items()
-    ]
+class ByDepth(NamedTuple):
+    """What the committed result says by number of layers.
+
+    Attributes:
+        ratios: by statistics and layers: gradient norm at the first LSTM over that at the last, per seed.
+        roughness: by learning rate and layers, with shared statistics, per seed; nan where a run has diverged.
+    """
+
+    ratios: dict[str, dict[int, np.ndarray]]
+    roughness: dict[float, dict[int, np.ndarray]]
+
+
+def by_depth() -> ByDepth:
+    """Return gradient ratios and roughness by number of layers, without the rate of 10, at which every run diverges."""
+    found = ByDepth({}, {})
+    for (statistics, depth, lr), (run, gradient) in load().items():
+        found.ratios.setdefault(statistics, {})[depth] = gradient[:, 0] / gradient[:, -1]
+        if statistics == "shared" and lr < 10:
+            found.roughness.setdefault(lr, {})[depth] = run.roughness
+    return found

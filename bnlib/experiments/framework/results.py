@@ -18,7 +18,26 @@ import torch
 
 from bnlib.cache import writable_folder
 
-FOLDER = Path(__file__).parents[3] / "data" / "results"
+
+def results_folder() -> Path:
+    """Return the folder in which results are read and written.
+
+    It is the one that the environment variable BNLIB_RESULTS names; else that of an installed package; else
+    ``data/results`` of the checkout.
+
+    Example:
+        >>> from bnlib.experiments.framework.results import results_folder
+        >>> (results_folder() / "formula" / "training_curves_quick.json").exists()
+        True
+    """
+    if named := os.environ.get("BNLIB_RESULTS"):
+        return Path(named)
+    package = Path(__file__).parents[2]
+    installed = package / "results"
+    return installed if installed.is_dir() else package.parent / "data" / "results"
+
+
+FOLDER = results_folder()
 """The folder of the committed results."""
 
 _THIS_CPU = f"cpu ({platform.machine()})"
@@ -46,7 +65,8 @@ def read_result(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"the result {path} does not exist; produce it with `{command}` in a checkout of the book"
+            f"the result {path} does not exist; produce it with `{command}`, or set BNLIB_RESULTS to the folder that "
+            "holds the results"
         ) from None
     except ValueError as error:
         raise ValueError(f"the result {path} is broken ({error}); produce it again with `{command}`") from error

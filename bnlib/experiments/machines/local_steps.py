@@ -110,7 +110,14 @@ _CAMERAS = _cameras()
 
 
 def simulate(
-    method: str, kind: str, skew: float, seed: int, settings: Sequence[tuple[int, float]], *, points: int = 1
+    method: str,
+    kind: str,
+    skew: float,
+    seed: int,
+    settings: Sequence[tuple[int, float]],
+    *,
+    points: int = 1,
+    watch: Callable[[Stack], object] = lambda model: None,
 ) -> Iterator[tuple[int, list[list[nn.Module]]]]:
     """Train by federated averaging, and yield the models at ``points`` checkpoints.
 
@@ -120,6 +127,7 @@ def simulate(
         seed: seed of the shards, of the batches and of the network, from which all workers start.
         settings: pairs of local steps and learning rate; each is a training of its own, on the same batches.
         points: number of checkpoints.
+        watch: called with all models, stacked, at the start and after each step, before the average that may follow.
 
     Yields:
         the steps done, and for each setting the model of each worker. A checkpoint between two averages shows what an
@@ -134,10 +142,12 @@ def simulate(
     images = torch.stack([worker_images(data.train_x, rank, image_skew) for rank in range(WORKERS)])
     streams = [PerWorker(rank, WORKERS, skew=label_skew)(data.train_y, BATCH_SIZE, seed) for rank in range(WORKERS)]
     at = {round(STEPS * point / points) for point in range(1, points + 1)}
+    watch(model)
     for step in range(1, STEPS + 1):
         index = torch.stack([next(stream) for stream in streams])
         x = images[torch.arange(WORKERS)[:, None], index].repeat(count, 1, 1, 1, 1)
         _step(model, rates, x, data.train_y[index].repeat(count, 1))
+        watch(model)
         _average(averaged, [step % local_steps == 0 for local_steps, _ in settings])
         if 2 * step == STEPS:
             rates = [LATE_RATE * rate for rate in rates]

@@ -69,3 +69,20 @@ def statistics_rows() -> list[dict]:
         }
         for dtype in DTYPES
     ]
+
+
+@torch.no_grad()
+def running_means(momentum: float, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the running mean after each of 5 / momentum batches, in per cent of the data's, by type.
+
+    It is a mean over channels, and all types see the same batches.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layers = {name: nn.BatchNorm1d(CHANNELS, momentum=momentum).to(dtype) for name, dtype in DTYPES.items()}
+    means: dict[str, list[float]] = {name: [] for name in layers}
+    for _ in range(round(5 / momentum)):
+        x = MEAN + DEVIATION * torch.randn(BATCH_SIZE, CHANNELS, generator=generator)
+        for name, layer in layers.items():
+            layer(x.to(layer.weight.dtype))
+            means[name].append(100 * layer.running_mean.double().mean().item() / MEAN)
+    return {name: np.array(values) for name, values in means.items()}

@@ -19,6 +19,12 @@ def test_an_unknown_option_is_named():
         load("digits", colour=True)
 
 
+@pytest.mark.parametrize("name", ["digits", "three_points", "wide_variation"])
+def test_a_folder_for_a_data_set_without_files_is_refused(name):
+    with pytest.raises(ValueError, match=f"root must be None for {name}, .*, got '/data'"):
+        load(name, root="/data")
+
+
 def tensors(data):
     return [data.train_x, data.train_y, data.test_x, data.test_y]
 

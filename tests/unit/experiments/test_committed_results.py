@@ -21,7 +21,7 @@ ALL = [
     for scale in ("quick", "paper")
     if (FOLDER / f"{result_path(name, scale)}.json").exists()
 ]
-SECONDS = 1.0
+SECONDS = 0.5
 
 
 @pytest.mark.parametrize(("name", "scale"), ALL)
@@ -42,10 +42,10 @@ def test_a_result_is_complete_and_has_its_provenance(name, scale):
 
 
 def beginning(run, seconds=SECONDS):
-    """The checkpoints of so many seconds, at least two."""
-    began = time.perf_counter()
+    """The checkpoints of so many seconds of this process, at least two: beside other work it does not do less."""
+    began = time.process_time()
     for _, _, history in run.iterate():
-        if len(history.epoch) > 1 and time.perf_counter() - began > seconds:
+        if len(history.epoch) > 1 and time.process_time() - began > seconds:
             break
     assert len(history.epoch) > 1 or history.diverged
     return history
@@ -109,8 +109,8 @@ def test_a_changed_run_is_told_from_a_chaotic_one():
     name, cell = "objective.lian_figure_2", ("BN", 8, 0.1)
     run, kept = EXPERIMENTS[name].cells("quick")[cell][0], EXPERIMENTS[name].load("quick")[cell]
     seeds, same = as_array(kept["test_loss"]), np.full(11, 0.01)
-    assert not differ(seeds, [beginning(replace(run, seed=seed), 0.5).test_loss for seed in range(100, 105)], same)
-    changed = [beginning(replace(run, seed=seed, lr=0.01), 0.5).test_loss for seed in range(100, 105)]
+    assert not differ(seeds, [beginning(replace(run, seed=seed), 0.25).test_loss for seed in range(100, 105)], same)
+    changed = [beginning(replace(run, seed=seed, lr=0.01), 0.25).test_loss for seed in range(100, 105)]
     assert differ(seeds, changed, same)
 
 

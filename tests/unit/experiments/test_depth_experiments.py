@@ -169,3 +169,14 @@ def test_what_is_carried_on_begins_as_the_short_descent(monkeypatch):
     found = longer_descent.measure(0.4, seed=0, device="cpu")
     losses = list(itertools.islice(descent.descend("batch norm", 100, 0.4, 0), 5))
     assert found["loss"] == losses[::2] and found["lowest_loss"] == min(losses)
+
+
+def test_the_figure_of_lstms_shows_the_committed_runs():
+    data = stacked_lstms.by_depth()
+    assert set(data.ratios) == set(stacked_lstms.SENTENCES) | {"without normalisation"}
+    assert set(data.roughness) == {1e-4, 0.4} and list(data.roughness[0.4]) == [10, 20, 40, 100]
+    run, gradient = stacked_lstms.load()["per time step", 20, 1e-4]
+    assert np.array_equal(data.ratios["per time step"][20], gradient[:, 0] / gradient[:, -1])
+    assert (run.roughness > 0.99).all() and (run.roughness < 1.35).all()
+    assert np.isnan(data.roughness[0.4][100]).sum() == 1
+    assert "at rate 0.4 1.4, 2.2, 6.3, 5.6" in figures.picture(figures.draw_lstms, data).alt

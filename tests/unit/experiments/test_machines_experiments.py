@@ -9,7 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib import distributed, figures, models
-from bnlib.experiments.machines import label_skew, local_statistics, local_steps, one_sample_per_worker, real_processes
+from bnlib.experiments.machines import (
+    averaging_paths,
+    label_skew,
+    local_statistics,
+    local_steps,
+    one_sample_per_worker,
+    real_processes,
+)
 from bnlib.objective import model_objective
 from bnlib.samplers import PerWorker, shards
 
@@ -229,3 +236,42 @@ def test_rows_of_local_steps_hold_the_errors_at_the_best_rate():
     found = local_steps.load()["FedBN", "images", 1.0, 16, rate]
     assert list(rows["FedBN, own images"]["images, skew 1", "16 local steps"]) == list(100 * found["own_error"])
     assert ("labels, skew 0.75", "1 local step") in rows["BN"]
+
+
+def test_the_paths_of_the_weights_start_at_the_averages():
+    data = averaging_paths.weight_paths()
+    torch.testing.assert_close(data.workers[:, 0], data.averages[:-1, None].expand(-1, 5, -1))
+    torch.testing.assert_close(data.workers[:, -1].mean(1), data.averages[1:], rtol=0, atol=1e-5)
+    every_step, rounds = data.distances[1], data.distances[averaging_paths.ROUND]
+    assert rounds[16] < 0.6 * rounds[15] and (rounds[:16].diff() > 0).all() and every_step.max() == every_step[0]
+    alt = figures.picture(figures.draw_averaging_paths, data).alt
+    assert alt.endswith(
+        f"1: {every_step.max():.2f}, 4: {data.distances[4].max():.2f}, 16: {rounds.max():.2f}, 64: 0.20."
+    )
+
+
+def test_the_first_distance_is_the_spread_of_the_gradients():
+    digits = local_steps.digits()
+    gradients = []
+    for rank in range(5):
+        model = models.mlp(local_steps.SIZES, local_steps.METHODS["BN"].norm, seed=0)
+        index = next(PerWorker(rank, 5, skew=1.0)(digits.train_y, local_steps.BATCH_SIZE, 0))
+        F.cross_entropy(model(digits.train_x[index]), digits.train_y[index]).backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    start = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    spread = (torch.stack(gradients) - torch.stack(gradients).mean(0)).norm(dim=1).mean()
+    expected = averaging_paths.LEARNING_RATE * spread / start.norm()
+    assert averaging_paths.weight_paths().distances[1][0].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_drawing_shows_the_batch_of_each_worker():
+    images = np.random.default_rng(0).random((2, 3, 8, 8))
+    shown = {"worker 0": images[0], "worker 1": images[1]}
+    with figures.style():
+        figure = figures.new_figure(7, 2)
+        alt = figures.draw_batches_of_workers(figure, shown)
+    assert alt.startswith("The images of one step, 3 for each of 2 workers")
+    assert [axes.get_title() for axes in figure.axes] == ["local BN: 2 batches", "SyncBN: one batch"]
+    assert [len(axes.patches) for axes in figure.axes] == [2, 1]
+    drawn = figure.axes[0].images[0].get_array()
+    assert np.allclose(drawn[14:22, 11:19], images[1, 1])

@@ -1,0 +1,188 @@
+"""What batch norm means in other frameworks: the committed answers of ``findings/frameworks``, as rows of tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnlib.arguments import check_integer, check_number, check_one_of
+
+FILE = Path(__file__).parents[1] / "data" / "frameworks.json"
+"""The answers, which ``make frameworks`` measures."""
+
+CONVENTIONS = {"weight of the new batch": "as in PyTorch", "weight of the old average": "as in Keras and Flax"}
+"""The two meanings of "momentum", and who uses them."""
+
+
+@cache
+def load() -> dict[str, dict[str, Any]]:
+    """Return for each framework its name, its versions, the date of the measurement, and the answers by question.
+
+    Raises:
+        FileNotFoundError: if the file is missing, as in an installed package; the message says what to do.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.load()["torch"]["answers"]["eps"]
+        1e-05
+    """
+    if not FILE.exists():
+        raise FileNotFoundError(
+            f"{FILE} does not exist; it is in a checkout of the book, where make frameworks makes it"
+        )
+    return json.loads(FILE.read_text())
+
+
+def version_rows() -> list[dict[str, str]]:
+    """Return who was measured: name, versions and date."""
+    return [
+        {
+            "framework": each["name"],
+            "versions": ", ".join(" ".join(pair) for pair in each["versions"].items() if pair[0] != "run by"),
+            "measured": each["measured"],
+        }
+        for each in load().values()
+    ]
+
+
+def momentum_rows() -> list[dict[str, Any]]:
+    """Return what each framework's momentum weighs: argument, default, and the measured weight of the new batch."""
+    return [_momentum_row(each["name"], each["answers"]) for each in load().values()]
+
+
+def _momentum_row(name: str, answers: Mapping[str, Any]) -> dict[str, Any]:
+    argument, weight = answers["momentum argument"], answers["weight of the new batch"]
+    start = answers["running statistics at the start"]
+    first, tenth = answers["running mean after 1 and 10 steps"]
+    default = argument["default"]
+    said = f"{argument['name']}={default:g}" if default is not None else f"{argument['name']} (no default; here 0.9)"
+    weighs = "the new batch" if default == weight else "the old average"
+    return {
+        "framework": name,
+        "argument": said,
+        "it weighs": weighs,
+        "weight of the new batch": f"{weight:g}",
+        "start: mean, variance": f"{start[0]:g}, {start[1]:g}",
+        "mean after 1 step": f"{first:g}",
+        "after 10": f"{tenth:g}",
+    }
+
+
+def variance_rows() -> list[dict[str, str]]:
+    """Return eps, which variance is stored, and the output at inference for a value that training normalises to 1."""
+    rows = []
+    for each in load().values():
+        answers = each["answers"]
+        first, tenth = answers["running variance after 1 and 10 steps"]
+        rows.append(
+            {
+                "framework": each["name"],
+                "eps": f"{answers['eps']:g}",
+                "stored variance": answers["variance that is stored"],
+                "after 1 step": f"{first:g}",
+                "after 10": f"{tenth:g}",
+                "output at inference after 1 step": f"{answers['output at inference after 1 step']:g}",
+            }
+        )
+    return rows
+
+
+def unusual_rows() -> list[dict[str, str]]:
+    """Return what happens to unusual batches: one value per channel, no samples, a NaN, an offset of 10,000."""
+    return [
+        {
+            "framework": each["name"],
+            "one value per channel": _batch(each["answers"]["one value per channel"]),
+            "empty batch": _batch(each["answers"]["empty batch"]),
+            "NaN in one channel: statistics": _spread_of_nan(each["answers"]["NaN in one channel"]),
+            "offset of 10,000: output": f"{each['answers']['offset of 10,000']:g}",
+        }
+        for each in load().values()
+    ]
+
+
+def _batch(answer: Any) -> str:
+    if isinstance(answer, str):
+        return answer.partition(":")[0]
+    mean, variance = answer["statistics"]
+    output = f"output {answer['output'][0]:g}; " if answer["output"] else ""
+    if [mean, variance] == ["nan", "nan"]:
+        return f"{output}both statistics become NaN"
+    return f"{output}mean {mean}, variance {variance}"
+
+
+def _spread_of_nan(answer: Any) -> str:
+    if isinstance(answer, str):
+        return answer.partition(":")[0]
+    where = {"that one": "NaN in that channel", "both": "NaN in both channels", "none": "no NaN"}[answer["statistics"]]
+    return where + (", for good" if answer["after a clean batch"] == answer["statistics"] != "none" else "")
+
+
+def detail_rows() -> list[dict[str, str]]:
+    """Return in words: channel axis, types in half precision, what freezing does, names in a checkpoint."""
+    questions = ("channel axis", "half precision", "frozen", "names in a checkpoint")
+    return [
+        {"framework": each["name"]} | {name: _words(each["answers"].get(name)) for name in questions}
+        for each in load().values()
+    ]
+
+
+def _words(answer: Any) -> str:
+    if answer is None:
+        return "not asked"
+    if isinstance(answer, dict):
+        return "\n".join(f"{key}: {_words(value)}" for key, value in answer.items())
+    return ", ".join(map(str, answer)) if isinstance(answer, list) else str(answer)
+
+
+def running_average(convention: str, momentum: float, steps: int) -> np.ndarray:
+    """Return a running mean after each step, if every batch has mean 1 and the average starts at 0.
+
+    Arguments:
+        convention: a key of ``CONVENTIONS``, what ``momentum`` is the weight of.
+        momentum: from 0 to 1.
+        steps: number of steps, at least 1.
+
+    Returns:
+        shape (steps,).
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.running_average("weight of the old average", 0.9, 2).round(2).tolist()
+        [0.1, 0.19]
+    """
+    check_one_of("convention", convention, CONVENTIONS)
+    check_number("momentum", momentum, at_least=0, at_most=1)
+    check_integer("steps", steps, 1)
+    old = momentum if convention == "weight of the old average" else 1 - momentum
+    return 1 - old ** np.arange(1, steps + 1)
+
+
+def both_averages(momentum: float, steps: int = 100) -> dict[str, np.ndarray]:
+    """Return ``running_average`` by convention, for the same number."""
+    return {convention: running_average(convention, momentum, steps) for convention in CONVENTIONS}
+
+
+def eps_rows(trained: float = 1e-3, loaded: float = 1e-5) -> list[dict[str, str]]:
+    """Return by what factor a layer's output is too large if it was trained with one eps and runs with another.
+
+    Arguments:
+        trained: the eps of the training.
+        loaded: the eps of the layer that the weights were loaded into.
+    """
+    check_number("trained", trained, above=0)
+    check_number("loaded", loaded, above=0)
+    variances = (1.0, 1e-2, 1e-3, 1e-4, 1e-5)
+    return [
+        {"running variance of the channel": f"{v:g}", "outputs are too large by": f"{_factor(v, trained, loaded):.2f}"}
+        for v in variances
+    ]
+
+
+def _factor(variance: float, trained: float, loaded: float) -> float:
+    return float(np.sqrt((variance + trained) / (variance + loaded)))

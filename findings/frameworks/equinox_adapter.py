@@ -1,0 +1,62 @@
+"""Equinox: equinox.nn.BatchNorm, in the mode that the environment variable EQUINOX_MODE names: ema or batch."""
+
+import os
+from importlib.metadata import version
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import protocol
+
+MODE = os.environ.get("EQUINOX_MODE", "batch")
+
+
+@eqx.filter_jit
+def _called(norm, state, x, inference):
+    norm = eqx.nn.inference_mode(norm, inference)
+    return jax.vmap(norm, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
+
+
+class Layer:
+    """See ``protocol``."""
+
+    def __init__(self, channels: int, **options) -> None:
+        self.norm, self.state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
+            channels, axis_name="batch", mode=MODE, **options
+        )
+
+    def _call(self, x: np.ndarray, inference: bool):
+        return _called(self.norm, self.state, jnp.asarray(x), inference)
+
+    def train(self, x: np.ndarray) -> np.ndarray:
+        output, self.state = self._call(x, False)
+        return np.asarray(output)
+
+    def evaluate(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self._call(x, True)[0])
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        index = self.norm.ema_state_index if MODE == "ema" else self.norm.batch_state_index
+        return tuple(np.asarray(each) for each in self.state.get(index))
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("equinox", "jax")}
+
+
+def _names() -> list[str]:
+    return [
+        jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((Layer(1).norm, Layer(1).state))
+    ]
+
+
+OTHER = {
+    "momentum argument": lambda: protocol.argument(eqx.nn.BatchNorm.__init__, "momentum"),
+    "channel axis": lambda: "0 of a sample; samples through vmap",
+    "frozen": lambda: {"inference=True": "statistics rest; there is no other way"},
+    "names in a checkpoint": _names,
+}
+
+if __name__ == "__main__":
+    protocol.main(__import__("equinox_adapter"))

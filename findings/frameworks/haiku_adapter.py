@@ -1,0 +1,50 @@
+"""Haiku: haiku.BatchNorm with the averages of its documentation's example (decay_rate=0.9)."""
+
+from importlib.metadata import version
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import protocol
+
+
+class Layer:
+    """See ``protocol``."""
+
+    def __init__(self, channels: int) -> None:
+        def forward(x, training):
+            return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=0.9)(x, is_training=training)
+
+        self.forward = hk.transform_with_state(forward)
+        self.parameters, self.state = self.forward.init(jax.random.key(0), jnp.zeros((2, channels)), True)
+
+    def train(self, x: np.ndarray) -> np.ndarray:
+        output, self.state = self.forward.apply(self.parameters, self.state, None, jnp.asarray(x), True)
+        return np.asarray(output)
+
+    def evaluate(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.forward.apply(self.parameters, self.state, None, jnp.asarray(x), False)[0])
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(np.asarray(self.state[f"batch_norm/~/{each}_ema"]["average"]) for each in ("mean", "var"))
+
+
+def versions() -> dict[str, str]:
+    return {"dm-haiku": version("dm-haiku"), "jax": version("jax")}
+
+
+OTHER = {
+    "momentum argument": lambda: protocol.argument(hk.BatchNorm, "decay_rate"),
+    "channel axis": lambda: "last (data_format='channels_last')",
+    "output at inference before the first step": lambda: [
+        protocol.rounded(float(each)) for each in np.ravel(Layer(1).evaluate(protocol.FOUR))
+    ],
+    "frozen": lambda: {"is_training=False": "statistics rest; there is no other way"},
+    "names in a checkpoint": lambda: {
+        module: list(names) for tree in (Layer(1).parameters, Layer(1).state) for module, names in tree.items()
+    },
+}
+
+if __name__ == "__main__":
+    protocol.main(__import__("haiku_adapter"))

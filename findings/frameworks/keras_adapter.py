@@ -1,0 +1,70 @@
+"""Keras 3: keras.layers.BatchNormalization, on the backend that the environment variable KERAS_BACKEND names."""
+
+from importlib.metadata import version
+
+import keras
+import numpy as np
+import protocol
+
+
+class Layer:
+    """See ``protocol``."""
+
+    def __init__(self, channels: int) -> None:
+        self.norm = keras.layers.BatchNormalization()
+        self.norm.build((None, channels))
+
+    def train(self, x: np.ndarray) -> np.ndarray:
+        return keras.ops.convert_to_numpy(self.norm(keras.ops.convert_to_tensor(x), training=True))
+
+    def evaluate(self, x: np.ndarray) -> np.ndarray:
+        return keras.ops.convert_to_numpy(self.norm(keras.ops.convert_to_tensor(x), training=False))
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(keras.ops.convert_to_numpy(each) for each in (self.norm.moving_mean, self.norm.moving_variance))
+
+
+def versions() -> dict[str, str]:
+    backend = keras.backend.backend()
+    return {"keras": version("keras"), backend: version(backend)}
+
+
+def _moves(change) -> str:
+    layer = Layer(1)
+    change(layer.norm)
+    layer.train(protocol.FOUR)
+    return "statistics move" if layer.statistics()[0].any() else "statistics rest"
+
+
+def _frozen() -> dict[str, str]:
+    def trainable(norm) -> None:
+        norm.trainable = False
+
+    return {"trainable = False, training=True": _moves(trainable)}
+
+
+def _half() -> dict[str, str]:
+    found = {}
+    for policy in ("mixed_bfloat16", "bfloat16", "float16"):
+        norm = keras.layers.BatchNormalization(dtype=policy)
+        norm.build((None, 1))
+        output = norm(keras.ops.convert_to_tensor(protocol.FOUR), training=True)
+        found[f"dtype={policy!r}: output"] = keras.backend.standardize_dtype(output.dtype)
+        found[f"dtype={policy!r}: statistics"] = keras.backend.standardize_dtype(norm.moving_mean.dtype)
+    return found
+
+
+def _names() -> list[str]:
+    return [each.path.split("/")[-1] for each in Layer(1).norm.weights]
+
+
+OTHER = {
+    "momentum argument": lambda: protocol.argument(keras.layers.BatchNormalization, "momentum"),
+    "channel axis": lambda: keras.layers.BatchNormalization().axis,
+    "half precision": _half,
+    "frozen": _frozen,
+    "names in a checkpoint": _names,
+}
+
+if __name__ == "__main__":
+    protocol.main(__import__("keras_adapter"))

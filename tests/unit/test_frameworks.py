@@ -1,0 +1,117 @@
+"""The questions to batch norms of other frameworks: the protocol asks what it says, and the committed answers fit."""
+
+import importlib
+import math
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bnlib import figures, frameworks
+
+FOLDER = Path(__file__).parents[2] / "findings" / "frameworks"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The folder of the scripts can be imported from, as when they are run."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for name in [name for name in sys.modules if name.endswith("_adapter") or name in ("protocol", "measure")]:
+        del sys.modules[name]
+
+
+class Debiased:
+    """A batch norm of another kind than PyTorch's: momentum 0.9 of the old, debiased averages, eps 0.01, no checks."""
+
+    def __init__(self, channels):
+        self.hidden, self.steps = np.zeros((2, channels)), 0
+
+    def train(self, x):
+        batch = np.stack([x.mean(0), (x.astype(np.float64) ** 2).mean(0) - x.mean(0) ** 2])
+        self.hidden, self.steps = 0.9 * self.hidden + 0.1 * batch, self.steps + 1
+        return (x - batch[0]) / np.sqrt(batch[1] + 0.01)
+
+    def evaluate(self, x):
+        mean, variance = self.statistics()
+        return (x - mean) / np.sqrt(variance + 0.01)
+
+    def statistics(self):
+        return tuple(self.hidden / (1 - 0.9**self.steps) if self.steps else self.hidden)
+
+
+def test_the_protocol_recognises_another_convention(scripts):
+    protocol = scripts("protocol")
+    adapter = SimpleNamespace(Layer=Debiased, OTHER={"broken": lambda: 1 / 0}, versions=dict)
+    answers = protocol.ask(adapter)["answers"]
+    assert answers["eps"] == pytest.approx(0.01, rel=1e-3) and answers["weight of the new batch"] == 0.1
+    assert answers["running statistics at the start"] == [0, 0]
+    assert answers["running mean after 1 and 10 steps"] == [10, 10]
+    assert answers["variance that is stored"] == "biased" and answers["output at inference after 1 step"] == 0.995
+    assert answers["one value per channel"] == {"output": [0], "statistics": [5, 0]}
+    assert answers["NaN in one channel"] == {key: "that one" for key in ("output", "statistics", "after a clean batch")}
+    assert answers["broken"] == "raises ZeroDivisionError: division by zero"
+
+
+def test_the_torch_of_this_environment_answers_as_committed(scripts):
+    found = scripts("protocol").ask(scripts("torch_adapter"))["answers"]
+    committed = frameworks.load()["torch"]["answers"]
+    assert found == committed
+
+
+def test_every_framework_answers_every_question():
+    listed = tomllib.loads((FOLDER / "frameworks.toml").read_text())
+    found = frameworks.load()
+    assert list(found) == list(listed) and len(found) >= 13
+    questions = set(found["torch"]["answers"])
+    for key, each in found.items():
+        assert each["name"] == listed[key]["name"] and set(each["versions"]) and each["measured"] >= "2026-11-29"
+        assert (FOLDER / f"{listed[key]['adapter']}.py").exists()
+        assert questions - set(each["answers"]) <= {"half precision"}, key
+        # Only what is asked about unusual batches may be refused.
+        refused = {name for name, answer in each["answers"].items() if str(answer).startswith("raises ")}
+        assert refused <= {"one value per channel", "empty batch", "output at inference before the first step"}, key
+        for package, version in each["versions"].items():
+            pins = [pin for pin in listed[key]["packages"] if pin.partition("==")[0].partition("[")[0] == package]
+            assert package == "run by" or pins[0].partition("==")[2] == version.partition("+")[0], (key, package)
+
+
+def test_rows_show_the_answers():
+    rows = {row["framework"]: row for row in frameworks.momentum_rows()}
+    assert rows["PyTorch"]["argument"] == "momentum=0.1" and rows["PyTorch"]["it weighs"] == "the new batch"
+    assert rows["Keras 3 on JAX"]["argument"] == "momentum=0.99"
+    assert rows["Keras 3 on JAX"]["it weighs"] == "the old average"
+    assert rows["Haiku"]["argument"] == "decay_rate (no default; here 0.9)"
+    variances = {row["framework"]: row for row in frameworks.variance_rows()}
+    assert variances["PyTorch"]["stored variance"] == "unbiased" and variances["Keras 3 on JAX"]["eps"] == "0.001"
+    unusual = {row["framework"]: row for row in frameworks.unusual_rows()}
+    assert unusual["PyTorch"]["one value per channel"] == "raises ValueError"
+    assert unusual["PyTorch"]["NaN in one channel: statistics"] == "NaN in that channel, for good"
+    assert unusual["Flax (nnx)"]["empty batch"] == "both statistics become NaN"
+    details = {row["framework"]: row for row in frameworks.detail_rows()}
+    assert "running_mean" in details["PyTorch"]["names in a checkpoint"]
+    assert len(frameworks.version_rows()) == len(rows) == len(unusual) == len(details)
+
+
+def test_a_weight_of_the_old_average_is_one_minus_that_of_the_new_batch():
+    both = frameworks.both_averages(0.9, steps=3)
+    assert both["weight of the new batch"] == pytest.approx([0.9, 0.99, 0.999])
+    assert both["weight of the old average"] == pytest.approx([0.1, 0.19, 0.271])
+    assert frameworks.running_average("weight of the new batch", 0.1, 3) == pytest.approx([0.1, 0.19, 0.271])
+    with pytest.raises(ValueError, match=r"momentum must be a finite number, at least 0 and at most 1, got 1\.5"):
+        frameworks.both_averages(1.5)
+    told = figures.picture(figures.draw_momentum_conventions, frameworks.both_averages(0.9), 0.9).alt
+    assert told == (
+        "Momentum 0.9. A running mean that starts at 0 reaches 90 % of the data's after: "
+        "weight of the new batch, 1 step; weight of the old average, 22 steps."
+    )
+
+
+def test_the_factor_between_two_eps():
+    rows = frameworks.eps_rows(trained=3.0, loaded=0.5)
+    assert rows[0]["outputs are too large by"] == f"{math.sqrt(4 / 1.5):.2f}"
+    with pytest.raises(ValueError, match="loaded must be a finite number, above 0, got 0"):
+        frameworks.eps_rows(loaded=0)
