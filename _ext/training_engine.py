@@ -23,6 +23,8 @@ _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";\n', re.MULTILINE
 _EXPORT = re.compile(r"^export ((?:const|class|function\*?) (\w+))", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*(?:/\*\*.*?\*/|//[^\n]*)[ \t]*\n", re.MULTILINE | re.DOTALL)
 _INLINE_TYPE = re.compile(r"/\*\* @type .*?\*/ ")
+_TEXT = re.compile(r'("[^"]*"|`[^`]*`)')
+_SPACES = re.compile(r" ?([=,{}()\[\]?:&|;<>!]+) ?| ([-+*/%]=?|\*\*) (?![-+/])")
 _START = """globalThis.startTrainingWorker = () => {
 const source = `const { Runs } = (${trainingEngine}).call().worker;
 const runs = new Runs(${JSON.stringify(trainingDigits)}, (report) => postMessage(report));
@@ -60,13 +62,10 @@ def joined(texts: dict[str, str]) -> str:
         "use strict";
         const modules = {};
         modules.a = (() => {
-        const one = 1;
-        return { one };
+        const one=1;return{one};
         })();
         modules.b = (() => {
-        const { one } = modules.a;
-        let two = one;
-        return {  };
+        const{one}=modules.a;let two=one;return{};
         })();
         return modules;
         }
@@ -81,8 +80,28 @@ def _scopes(texts: dict[str, str]) -> Iterator[str]:
         exported = ", ".join(each for _, each in _EXPORT.findall(text))
         text = _IMPORT.sub(r"const \1 = modules.\2;\n", _EXPORT.sub(r"\1", text))
         text = _INLINE_TYPE.sub("", _COMMENT.sub("", text))
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        yield "\n".join([f"modules.{name} = (() => {{", *lines, f"return {{ {exported} }};", "})();"])
+        yield f"modules.{name} = (() => {{\n{_compact(f'{text}return {{ {exported} }};')}}})();"
+
+
+def _compact(text: str) -> str:
+    r"""Return the code of a module without the spaces and line breaks that mean nothing.
+
+    Lines with single quotes, a text in a text, a regular expression or a comment keep their spaces. No text of a module
+    goes over more than one line.
+
+    Example:
+        >>> _compact('if (a) {\n  f(b, "c, d" + `e ${f}`);\n}\n')
+        'if(a){f(b,"c, d"+`e ${f}`);}\n'
+    """
+    compact = ""
+    for line in filter(None, map(str.strip, text.splitlines())):
+        parts = _TEXT.split(line)
+        code = "".join(parts[::2]).replace(" / ", "")
+        if line.count("`") <= 2 and not any(sign in code for sign in "'/") and "\\" not in line:
+            parts[::2] = [_SPACES.sub(lambda found: found[1] or found[2], part) for part in parts[::2]]
+        line = "".join(parts)
+        compact += line if line.endswith(("{", ";", ",", "(", "[", "=")) and "//" not in line else f"{line}\n"
+    return compact if compact.endswith("\n") else f"{compact}\n"
 
 
 def digits() -> dict[str, str]:
@@ -94,7 +113,8 @@ def digits() -> dict[str, str]:
 
 def script() -> str:
     """Return the whole script."""
-    return f"{{\nconst trainingDigits = {json.dumps(digits())};\n{joined(modules())}{_START}}}\n"
+    # A server compresses code before text better than text before code.
+    return f"{{\n{joined(modules())}{_START}const trainingDigits = {json.dumps(digits())};\n}}\n"
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:

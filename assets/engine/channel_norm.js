@@ -36,6 +36,14 @@ export class ChannelNorm {
     this.usedBatch = false;
   }
 
+  /** @returns {import("./linear.js").Parameter[]} */
+  get parameters() {
+    return [
+      { value: this.gamma, gradient: this.gammaGradient },
+      { value: this.beta, gradient: this.betaGradient },
+    ];
+  }
+
   /** @returns {object} the running statistics, for `restore` */
   snapshot() {
     const copies = Object.entries(this.running).map(([name, values]) => [name, values.slice()]);

@@ -9,7 +9,8 @@ import { RandomNumbers } from "./random_numbers.js";
  * @property {number} features values per sample
  * @property {number} classes
  * @property {Samples[]} train one for each domain, all of the same size
- * @property {(Samples & {name: string})[]} test one for each domain
+ * @property {(Samples & {name: string, reshuffled?: number})[]} test one for each domain; `reshuffled` is added to the
+ *   seed of their batches in train mode, so that they are not the fixed batches of the training
  */
 
 /**
@@ -31,8 +32,12 @@ export function dataset(data, digits, seed) {
   if (data.name === "three_points") return threePoints();
   const train = samples(digits.trainX, digits.trainY);
   const test = { name: "digits", ...samples(digits.testX, digits.testY) };
-  if (data.name === "digits") return { features: 64, classes: 10, train: [train], test: [test] };
   const generator = new RandomNumbers(seed);
+  if (data.name === "digits") {
+    if (data.labels === "random") train.y = train.y.map(() => generator.integer(10));
+    const also = data.testTraining ? [{ name: "training digits", reshuffled: 1000, ...train }] : [];
+    return { features: 64, classes: 10, train: [train], test: [test, ...also] };
+  }
   const otherTrain = inverted(train, generator);
   const otherTest = { name: "inverted digits", ...inverted(test, generator) };
   return { features: 64, classes: 10, train: [train, otherTrain], test: [test, otherTest] };

@@ -6,25 +6,26 @@ import { RandomNumbers } from "./random_numbers.js";
 /** @typedef {import("./arrays.js").Numbers} Numbers */
 /** @typedef {import("./network.js").Network} Network */
 /** @typedef {import("./protocol.js").Score} Score */
-/** @typedef {{x: Numbers, y: Int32Array, features: number}} Samples in the arrays of the network */
+/** @typedef {{x: Numbers, y: Int32Array, features: number, reshuffled?: number}} Samples in the network's arrays */
 
 /**
  * Predict each test set; afterwards the running statistics are as before.
  *
  * @param {import("./protocol.js").Evaluation} evaluation
  * @param {Network} network
- * @param {Samples[]} tests
- * @param {{all: Samples | null, batchSize: number, seed: number, batch: Samples}} options `all` holds all training
- *   samples, for precise statistics; `batch` is room for the samples of a batch, for train mode
+ * @param {(Samples & {domain: number})[]} tests
+ * @param {{all: Samples | null, seed: number, batch: Samples}} options `all` holds all training samples, for precise
+ *   statistics; `batch` is room for the samples of a batch, for train mode
  * @returns {Score[]}
  */
-export function evaluate(evaluation, network, tests, { all, batchSize, seed, batch }) {
+export function evaluate(evaluation, network, tests, { all, seed, batch }) {
   const before = network.norms.map((norm) => norm.snapshot());
   const restore = () => network.norms.forEach((norm, i) => norm.restore(before[i]));
   if (evaluation === "precise" && all !== null) recomputeStatistics(network, all);
   const scores = tests.map((test) => {
+    network.useDomain(test.domain);
     if (evaluation !== "train") return inEvalMode(network, test);
-    const score = inTrainMode(network, test, batchSize, seed, batch);
+    const score = inTrainMode(network, test, seed, batch);
     restore();
     return score;
   });
@@ -59,13 +60,14 @@ function recomputeStatistics(network, all) {
  *
  * @param {Network} network
  * @param {Samples} test
- * @param {number} batchSize
  * @param {number} seed
- * @param {Samples} batch
+ * @param {Samples} batch room for one batch
  * @returns {Score}
  */
-function inTrainMode(network, test, batchSize, seed, batch) {
-  const order = new RandomNumbers(seed).permutation(test.y.length);
+function inTrainMode(network, test, seed, batch) {
+  // The first samples fill up a batch; they are too few for one of more than twice the size of the test set.
+  const batchSize = Math.min(batch.y.length, 2 * test.y.length);
+  const order = new RandomNumbers(seed + (test.reshuffled ?? 0)).permutation(test.y.length);
   const batches = Math.ceil(order.length / batchSize);
   let loss = 0;
   let errors = 0;

@@ -109,7 +109,7 @@ export class FullNorm extends ChannelNorm {
  * @param {number} step
  * @returns {number} its value at this step, as of bnlib.schedules.PowerSchedule
  */
-function powerSchedule(schedule, step) {
+export function powerSchedule(schedule, step) {
   if (typeof schedule === "number") return schedule;
   const { scale, power, floor = 0, start = 0 } = schedule;
   return Math.max(((step + start) / scale + 1) ** -power, floor);

@@ -14,7 +14,8 @@ import { softmax } from "./cross_entropy.js";
  * @throws {RangeError} if there is no such layer or sample
  */
 export function inspect(training, { layer, bins = 24, digits = [] }) {
-  const { network, rows } = training;
+  const { network, rows, domain } = training;
+  network.useDomain(domain);
   const hidden = network.hidden[layer];
   if (hidden === undefined) {
     throw new RangeError(`layer must be a whole number from 0 to ${network.hidden.length - 1}, got ${layer}`);
@@ -36,7 +37,7 @@ export function inspect(training, { layer, bins = 24, digits = [] }) {
 }
 
 /**
- * @param {import("./network.js").Hidden} hidden
+ * @param {import("./hidden_layer.js").HiddenLayer} hidden
  * @param {number} rows
  * @param {number} channels
  * @returns {import("./protocol.js").Statistics}
@@ -76,13 +77,18 @@ function histograms(values, rows, channels, bins) {
 }
 
 /** @type {(network: import("./network.js").Network) => import("./protocol.js").GradientNorms[]} */
-function gradientNorms({ hidden, last }) {
-  return [...hidden, { linear: last, norm: null }].map(({ linear, norm }) => ({
-    weight: length(linear.weightGradient),
-    bias: length(linear.biasGradient),
-    gamma: norm && length(norm.gammaGradient),
-    beta: norm && length(norm.betaGradient),
-  }));
+function gradientNorms({ linears, hidden }) {
+  return linears.map((linear) => {
+    const norm = hidden.find((layer) => layer.linear === linear)?.norm ?? null;
+    const [weight, bias] = linear.parameters;
+    const [gamma, beta] = (norm?.chosen ?? norm)?.parameters ?? [];
+    return {
+      weight: length(weight.gradient),
+      bias: bias ? length(bias.gradient) : null,
+      gamma: gamma ? length(gamma.gradient) : null,
+      beta: beta ? length(beta.gradient) : null,
+    };
+  });
 }
 
 /** @type {(values: Numbers) => number} */
@@ -97,6 +103,7 @@ function prediction({ network, tests, features, classes }, index) {
   const [{ x, y }] = tests;
   if (!(index in y)) throw new RangeError(`digits must be whole numbers from 0 to ${y.length - 1}, got ${index}`);
   const input = x.subarray(index * features, (index + 1) * features);
+  network.useDomain(0);
   const logits = network.predict(input, 1, false).subarray(0, classes);
   return { index, label: y[index], input: Float64Array.from(input), probabilities: softmax(logits) };
 }

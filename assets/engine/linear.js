@@ -1,6 +1,7 @@
 /** A linear layer, forward and backward. */
 
 /** @typedef {import("./arrays.js").Numbers} Numbers */
+/** @typedef {{value: Numbers, gradient: Numbers}} Parameter */
 
 /** y = x W + b. The weights are stored as shape (inputs, outputs), the transpose of PyTorch's. */
 export class Linear {
@@ -18,6 +19,14 @@ export class Linear {
     this.bias = arrays.take(outputs);
     this.biasGradient = arrays.take(outputs);
     this.transposed = arrays.take(inputs * outputs);
+  }
+
+  /** @returns {Parameter[]} what is trained, the weights first */
+  get parameters() {
+    return [
+      { value: this.weight, gradient: this.weightGradient },
+      { value: this.bias, gradient: this.biasGradient },
+    ];
   }
 
   /** @param {{weight: Float32Array, bias: Float32Array}} initial weights in PyTorch's order, shape (outputs, inputs) */

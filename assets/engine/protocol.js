@@ -54,13 +54,31 @@ export const VERSION = 1;
  *   | {kind: "full_norm", eps?: number, oracle?: Oracle, alpha?: number | PowerSchedule}
  *   | {kind: "batch_renorm", eps?: number, momentum?: number, rMax?: number | LinearRamp, dMax?: number | LinearRamp}
  *   | {kind: "layer_norm", eps?: number}
- *   | {kind: "group_norm", eps?: number, groups?: number | null}} Norm
+ *   | {kind: "group_norm", eps?: number, groups?: number | null}
+ *   | {kind: "domain_batch_norm", eps?: number, momentum?: number | null}
+ *   | {kind: "ghost_batch_norm", eps?: number, momentum?: number | null, virtualBatchSize?: number}
+ *   | {kind: "rms_norm", eps?: number | null}
+ *   | {kind: "filter_response_norm", eps?: number}
+ *   | {kind: "evonorm_s0", eps?: number}
+ *   | {kind: "dynamic_tanh", alpha?: number}
+ *   | {kind: "weight_norm"}
+ *   | {kind: "weight_standardisation", eps?: number, groups?: number | null}
+ *   | {kind: "cosine"}} Norm
+ *
+ * `weight_norm`, `weight_standardisation` and `cosine` change the linear layers of the hidden layers, and group norm
+ * follows standardised weights, whose `eps` and `groups` are its own. `filter_response_norm` and `evonorm_s0` contain an
+ * activation in place of the ReLU. `domain_batch_norm` has one batch norm for the first domain of the data and one for
+ * the second; in training the first batch of a step belongs to the first domain, whatever its samples are.
  *
  * @typedef {"running" | "batch" | "literal" | "constant" | "leave_one_out"} Oracle
  */
 
 /**
  * The network: for each entry of `hidden` a linear layer, the normalisation and ReLU; then a linear layer.
+ *
+ * With skip connections there is a linear layer in front, and each two hidden layers are a block, to whose output its
+ * input is added; the second layer of a block has no ReLU. `gamma` is then that of the second layers, and 1 in the first
+ * ones.
  *
  * @typedef {object} Network
  * @property {number[]} [hidden] widths of the hidden layers; [100, 100]
@@ -69,6 +87,8 @@ export const VERSION = 1;
  * @property {"pytorch" | "he"} [initialisation] "pytorch" is the default of nn.Linear; "he" is kaiming_normal_ with
  *   biases 0
  * @property {number} [gamma] initial gamma of every normalisation; 1
+ * @property {boolean} [skipConnections] false. With them `hidden` must have an even number of equal widths, and
+ *   `placement` must be "before"
  */
 
 /**
@@ -83,14 +103,16 @@ export const VERSION = 1;
 /**
  * What the network learns.
  *
- * - `digits`: 8 by 8 pixels, 1437 for training and 360 for testing; one test set, "digits".
+ * - `digits`: 8 by 8 pixels, 1437 for training and 360 for testing. `labels` of the training digits: their own, or drawn
+ *   at random as in bnlib.experiments.objective.objective_and_evaluation. Test set "digits", and with `testTraining` a
+ *   second one, "training digits".
  * - `three_points`: three samples in three dimensions, which are also the test set.
  * - `two_domains`: digits, and the inverted digits of bnlib.experiments.perils.two_towers. Each step takes two batches,
  *   one after the other, and adds their losses; `share` (0.5 to 1) of the first batch is from the first domain, and the
  *   same share of the second batch from the second. Batches must be shuffled. Two test sets: "digits" and "inverted
  *   digits".
  *
- * @typedef {{name: "digits"} | {name: "three_points"} | {name: "two_domains", share?: number}} Data
+ * @typedef {{name: "digits", labels?: "true" | "random", testTraining?: boolean} | {name: "three_points"} | {name: "two_domains", share?: number}} Data
  */
 
 /**
@@ -99,7 +121,9 @@ export const VERSION = 1;
  * - `eval`: eval mode, with running statistics.
  * - `precise`: eval mode, with statistics of the whole training set in place of the running ones. Only for
  *   `batch_norm`; other kinds of normalisation give the results of `eval`.
- * - `train`: train mode, in batches of `batchSize` ("forgot eval()"). The statistics are put back afterwards.
+ * - `train`: train mode, in batches of `evaluationBatchSize` ("forgot eval()"). The statistics are put back afterwards.
+ *   The batches of "training digits" are other ones than the training's, also if those are fixed. If a batch is a single
+ *   sample, batch norm gives beta for it, as bnlib.BatchNorm, where torch.nn.BatchNorm1d raises an error.
  *
  * @typedef {"eval" | "precise" | "train"} Evaluation
  */
@@ -122,9 +146,62 @@ export const VERSION = 1;
  * @property {number | number[]} [checkpoints] the number of evenly spaced checkpoints, or the steps at which they are;
  *   there is one more before the first step; 20
  * @property {Evaluation[]} [evaluations] ["eval"]
+ * @property {number | null} [evaluationBatchSize] samples per batch of the evaluation `train`; null for batchSize
  * @property {number | null} [freezeStatistics] the number of steps after which the normalisations normalise with their
  *   running statistics and no longer change them, also while training; null: never
  * @property {Precision} [precision] "float32"
+ */
+
+/**
+ * The settings of a run of a problem so small that all its batches can be enumerated, in place of those of a network.
+ *
+ * - `two_weights`: SGD on the BN objective of bnlib.experiments.objective.two_weights; each step draws a batch from the
+ *   set of all batches of a construction. Of 12 samples, batches of one worker or of one label have at most 6.
+ * - `composition`: Algorithm 2 of Lian and Liu (2019) on 100 copies of the parameter of
+ *   bnlib.experiments.full_normalization.mcsgd_paths; a batch is one sample.
+ *
+ * They compute in float64. `learningRate`, `seed` and `checkpoints` are as in {@link Settings}.
+ *
+ * @typedef {object} TwoWeightsSettings
+ * @property {"two_weights"} problem
+ * @property {number} batchSize
+ * @property {number} learningRate
+ * @property {"all_subsets" | "one_worker" | "one_label" | "fixed"} [construction] "all_subsets"
+ * @property {number} [steps] 200
+ * @property {number} [seed]
+ * @property {number | number[]} [checkpoints]
+ */
+
+/**
+ * @typedef {object} CompositionSettings
+ * @property {"composition"} problem
+ * @property {number | PowerSchedule} alpha weight of the newest batch
+ * @property {number} learningRate
+ * @property {"constant" | "same" | "independent" | "running"} [oracle] "running"
+ * @property {number} [steps] 600
+ * @property {number} [seed]
+ * @property {number | number[]} [checkpoints]
+ */
+
+/**
+ * A checkpoint of `two_weights`.
+ *
+ * @typedef {object} TwoWeightsCheckpoint
+ * @property {number} step
+ * @property {number[]} weights
+ * @property {number} objective mean loss of all batches, in nats
+ * @property {number} fullBatchObjective loss with the statistics of all samples
+ */
+
+/**
+ * A checkpoint of `composition`.
+ *
+ * @typedef {object} CompositionCheckpoint
+ * @property {number} step
+ * @property {number} parameter of the first copy
+ * @property {number} lowest of all copies
+ * @property {number} median
+ * @property {number} highest
  */
 
 /**
@@ -158,11 +235,12 @@ export const VERSION = 1;
  * - `stop`: end the run and forget it; answered by a `state` report.
  * - `pace`: change `stepsPerSecond`.
  * - `hidden`: whether the tab is hidden. All runs wait while it is; there is no report.
- * - `inspect`: look inside; answered by an `inspection`, also while the run trains, or after it has finished or
+ * - `inspect`: look inside a network; answered by an `inspection`, also while the run trains, or after it has finished or
  *   diverged. `layer` is the number of the hidden layer, from 0; `bins` the number of bins of each histogram (24);
  *   `digits` are indices of samples of the first test set whose predictions are wanted ([]).
  *
- * @typedef {{type: "start", run: string, settings: Settings, paused?: boolean, stepsPerSecond?: number | null}
+ * @typedef {{type: "start", run: string, settings: Settings | TwoWeightsSettings | CompositionSettings,
+ *      paused?: boolean, stepsPerSecond?: number | null}
  *   | {type: "pause", run: string}
  *   | {type: "resume", run: string}
  *   | {type: "step", run: string, count?: number}
@@ -186,8 +264,10 @@ export const VERSION = 1;
  *   After an `error` in answer to `start` there is no such run.
  *
  * @typedef {{type: "ready", version: number, kernels: "wasm" | "javascript"}
- *   | {type: "started", run: string, totalSteps: number, settings: Settings, testSets: string[]}
- *   | {type: "progress", run: string, step: number, checkpoints: Checkpoint[]}
+ *   | {type: "started", run: string, totalSteps: number, settings: Settings | TwoWeightsSettings | CompositionSettings,
+ *      testSets: string[]}
+ *   | {type: "progress", run: string, step: number,
+ *      checkpoints: Checkpoint[] | TwoWeightsCheckpoint[] | CompositionCheckpoint[]}
  *   | {type: "state", run: string, state: "running" | "paused" | "stopped" | "finished" | "diverged", step: number,
  *      divergedAt: number | null}
  *   | ({type: "inspection", run: string} & Inspection)
@@ -230,11 +310,12 @@ export const VERSION = 1;
  */
 
 /**
- * Euclidean norms of the gradients of one linear layer and the normalisation behind it; null where there is none.
+ * Euclidean norms of the gradients of one linear layer and the normalisation behind it; null where there is none. Where
+ * a normalisation changes the weights, the gradient is that of the weights which are trained.
  *
  * @typedef {object} GradientNorms
  * @property {number} weight
- * @property {number} bias
+ * @property {number | null} bias
  * @property {number | null} gamma
  * @property {number | null} beta
  */

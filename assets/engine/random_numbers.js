@@ -1,8 +1,11 @@
 /** Random numbers as PyTorch draws them on the CPU: the same seed gives the same numbers. */
 
+import { log32, sineAndCosine32 } from "./float32_functions.js";
 import { MersenneTwister } from "./mersenne_twister.js";
 
+const { fround } = Math;
 const BLOCK = 16;
+const TWO_PI = fround(2 * Math.PI);
 
 /** A counterpart of torch.Generator. */
 export class RandomNumbers {
@@ -26,12 +29,20 @@ export class RandomNumbers {
 
   /**
    * @param {number} count
+   * @returns {number} an integer from 0 to count - 1, as torch.randint
+   */
+  integer(count) {
+    return this.bits.random() % count;
+  }
+
+  /**
+   * @param {number} count
    * @returns {Int32Array} the numbers from 0 to count - 1 in random order, as torch.randperm
    */
   permutation(count) {
     const order = Int32Array.from({ length: count }, (_, i) => i);
     for (let i = 0; i < count - 1; i++) {
-      const other = i + (this.bits.random() % (count - i));
+      const other = i + this.integer(count - i);
       const kept = order[i];
       order[i] = order[other];
       order[other] = kept;
@@ -53,8 +64,8 @@ export class RandomNumbers {
   }
 
   /**
-   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_.
-   * Logarithm, sine and cosine differ between machines in the last bit, so the numbers do as well.
+   * Fill `values` with normal numbers of mean 0, as a float32 tensor of the same length by torch.Tensor.normal_. The
+   * numbers are those of PyTorch on x86-64; on other processors its logarithm, sine and cosine differ in the last bit.
    *
    * @param {Float32Array} values
    * @param {number} std
@@ -84,6 +95,27 @@ export class RandomNumbers {
     this.spare = radius * Math.sin(angle);
     return radius * Math.cos(angle);
   }
+
+  /**
+   * @param {number} count at least 16
+   * @returns {Float64Array} standard normal numbers, as torch.randn of float64
+   */
+  normal64(count) {
+    const values = Float64Array.from({ length: count }, () => this.uniform64());
+    const last = count - BLOCK;
+    for (let start = 0; start < count; start += BLOCK) {
+      // The last block begins in the one before, and is drawn anew.
+      const first = Math.min(start, last);
+      if (start > last) for (let i = first; i < count; i++) values[i] = this.uniform64();
+      for (let i = first; i < first + BLOCK / 2; i++) {
+        const radius = Math.sqrt(-2 * Math.log(1 - values[i]));
+        const angle = 2 * Math.PI * values[i + BLOCK / 2];
+        values[i] = radius * Math.cos(angle);
+        values[i + BLOCK / 2] = radius * Math.sin(angle);
+      }
+    }
+    return values;
+  }
 }
 
 /**
@@ -96,9 +128,9 @@ export class RandomNumbers {
 function transformBlock(values, start, std) {
   const half = BLOCK / 2;
   for (let i = start; i < start + half; i++) {
-    const radius = Math.sqrt(-2 * Math.log(1 - values[i]));
-    const angle = 2 * Math.PI * values[i + half];
-    values[i] = radius * Math.cos(angle) * std;
-    values[i + half] = radius * Math.sin(angle) * std;
+    const radius = fround(Math.sqrt(fround(-2 * log32(fround(1 - values[i])))));
+    const { sine, cosine } = sineAndCosine32(fround(TWO_PI * values[i + half]));
+    values[i] = fround(radius * cosine) * fround(std);
+    values[i + half] = fround(radius * sine) * fround(std);
   }
 }

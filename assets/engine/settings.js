@@ -16,6 +16,7 @@ const DEFAULTS = {
   steps: null,
   checkpoints: 20,
   evaluations: ["eval"],
+  evaluationBatchSize: null,
   freezeStatistics: null,
   precision: "float32",
 };
@@ -25,6 +26,7 @@ const NETWORK = {
   placement: "before",
   initialisation: "pytorch",
   gamma: 1,
+  skipConnections: false,
 };
 const BATCHES = {
   shuffled: {},
@@ -32,7 +34,7 @@ const BATCHES = {
   max_labels: { labels: undefined },
   fixed: { shuffleSamples: true, shuffleBatches: false },
 };
-const DATA = { digits: {}, three_points: {}, two_domains: { share: 1 } };
+const DATA = { digits: { labels: "true", testTraining: false }, three_points: {}, two_domains: { share: 1 } };
 
 /**
  * Fill in the defaults and check every setting that does not depend on the data.
@@ -92,6 +94,7 @@ function checkNumbers(settings) {
   if (!(momentum >= 0 && momentum < 1)) refuse("momentum", momentum, "at least 0 and below 1");
   above("epochs", settings.epochs, 0);
   if (settings.steps !== null) whole("steps", settings.steps, 1);
+  if (settings.evaluationBatchSize !== null) whole("evaluationBatchSize", settings.evaluationBatchSize, 1);
   if (settings.freezeStatistics !== null) whole("freezeStatistics", settings.freezeStatistics, 0);
   for (const each of [settings.checkpoints].flat()) whole("checkpoints", each, 1);
   for (const each of settings.evaluations) oneOf("evaluations", each, ["eval", "precise", "train"]);
@@ -99,16 +102,22 @@ function checkNumbers(settings) {
 }
 
 /** @type {(network: any) => void} */
-function checkNetwork({ hidden, norm, placement, initialisation, gamma }) {
+function checkNetwork({ hidden, norm, placement, initialisation, gamma, skipConnections }) {
   if (!Array.isArray(hidden)) refuse("network.hidden", hidden, "a list of widths");
   for (const width of hidden) whole("network.hidden", width, 1);
+  oneOf("network.skipConnections", skipConnections, [false, true]);
+  if (skipConnections) checkBlocks(hidden, placement);
   oneOf("network.placement", placement, ["before", "after"]);
   oneOf("network.initialisation", initialisation, ["pytorch", "he"]);
   if (!Number.isFinite(gamma)) refuse("network.gamma", gamma, "a number");
-  if (norm.kind !== "none") above("network.norm.eps", norm.eps, 0);
+  if (norm.eps !== undefined && !(norm.eps === null && norm.kind === "rms_norm")) {
+    above("network.norm.eps", norm.eps, 0);
+  }
+  if (norm.alpha !== undefined && norm.kind === "dynamic_tanh") above("network.norm.alpha", norm.alpha, 0);
+  if (norm.virtualBatchSize !== undefined) whole("network.norm.virtualBatchSize", norm.virtualBatchSize, 1);
   if (norm.kind === "full_norm") {
     oneOf("network.norm.oracle", norm.oracle, ["running", "batch", "literal", "constant", "leave_one_out"]);
-    checkAlpha(norm.alpha);
+    checkAlpha("network.norm.alpha", norm.alpha);
   }
   if (norm.momentum !== undefined && (norm.momentum !== null || norm.kind === "batch_renorm")) {
     between("network.norm.momentum", norm.momentum, 0, 1);
@@ -124,13 +133,21 @@ function checkNetwork({ hidden, norm, placement, initialisation, gamma }) {
   }
 }
 
-/** @type {(alpha: any) => void} */
-function checkAlpha(alpha) {
+/** @type {(hidden: number[], placement: string) => void} */
+function checkBlocks(hidden, placement) {
+  if (hidden.length === 0 || hidden.length % 2 !== 0 || hidden.some((width) => width !== hidden[0])) {
+    refuse("network.hidden", hidden, "an even number of equal widths for skip connections");
+  }
+  if (placement !== "before") refuse("network.placement", placement, "before for skip connections");
+}
+
+/** @type {(name: string, alpha: any) => void} */
+export function checkAlpha(name, alpha) {
   if (typeof alpha === "object" && alpha !== null) {
-    above("network.norm.alpha.scale", alpha.scale, 0);
-    if (!(alpha.power >= 0)) refuse("network.norm.alpha.power", alpha.power, "a number of at least 0");
+    above(`${name}.scale`, alpha.scale, 0);
+    if (!(alpha.power >= 0)) refuse(`${name}.power`, alpha.power, "a number of at least 0");
   } else if (!(alpha > 0 && alpha <= 1)) {
-    refuse("network.norm.alpha", alpha, "above 0 and at most 1, or a schedule");
+    refuse(name, alpha, "above 0 and at most 1, or a schedule");
   }
 }
 
@@ -143,6 +160,7 @@ function checkBatches({ batches, batchSize, microBatchSize, data, network }) {
       refuse("microBatchSize", microBatchSize, `a divisor of batchSize (${batchSize})`);
     }
   }
+  if (data.name === "digits") oneOf("data.labels", data.labels, ["true", "random"]);
   if (data.name === "two_domains") {
     between("data.share", data.share, 0.5, 1);
     if (batches.construction !== "shuffled") {
@@ -162,7 +180,7 @@ function checkBatches({ batches, batchSize, microBatchSize, data, network }) {
  * @param {any} given
  * @returns {any} the defaults, overridden by what is given
  */
-function filled(name, defaults, given) {
+export function filled(name, defaults, given) {
   if (typeof given !== "object" || given === null) refuse(name, given, "an object");
   for (const key of Object.keys(given)) {
     if (!(key in defaults)) {
@@ -186,27 +204,27 @@ function chosen(name, key, alternatives, given) {
 }
 
 /** @type {(name: string, value: any, must: string) => never} */
-function refuse(name, value, must) {
+export function refuse(name, value, must) {
   const got = typeof value === "number" || value === undefined ? value : JSON.stringify(value);
   throw new RangeError(`${name} must be ${must}, got ${got}`);
 }
 
 /** @type {(name: string, value: any, least: number) => void} */
-function whole(name, value, least) {
+export function whole(name, value, least) {
   if (!Number.isInteger(value) || value < least) refuse(name, value, `a whole number of at least ${least}`);
 }
 
 /** @type {(name: string, value: any, bound: number) => void} */
-function above(name, value, bound) {
+export function above(name, value, bound) {
   if (!(Number.isFinite(value) && value > bound)) refuse(name, value, `a number above ${bound}`);
 }
 
 /** @type {(name: string, value: any, low: number, high: number, of?: string) => void} */
-function between(name, value, low, high, of = "") {
+export function between(name, value, low, high, of = "") {
   if (!(Number.isFinite(value) && value >= low && value <= high)) refuse(name, value, `from ${low} to ${high}${of}`);
 }
 
-/** @type {(name: string, value: any, names: string[]) => void} */
-function oneOf(name, value, names) {
+/** @type {(name: string, value: any, names: any[]) => void} */
+export function oneOf(name, value, names) {
   if (!names.includes(value)) refuse(name, value, `one of ${names.join(", ")}`);
 }

@@ -41,6 +41,7 @@ export class Training {
     this.parts = this.batches.next().value;
     this.steps = 0;
     this.rows = 0;
+    this.domain = 0;
     this.diverged = false;
     /** @type {number | null} */
     this.divergedAt = null;
@@ -75,7 +76,7 @@ export class Training {
    */
   first() {
     const before = this.network.norms.map((norm) => norm.snapshot());
-    for (const part of this.parts) this.forward(part);
+    this.parts.forEach((_, place) => this.forward(place));
     const checkpoint = this.checkpoint();
     this.network.norms.forEach((norm, i) => norm.restore(before[i]));
     return checkpoint;
@@ -84,10 +85,10 @@ export class Training {
   /** @returns {Checkpoint | null} the checkpoint after this step, if there is one */
   step() {
     this.optimiser.clear();
-    for (const part of this.parts) {
-      const rows = this.forward(part);
+    this.parts.forEach((_, place) => {
+      const rows = this.forward(place);
       this.network.backward(rows);
-    }
+    });
     this.optimiser.step();
     this.steps++;
     this.parts = this.batches.next().value;
@@ -97,10 +98,13 @@ export class Training {
   /**
    * Compute the loss of one part of a batch and the gradient of its logits.
    *
-   * @param {import("./batches.js").Part} part
+   * @param {number} place of the part in the batch
    * @returns {number} how many samples it has
    */
-  forward(part) {
+  forward(place) {
+    const part = this.parts[place];
+    this.domain = part.length > 1 ? place : 0;
+    this.network.useDomain(this.domain);
     let rows = 0;
     part.forEach((indices, domain) => {
       for (const index of indices) copySample(this.train[domain], index, this.batch, rows++);
@@ -128,7 +132,7 @@ export class Training {
   /** @returns {Checkpoint} at any step; the mean of the training loss then begins anew */
   checkpoint() {
     const { settings, steps, network } = this;
-    const options = { all: this.all, batchSize: settings.batchSize, seed: settings.seed, batch: this.testBatch };
+    const options = { all: this.all, seed: settings.seed, batch: this.testBatch };
     const trainLoss = this.lossSum / this.counted;
     const checkpoint = {
       step: steps,
@@ -160,12 +164,16 @@ function build(arrays, settings, { features, classes, train, test }) {
   const allLabels = Int32Array.from(train.flatMap(({ y }) => Array.from(y)));
   const precise = settings.evaluations.includes("precise") && settings.network.norm.kind === "batch_norm";
   const partRows = settings.microBatchSize ?? settings.batchSize;
-  const servedRows = settings.evaluations.includes("train") ? settings.batchSize : 0;
-  const predictedRows = Math.max(...test.map(({ y }) => y.length), servedRows, precise ? allLabels.length : 0);
+  const tested = Math.max(...test.map(({ y }) => y.length));
+  const served = settings.evaluationBatchSize ?? settings.batchSize;
+  const servedRows = settings.evaluations.includes("train") ? served : 0;
+  const predictedRows = Math.max(tested, servedRows, precise ? allLabels.length : 0);
   const network = new Network(arrays, settings.network, features, classes, partRows, predictedRows);
   return {
     train: train.map(({ y }) => room(y)),
-    tests: test.map(({ y }) => room(y)),
+    tests: test.map(({ y, reshuffled }, place) => {
+      return { ...room(y), reshuffled, domain: train.length > 1 ? place : 0 };
+    }),
     all: precise ? room(allLabels) : null,
     testBatch: room(new Int32Array(servedRows)),
     network,
@@ -179,7 +187,7 @@ function build(arrays, settings, { features, classes, train, test }) {
  * @param {number} totalSteps
  * @returns {Set<number>} the steps after which there is a checkpoint
  */
-function checkpointSteps(checkpoints, totalSteps) {
+export function checkpointSteps(checkpoints, totalSteps) {
   if (Array.isArray(checkpoints)) return new Set([...checkpoints, totalSteps]);
   return new Set(Array.from({ length: checkpoints }, (_, i) => roundHalfToEven((totalSteps * (i + 1)) / checkpoints)));
 }

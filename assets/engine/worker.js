@@ -1,10 +1,8 @@
 /** The worker: it keeps the runs, lets them take turns, and talks to the page as protocol.js says. */
 
-import { dataset } from "./datasets.js";
+import { begin } from "./begin.js";
 import { inspect } from "./inspection.js";
 import { VERSION } from "./protocol.js";
-import { checkFit, complete } from "./settings.js";
-import { Training } from "./training.js";
 import { hasKernels } from "./wasm_kernels.js";
 
 /** @typedef {import("./protocol.js").Report} Report */
@@ -14,7 +12,7 @@ const SLICE = 10;
 
 /**
  * @typedef {object} Run
- * @property {Training} training
+ * @property {import("./begin.js").AnyTraining} training
  * @property {boolean} paused
  * @property {number | null} stepsPerSecond null for full speed
  * @property {number} due when the next step is due, in the time of `performance.now`
@@ -61,7 +59,9 @@ export class Runs {
     else if (type === "stop") this.stop(name);
     else if (type === "pace") this.setPace(name, request.stepsPerSecond);
     else if (type === "inspect") {
-      this.report({ type: "inspection", run: name, ...inspect(this.run(name).training, request) });
+      const { training } = this.run(name);
+      if (!("network" in training)) throw new RangeError(`run must train a network, got ${training.settings.problem}`);
+      this.report({ type: "inspection", run: name, ...inspect(training, request) });
     } else throw new RangeError(`type must be one of the requests of protocol.js, got ${JSON.stringify(type)}`);
   }
 
@@ -76,12 +76,9 @@ export class Runs {
   /** @param {any} request */
   start({ run: name, settings: given, paused = false, stepsPerSecond = null }) {
     if (this.runs.has(name)) throw new RangeError(`run must be a name that is not in use, got ${JSON.stringify(name)}`);
-    const settings = complete(given);
-    const data = dataset(settings.data, this.digits, settings.seed);
-    checkFit(settings, data);
-    const training = new Training(settings, data);
+    const { training, testSets } = begin(given, this.digits);
+    const { settings } = training;
     this.runs.set(name, { training, paused, stepsPerSecond, due: performance.now() });
-    const testSets = data.test.map((test) => test.name);
     this.report({ type: "started", run: name, totalSteps: training.totalSteps, settings, testSets });
     this.report({ type: "progress", run: name, step: 0, checkpoints: [training.first()] });
   }

@@ -1,4 +1,4 @@
-// A chart of lines over bands by epoch.
+// A chart of lines over bands by epoch or step.
 import { escaped, svg } from "./elements.js";
 import { Plot, words } from "./plot.js";
 import { short } from "./quantities.js";
@@ -8,22 +8,27 @@ const LEFT = 46;
 const RIGHT = 26; // room for the number of a run at the end of its line
 const TOP = 8;
 const BOTTOM = 38;
+const LEVEL_DASHES = ["6 3", "1.5 3"];
 
 /**
- * @typedef {{label: string, log?: boolean, range: [number, number], ticks: number[]}} Axis
+ * @typedef {{label: string, log?: boolean, range: [number, number], ticks: number[], levels?: Level[]}} Axis
+ * @typedef {{label: string, value: number}} Level a value to compare the lines with
  * @typedef {{name: string, color: string, dash: string, tag: string, points: [number, number][], ended: boolean}} Line
  * @typedef {{name: string, color: string, x: number[], low: number[], middle: (number | null)[], high: number[]}} Band
  */
 export class Chart extends Plot {
-  /** @param {Axis} axis of the values; the other axis counts epochs */
-  constructor(axis) {
-    super(`${axis.label} by epoch`, HEIGHT);
-    Object.assign(this, { axis, lines: [], bands: [] });
+  /**
+   * @param {Axis} axis of the values
+   * @param {"epoch" | "step"} along what the other axis counts
+   */
+  constructor(axis, along) {
+    super(`${axis.label} by ${along}`, HEIGHT);
+    Object.assign(this, { axis, along, lines: [], bands: [] });
   }
 
-  // Show these lines over these bands.
-  put(lines, bands, epochs) {
-    Object.assign(this, { lines, bands, epochs });
+  // Show these lines over these bands, up to an epoch or step.
+  put(lines, bands, end) {
+    Object.assign(this, { lines, bands, end });
     this.ready = true;
     this.draw();
   }
@@ -31,11 +36,12 @@ export class Chart extends Plot {
   content() {
     this.bottom = this.y(this.axis.range[0]);
     const bands = this.bands.flatMap((band) => this.band(band));
-    return { parts: [...this.axes(), ...bands, ...this.lines.map((line) => this.line(line))], places: this.places() };
+    const lines = this.lines.map((line) => this.line(line));
+    return { parts: [...this.axes(), ...bands, ...this.levels(), ...lines], places: this.places() };
   }
 
-  x(epoch) {
-    return LEFT + ((this.width - LEFT - RIGHT) * epoch) / this.epochs;
+  x(at) {
+    return LEFT + ((this.width - LEFT - RIGHT) * at) / this.end;
   }
 
   y(value) {
@@ -54,10 +60,17 @@ export class Chart extends Plot {
       ...ticks.map((tick) => svg("path", { d: `M${LEFT} ${this.y(tick)}H${right}`, ...ink, opacity: 0.15 })),
       ...ticks.map((tick) => words(LEFT - 6, this.y(tick) + 4, tick, { "text-anchor": "end" })),
       svg("path", { d: `M${LEFT} ${TOP}V${this.bottom}H${right}`, ...ink }),
-      ...epochTicks(this.epochs).map((tick) => words(this.x(tick), this.bottom + 16, short(tick))),
-      words((LEFT + right) / 2, HEIGHT - 5, "epoch"),
+      ...roundTicks(this.end).map((tick) => words(this.x(tick), this.bottom + 16, short(tick))),
+      words((LEFT + right) / 2, HEIGHT - 5, this.along),
       words(12, middle, escaped(label), { transform: `rotate(-90 12 ${middle})` }),
     ];
+  }
+
+  levels() {
+    return (this.axis.levels ?? []).map(({ value }, place) => {
+      const dash = { "stroke-dasharray": LEVEL_DASHES[place], "stroke-width": 1.2, stroke: "currentColor" };
+      return svg("path", { d: `M${LEFT} ${this.y(value)}H${this.width - RIGHT}`, class: "bnb-level", ...dash });
+    });
   }
 
   path(points) {
@@ -81,7 +94,7 @@ export class Chart extends Plot {
   line({ color, dash, tag, points, ended }) {
     const known = points
       .filter(([, value]) => Number.isFinite(value))
-      .map(([epoch, value]) => [this.x(epoch), this.y(value)]);
+      .map(([at, value]) => [this.x(at), this.y(value)]);
     if (!known.length) return "";
     const [x, y] = known.at(-1);
     const dots = known.length < 25 ? known.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.2, fill: color })) : [];
@@ -90,32 +103,33 @@ export class Chart extends Plot {
     return [svg("path", { d: this.path(known), ...line }), ...dots, end].join("");
   }
 
-  // Where numbers are: at every epoch that a line has, and without lines at those of the bands.
+  // Where numbers are: at every epoch or step that a line has, and without lines at those of the bands.
   places() {
     const some = this.lines.some((line) => line.points.length);
     const of = some
-      ? this.lines.flatMap((line) => line.points.map(([epoch]) => epoch))
+      ? this.lines.flatMap((line) => line.points.map(([at]) => at))
       : this.bands.flatMap((band) => band.x);
-    return [...new Set(of)].sort((a, b) => a - b).map((epoch) => ({ x: this.x(epoch), text: this.told(epoch) }));
+    return [...new Set(of)].sort((a, b) => a - b).map((at) => ({ x: this.x(at), text: this.told(at) }));
   }
 
-  told(epoch) {
+  told(place) {
     const runs = this.lines.flatMap(({ name, points }) => {
-      const found = points.find(([at]) => at === epoch);
+      const found = points.find(([at]) => at === place);
       return found ? [`${name} ${short(found[1])}`] : [];
     });
     const bands = this.bands.flatMap(({ name, x, low, high }) => {
-      const i = x.findIndex((at) => Math.abs(at - epoch) < 1e-6);
+      const i = x.findIndex((at) => Math.abs(at - place) < 1e-6);
       return i < 0 || low[i] === null ? [] : [`${name} in the committed runs ${short(low[i])} to ${short(high[i])}`];
     });
-    return `Epoch ${short(epoch)}, ${this.axis.label}: ${[...runs, ...bands].join("; ")}.`;
+    const where = this.along === "epoch" ? `Epoch ${short(place)}` : `Step ${place}`;
+    return `${where}, ${this.axis.label}: ${[...runs, ...bands].join("; ")}.`;
   }
 }
 
-// Round numbers of epochs, at most seven.
-function epochTicks(epochs) {
-  const raw = epochs / 6;
+// Round numbers from 0 on, at most seven.
+function roundTicks(end) {
+  const raw = end / 6;
   const size = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((factor) => factor * size).find((each) => each >= raw * 0.999);
-  return Array.from({ length: Math.floor(epochs / step + 1e-9) + 1 }, (_, i) => Number((i * step).toPrecision(6)));
+  return Array.from({ length: Math.floor(end / step + 1e-9) + 1 }, (_, i) => Number((i * step).toPrecision(6)));
 }

@@ -1,6 +1,6 @@
 // The fields for the settings, and the choice of norms.
 import { element } from "./elements.js";
-import { matters, range, text } from "./settings.js";
+import { range, text } from "./settings.js";
 
 let count = 0;
 
@@ -50,10 +50,10 @@ export class FieldControl {
     this.input.ariaInvalid = String(Boolean(words));
   }
 
-  // Show a value; a value that cannot be entered is told until it is mended.
-  show(value, values) {
+  // Show a value, if the field has an effect; a value that cannot be entered is told until it is mended.
+  show(value, effective = true) {
     if (this.input.ariaInvalid !== "true") this.input.value = text(value);
-    this.element.hidden = !matters(this.field, values);
+    this.element.hidden = !effective;
   }
 
   get valid() {

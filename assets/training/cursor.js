@@ -2,7 +2,8 @@
 
 /**
  * Makes an element a slider through the places of a picture, so that the keyboard and screen readers can read it.
- * @typedef {{x: number, text: string}} Place where it is, in pixels from the left, and what is there, in words
+ * @typedef {{x: number, y?: number, text: string}} Place where it is, in pixels from the left (and
+ *   from the top, if that matters), and what is there, in words
  */
 export class Cursor {
   /**
@@ -40,10 +41,10 @@ export class Cursor {
     this.mark(index);
   }
 
-  near({ clientX }) {
+  near({ clientX, clientY }) {
     if (!this.places.length) return;
-    const x = clientX - this.element.getBoundingClientRect().left;
-    const distance = (place) => Math.abs(place.x - x);
+    const { left, top } = this.element.getBoundingClientRect();
+    const distance = (place) => Math.hypot(place.x - clientX + left, (place.y ?? clientY - top) - clientY + top);
     let best = 0;
     for (let i = 1; i < this.places.length; i += 1) {
       if (distance(this.places[i]) < distance(this.places[best])) best = i;

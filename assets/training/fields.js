@@ -17,8 +17,9 @@ export class Fields {
   }
 
   show() {
-    const { values } = this.state;
-    for (const control of this.controls) control.show(this.state.value(control.field.name), values);
+    for (const control of this.controls) {
+      control.show(this.state.value(control.field.name), this.state.matters(control.field));
+    }
   }
 
   // Put the values of the state into all fields, also into those with an impossible text.

@@ -106,7 +106,7 @@ export class Laboratory {
   show() {
     const { field, situation } = this.state;
     this.fields.show();
-    this.apart.show(field.label, this.state.values);
+    this.apart.show(field.label);
     for (const control of this.fields.controls) {
       control.label.textContent = control.field === field ? `first network: ${field.label}` : control.field.label;
     }
@@ -121,7 +121,7 @@ export class Laboratory {
       );
       this.other.replaceChildren(this.second.element);
     }
-    this.second.show(this.state.other, this.state.values);
+    this.second.show(this.state.other);
     this.told.textContent = situation?.text ?? "";
     this.told.hidden = !situation;
     this.situations.forEach(

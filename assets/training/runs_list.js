@@ -11,13 +11,14 @@ export const dashes = (run) => DASHES[run.look % DASHES.length];
 // What a run is, in words: its norm, the settings that are always told, those that the explorer changes, the one in which
 // two networks differ, and those that are not as usual.
 export function describe(run, { fields, description, apart }) {
+  const { series = "norm" } = description;
   const told = fields
     .filter((field) => matters(field, run.values))
     .filter(({ name }) => {
       const usual = description.start[name];
-      return name !== "norm" && (description.told.includes(name) || name === apart || run.values[name] !== usual);
+      return name !== series && (description.told.includes(name) || name === apart || run.values[name] !== usual);
     });
-  return [run.values.norm, ...told.map((field) => inWords(field, run.values[field.name]))].join(", ");
+  return [run.values[series], ...told.map((field) => inWords(field, run.values[field.name]))].join(", ");
 }
 
 // How far a run is, in words.

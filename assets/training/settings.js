@@ -54,30 +54,66 @@ export function inWords({ label, kind, empty, told }, value) {
 // A value as the reader writes it.
 export const text = (value) => (value === null || value === undefined ? "" : String(value));
 
-// The settings of a run for the engine, see protocol.js; `norms` and `fixed` are from the description.
-export function engineSettings(values, { norms, fixed }) {
-  const { color: _color, ...norm } = norms[values.norm];
-  if (norm.kind === "batch_norm" && values.momentum !== undefined) norm.momentum = values.momentum;
+// The settings of a run for the engine, see protocol.js.
+export function engineSettings(values, description) {
+  const { norms, fixed, problem, alphas } = description;
+  if (problem) return smallSettings(values, description);
+  // A normalisation can come with an initialisation of its own.
+  const { color: _color, initialisation = INITIALISATIONS[values.initialisation], ...norm } = norms[values.norm];
+  if (norm.kind.endsWith("batch_norm") && values.momentum !== undefined) norm.momentum = values.momentum;
+  if (norm.kind === "full_norm" && values.alpha !== undefined) norm.alpha = alphaOf(values, alphas);
+  const skipConnections = values.skip === "with";
   const { network, ...rest } = fixed;
   return {
     batchSize: values.batch_size,
     learningRate: values.lr,
     batches: CONSTRUCTIONS[values.batches ?? "shuffled"](values),
-    data: values.data === "two domains" ? { name: "two_domains", share: values.share } : { name: "digits" },
+    data: dataOf(values),
     network: {
       hidden: Array(values.depth).fill(values.width),
       norm,
-      initialisation: values.initialisation === "He" ? "he" : "pytorch",
-      placement: values.placement === "after the ReLU" ? "after" : "before",
+      ...(initialisation === undefined ? {} : { initialisation }),
+      placement: values.placement === "after the ReLU" && !skipConnections ? "after" : "before",
+      skipConnections,
       ...(values.gamma === undefined ? {} : { gamma: values.gamma }),
       ...network,
     },
     ...(values.micro_batch_size === undefined ? {} : { microBatchSize: values.micro_batch_size }),
     ...(values.freeze === undefined ? {} : { freezeStatistics: values.freeze }),
     ...(values.evaluation === undefined ? {} : EVALUATIONS[values.evaluation]),
+    ...(values.evaluation_batch_size === undefined ? {} : { evaluationBatchSize: values.evaluation_batch_size }),
     seed: values.seed,
     ...duration(values),
     ...rest,
+  };
+}
+
+// What the network learns. Where the reader can choose the labels, the training digits are also tested.
+function dataOf({ data, share, digit_labels: labels }) {
+  if (data === "two domains") return { name: "two_domains", share };
+  return { name: "digits", ...(labels === undefined ? {} : { labels, testTraining: true }) };
+}
+
+// The weight of the newest batch, a number or a schedule.
+function alphaOf({ alpha, weight, floor }, alphas) {
+  if (alpha === "constant") return weight;
+  return alpha === "1/(k + 1), bounded" ? { ...alphas[alpha], floor } : alphas[alpha];
+}
+
+// At most as many checkpoints as a chart has room for.
+const CHECKPOINTS = { two_weights: 200, composition: 40 };
+
+// The settings of a run of a small problem; the entry of `norms` holds those that belong to its series.
+function smallSettings(values, { norms, problem, series, alphas }) {
+  const { color: _color, ...own } = norms[values[series]];
+  return {
+    problem,
+    ...own,
+    ...(problem === "two_weights" ? { batchSize: values.batch_size } : { alpha: alphaOf(values, alphas) }),
+    learningRate: values.lr,
+    steps: values.steps,
+    seed: values.seed,
+    checkpoints: Math.min(values.steps, CHECKPOINTS[problem]),
   };
 }
 
@@ -87,7 +123,14 @@ function duration({ epochs, batch_size }) {
   return { steps: Math.max(1, Math.round(epochs * Math.floor(TRAINING_SAMPLES / batch_size))) };
 }
 
+// What is wrong with values that are possible one by one, in words, or "".
+export function conflict({ skip, depth }) {
+  const odd = skip === "with" && depth % 2 !== 0;
+  return odd ? `“hidden layers” must be an even number with skip connections. It is ${depth}.` : "";
+}
+
 const TRAINING_SAMPLES = 1437;
+const INITIALISATIONS = { "PyTorch's default": "pytorch", He: "he" };
 const EVALUATIONS = {
   "eval mode": { evaluations: ["eval"] },
   "train mode": { evaluations: ["train"] },

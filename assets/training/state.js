@@ -7,7 +7,7 @@ import { inWords, matters, parse, text } from "./settings.js";
  *   points: object[], step: number, total: number, state: string, divergedAt: number | null, testSets: string[]}} Run
  */
 
-const MOST_RUNS = 12;
+const MOST_RUNS = 16; // room for every norm of chapter 9
 
 // Values of the fields, the chosen norms, and the runs; what changes is told to `listeners`.
 export class State {
@@ -35,6 +35,11 @@ export class State {
     return Object.fromEntries(Object.keys(this.description.start).map((name) => [name, this.value(name)]));
   }
 
+  // Whether a field has an effect on a network that would be trained.
+  matters(field) {
+    return matters(field, this.values);
+  }
+
   // Enter a value; throws an Error in words if it is not possible.
   enter(name, given) {
     const field = this.fields.find((each) => each.name === name);
@@ -51,6 +56,11 @@ export class State {
 
   // The networks that Train trains: a name, a colour and values each.
   get networks() {
+    const { series = "norm", norms } = this.description;
+    if (series !== "norm") {
+      const name = this.value(series);
+      return [{ name, color: norms[name].color, values: this.values }];
+    }
     return Object.keys(this.description.norms)
       .filter((norm) => this.chosen.has(norm))
       .map((norm) => ({ name: norm, color: this.description.norms[norm].color, values: { ...this.values, norm } }));
@@ -61,9 +71,10 @@ export class State {
     return [...this.touched.keys()].every((name) => name === "seed");
   }
 
-  // The committed range of seeds at this position, or null.
+  // The committed ranges of seeds of the chosen norms at this position, or null.
   get bands() {
-    return this.onTheGrid ? (this.description.bands?.[this.frame] ?? null) : null;
+    const bands = this.onTheGrid ? this.description.bands?.[this.frame] : null;
+    return bands ? Object.fromEntries(Object.entries(bands).filter(([norm]) => this.chosen.has(norm))) : null;
   }
 
   // Add a run; the oldest goes when there are too many.
@@ -137,6 +148,10 @@ export class TwoNetworks extends State {
       const name = this.apart === "norm" ? value : inWords(this.field, value);
       return { name, color: this.description.norms[values.norm].color, values };
     });
+  }
+
+  matters(field) {
+    return this.networks.some(({ values }) => matters(field, values));
   }
 
   // Enter a value; what no longer has an effect cannot be the difference.

@@ -19,7 +19,8 @@ export class TrainHere {
     this.state.frame = Number(box.dataset.frame);
     this.state.take(read(this.prefix));
     const changed = () => this.changed();
-    this.norms = normsControl(this.state, changed);
+    const { problem, series } = description;
+    this.norms = series === "norm" ? normsControl(this.state, changed) : null;
     this.fields = new Fields(this.state, description.fields, changed);
     this.trainer = new Trainer(
       this.state,
@@ -30,7 +31,8 @@ export class TrainHere {
       },
     );
     this.trainer.actions.append(button("Close", close));
-    this.inside = new Inside(this.trainer, "Look inside the network", (runs) => runs);
+    // A problem with one or two parameters has no inside.
+    const inside = problem ? "" : new Inside(this.trainer, "Look inside the network", (runs) => runs).element;
     const heading = element("p", {
       className: "bnb-training-title",
       id: `bnb-training-${(count += 1)}`,
@@ -41,10 +43,10 @@ export class TrainHere {
       { className: "bnb-training" },
       heading,
       element("p", { className: "bnb-trainer", textContent: description.trainer }),
-      this.norms.element,
+      this.norms?.element ?? "",
       this.fields.element,
       this.trainer.element,
-      this.inside.element,
+      inside,
     );
     this.element.setAttribute("aria-labelledby", heading.id);
     // The explorer does not take what happens here for a move of its own controls.
@@ -76,7 +78,7 @@ export class TrainHere {
   }
 
   show() {
-    this.norms.show();
+    this.norms?.show();
     if (!this.covered) this.trainer.say(NOT_COVERED);
     else if (this.trainer.said.textContent === NOT_COVERED) this.trainer.say("");
     this.fields.show();

@@ -1,10 +1,11 @@
 // Trains the networks of a state, and shows their curves: buttons, charts, legend, and what a screen reader is told.
 import { Chart } from "./chart.js";
 import { button, element } from "./elements.js";
-import { quantity } from "./quantities.js";
+import { Plane } from "./plane.js";
+import { quantity, short } from "./quantities.js";
 import { dashes, progress, RunsList } from "./runs_list.js";
 import { forget, listen, onHidden, prepare, send } from "./session.js";
-import { engineSettings } from "./settings.js";
+import { conflict, engineSettings } from "./settings.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_STEP = 2000; // between two pictures for readers who asked for less motion, in milliseconds
@@ -31,7 +32,10 @@ export class Trainer {
     };
     this.said = element("p", { className: "bnb-news", role: "status" });
     this.actions = element("div", { className: "bnb-actions" }, ...Object.values(this.buttons));
-    this.charts = state.description.panels.map((panel) => ({ panel, chart: new Chart(panel) }));
+    this.along = state.description.x ?? "epoch";
+    this.charts = state.description.panels.map((panel) => {
+      return { panel, chart: panel.plane ? new Plane(panel) : new Chart(panel, this.along) };
+    });
     this.band = element("p", { className: "bnb-trainer", textContent: BAND });
     this.list = new RunsList(state, (run) => this.remove(run));
     this.element = element(
@@ -62,7 +66,7 @@ export class Trainer {
   }
 
   train(paused = false) {
-    const wrong = this.problem();
+    const wrong = this.problem() || this.state.networks.map(({ values }) => conflict(values)).find(Boolean);
     if (wrong) return this.say(wrong);
     this.stop();
     this.presses += 1;
@@ -188,37 +192,48 @@ export class Trainer {
     this.buttons.pause.disabled = this.buttons.stop.disabled = !active.length;
     const resume = active.length && active.every((run) => run.state === "paused");
     this.buttons.pause.textContent = resume ? "Resume" : "Pause";
-    const epochs = Math.max(this.state.value("epochs"), ...runs.map((run) => run.values.epochs));
+    const span = this.along === "step" ? "steps" : "epochs";
+    const end = Math.max(this.state.value(span), ...runs.map((run) => run.values[span]));
     for (const { panel, chart } of this.charts) {
+      if (panel.plane) {
+        chart.put(runs, this.state.values);
+        continue;
+      }
       chart.put(
         panel.lines.flatMap((line, place) => runs.map((run) => this.line(run, line, place, panel.lines.length))),
-        panel.lines.flatMap(({ key, label }) => bandsOf(bands, key, label, description)),
-        epochs,
+        panel.lines.flatMap(({ key, label, band }) => bandsOf(bands, band ?? key, label, description)),
+        end,
       );
     }
     this.band.hidden = !bands;
     this.list.draw();
   }
 
-  // Which line is which in a chart with several lines for each run.
+  // Which line is which in a chart with several lines for each run, and what stands in a chart besides the runs.
   get meaning() {
-    const { lines } = this.state.description.panels.find((panel) => panel.lines.length > 1) ?? { lines: [] };
-    return lines.map(({ label }, place) => `${["Solid lines", "dashed lines"][place]}: ${label}`).join("; ");
+    const { panels } = this.state.description;
+    const { lines } = panels.find((panel) => panel.lines.length > 1) ?? { lines: [] };
+    const { levels = [] } = panels.find((panel) => panel.levels) ?? {};
+    const runs = lines.map(({ label }, place) => `${["Solid lines", "dashed lines", "dotted lines"][place]}: ${label}`);
+    const told = panels.find((panel) => panel.plane)?.plane.told ?? "";
+    const across = levels.map(({ label, value }, place) => `${["dashed", "dotted"][place]}: ${label}, ${short(value)}`);
+    const parts = [runs.join("; "), across.length ? `Lines across: ${across.join("; ")}` : "", told];
+    return parts.filter(Boolean).join(". ");
   }
 
   line(run, { key, label }, place, count) {
-    const points = run.points.map((checkpoint) => [checkpoint.epoch, quantity(checkpoint, key)]);
+    const points = run.points.map((checkpoint) => [checkpoint[this.along], quantity(checkpoint, key)]);
     const name = `run ${run.number} (${run.name}${count > 1 ? `, ${label}` : ""})`;
-    const dash = count > 1 ? ["", "6 4"][place] : dashes(run);
+    const dash = count > 1 ? ["", "6 4", "2 3"][place] : dashes(run);
     return { name, color: run.color, dash, tag: run.number, points, ended: run.state === "diverged" };
   }
 }
 
 // The committed ranges of seeds of one quantity.
-function bandsOf(bands, key, label, { norms }) {
-  return Object.entries(bands ?? {}).flatMap(([name, { epoch, [key]: values }]) => {
+function bandsOf(bands, key, label, { norms, x = "epoch" }) {
+  return Object.entries(bands ?? {}).flatMap(([name, { [x]: at, [key]: values }]) => {
     if (!values) return [];
     const [low, middle, high] = values;
-    return [{ name: `${name}${label ? `, ${label}` : ""}`, color: norms[name].color, x: epoch, low, middle, high }];
+    return [{ name: `${name}${label ? `, ${label}` : ""}`, color: norms[name].color, x: at, low, middle, high }];
   });
 }

@@ -119,7 +119,7 @@ def draw_labels_per_batch(figure: Figure, data: dict[str, dict], labels: int, ba
 def draw_errors_by_alpha(figure: Figure, data: dict[str, np.ndarray], alpha: str, construction: str, lr: float) -> str:
     """Draw test error against batch size; ``data`` has an array (batch sizes, seeds) for each norm.
 
-    See ``experiments.full_normalization.oracles_on_digits.lookup``.
+    See ``lookup`` and ``train`` of ``experiments.full_normalization.oracles_on_digits``.
     """
     axes, told = figure.subplots(), []
     sizes = data["batch sizes"]
@@ -129,6 +129,10 @@ def draw_errors_by_alpha(figure: Figure, data: dict[str, np.ndarray], alpha: str
         reach = np.abs(np.stack([errors.min(1), errors.max(1)]) - middle)
         axes.errorbar(sizes, middle, reach, fmt=mark, color=color, ms=6, lw=1.4, label=norm)
         told.append(f"{norm} {', '.join(f'{value:.1f}' for value in middle)}")
+        mine = 100 * data.get(f"{norm}, your run", np.empty((0, 1)))[:, 0]
+        if np.isfinite(mine).any():
+            axes.plot(sizes, mine, mark[0], color=color, mfc="none", ms=11, label=f"{norm}, your run")
+            told.append(f"{norm}, your run {', '.join('-' if np.isnan(value) else f'{value:.1f}' for value in mine)}")
     axes.set(xscale="log", yscale="log", ylim=(1, 120), xlabel="batch size", ylabel="test error (%)")
     plain_ticks(axes.xaxis, sizes)
     plain_ticks(axes.yaxis, (1, 3, 10, 30, 90))

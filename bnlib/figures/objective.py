@@ -169,12 +169,13 @@ def draw_objective_surface(figure: Figure, data, construction: str, batch_size: 
     )
 
 
-_CONSTRUCTIONS = {
+CONSTRUCTION_STYLES = {
     "all subsets": (BLUE, "o", "-"),
     "one worker": (GREEN, "D", "--"),
     "one label": (GREY, "^", ":"),
     "fixed": (PURPLE, "s", "-."),
 }
+"""Colour, mark and dashes of each way to put twelve samples into batches."""
 
 
 def draw_minima(figure: Figure, surfaces: Mapping[tuple[str, int], Any], minimum: tuple[np.ndarray, float]) -> str:
@@ -194,7 +195,7 @@ def draw_minima(figure: Figure, surfaces: Mapping[tuple[str, int], Any], minimum
     right.axhline(np.log(2), color=GREY, ls=":", lw=1)
     sizes = sorted({size for (_, size), each in surfaces.items() if each.minimiser is not None})
     told = []
-    for number, (name, (color, mark, dash)) in enumerate(_CONSTRUCTIONS.items()):
+    for number, (name, (color, mark, dash)) in enumerate(CONSTRUCTION_STYLES.items()):
         found = [surfaces[name, size] for size in sizes]
         weights = np.array([each.minimiser for each in found])
         left.plot(*weights.T, color=color, ls=dash, lw=1)
@@ -278,7 +279,8 @@ def draw_objective_and_evaluation(
 ) -> str:
     """Draw losses and errors of trained networks, measured in four ways.
 
-    ``data`` comes from ``experiments.objective.objective_and_evaluation.lookup``. Returns the figure's description.
+    ``data`` comes from ``lookup`` or ``train`` of ``experiments.objective.objective_and_evaluation``. Returns the
+    figure's description.
     """
     described = []
     for axes, column in zip(figure.subplots(1, 2), (0, 1), strict=True):
@@ -289,6 +291,11 @@ def draw_objective_and_evaluation(
             positions = np.arange(len(_EVALUATIONS)) + shift
             axes.plot(positions, np.median(values, 1), mark, color=color, ms=7, label=norm)
             axes.vlines(positions, values.min(1), values.max(1), color=color, lw=1.5)
+            if mine := data.get(f"{norm}, your run"):
+                own = np.array([mine[name][0, column] for name in _EVALUATIONS]) * (100 if column else 1)
+                axes.plot(positions, own, mark, color=color, mfc="none", ms=11, label=f"{norm}, your run")
+                if column:
+                    described.append(f"{norm}, your run {', '.join(f'{value:.1f}' for value in own)} %")
             if column:
                 errors = ", ".join(f"{value:.1f}" for value in np.median(values, 1))
                 described.append(f"{norm} {errors} %")

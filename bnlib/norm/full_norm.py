@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_one_of, is_number, shown
-from bnlib.norm.buffers import hold, is_eager, store
+from bnlib.norm.buffers import is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
+from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
 from bnlib.norm.recomputation import first_pass
 from bnlib.reference import ORACLES
@@ -204,13 +205,11 @@ class FullNorm(nn.Module):
         if not eager or input.dim() < 2 or input.size(1) != self.num_features or self.oracle == "leave_one_out":
             self._check_input(input)
         if not self.training:
-            return self._evaluate(input)
+            return self._evaluate(input, eager)
         if eager:
-            known = self._parameters  # much faster than self.weight, but without parametrised or pruned parameters
-            weight = known["weight"] if "weight" in known else self.weight
-            bias = known["bias"] if "bias" in known else self.bias
+            weight, bias = self._parameter("weight"), self._parameter("bias")
             return eager_step(input, weight, bias, (self, first_pass(self, input)))
-        alpha = self.alpha(hold(self.num_batches_tracked)[0].double()) if callable(self.alpha) else self.alpha
+        alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
         if torch.jit.is_tracing():
             raise RuntimeError(
@@ -227,11 +226,19 @@ class FullNorm(nn.Module):
         text = f"{self.num_features}, eps={self.eps}, alpha={self.alpha}, oracle={self.oracle!r}, affine={self.affine}"
         return text + ", bias=False" * (self.affine and self.bias is None)
 
-    def _evaluate(self, input: Tensor) -> Tensor:
+    def _parameter(self, name: str) -> Tensor | None:
+        # Much faster than getattr; parametrised and pruned parameters are not there.
+        return self._parameters[name] if name in self._parameters else getattr(self, name)
+
+    def _evaluate(self, input: Tensor, eager: bool) -> Tensor:
         check_real(input)
-        kind = statistics_dtype(input)
-        mean, variance = self.running_mean.to(kind), self.running_var.clamp(min=self.eps).to(kind)
-        weight, bias = (None if each is None else each.to(kind) for each in (self.weight, self.bias))
+        kind, mean, variance = statistics_dtype(input), self._buffers["running_mean"], self._buffers["running_var"]
+        weight, bias = self._parameter("weight"), self._parameter("bias")
+        alike = all(each is None or each.dtype is kind for each in (mean, weight, bias))
+        if eager and alike and is_near(input, mean, variance, self.eps):
+            return torch.batch_norm(input, weight, bias, mean, variance, False, 0.0, 0.0, False)
+        mean, variance = mean.to(kind), variance.clamp(min=self.eps).to(kind)
+        weight, bias = (None if each is None else each.to(kind) for each in (weight, bias))
         # An exporter can fold the layer into a convolution if it is one batch norm with constant statistics.
         if needs_shift(input) and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
             input, mean = input - per_channel(mean, input), self.running_mean_rest.to(kind)

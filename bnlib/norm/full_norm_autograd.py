@@ -14,19 +14,18 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.weak import WeakIdKeyDictionary
 
-from bnlib.norm.buffers import hold
 from bnlib.norm.checks import check_real
 from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
-from bnlib.norm.full_norm_passes import correction, gradients, normalise, update_running_gradients
+from bnlib.norm.full_norm_passes import gradients, is_vectorised, normalise, update_running_gradients
 
-_STATISTICS = ("running_mean", "running_mean_rest", "running_var")
+_ESTIMATES = ("running_mean", "running_mean_rest", "running_var", "running_grad_weight", "running_grad_bias")
 _NO_FORWARD_MODE = (
     "FullNorm in train mode has no forward-mode derivative: its gradient is an estimate that exists in the backward "
     "pass only. Use eval mode, where the estimates are constants, or reverse mode (torch.func.vjp, torch.func.jacrev)."
 )
 
-# PyTorch has no public functions for these questions.
-_is_transformed, _is_vectorised = torch._C._are_functorch_transforms_active, torch._C._functorch.is_legacy_batchedtensor
+# PyTorch has no public function for this question.
+_is_transformed = torch._C._are_functorch_transforms_active
 
 MOVED = WeakIdKeyDictionary()
 """The buffers that took the place of others, for example in ``layer.double()``, by the old ones."""
@@ -60,15 +59,13 @@ class Step(Function):
             output, mean, gain, scale, known = done
         else:
             check_real(x)
-            old = [buffers[name] for name in _STATISTICS]
-            output, *new, mean, gain, free = normalise(x, weight, bias, *old, alpha, layer.settings)
+            old = [buffers[name] for name in _ESTIMATES]
+            output, *new, (mean, gain, *others) = normalise(x, weight, bias, *old, alpha, layer.settings)
+            known, free = (others[:2], None) if oracle == "running" else (None, others[0])
             scale = None
-            for each, value in zip(old, new, strict=True):
+            for each, value in zip(old[:3], new, strict=True):
                 each.copy_(value)
-            running = buffers["running_grad_weight"], buffers["running_grad_bias"]
-            if oracle == "running":
-                known = correction(*running, mean, gain, free)
-            ctx.before = running[0].clone(), running[1].clone()
+            ctx.before = old[3].clone(), old[4].clone()
         steps.add_(1) if count is None else steps.fill_(count + 1)
         ctx.save_for_backward(x, weight)
         ctx.step = mean, gain, scale, free, known, bias is not None, oracle, layer, alpha
@@ -81,10 +78,10 @@ class Step(Function):
         x, weight = ctx.saved_tensors
         mean, gain, scale, free, known, has_bias, oracle, layer, alpha = ctx.step
         differentiated, transformed = torch.is_grad_enabled(), _is_transformed()
-        if _is_vectorised(g):  # is_grads_batched, and jacobian(vectorize=True)
+        if is_vectorised(g):  # is_grads_batched, and jacobian(vectorize=True)
             return _vectorised(ctx, g)
-        if free is None and not (differentiated or transformed):
-            results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle)
+        if scale is not None and not (differentiated or transformed):  # it was a fast step
+            results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle, ctx.needs_input_grad[0])
             if results is not None:
                 grad_input, grad_weight, grad_bias = results
                 if oracle == "running":
@@ -99,8 +96,10 @@ class Step(Function):
                     else:
                         _move(ctx, layer, grad_weight, grad_bias, alpha)
                 return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
-        compute = Gradients.apply if differentiated or transformed else gradients
-        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), layer.settings)
+        compute, of_input = gradients, ctx.needs_input_grad[0]
+        if differentiated or transformed:
+            compute, of_input = Gradients.apply, True
+        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), of_input, layer.settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if oracle == "running":
             _move(ctx, layer, projection, total, alpha)
@@ -122,8 +121,8 @@ def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
         projection, total = UnlessVectorised.apply(projection, total, estimates[0])
     before = None
     if earlier:
-        mean, gain, _, free, (slope, rest), *_ = ctx.step
-        before = (slope / gain, rest + slope * mean) if free is None else ctx.before
+        mean, gain, scale, _, (slope, rest), *_ = ctx.step
+        before = ctx.before if scale is None else (slope / gain, rest + slope * mean)
     update_running_gradients(estimates, projection, total, alpha, before, earlier)
 
 
@@ -131,7 +130,7 @@ def _vectorised(ctx, g: Tensor):
     """Return the gradients for a batch of gradients at the output; its rows are not losses, so no estimate moves."""
     x, weight = ctx.saved_tensors
     mean, gain, _, free, known, has_bias, _, layer, _ = ctx.step
-    results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), layer.settings)
+    results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), True, layer.settings)
     return results[0], _like(weight, results[1]), results[2] if has_bias else None, None
 
 
@@ -157,34 +156,33 @@ class PureStep(Function):
     @staticmethod
     def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, settings):
         """Return the output, the new estimates, and the values that ``backward`` needs."""
-        # Whatever the backward pass computes again, also for operations behind the layer, it computes from these.
-        mean, mean_rest, variance, of_weight, of_bias = hold(mean, mean_rest, variance, of_weight, of_bias)
-        results = normalise(x, weight, bias, mean, mean_rest, variance, alpha, settings)
-        output, new_mean, mean_rest, variance, mean, gain, free = results
-        needed = mean, gain, free.to(gain.dtype)
-        if settings.oracle == "running":
-            alpha = torch.as_tensor(alpha, dtype=gain.dtype, device=gain.device).expand_as(gain)
-            needed = mean, gain, *correction(of_weight, of_bias, mean, gain, free), alpha
-        return output, new_mean, mean_rest, variance, *needed
+        estimates = mean, mean_rest, variance, of_weight, of_bias
+        output, *new, used = normalise(x, weight, bias, *estimates, alpha, settings)
+        return output, *new, *used
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         """Save the tensors that ``backward`` needs."""
-        x, weight, bias, _, _, _, of_weight, of_bias, _, settings = inputs
+        x, weight, bias, _, _, _, of_weight, of_bias, alpha, settings = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, weight, *output[4:])
-        ctx.layer = bias is not None, (of_weight, of_bias), settings
+        ctx.layer = bias is not None, (of_weight, of_bias), None if isinstance(alpha, Tensor) else alpha, settings
 
     @staticmethod
     def backward(ctx, g, *_):
         """Return the gradients and update the running gradients."""
-        has_bias, estimates, settings = ctx.layer
+        has_bias, estimates, alpha, settings = ctx.layer
         x, weight, mean, gain, *others = ctx.saved_tensors
-        free, slope, rest, alpha = (None, *others) if settings.oracle == "running" else (*others, None, None, None)
+        free, slope, rest = None, None, None
+        if settings.oracle == "running":
+            slope, rest, *newest = others
+            alpha = newest[0] if newest else alpha
+        else:
+            (free,) = others
         # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
         compiling = torch.compiler.is_compiling()
         differentiate = gradients if compiling else Gradients.apply
-        results = differentiate(g, x, weight, mean, gain, free, slope, rest, settings)
+        results = differentiate(g, x, weight, mean, gain, free, slope, rest, True, settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if settings.oracle == "running":
             if not compiling:

@@ -17,8 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bnlib.norm.buffers import hold
+
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 _EXACT = (torch.float32, torch.float64)
+LARGE = 2**16
+"""From so many values on, a pass over the data takes longer than a few operations on numbers of each channel."""
 
 
 class Settings(NamedTuple):
@@ -40,13 +44,21 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values if like.dim() == 2 else values.view(-1, *[1] * (like.dim() - 2))
 
 
+def is_vectorised(g: Tensor) -> bool:
+    """Return whether ``g`` stands for the gradients of several vectorised backward passes (``is_grads_batched``)."""
+    # PyTorch has no public function for this question.
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(g)
+
+
 def needs_shift(x: Tensor) -> bool:
     """Return whether ``x`` must be shifted for precise sums. CUDA kernels, and half precision, do not need it."""
     # Tensors on the meta device have no values, but PyTorch knows the shapes of these kernels' results only.
     return (x.is_cpu or x.is_meta) and x.dtype in _EXACT
 
 
-def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alpha, settings: Settings):
+def normalise(
+    x, weight, bias, running_mean, running_mean_rest, running_var, of_weight, of_bias, alpha, settings: Settings
+):
     r"""Update the estimates and normalise with them.
 
     The variance is updated as $v \leftarrow (1-\alpha) v + \alpha\,(v_B + (1-\alpha)(m_B - \mu)^2)$. This equals the
@@ -54,9 +66,10 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
     finite keeps its old estimates.
 
     Returns:
-        The output; the new mean, its rounding error (``rest``) and the new variance; and, for the backward pass, the
-        mean and the gain (1/sigma) that were used, and ``free``, which is True where v > eps. All but the output have
-        shape (C,).
+        The output; the new mean, its rounding error (``rest``) and the new variance; and, for the backward pass, a list
+        of the mean, the gain (1/sigma), and ``free``, which is 1 where v > eps and else 0. With the oracle
+        ``"running"`` the list holds the two numbers of ``correction`` instead of ``free``, and alpha if it is a tensor.
+        All but the output have shape (C,).
     """
     kind, largest = statistics_dtype(x), torch.finfo(running_var.dtype).max
     count, mean, variance, shifted, shift = moments(x, running_mean)
@@ -81,20 +94,32 @@ def normalise(x, weight, bias, running_mean, running_mean_rest, running_var, alp
     new_mean = torch.where(finite, old_mean + step, old_mean)
     new_var = torch.where(finite, new_var, old_var)
 
-    gain = new_var.clamp(min=settings.eps).rsqrt()
-    if shift is None:
-        used = new_var.clamp(settings.eps, torch.finfo(kind).max).to(kind)
-        scale, offset = (None if each is None else each.to(kind) for each in (weight, bias))
-        output = torch.batch_norm(x, scale, offset, new_mean.to(kind), used, False, 0.0, 0.0, False)
+    gain, mean = new_var.clamp(min=settings.eps).rsqrt(), new_mean.to(kind)
+    scale = gain if weight is None else gain * weight
+    centre = mean if shift is None or torch.compiler.is_compiling() else shift
+    offset = (centre - new_mean) * scale
+    offset = (offset if bias is None else offset + bias).to(kind)
+    gain, scale, free = gain.to(kind), scale.to(kind), (new_var > settings.eps).to(kind)
+    used = [mean, gain, free]
+    if settings.oracle == "running":
+        used = [mean, gain, *correction(of_weight, of_bias, *used)]
+        if isinstance(alpha, Tensor):
+            used.append(alpha.to(kind).expand_as(gain))
+    if torch.compiler.is_compiling():
+        # Whatever the backward pass computes again, also for operations behind the layer, it computes from these.
+        offset, *used = hold(offset, *used)
+        scale = used[1] if weight is None else used[1] * weight.to(kind)
+        output = ((x - per_channel(used[0], x)) * per_channel(scale, x) + per_channel(offset, x)).to(x.dtype)
+    elif shifted is None:
+        weight, bias = (None if each is None else each.to(kind) for each in (weight, bias))
+        clamped = new_var.clamp(settings.eps, torch.finfo(kind).max).to(kind)
+        output = torch.batch_norm(x, weight, bias, mean, clamped, False, 0.0, 0.0, False)
     else:
-        scale = gain if weight is None else gain * weight
-        offset = (shift - new_mean) * scale
-        offset = offset if bias is None else offset + bias
-        output = shifted.mul_(per_channel(scale.to(kind), x)).add_(per_channel(offset.to(kind), x))
+        output = shifted.mul_(per_channel(scale, x)).add_(per_channel(offset, x))
     new_var = new_var.clamp(max=largest).to(running_var.dtype)
     stored = new_mean.to(running_mean.dtype)
     rest = (new_mean - stored).to(running_mean.dtype)
-    return output, stored, rest, new_var, new_mean.to(kind), gain.to(kind), new_var > settings.eps
+    return output, stored, rest, new_var, used
 
 
 def moments(x: Tensor, fallback: Tensor | None = None):
@@ -119,7 +144,7 @@ def moments(x: Tensor, fallback: Tensor | None = None):
     if fallback is not None:  # else one value that is not finite would spread over its channel
         shift = torch.where(shift.isfinite(), shift, fallback.to(x.dtype))
     shifted = x - per_channel(shift, x)
-    squares, total = _sums(shifted, shifted, torch.zeros_like(shift), torch.ones_like(shift))
+    squares, total = sums(shifted, shifted, torch.zeros_like(shift), torch.ones_like(shift))
     mean = total.double() / count
     return count, mean + shift, squares.double() / count - mean.square(), shifted, shift
 
@@ -135,45 +160,89 @@ def correction(of_weight: Tensor, of_bias: Tensor, mean: Tensor, gain: Tensor, f
     return slope, torch.addcmul(of_bias, slope, mean, value=-1)
 
 
-def gradients(g, x, weight, mean, gain, free, slope, rest, settings: Settings):
+def gradients(g, x, weight, mean, gain, free, slope, rest, of_input: bool, settings: Settings):
     """Return the gradients of input, weight and bias, and the two sums for the running gradients.
 
     ``slope`` and ``rest`` are the ``correction`` by the running gradients; they are None for the other oracles. The two
-    sums, over all processes, are sum(g * normalised) and sum(g).
+    sums, over all processes, are sum(g * normalised) and sum(g). ``of_input`` says whether the gradient of the input is
+    needed; else the first result is None.
     """
     if g.stride() != x.stride():
         g = torch.empty_like(x, dtype=g.dtype).copy_(g)
     oracle, group, kind = settings.oracle, settings.process_group, gain.dtype
-    grad_weight, grad_bias = _sums(g, x, mean, gain)
+    own = _own_sums(g, x, mean, gain) if oracle == "leave_one_out" and x.dim() > 2 else None
+    grad_weight, grad_bias = sums(g, x, mean, gain) if own is None else (each.sum(0) for each in own)
     count, projection, total = x.numel() // x.size(1), grad_weight, grad_bias
     if group is not None and oracle != "constant":
         count, projection, total = reduce_over_processes(group, count, projection, total, weigh=False)
         projection, total = projection.to(mean.dtype), total.to(mean.dtype)
+    others = grad_weight, grad_bias, projection, total
+    if not of_input:
+        return None, *others
     scale = gain if weight is None else gain * (weight if weight.dtype is kind else weight.to(kind))
     if oracle == "leave_one_out":
         count -= math.prod(x.shape[2:])
-        grad_input = _without_own(g, x, mean, gain, free, scale, projection, total, count)
-        return grad_input, grad_weight, grad_bias, projection, total
+        return _without_own(g, x, mean, gain, free, scale, own, projection, total, count), *others
     if oracle != "running":
         slope, rest = correction(projection, total, mean, gain, free)
     share = {"constant": 0.0, "literal": 1 / settings.num_features}.get(oracle, 1.0) / max(count, 1)
     # Half precision is computed in float32, because it would round after each operation.
-    grad_input = torch.addcmul(g, x, per_channel(slope, x), value=-share) if share else g.to(kind, copy=True)
-    grad_input = grad_input.add_(per_channel(rest, x), alpha=-share).mul_(per_channel(scale, x))
-    return grad_input.to(x.dtype), grad_weight, grad_bias, projection, total
+    grad_input = weighted(g, x, slope, rest, scale, -share) if share else g * per_channel(scale, x)
+    return grad_input.to(x.dtype), *others
 
 
-def _without_own(g, x, mean, gain, free, scale, projection, total, count: int) -> Tensor:
+def weighted(g: Tensor, x: Tensor, slope: Tensor, rest: Tensor, scale: Tensor, share: float) -> Tensor:
+    """Return ``(g + share * (slope * x + rest)) * scale``, where the last three have a number for each channel."""
+    if torch.compiler.is_compiling() or x.numel() < LARGE or is_vectorised(g):
+        product = torch.addcmul(g, x, per_channel(slope, x), value=share)
+        return product.add_(per_channel(rest, x), alpha=share).mul_(per_channel(scale, x))
+    # For large data each pass counts: two of them, and one new tensor.
+    factor = scale * share
+    slope, rest = slope * factor, rest * factor
+    if x.is_cpu and x.is_contiguous() and x.dim() > 2 and x.dtype is slope.dtype:
+        zero = torch.zeros_like(slope)
+        line = torch.native_batch_norm(x, slope, rest, zero, zero + 1, False, 0.0, 0.0)[0]
+    else:
+        line = torch.addcmul(per_channel(rest, x), x, per_channel(slope, x))
+    return line.addcmul_(g, per_channel(scale, x))
+
+
+def _own_sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two ``sums`` for each sample, shape (N, C)."""
+    if x.is_contiguous() and x.numel() > 0:  # then each channel of each sample can be seen as a channel
+        size, rows = x.size(0), (1, -1, *x.shape[2:])
+        own = sums(g.view(rows), x.view(rows), mean.repeat(size), gain.repeat(size))
+        return tuple(each.unflatten(-1, (size, -1)) for each in own)
     space = tuple(range(2, x.dim()))
-    normalised = (x - per_channel(mean, x)) * per_channel(gain, x)
-    own_total, own_projection = (each.sum(space, keepdim=True) if space else each for each in (g, g * normalised))
+    normalised = (x - per_channel(mean, x)).mul_(per_channel(gain, x))
+    return _product(normalised, g).sum(space), g.sum(space, dtype=mean.dtype)
+
+
+def _without_own(g, x, mean, gain, free, scale, own, projection, total, count: int) -> Tensor:
+    """Return the gradient of the input if the sums over the other samples, of ``count`` values, stand for all.
+
+    With few new tensors and passes: the result is written into the memory of the normalised data.
+    """
+    share = scale / count
+    centred = x - per_channel(mean, x)
+    if own is None:  # shape (N, C): each sum over a sample is the value itself
+        normalised = centred.mul_(gain)
+        product = _product(normalised, torch.addcmul(-projection, g, normalised))
+        product = torch.addcmul(total * -share, product, share if free is None else share * free)
+        return product.addcmul_(g, share * (count + 1))
+    slope, rest = (own[0] - projection) * (gain * share), (own[1] - total) * share
     if free is not None:
-        normalised = normalised * per_channel(free, x)
-    along_ones, along_normalised = per_channel(total, x) - own_total, per_channel(projection, x) - own_projection
-    return (g - (along_ones + normalised * along_normalised) / count).mul_(per_channel(scale, x)).to(x.dtype)
+        slope = slope * free
+    slope, rest = (each.view(*each.shape, *[1] * (x.dim() - 2)) for each in (slope, rest))
+    return _product(centred, slope).add_(rest).addcmul_(g, per_channel(scale, x))
 
 
-def _sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+def _product(plain: Tensor, other: Tensor) -> Tensor:
+    """Return ``plain * other``, in the memory of ``plain`` if PyTorch allows it."""
+    return plain * other if is_vectorised(other) else plain.mul_(other)
+
+
+def sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sums over each channel of g * (x - mean) * gain and of g, computed in one pass over the data."""
     if x.numel() == 0:  # the kernel would divide by zero and crash the process
         return torch.zeros_like(mean), torch.zeros_like(mean)

@@ -1,6 +1,7 @@
 """Interactive figures, which work in a notebook with a kernel and on a web page without one."""
 
 from bnlib.widgets import in_the_page as in_the_page  # the book's own use of TrainHere
+from bnlib.widgets import small_problems as small_problems
 from bnlib.widgets.controls import Choice, Control, Slider
 from bnlib.widgets.explorer import Explorer
 from bnlib.widgets.panel import Panel

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bnlib.experiments.alternatives import batch_sizes, contest
+from bnlib.experiments.alternatives import batch_sizes, contest, newer_norms
 from bnlib.experiments.failing import evaluation_statistics, initial_gamma
 from bnlib.experiments.formula import training_curves as curves
 from bnlib.experiments.framework.results import as_array
 from bnlib.experiments.full_normalization import labels_per_batch as few_labels
+from bnlib.experiments.full_normalization import oracles_on_digits
+from bnlib.experiments.objective import objective_and_evaluation as objective
 from bnlib.experiments.perils import two_towers as two_domains
-from bnlib.widgets.train_here import ENDS, ERROR, LOSS, NORMS, PANELS, USUAL, TrainHere
+from bnlib.widgets.train_here import ENDS, ERROR, LOSS, MORE_NORMS, NORMS, PANELS, USUAL, TrainHere
 
 TRAINING_SAMPLES = 1437
 """The training images of the digits."""
@@ -41,6 +43,64 @@ def training_curves() -> TrainHere:
     )
 
 
+def evaluation() -> TrainHere:
+    """Return the training of chapter 4's explorer: errors on the training images in train mode and in eval mode."""
+    constructions = {"shuffled": "shuffled", "fixed": "the same in every epoch", "one label": "one label"}
+
+    def start(labels: str, construction: str, batch_size: int) -> dict[str, Any]:
+        setting = {"digit_labels": labels, "batch_size": batch_size, "lr": objective.LEARNING_RATE, **USUAL}
+        return {**setting, "batches": constructions[construction], "epochs": objective.EPOCHS[batch_size]}
+
+    lines = (
+        {"key": "train_error", "label": "batches of the training"},
+        {"key": "reshuffled_error", "label": "reshuffled batches"},
+        {"key": "memorised_error", "label": "eval mode"},
+    )
+    return TrainHere(
+        start=start,
+        chosen=list(objective.NORMS),
+        fields=("digit_labels", "batch_size", "lr", "batches", "labels", "depth", "width", "epochs", "seed"),
+        panels=(
+            {"label": "error on the training images (%)", "lines": list(lines), **ERROR},
+            {"label": "test error (%)", "lines": [{"key": "test_error"}], **ERROR},
+        ),
+        ends=(
+            {"label": "error on the training images in train mode", "key": "train_error", "unit": " %"},
+            {"label": "in reshuffled batches", "key": "reshuffled_error", "unit": " %"},
+            {"label": "in eval mode", "key": "memorised_error", "unit": " %"},
+            {"label": "test error", "key": "test_error", "unit": " %"},
+        ),
+        fixed={"evaluations": ["eval", "train"]},
+    )
+
+
+def alphas() -> TrainHere:
+    """Return the training of chapter 5's explorer of alpha: BN and Full Normalization at one batch size."""
+    batch_size = 4
+
+    def start(alpha: str, construction: str, lr: float) -> dict[str, Any]:
+        floors = {f"floor {floor}": floor for floor in oracles_on_digits.FLOORS}
+        named = "1/(k + 1), bounded" if alpha in floors else "(k/20 + 1)⁻⁰·⁴"
+        one_label = construction == oracles_on_digits.SINGLE_LABEL
+        setting = {"alpha": named, "floor": floors.get(alpha, 0.03), "weight": 0.03, "batch_size": batch_size, "lr": lr}
+        batches = "one label" if one_label else "shuffled"
+        return {**setting, **USUAL, "batches": batches, "epochs": oracles_on_digits.EPOCHS[batch_size]}
+
+    def bands(alpha: str, construction: str, lr: float) -> dict[str, dict[str, Any]]:
+        arms = {"batch norm": "batch norm", "Full Normalization": f"running, {alpha}"}
+        cells = oracles_on_digits.load()
+        rows = {name: cells[arm, construction, batch_size, lr] for name, arm in arms.items()}
+        return _curves({name: {"epoch": row["epoch"], "test_error": row["test_error"]} for name, row in rows.items()})
+
+    usual = ("batch_size", "lr", "batches", "labels", "depth", "width", "epochs", "seed")
+    return TrainHere(
+        start=start,
+        chosen=["batch norm", "Full Normalization"],
+        bands=bands,
+        fields=("alpha", "floor", "weight", *usual),
+    )
+
+
 def labels_per_batch() -> TrainHere:
     """Return the training of chapter 5's explorer: BN and Full Normalization on batches with few labels."""
     norms = {
@@ -66,9 +126,11 @@ def labels_per_batch() -> TrainHere:
 
 
 def two_towers() -> TrainHere:
-    """Return the training of chapter 6's explorer: one network on two domains, digits and inverted digits."""
+    """Return the training of chapter 6's explorer: one network on digits and inverted digits; the page has no MNIST."""
 
-    def start(domains: str, share: float, batch_size: int) -> dict[str, Any]:
+    def start(domains: str, share: float, batch_size: int) -> dict[str, Any] | None:
+        if domains != "inverted":
+            return None
         settings = {"data": "two domains", "share": share, "batch_size": batch_size, "lr": two_domains.LEARNING_RATE}
         return {**settings, **USUAL, "epochs": two_domains.EPOCHS[batch_size]}
 
@@ -78,6 +140,7 @@ def two_towers() -> TrainHere:
         start=start,
         chosen=["batch norm"],
         fields=("share", "batch_size", "lr", "depth", "width", "epochs", "seed"),
+        norms=NORMS | {"domain batch norm": MORE_NORMS["domain batch norm"]},
         panels=(PANELS[0], error),
         ends=(
             ENDS[0],
@@ -173,20 +236,18 @@ def running_statistics() -> TrainHere:
 
 
 def initial_gammas() -> TrainHere:
-    """Return the training of chapter 7's explorer of gamma; the page has no network with skip connections."""
+    """Return the training of chapter 7's explorer of gamma."""
     networks = {
-        "2 layers": (2, "before the ReLU"),
-        "8 layers": (8, "before the ReLU"),
-        "ReLU, BN": (2, "after the ReLU"),
+        "2 layers": {"depth": 2, "placement": "before the ReLU", "skip": "without"},
+        "8 layers": {"depth": 8, "placement": "before the ReLU", "skip": "without"},
+        "ReLU, BN": {"depth": 2, "placement": "after the ReLU", "skip": "without"},
+        "residual": {"depth": 8, "placement": "before the ReLU", "skip": "with"},
     }
     batch_size = initial_gamma.BATCH_SIZE
 
-    def start(network: str, gamma: float) -> dict[str, Any] | None:
-        if network not in networks:
-            return None
-        depth, placement = networks[network]
-        settings = {"batch_size": batch_size, "lr": initial_gamma.LEARNING_RATE, **USUAL, "placement": placement}
-        return {**settings, "gamma": gamma, "depth": depth, "width": initial_gamma.WIDTH}
+    def start(network: str, gamma: float) -> dict[str, Any]:
+        settings = {"batch_size": batch_size, "lr": initial_gamma.LEARNING_RATE, **USUAL, **networks[network]}
+        return {**settings, "gamma": gamma, "width": initial_gamma.WIDTH}
 
     def bands(network: str, gamma: float) -> dict[str, dict[str, Any]]:
         losses = initial_gamma.load()[initial_gamma.NETWORK_LABELS[network], gamma]["loss"]
@@ -196,21 +257,22 @@ def initial_gammas() -> TrainHere:
         start=start,
         chosen=["batch norm"],
         bands=bands,
-        fields=("gamma", "placement", "batch_size", "lr", "depth", "width", "epochs", "seed"),
+        fields=("gamma", "skip", "placement", "batch_size", "lr", "depth", "width", "epochs", "seed"),
         norms={name: NORMS[name] for name in ("batch norm", "layer norm")},
         fixed={"checkpoints": list(initial_gamma.CHECKPOINTS)},
     )
 
 
 def alternatives() -> TrainHere:
-    """Return the training of chapter 9's explorer: the norms that the page has, at the best learning rate of BN."""
+    """Return the training of chapter 9's explorer: all norms of the contest, at the best learning rate of BN."""
     names = {"Full Norm": "Full Normalization"}
-    norms = [name for name in batch_sizes.NORMS if names.get(name, name) in NORMS]
+    known = NORMS | MORE_NORMS | {"without normalisation, PyTorch init": {"kind": "none", "initialisation": "pytorch"}}
+    norms = {names.get(name, name): known[names.get(name, name)] for name in contest.NORMS}
     batches = {"shuffled": ("shuffled", 2), "two labels": ("at most k labels", 2), "one label": ("one label", 1)}
 
     def rate(budget: str, construction: str, batch_size: int) -> float:
-        known = construction if batch_sizes.possible(construction, batch_size) else "shuffled"
-        found = contest.errors("batch norm", budget, known, batch_size)
+        made = construction if batch_sizes.possible(construction, batch_size) else "shuffled"
+        found = contest.errors("batch norm", budget, made, batch_size)
         return batch_sizes.LEARNING_RATES[batch_sizes.best_learning_rate(found)]
 
     def start(budget: str, construction: str, batch_size: int) -> dict[str, Any]:
@@ -226,7 +288,11 @@ def alternatives() -> TrainHere:
             return {}
         point = batch_sizes.checkpoint(budget, batch_size)
         lr = rate(budget, construction, batch_size)
-        rows = {norm: batch_sizes.load()[norm, made, batch_size, lr] for norm in norms}
+        rows = {norm: batch_sizes.load()[norm, made, batch_size, lr] for norm in batch_sizes.NORMS}
+        for norm in newer_norms.NORMS:
+            there = contest.trained(norm, budget, construction, batch_size)
+            if there and lr in newer_norms.learning_rates(norm, batch_size):
+                rows[norm] = contest.newer()[norm, batch_size, lr]
         kept = {
             norm: {"epoch": row["epoch"][: point + 1], "test_error": [run[: point + 1] for run in row["test_error"]]}
             for norm, row in rows.items()
@@ -237,5 +303,6 @@ def alternatives() -> TrainHere:
         start=start,
         chosen=["batch norm", "layer norm"],
         bands=bands,
+        norms=norms,
         fields=("batch_size", "lr", "batches", "labels", "initialisation", "depth", "width", "epochs", "seed"),
     )

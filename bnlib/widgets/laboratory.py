@@ -9,6 +9,7 @@ from typing import Any
 from bnlib.widgets.train_here import (
     ENDS,
     FIELDS,
+    MORE_NORMS,
     NORMS,
     PANELS,
     TRAINER,
@@ -29,8 +30,11 @@ START: dict[str, Any] = {
     "momentum": 0.1,
     "freeze": None,
     "evaluation": "eval mode",
+    "evaluation_batch_size": 4,
 }
 """The settings of the first network before the reader changes one."""
+ALL_NORMS = {**NORMS, **MORE_NORMS}
+"""The normalisations that the two networks can have."""
 PLACE = "laboratory-networks"
 """The anchor of the two networks on their page."""
 APART, OTHER = "norm", "without normalisation"
@@ -87,10 +91,10 @@ SITUATIONS = (
     Situation(
         "forgot-eval",
         "Forgot eval()",
-        "Both networks train in the same way, in batches of 4 images, but the second one is tested in train mode, also "
-        "in batches of 4, as if somebody had forgotten model.eval(). Look at the test errors: below 10 % in eval mode "
-        "and above 15 % in train mode, although the training losses are equal.",
-        {"batch_size": 4, "epochs": 3},
+        "Both networks train in the same way, in batches of 32 images, but the second one is tested in train mode, in "
+        "batches of 4 images, as if somebody had forgotten model.eval(). Look at the test errors: below 10 % in eval "
+        "mode and above 15 % in train mode, although the training losses are equal.",
+        {"evaluation_batch_size": 4},
         "evaluation",
         "train mode",
     ),
@@ -131,9 +135,9 @@ def description() -> dict[str, Any]:
     """Return all that the page's script needs, for JSON."""
     return {
         "name": "laboratory",
-        "trainer": TRAINER,
-        "fields": [fields_of_page(name, NORMS) for name in FIELDS if name in START],
-        "norms": norms_of_page(NORMS),
+        "trainer": TRAINER.format("the networks"),
+        "fields": [fields_of_page(name, ALL_NORMS) for name in FIELDS if name in START],
+        "norms": norms_of_page(ALL_NORMS),
         "chosen": [],
         "told": ["batch_size", "lr"],
         "start": START,

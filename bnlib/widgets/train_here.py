@@ -22,6 +22,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "when": {"data": "two domains"},
         "told": "share {} from one domain",
     },
+    "digit_labels": {"label": "labels", "kind": "choice", "options": ["true", "random"], "told": "{} labels"},
     "norm": {"label": "normalisation", "kind": "choice"},
     "batch_size": {"label": "batch size", "kind": "integer", "least": 1, "most": 1437},
     "micro_batch_size": {"label": "micro-batch size", "kind": "integer", "least": 1, "most": 1437},
@@ -40,11 +41,39 @@ FIELDS: dict[str, dict[str, Any]] = {
         "told": "k = {}",
     },
     "initialisation": {"label": "initialisation", "kind": "choice", "options": ["PyTorch's default", "He"]},
-    "placement": {"label": "place of the norm", "kind": "choice", "options": ["before the ReLU", "after the ReLU"]},
+    "skip": {
+        "label": "skip connections",
+        "kind": "choice",
+        "options": ["without", "with"],
+        "told": "{} skip connections",
+    },
+    "placement": {
+        "label": "place of the norm",
+        "kind": "choice",
+        "options": ["before the ReLU", "after the ReLU"],
+        "when": {"skip": "without"},
+    },
     "gamma": {"label": "initial gamma", "kind": "number"},
     "depth": {"label": "hidden layers", "kind": "integer", "least": 1, "most": 20},
     "width": {"label": "units per layer", "kind": "integer", "least": 1, "most": 512},
     "momentum": {"label": "momentum of the statistics", "kind": "number", "least": 0, "most": 1},
+    "alpha": {"label": "weight α in step k", "kind": "choice"},
+    "floor": {
+        "label": "lower bound of α",
+        "kind": "number",
+        "least": 0,
+        "most": 1,
+        "when": {"alpha": "1/(k + 1), bounded"},
+        "told": "at least {}",
+    },
+    "weight": {
+        "label": "value of α",
+        "kind": "number",
+        "positive": True,
+        "most": 1,
+        "when": {"alpha": "constant"},
+        "told": "α = {}",
+    },
     "freeze": {
         "label": "freeze the statistics after step",
         "kind": "integer",
@@ -60,10 +89,26 @@ FIELDS: dict[str, dict[str, Any]] = {
         "options": ["eval mode", "train mode"],
         "told": "tested in {}",
     },
+    "evaluation_batch_size": {
+        "label": "test batch size",
+        "kind": "integer",
+        "least": 1,
+        "most": 360,
+        "when": {"evaluation": "train mode"},
+        "told": "in batches of {}",
+    },
     "epochs": {"label": "epochs", "kind": "number", "positive": True, "most": 1000},
     "seed": {"label": "seed", "kind": "integer", "least": 0, "most": 2**31 - 1},
 }
 """The settings that a reader can change on a page, in the order of their fields."""
+
+ALPHAS: dict[str, dict[str, float] | None] = {
+    "constant": None,
+    "1/(k + 1), bounded": {"scale": 1, "power": 1},
+    "(k/20 + 1)⁻⁰·⁴": {"scale": 20, "power": 0.4},
+    "(k + 1)⁻⁰·⁴": {"scale": 1, "power": 0.4},
+}
+"""Weights of the newest batch, by the names of the field ``alpha``: arguments of ``schedules.PowerSchedule``."""
 
 NORMS: dict[str, dict[str, Any]] = {
     "batch norm": {"kind": "batch_norm"},
@@ -73,7 +118,21 @@ NORMS: dict[str, dict[str, Any]] = {
     "Batch Renorm": {"kind": "batch_renorm", "momentum": 0.1, "rMax": 3, "dMax": 5},
     "layer norm": {"kind": "layer_norm"},
 }
-"""The normalisations of the page's engine (``assets/engine/protocol.js``) by their names in figures."""
+"""The normalisations that every explorer offers, as the page's engine (``assets/engine/protocol.js``) has them."""
+
+MORE_NORMS: dict[str, dict[str, Any]] = {
+    "Ghost BN": {"kind": "ghost_batch_norm", "virtualBatchSize": 16},
+    "domain batch norm": {"kind": "domain_batch_norm"},
+    "RMSNorm": {"kind": "rms_norm"},
+    "group norm": {"kind": "group_norm"},
+    "FRN": {"kind": "filter_response_norm"},
+    "EvoNorm-S0": {"kind": "evonorm_s0"},
+    "weight norm": {"kind": "weight_norm"},
+    "weight standardisation + GN": {"kind": "weight_standardisation"},
+    "cosine normalisation": {"kind": "cosine"},
+    "dynamic tanh": {"kind": "dynamic_tanh"},
+}
+"""The other normalisations of the engine, with the settings of chapters 6 and 9."""
 
 LOSS = {"log": True, "range": [3e-3, 20], "ticks": [0.01, 0.1, 1, 10]}
 ERROR = {"range": [0, 100], "ticks": [0, 20, 40, 60, 80, 100]}
@@ -91,10 +150,10 @@ USUAL = {"batches": "shuffled", "labels": 2, "depth": 2, "width": 100, "epochs":
 """The settings of most trainings on digits. The seed is one that no committed result has used."""
 
 TRAINER = (
-    "This page trains the networks in your browser, without a kernel and without a server. It does what bnlib, the "
-    "package of this book, does in PyTorch. In a notebook with a kernel, the button Train trains them with PyTorch."
+    "This page trains {} in your browser, without a kernel and without a server. It does what bnlib, the "
+    "package of this book, does in PyTorch. In a notebook with a kernel, the button Train uses PyTorch."
 )
-"""Who trains, for the reader of a page."""
+"""Who trains, for the reader of a page; the braces are for what is trained."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +175,12 @@ class TrainHere:
         panels: the charts: label, range and ticks of the axis, and the keys of the lines.
         ends: the numbers that the legend tells of a run.
         fixed: further settings of the engine.
+        problem: name of the engine's small problem that is trained in place of a network; None for a network. Its steps
+            are counted, not its epochs.
+        own_fields: fields besides those of ``FIELDS``, or in their place.
+        series: the field whose value gives a run its name and its colour, those of ``norms``. Unless it is ``"norm"``,
+            the reader chooses one value in the field.
+        trained: what is trained, in words.
 
     Raises:
         ValueError: if ``chosen`` or ``fields`` contains an unknown name.
@@ -134,9 +199,14 @@ class TrainHere:
     panels: Sequence[Mapping[str, Any]] = PANELS
     ends: Sequence[Mapping[str, str]] = ENDS
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+    own_fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    series: str = "norm"
+    trained: str = "the networks"
 
     def __post_init__(self):
-        for name, given, known in (("chosen", self.chosen, self.norms), ("fields", self.fields, FIELDS)):
+        known_fields = {**FIELDS, **self.own_fields}
+        for name, given, known in (("chosen", self.chosen, self.norms), ("fields", self.fields, known_fields)):
             if unknown := [each for each in given if each not in known]:
                 raise ValueError(f"{name} must be among {', '.join(known)}, got {unknown}")
 
@@ -153,8 +223,10 @@ class TrainHere:
             ]
         return {
             "name": name,
-            "trainer": TRAINER,
-            "fields": [fields_of_page(each, self.norms) for each in self.fields if each in start],
+            "trainer": TRAINER.format(self.trained),
+            "fields": [
+                fields_of_page(each, self.norms, self.own_fields.get(each)) for each in self.fields if each in start
+            ],
             "norms": norms_of_page(self.norms),
             "chosen": list(self.chosen),
             "told": [each for each in ("batch_size", "lr", "seed") if each in self.fields],
@@ -164,6 +236,10 @@ class TrainHere:
             "panels": list(self.panels),
             "ends": list(self.ends),
             "fixed": dict(self.fixed),
+            "problem": self.problem,
+            "series": self.series,
+            "x": "epoch" if self.problem is None else "step",
+            "alphas": ALPHAS,
         }
 
     def html(self, name: str, settings: Iterator[Mapping[str, Any]]) -> str:
@@ -179,13 +255,13 @@ def script(description: Mapping[str, Any]) -> str:
 
 def norms_of_page(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return normalisations for the page: with the colours of the figures."""
-    return {name: {**norm, "color": method_color(name)} for name, norm in norms.items()}
+    return {name: {"color": method_color(name), **norm} for name, norm in norms.items()}
 
 
-def fields_of_page(name: str, norms: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a field of ``FIELDS`` for the page: with its name, and the field ``norm`` with its options."""
-    options = {"options": list(norms)} if name == "norm" else {}
-    return {"name": name, **FIELDS[name], **options}
+def fields_of_page(name: str, norms: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a field of ``FIELDS``, or ``own`` in its place, with its name and, if it has any, its options."""
+    options = {"norm": norms, "alpha": ALPHAS}.get(name)
+    return {"name": name, **(own or FIELDS[name]), **({} if options is None else {"options": list(options)})}
 
 
 def _once(values: list) -> Any:
@@ -195,7 +271,7 @@ def _once(values: list) -> Any:
 def _bands(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, list]]:
     """Return lowest, median and highest value at each epoch, for each normalisation and key."""
     return {
-        name: {key: _rounded(values) if key == "epoch" else _range(values) for key, values in rows.items()}
+        name: {key: _rounded(values) if key in ("epoch", "step") else _range(values) for key, values in rows.items()}
         for name, rows in curves.items()
     }
 

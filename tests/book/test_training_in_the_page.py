@@ -15,7 +15,8 @@ CHAPTER = "chapters/01_the_formula.html"
 WITH_TRAINING = {
     FRONT: 1,
     CHAPTER: 1,
-    "chapters/05_full_normalization.html": 1,
+    "chapters/04_the_objective.html": 2,
+    "chapters/05_full_normalization.html": 3,
     "chapters/06_perils.html": 1,
     "chapters/07_why_is_my_bn_failing.html": 3,
     "chapters/09_alternatives.html": 1,
@@ -41,6 +42,18 @@ def test_a_situation_ends_as_its_text_promises(page, situation):
         assert losses[0] < 0.2
     if situation.name == "learning-rate-10":
         assert losses[1] > 2
+
+
+def test_one_image_at_a_time_in_train_mode_is_guessing(page):
+    """As the page says: batch norm then gives every image the same answer, whatever the network has learned."""
+    press(page, "Forgot eval()")
+    page.get_by_text("Settings of the two networks").click()
+    assert page.locator("[data-field=evaluation_batch_size]").is_visible()
+    press(page, "Reset training")
+    choose(page, evaluation="train mode", evaluation_batch_size=1, epochs=1)
+    press(page, "Train")
+    first, _ = ends(page)
+    assert 85 < number(first) < 95 and number(first, "training loss") < 1
 
 
 def test_a_link_opens_a_situation(page):
@@ -135,10 +148,10 @@ def test_the_legend_tells_the_setting_that_differs(page):
 
 
 def test_the_reader_is_told_when_old_runs_make_room(page):
-    for _ in range(7):
+    for _ in range(9):
         press(page, "Step")
         press(page, "Stop")
-    page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 12")
+    page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 16")
     press(page, "Step")
     assert "The oldest runs are removed to make room." in page.locator(".bnb-news").text_content()
 
@@ -222,11 +235,16 @@ def test_a_run_of_the_committed_seeds_is_a_run_of_the_book(visit):
 POSITIONS = [
     (in_the_page.training_curves, {"batch_size": 256, "lr": 3.0}),
     (in_the_page.labels_per_batch, {"labels": 10, "batch_size": 64, "lr": 0.1}),
+    (in_the_page.alphas, {"alpha": "floor 0.03", "construction": "single label", "lr": 0.03}),
     (in_the_page.micro_batches, {"micro_batch_size": 16, "lr": 0.1}),
     (in_the_page.running_statistics, {"lr": 0.1, "momentum": 0.03}),
     (in_the_page.initial_gammas, {"network": "8 layers", "gamma": 0.1}),
+    (in_the_page.initial_gammas, {"network": "residual", "gamma": 0.01}),
     (in_the_page.alternatives, {"budget": EQUAL_SAMPLES, "construction": "two labels", "batch_size": 16}),
+    (in_the_page.alternatives, {"budget": EQUAL_SAMPLES, "construction": "shuffled", "batch_size": 64}),
 ]
+# With groups of four values or steep activations, rounding splits the runs within an epoch.
+ILL_CONDITIONED = ("group norm", "weight standardisation + GN", "EvoNorm-S0", "FRN")
 # Trains for three epochs, with a committed seed, all networks that have bands; returns the quantities of the panels.
 TRAIN = """
 description => new Promise(resolve => {
@@ -252,7 +270,11 @@ description => new Promise(resolve => {
 """
 
 
-@pytest.mark.parametrize(("training", "position"), POSITIONS, ids=[training.__name__ for training, _ in POSITIONS])
+@pytest.mark.parametrize(
+    ("training", "position"),
+    POSITIONS,
+    ids=[f"{training.__name__} {[*position.values()][-2]}" for training, position in POSITIONS],
+)
 def test_a_committed_seed_begins_inside_the_band(page, training, position):
     """The page's run of a seed that the band contains, before rounding splits the runs: the settings are the same."""
     description = training().description(training.__name__, [position])
@@ -260,8 +282,9 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
     assert found.keys() == bands.keys()
     compared = 0
     for norm, points in found.items():
+        end = 0.5 if norm in ILL_CONDITIONED else 2.5
         for epoch, values in points:
-            places = [i for i, at in enumerate(bands[norm]["epoch"]) if abs(at - epoch) < 6e-3 and at < 3]
+            places = [i for i, at in enumerate(bands[norm]["epoch"]) if abs(at - epoch) < 6e-3 and at < end]
             for key, place in ((key, place) for key in values if key in bands[norm] for place in places):
                 low, _, high = (each[place] for each in bands[norm][key])
                 # A test image more or less, and the rounding of the band.

@@ -8,7 +8,7 @@ function drive(modules, digits, cases) {
     return loaded.get(key);
   };
   return JSON.stringify(
-    cases.map((settings) => results(modules, load, settings)),
+    cases.map((settings) => (settings.problem ? smallResults(modules, settings) : results(modules, load, settings))),
     (_, value) =>
       ArrayBuffer.isView(value)
         ? Array.from(value)
@@ -32,13 +32,13 @@ function results({ settings: { complete, checkFit }, training: { Training } }, l
       const checkpoint = training.step();
       if (checkpoint !== null) checkpoints.push(checkpoint);
     }
-    const running = training.network.norms.map((norm) => norm.running ?? {});
+    const norms = training.network.norms.flatMap((norm) => norm.domains ?? [norm]);
     return {
       initial,
       batches,
       checkpoints,
       final: parameters(training.network),
-      running,
+      running: norms.map((norm) => norm.running ?? {}),
       divergedAt: training.divergedAt,
     };
   } catch (error) {
@@ -46,12 +46,32 @@ function results({ settings: { complete, checkFit }, training: { Training } }, l
   }
 }
 
-// In the order and the shapes of a PyTorch network's parameters.
-function parameters({ hidden, last }) {
-  return [...hidden, { linear: last, norm: null }].flatMap(({ linear, norm }) => {
+// By layer: first those of the linear layer, then those of the normalisation; weights in the shape that PyTorch gives them.
+function parameters({ linears, hidden }) {
+  return linears.map((linear) => {
+    const { norm } = hidden.find((layer) => layer.linear === linear) ?? {};
+    const [weight, ...rest] = [...linear.parameters, ...(norm?.parameters ?? [])].map(({ value }) => Array.from(value));
     const rows = Array.from({ length: linear.outputs }, (_, j) => {
-      return Array.from({ length: linear.inputs }, (_, i) => linear.weight[i * linear.outputs + j]);
+      return Array.from({ length: linear.inputs }, (_, i) => weight[i * linear.outputs + j]);
     });
-    return [rows, Array.from(linear.bias), ...(norm ? [Array.from(norm.gamma), Array.from(norm.beta)] : [])];
+    return [rows, ...rest];
   });
+}
+
+// The parameters of a small problem before the first step and after each one, and the checkpoints.
+function smallResults({ begin: { begin } }, given) {
+  try {
+    const { training } = begin(given, {});
+    const values = () => Array.from(training.weights ?? training.parameters);
+    const path = [values()];
+    const checkpoints = [training.first()];
+    while (!training.ended) {
+      const checkpoint = training.step();
+      path.push(values());
+      if (checkpoint !== null) checkpoints.push(checkpoint);
+    }
+    return { path, checkpoints, divergedAt: training.divergedAt };
+  } catch (error) {
+    return { error: error.message };
+  }
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +17,15 @@ from torch.nn import functional as F
 import bnlib
 from bnlib import datasets, models, samplers
 from bnlib.datasets import Dataset
+from bnlib.experiments.failing import initial_gamma
+from bnlib.experiments.objective import objective_and_evaluation
 from bnlib.experiments.perils import train_mode_at_inference, two_towers
+from bnlib.norm import use_domain
 from bnlib.probes import with_recomputed_statistics
 from bnlib.schedules import LinearRamp, PowerSchedule
 
 Settings = dict[str, Any]
-LIMITS = {"rMax": "r_max", "dMax": "d_max"}
+ARGUMENTS = {"rMax": "r_max", "dMax": "d_max", "virtualBatchSize": "virtual_batch_size"}
 
 
 def schedule(value):
@@ -30,14 +35,40 @@ def schedule(value):
     return LinearRamp(**value) if "low" in value else PowerSchedule(**value)
 
 
+CLASSES = {
+    "batch_norm": bnlib.BatchNorm,
+    "full_norm": bnlib.FullNorm,
+    "batch_renorm": bnlib.BatchRenorm,
+    "domain_batch_norm": partial(bnlib.DomainBatchNorm, num_domains=2),
+    "ghost_batch_norm": bnlib.GhostBatchNorm,
+    "rms_norm": bnlib.RMSNorm,
+    "dynamic_tanh": bnlib.DynamicTanh,
+}
+
+NORMALISATIONS = (
+    bnlib.BatchNorm
+    | bnlib.FullNorm
+    | bnlib.BatchRenorm
+    | bnlib.RMSNorm
+    | bnlib.DynamicTanh
+    | bnlib.FilterResponseNorm
+    | bnlib.EvoNormS0
+    | nn.GroupNorm
+)
+PARAMETERS = (
+    *("weight", "original", "original1", "bias", "original0"),
+    *("v", "alpha", "threshold", "learned_eps"),
+)
+"""The names of parameters in the engine's order: the weights of a linear layer first, then its bias and lengths."""
+
+
 def norm(settings: Settings):
     """The class or name that ``models.mlp`` takes."""
     kind = settings.get("kind", "none")
-    if kind in ("none", "layer_norm", "group_norm"):
+    if kind not in CLASSES:
         return partial(nn.GroupNorm, settings["groups"]) if "groups" in settings else kind
-    classes = {"batch_norm": bnlib.BatchNorm, "full_norm": bnlib.FullNorm, "batch_renorm": bnlib.BatchRenorm}
-    arguments = {LIMITS.get(name, name): schedule(value) for name, value in settings.items() if name != "kind"}
-    return partial(classes[kind], **arguments)
+    arguments = {ARGUMENTS.get(name, name): schedule(value) for name, value in settings.items() if name != "kind"}
+    return partial(CLASSES[kind], **arguments)
 
 
 def network(settings: Settings) -> nn.Sequential:
@@ -46,12 +77,39 @@ def network(settings: Settings) -> nn.Sequential:
     ends = (3, 3) if data == "three_points" else (64, 10)
     he = {"init": nn.init.kaiming_normal_} if wanted.get("initialisation") == "he" else {}
     sizes = (ends[0], *wanted.get("hidden", (100, 100)), ends[1])
+    if wanted.get("skipConnections"):
+        return residual(settings).to(dtype(settings))
     model = models.mlp(
         sizes, norm(wanted.get("norm", {})), placement=wanted.get("placement", "before"), seed=seed(settings), **he
     )
     for layer in normalisations(model):
         nn.init.constant_(layer.weight, wanted.get("gamma", 1))
+    round_lengths(model)
     return model.to(dtype(settings))
+
+
+def residual(settings: Settings) -> nn.Sequential:
+    """The network of ``initial_gamma`` with this normalisation in the place of BN."""
+    wanted = settings["network"]
+    with mock.patch.object(initial_gamma, "WIDTH", wanted["hidden"][0]):
+        model = initial_gamma.residual(len(wanted["hidden"]) // 2, seed=seed(settings))
+    for block in model:
+        if isinstance(block, initial_gamma.Block):
+            for place in (1, 4):
+                block.branch[place] = norm(wanted["norm"])(wanted["hidden"][0])
+            nn.init.constant_(block.branch[4].weight, wanted.get("gamma", 1))
+    return model
+
+
+@torch.no_grad()
+def round_lengths(model: nn.Module) -> None:
+    """Round the lengths of weight norm correctly, because the last bit of PyTorch's differs between processors."""
+    for layer in model:
+        weight = getattr(getattr(layer, "parametrizations", None), "weight", None)
+        if hasattr(weight, "original0"):
+            lengths = weight.original1.double().norm(dim=1, keepdim=True).float()
+            torch.testing.assert_close(weight.original0.detach(), lengths, rtol=1e-6, atol=0)
+            weight.original0.copy_(lengths)
 
 
 def seed(settings: Settings) -> int:
@@ -63,17 +121,47 @@ def dtype(settings: Settings) -> torch.dtype:
 
 
 def normalisations(model: nn.Module) -> list[nn.Module]:
-    return [layer for layer in model if not isinstance(layer, nn.Flatten | nn.Linear | nn.ReLU)]
+    """The normalisations in order; of a domain-specific one the layer of each domain."""
+    return [layer for layer in model.modules() if isinstance(layer, NORMALISATIONS)]
+
+
+def parameters(model: nn.Module) -> list[Tensor]:
+    """The parameters in the order of driver.js."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | NORMALISATIONS)]
+    found = []
+    for layer in layers:
+        named = {name.rpartition(".")[2]: each.detach() for name, each in layer.named_parameters()}
+        found += [named[name] for name in PARAMETERS if name in named]
+        assert named.keys() <= set(PARAMETERS), named.keys()
+    return found
+
+
+def within(model: nn.Module, domain: int):
+    """A ``with`` block in which domain-specific normalisations are in this domain."""
+    specific = any(isinstance(layer, bnlib.DomainBatchNorm) for layer in model.modules())
+    return use_domain(model, domain) if specific else nullcontext()
 
 
 def data(settings: Settings) -> list[Dataset]:
     """The data set of each domain, in the precision of the settings."""
     name = settings.get("data", {"name": "digits"})["name"]
     found = two_towers.domains("inverted", seed(settings)) if name == "two_domains" else [datasets.load(name)]
-    return [
-        Dataset(d.name, d.train_x.to(dtype(settings)), d.train_y, d.test_x.to(dtype(settings)), d.test_y, d.num_classes)
+    random = settings.get("data", {}).get("labels") == "random"
+    drawn = [
+        objective_and_evaluation._random_labels(d.train_y, d.num_classes, seed(settings)) if random else d.train_y
         for d in found
     ]
+    return [
+        Dataset(d.name, d.train_x.to(dtype(settings)), y, d.test_x.to(dtype(settings)), d.test_y, d.num_classes)
+        for d, y in zip(found, drawn, strict=True)
+    ]
+
+
+def tests(settings: Settings, domains: list[Dataset]) -> list[tuple[Tensor, Tensor, int]]:
+    """The images and labels of each test set, and the seed of its batches in train mode."""
+    found = [(d.test_x, d.test_y, seed(settings)) for d in domains]
+    also = settings.get("data", {}).get("testTraining", False)
+    return [*found, *((d.train_x, d.train_y, seed(settings) + 1000) for d in domains if also)]
 
 
 def sampler(settings: Settings) -> Callable[..., Iterator[Tensor]]:
@@ -109,18 +197,22 @@ def parts(settings: Settings, domains: list[Dataset]) -> Iterator[list[tuple[Ten
 def trained(settings: Settings) -> dict[str, Any]:
     """Train for ``steps`` and return the same as the driver: parameters, checkpoints and running statistics."""
     domains, model = data(settings), network(settings)
-    initial = [each.detach().clone() for each in model.parameters()]
+    initial = [each.clone() for each in parameters(model)]
     optimiser = torch.optim.SGD(model.parameters(), settings["learningRate"], settings.get("momentum", 0))
     checkpoints, seen = [], []
     for step, batch in enumerate(itertools.islice(parts(settings, domains), settings["steps"]), 1):
         freeze(model, settings, step)
         if step == 1:
-            first = copy.deepcopy(model)
-            checkpoints.append(checkpoint(settings, first, domains, 0, [scored(first(x), y) for x, y in batch]))
+            first, scores = copy.deepcopy(model), []
+            for place, (x, y) in enumerate(batch):
+                with within(first, place if len(domains) > 1 else 0):
+                    scores.append(scored(first(x), y))
+            checkpoints.append(checkpoint(settings, first, domains, 0, scores))
         optimiser.zero_grad()
         weight = 1 if len(domains) > 1 else 1 / len(batch)
-        for x, y in batch:
-            logits = model(x)
+        for place, (x, y) in enumerate(batch):
+            with within(model, place if len(domains) > 1 else 0):
+                logits = model(x)
             loss = F.cross_entropy(logits, y)
             seen.append((loss.item(), errors(logits, y)))
             (loss * weight).backward()
@@ -128,8 +220,7 @@ def trained(settings: Settings) -> dict[str, Any]:
         if step in settings["checkpoints"]:
             checkpoints.append(checkpoint(settings, model, domains, step, seen))
             seen = []
-    final = [each.detach() for each in model.parameters()]
-    return {"initial": initial, "checkpoints": checkpoints, "final": final, "running": running(model)}
+    return {"initial": initial, "checkpoints": checkpoints, "final": parameters(model), "running": running(model)}
 
 
 def freeze(model: nn.Module, settings: Settings, step: int) -> None:
@@ -166,7 +257,11 @@ def checkpoint(settings: Settings, model: nn.Module, domains: list[Dataset], ste
 @torch.no_grad()
 def in_eval_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
     model.eval()  # the next step puts it back
-    return [scored(model(d.test_x), d.test_y) for d in domains]
+    found = []
+    for place, (x, y, _) in enumerate(tests(settings, domains)):
+        with within(model, place if len(domains) > 1 else 0):
+            found.append(scored(model(x), y))
+    return found
 
 
 def with_precise_statistics(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
@@ -176,11 +271,12 @@ def with_precise_statistics(settings: Settings, model: nn.Module, domains: list[
 
 @torch.no_grad()
 def in_train_mode(settings: Settings, model: nn.Module, domains: list[Dataset]) -> list[tuple[float, float]]:
-    found = []
-    for d in domains:
-        copied, order = copy.deepcopy(model).train(), "shuffled"
-        batches = train_mode_at_inference.batches(d.test_y, order, settings["batchSize"], seed(settings))
-        scores = [scored(copied(d.test_x[index]), d.test_y[index]) for index in batches]
+    found, size = [], settings.get("evaluationBatchSize") or settings["batchSize"]
+    for place, (x, y, its_seed) in enumerate(tests(settings, domains)):
+        copied = copy.deepcopy(model).train()
+        batches = train_mode_at_inference.batches(y, "shuffled", size, its_seed)
+        with within(copied, place if len(domains) > 1 else 0):
+            scores = [scored(copied(x[index]), y[index]) for index in batches]
         found.append(tuple(sum(column) / len(column) for column in zip(*scores, strict=True)))
     return found
 

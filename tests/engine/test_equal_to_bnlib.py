@@ -29,12 +29,44 @@ def test_float64_for_each_norm_construction_and_batch_size(engine):
     assert too_far(differences(engine, cases.GRID), 1e-10) == {}
 
 
+def test_float64_for_each_norm_and_construction_at_full_size(engine):
+    assert too_far(differences(engine, cases.FULL_SIZE), 1e-10) == {}
+
+
 def test_float64_for_every_other_setting(engine):
     assert too_far(differences(engine, cases.OTHER), 1e-10) == {}
 
 
-def test_normal_numbers_are_equal_to_the_last_bits_of_float32(engine):
-    assert too_far(differences(engine, cases.NORMAL_NUMBERS), 1e-5) == {}
+# On other processors PyTorch has another logarithm, sine and cosine, which differ in the last bit of a float32.
+SAME_NORMAL_NUMBERS = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+def test_runs_that_draw_normal_numbers(engine):
+    limit = 1e-10 if SAME_NORMAL_NUMBERS else 1e-5
+    assert too_far(differences(engine, cases.NORMAL_NUMBERS), limit) == {}
+
+
+@pytest.mark.skipif(not SAME_NORMAL_NUMBERS, reason="this processor has other normal numbers")
+def test_normal_numbers_are_equal_bit_for_bit(page):
+    seeds, counts = [*range(9), 2**32 + 5], [5, 16, 40, 10_007]
+    page.goto("about:blank")
+    page.add_script_tag(content=source())
+    ours = page.evaluate(
+        """([seeds, counts]) => seeds.map((seed) => {
+        const { random_numbers: { RandomNumbers } } = trainingEngine();
+        const generator = new RandomNumbers(seed);
+        return counts.map((count) => {
+          const values = new Float32Array(count);
+          generator.normal(values, 1.7);
+          return Array.from(values);
+        });
+        })""",
+        [seeds, counts],
+    )
+    for seed, found in zip(seeds, ours, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        for count, numbers_of_page in zip(counts, found, strict=True):
+            assert torch.empty(count).normal_(0, 1.7, generator=generator).tolist() == numbers_of_page, (seed, count)
 
 
 def test_float32_over_20_steps(engine):
@@ -122,10 +154,25 @@ def test_a_run_that_diverges_ends_at_the_next_checkpoint(engine):
     assert ours["divergedAt"] == finite.long().argmin().item() + 1
 
 
-def test_initial_weights_are_equal_bit_for_bit(engine):
-    settings = [{"batchSize": 8, "learningRate": 0.1, "steps": 1, "seed": seed} for seed in [*range(9), 2**32 + 5]]
+@pytest.mark.parametrize(
+    "network",
+    [
+        {},
+        {"norm": {"kind": "weight_norm"}},
+        {"hidden": [32] * 4, "skipConnections": True, "norm": {"kind": "batch_norm"}},
+        {"initialisation": "he"},
+    ],
+    ids=["usual", "weight norm", "skip connections", "he"],
+)
+def test_initial_weights_are_equal_bit_for_bit(engine, network):
+    if "initialisation" in network and not SAME_NORMAL_NUMBERS:
+        pytest.skip("this processor has other normal numbers")
+    settings = [
+        {"batchSize": 8, "learningRate": 0.1, "steps": 1, "seed": seed, "network": {"norm": {"kind": "none"}} | network}
+        for seed in [*range(9), 2**32 + 5]
+    ]
     for each, ours in zip(settings, engine(settings), strict=True):
-        assert list(numbers(ours["initial"])) == list(numbers(list(reference.network(each).parameters())))
+        assert list(numbers(ours["initial"])) == list(numbers(reference.parameters(reference.network(each))))
 
 
 def test_batches_are_equal_index_for_index(engine):

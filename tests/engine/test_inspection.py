@@ -94,6 +94,29 @@ def test_gradients_and_predictions_are_as_in_pytorch(page, settings):
         assert prediction["input"] == data.test_x[index].flatten().tolist()
 
 
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("rms_norm", {"weight": (1, "weight"), "bias": (1, "bias"), "gamma": (2, "weight")}),
+        ("weight_norm", {"weight": (1, "parametrizations.weight.original1"), "bias": (1, "bias")}),
+        ("cosine", {"weight": (1, "weight")}),
+    ],
+)
+def test_gradients_are_those_of_the_parameters_that_a_layer_has(page, kind, names):
+    settings = cases.case({"kind": kind}, steps=50)
+    found = inspected(page, settings, STEPS, {"layer": 0})["gradients"][0]
+    model, _ = in_pytorch(settings)
+    norms = {name: model[at].get_parameter(of).grad.norm().item() for name, (at, of) in names.items()}
+    assert found == pytest.approx(dict.fromkeys(("weight", "bias", "gamma", "beta")) | norms)
+
+
+def test_domain_specific_statistics_are_those_of_the_newest_batch(page):
+    settings = cases.case({"kind": "domain_batch_norm"}, steps=50, data={"name": "two_domains"})
+    found = inspected(page, settings, STEPS, {"layer": 0, "digits": [5]})
+    expected = reference.trained(settings | {"steps": STEPS, "checkpoints": [STEPS]})["running"][1]
+    assert found["statistics"]["runningMean"] == pytest.approx(expected["mean"].tolist())
+
+
 def test_before_the_first_step_there_are_activations_but_no_gradients(page, settings):
     found = inspected(page, settings, 0, {"layer": 0})
     assert found["step"] == 0 and found["gradients"] == [] and found["predictions"] == []

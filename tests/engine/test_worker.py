@@ -172,6 +172,21 @@ def test_a_request_that_cannot_be_done_is_answered_with_an_error(talk, request_,
     assert report["message"].startswith(message) and report["run"] == request_["run"]
 
 
+def test_a_small_problem_trains_as_a_network_does_but_has_no_inside(talk):
+    reports = talk(
+        """post({ type: "start", run: "a", settings: small });
+        await state("a", "finished");
+        post({ type: "inspect", run: "a", layer: 0 });
+        await wait((r) => r.type === "error");
+        return reports;""",
+        small={"problem": "two_weights", "batchSize": 2, "learningRate": 0.3, "steps": 30, "checkpoints": 3},
+    )
+    assert reports[1]["totalSteps"] == 30 and reports[1]["testSets"] == []
+    points = [each for report in reports if report["type"] == "progress" for each in report["checkpoints"]]
+    assert [each["step"] for each in points] == [0, 10, 20, 30] and points[0]["weights"] == [0.5, 4]
+    assert reports[-1]["message"] == "run must train a network, got two_weights"
+
+
 def test_the_first_point_comes_at_once(talk):
     waits = talk(
         """const waits = [];
@@ -236,4 +251,4 @@ def test_the_engine_stays_small(script):
 
     engine = len(gzip.compress(training_engine.joined(training_engine.modules()).encode()))
     whole = len(gzip.compress(training_engine.script().encode()))
-    assert engine < 16_000 and whole < 62_000
+    assert engine < 26_000 and whole < 72_000

@@ -5,37 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
-from full_norm_examples import ORACLES, data, layer_of
+from full_norm_examples import ORACLES, Reference, close, data, layer_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import bnlib
-from bnlib import reference, schedules
+from bnlib import schedules
 from bnlib.norm import full_norm, full_norm_passes
 
 SHAPES = [(6, 4), (5, 3, 7), (4, 3, 5, 2), (3, 2, 2, 3, 2)]
-
-
-class Reference:
-    """Algorithm 3 in NumPy, step by step, with the running gradients of the "running" oracle."""
-
-    def __init__(self, layer):
-        channels = layer.num_features
-        self.estimates = reference.Estimates(np.zeros(channels), np.ones(channels))
-        self.history = np.zeros(channels), np.zeros(channels)
-        self.layer = layer
-
-    def step(self, x, g, alpha):
-        affine = self.layer.weight.detach().numpy(), self.layer.bias.detach().numpy()
-        y, self.estimates, cache = reference.full_norm_forward(x, self.estimates, alpha, *affine, self.layer.eps)
-        grads = reference.full_norm_backward(g, cache, self.layer.oracle, self.history)
-        self.history = tuple((1 - alpha) * old + alpha * new for old, new in zip(self.history, grads[1:], strict=True))
-        return y, *grads
-
-
-def close(actual, expected, tolerance=1e-10):
-    np.testing.assert_allclose(actual.detach().double().numpy(), expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("oracle", ORACLES)

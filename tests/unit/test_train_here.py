@@ -6,10 +6,17 @@ import re
 import numpy as np
 import pytest
 
+from bnlib import BatchNorm
+from bnlib.experiments.alternatives import contest
+from bnlib.experiments.failing import initial_gamma
 from bnlib.experiments.formula import training_curves
+from bnlib.experiments.full_normalization import mcsgd_paths, oracles_on_digits
+from bnlib.experiments.objective import two_weights
 from bnlib.figures.methods import METHOD_COLORS
-from bnlib.widgets import Explorer, Slider, TrainHere, in_the_page, laboratory
-from bnlib.widgets.train_here import FIELDS, NORMS
+from bnlib.figures.objective import CONSTRUCTION_STYLES
+from bnlib.schedules import PowerSchedule
+from bnlib.widgets import Explorer, Slider, TrainHere, in_the_page, laboratory, small_problems
+from bnlib.widgets.train_here import ALPHAS, FIELDS
 
 SETTINGS = [{"lr": 0.1}, {"lr": 1.0}]
 
@@ -41,6 +48,31 @@ def test_a_setting_that_the_page_cannot_train_has_no_bands():
     assert made["start"] == {"batch_size": 8, "lr": 0.1, "epochs": 2, "seed": 0}
 
 
+def test_a_position_of_chapter_7_is_its_network():
+    """Width, depth, place of the norm and skip connections are those of the experiment's networks."""
+    for label, name in initial_gamma.NETWORK_LABELS.items():
+        (made,) = [in_the_page.initial_gammas().start(label, 0.1)]
+        model = initial_gamma.make(name, 0.1, 0)
+        norms = [layer for layer in model.modules() if isinstance(layer, BatchNorm)]
+        behind = [type(layer).__name__ for layer in model][2]
+        assert made["depth"] == len(norms) and {layer.num_features for layer in norms} == {made["width"]}
+        assert made["skip"] == ("with" if behind == "Block" else "without")
+        assert made["placement"] == ("after the ReLU" if behind == "ReLU" else "before the ReLU")
+
+
+def test_the_page_has_every_norm_of_chapter_9():
+    made = in_the_page.alternatives().description("x", [{"budget": "equal samples", "construction": "shuffled",
+                                                         "batch_size": 64}])  # fmt: skip
+    names = ["Full Normalization" if name == "Full Norm" else name for name in contest.NORMS]
+    assert list(made["norms"]) == names
+    assert {"FRN", "Ghost BN", "cosine normalisation"} <= made["bands"][0].keys()
+
+
+def test_the_page_cannot_train_on_mnist():
+    towers = in_the_page.two_towers()
+    assert towers.start("MNIST", 1.0, 64) is None and towers.start("inverted", 1.0, 64)["data"] == "two domains"
+
+
 def test_a_norm_has_the_colour_of_the_figures():
     norms = in_the_page.labels_per_batch().description("labels", [{"labels": 1, "batch_size": 4, "lr": 0.1}])["norms"]
     assert norms["FN, running"] == {"kind": "full_norm", "color": METHOD_COLORS["FN"]}
@@ -68,6 +100,52 @@ def test_an_unknown_name_is_refused(arguments, message):
         TrainHere(**{"start": start, "chosen": [], **arguments})
 
 
+def test_a_small_problem_counts_steps_and_has_fields_of_its_own():
+    (setting,) = [{"construction": "fixed", "batch_size": 4, "lr": 3.0}]
+    made = small_problems.two_weights().description("surface", [setting])
+    assert (made["problem"], made["x"], made["series"]) == ("two_weights", "step", "construction")
+    names = {field["name"]: field for field in made["fields"]}
+    assert names["batch_size"]["most"] == 12 and names["construction"]["options"] == list(two_weights.CONSTRUCTIONS)
+    assert list(made["norms"]) == list(two_weights.CONSTRUCTIONS)
+    assert made["norms"]["one worker"] == {"construction": "one_worker", "color": CONSTRUCTION_STYLES["one worker"][0]}
+    networks = TrainHere(start, ["batch norm"]).description("x", SETTINGS)
+    assert (networks["problem"], networks["x"], networks["series"]) == (None, "epoch", "norm")
+
+
+@pytest.mark.parametrize(("construction", "batch_size"), [("all subsets", 3), ("one worker", 4), ("fixed", 6)])
+def test_the_minima_on_the_page_are_those_of_the_surfaces(construction, batch_size):
+    found = small_problems.minima()[construction]
+    assert len(found) == small_problems.LARGEST_BATCHES[construction] and found[0] is None
+    assert found[batch_size - 1] == pytest.approx(two_weights.surface(construction, batch_size).minimiser, abs=6e-4)
+
+
+def test_the_bands_of_the_parameter_are_its_committed_paths():
+    setting = {"oracle": "running", "alpha": "(k+1)^-0.4", "lr": 0.1}
+    made = small_problems.composition().description("composition", [setting])
+    paths = mcsgd_paths.lookup(**setting)
+    low, middle, high = made["bands"][0]["running"]["median"]
+    assert made["bands"][0]["running"]["step"] == paths.steps.tolist()
+    ends = paths.values[:, -1]
+    assert (low[-1], middle[-1], high[-1]) == pytest.approx((ends.min(), np.median(ends), ends.max()), rel=5e-3)
+    assert made["start"]["alpha"] == "(k + 1)⁻⁰·⁴"
+
+
+@pytest.mark.parametrize("alpha", mcsgd_paths.ALPHAS)
+def test_each_alpha_of_chapter_5_is_the_same_schedule_on_the_page(alpha):
+    (setting,) = [{"oracle": "same", "alpha": alpha, "lr": 0.1}]
+    start = small_problems.composition().start(**setting)
+    arguments = ALPHAS[start["alpha"]]
+    found, expected = start["weight"] if arguments is None else PowerSchedule(**arguments), mcsgd_paths.ALPHAS[alpha]
+    assert found == expected
+
+
+@pytest.mark.parametrize("alpha", oracles_on_digits.ALPHAS)
+def test_each_alpha_of_full_normalization_is_the_same_schedule_on_the_page(alpha):
+    start = in_the_page.alphas().start(alpha=alpha, construction="shuffled", lr=0.1)
+    bounded = {"floor": start["floor"]} if start["alpha"] == "1/(k + 1), bounded" else {}
+    assert PowerSchedule(**ALPHAS[start["alpha"]], **bounded) == oracles_on_digits.ALPHAS[alpha]
+
+
 def test_an_explorer_holds_the_description_at_its_end():
     def draw(figure, data, lr):
         figure.subplots().plot(data)
@@ -84,7 +162,7 @@ def test_a_situation_names_fields_and_values_of_the_laboratory():
     for each in laboratory.SITUATIONS:
         assert each.values.keys() | {each.apart} <= laboratory.START.keys() <= {*FIELDS}
         for name, value in [*each.values.items(), (each.apart, each.other)]:
-            options = list(NORMS) if name == "norm" else FIELDS[name].get("options", [value])
+            options = list(laboratory.ALL_NORMS) if name == "norm" else FIELDS[name].get("options", [value])
             assert value in options, (each.name, name)
         assert (each.values | laboratory.START)[each.apart] != each.other
         assert len(re.findall(r"[.?!]( |$)", each.text.replace("model.eval()", ""))) == 2, "two sentences"

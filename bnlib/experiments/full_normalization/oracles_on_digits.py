@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from functools import cache, partial
 
 import numpy as np
+import torch
 
 from bnlib import BatchNorm, FullNorm
 from bnlib.experiments.framework.experiment import Experiment, Scale
+from bnlib.experiments.framework.results import as_array
 from bnlib.models import mlp
 from bnlib.reference import ORACLES
 from bnlib.samplers import shuffled, single_label
@@ -19,6 +22,7 @@ SIZES = (64, 100, 100, 10)
 EPOCHS = {1: 3, 4: 5, 16: 10, 64: 30}
 """Passes over the training set for each batch size: more where a pass has fewer steps."""
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3)
+TRAINING_SAMPLES = 1437
 SEEDS = {"quick": range(3), "paper": range(10)}
 
 # From the mean of all batches to a moving average with a weight of the floor.
@@ -82,6 +86,30 @@ def lookup(alpha: str, construction: str, lr: float) -> dict[str, np.ndarray]:
 
     errors = {"batch norm": final_errors("batch norm"), "Full Normalization": final_errors(f"running, {alpha}")}
     return {"batch sizes": np.array(list(EPOCHS)), **errors}
+
+
+def train(
+    alpha: str, construction: str, lr: float, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+    """Train both networks of one setting at each batch size, from the largest to the smallest, with new seeds.
+
+    Yields:
+        The number of steps so far, the total number of steps, and the errors of ``lookup`` with those of the networks
+        that are trained, "NAME, your run", nan where there is none yet.
+    """
+    shown = lookup(alpha, construction, lr)
+    arms = {"batch norm": "batch norm", "Full Normalization": f"running, {alpha}"}
+    shown |= {f"{norm}, your run": np.full((len(EPOCHS), 1), np.nan) for norm in arms}
+    sizes, done = list(EPOCHS), 0
+    total = sum(EPOCHS[size] * (TRAINING_SAMPLES // size) for size in sizes)
+    for batch_size in reversed(sizes):
+        cells = {norm: (arm, construction, batch_size, lr) for norm, arm in arms.items()}
+        for steps, _, curves in EXPERIMENT.live(cells, {}, device):
+            for name, curve in curves.items():
+                shown[name] = shown[name].copy()
+                shown[name][sizes.index(batch_size)] = as_array(curve["test_error"])[0, -1]
+            yield done + steps, total, dict(shown)
+        done += EPOCHS[batch_size] * (TRAINING_SAMPLES // batch_size)
 
 
 def single_image_error_rows(lr: float) -> list[dict]:

@@ -7,7 +7,7 @@ share a batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.objective import model_objective
 from bnlib.samplers import FixedBatches, Sampler, shuffled, single_label
+from bnlib.training import best_device
 
 NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 CONSTRUCTIONS: dict[str, Sampler] = {"shuffled": shuffled, "fixed": FixedBatches(), "one label": single_label}
@@ -107,6 +108,26 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 def lookup(labels: str, construction: str, batch_size: int) -> dict[str, dict[str, np.ndarray]]:
     """Return the committed losses and errors for one setting, by norm."""
     return {norm: load()[labels, construction, batch_size, norm] for norm in NORMS}
+
+
+_live_seed = itertools.count(100)
+
+
+def train(
+    labels: str, construction: str, batch_size: int, device: torch.device | str | None = None
+) -> Iterator[tuple[int, int, dict[str, dict[str, np.ndarray]]]]:
+    """Train both networks of one setting with a new seed per call.
+
+    Yields:
+        The number of networks so far, their total number, and the results of ``lookup`` with those of the networks
+        that are trained, "NAME, your run".
+    """
+    seed, shown = next(_live_seed), dict(lookup(labels, construction, batch_size))
+    yield 0, len(NORMS), dict(shown)
+    for done, norm in enumerate(NORMS, 1):
+        found = measure(labels, construction, batch_size, norm, seed=seed, device=device or best_device())
+        shown[f"{norm}, your run"] = {name: np.array([values]) for name, values in found.items()}
+        yield done, len(NORMS), dict(shown)
 
 
 def errors(labels: str, construction: str, batch_size: int, norm: str, evaluation: str) -> np.ndarray:

@@ -43,7 +43,9 @@ def _batches_within_groups(groups: Tensor, batch_size: int) -> Tensor:
 
 
 def _fixed_batches(batch_size: int) -> Tensor:
-    return torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(3)).view(-1, batch_size)
+    """Cut the samples into batches once; what is left over is in no batch."""
+    order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(3))
+    return order[: SAMPLES // batch_size * batch_size].view(-1, batch_size)
 
 
 CONSTRUCTIONS: dict[str, Callable[[int], Tensor]] = {

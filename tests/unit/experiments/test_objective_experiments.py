@@ -137,3 +137,21 @@ def test_the_figure_of_minima_tells_weights_and_both_losses():
     first, second = workers.minimiser
     assert f"one worker, batch size 6: ({first:.2f}, {second:.2f}), {losses};" in told
     assert "one label, batch size 2: (0.00, 0.00)" in told and "batch size 1:" not in told
+
+
+def test_fixed_batches_leave_out_what_does_not_fill_one():
+    batches = two_weights.CONSTRUCTIONS["fixed"](5)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    assert batches.tolist() == [order[:5].tolist(), order[5:10].tolist()]
+
+
+def test_training_now_adds_both_networks_to_the_figure():
+    setting = {"labels": "true", "construction": "shuffled", "batch_size": 64}
+    first, *_, (done, total, data) = gap.train(**setting, device="cpu")
+    assert first[:2] == (0, 2) and (done, total) == (2, 2) and first[2].keys() == set(gap.NORMS)
+    found = data["batch norm, your run"]
+    assert found.keys() == set(gap.EVALUATIONS) and found["test"].shape == (1, 2) and found["test"][0, 1] < 0.05
+    told = figures.draw_objective_and_evaluation(figures.new_figure(7, 3), data, **setting)
+    assert f"batch norm, your run {100 * found['objective'][0, 1]:.1f}, " in told
+    *_, (_, _, again) = gap.train(**setting, device="cpu")
+    assert (again["batch norm, your run"]["objective"] != found["objective"]).any()

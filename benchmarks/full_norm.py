@@ -1,0 +1,144 @@
+"""Compare time and memory of FullNorm and bnlib.BatchNorm with those of torch.nn.BatchNorm, situation by situation.
+
+``python benchmarks/full_norm.py`` prints one table: the median over interleaved rounds of the time of a forward and
+backward pass, divided by the time of torch.nn.BatchNorm in the same situation and round. The row "noise" compares
+torch.nn.BatchNorm with itself. With ``--save`` it also writes
+``data/results/benchmarks/full_norm_THREADS.json``.
+
+Where FullNorm is slower, PyTorch has no kernel that does what it needs, and the price is that of the calls:
+
+- (64, 512) and (16, 64): a step takes 60 to 100 microseconds with torch.nn.BatchNorm, in two compiled functions.
+  FullNorm calls four such kernels and 16 operations on numbers of each channel, and each call takes 1 to 4 microseconds
+  whatever its size. In eval mode the check that the means are near 0 is two of these calls.
+- (4096, 256) and channels-last: the kernel for the statistics is fast, so there is nothing to gain in the forward pass,
+  and the gradient of the input takes two passes over the data where the kernel of batch norm takes one.
+- Compiled at (64, 512): the computation takes as long as that of batch norm. What is left are the guards of
+  torch.compile, which checks more tensors, and one operator that it must not compute again.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from layers import machine
+from new_tensors import kept, peak_of_backward
+from torch import nn
+
+import bnlib
+from bnlib.experiments.framework.results import write_result
+
+LAST = torch.channels_last
+SIZES = [
+    ((128, 64, 32, 32), torch.contiguous_format, 5),
+    ((32, 256, 14, 14), torch.contiguous_format, 40),
+    ((8, 64, 112, 112), torch.contiguous_format, 9),
+    ((128, 64, 32, 32), LAST, 5),
+    ((32, 256, 14, 14), LAST, 40),
+    ((4096, 256), torch.contiguous_format, 40),
+    ((64, 512), torch.contiguous_format, 300),
+    ((16, 64), torch.contiguous_format, 300),
+]
+COMPILED = [((64, 512), 300), ((4096, 256), 40)]
+OFFSET = 50.0
+
+
+def batch_norm(x: torch.Tensor) -> nn.Module:
+    """Return PyTorch's layer for such an input."""
+    return (nn.BatchNorm1d if x.dim() == 2 else nn.BatchNorm2d)(x.size(1))
+
+
+def situations(x: torch.Tensor) -> dict[str, tuple[nn.Module, nn.Module, torch.Tensor]]:
+    """Return for each row of the table the layer, PyTorch's layer, and the input."""
+    channels, plain = x.size(1), x.clone().requires_grad_()
+    off = (x + OFFSET).requires_grad_()
+    made = {
+        "noise": (batch_norm(x), plain),
+        "BatchNorm": (bnlib.BatchNorm(channels), plain),
+        "running": (bnlib.FullNorm(channels), plain),
+        "leave-one-out": (bnlib.FullNorm(channels, oracle="leave_one_out"), plain),
+        "eval mode": (bnlib.FullNorm(channels).eval(), plain),
+        "no input gradient": (bnlib.FullNorm(channels), x),
+        "offset 50 sigma": (bnlib.FullNorm(channels), off),
+    }
+    made["offset 50 sigma"][0].running_mean.fill_(OFFSET)  # as after many steps
+    return {name: (layer, batch_norm(x).train(layer.training), data) for name, (layer, data) in made.items()}
+
+
+def seconds(layer: nn.Module, x: torch.Tensor, gradient: torch.Tensor) -> float:
+    """Return the time of a forward and a backward pass."""
+    x.grad = None
+    began = time.perf_counter()
+    layer(x).backward(gradient)
+    return time.perf_counter() - began
+
+
+def ratios(made: dict[str, tuple], gradient: torch.Tensor, rounds: int) -> dict[str, list[float]]:
+    """Return quartiles of the ratio of the times, from interleaved rounds in alternating order."""
+    times = {name: [] for name in made}
+    for k in range(rounds + 2):
+        for name, (*pair, x) in made.items():
+            order = (0, 1) if k % 2 else (1, 0)
+            taken = {which: seconds(pair[which], x, gradient) for which in order}
+            times[name].append(taken[0] / taken[1])
+    return {name: [round(float(q), 3) for q in np.percentile(each[2:], [25, 50, 75])] for name, each in times.items()}
+
+
+def compiled(shape: tuple[int, ...]) -> dict[str, tuple]:
+    """Return compiled FullNorm and compiled torch.nn.BatchNorm."""
+    x = torch.randn(shape, requires_grad=True)
+    return {"compiled": (torch.compile(bnlib.FullNorm(shape[1])), torch.compile(batch_norm(x)), x)}
+
+
+def measure(threads: int) -> list[dict]:
+    """Measure and print all rows with so many threads."""
+    torch.set_num_threads(threads)
+    rows = measure_memory()
+    plans = [
+        (shape, layout, rounds, situations(torch.randn(shape).contiguous(memory_format=layout)))
+        for shape, layout, rounds in SIZES
+    ]
+    plans += [(shape, torch.contiguous_format, rounds, compiled(shape)) for shape, rounds in COMPILED]
+    for shape, layout, rounds, made in plans:
+        size = f"{shape}{' channels-last' * (layout is LAST)}"
+        gradient = torch.randn(shape).contiguous(memory_format=layout)
+        for name, quartiles in ratios(made, gradient, rounds).items():
+            low, middle, high = quartiles
+            print(f"{threads} thread(s)  {size:34} {name:18} {middle:5.2f} ({low:.2f} to {high:.2f})", flush=True)
+            rows.append({"size": size, "layer": name, "quartiles_of_ratio": quartiles})
+    return rows
+
+
+def measure_memory() -> list[dict]:
+    """Measure and print memory in sizes of the input, for one size: it is proportional."""
+    x = torch.randn(16, 64, 32, 32, requires_grad=True)
+    numbers = {
+        "leave-one-out, peak of the backward pass": peak_of_backward(bnlib.FullNorm(64, oracle="leave_one_out"), x),
+        "running, peak of the backward pass": peak_of_backward(bnlib.FullNorm(64), x),
+        "eval mode, kept by the forward pass": kept(bnlib.FullNorm(64).eval(), x),
+        "torch.nn.BatchNorm in eval mode, kept": kept(nn.BatchNorm2d(64).eval(), x),
+    }
+    for name, size in numbers.items():
+        print(f"{name:44} {size:4.2f} times the input")
+    return [{"memory": name, "inputs": round(size, 3)} for name, size in numbers.items()]
+
+
+def main() -> None:
+    """Print the table for the numbers of threads of the command line, and save it with --save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--save", action="store_true", help="write data/results/benchmarks/full_norm_THREADS.json")
+    arguments = parser.parse_args()
+    for threads in arguments.threads:
+        torch.manual_seed(0)
+        if not arguments.save:
+            measure(threads)
+            continue
+        device = machine("cpu").replace("one thread", f"{threads} thread(s)")
+        command = f"python benchmarks/full_norm.py --save --threads {threads}"
+        with write_result(f"benchmarks/full_norm_{threads}", command, [0], device=device) as result:
+            result["rows"] = measure(threads)
+
+
+if __name__ == "__main__":
+    main()
