@@ -39,7 +39,13 @@ def load() -> dict[str, dict[str, Any]]:
 
 
 def version_rows() -> list[dict[str, str]]:
-    """Return who was measured: name, versions and date."""
+    """Return who was measured: name, versions and date.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.version_rows()[1]["framework"]
+        'Keras 3 on JAX'
+    """
     return [
         {
             "framework": each["name"],
@@ -51,7 +57,14 @@ def version_rows() -> list[dict[str, str]]:
 
 
 def momentum_rows() -> list[dict[str, Any]]:
-    """Return what each framework's momentum weighs: argument, default, and the measured weight of the new batch."""
+    """Return what each framework's momentum weighs: argument, default, and the measured weight of the new batch.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> row = frameworks.momentum_rows()[0]
+        >>> row["argument"], row["it weighs"]
+        ('momentum=0.1', 'the new batch')
+    """
     return [_momentum_row(each["name"], each["answers"]) for each in load().values()]
 
 
@@ -74,7 +87,13 @@ def _momentum_row(name: str, answers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variance_rows() -> list[dict[str, str]]:
-    """Return eps, which variance is stored, and the output at inference for a value that training normalises to 1."""
+    """Return eps, which variance is stored, and the output at inference for a value that training normalises to 1.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.variance_rows()[0]["stored variance"]
+        'unbiased'
+    """
     rows = []
     for each in load().values():
         answers = each["answers"]
@@ -93,7 +112,13 @@ def variance_rows() -> list[dict[str, str]]:
 
 
 def unusual_rows() -> list[dict[str, str]]:
-    """Return what happens to unusual batches: one value per channel, no samples, a NaN, an offset of 10,000."""
+    """Return what happens to unusual batches: one value per channel, no samples, a NaN, an offset of 10,000.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.unusual_rows()[0]["one value per channel"]
+        'raises ValueError'
+    """
     return [
         {
             "framework": each["name"],
@@ -124,7 +149,13 @@ def _spread_of_nan(answer: Any) -> str:
 
 
 def detail_rows() -> list[dict[str, str]]:
-    """Return in words: channel axis, types in half precision, what freezing does, names in a checkpoint."""
+    """Return in words: channel axis, types in half precision, what freezing does, names in a checkpoint.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.detail_rows()[1]["names in a checkpoint"]
+        'gamma, beta, moving_mean, moving_variance'
+    """
     questions = ("channel axis", "half precision", "frozen", "names in a checkpoint")
     return [
         {"framework": each["name"]} | {name: _words(each["answers"].get(name)) for name in questions}
@@ -164,7 +195,13 @@ def running_average(convention: str, momentum: float, steps: int) -> np.ndarray:
 
 
 def both_averages(momentum: float, steps: int = 100) -> dict[str, np.ndarray]:
-    """Return ``running_average`` by convention, for the same number."""
+    """Return ``running_average`` by convention, for the same number.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> {name: mean.round(2).tolist() for name, mean in frameworks.both_averages(0.9, steps=2).items()}
+        {'weight of the new batch': [0.9, 0.99], 'weight of the old average': [0.1, 0.19]}
+    """
     return {convention: running_average(convention, momentum, steps) for convention in CONVENTIONS}
 
 
@@ -174,6 +211,11 @@ def eps_rows(trained: float = 1e-3, loaded: float = 1e-5) -> list[dict[str, str]
     Arguments:
         trained: the eps of the training.
         loaded: the eps of the layer that the weights were loaded into.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.eps_rows()[2]
+        {'running variance of the channel': '0.001', 'outputs are too large by': '1.41'}
     """
     check_number("trained", trained, above=0)
     check_number("loaded", loaded, above=0)

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bnlib.compatibility.networks import Maker, batch, check_equal, network, train
+from bnlib.extras import optional
 
 
 @contextmanager
@@ -49,8 +50,7 @@ def exported(make: Maker) -> None:
 
 def onnx(make: Maker) -> None:
     """Export a network in eval mode to ONNX and run it with onnxruntime."""
-    import onnxruntime
-
+    onnxruntime = optional("onnxruntime", "running an exported network")
     model, file = _at_inference(make), io.BytesIO()
     with _without_warnings():
         torch.onnx.export(model, (batch(0),), dynamo=True, verbose=False).save(file)

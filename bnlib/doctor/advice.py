@@ -85,6 +85,34 @@ ADVICE: dict[str, Advice] = {
         ),
         section=_FORMULA + "#two-modes-and-the-averages-between-them",
     ),
+    "eval-mode-distorted": Advice(
+        group="eval",
+        symptom=(
+            "Eval mode is much worse than train mode, although the running statistics of no single layer look wrong"
+        ),
+        cause=(
+            "The running averages do not belong to these weights or these data: they come from another model, as with "
+            "averaged weights or federated clients, or from other data. Small errors in many layers add up."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`. For FullNorm and BatchRenorm,"
+            " call the model on batches in train mode. Then look for the cause: averaged or loaded weights with the "
+            "buffers of another model, too few batches in train mode, or inputs that are not those of training."
+        ),
+        section=_FAILING + "#running-averages",
+    ),
+    "eval-worse-than-train": Advice(
+        group="eval",
+        symptom="Eval mode is worse than train mode, and recomputing the running statistics does not help",
+        cause="Train mode uses something that eval mode does not have, such as the statistics of these very batches.",
+        test='loss["eval"] > 1.5 * loss["train"]',
+        remedy=(
+            "Compare the four losses of `bnlib.doctor.losses_by_mode` on several shuffled batches: they tell which "
+            "statistics the network relies on."
+        ),
+        section=_FAILING + "#running-averages",
+    ),
     "running-statistics-never-updated": Advice(
         group="eval",
         symptom=(
@@ -259,6 +287,14 @@ ADVICE: dict[str, Advice] = {
             "`bnlib.FullNorm`, or a norm that does not depend on the batch. Accumulating gradients does not help, "
             "because BN still computes its statistics from each micro-batch."
         ),
+        section=_FAILING + "#small-batches",
+    ),
+    "loss-higher-in-train-mode": Advice(
+        group="training",
+        symptom="The training loss is higher than the validation loss",
+        cause="In train mode, the noise of small batches raises the loss; eval mode does not have this noise.",
+        test='loss["train"] > 1.5 * loss["eval"]',
+        remedy="No cure is needed. Judge the network by its loss in eval mode.",
         section=_FAILING + "#small-batches",
     ),
     "frozen-layer-updates-statistics": Advice(

@@ -54,14 +54,6 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         section="chapters/06_perils.ipynb#test-time-adaptation",
     ),
-    "loss-higher-in-train-mode": Advice(
-        group="training",
-        symptom="The training loss is higher than the validation loss",
-        cause="In train mode, the noise of small batches raises the loss; eval mode does not have this noise.",
-        test='loss["train"] > 1.5 * loss["eval"]',
-        remedy="No cure is needed. Judge the network by its loss in eval mode.",
-        section="chapters/07_why_is_my_bn_failing.ipynb#small-batches",
-    ),
     "small-gamma": Advice(
         group="training",
         symptom="A deep network learns nothing if gamma starts small, such as 0.001",

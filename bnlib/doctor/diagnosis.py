@@ -10,9 +10,11 @@ import numpy as np
 from torch import nn
 
 from bnlib.arguments import check_integer
-from bnlib.doctor.batches import first_batches
+from bnlib.doctor.batches import Forward, first_batches
 from bnlib.doctor.checks import CHECKS
 from bnlib.doctor.checks.batch_dependence import eval_mode_depends_on_batch
+from bnlib.doctor.checks.whole_model import losses_differ_without_a_cause
+from bnlib.doctor.exported_models import as_module, diagnose_exported, is_exported
 from bnlib.doctor.instrumented_model import InstrumentedModel
 from bnlib.doctor.losses import Loss, Score
 from bnlib.doctor.measurements import Measurements
@@ -25,6 +27,7 @@ def diagnose(
     batches: Iterable,
     *,
     loss: Loss | None = None,
+    forward: Forward | None = None,
     domains: Mapping[object, Iterable] | None = None,
     inference: bool = False,
     max_batches: int = 32,
@@ -32,16 +35,24 @@ def diagnose(
     """Look for known problems with the batch normalisation of a model.
 
     The model is not changed: ``diagnose`` runs a copy, with dropout off, and needs memory for that copy. It checks
-    PyTorch's BatchNorm1d, BatchNorm2d, BatchNorm3d and SyncBatchNorm, and bnlib's BatchNorm, BatchRenorm, FullNorm and
-    DomainBatchNorm. It takes GhostBatchNorm for a BatchNorm of the whole batch. Norms of one sample, such as GroupNorm
-    and RMSNorm, have no batch statistics to check.
+    PyTorch's BatchNorm1d, BatchNorm2d, BatchNorm3d and SyncBatchNorm, bnlib's BatchNorm, BatchRenorm, FullNorm and
+    DomainBatchNorm, classes that inherit from these, and any module with the tensors ``running_mean`` and
+    ``running_var``. All of them run their own ``forward``; only their mode and their statistics are changed. It takes
+    GhostBatchNorm for a BatchNorm of the whole batch. Norms of one sample, such as GroupNorm and RMSNorm, have no batch
+    statistics to check. Of a TorchScript module or an exported program, which cannot be taken apart, it checks less,
+    and says so.
 
     Arguments:
         model: any network, in the mode (train or eval) in which you use it.
-        batches: what the training's DataLoader yields: inputs, or pairs (inputs, targets). The model is called with
-            the inputs. With targets, ``diagnose`` also checks losses and labels. Unpack batches of another form
-            first: ``((b["x"], b["y"]) for b in loader)``.
-        loss: ``loss(outputs, targets)`` returns a single number. By default cross-entropy, if the targets are classes.
+        batches: what the training's DataLoader yields: inputs, pairs (inputs, targets), several inputs with or without
+            targets, or a mapping. The signature of the model's ``forward`` tells what of a batch it takes; keys such
+            as ``labels`` and ``target`` hold targets. With targets, ``diagnose`` also checks losses and labels.
+        loss: ``loss(outputs, targets)`` returns a single number; for batches without targets it takes the whole batch
+            in their place. By default it is the loss that the model itself returns, as its output ``loss``, a single
+            number, or named losses as from a detector; or the cross-entropy of the outputs, their ``logits`` or the
+            first tensor in them, if the targets are classes.
+        forward: ``forward(model, batch)`` calls the model with a batch as the loader yields it and returns the outputs,
+            where the call cannot be guessed.
         domains: batches of each domain by its name, for a model that is used on several kinds of data. If the model
             has DomainBatchNorm layers, the names must be their domain numbers.
         inference: the model is used for predictions and ``batches`` are the batches that it predicts on. Then train
@@ -53,7 +64,7 @@ def diagnose(
 
     Raises:
         TypeError: ``model`` is not a module, or ``domains`` is not a mapping.
-        ValueError: there is no batch with a sample; a batch has another form; the loss is not a single number;
+        ValueError: there is no batch with a sample; a batch does not fit the model; the loss is not a single number;
             ``max_batches`` is below 1; the model cannot be copied.
 
     Example:
@@ -70,33 +81,45 @@ def diagnose(
         >>> report.codes, report[0].severity
         (['batches-not-representative'], 'error')
     """
-    if not isinstance(model, nn.Module):
+    exported = is_exported(model)
+    if not isinstance(model, nn.Module) and not exported:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if domains is not None and not isinstance(domains, Mapping):
         raise TypeError(f"domains must be a mapping of names to batches, got {type(domains).__name__}")
     _check_max_batches(max_batches)
+    if exported:
+        module = as_module(model)
+        taken = first_batches("batches", batches, max_batches, module)
+        return diagnose_exported(module, taken, loss, inference)
     with _preserve_all_random_states(model):
-        instrumented = InstrumentedModel(model)
-        taken = first_batches("batches", batches, max_batches, instrumented.model)
+        instrumented = InstrumentedModel(model, forward)
+        taken = first_batches("batches", batches, max_batches, model, forward)
         measurements = Measurements(instrumented, taken, loss, inference)
         if not instrumented.norm_layers:
             return _report_without_norm_layers(model, measurements)
         measurements.will_be_trained = model.training and not inference
         for name, each in (domains or {}).items():
-            taken = first_batches(f"domains[{name!r}]", each, max_batches, instrumented.model)
+            taken = first_batches(f"domains[{name!r}]", each, max_batches, model, forward)
             measurements.by_domain[name] = measurements.on_batches(taken, name)
-        return Report((finding for check in CHECKS for finding in check(measurements)), measurements.remarks())
+        findings = [finding for check in CHECKS for finding in check(measurements)]
+        findings += losses_differ_without_a_cause(measurements, findings)
+        return Report(findings, measurements.remarks())
 
 
 def losses_by_mode(
-    model: nn.Module, batches: Iterable, *, loss: Loss | None = None, max_batches: int = 32
+    model: nn.Module,
+    batches: Iterable,
+    *,
+    loss: Loss | None = None,
+    forward: Forward | None = None,
+    max_batches: int = 32,
 ) -> dict[str, Score | None]:
     """Compute the loss of a model on the same samples in four ways that BN makes different.
 
     Without BN all four losses are equal. The model is not changed.
 
     Arguments:
-        model, loss, max_batches: see ``diagnose``.
+        model, loss, forward, max_batches: see ``diagnose``.
         batches: the batches that the model was trained on; see ``diagnose``.
 
     Returns:
@@ -123,8 +146,8 @@ def losses_by_mode(
     """
     _check_max_batches(max_batches)
     with _preserve_all_random_states(model):
-        instrumented = InstrumentedModel(model)
-        taken = first_batches("batches", batches, max_batches, instrumented.model)
+        instrumented = InstrumentedModel(model, forward)
+        taken = first_batches("batches", batches, max_batches, model, forward)
         measurements = Measurements(instrumented, taken, loss, inference=False)
         if measurements.train_score is None:
             raise ValueError("loss must be given, because no default loss fits these outputs and targets; got None")
@@ -135,7 +158,7 @@ def _report_without_norm_layers(model: nn.Module, measurements: Measurements) ->
     # The model may call a function such as F.batch_norm.
     findings = list(eval_mode_depends_on_batch(measurements))
     remark = f"{type(model).__name__} has no layer with batch statistics, so there was nothing to check."
-    return Report(findings, [] if findings else [remark])
+    return Report(findings, [] if findings else [remark, *measurements.skipped_remarks()])
 
 
 def _check_max_batches(max_batches: int) -> None:

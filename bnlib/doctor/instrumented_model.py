@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from bnlib.doctor.layer_statistics import CallStatistics, all_but_channels, call_statistics
-from bnlib.norm import BatchRenorm, FullNorm
-from bnlib.probes.stateless import stateless_call
+from bnlib.doctor.batches import Batch, Forward
+from bnlib.doctor.layer_modes import (
+    by_batch,
+    follows_running_statistics,
+    in_mode,
+    normalised_input,
+    stores_its_statistics,
+    values_per_channel,
+    with_its_statistics,
+)
+from bnlib.doctor.layer_statistics import CallStatistics, call_statistics
+from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, has_known_forward, is_norm_layer
+from bnlib.probes.stateless import preserve_random_state, probe_is_running
 from bnlib.probes.tensors import at_least_float32
-
-NORM_TYPES = (_BatchNorm, BatchRenorm, FullNorm)
-"""The norm layers that are checked: those that use batch statistics."""
-
-CORRECTED_IN_TRAIN_MODE = (BatchRenorm, FullNorm)
-"""Norm layers that use running averages in train mode as well."""
 
 
 @dataclass
@@ -46,22 +50,26 @@ class Pass:
 class InstrumentedModel:
     """A copy of a model that records what its norm layers do; the user's model itself is never run.
 
+    The layers of the copy run the user's ``forward``; only their mode and their running statistics are changed.
+
     Arguments:
         model: any network.
+        forward: see ``diagnose``.
 
     Attributes:
         model: the copy, in eval mode.
         norm_layers: the norm layers of the copy by name.
         in_train_mode: for each norm layer's name, whether it was in train mode in the user's model.
-        fixed_in_eval_mode: names of the norm layers in eval mode although the model is in train mode, so that training
-            uses their running statistics.
+        fixed: names of the norm layers whose running statistics training uses: those in eval mode although the model is
+            in train mode and, once a pass called them, those that do not look at the batch in train mode either.
+        updating: names of the layers whose running statistics changed when they were called in train mode.
         trainable: the parameters of the copy that require a gradient in the user's model.
 
     Raises:
         ValueError: the model cannot be copied, or has lazy layers without parameters yet.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
         for name, module in model.named_modules():
             if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
                 raise ValueError(
@@ -75,54 +83,89 @@ class InstrumentedModel:
             raise ValueError(
                 f"model must be a module that copy.deepcopy can copy, but copying it failed: {error}"
             ) from error
-        self.norm_layers = {
-            name: module for name, module in self.model.named_modules() if isinstance(module, NORM_TYPES)
-        }
+        self.norm_layers = {name: module for name, module in self.model.named_modules() if is_norm_layer(module)}
         self.in_train_mode = {name: layer.training for name, layer in self.norm_layers.items()}
-        self.fixed_in_eval_mode = {name for name, on in self.in_train_mode.items() if model.training and not on}
+        self.fixed = {name for name, on in self.in_train_mode.items() if model.training and not on}
+        self.updating: set[str] = set()
         self.trainable = {parameter for parameter in self.model.parameters() if parameter.requires_grad}
         self.model.eval()
+        self._forward_of_user = forward
         self._current_pass, self._normalise_by, self._substitutes = Pass(), "eval", {}
-        self._batch_size, self._last_called = 0, None
+        self._batch_size, self._last_called, self._known = 0, None, set()
+        self._records = False
+        self._buffers = [
+            _Buffer(module, name, value, value.clone())
+            for module in self.model.modules()
+            for name, value in module._buffers.items()
+            if value is not None
+        ]
         for name, layer in self.norm_layers.items():
             layer.forward = partial(self._forward, name, layer, layer.forward)
 
     def __call__(
-        self, inputs: object, normalise_by: str, substitutes: Mapping[str, tuple[Tensor, Tensor]] | None = None
+        self,
+        batch: Batch,
+        normalise_by: str,
+        substitutes: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        record: bool = False,
     ) -> Pass:
         """Run the copy without gradients.
 
         Arguments:
-            inputs: the inputs of the model.
+            batch: the batch.
             normalise_by: what all norm layers do. ``"batch"``: normalise by the statistics of the batch, as BN does in
                 train mode. ``"train"``: normalise as the layer does in train mode. ``"eval"``: normalise by the running
-                statistics. ``"original"``: use the mode of the layer in the user's model. ``"substitute"``: normalise
-                by ``substitutes``.
+                statistics. ``"as is"``: follow the mode that the model leaves the layer in after ``model.eval()``.
+                ``"original"``: use the mode of the layer in the user's model. ``"substitute"``: normalise by
+                ``substitutes``, and by the running statistics in other layers.
             substitutes: mean and variance, both of shape (C,), by the name of the layer.
+            record: record the calls of the norm layers, not only the outputs.
         """
-        with torch.no_grad():
-            return stateless_call(self.model, lambda model: self._pass(model, inputs, normalise_by, substitutes))
+        with torch.no_grad(), self._side_effects_undone():
+            return self._pass(batch, normalise_by, substitutes, record)
 
-    def with_gradients(self, inputs: object, loss: Callable[[object], Tensor]) -> Pass:
+    def with_gradients(self, batch: Batch, loss: Callable[[object], Tensor]) -> Pass:
         """Run the copy in train mode, then the backward pass of the loss; the gradients stay on the copy."""
         self.model.requires_grad_(True).zero_grad()
-
-        def forward_and_backward(model: nn.Module) -> Pass:
-            run = self._pass(model, inputs, "batch", None)
+        with torch.enable_grad(), self._side_effects_undone():
+            run = self._pass(batch, "batch", None, record=False)
             loss(run.outputs).backward()
             return run
 
-        with torch.enable_grad():
-            return stateless_call(self.model, forward_and_backward)
+    def call_is_guessed(self, batch: Batch) -> bool:
+        """Return whether the call is a guess: the batch is neither a tensor nor a pair, and there is no forward=."""
+        whole = batch.whole if isinstance(batch.whole, (tuple, list)) else [batch.whole]
+        plain = len(whole) <= 2 and all(isinstance(each, Tensor) for each in whole) and len(batch.arguments) == 1
+        return self._forward_of_user is None and not plain
 
-    def _pass(self, model: nn.Module, inputs: object, normalise_by: str, substitutes) -> Pass:
+    def train_other_modules(self) -> None:
+        """Put all modules but norm layers and dropout into train mode, because only then a detector has a loss."""
+        for module in self.model.modules():
+            if not is_norm_layer(module) and "drop" not in type(module).__name__.lower():
+                module.training = True
+
+    def _pass(self, batch: Batch, normalise_by: str, substitutes, record: bool) -> Pass:
         self._current_pass, self._normalise_by, self._substitutes = Pass(), normalise_by, substitutes or {}
-        self._last_called = None
-        self._batch_size = len(inputs) if isinstance(inputs, Tensor) and inputs.dim() else 0
-        # A compiled model would not call the instrumented layers.
-        with self._track_last_called(), torch.compiler.set_stance("force_eager"):
-            self._current_pass.outputs = model(inputs)
+        self._last_called, self._records, self._batch_size = None, record, batch.size or 0
+        with self._track_last_called() if record else nullcontext(), _without_compilation():
+            if self._forward_of_user is None:
+                self._current_pass.outputs = self.model(*batch.arguments, **batch.keywords)
+            else:
+                self._current_pass.outputs = self._forward_of_user(self.model, *batch.arguments)
         return self._current_pass
+
+    @contextmanager
+    def _side_effects_undone(self) -> Iterator[None]:
+        """Give buffers and random number generators their old values at the end of a ``with`` block."""
+        token = probe_is_running.set(True)
+        try:
+            with preserve_random_state(self.model):
+                yield
+        finally:
+            probe_is_running.reset(token)
+            with torch.no_grad():
+                for each in self._buffers:
+                    each.restore()
 
     @contextmanager
     def _track_last_called(self) -> Iterator[None]:
@@ -134,7 +177,7 @@ class InstrumentedModel:
         owners = [
             module
             for module in self.model.modules()
-            if not isinstance(module, NORM_TYPES) and next(module.parameters(recurse=False), None) is not None
+            if not is_norm_layer(module) and next(module.parameters(recurse=False), None) is not None
         ]
         hooks = [module.register_forward_pre_hook(note) for module in owners]
         try:
@@ -143,66 +186,102 @@ class InstrumentedModel:
             for hook in hooks:
                 hook.remove()
 
-    def _forward(self, name: str, layer: nn.Module, original: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
-        run = self._current_pass
-        call = call_statistics(input.detach(), self._batch_size)
-        run.calls.setdefault(name, []).append(call)
-        run.module_below.setdefault(name, self._last_called)
-        output = self._output(name, layer, original, input, call.count)
-        if output.requires_grad:
+    def _forward(self, name: str, layer: nn.Module, original: Callable[..., object], *arguments, **keywords):
+        run, below = self._current_pass, self._last_called
+        input = next((each for each in (*arguments, *keywords.values()) if isinstance(each, Tensor)), None)
+        call = partial(original, *arguments, **keywords)
+        if input is None:
+            return call()
+        if self._records:
+            output, values = self._recorded(name, layer, call, input)
+            if values is not None:
+                run.calls.setdefault(name, []).append(values)
+                run.module_below.setdefault(name, below)
+        else:
+            output = self._output(name, layer, call, input)
+        if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(partial(_record_gradient_norm, run.gradients, name))
         return output
 
-    def _output(self, name, layer, original, input: Tensor, count: int) -> Tensor:
-        by, has_running_statistics = self._normalise_by, layer.running_mean is not None
-        fixed = name in self.fixed_in_eval_mode
+    def _recorded(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):
+        """Run a layer, and return its output and the statistics of what it normalises."""
+        # What the values of single samples are is asked of the first layer only.
+        samples = 0 if self._current_pass.calls else self._batch_size
+        by_batch = self._normalise_by == "batch" and name not in self.fixed
+        if by_batch and not has_known_forward(layer) and values_per_channel(input) > 1:
+            return self._learn(name, layer, call, input)
+        if by_batch and not samples and stores_its_statistics(layer, input):
+            self.updating |= {name} if layer.momentum != 0 else set()
+            return with_its_statistics(layer, call, input)
+        return self._output(name, layer, call, input), call_statistics(layer, input, samples)
+
+    def _output(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):
+        """Run the layer as ``_normalise_by`` says."""
+        by, fixed = self._normalise_by, name in self.fixed
         own_train_mode = self.in_train_mode[name] if by == "original" else by == "train" and _is_corrected(layer, input)
-        own_train_mode = own_train_mode and not fixed
-        by_batch = not has_running_statistics or own_train_mode or (by in ("batch", "train") and not fixed)
-        if by == "substitute" and name in self._substitutes and not fixed:
-            dtype = torch.promote_types(input.dtype, torch.float32)
-            mean, variance = (each.to(dtype).to(input.device) for each in self._substitutes[name])
-            return _normalise_with(layer, input, mean, variance)
-        if by_batch and count == 1 and not (own_train_mode and isinstance(layer, CORRECTED_IN_TRAIN_MODE)):
-            # torch.nn raises an error here. A check of its own reports single values; the pass goes on, so that the
-            # layers after this one can be checked.
-            if by in ("batch", "train") and has_running_statistics:
-                return original(input)
-            return _normalise_with(layer, input - input, 0, 1)
-        if own_train_mode:
-            before, layer.training = layer.training, True
-            try:
-                return original(input)
-            finally:
-                layer.training = before
-        if by_batch and input.numel():
-            dtype = torch.promote_types(input.dtype, torch.float32)
-            variance, mean = torch.var_mean(input.to(dtype), all_but_channels(input), correction=0)
-            return _normalise_with(layer, input, mean, variance)
-        return original(input)
+        if by == "as is":
+            return call()
+        if own_train_mode and not fixed and isinstance(layer, CORRECTED_IN_TRAIN_MODE):
+            with in_mode(layer, training=True):
+                return call()
+        if by == "substitute" and name in self._substitutes and not fixed and layer.running_mean is not None:
+            with in_mode(layer, False, self._substitutes[name]):
+                return call()
+        by_statistics_of_batch = by in ("batch", "train") or (by == "original" and own_train_mode)
+        if not fixed and (by_statistics_of_batch or layer.running_mean is None):
+            return self._by_batch(name, layer, call, input)
+        with in_mode(layer, training=False):
+            return call()
+
+    def _by_batch(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):
+        if not self._records or layer.running_mean is None or isinstance(layer, CORRECTED_IN_TRAIN_MODE):
+            return by_batch(layer, call, input)
+        before = layer.running_mean.detach().clone()
+        output = by_batch(layer, call, input)
+        if not torch.equal(before, layer.running_mean):
+            self.updating.add(name)
+        return output
+
+    def _learn(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):
+        """Run a layer with a ``forward`` of the user's in train mode, and see what it normalises and by what."""
+        if name not in self._known:
+            self._known.add(name)
+            if follows_running_statistics(layer, call):
+                self.fixed.add(name)
+                return self._output(name, layer, call, input), call_statistics(layer, input, self._batch_size)
+        output, normalised = normalised_input(layer, lambda: self._by_batch(name, layer, call, input), input)
+        return output, call_statistics(layer, normalised, self._batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Buffer:
+    """A buffer of a module, and a copy of its values."""
+
+    owner: nn.Module
+    name: str
+    value: Tensor
+    copy: Tensor
+
+    def restore(self) -> None:
+        """Give the buffer its old values. Whether they changed is unknown: batch norm does not raise the version."""
+        self.value.copy_(self.copy)
+        if self.owner._buffers.get(self.name) is not self.value:
+            self.owner._buffers[self.name] = self.value
+
+
+@contextmanager
+def _without_compilation() -> Iterator[None]:
+    """Run compiled models as they were written, because a compiled one would not call the instrumented layers."""
+    # Setting the stance takes a second if nothing has been compiled so far.
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with stance:
+        yield
 
 
 def _is_corrected(layer: nn.Module, input: Tensor) -> bool:
     """Return whether train mode normalises this input by batch statistics that are corrected by running averages."""
     alone = getattr(layer, "oracle", "") == "leave_one_out" and len(input) == 1
     return isinstance(layer, CORRECTED_IN_TRAIN_MODE) and not alone
-
-
-def _normalise_with(layer: nn.Module, input: Tensor, mean: Tensor | float, variance: Tensor | float) -> Tensor:
-    """Normalise by the formula of the layer: FullNorm takes eps as the smallest variance, other layers add it."""
-    shape = (1, -1, *[1] * (input.dim() - 2))
-
-    def channels(value: Tensor | float) -> Tensor:
-        return torch.as_tensor(value, device=input.device).expand(input.size(1)).view(shape)
-
-    variance = torch.as_tensor(variance, device=input.device)
-    scale = variance.clamp(min=layer.eps) if isinstance(layer, FullNorm) else variance + layer.eps
-    output = (input - channels(mean)) / channels(scale.sqrt())
-    if layer.weight is not None:
-        output = output * channels(layer.weight)
-    if layer.bias is not None:
-        output = output + channels(layer.bias)
-    return output.to(input.dtype)
 
 
 def _record_gradient_norm(found: dict[str, float], name: str, gradient: Tensor) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bnlib.doctor.norm_layers import has_known_forward
 from bnlib.norm import FullNorm
 from bnlib.probes.tensors import at_least_float32
 
@@ -48,14 +49,18 @@ class PooledStatistics:
     total_variance: Tensor
 
 
-def call_statistics(input: Tensor, batch_size: int) -> CallStatistics:
-    """Compute the statistics of a layer's input.
+def call_statistics(layer: nn.Module, input: Tensor, batch_size: int) -> CallStatistics | None:
+    """Compute the statistics of a layer's input; None if no dimension of it fits the layer's channels.
 
     Arguments:
+        layer: the norm layer. A class of the user's may have its channels last.
         input: shape (N, C, *).
         batch_size: number of samples in the model's input; 0 if unknown. N may be a multiple of it, if a layer takes
             the time steps of a sample as samples of their own.
     """
+    input = _with_channels_second(layer, input.dequantize() if input.is_quantized else input)
+    if input is None:
+        return None
     values = at_least_float32(input)
     count = input.numel() // max(1, input.size(1))
     if input.numel() == 0:
@@ -68,6 +73,18 @@ def call_statistics(input: Tensor, batch_size: int) -> CallStatistics:
         sample_means = values.flatten(2).mean(2) if input.dim() > 2 else values
         sample_means = sample_means.unflatten(0, (batch_size, -1)).mean(1).cpu().double()
     return CallStatistics(count, mean.cpu().double(), variance.cpu().double(), sample_means)
+
+
+def _with_channels_second(layer: nn.Module, input: Tensor) -> Tensor | None:
+    input = input.detach()
+    if has_known_forward(layer):
+        return input
+    if input.dim() < 2 or not input.is_floating_point() or layer.running_mean is None:
+        return input if input.dim() > 1 and input.is_floating_point() else None
+    channels = layer.running_mean.numel()
+    if input.size(1) == channels:
+        return input
+    return input.movedim(-1, 1) if input.size(-1) == channels else None
 
 
 def pool_statistics(calls: Sequence[CallStatistics]) -> PooledStatistics | None:

@@ -1,19 +1,22 @@
-"""Losses and error rates of a model on batches."""
+"""Outputs, losses and error rates of a model on batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bnlib.doctor.batches import Batch
+from bnlib.doctor.batches import TARGET_NAMES, Batch
+from bnlib.doctor.structures import describe, tensors
 from bnlib.probes.tensors import at_least_float32
 
 Loss = Callable[[object, object], Tensor]
 """``loss(outputs, targets)`` returns a single number."""
+
+_OUTPUT_NAMES = ("logits", "out", "prediction", "predictions", "last_hidden_state")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,19 +38,74 @@ class Score:
         return loss if self.error is None else f"{loss} (error {self.error:.1%})"
 
 
+def main_output(outputs: object) -> Tensor | None:
+    """Return the tensor of the outputs that holds the predictions, or the first one of floating-point numbers.
+
+    Example:
+        >>> main_output({"aux": torch.zeros(2, 1), "logits": torch.zeros(2, 5)}).shape
+        torch.Size([2, 5])
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    named = (_member(outputs, name) for name in _OUTPUT_NAMES)
+    found = next((each for each in named if isinstance(each, Tensor)), None)
+    if found is None:
+        found = next((each for each in tensors(outputs) if each.is_floating_point() and each.dim()), None)
+    return found
+
+
+def main_targets(targets: object) -> object:
+    """Return the tensor of the targets: the targets themselves, their member such as ``labels``, or the only one."""
+    if isinstance(targets, Tensor):
+        return targets
+    named = (_member(targets, name) for name in TARGET_NAMES)
+    found = next((each for each in named if isinstance(each, Tensor)), None)
+    inside = list(tensors(targets))
+    return found if found is not None else inside[0] if len(inside) == 1 else None
+
+
 def batch_loss(loss: Loss | None, outputs: object, batch: Batch) -> Tensor | None:
-    """Return the loss of a batch, by ``loss`` or by ``default_loss``; None where it is unknown.
+    """Return the loss of a batch; None where it is unknown.
+
+    It is what ``loss`` returns for the outputs and the targets, or the whole batch where there are no targets. By
+    default it is the model's own loss, or ``default_loss``.
 
     Raises:
         ValueError: ``loss`` does not return a single number.
     """
-    if batch.targets is None:
+    if loss is None:
+        own = own_loss(outputs, batch)
+        return default_loss(main_output(outputs), main_targets(batch.targets)) if own is None else own
+    targets = batch.whole if batch.targets is None else batch.targets
+    if targets is None:
         return None
-    value = (loss or default_loss)(outputs, batch.targets)
+    try:
+        value = loss(outputs, targets)
+    except Exception as error:
+        error.add_note(f"loss raised this error for outputs {describe(outputs)} and targets {describe(targets)}.")
+        raise
     if value is not None and (not isinstance(value, Tensor) or value.numel() != 1):
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"loss must return a tensor with a single number, got {got}")
     return value
+
+
+def own_loss(outputs: object, batch: Batch) -> Tensor | None:
+    """Return the loss that the model itself computes: its output ``loss``, a single number, or a sum of named losses.
+
+    Named losses are the outputs of a detector in train mode: a dictionary of single numbers.
+    """
+    own = _member(outputs, "loss")
+    if isinstance(own, Tensor) and own.numel() == 1 and own.is_floating_point():
+        return own.reshape(())
+    targets = main_targets(batch.targets)
+    one_sample = isinstance(targets, Tensor) and targets.numel() == 1
+    if isinstance(outputs, Tensor) and outputs.dim() == 0 and outputs.is_floating_point() and not one_sample:
+        return outputs
+    values = list(outputs.values()) if isinstance(outputs, Mapping) else []
+    if values and all(isinstance(each, Tensor) and each.dim() == 0 and each.is_floating_point() for each in values):
+        return torch.stack(values).sum()
+    return None
 
 
 def score(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]) -> Score | None:
@@ -57,10 +115,11 @@ def score(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]
         return None
     wrong, count = 0, 0
     for output, batch in zip(outputs, batches, strict=True):
-        if default_loss(output, batch.targets) is not None:
-            class_dim = -1 if output.shape[:-1] == batch.targets.shape else 1
-            wrong += int((output.argmax(class_dim) != batch.targets).sum())
-            count += batch.targets.numel()
+        predictions, targets = main_output(output), main_targets(batch.targets)
+        if default_loss(predictions, targets) is not None:
+            class_dim = -1 if predictions.shape[:-1] == targets.shape else 1
+            wrong += int((predictions.argmax(class_dim) != targets).sum())
+            count += targets.numel()
     values = torch.tensor([float(value) for value in losses], dtype=torch.double)
     return Score(values, wrong / count if count else None)
 
@@ -76,8 +135,18 @@ def default_loss(outputs: object, targets: object) -> Tensor | None:
         outputs = outputs.movedim(-1, 1)
     if outputs.shape[:1] + outputs.shape[2:] != targets.shape:
         return None
-    # Integers that are no classes of these outputs mean something else, as with a single output for two classes.
-    if outputs.size(1) < 2 or targets.max() >= outputs.size(1) or targets[targets != -100].lt(0).any():
+    # Integers that are no classes of these outputs mean something else, as with a single output for two classes. 255
+    # marks pixels without a class in the data sets for segmentation, -100 is PyTorch's own mark.
+    ignored = 255 if bool((targets == 255).any()) and outputs.dim() > 2 and outputs.size(1) <= 255 else -100
+    marked = targets[targets != ignored]
+    if outputs.size(1) < 2 or not marked.numel() or marked.max() >= outputs.size(1) or marked.min() < 0:
         return None
     # Half precision has too few digits for the differences between losses that matter here.
-    return F.cross_entropy(at_least_float32(outputs), targets.long())
+    return F.cross_entropy(at_least_float32(outputs), targets.long(), ignore_index=ignored)
+
+
+def _member(value: object, name: str) -> object:
+    """Return a member of a mapping by its key, or of an object by its attribute; None if there is none."""
+    if isinstance(value, (Tensor, tuple, list, type(None))) and not hasattr(value, "_fields"):
+        return None
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)

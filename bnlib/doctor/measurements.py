@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -11,10 +12,15 @@ import torch
 from torch import Tensor
 
 from bnlib.doctor.batches import Batch
-from bnlib.doctor.instrumented_model import CORRECTED_IN_TRAIN_MODE, InstrumentedModel, Pass
+from bnlib.doctor.instrumented_model import InstrumentedModel, Pass
 from bnlib.doctor.layer_statistics import PooledStatistics, pool_statistics
-from bnlib.doctor.losses import Loss, Score, batch_loss, score
+from bnlib.doctor.losses import Loss, Score, batch_loss, main_output, own_loss, score
+from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, gamma
+from bnlib.doctor.structures import describe, join, sample_count, sample_shapes, select
 from bnlib.norm import DomainBatchNorm, use_domain
+
+_ASKED_FIRST = 4
+"""Number of batches that are asked first whether a further look is needed."""
 
 
 class Measurements:
@@ -26,10 +32,12 @@ class Measurements:
         loss: see ``diagnose``.
         inference: see ``diagnose``.
         domain: the domain that DomainBatchNorm layers use.
+        record: record what the norm layers get; without it only outputs and losses are known.
 
     Attributes:
         will_be_trained: whether the user's model is in train mode and not meant for inference.
         by_domain: the measurements on the batches of each domain, by its name.
+        skipped: what could not be checked, with the reason.
     """
 
     def __init__(
@@ -39,24 +47,30 @@ class Measurements:
         loss: Loss | None,
         inference: bool,
         domain: object = None,
+        record: bool = True,
     ) -> None:
         self.instrumented, self.batches, self.inference = instrumented, batches, inference
         self.will_be_trained, self.by_domain = False, {}
-        self._loss, self._domain = loss, domain
+        self.skipped: dict[str, str] = {}
+        self._eval_passes: list[Pass] = []
+        self._precise_passes: list[Pass] = []
+        self._loss, self._domain, self._record = loss, domain, record
+        if domain is None:
+            self._let_the_model_compute_its_loss()
 
-    def on_batches(self, batches: Sequence[Batch], domain: object) -> Measurements:
+    def on_batches(self, batches: Sequence[Batch], domain: object, record: bool = True) -> Measurements:
         """Return measurements of the same model on other batches."""
-        return Measurements(self.instrumented, batches, self._loss, self.inference, domain)
+        return Measurements(self.instrumented, batches, self._loss, self.inference, domain, record)
 
     @cached_property
     def passes_by_batch(self) -> list[Pass]:
         """A pass for each batch in which each norm layer normalises by the statistics of the batch."""
-        return self._passes("batch")
+        return self._passes("batch", record=self._record)
 
     @cached_property
     def passes_in_eval(self) -> list[Pass]:
         """A pass for each batch in which each norm layer normalises by its running statistics."""
-        return self._passes("eval")
+        return self._in_eval_mode(len(self.batches))
 
     @cached_property
     def statistics(self) -> dict[str, PooledStatistics]:
@@ -66,13 +80,13 @@ class Measurements:
     @cached_property
     def statistics_in_eval(self) -> dict[str, PooledStatistics]:
         """The statistics of each called layer's input if the layers below normalise by their running statistics."""
-        return self._statistics(self.passes_in_eval)
+        return self._statistics(self._passes("eval", record=True))
 
     @cached_property
     def train_score(self) -> Score | None:
         """The losses in train mode; None if no loss is known."""
-        only_batch = not any(isinstance(layer, CORRECTED_IN_TRAIN_MODE) for layer in self.norm_layers.values())
-        return self._score(self.passes_by_batch if only_batch else self._passes("train"))
+        corrected = any(isinstance(layer, CORRECTED_IN_TRAIN_MODE) for layer in self.norm_layers.values())
+        return self._score(self._passes("train") if corrected else self.passes_by_batch)
 
     @cached_property
     def eval_score(self) -> Score | None:
@@ -82,8 +96,32 @@ class Measurements:
     @cached_property
     def eval_recomputed_score(self) -> Score | None:
         """The losses in eval mode with running statistics recomputed from these batches."""
-        substitutes = {name: (each.mean, each.total_variance) for name, each in self.statistics.items()}
-        return self._score(self._passes("substitute", substitutes))
+        return self._score(self._with_precise_statistics(len(self.batches)))
+
+    def score_with_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> Score | None:
+        """Return the losses in eval mode with other statistics in some layers, by their names."""
+        return self._score(self._passes("substitute", statistics))
+
+    @cached_property
+    def precise_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The mean and the variance of each called layer's input, by its name: what the running statistics estimate."""
+        return {name: (each.mean, each.total_variance) for name, each in self.statistics.items()}
+
+    def loss_with_precise_statistics(self, names: Collection[str], number: int) -> float:
+        """Return the loss of one batch in eval mode if some layers have precise statistics.
+
+        Arguments:
+            names: these layers; the others use their running statistics.
+            number: of the batch.
+        """
+        some = {name: each for name, each in self.precise_statistics.items() if name in names}
+        batch = self.batches[number]
+        return float(batch_loss(self._loss, self.pass_with_statistics(batch, some).outputs, batch))
+
+    def pass_with_statistics(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> Pass:
+        """Return a pass in eval mode with other statistics in some layers, by their names."""
+        with self.domain_in_use():
+            return self.instrumented(batch, "substitute", statistics)
 
     @property
     def scores_by_mode(self) -> dict[str, Score | None]:
@@ -98,7 +136,39 @@ class Measurements:
     @property
     def eval_worse_than_train(self) -> bool:
         """Whether the loss in eval mode is clearly larger than the loss in train mode."""
-        return self.eval_score is not None and self.clearly_worse(self.eval_score, self.train_score)
+        return self._losses_differ and self.clearly_worse(self.eval_score, self.train_score)
+
+    @property
+    def eval_worse_than_recomputed(self) -> bool:
+        """Whether statistics recomputed from these batches clearly lower the loss in eval mode."""
+        return self._losses_differ and self.clearly_worse(self.eval_score, self.eval_recomputed_score)
+
+    @property
+    def recomputed_worse_than_train(self) -> bool:
+        """Whether the loss is clearly larger than in train mode even with recomputed statistics."""
+        return self._losses_differ and self.clearly_worse(self.eval_recomputed_score, self.train_score)
+
+    @property
+    def _losses_differ(self) -> bool:
+        return self.train_score is not None and not self.modes_agree
+
+    @cached_property
+    def modes_agree(self) -> bool:
+        """Whether the first batches show that the losses of the modes are equal, so that the others need not be asked.
+
+        That is so if the losses in eval mode, with recomputed statistics and in train mode differ by less than a
+        twentieth of the loss of a constant output: half of what ``clearly_worse`` calls relevant.
+        """
+        few = self.batches[:_ASKED_FIRST]
+        if self.train_score is None or len(self.batches) <= len(few):
+            return False
+        train = self.train_score.losses[: len(few)]
+        for passes in (self._in_eval_mode, self._with_precise_statistics):
+            gaps = (self._score(passes(len(few))[: len(few)], few).losses - train).abs()
+            # Not "gaps > limit": they may be nan.
+            if not (gaps.mean() < 0.05 * self.constant_output_loss and gaps.max() < 0.1 * self.constant_output_loss):
+                return False
+        return True
 
     @property
     def norm_layers(self) -> dict:
@@ -113,22 +183,28 @@ class Measurements:
         stay on the copy.
         """
         batch, outputs = self.batches[0], self.passes_by_batch[0].outputs
+        main = main_output(outputs)
         if batch_loss(self._loss, outputs, batch) is not None:
             loss = partial(batch_loss, self._loss, batch=batch)
-        elif isinstance(outputs, Tensor) and outputs.is_floating_point():
-            direction = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0))
-            loss = partial(_projection, direction=direction.to(outputs.device))
+        elif isinstance(main, Tensor) and main.is_floating_point():
+            direction = torch.randn(main.shape, generator=torch.Generator().manual_seed(0))
+            loss = partial(_projection, direction=direction.to(main.device))
         else:
+            self.skipped["gradients"] = "the outputs hold no tensor of floating-point numbers"
             return None
-        with self._domain_in_use():
-            return self.instrumented.with_gradients(batch.inputs, loss)
+        try:
+            with self.domain_in_use():
+                return self.instrumented.with_gradients(batch, loss)
+        except RuntimeError as error:
+            self.skipped["gradients"] = f"the backward pass failed: {str(error).splitlines()[0]}"
+            return None
 
     @cached_property
     def dead_channels(self) -> dict[str, Tensor]:
         """For each layer with a gamma of 0, which channels have a gamma of 0 without a gradient; shape (C,), bool."""
         found = {}
         for name in self.statistics:
-            weight = self.norm_layers[name].weight
+            weight = gamma(self.norm_layers[name])
             if weight is not None and bool((weight == 0).any()) and self.backward_pass is not None:
                 dead = weight == 0 if weight.grad is None else (weight == 0) & (weight.grad == 0)
                 found[name] = dead.detach().cpu()
@@ -144,12 +220,18 @@ class Measurements:
     @cached_property
     def constant_output_loss(self) -> float:
         """The loss of a model with a constant output, the mean output: the scale for differences between losses."""
-        outputs = [run.outputs for run in self.passes_by_batch]
-        if not all(isinstance(each, Tensor) and each.is_floating_point() and each.dim() for each in outputs):
-            return abs(float(self.train_score.losses.mean()))
+        outputs = [main_output(run.outputs) for run in self.passes_by_batch]
+        typical = abs(float(self.train_score.losses.mean()))
+        computed_outside = all(own_loss(run.outputs, self.batches[0]) is None for run in self.passes_by_batch[:1])
+        if not computed_outside or not all(has_samples(each) for each in outputs):
+            return typical
         # The mean is taken over all batches, because the mean of a batch of one class would be a good output.
         alike = [each.mean(0) for each in outputs if each.shape[1:] == outputs[0].shape[1:]]
         mean = torch.stack(alike).mean(0)
+        pairs = [(run.outputs, each) for run, each in zip(self.passes_by_batch, outputs, strict=True)]
+        if not all(whole is main for whole, main in pairs):
+            # The loss takes more than this tensor.
+            return typical
         values = [
             abs(float(batch_loss(self._loss, mean.expand_as(each), batch)))
             for each, batch in zip(outputs, self.batches, strict=True)
@@ -172,80 +254,117 @@ class Measurements:
     @cached_property
     def reshuffled(self) -> Measurements | None:
         """Measurements on the same samples, shuffled into other batches of the same sizes; None if impossible."""
-        parts = [[getattr(batch, name) for batch in self.batches] for name in ("inputs", "targets")]
-        if any(len({_sample_shape(each) for each in part} - {None}) != 1 for part in parts):
+        reason = self._why_not_reshuffled()
+        if reason:
+            self.skipped["whether the loss is as low after the samples are shuffled into other batches"] = reason
             return None
-        if any(None in map(_sample_shape, part) for part in parts):
-            return None
-        sizes = [len(each) for each in parts[0]]
-        if len(sizes) < 2 or sizes != [len(each) for each in parts[1]]:
-            return None
+        sizes = [batch.size for batch in self.batches]
         order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))
-        shuffled = [torch.cat(part)[order.to(part[0].device)].split(sizes) for part in parts]
-        return self.on_batches([Batch(*pair) for pair in zip(*shuffled, strict=True)], self._domain)
+        everything = select(join([self._needed_parts(batch) for batch in self.batches]), order)
+        parts = [select(everything, slice(end - size, end)) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
+        return self.on_batches([Batch(*inputs, *rest) for inputs, *rest in parts], self._domain, record=False)
 
-    @cached_property
-    def outputs_in_two_batches(self) -> tuple[Tensor, Tensor] | None:
-        """Outputs for the same samples in two batches with different other samples, in the user's modes."""
-        size = max(2, len(self._inputs_of_one_shape()[0]))
-        return self._outputs_with_other_samples("original", size, lambda others: [others])
+    def _needed_parts(self, batch: Batch) -> tuple:
+        """Return what the model and the loss take: a loss without targets takes the whole batch."""
+        whole = batch.whole if self._loss is not None and batch.targets is None else None
+        return batch.inputs, batch.targets, whole
 
-    @cached_property
-    def eval_outputs_in_three_batches(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """The same after ``model.eval()``, and a third time with the other samples in reverse order."""
-        return self._outputs_with_other_samples("eval", 16, lambda others: [others, others.flip(0)], smallest=4)
+    def _why_not_reshuffled(self) -> str:
+        """Return why the samples cannot be shuffled into other batches; empty if they can."""
+        if len(self.batches) < 2:
+            return "there is only one batch"
+        if any(batch.size is None for batch in self.batches):
+            return "the samples are not the first dimension of each tensor of a batch"
+        for batch in self.batches:
+            _, targets, whole = self._needed_parts(batch)
+            if any(each is not None and sample_count(each) != batch.size for each in (targets, whole)):
+                return "the targets do not belong to single samples"
+            if sample_shapes((batch.inputs, targets)) != sample_shapes(
+                (self.batches[0].inputs, self.batches[0].targets)
+            ):
+                return "the samples have different shapes"
+        return ""
 
     def remarks(self) -> Iterator[str]:
         """Yield a sentence for each thing that could not be checked."""
         not_called = [name for name in self.norm_layers if name not in self.statistics]
         if not_called:
-            yield f"Not checked, because the model does not call them on these batches: {', '.join(not_called)}."
+            names = ", ".join(not_called[:8]) + ", ..." * (len(not_called) > 8)
+            yield f"Not checked, because the model does not call them on these batches: {names}."
+        if self.train_score is None:
+            yield self._why_no_loss()
+        yield from self.skipped_remarks()
+
+    def skipped_remarks(self) -> list[str]:
+        """Return a sentence for each check that could not run."""
+        return [f"Not checked: {what}, because {why}." for what, why in self.skipped.items()]
+
+    def _why_no_loss(self) -> str:
         if all(batch.targets is None for batch in self.batches):
-            yield "The batches have no targets, so losses and labels could not be checked."
-        elif self.train_score is None:
-            yield "No default loss fits these outputs and targets, so losses could not be checked; pass loss=."
+            return "The batches have no targets, so losses and labels could not be checked."
+        outputs, targets = self.passes_by_batch[0].outputs, self.batches[0].targets
+        return (
+            f"No default loss fits outputs {describe(outputs)} and targets {describe(targets)}, so losses could not be "
+            "checked; pass loss=."
+        )
 
-    def _score(self, passes: Sequence[Pass]) -> Score | None:
-        return score(self._loss, [each.outputs for each in passes], self.batches)
+    def _let_the_model_compute_its_loss(self) -> None:
+        """Run the model with its targets where only that gives a loss, as with a detector in train mode."""
+        targets = self.batches[0].targets
+        per_sample = isinstance(targets, (tuple, list)) and targets and isinstance(targets[0], Mapping)
+        if self._loss is not None or not per_sample:
+            return
+        self.instrumented.train_other_modules()
+        with_targets = [replace(each, arguments=(*each.arguments, each.targets)) for each in self.batches]
+        try:
+            found = own_loss(self.instrumented(with_targets[0], "eval").outputs, with_targets[0])
+        except Exception:
+            found = None
+        if found is None:
+            self.instrumented.model.eval()
+        else:
+            self.batches = with_targets
 
-    def _inputs_of_one_shape(self) -> list[Tensor]:
-        """Return the batches' inputs whose samples have the shape of the first; an empty tensor if there are none."""
-        inputs = [batch.inputs for batch in self.batches]
-        alike = [each for each in inputs if isinstance(each, Tensor) and each.shape[1:] == inputs[0].shape[1:]]
-        return alike if alike and alike[0].dim() else [torch.empty(0)]
+    def _score(self, passes: Sequence[Pass], batches: Sequence[Batch] | None = None) -> Score | None:
+        return score(self._loss, [each.outputs for each in passes], self.batches if batches is None else batches)
 
-    def _outputs_with_other_samples(
-        self, normalise_by: str, size: int, orders: Callable[[Tensor], list[Tensor]], smallest: int = 2
-    ) -> tuple[Tensor, ...] | None:
-        """Return the outputs for the first half of a batch, for several second halves.
+    def _in_eval_mode(self, count: int) -> list[Pass]:
+        """Return passes in eval mode for at least the first ``count`` batches."""
+        self._eval_passes += self._passes("eval", start=len(self._eval_passes), stop=count)
+        return self._eval_passes
 
-        Arguments:
-            normalise_by: see ``InstrumentedModel``.
-            size: of the batches; less if there are fewer samples, but at least ``smallest``.
-            orders: takes other samples and returns the second halves, after the batch's own.
-            smallest: return None if there are too few samples for batches of this size.
-        """
-        pool = torch.cat(self._inputs_of_one_shape())
-        size = max(2, min(size, len(pool) // 2))
-        if len(pool) < 3 or size < smallest:
-            return None
-        kept = max(1, size // 2)
-        second_halves = orders(pool[-(size - kept) :])
-        with self._domain_in_use():
-            mixed = [pool[:size], *(torch.cat([pool[:kept], each]) for each in second_halves)]
-            outputs = [self.instrumented(each, normalise_by).outputs for each in mixed]
-        if not all(isinstance(each, Tensor) and len(each) == size for each in outputs):
-            return None
-        return tuple(each[:kept] for each in outputs)
+    def _with_precise_statistics(self, count: int) -> list[Pass]:
+        """Return passes in eval mode with recomputed statistics for at least the first ``count`` batches."""
+        done = self._precise_passes
+        done += self._passes("substitute", self.precise_statistics, start=len(done), stop=count)
+        return done
 
-    def _passes(self, normalise_by: str, substitutes: Mapping | None = None) -> list[Pass]:
-        with self._domain_in_use():
+    def _passes(
+        self,
+        normalise_by: str,
+        substitutes: Mapping | None = None,
+        record: bool = False,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> list[Pass]:
+        with self.domain_in_use():
             passes = []
-            for number, batch in enumerate(self.batches):
+            for number, batch in enumerate(self.batches[start:stop], start):
                 try:
-                    passes.append(self.instrumented(batch.inputs, normalise_by, substitutes))
+                    passes.append(self.instrumented(batch, normalise_by, substitutes, record))
                 except Exception as error:
+                    if number == 0 and self.instrumented.call_is_guessed(batch):
+                        raise ValueError(
+                            f"batches must fit the model: a batch {describe(batch.whole)} was taken to mean arguments "
+                            f"{describe(batch.arguments)} and keywords {describe(batch.keywords)} of the model, which "
+                            f"raised {type(error).__name__}: {error}; say how the model is called, for example "
+                            'forward=lambda model, batch: model(batch["x"])'
+                        ) from error
                     error.add_note(f"The model raised this error when diagnose called it with batch {number}.")
+                    error.add_note(
+                        f"It was called with {describe(batch.arguments)} and keywords {describe(batch.keywords)}. If "
+                        "you call it otherwise, pass forward=lambda model, batch: ..."
+                    )
                     raise
             return passes
 
@@ -254,16 +373,18 @@ class Measurements:
         pooled = {name: pool_statistics(each) for name, each in calls.items()}
         return {name: each for name, each in pooled.items() if each is not None}
 
-    def _domain_in_use(self):
+    def domain_in_use(self):
+        """Return a context in which DomainBatchNorm layers use the domain of these batches."""
         model = self.instrumented.model
         has_domains = any(isinstance(module, DomainBatchNorm) for module in model.modules())
         return use_domain(model, self._domain) if has_domains and self._domain is not None else nullcontext()
 
 
-def _sample_shape(value: object) -> tuple[int, ...] | None:
-    """Return the shape of one sample; None for what holds no samples."""
-    return tuple(value.shape[1:]) if isinstance(value, Tensor) and value.dim() else None
+def has_samples(outputs: object) -> bool:
+    """Return whether outputs are a tensor of numbers with a dimension for the samples."""
+    return isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.dim() > 0
 
 
-def _projection(outputs: Tensor, direction: Tensor) -> Tensor:
-    return (outputs * direction.to(outputs.dtype)).sum()
+def _projection(outputs: object, direction: Tensor) -> Tensor:
+    main = main_output(outputs)
+    return (main * direction.to(main.dtype)).sum()

@@ -107,7 +107,8 @@ class Report(Sequence[Finding]):
         groups: dict[tuple[str, str], list[Finding]] = {}
         for each in self:
             groups.setdefault((each.severity, each.code), []).append(each)
-        lines = [", ".join(totals) if totals else "No problems found."]
+        nothing = "No problems found by the checks that ran." if self.remarks else "No problems found."
+        lines = [", ".join(totals) if totals else nothing]
         lines += [_paragraph(group) for group in groups.values()]
         lines += [textwrap.fill(remark, _LINE_WIDTH) for remark in self.remarks]
         return "\n\n".join(lines)

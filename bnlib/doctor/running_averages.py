@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bnlib.doctor.layer_statistics import PooledStatistics, running_variance_target
 from bnlib.doctor.measurements import Measurements
-from bnlib.norm import FullNorm
+from bnlib.doctor.norm_layers import batches_tracked, eps, newest_weight, running_statistics
 
 MISMATCH = 1.0
 """From this ``Distance.value`` on, statistics do not match: the means are one standard deviation apart, or one standard
@@ -51,9 +51,9 @@ def distance(layer: nn.Module, mean: Tensor, variance: Tensor, data: PooledStati
         mean, variance: shape (C,).
         data: the statistics to compare with; their standard deviation is the unit for the means.
     """
-    target = running_variance_target(data, layer) + layer.eps
-    means = (mean - data.mean).abs() / (data.total_variance + layer.eps).sqrt()
-    doublings = ((variance + layer.eps) / target).log().abs() / math.log(4)
+    target = running_variance_target(data, layer) + eps(layer)
+    means = (mean - data.mean).abs() / (data.total_variance + eps(layer)).sqrt()
+    doublings = ((variance + eps(layer)) / target).log().abs() / math.log(4)
     value, apart, doubled = (float(each.nanmedian()) for each in (torch.maximum(means, doublings), means, doublings))
     return Distance(value, apart, 2**doubled)
 
@@ -61,7 +61,7 @@ def distance(layer: nn.Module, mean: Tensor, variance: Tensor, data: PooledStati
 def distance_to_data(measurements: Measurements, name: str, initial_share: float = 0.0) -> Distance:
     """Return the distance of a layer's running statistics from those of the data.
 
-    The layers below normalise by the batch or by their running statistics; the smaller distance counts.
+    The layers below normalise by the batch or, if that is too far, by their running statistics.
 
     Arguments:
         measurements: of the model.
@@ -69,11 +69,18 @@ def distance_to_data(measurements: Measurements, name: str, initial_share: float
         initial_share: the weight of the initial values, mean 0 and variance 1, which is taken out first.
     """
     layer = measurements.norm_layers[name]
-    mean = layer.running_mean.cpu().double() / (1 - initial_share)
-    variance = ((layer.running_var.cpu().double() - initial_share) / (1 - initial_share)).clamp(min=0)
-    both = (measurements.statistics, measurements.statistics_in_eval)
-    distances = [distance(layer, mean, variance, each[name]) for each in both if name in each]
-    return min(distances, key=lambda each: each.value)
+    mean, variance = without_initial_values(layer, initial_share)
+    by_batch = distance(layer, mean, variance, measurements.statistics[name])
+    if by_batch.value <= MISMATCH or name not in measurements.statistics_in_eval:
+        return by_batch
+    in_eval = distance(layer, mean, variance, measurements.statistics_in_eval[name])
+    return min(by_batch, in_eval, key=lambda each: each.value)
+
+
+def without_initial_values(layer: nn.Module, share: float) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance without the share of the initial values, mean 0 and variance 1."""
+    mean, variance = running_statistics(layer)
+    return mean / (1 - share), ((variance - share) / (1 - share)).clamp(min=0)
 
 
 def largest_distance(layer: nn.Module, parts: Sequence[PooledStatistics]) -> Distance:
@@ -86,27 +93,38 @@ def largest_distance(layer: nn.Module, parts: Sequence[PooledStatistics]) -> Dis
 def mean_distance_to_data(measurements: Measurements, name: str) -> float:
     """Return how far the running means are from the data's, in standard deviations; the median over channels."""
     layer, data = measurements.norm_layers[name], measurements.statistics[name]
-    gaps = (layer.running_mean.cpu().double() - data.mean).abs() / (data.total_variance + layer.eps).sqrt()
+    gaps = (running_statistics(layer)[0] - data.mean).abs() / (data.total_variance + eps(layer)).sqrt()
     return float(gaps.nanmedian())
 
 
 def layers_with_running_statistics_in_use(measurements: Measurements) -> list[str]:
     """Return the names of the called layers with running statistics that training does not use as fixed values."""
-    layers, fixed = measurements.norm_layers, measurements.instrumented.fixed_in_eval_mode
-    return [name for name in measurements.statistics if layers[name].running_mean is not None and name not in fixed]
+    layers, fixed = measurements.norm_layers, measurements.instrumented.fixed
+    statistics = measurements.statistics  # the passes for them find layers that training uses as fixed
+    return [name for name in statistics if layers[name].running_mean is not None and name not in fixed]
 
 
 def has_initial_values(layer: nn.Module) -> bool:
     """Return whether the running statistics are still mean 0 and variance 1."""
-    if layer.running_mean is None:
+    found = running_statistics(layer)
+    return found is not None and bool((found[0] == 0).all() and (found[1] == 1).all())
+
+
+def is_untrained(measurements: Measurements) -> bool:
+    """Return whether a model was not trained: no layer has seen a batch, and no loss tells of a training."""
+    layers = [measurements.norm_layers[name] for name in measurements.statistics]
+    if not all(
+        has_initial_values(layer) and batches_tracked(layer) == 0 for layer in layers if layer.running_mean is not None
+    ):
         return False
-    return bool((layer.running_mean == 0).all() and (layer.running_var == 1).all())
+    train = measurements.train_score
+    return train is None or not float(train.losses.mean()) < 0.9 * measurements.constant_output_loss
 
 
 def initial_weight(layer: nn.Module) -> float:
     """Return the weight, from 0 to 1, that the initial values still have in the running statistics."""
-    count, rate = batches_tracked(layer), layer.alpha if isinstance(layer, FullNorm) else layer.momentum
-    if rate is None or count == 0:
+    count, rate = batches_tracked(layer), newest_weight(layer)
+    if rate is None or not count:
         return 0.0
     if not callable(rate):
         return (1 - rate) ** count
@@ -119,11 +137,11 @@ def batches_needed(layer: nn.Module) -> float:
 
     It is 3 / momentum: the first of these batches then has a twentieth of the weight of the last.
     """
-    rate = layer.alpha if isinstance(layer, FullNorm) else layer.momentum
-    rate = float(rate(batches_tracked(layer))) if callable(rate) else rate
+    rate = newest_weight(layer)
+    rate = float(rate(batches_tracked(layer) or 0)) if callable(rate) else rate
     return 3 / rate if rate else 0.0
 
 
-def batches_tracked(layer: nn.Module) -> int:
-    """Return the number of batches in the running statistics."""
-    return 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
+def statistics_are_young(layer: nn.Module) -> bool:
+    """Return whether the running statistics average too few batches to have forgotten their initial values."""
+    return 0 < (batches_tracked(layer) or 0) < batches_needed(layer)

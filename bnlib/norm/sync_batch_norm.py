@@ -113,6 +113,8 @@ class _Step(Function):
     def backward(ctx, g, *_):
         x, weight, mean, gain = ctx.saved_tensors
         # The backward formula of BN with the sums over all processes; it equals Full Normalization's oracle "batch".
-        grad_input, grad_weight, grad_bias, *_ = gradients(g, x, weight, mean, gain, None, None, None, ctx.settings)
+        of_input = ctx.needs_input_grad[0]
+        parts = gradients(g, x, weight, mean, gain, None, None, None, of_input, ctx.settings)
+        grad_input, grad_weight, grad_bias, *_ = parts
         grad_weight = None if weight is None else grad_weight.to(weight.dtype)
         return grad_input, grad_weight, grad_bias.to(gain.dtype) if ctx.has_bias else None, None

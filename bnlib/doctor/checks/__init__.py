@@ -9,9 +9,11 @@ from bnlib.doctor.checks import (
     running_statistics,
     shared_statistics,
     train_eval_gap,
+    whole_model,
 )
 
 CHECKS = (
+    whole_model.running_statistics_raise_loss,
     layer_settings.non_finite_values,
     layer_settings.half_precision_statistics,
     layer_settings.unusual_momentum,

@@ -9,8 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from bnlib.doctor.losses import main_output, main_targets
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.report import Finding, make_finding
+from bnlib.doctor.structures import tensors
 from bnlib.norm import FullNorm
 
 _PERMUTATIONS = 200
@@ -102,7 +104,7 @@ def _few_labels_per_batch(measurements: Measurements) -> Finding | None:
 
 def _one_label_in_all_batches(measurements: Measurements) -> Finding | None:
     """Find batches that all have the same label, perhaps because they are the beginning of sorted data."""
-    labels, outputs = _labels(measurements), measurements.passes_by_batch[0].outputs
+    labels, outputs = _labels(measurements), main_output(measurements.passes_by_batch[0].outputs)
     if labels is None or not isinstance(outputs, Tensor) or outputs.dim() != 2:
         return None
     all_labels = torch.cat(labels)
@@ -118,6 +120,10 @@ def _one_label_in_all_batches(measurements: Measurements) -> Finding | None:
 
 def _inputs_differ_between_batches(measurements: Measurements) -> Finding | None:
     """Compare the values of the samples themselves, before any layer has normalised them."""
+    if not _values_by_sample(measurements):
+        measurements.skipped["whether each batch holds one kind of sample"] = (
+            "it is unknown which values are a sample's"
+        )
     where, share = largest_share_between_batches(measurements)
     if not share:
         return None
@@ -145,15 +151,16 @@ def _entropy_within_batches(classes: Tensor, batch_index: Tensor, shape: tuple[i
 def _values_by_sample(measurements: Measurements) -> dict[str, list[Tensor]]:
     """Return values to compare between batches: by description, for each batch a tensor (samples, channels)."""
     found = {}
-    inputs = [batch.inputs for batch in measurements.batches]
-    if all(isinstance(each, Tensor) and each.is_floating_point() and each.dim() > 1 for each in inputs):
+    first = [next(iter(tensors(batch.inputs)), None) for batch in measurements.batches if batch.size]
+    inputs = [each for each in first if isinstance(each, Tensor) and each.is_floating_point() and each.dim() > 1]
+    if len(inputs) == len(measurements.batches):
         # At most 256 features are used; they tell as much as all pixels of a photograph.
         flat = [each.flatten(1) for each in inputs]
         found["the model's inputs"] = [each[:, :: -(-each.size(1) // 256)].cpu().double() for each in flat]
     passes = measurements.passes_by_batch
     name = next(iter(passes[0].calls), None)
     samples = [run.calls[name][0].sample_means for run in passes if name in run.calls]
-    if all(each is not None for each in samples):
+    if samples and all(each is not None for each in samples):
         found[f"the input of the first norm layer{f', {name}' if name else ''}"] = samples
     return found
 
@@ -187,7 +194,7 @@ def _on_random_orders(statistic: Callable[[Tensor], float], count: int) -> Tenso
 
 def _labels(measurements: Measurements) -> list[Tensor] | None:
     """Return the labels of each batch if each sample has one integer label; otherwise None."""
-    labels = [batch.targets for batch in measurements.batches]
+    labels = [main_targets(batch.targets) for batch in measurements.batches]
     if all(isinstance(each, Tensor) and each.dim() == 1 and not each.is_floating_point() for each in labels):
         return [each.cpu() for each in labels]
     return None

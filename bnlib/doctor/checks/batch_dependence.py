@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bnlib.doctor.instrumented_model import NORM_TYPES
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.mixed_batches import eval_outputs_in_three_batches, outputs_in_two_batches
+from bnlib.doctor.norm_layers import is_norm_layer
 from bnlib.doctor.report import Finding, make_finding
 
 
@@ -42,14 +43,18 @@ def eval_mode_depends_on_batch(measurements: Measurements) -> Iterator[Finding]:
     something else: the model pairs samples, or the samples are steps in time. Rounding errors, about a millionth,
     depend on the batch as well.
     """
-    outputs, layers = measurements.eval_outputs_in_three_batches, measurements.norm_layers
+    layers = measurements.norm_layers
     # Layers without running statistics are another finding.
-    if outputs is None or any(layer.running_mean is None for layer in layers.values()):
+    if any(layer.running_mean is None for layer in layers.values()):
         return
-    if not outputs[0].is_floating_point():
+    outputs = eval_outputs_in_three_batches(measurements)
+    if outputs is None:
+        measurements.skipped["whether predictions in eval mode depend on the batch"] = (
+            "that needs eight samples in tensors with the samples as their first dimension, and outputs of that form"
+        )
         return
-    first, other, reversed_other = (each.detach().cpu().double().flatten(1) for each in outputs)
-    change, change_by_order = _relative_change(first, other), _relative_change(other, reversed_other)
+    first, other, reversed_other = map(_as_rows, outputs)
+    change, change_by_order = relative_change(first, other), relative_change(other, reversed_other)
     if not change > max(1e-3, 10 * torch.finfo(outputs[0].dtype).eps) or change_by_order > 0.1 * change:
         return
     back_in_train_mode = [name for name, layer in layers.items() if layer.training]
@@ -69,21 +74,26 @@ def eval_mode_depends_on_batch(measurements: Measurements) -> Iterator[Finding]:
 
 
 def _consequence(measurements: Measurements) -> str:
-    outputs = measurements.outputs_in_two_batches
+    outputs = outputs_in_two_batches(measurements)
     if outputs is None:
         return ", so a prediction depends on the other samples in the batch"
-    first, second = (each.cpu().double().flatten(1) for each in outputs)
+    first, second = map(_as_rows, outputs)
     text = (
         f". If the other samples in the batch change, the outputs for the same {_samples(len(first))} change by "
-        f"{_relative_change(first, second):.1%} of {_unit(first)}"
+        f"{relative_change(first, second):.1%} of {_unit(first)}"
     )
-    if first.size(1) > 1 and measurements.eval_score is not None and measurements.eval_score.error is not None:
+    if first.size(1) > 1 and measurements.train_score is not None and measurements.train_score.error is not None:
         changed = int((first.argmax(1) != second.argmax(1)).sum())
         text += f", and {changed} of the {len(first)} predicted classes change"
     return text
 
 
-def _relative_change(first: Tensor, second: Tensor) -> float:
+def _as_rows(outputs: Tensor) -> Tensor:
+    """Return outputs as float64 on the CPU, shape (samples, values)."""
+    return outputs.detach().cpu().double().reshape(len(outputs), -1)
+
+
+def relative_change(first: Tensor, second: Tensor) -> float:
     """Return the root mean square difference of two outputs for the same samples, divided by ``_unit``."""
     size = (first - first.mean(0)).square().mean().sqrt() if len(first) > 1 else first.square().mean().sqrt()
     return float((first - second).square().mean().sqrt() / size.clamp(min=torch.finfo(torch.float32).tiny))
@@ -105,5 +115,5 @@ def _unregistered_norm_layers(model: nn.Module) -> Iterator[str]:
             if key.startswith("_") or not isinstance(held, (list, tuple)):
                 continue
             inside = [part for each in held if isinstance(each, nn.Module) for part in each.modules()]
-            if any(isinstance(part, NORM_TYPES) for part in inside):
+            if any(map(is_norm_layer, inside)):
                 yield f"{name}.{key}".lstrip(".")

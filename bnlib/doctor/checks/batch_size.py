@@ -37,9 +37,7 @@ def small_batches(measurements: Measurements) -> Iterator[Finding]:
     """
     if measurements.inference:
         return
-    eval_mode_loses = measurements.eval_score is not None and measurements.clearly_worse(
-        measurements.eval_recomputed_score, measurements.train_score
-    )
+    eval_mode_loses = measurements.recomputed_worse_than_train
     for name, counts in _values_per_channel(measurements).items():
         # The median ignores an incomplete last batch.
         count = int(counts.median())
@@ -63,10 +61,10 @@ def small_batches(measurements: Measurements) -> Iterator[Finding]:
 def _values_per_channel(measurements: Measurements) -> dict[str, Tensor]:
     """Return, for each layer that normalises by the batch, the number of values per channel in each call."""
     found: dict[str, Tensor] = {}
+    passes = measurements.passes_by_batch  # they find layers that training uses as fixed
     for name, layer in measurements.norm_layers.items():
-        if isinstance(layer, FullNorm) or name in measurements.instrumented.fixed_in_eval_mode:
+        if isinstance(layer, FullNorm) or name in measurements.instrumented.fixed:
             continue
-        passes = measurements.passes_by_batch
         counts = [call.count for run in passes for call in run.calls.get(name, []) if call.count]
         if counts:
             found[name] = torch.tensor(counts)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.norm_layers import eps, gamma
 from bnlib.doctor.report import Finding, make_finding
+from bnlib.doctor.running_averages import MISMATCH, distance_to_data
 
 
 def zero_gamma(measurements: Measurements) -> Iterator[Finding]:
@@ -18,7 +20,7 @@ def zero_gamma(measurements: Measurements) -> Iterator[Finding]:
     defines relu'(0) = 0, so even gamma itself gets no gradient where a ReLU follows gamma = beta = 0.
     """
     for name, dead in measurements.dead_channels.items():
-        zero, channels = int((measurements.norm_layers[name].weight == 0).sum()), len(dead)
+        zero, channels = int((gamma(measurements.norm_layers[name]) == 0).sum()), len(dead)
         # Pruning or strong weight decay leaves a few zeros. If other channels with gamma = 0 do get a gradient, these
         # may lack one only because the next ReLU is off on this batch.
         if dead.sum() < zero or zero < 0.1 * channels:
@@ -39,11 +41,13 @@ def variance_below_eps(measurements: Measurements) -> Iterator[Finding]:
     for name, data in measurements.statistics.items():
         layer = measurements.norm_layers[name]
         variance = data.total_variance[data.total_variance.isfinite()]
-        small = int((variance < layer.eps).sum())
-        if 2 * small > len(variance) and data.count > 1 and name not in measurements.layers_after_dead_layer:
+        small = int((variance < eps(layer)).sum())
+        if _is_expected_at_inference(measurements, name) or name in measurements.layers_after_dead_layer:
+            continue
+        if 2 * small > len(variance) and data.count > 1:
             constant = int((variance == 0).sum())
             text = (
-                f"The variance of the layer's input is below eps = {layer.eps:g} in {small} of {len(variance)} "
+                f"The variance of the layer's input is below eps = {eps(layer):g} in {small} of {len(variance)} "
                 f"channels, and 0 in {constant} of these. The median variance is {float(variance.median()):.2g}."
             )
             yield make_finding("variance-below-eps", name, "warning", text)
@@ -59,9 +63,10 @@ def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:
     """
     backward = measurements.backward_pass
     # With one value per channel there is no gradient; that is another finding.
-    if backward is None or any(call.count < 2 for calls in backward.calls.values() for call in calls):
+    calls = measurements.passes_by_batch[0].calls
+    if backward is None or any(call.count < 2 for each in calls.values() for call in each):
         return
-    names = [name for name in backward.calls if backward.gradients.get(name, 0.0) != 0]
+    names = [name for name in calls if backward.gradients.get(name, 0.0) != 0]
     norms = np.array([backward.gradients[name] for name in names])
     if len(norms) < 10:
         return
@@ -78,3 +83,9 @@ def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:
             f"{len(norms)} layers, from {norms[-1]:.2g} at the last to {norms[0]:.2g} at the first."
         )
         yield make_finding("gradient-explosion", names[0], "error" if total_growth > 1e6 else "warning", text)
+
+
+def _is_expected_at_inference(measurements: Measurements, name: str) -> bool:
+    """Return whether predictions see the variance that training saw, so that nothing is lost."""
+    has_statistics = measurements.norm_layers[name].running_mean is not None
+    return measurements.inference and has_statistics and distance_to_data(measurements, name).value <= MISMATCH

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 
 import torch
+from torch import Tensor, nn
 
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, NORM_TYPES, newest_weight
 from bnlib.doctor.report import Finding, make_finding
 from bnlib.doctor.running_averages import mean_distance_to_data
 from bnlib.norm import FullNorm
@@ -16,10 +19,12 @@ def non_finite_values(measurements: Measurements) -> Iterator[Finding]:
     """Find parameters and running statistics that are nan or infinite."""
     for name, layer in measurements.norm_layers.items():
         tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
-        counts = {key: int((~value.isfinite()).sum()) for key, value in tensors.items() if value.is_floating_point()}
+        tensors |= {key: value for key, value in vars(layer).items() if isinstance(value, Tensor)}
+        tensors = {key: value for key, value in tensors.items() if value.is_floating_point()}
+        counts = {key: int((~value.isfinite()).sum()) for key, value in tensors.items()}
         counts = {key: count for key, count in counts.items() if count}
         if counts:
-            where = ", ".join(f"{key} in {count} of {layer.num_features} channels" for key, count in counts.items())
+            where = ", ".join(f"{key} in {count} of {tensors[key].numel()} channels" for key, count in counts.items())
             yield make_finding("non-finite-values", name, "error", f"This layer has nan or infinite values: {where}.")
 
 
@@ -45,8 +50,12 @@ def unusual_momentum(measurements: Measurements) -> Iterator[Finding]:
     those of train mode.
     """
     for name, layer in measurements.norm_layers.items():
-        momentum = getattr(layer, "momentum", None)
-        if isinstance(layer, FullNorm) or layer.running_mean is None or momentum is None or 0 < momentum < 0.5:
+        momentum = newest_weight(layer)
+        # The momentum of a class of the user's may be the weight of the old value.
+        usual = not isinstance(momentum, Real) or 0 < momentum < 0.5 or not isinstance(layer, NORM_TYPES)
+        if isinstance(layer, FullNorm) or layer.running_mean is None or usual:
+            continue
+        if momentum == 0 and (measurements.inference or name in measurements.instrumented.fixed):
             continue
         if momentum == 0:
             text = "With momentum 0 the running statistics never change."
@@ -66,8 +75,7 @@ def frozen_layer_updates_statistics(measurements: Measurements) -> Iterator[Find
         own, fed = list(layer.parameters()), [] if below is None else list(below.parameters(recurse=False))
         if not instrumented.in_train_mode[name] or layer.running_mean is None or not (own or fed):
             continue
-        updates = getattr(layer, "momentum", None) != 0 and name in measurements.statistics
-        if updates and not any(value in instrumented.trainable for value in (*own, *fed)):
+        if _updates(measurements, name, layer) and not any(value in instrumented.trainable for value in (*own, *fed)):
             whose = "this layer and of the layer below it" if fed else "this layer"
             text = (
                 f"The parameters of {whose} have requires_grad=False, but the layer is in train mode, so each batch "
@@ -75,3 +83,12 @@ def frozen_layer_updates_statistics(measurements: Measurements) -> Iterator[Find
                 "standard deviations from those of the data (median over channels)."
             )
             yield make_finding("frozen-layer-updates-statistics", name, "warning", text)
+
+
+def _updates(measurements: Measurements, name: str, layer: nn.Module) -> bool:
+    """Return whether the running statistics of a layer change in train mode."""
+    if isinstance(layer, (nn.SyncBatchNorm, *CORRECTED_IN_TRAIN_MODE)):
+        # Their statistics were not measured: the passes use those of this process, or another formula.
+        tracks = getattr(layer, "track_running_stats", True)
+        return tracks and newest_weight(layer) != 0 and name in measurements.statistics
+    return name in measurements.statistics and name in measurements.instrumented.updating

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.norm_layers import batches_tracked, has_known_forward
 from bnlib.doctor.report import Finding, make_finding
 from bnlib.doctor.running_averages import (
     MISMATCH,
-    batches_needed,
-    batches_tracked,
     distance_to_data,
     has_initial_values,
     initial_weight,
+    is_untrained,
     layers_with_running_statistics_in_use,
+    statistics_are_young,
 )
 from bnlib.norm import FullNorm
 
@@ -29,10 +30,14 @@ def never_updated(measurements: Measurements) -> Iterator[Finding]:
             continue
         text = (
             f"The running statistics still have their initial values, mean 0 and variance 1, after "
-            f"{batches_tracked(layer)} batches. Compared with the data, {distance_to_data(measurements, name)}."
+            f"{batches_tracked(layer) or 0} batches. Compared with the data, {distance_to_data(measurements, name)}."
             f"{_eval_losses(measurements)}"
         )
-        harmless = measurements.will_be_trained and not _recomputing_helps(measurements)
+        if not has_known_forward(layer) and name not in measurements.instrumented.updating:
+            text += f" A pass in train mode does not change them: the forward of {type(layer).__name__} has to."
+        fixed = not has_known_forward(layer) and name in measurements.instrumented.fixed
+        untrained = measurements.will_be_trained and is_untrained(measurements)
+        harmless = fixed or untrained or (measurements.will_be_trained and not measurements.eval_worse_than_recomputed)
         yield make_finding("running-statistics-never-updated", name, "note" if harmless else "error", text)
 
 
@@ -52,31 +57,24 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
             continue
         text = f"The running statistics differ from those of the data: {distance}."
         severity = "note"
-        if measurements.eval_score is None:
+        if measurements.train_score is None:
             severity = "warning"
-        elif _recomputing_helps(measurements):
+        elif measurements.eval_worse_than_recomputed:
             severity = "error"
         count, initial = batches_tracked(layer), initial_weight(layer)
         # Where the variance is small, even a small weight of the initial variance 1 is too much.
         explained = initial > 0 and distance_to_data(measurements, name, initial).value <= MISMATCH
-        if 0 < count < batches_needed(layer) or explained:
+        if statistics_are_young(layer) or explained:
             text += (
                 f" They average too few batches: {count}, so their initial values still have a weight of {initial:.1%}."
             )
             # FullNorm trains with these same statistics, so eval mode is no worse than training.
-            severity = severity if measurements.inference and not isinstance(layer, FullNorm) else "note"
+            severity = severity if not measurements.will_be_trained and not isinstance(layer, FullNorm) else "note"
         yield make_finding("running-statistics-mismatch", name, severity, text + _eval_losses(measurements))
 
 
-def _recomputing_helps(measurements: Measurements) -> bool:
-    """Return whether statistics recomputed from these batches clearly lower the loss in eval mode."""
-    return measurements.eval_score is not None and measurements.clearly_worse(
-        measurements.eval_score, measurements.eval_recomputed_score
-    )
-
-
 def _eval_losses(measurements: Measurements) -> str:
-    if measurements.eval_score is None:
+    if measurements.train_score is None:
         return ""
     return (
         f" In eval mode, the loss is {measurements.eval_score}, and {measurements.eval_recomputed_score} with "

@@ -16,8 +16,13 @@ def batch_composition_memorised(measurements: Measurements) -> Iterator[Finding]
     Batches that are not representative have another loss for other reasons, and are not reported here. Nor are models
     that pair the samples of a batch: shuffling makes their loss worse in eval mode, too.
     """
+    if measurements.inference or measurements.by_domain or measurements.train_score is None:
+        return
+    # A model that has memorised its batches is worse in eval mode, where their composition does not show.
+    if not measurements.eval_worse_than_train:
+        return
     reshuffled = measurements.reshuffled
-    if measurements.inference or measurements.by_domain or reshuffled is None or measurements.train_score is None:
+    if reshuffled is None:
         return
     if any(batches_not_representative(measurements)):
         return
@@ -43,7 +48,7 @@ def relies_on_batch_statistics(measurements: Measurements) -> Iterator[Finding]:
         return
     train, reshuffled = measurements.train_score, measurements.reshuffled.train_score
     recomputed = measurements.eval_recomputed_score
-    if measurements.clearly_worse(reshuffled, train) or not measurements.clearly_worse(recomputed, train):
+    if measurements.clearly_worse(reshuffled, train) or not measurements.recomputed_worse_than_train:
         return
     if any(layer_shared_by_different_inputs(measurements)) or any(batches_not_representative(measurements)):
         return

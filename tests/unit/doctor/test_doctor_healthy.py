@@ -7,6 +7,7 @@ import pytest
 import torch
 from doctor_examples import (
     MLP_SIZES,
+    WHOLE,
     batches,
     diagnose_unchanged,
     displaced,
@@ -14,6 +15,7 @@ from doctor_examples import (
     findings,
     not_notes,
     same,
+    settle,
     train,
     trained,
 )
@@ -59,9 +61,10 @@ def healthy(name, norm, seed):
     make, change = ZOO[name]
     options = {"change": change} if change else {}
     size = (32, 64)[seed % 2]
-    # The outputs of LSTMs are so small at first that after 30 steps the initial variance of 1 dominates the average.
+    # The outputs of LSTMs are so small at first that after 60 batches the initial variance of 1 dominates the average.
     steps = 120 if change is digit_rows else 30
-    model = train(make(norm, seed), batches(size, steps, seed=seed, **options), steps)
+    some = batches(size, steps, seed=seed, **options)
+    model = settle(train(make(norm, seed), some, steps), some)
     return model, batches(size, 5, seed=100 + seed, **options)
 
 
@@ -72,10 +75,8 @@ def test_healthy_models_get_no_findings(name, norm):
         model, few = healthy(name, norm, seed)
         for inference in (False, True)[: 2 - seed]:
             report = diagnose(model.train(not inference), few, inference=inference)
-            # Batch Renorm's momentum is 0.01: 30 batches are too few for its averages, which is reported.
-            allowed = (
-                {"running-statistics-mismatch", "running-statistics-never-updated"} if norm == "batch_renorm" else set()
-            )
+            # Batch Renorm's momentum is 0.01: 60 batches are too few for its averages, which is reported.
+            allowed = {"running-statistics-mismatch", "eval-mode-distorted"} if norm == "batch_renorm" else set()
             assert not {code for code, _ in not_notes(report)} - (allowed if inference else set()), str(report)
     assert not diagnose(model.train(), [x for x, _ in few]).by_code("batches-not-representative")
 
@@ -91,7 +92,8 @@ def test_a_compiled_model_is_checked():
     model = trained("mlp")
     model.get_submodule("2").running_mean += 3 * model.get_submodule("2").running_var.sqrt()
     assert findings(torch.compile(model, backend="eager"), batches()) == {
-        ("running-statistics-mismatch", "_orig_mod.2")
+        WHOLE,
+        ("running-statistics-mismatch", "_orig_mod.2"),
     }
 
 
@@ -138,6 +140,6 @@ def test_a_loss_of_the_user_is_used():
         return F.mse_loss(outputs.softmax(1), targets)
 
     report = diagnose_unchanged(displaced("mlp", "2"), batches(change=change), loss=loss)
-    assert [each.severity for each in report] == ["error"] and "(error" not in report[0].evidence
+    assert [each.severity for each in report] == ["error"] * 2 and "(error" not in report[0].evidence
     report = diagnose_unchanged(displaced("mlp", "2"), batches(change=change))
-    assert [each.severity for each in report] == ["warning"] and "pass loss=" in report.remarks[0]
+    assert [each.severity for each in report] == ["warning"] * 2 and "pass loss=" in report.remarks[0]

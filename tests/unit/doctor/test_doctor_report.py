@@ -14,7 +14,10 @@ WRONG = {
     "model": (lambda: diagnose("model", []), TypeError, "model must be a torch.nn.Module, got str"),
     "no batches": (lambda: diagnose(MAKE["mlp"](), []), ValueError, "batches must hold at least one batch"),
     "one tensor": (lambda: diagnose(MAKE["mlp"](), torch.rand(2, 64)), ValueError, "batches must be an iterable of"),
-    "triples": (lambda: diagnose(MAKE["mlp"](), [(1, 2, 3)]), ValueError, "batches must yield .* got 3 parts"),
+    "triples": (
+        lambda: diagnose(MAKE["mlp"](), [(1, 2, 3)]), ValueError,
+        r"batches must yield .* fit forward\(input\) .* 3 parts.*forward=",
+    ),
     "max_batches": (lambda: diagnose(MAKE["mlp"](), batches(), max_batches=0), ValueError, "max_batches must be"),
     "domains": (lambda: diagnose(MAKE["mlp"](), batches(), domains=[1]), TypeError, "domains must be a mapping"),
     "domain": (

@@ -184,6 +184,8 @@ CASES = {
         lambda: {"model": with_layer(nn.BatchNorm1d.reset_running_stats).eval()},
         lambda: {"model": trained("mlp").eval()},
     ),
+    "eval-mode-distorted": (lambda: {"model": displaced("mlp", "2")}, dict),
+    "eval-worse-than-train": (lambda: exposures(1), dict),
     "running-statistics-mismatch": (lambda: {"model": displaced("mlp", "2")}, dict),
     "shared-layer": (lambda: {"model": train(Twice(), batches(count=60), 60)}, dict),
     "domain-statistics-differ": (

@@ -1,0 +1,184 @@
+"""Checks of the model as a whole: the loss in eval mode, whatever the distance of each layer's statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from bnlib.doctor.checks.batch_composition import batches_not_representative
+from bnlib.doctor.checks.shared_statistics import domain_statistics_differ, layer_shared_by_different_inputs
+from bnlib.doctor.losses import main_output
+from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.norm_layers import running_statistics
+from bnlib.doctor.report import Finding, make_finding
+from bnlib.doctor.running_averages import (
+    initial_weight,
+    is_untrained,
+    layers_with_running_statistics_in_use,
+    statistics_are_young,
+    without_initial_values,
+)
+from bnlib.norm import FullNorm
+
+_LISTED_LAYERS = 8
+_ABOUT_RUNNING_STATISTICS = ("eval-mode-distorted", "running-statistics-mismatch", "running-statistics-never-updated")
+_COMPARED_BATCHES = 4
+_CHANGED_OUTPUTS = 0.5
+"""Without a loss: outputs that change by this share of their standard deviation have changed clearly."""
+
+
+def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Finding]:
+    """Find models whose loss with running statistics is clearly worse than with precise ones.
+
+    Small errors of many layers add up, so the distance of each layer says little. Without a loss, the outputs are
+    compared.
+    """
+    names = layers_with_running_statistics_in_use(measurements)
+    if not names or _has_another_cause(measurements, names):
+        return
+    # Initial values in all layers of a model that is about to be trained are reported for the layers.
+    if measurements.will_be_trained and is_untrained(measurements):
+        return
+    known = measurements.train_score is not None
+    text = _raised_loss(measurements, names) if known else _changed_outputs(measurements)
+    if text:
+        severity = "error" if known else "warning"
+        # FullNorm trains with these same statistics, so eval mode is no worse than training.
+        follows = all(isinstance(measurements.norm_layers[name], FullNorm) for name in names)
+        if _initial_values_are_the_cause(measurements, names):
+            text += " The cause is the initial values in the running statistics, which average too few batches so far."
+            severity = "note" if measurements.will_be_trained or follows else severity
+        yield make_finding("eval-mode-distorted", "", severity, text)
+
+
+def _initial_values_are_the_cause(measurements: Measurements, names: list[str]) -> bool:
+    """Return whether all layers average too few batches, or are right without the share of their initial values."""
+    layers = {name: measurements.norm_layers[name] for name in names}
+    if all(map(statistics_are_young, layers.values())):
+        return True
+    shares = {name: initial_weight(layer) for name, layer in layers.items()}
+    without = {name: without_initial_values(layers[name], share) for name, share in shares.items() if share > 0}
+    if not without:
+        return False
+    if measurements.train_score is None:
+        return _output_change(measurements, without) <= _CHANGED_OUTPUTS
+    cured = measurements.score_with_statistics(without)
+    return not measurements.clearly_worse(cured, measurements.eval_recomputed_score)
+
+
+def _has_another_cause(measurements: Measurements, names: list[str]) -> bool:
+    """Return whether another finding, which has its own remedy, raises the loss in eval mode."""
+    found = map(running_statistics, (measurements.norm_layers[name] for name in names))
+    if not all(value.isfinite().all() for statistics in found for value in statistics):
+        return True
+    if measurements.layers_after_dead_layer:
+        return True
+    others = (batches_not_representative, domain_statistics_differ, layer_shared_by_different_inputs)
+    return any(finding.severity != "note" for check in others for finding in check(measurements))
+
+
+def losses_differ_without_a_cause(measurements: Measurements, findings: list[Finding]) -> Iterator[Finding]:
+    """Find a gap between the losses in train mode and in eval mode that no other finding explains."""
+    causes = [each for each in findings if each.severity != "note" and each.code not in _ABOUT_RUNNING_STATISTICS]
+    if measurements.train_score is None or measurements.modes_agree or causes:
+        return
+    train, evaluated = measurements.train_score, measurements.eval_score
+    recomputed = measurements.eval_recomputed_score
+    # Running statistics explain what recomputed ones cure.
+    unexplained = recomputed if any(each.code == "eval-mode-distorted" for each in findings) else evaluated
+    losses = (
+        f"The loss is {train} in train mode, {evaluated} in eval mode, and {recomputed} in eval mode with statistics "
+        "recomputed from these batches."
+    )
+    if measurements.clearly_worse(unexplained, train):
+        yield make_finding("eval-worse-than-train", "", "note" if measurements.inference else "warning", losses)
+    elif not findings and not measurements.inference and measurements.clearly_worse(train, evaluated):
+        yield make_finding("loss-higher-in-train-mode", "", "note", losses)
+
+
+def _raised_loss(measurements: Measurements, names: list[str]) -> str:
+    if not measurements.eval_worse_than_recomputed:
+        return ""
+    evaluated, precise = measurements.eval_score, measurements.eval_recomputed_score
+    number = int((evaluated.losses - precise.losses).nan_to_num(nan=torch.inf).argmax())
+    shares = _shares(lambda count: measurements.loss_with_precise_statistics(names[:count], number), len(names))
+    listed = sorted(((share, name) for share, name in zip(shares, names, strict=True)), reverse=True)
+    listed = [f"{name or 'the model itself'} {share:.0%}" for share, name in listed if share >= 0.05][:_LISTED_LAYERS]
+    text = (
+        f"In eval mode, the loss is {evaluated} with the running statistics of the model, and {precise} with "
+        "statistics recomputed from these batches."
+    )
+    if listed:
+        text += (
+            " Given precise statistics one after the other, from the first layer to the last, these layers account for "
+            f"the difference: {', '.join(listed)}."
+        )
+    if measurements.recomputed_worse_than_train:
+        text += f" The loss in train mode is still lower, {measurements.train_score}."
+    return text
+
+
+def _shares(loss: Callable[[int], float], count: int) -> list[float]:
+    """Return the share of each layer in the fall of the loss from no layer with precise statistics to all of them.
+
+    Only ranges of layers over which the loss changes by a twentieth of the whole are looked into.
+
+    Arguments:
+        loss: takes the number of first layers with precise statistics.
+        count: number of layers.
+    """
+    known = {0: loss(0), count: loss(count)}
+    whole = known[0] - known[count]
+    shares = [0.0] * count
+    if not abs(whole) > 0 or whole in (float("inf"), float("-inf")):
+        return shares
+    ranges = [(0, count)]
+    while ranges:
+        low, high = ranges.pop()
+        share = (known[low] - known[high]) / whole
+        if high - low == 1:
+            shares[low] = share
+        elif abs(share) >= 0.05:
+            middle = (low + high) // 2
+            known[middle] = loss(middle)
+            ranges += [(low, middle), (middle, high)]
+    return shares
+
+
+def _changed_outputs(measurements: Measurements) -> str:
+    change = _output_change(measurements, {})
+    # Not "change > limit": the change may be nan.
+    if change <= _CHANGED_OUTPUTS:
+        return ""
+    return (
+        f"In eval mode, the outputs with the running statistics of the model differ by {change:.0%} of their standard "
+        "deviation from those with statistics recomputed from these batches."
+    )
+
+
+def _output_change(measurements: Measurements, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> float:
+    """Return how far outputs are from those with precise statistics, in standard deviations of these.
+
+    Arguments:
+        measurements: of the model.
+        statistics: mean and variance by the name of the layer, in place of the running ones.
+    """
+    changes, deviations = [], []
+    for batch in measurements.batches[:_COMPARED_BATCHES]:
+        some, precise = (
+            main_output(measurements.pass_with_statistics(batch, each).outputs)
+            for each in (statistics, measurements.precise_statistics)
+        )
+        if (
+            not isinstance(some, Tensor)
+            or not some.is_floating_point()
+            or some.numel() < 2
+            or some.shape != precise.shape
+        ):
+            measurements.skipped["outputs in eval mode with precise statistics"] = "they cannot be compared"
+            return 0.0
+        changes.append(float((some.double() - precise.double()).square().mean()))
+        deviations.append(float(precise.double().var(0, correction=0).mean()))
+    return (sum(changes) / max(sum(deviations), 1e-30)) ** 0.5

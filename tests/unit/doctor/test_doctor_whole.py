@@ -1,0 +1,110 @@
+"""``bnlib.diagnose`` judges the model as a whole: small errors of many layers, and gaps that no layer explains."""
+
+import copy
+
+import pytest
+import torch
+from doctor_examples import batches, digits, train, trained
+from torch import nn
+
+from bnlib import models
+from bnlib.doctor import diagnose
+from bnlib.doctor.checks.whole_model import _shares
+
+
+def deep(depth=6, steps=150):
+    shuffled = [batch for seed in range(12) for batch in batches(64, 25, seed=seed)]
+    return train(models.mlp((64, *[32] * depth, 10), nn.BatchNorm1d), shuffled, steps)
+
+
+def norms(model):
+    return {name: each for name, each in model.named_modules() if isinstance(each, nn.BatchNorm1d)}
+
+
+def test_small_errors_in_each_layer_that_ruin_the_model_are_an_error():
+    model = deep(8)
+    for layer in norms(model.eval()).values():
+        layer.running_var *= 3.5  # a factor of 1.87 in the standard deviation, below the limit for a layer
+    report = diagnose(model, batches())
+    assert report.codes == ["eval-mode-distorted"] and report[0].severity == "error" and report[0].layer == ""
+    assert sum(f"{name} " in report[0].evidence for name in norms(model)) >= 3
+    (warning,) = diagnose(model, [x for x, _ in batches()])
+    assert (warning.code, warning.severity) == ("eval-mode-distorted", "warning")
+    assert "of their standard deviation" in warning.evidence
+
+
+def test_averaged_clients_with_the_buffers_of_one_of_them_are_an_error():
+    model, data = deep(steps=300), digits()
+    clients = []
+    for number in range(4):
+        mine = data.train_y % 4 == number
+        x, y = data.train_x[mine] * (0.6 + 0.3 * number), data.train_y[mine]
+        clients.append(train(copy.deepcopy(model), list(zip(x.split(64), y.split(64), strict=True)) * 8, 30, 0.02))
+    with torch.no_grad():
+        for mine, *theirs in zip(model.parameters(), *(each.parameters() for each in clients), strict=True):
+            mine.copy_(sum(theirs) / 4)
+        for mine, first in zip(model.buffers(), clients[0].buffers(), strict=True):
+            mine.copy_(first)
+    assert diagnose(model.eval(), batches()).codes[0] == "eval-mode-distorted"
+
+
+def test_the_layer_with_wrong_statistics_has_all_of_the_share():
+    for name in norms(trained("mlp")):
+        model = trained("mlp").eval()
+        layer = model.get_submodule(name)
+        layer.running_mean += 3 * layer.running_var.sqrt()
+        assert f"difference: {name} 100%" in diagnose(model, batches())[0].evidence
+
+
+def test_shares_add_up_and_few_losses_find_the_layer():
+    asked = []
+
+    def loss(count):
+        asked.append(count)
+        return 2.0 - 0.75 * (count > 20) - 0.25 * (count > 50)
+
+    shares = _shares(loss, 64)
+    assert shares[20] == pytest.approx(0.75) and shares[50] == pytest.approx(0.25) and sum(shares) == pytest.approx(1)
+    assert len(asked) < 16
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_young_statistics_are_an_error_only_where_training_is_over(mode):
+    model = models.mlp((64, 32, 32, 10), lambda width: nn.BatchNorm1d(width, momentum=0.005))
+    train(model, batches(count=40), 60, lr=0.3)
+    report = diagnose(model.train(mode), batches())
+    (found,) = report.by_code("eval-mode-distorted")
+    assert found.severity == ("note" if mode else "error") and "too few batches" in str(report)
+    assert mode or {each.severity for each in report.by_code("running-statistics-mismatch")} == {"error"}
+
+
+def test_a_model_that_was_never_trained_is_only_a_note():
+    model = models.mlp((64, *[32] * 6, 10), nn.BatchNorm1d)
+    for each in (batches(), [x for x, _ in batches()]):
+        report = diagnose(model, each)
+        assert {finding.severity for finding in report} <= {"note"}, str(report)
+
+
+def test_a_gap_that_nothing_else_explains_is_named():
+    """One batch cannot be shuffled, so it cannot be known what the network reads from its statistics."""
+    torch.manual_seed(0)
+    plain = torch.randn(64, 1, 64)
+    x = plain + 5 * torch.randn(64, 1, 1)
+    y = (plain[:, 0] > plain[:, 0].mean(1, keepdim=True)).long()
+    pairs = list(zip(x.split(1), y.split(1), strict=True))
+    model = nn.Sequential(nn.Conv1d(1, 8, 1), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 2, 1))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for inputs, targets in pairs * 10:
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimiser.step()
+    pairs = [(a if number else a[:, :, :60], b if number else b[:, :60]) for number, (a, b) in enumerate(pairs)]
+    report = diagnose(model, pairs)
+    assert "eval-worse-than-train" in report.codes, str(report)
+    assert any("the samples have different shapes" in each for each in report.remarks)
+
+
+def test_no_problems_means_that_every_check_ran():
+    assert str(diagnose(trained("mlp"), batches())) == "No problems found."
+    text = str(diagnose(trained("mlp"), [x for x, _ in batches()]))
+    assert text.startswith("No problems found by the checks that ran.\n\nThe batches have no targets")
