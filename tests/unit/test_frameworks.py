@@ -54,6 +54,8 @@ def test_the_protocol_recognises_another_convention(scripts):
     assert answers["one value per channel"] == {"output": [0], "statistics": [5, 0]}
     assert answers["NaN in one channel"] == {key: "that one" for key in ("output", "statistics", "after a clean batch")}
     assert answers["training mode normalises with"] == "the batch"
+    adapter.NOT_ASKED = {"empty batch": "it takes too long"}
+    assert protocol.ask(adapter)["answers"]["empty batch"] == "not asked: it takes too long"
     assert answers["broken"] == "raises ZeroDivisionError: division by zero"
 
 
