@@ -9,6 +9,7 @@ const QUANTITIES = {
   test_loss: (checkpoint) => scores(checkpoint)[0].loss,
   test_error: (checkpoint) => 100 * scores(checkpoint)[0].error,
   second_error: (checkpoint) => 100 * scores(checkpoint)[1].error,
+  train_mode_error: (checkpoint) => 100 * checkpoint.test.train[0].error,
   memorised_error: (checkpoint) => 100 * checkpoint.test.eval[1].error,
   reshuffled_error: (checkpoint) => 100 * checkpoint.test.train[1].error,
   objective: (checkpoint) => checkpoint.objective,

@@ -29,6 +29,10 @@ def draw_train_mode_at_inference(
         here, after = 100 * data[order]["train_mode"], 100 * data[order]["eval_mode_afterwards"]
         band(left, batch_sizes, here, color=color, label=f"test set {order}", marker=mark[0], ls=mark[1:], ms=4)
         left.plot(batch_size, np.median(here[:, place]), mark[0], color=color, ms=9)
+        if "run" in data:
+            dash = {"marker": "_", "ls": "", "color": color, "ms": 18, "mew": 2}
+            left.plot(batch_sizes, 100 * np.array(data["run"][order]["train_mode"]), **dash)
+            right.plot(100 * np.array(data["run"][order]["eval_mode_afterwards"]), **dash)
         band(right, np.arange(len(batches_served)), after, color=color, label="_", marker=mark[0], ls=mark[1:], ms=4)
         told.append(
             f"{order} {np.median(here[:, place]):.1f} % ({here[:, place].min():.1f} to {here[:, place].max():.1f}) in "
@@ -43,9 +47,11 @@ def draw_train_mode_at_inference(
     right.set(xlabel="batches predicted in train mode", title=f"eval mode, after batches of {batch_size}")
     right.set_xticks(range(len(batches_served)), [str(number) for number in batches_served], fontsize=8)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    run = data.get("run")
+    yours = f" Dashes: your run, {100 * run['shuffled']['eval_mode']:.1f} % in eval mode." if run else ""
     return (
         f"Test accuracy of the {network} network with batches of {batch_size} samples: {'; '.join(told)}. In eval mode "
-        f"before: {eval_mode:.1f} %. Medians and ranges over five seeds."
+        f"before: {eval_mode:.1f} %. Medians and ranges over five seeds.{yours}"
     )
 
 

@@ -12,8 +12,9 @@ from bnlib.experiments.framework.results import as_array
 from bnlib.experiments.full_normalization import labels_per_batch as few_labels
 from bnlib.experiments.full_normalization import oracles_on_digits
 from bnlib.experiments.objective import objective_and_evaluation as objective
+from bnlib.experiments.perils import train_mode_at_inference as in_use
 from bnlib.experiments.perils import two_towers as two_domains
-from bnlib.widgets.train_here import ENDS, ERROR, LOSS, MORE_NORMS, NORMS, PANELS, USUAL, TrainHere
+from bnlib.widgets.train_here import ENDS, ERROR, FIELDS, LOSS, MORE_NORMS, NORMS, PANELS, USUAL, TrainHere
 
 TRAINING_SAMPLES = 1437
 """The training images of the digits."""
@@ -122,6 +123,44 @@ def labels_per_batch() -> TrainHere:
         bands=lambda **setting: _curves(few_labels.lookup(**setting)),
         norms=norms,
         fixed={"checkpoints": 10},
+    )
+
+
+def train_mode_at_inference() -> TrainHere:
+    """Return the training of chapter 6's explorer of predictions in train mode; the page has no convolutions."""
+    end = in_use.TRAINING["epochs"]
+    last_step = end * (TRAINING_SAMPLES // in_use.TRAINING["batch_size"])
+
+    def start(network: str, batch_size: int) -> dict[str, Any] | None:
+        if network != "fully connected":
+            return None
+        return {**USUAL, **in_use.TRAINING, "evaluation_batch_size": batch_size}
+
+    def bands(network: str, batch_size: int) -> dict[str, dict[str, Any]]:
+        found = in_use.load()[network, "shuffled"]
+        errors = {
+            "test_error": 100 * (1 - found["eval_mode"]),
+            "train_mode_error": 100 * (1 - found["train_mode"][:, in_use.BATCH_SIZES.index(batch_size)]),
+        }
+        # Only the ends of the committed runs are known: a mark from the last step to the end of the axis.
+        (after,) = _by_steps([last_step], in_use.TRAINING["batch_size"])
+        return {"batch norm": {"epoch": [after, end], **{key: as_array([e, e]).T for key, e in errors.items()}}}
+
+    lines = [{"key": "test_error", "label": "eval mode"}, {"key": "train_mode_error", "label": "train mode"}]
+    size = {key: value for key, value in FIELDS["evaluation_batch_size"].items() if key != "when"}
+    return TrainHere(
+        start=start,
+        chosen=["batch norm"],
+        bands=bands,
+        fields=("evaluation_batch_size", "batch_size", "lr", "batches", "labels", "depth", "width", "epochs", "seed"),
+        own_fields={"evaluation_batch_size": size | {"told": "tested in batches of {}"}},
+        panels=({"label": "test error (%)", "lines": lines, **ERROR},),
+        ends=(
+            {"label": "test error in eval mode", "key": "test_error", "unit": " %"},
+            {"label": "in train mode", "key": "train_mode_error", "unit": " %"},
+        ),
+        fixed={"evaluations": ["eval", "train"]},
+        trained="the fully connected network",
     )
 
 

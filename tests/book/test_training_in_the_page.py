@@ -8,16 +8,18 @@ from conftest import FRONT, ROOT
 from training_page import LABORATORY, REACHED, SAYS, choose, ends, number, press
 
 from bnlib.experiments.alternatives.batch_sizes import EQUAL_SAMPLES
+from bnlib.experiments.perils import train_mode_at_inference
 from bnlib.widgets import in_the_page, laboratory
 from bnlib.widgets.train_here import FIELDS
 
 CHAPTER = "chapters/01_the_formula.html"
+PERILS = "chapters/06_perils.html"
 WITH_TRAINING = {
     FRONT: 1,
     CHAPTER: 1,
     "chapters/04_the_objective.html": 2,
     "chapters/05_full_normalization.html": 3,
-    "chapters/06_perils.html": 1,
+    PERILS: 2,
     "chapters/07_why_is_my_bn_failing.html": 3,
     "chapters/09_alternatives.html": 1,
 }
@@ -292,6 +294,36 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
                 assert low - allowed <= values[key] <= high + allowed, (norm, key, epoch)
                 compared += 1
     assert compared >= 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 128])
+def test_predictions_in_train_mode_are_those_of_bnlib(visit, batch_size):
+    """With a committed seed the whole training ends with the committed errors, in eval mode and in train mode."""
+    page = visit(f"{PERILS}?in-use.batch_size={batch_size}&in-use.train.open=1#explorer-in-use").page
+    box = page.locator("#explorer-in-use")
+    box.locator(".bnb-training").wait_for()
+    assert box.locator("[data-field=evaluation_batch_size] input").input_value() == str(batch_size)
+    assert box.locator(".bnb-band").count() == 2
+    assert "Solid lines: eval mode; dashed lines: train mode" in box.inner_text()
+    choose(box, seed=0)
+    press(box, "Train")
+    (told,) = ends(box)
+    row = train_mode_at_inference.load()["fully connected", "shuffled"]
+    place = train_mode_at_inference.BATCH_SIZES.index(batch_size)
+    expected = [100 - 100 * row["eval_mode"][0], 100 - 100 * row["train_mode"][0, place]]
+    # A test image more or less, where rounding splits the runs.
+    assert [float(each) for each in re.findall(r"([\d.]+) %", told)] == pytest.approx(expected, abs=0.3)
+
+
+def test_the_page_says_which_network_of_chapter_6_it_trains(visit):
+    box = visit(f"{PERILS}?in-use.network=convolutional&in-use.train.open=1#explorer-in-use").page.locator(
+        "#explorer-in-use"
+    )
+    box.locator(".bnb-training").wait_for()
+    assert "This page trains the fully connected network in your browser" in box.inner_text()
+    assert box.locator(".bnb-news").text_content().startswith("This page cannot train the network of this position.")
+    press(box, "Train")
+    assert not box.locator(".bnb-progress").count() and not box.locator(".bnb-band").count()
 
 
 def test_the_pages_that_offer_training(site):

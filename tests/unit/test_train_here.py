@@ -12,6 +12,7 @@ from bnlib.experiments.failing import initial_gamma
 from bnlib.experiments.formula import training_curves
 from bnlib.experiments.full_normalization import mcsgd_paths, oracles_on_digits
 from bnlib.experiments.objective import two_weights
+from bnlib.experiments.perils import train_mode_at_inference
 from bnlib.figures.methods import METHOD_COLORS
 from bnlib.figures.objective import CONSTRUCTION_STYLES
 from bnlib.schedules import PowerSchedule
@@ -71,6 +72,28 @@ def test_the_page_has_every_norm_of_chapter_9():
 def test_the_page_cannot_train_on_mnist():
     towers = in_the_page.two_towers()
     assert towers.start("MNIST", 1.0, 64) is None and towers.start("inverted", 1.0, 64)["data"] == "two domains"
+
+
+def test_the_page_trains_the_fully_connected_network_of_chapter_6_and_marks_the_committed_ends():
+    training, found = (
+        in_the_page.train_mode_at_inference(),
+        train_mode_at_inference.load()["fully connected", "shuffled"],
+    )
+    settings = [{"network": name, "batch_size": 4} for name in train_mode_at_inference.NETWORKS]
+    made = training.description("in-use", settings)
+    assert made["covered"] == [True, False] and made["bands"][1] is None
+    assert "trains the fully connected network in your browser" in made["trainer"]
+    start = made["start"]
+    model = train_mode_at_inference.network("fully connected", seed=0)
+    assert [layer.num_features for layer in model if isinstance(layer, BatchNorm)] == start["depth"] * [start["width"]]
+    assert {key: start[key] for key in train_mode_at_inference.TRAINING} == train_mode_at_inference.TRAINING
+    assert start["evaluation_batch_size"] == 4 and "when" not in made["fields"][0]
+    band = made["bands"][0]["batch norm"]
+    assert band["epoch"] == [pytest.approx(440 * 32 / 1437, abs=5e-3), 10]
+    for key, accuracies in (("test_error", found["eval_mode"]), ("train_mode_error", found["train_mode"][:, 2])):
+        errors = 100 - 100 * accuracies
+        for values, expected in zip(band[key], (errors.min(), np.median(errors), errors.max()), strict=True):
+            assert values == pytest.approx([expected, expected], rel=5e-3)
 
 
 def test_a_norm_has_the_colour_of_the_figures():

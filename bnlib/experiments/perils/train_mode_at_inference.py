@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -18,12 +18,13 @@ from bnlib import BatchNorm, datasets
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp, small_cnn
-from bnlib.training import error_rate, fit
+from bnlib.training import error_rate, iterate
 
 NETWORKS, ORDERS = ("fully connected", "convolutional"), ("shuffled", "sorted")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 BATCHES_SERVED = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Numbers of batches predicted in train mode before the network is evaluated in eval mode."""
+TRAINING = {"batch_size": 32, "lr": 0.1, "epochs": 10}
 SEEDS = {"quick": range(5), "paper": range(20)}
 
 
@@ -41,10 +42,15 @@ def network(name: str, seed: int) -> nn.Module:
 
 def trained(name: str, seed: int, device="cpu") -> nn.Module:
     """Train the network for ten epochs of SGD in shuffled batches of 32."""
-    model = network(name, seed)
-    settings = {"batch_size": 32, "lr": 0.1, "epochs": 10, "checkpoints": 1, "seed": seed, "device": device}
-    fit(model, datasets.load("digits"), progress=False, **settings)
+    *_, (_, _, model) = _training(name, seed, 1, device)
     return model
+
+
+def _training(name: str, seed: int, checkpoints: int, device="cpu") -> Iterator[tuple[int, int, nn.Module]]:
+    """Yield the number of steps so far, the total number of steps, and the network at each checkpoint."""
+    model, settings = network(name, seed), {"checkpoints": checkpoints, "seed": seed, "device": device}
+    for step, steps, _ in iterate(model, "digits", **TRAINING, **settings):
+        yield step, steps, model
 
 
 def measure(name: str, order: str, *, seed: int, device) -> dict[str, object]:
@@ -56,15 +62,20 @@ def measure(name: str, order: str, *, seed: int, device) -> dict[str, object]:
     """
     data = datasets.load("digits").to(device)
     model = trained(name, seed, device)
-    copies = {size: copy.deepcopy(model) for size in BATCH_SIZES}
+    return accuracies(model, data, order, seed) | {
+        "eval_mode_afterwards": [
+            _eval_accuracy_after_serving(copy.deepcopy(model), data, order, size, seed) for size in BATCH_SIZES
+        ],
+    }
+
+
+def accuracies(model: nn.Module, data: datasets.Dataset, order: str, seed: int) -> dict[str, float | list[float]]:
+    """Measure test accuracies in eval mode and in train mode at each of ``BATCH_SIZES``; the model stays as it is."""
     return {
         "eval_mode": 1 - error_rate(model, data.test_x, data.test_y),
         "train_mode": [
             train_mode_accuracy(copy.deepcopy(model), data.test_x, data.test_y, batches(data.test_y, order, size, seed))
             for size in BATCH_SIZES
-        ],
-        "eval_mode_afterwards": [
-            _eval_accuracy_after_serving(copies[size], data, order, size, seed) for size in BATCH_SIZES
         ],
     }
 
@@ -118,6 +129,20 @@ def lookup(network: str, batch_size: int) -> dict[str, dict[str, np.ndarray]]:
     return {
         order: row | {"eval_mode_afterwards": row["eval_mode_afterwards"][:, place]} for order, row in found.items()
     }
+
+
+_live_seed = itertools.count(100)
+
+
+def train(network: str, batch_size: int, points: int = 5) -> Iterator[tuple[int, int, dict]]:
+    """Train the network now, with a seed that no result has used; ``run`` holds the accuracies of that run by order."""
+    seed, shown, data = next(_live_seed), lookup(network, batch_size), datasets.load("digits")
+    for step, steps, model in _training(network, seed, points):
+        run = {order: accuracies(model, data, order, seed) for order in ORDERS}
+        for order, found in run.items():
+            served = copy.deepcopy(model)
+            found["eval_mode_afterwards"] = _eval_accuracy_after_serving(served, data, order, batch_size, seed)
+        yield step, steps, shown | {"run": run}
 
 
 def train_mode_accuracy_rows(batch_sizes: Sequence[int]) -> list[dict]:

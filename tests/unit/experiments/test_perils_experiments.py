@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets
+from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets, figures
 from bnlib.experiments.perils import (
     adaptation_at_test_time,
     distribution_shift,
@@ -73,6 +73,36 @@ def test_asking_in_train_mode_moves_the_statistics_and_one_sample_gets_a_constan
         answers = torch.cat([model.train()(data.test_x[index]) for index in ones])
     assert torch.equal(answers, answers[:1].expand_as(answers))
     assert not torch.equal(two_towers.batch_norm_layers(model)[0].running_mean, before)
+
+
+@pytest.mark.parametrize("network", train_mode_at_inference.NETWORKS)
+def test_a_live_training_is_measured_as_the_committed_ones(network, monkeypatch):
+    """From the same seed it ends with the committed accuracies, and the measurements do not change what it learns."""
+    monkeypatch.setattr(train_mode_at_inference, "_live_seed", itertools.repeat(0))
+    (_, _, first), *_, (done, total, last) = train_mode_at_inference.train(network, 8, points=2)
+    assert done == total == 440 and first["run"]["shuffled"]["eval_mode"] < 0.3
+    for order, run in last["run"].items():
+        committed = train_mode_at_inference.lookup(network, 8)[order]
+        for key, values in run.items():
+            # Other processors round in another way, which moves a few images.
+            np.testing.assert_allclose(values, committed[key][0], atol=0.02, err_msg=f"{order}, {key}")
+
+
+def test_the_figure_shows_a_live_run_as_dashes():
+    run = {"eval_mode": 0.5, "train_mode": [0.1, 0.2], "eval_mode_afterwards": [0.5, 0.4, 0.3]}
+    row = {key: np.array([values, values]) for key, values in run.items()}
+    data, sizes = (
+        dict.fromkeys(train_mode_at_inference.ORDERS, row),
+        {"batch_sizes": (1, 2), "batches_served": (0, 1, 2)},
+    )
+    live = data | {"run": dict.fromkeys(train_mode_at_inference.ORDERS, run)}
+    for shown, dashes in ((data, 0), (live, 2)):
+        figure = figures.new_figure(7, 3)
+        told = figures.draw_train_mode_at_inference(figure, shown, "fully connected", 2, **sizes)
+        assert ("Dashes: your run, 50.0 % in eval mode." in told) == (dashes > 0)
+        for axes, key in zip(figure.axes, ("train_mode", "eval_mode_afterwards"), strict=True):
+            found = [line.get_ydata() for line in axes.lines if line.get_marker() == "_"]
+            assert len(found) == dashes and all(list(each) == [100 * value for value in run[key]] for each in found)
 
 
 def test_one_class_has_its_share_of_the_samples():
