@@ -77,7 +77,7 @@ def test_asking_in_train_mode_moves_the_statistics_and_one_sample_gets_a_constan
 
 @pytest.mark.parametrize("network", train_mode_at_inference.NETWORKS)
 def test_a_live_training_is_measured_as_the_committed_ones(network, monkeypatch):
-    """From the same seed it ends with the committed accuracies, and the measurements do not change what it learns."""
+    """From the same seed it ends with the committed accuracies, though it is measured on the way."""
     monkeypatch.setattr(train_mode_at_inference, "_live_seed", itertools.repeat(0))
     (_, _, first), *_, (done, total, last) = train_mode_at_inference.train(network, 8, points=2)
     assert done == total == 440 and first["run"]["shuffled"]["eval_mode"] < 0.3
@@ -86,6 +86,13 @@ def test_a_live_training_is_measured_as_the_committed_ones(network, monkeypatch)
         for key, values in run.items():
             # Other processors round in another way, which moves a few images.
             np.testing.assert_allclose(values, committed[key][0], atol=0.02, err_msg=f"{order}, {key}")
+
+
+def test_measuring_the_accuracies_leaves_the_network_as_it_is():
+    model = train_mode_at_inference.network("fully connected", seed=0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_mode_at_inference.accuracies(model, datasets.load("digits"), "shuffled", seed=0)
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_the_figure_shows_a_live_run_as_dashes():
