@@ -146,7 +146,10 @@ def train_mode_at_inference() -> TrainHere:
         (after,) = _by_steps([last_step], in_use.TRAINING["batch_size"])
         return {"batch norm": {"epoch": [after, end], **{key: as_array([e, e]).T for key, e in errors.items()}}}
 
-    lines = [{"key": "test_error", "label": "eval mode"}, {"key": "train_mode_error", "label": "train mode"}]
+    lines = [
+        {"key": "test_error", "label": "eval mode"},
+        {"key": "train_mode_error", "label": "train mode, test set shuffled"},
+    ]
     size = {key: value for key, value in FIELDS["evaluation_batch_size"].items() if key != "when"}
     return TrainHere(
         start=start,
