@@ -8,6 +8,8 @@ const LEFT = 46;
 const RIGHT = 26; // room for the number of a run at the end of its line
 const TOP = 8;
 const BOTTOM = 38;
+const TAG_WIDTH = 14;
+const TAG_HEIGHT = 11;
 const LEVEL_DASHES = ["6 3", "1.5 3"];
 
 /**
@@ -37,7 +39,7 @@ export class Chart extends Plot {
     this.bottom = this.y(this.axis.range[0]);
     const bands = this.bands.flatMap((band) => this.band(band));
     const lines = this.lines.map((line) => this.line(line));
-    return { parts: [...this.axes(), ...bands, ...this.levels(), ...lines], places: this.places() };
+    return { parts: [...this.axes(), ...bands, ...this.levels(), ...lines, ...this.tags()], places: this.places() };
   }
 
   x(at) {
@@ -91,16 +93,28 @@ export class Chart extends Plot {
     ];
   }
 
-  line({ color, dash, tag, points, ended }) {
-    const known = points
-      .filter(([, value]) => Number.isFinite(value))
-      .map(([at, value]) => [this.x(at), this.y(value)]);
+  // Where the finite numbers of a line are.
+  known({ points }) {
+    return points.filter(([, value]) => Number.isFinite(value)).map(([at, value]) => [this.x(at), this.y(value)]);
+  }
+
+  line({ color, dash, ...line }) {
+    const known = this.known(line);
     if (!known.length) return "";
-    const [x, y] = known.at(-1);
     const dots = known.length < 25 ? known.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.2, fill: color })) : [];
-    const line = { stroke: color, fill: "none", "stroke-width": 2, "stroke-dasharray": dash || null };
-    const end = words(x + 5, y + 4, ended ? `${tag} ✕` : tag, { "text-anchor": "start", "font-weight": 600 });
-    return [svg("path", { d: this.path(known), ...line }), ...dots, end].join("");
+    const ink = { stroke: color, fill: "none", "stroke-width": 2, "stroke-dasharray": dash || null };
+    return [svg("path", { d: this.path(known), ...ink }), ...dots].join("");
+  }
+
+  // The numbers of the runs at the ends of their lines, below one another where the ends are near.
+  tags() {
+    const ends = this.lines
+      .map((line) => ({ text: line.ended ? `${line.tag} ✕` : String(line.tag), end: this.known(line).at(-1) }))
+      .filter(({ end }) => end)
+      .map(({ text, end: [x, y] }) => ({ text, x, y }));
+    return spread(ends, TOP, this.bottom).map(({ text, x, y }) =>
+      words(x + 5, y + 4, text, { "text-anchor": "start", "font-weight": 600 }),
+    );
   }
 
   // Where numbers are: at every epoch or step that a line has, and without lines at those of the bands.
@@ -124,6 +138,36 @@ export class Chart extends Plot {
     const where = this.along === "epoch" ? `Epoch ${short(place)}` : `Step ${place}`;
     return `${where}, ${this.axis.label}: ${[...runs, ...bands].join("; ")}.`;
   }
+}
+
+// Move texts up and down between two heights until none covers another one.
+export function spread(ends, top, bottom) {
+  const columns = [];
+  for (const end of ends.toSorted((one, other) => one.x - other.x)) {
+    if (end.x - (columns.at(-1)?.[0].x ?? -Infinity) < TAG_WIDTH) columns.at(-1).push(end);
+    else columns.push([end]);
+  }
+  return columns.flatMap((column) => inColumn(column, top, bottom));
+}
+
+// The same for texts above one another; lines of one run that end together have its number once.
+function inColumn(ends, top, bottom) {
+  const found = [];
+  for (const end of ends.toSorted((one, other) => one.y - other.y)) {
+    if (!found.some(({ text, y }) => text === end.text && end.y - y < TAG_HEIGHT)) found.push({ ...end });
+  }
+  const height = Math.min(TAG_HEIGHT, (bottom - top) / found.length);
+  let free = top;
+  for (const tag of found) {
+    tag.y = Math.max(tag.y, free);
+    free = tag.y + height;
+  }
+  free = bottom;
+  for (const tag of found.toReversed()) {
+    tag.y = Math.min(tag.y, free);
+    free = tag.y - height;
+  }
+  return found;
 }
 
 // Round numbers from 0 on, at most seven.

@@ -23,7 +23,9 @@ export function parse(field, text) {
   }
   const given = String(text).trim();
   if (given === "" && field.optional) return null;
-  const value = Number(given.replace(",", ".")); // some phones have no point on their keyboard for numbers
+  // Some phones have no point on their keyboard for numbers; in a whole number a comma could only part the thousands.
+  const decimal = field.kind === "number" ? given.replace(",", ".") : given;
+  const value = /^[-+.\de]+$/i.test(decimal) ? Number(decimal) : NaN;
   const low = field.least ?? -Infinity;
   const high = field.most ?? Infinity;
   const possible = given !== "" && Number.isFinite(value) && value >= low && value <= high;
@@ -127,6 +129,25 @@ function duration({ epochs, batch_size }) {
 export function conflict({ skip, depth }) {
   const odd = skip === "with" && depth % 2 !== 0;
   return odd ? `“hidden layers” must be an even number with skip connections. It is ${depth}.` : "";
+}
+
+// Which field sets what the engine calls by these names.
+const FIELD_OF = {
+  batchSize: "batch_size",
+  microBatchSize: "micro_batch_size",
+  learningRate: "lr",
+  epochs: "epochs",
+  "batches.construction": "batches",
+  "batches.labels": "labels",
+};
+
+// A message of the engine about the values of a run, with the names of the fields.
+export function inReadersWords(message, fields, values) {
+  const [, setting, must] = message.match(/^(\S+) must be (.*), got .*$/s) ?? [];
+  const field = fields.find(({ name }) => name === FIELD_OF[setting]);
+  if (!field) return message;
+  const told = must.replace("batchSize", "the batch size").replaceAll("'", "");
+  return `“${field.label}” must be ${told}. It is ${field.kind === "choice" ? `“${values[field.name]}”` : values[field.name]}.`;
 }
 
 const TRAINING_SAMPLES = 1437;

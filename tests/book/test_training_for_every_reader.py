@@ -160,6 +160,37 @@ def test_a_chart_with_two_kinds_of_lines_says_which_is_which(visit):
     box.get_by_text("Solid lines: digits; dashed lines: inverted digits").wait_for()
 
 
+# Pairs of texts of a picture that cover one another, with more than the margins of their letters.
+COVERED = """
+picture => {
+  const texts = [...picture.querySelectorAll("text[font-weight]")];
+  const boxes = texts.map(text => [text.textContent, text.getBoundingClientRect()]);
+  return boxes.flatMap(([name, one], i) => boxes.slice(i + 1)
+    .filter(([, other]) => one.left < other.right && other.left < one.right)
+    .filter(([, other]) => Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 5)
+    .map(([other]) => [name, other]));
+}
+"""
+
+
+def test_the_results_of_many_runs_leave_the_charts_in_sight_and_their_numbers_legible(visit):
+    page = visit("chapters/09_alternatives.html", viewport=PHONE).page
+    box = page.locator("#explorer-alternatives")
+    box.get_by_role("button", name="Train here").click()
+    box.locator(".bnb-training").wait_for()
+    for norm in box.locator(".bnb-norms input").all():
+        norm.check()
+    choose(box, epochs=1)
+    press(box, "Train")
+    count = len(ends(page))
+    assert count == box.locator(".bnb-norms input").count() > 10
+    box.get_by_text(f"All {count} runs have ended. The list below the charts has their results.").wait_for()
+    for chart in box.locator(".bnb-plot-picture").all()[:2]:
+        numbers = chart.locator("text[font-weight]").all_text_contents()
+        assert sorted(map(int, numbers)) == list(range(1, count + 1))
+        assert chart.evaluate(COVERED) == []
+
+
 def test_the_runs_of_two_positions_have_different_names(visit):
     """Each setting that the explorer changes is told, so that the reader can tell its runs apart."""
     page = visit("chapters/06_perils.html").page

@@ -97,8 +97,8 @@ def test_the_explorer_and_the_training_of_the_two_weights_go_together(visit):
     ends(box)
     choose(box, construction="one label", batch_size=7)
     press(box, "Train")
-    box.page.wait_for_function("document.querySelector('.bnb-news').textContent.startsWith('batchSize must be')")
-    assert "from 1 to 6, the number of samples that a batch of one label can have" in box.inner_text()
+    told = "“batch size” must be from 1 to 6, the number of samples that a batch of one label can have. It is 7."
+    box.page.wait_for_function("told => document.querySelector('.bnb-news').textContent === told", arg=told)
     choose(box, batch_size=2, lr=50)
     press(box, "Train")
     box.page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 3")
