@@ -8,7 +8,6 @@ const LEFT = 46;
 const RIGHT = 26; // room for the number of a run at the end of its line
 const TOP = 8;
 const BOTTOM = 38;
-const TAG_WIDTH = 14;
 const TAG_HEIGHT = 11;
 const LEVEL_DASHES = ["6 3", "1.5 3"];
 
@@ -106,15 +105,19 @@ export class Chart extends Plot {
     return [svg("path", { d: this.path(known), ...ink }), ...dots].join("");
   }
 
-  // The numbers of the runs at the ends of their lines, below one another where the ends are near.
+  // The numbers of the runs at the ends of their lines, moved up and down until none covers another one.
   tags() {
     const ends = this.lines
-      .map((line) => ({ text: line.ended ? `${line.tag} ✕` : String(line.tag), end: this.known(line).at(-1) }))
+      .map((line) => ({ ...line, end: this.known(line).at(-1) }))
       .filter(({ end }) => end)
-      .map(({ text, end: [x, y] }) => ({ text, x, y }));
-    return spread(ends, TOP, this.bottom).map(({ text, x, y }) =>
-      words(x + 5, y + 4, text, { "text-anchor": "start", "font-weight": 600 }),
-    );
+      .sort((one, other) => one.end[1] - other.end[1]);
+    const height = Math.min(TAG_HEIGHT, (this.bottom - TOP) / ends.length);
+    let free = TOP;
+    return ends.map(({ tag, ended, end: [x, own] }, i) => {
+      const y = Math.min(Math.max(own, free), this.bottom - height * (ends.length - 1 - i));
+      free = y + height;
+      return words(x + 5, y + 4, ended ? `${tag} ✕` : tag, { "text-anchor": "start", "font-weight": 600 });
+    });
   }
 
   // Where numbers are: at every epoch or step that a line has, and without lines at those of the bands.
@@ -138,36 +141,6 @@ export class Chart extends Plot {
     const where = this.along === "epoch" ? `Epoch ${short(place)}` : `Step ${place}`;
     return `${where}, ${this.axis.label}: ${[...runs, ...bands].join("; ")}.`;
   }
-}
-
-// Move texts up and down between two heights until none covers another one.
-export function spread(ends, top, bottom) {
-  const columns = [];
-  for (const end of ends.toSorted((one, other) => one.x - other.x)) {
-    if (end.x - (columns.at(-1)?.[0].x ?? -Infinity) < TAG_WIDTH) columns.at(-1).push(end);
-    else columns.push([end]);
-  }
-  return columns.flatMap((column) => inColumn(column, top, bottom));
-}
-
-// The same for texts above one another; lines of one run that end together have its number once.
-function inColumn(ends, top, bottom) {
-  const found = [];
-  for (const end of ends.toSorted((one, other) => one.y - other.y)) {
-    if (!found.some(({ text, y }) => text === end.text && end.y - y < TAG_HEIGHT)) found.push({ ...end });
-  }
-  const height = Math.min(TAG_HEIGHT, (bottom - top) / found.length);
-  let free = top;
-  for (const tag of found) {
-    tag.y = Math.max(tag.y, free);
-    free = tag.y + height;
-  }
-  free = bottom;
-  for (const tag of found.toReversed()) {
-    tag.y = Math.min(tag.y, free);
-    free = tag.y - height;
-  }
-  return found;
 }
 
 // Round numbers from 0 on, at most seven.

@@ -94,7 +94,7 @@ export class Inside {
   }
 
   take(run, report) {
-    if (report.type === "gone") this.look();
+    if (!run) this.look();
     else if (report.type === "inspection" && run === this.run) {
       this.found = report;
       this.show();

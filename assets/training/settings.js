@@ -24,8 +24,7 @@ export function parse(field, text) {
   const given = String(text).trim();
   if (given === "" && field.optional) return null;
   // Some phones have no point on their keyboard for numbers; in a whole number a comma could only part the thousands.
-  const decimal = field.kind === "number" ? given.replace(",", ".") : given;
-  const value = /^[-+.\de]+$/i.test(decimal) ? Number(decimal) : NaN;
+  const value = Number(field.kind === "number" ? given.replace(",", ".") : given);
   const low = field.least ?? -Infinity;
   const high = field.most ?? Infinity;
   const possible = given !== "" && Number.isFinite(value) && value >= low && value <= high;
@@ -131,23 +130,13 @@ export function conflict({ skip, depth }) {
   return odd ? `“hidden layers” must be an even number with skip connections. It is ${depth}.` : "";
 }
 
-// Which field sets what the engine calls by these names.
-const FIELD_OF = {
-  batchSize: "batch_size",
-  microBatchSize: "micro_batch_size",
-  learningRate: "lr",
-  epochs: "epochs",
-  "batches.construction": "batches",
-  "batches.labels": "labels",
-};
-
 // A message of the engine about the values of a run, with the names of the fields.
 export function inReadersWords(message, fields, values) {
-  const [, setting, must] = message.match(/^(\S+) must be (.*), got .*$/s) ?? [];
-  const field = fields.find(({ name }) => name === FIELD_OF[setting]);
+  const [, setting, must] = message.match(/^(\S+) must be (.*), got /) ?? [];
+  const known = setting?.replace(".construction", "").replace(/[A-Z]/g, "_$&").toLowerCase();
+  const field = fields.find(({ name }) => name === known);
   if (!field) return message;
-  const told = must.replace("batchSize", "the batch size").replaceAll("'", "");
-  return `“${field.label}” must be ${told}. It is ${field.kind === "choice" ? `“${values[field.name]}”` : values[field.name]}.`;
+  return `“${field.label}” must be ${must.replace("batchSize", "the batch size")}. It is “${values[field.name]}”.`;
 }
 
 const TRAINING_SAMPLES = 1437;

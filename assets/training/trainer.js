@@ -10,8 +10,7 @@ import { conflict, engineSettings, inReadersWords } from "./settings.js";
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_STEP = 2000; // between two pictures for readers who asked for less motion, in milliseconds
 const BAND = "Bands and thin lines: range and median of the runs of this book with these settings, over their seeds.";
-const LIST = new Intl.ListFormat("en-GB");
-const MOST_TOLD = 3; // results that are told when the last run has ended; the list has all
+const MOST_TOLD = 3; // runs of which the news tell each; the list has all
 let ids = 0; // of runs, on the whole page
 
 export class Trainer {
@@ -58,7 +57,7 @@ export class Trainer {
     });
   }
 
-  // Have `watch(run, report)` called when a run has news, and with the report "gone" when runs were stopped or removed.
+  // Have `watch(run, report)` called when a run has news, and `watch()` when runs were stopped or removed.
   watch(watch) {
     this.watchers.push(watch);
   }
@@ -89,7 +88,8 @@ export class Trainer {
       return run;
     });
     this.looks += Math.max(...seen.values());
-    const numbers = LIST.format(runs.map((run) => `run ${run.number} (${run.name})`));
+    const many = runs.length > MOST_TOLD;
+    const numbers = many ? `${runs.length} runs` : runs.map((run) => `run ${run.number} (${run.name})`).join(" and ");
     const begun = paused ? `Each press of Step trains one step: ${numbers}.` : `This page trains ${numbers}.`;
     this.say(begun + full);
     this.show();
@@ -117,7 +117,7 @@ export class Trainer {
     for (const run of active) run.state = "stopped";
     if (active.length) {
       this.say("The training is stopped. The curves stay until you remove them.");
-      this.tell(null, { type: "gone" });
+      this.tell();
     }
     this.show();
   }
@@ -134,7 +134,7 @@ export class Trainer {
   remove(run) {
     this.drop(run);
     this.state.remove(run);
-    this.tell(null, { type: "gone" });
+    this.tell();
     this.say(`Run ${run.number} is removed.`);
     this.show();
     this.buttons.train.focus();
@@ -143,7 +143,7 @@ export class Trainer {
   clear() {
     for (const run of this.state.runs) this.drop(run);
     this.state.reset();
-    this.tell(null, { type: "gone" });
+    this.tell();
     this.looks = 0;
     this.say("");
     this.show();
@@ -177,7 +177,7 @@ export class Trainer {
     if (!["finished", "diverged"].includes(run.state) || this.state.active.length) return;
     const ended = this.state.runs.filter((each) => each.press === run.press);
     if (ended.length > MOST_TOLD) {
-      return this.say(`All ${ended.length} runs have ended. The list below the charts has their results.`);
+      return this.say(`All ${ended.length} runs have ended: see the list below the charts.`);
     }
     this.say(
       ended

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import FRONT, PHONE, SCREEN, SHOWS
-from training_page import HANG, LABORATORY, REACHED, SAYS, choose, ends, press
+from training_page import COVERED, HANG, LABORATORY, REACHED, SAYS, choose, ends, press
 
 
 def test_the_training_waits_while_the_tab_is_hidden(page):
@@ -160,19 +160,6 @@ def test_a_chart_with_two_kinds_of_lines_says_which_is_which(visit):
     box.get_by_text("Solid lines: digits; dashed lines: inverted digits").wait_for()
 
 
-# Pairs of texts of a picture that cover one another, with more than the margins of their letters.
-COVERED = """
-picture => {
-  const texts = [...picture.querySelectorAll("text[font-weight]")];
-  const boxes = texts.map(text => [text.textContent, text.getBoundingClientRect()]);
-  return boxes.flatMap(([name, one], i) => boxes.slice(i + 1)
-    .filter(([, other]) => one.left < other.right && other.left < one.right)
-    .filter(([, other]) => Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 5)
-    .map(([other]) => [name, other]));
-}
-"""
-
-
 def test_the_results_of_many_runs_leave_the_charts_in_sight_and_their_numbers_legible(visit):
     page = visit("chapters/09_alternatives.html", viewport=PHONE).page
     box = page.locator("#explorer-alternatives")
@@ -184,7 +171,7 @@ def test_the_results_of_many_runs_leave_the_charts_in_sight_and_their_numbers_le
     press(box, "Train")
     count = len(ends(page))
     assert count == box.locator(".bnb-norms input").count() > 10
-    box.get_by_text(f"All {count} runs have ended. The list below the charts has their results.").wait_for()
+    box.get_by_text(f"All {count} runs have ended: see the list below the charts.").wait_for()
     for chart in box.locator(".bnb-plot-picture").all()[:2]:
         numbers = chart.locator("text[font-weight]").all_text_contents()
         assert sorted(map(int, numbers)) == list(range(1, count + 1))

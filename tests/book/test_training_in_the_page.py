@@ -116,7 +116,6 @@ def test_numbers_as_readers_write_them(page):
         ("lr", "-1", "“learning rate” must be a number above 0. It is “-1”."),
         ("batch_size", "1,437", "“batch size” must be a whole number from 1 to 1437. It is “1,437”."),
         ("batch_size", "1,000", "“batch size” must be a whole number from 1 to 1437. It is “1,000”."),
-        ("lr", "0x10", "“learning rate” must be a number above 0. It is “0x10”."),
         ("epochs", "1e4", "“epochs” must be a number above 0, at most 1000. It is “1e4”."),
         ("freeze", "never", "“freeze the statistics after step” must be a whole number of at least 0. It is “never”."),
     ):
@@ -129,11 +128,11 @@ def test_numbers_as_readers_write_them(page):
     [
         (
             {"batches": "one label", "batch_size": 200},
-            "“batch size” must be from 1 to 139, the number of samples of the smallest class. It is 200.",
+            "“batch size” must be from 1 to 139, the number of samples of the smallest class. It is “200”.",
         ),
         (
             {"data": "two domains", "batches": "one label"},
-            "“batches” must be shuffled for two domains. It is “one label”.",
+            "“batches” must be 'shuffled' for two domains. It is “one label”.",
         ),
     ],
 )
@@ -150,7 +149,7 @@ def test_a_micro_batch_that_does_not_fit_is_told_with_the_names_of_the_fields(vi
     press(box, "Train here")
     choose(box, micro_batch_size=7)
     press(box, "Train")
-    page.wait_for_function(SAYS, arg="“micro-batch size” must be a divisor of the batch size (256). It is 7.")
+    page.wait_for_function(SAYS, arg="“micro-batch size” must be a divisor of the batch size (256). It is “7”.")
 
 
 def test_the_inside_of_a_run_that_is_gone_is_not_shown(page):
