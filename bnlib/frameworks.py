@@ -149,14 +149,20 @@ def _spread_of_nan(answer: Any) -> str:
 
 
 def detail_rows() -> list[dict[str, str]]:
-    """Return in words: channel axis, types in half precision, what freezing does, names in a checkpoint.
+    """Return in words: training mode, channel axis, types in half precision, freezing, names in a checkpoint.
 
     Example:
         >>> from bnlib import frameworks
         >>> frameworks.detail_rows()[1]["names in a checkpoint"]
         'gamma, beta, moving_mean, moving_variance'
     """
-    questions = ("channel axis", "half precision", "frozen", "names in a checkpoint")
+    questions = (
+        "training mode normalises with",
+        "channel axis",
+        "half precision",
+        "frozen",
+        "names in a checkpoint",
+    )
     return [
         {"framework": each["name"]} | {name: _words(each["answers"].get(name)) for name in questions}
         for each in load().values()

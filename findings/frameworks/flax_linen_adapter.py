@@ -45,6 +45,15 @@ def _half() -> dict[str, str]:
     return found
 
 
+def _frozen() -> dict[str, str]:
+    layer = Layer(1)
+    before, norm = layer.statistics(), linen.BatchNorm(use_running_average=True)
+    _, changed = norm.apply(layer.variables, jnp.asarray(protocol.FOUR), mutable=["batch_stats"])
+    layer.variables = {**layer.variables, **changed}
+    found = "statistics rest" if np.array_equal(before, layer.statistics()) else "statistics move"
+    return {"use_running_average=True": found}
+
+
 def _slow_variance() -> float:
     layer = Layer(1, use_fast_variance=False)
     x = np.array([[9_999.0], [10_001.0]] * 32, np.float32)
@@ -55,7 +64,7 @@ OTHER = {
     "momentum argument": lambda: protocol.argument(linen.BatchNorm, "momentum"),
     "channel axis": lambda: linen.BatchNorm(use_running_average=True).axis,
     "half precision": _half,
-    "frozen": lambda: {"use_running_average=True": "statistics rest; there is no other way"},
+    "frozen": _frozen,
     "names in a checkpoint": lambda: {group: list(names) for group, names in Layer(1).variables.items()},
     "offset of 10,000 with use_fast_variance=False": _slow_variance,
 }

@@ -47,6 +47,7 @@ def _frozen() -> dict[str, str]:
     return {"freeze()": "statistics move" if layer.statistics()[0].any() else "statistics rest"}
 
 
+NOT_ASKED = {"empty batch": "on the CPU the call often does not return"}
 OTHER = {
     "momentum argument": lambda: protocol.argument(nn.BatchNorm, "momentum"),
     "channel axis": lambda: -1,

@@ -73,7 +73,7 @@ OTHER = {
     "momentum argument": _momentum,
     "channel axis": lambda: 1,
     "half precision": _half,
-    "frozen": lambda: {"training_mode=0": "statistics rest; there is no other way"},
+    "frozen": lambda: {"training_mode=0": "the operator returns no statistics"},
     "names in a checkpoint": lambda: ["scale", "B", "input_mean", "input_var"],
 }
 

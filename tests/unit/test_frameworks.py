@@ -53,7 +53,22 @@ def test_the_protocol_recognises_another_convention(scripts):
     assert answers["variance that is stored"] == "biased" and answers["output at inference after 1 step"] == 0.995
     assert answers["one value per channel"] == {"output": [0], "statistics": [5, 0]}
     assert answers["NaN in one channel"] == {key: "that one" for key in ("output", "statistics", "after a clean batch")}
+    assert answers["training mode normalises with"] == "the batch"
+    adapter.NOT_ASKED = {"empty batch": "it takes too long"}
+    assert protocol.ask(adapter)["answers"]["empty batch"] == "not asked: it takes too long"
     assert answers["broken"] == "raises ZeroDivisionError: division by zero"
+
+
+def test_the_protocol_recognises_a_training_mode_with_running_averages(scripts):
+    class Running(Debiased):
+        def train(self, x):
+            super().train(x)
+            return self.evaluate(x)
+
+    # After many zeros and one batch with mean 10, the averages are 1 and 1, so 11 becomes 10 / sqrt(1.01).
+    assert scripts("protocol").used_in_training(SimpleNamespace(Layer=Running)) == (
+        "the running averages: 9.95 in place of 1"
+    )
 
 
 def test_the_torch_of_this_environment_answers_as_committed(scripts):
