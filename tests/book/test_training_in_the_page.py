@@ -324,7 +324,7 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
     description = training().description(training.__name__, [position])
     found, (bands,) = page.evaluate(TRAIN, description), description["bands"]
     assert found.keys() == bands.keys()
-    compared = 0
+    compared = dict.fromkeys(found, 0)
     for norm, points in found.items():
         end = 0.5 if norm in ILL_CONDITIONED else 2.5
         for epoch, values in points:
@@ -334,8 +334,8 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
                 # A test image more or less, and the rounding of the band.
                 allowed = 0.3 if key.endswith("error") else 0.01 * high
                 assert low - allowed <= values[key] <= high + allowed, (norm, key, epoch)
-                compared += 1
-    assert compared >= 4
+                compared[norm] += 1
+    assert min(compared.values()) >= 1 and sum(compared.values()) >= 2, compared
 
 
 def test_the_pages_that_offer_training(site):
