@@ -335,7 +335,7 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
                 allowed = 0.3 if key.endswith("error") else 0.01 * high
                 assert low - allowed <= values[key] <= high + allowed, (norm, key, epoch)
                 compared[norm] += 1
-    assert min(compared.values()) >= 1 and sum(compared.values()) >= 2, compared
+    assert all(count for norm, count in compared.items() if norm not in ILL_CONDITIONED), compared
 
 
 def test_the_pages_that_offer_training(site):
