@@ -34,7 +34,8 @@ const FAKES = {
   scaled: (random, count) => real(random, count).map((value) => 2 * value),
   reshaped: (random, count) => {
     const angles = Array.from({ length: count }, () => 2 * Math.PI * random.uniform32());
-    return Float32Array.from(angles.flatMap((angle) => [Math.cos(angle), Math.sin(angle)]), (value) => Math.SQRT2 * value);
+    const ring = angles.flatMap((angle) => [Math.cos(angle), Math.sin(angle)]);
+    return Float32Array.from(ring, (value) => Math.SQRT2 * value);
   },
 };
 
