@@ -24,6 +24,7 @@ _EXPORT = re.compile(r"^export ((?:const|class|function\*?) (\w+))", re.MULTILIN
 _COMMENT = re.compile(r"^[ \t]*(?:/\*\*.*?\*/|//[^\n]*)[ \t]*\n", re.MULTILINE | re.DOTALL)
 _INLINE_TYPE = re.compile(r"/\*\* @type .*?\*/ ")
 _TEXT = re.compile(r'("[^"]*"|`[^`]*`)')
+_CONST = re.compile(r"\bconst\b")
 _SPACES = re.compile(r" ?([=,{}()\[\]?:&|;<>!]+) ?| ([-+*/%]=?|\*\*) (?![-+/])")
 _START = """globalThis.startTrainingWorker = () => {
 const source = `const { Runs } = (${trainingEngine}).call().worker;
@@ -62,10 +63,10 @@ def joined(texts: dict[str, str]) -> str:
         "use strict";
         const modules = {};
         modules.a = (() => {
-        const one=1;return{one};
+        let one=1;return{one};
         })();
         modules.b = (() => {
-        const{one}=modules.a;let two=one;return{};
+        let{one}=modules.a;let two=one;return{};
         })();
         return modules;
         }
@@ -84,7 +85,7 @@ def _scopes(texts: dict[str, str]) -> Iterator[str]:
 
 
 def _compact(text: str) -> str:
-    r"""Return the code of a module without the spaces and line breaks that mean nothing.
+    r"""Return the code of a module with ``let`` for ``const``, and without spaces and line breaks that mean nothing.
 
     Lines with single quotes, a text in a text, a regular expression or a comment keep their spaces. No text of a module
     goes over more than one line.
@@ -96,6 +97,7 @@ def _compact(text: str) -> str:
     compact = ""
     for line in filter(None, map(str.strip, text.splitlines())):
         parts = _TEXT.split(line)
+        parts[::2] = [_CONST.sub("let", part) for part in parts[::2]]
         code = "".join(parts[::2]).replace(" / ", "")
         if line.count("`") <= 2 and not any(sign in code for sign in "'/") and "\\" not in line:
             parts[::2] = [_SPACES.sub(lambda found: found[1] or found[2], part) for part in parts[::2]]

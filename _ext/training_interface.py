@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 FOLDER = Path(__file__).parents[1] / "assets" / "training"
-NAME = "training.js"
+NAME, STYLE = "training.js", "training.css"
 DESCRIPTIONS = "training_descriptions"
 _BEGIN, _END = '<script type="application/json" class="bnb-training-description">', "</script>"
 _DESCRIPTION = re.compile(f"({_BEGIN})(.*?)({_END})", re.DOTALL)
@@ -55,12 +55,25 @@ def script() -> str:
     return f"(() => {{\n{joined}trainingEngine();\n}})();\n"
 
 
+def compact_style(text: str) -> str:
+    r"""Return a style sheet without comments, and without the spaces that mean nothing.
+
+    Example:
+        >>> compact_style("/* a: b */\n.one > .two {\n  color: red;\n  top: 0.5px;\n}\n")
+        '.one>.two{color:red;top:.5px}'
+    """
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    text = re.sub(r"\b0\.", ".", re.sub(r"\s+", " ", text).strip())
+    return re.sub(r" ?([{};,>]) ?|(:) (?=[^{}]*[;}])", r"\1\2", text).replace(";}", "}")
+
+
 def write(app: Sphinx, exception: Exception | None) -> None:
-    """Write the script into the site."""
+    """Write the script into the site, and the style as short as it can be."""
     if exception or app.builder.format != "html":
         return
     site = Path(app.outdir)
     (site / "_static" / NAME).write_text(script())
+    (site / "_static" / STYLE).write_text(compact_style((FOLDER.parent / STYLE).read_text()))
     (site / "_static" / DESCRIPTIONS).mkdir(exist_ok=True)
     for page in [site / "index.html", *(site / "chapters").glob("*.html")]:
         text = page.read_text()

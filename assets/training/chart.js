@@ -8,6 +8,7 @@ const LEFT = 46;
 const RIGHT = 26; // room for the number of a run at the end of its line
 const TOP = 8;
 const BOTTOM = 38;
+const TAG_HEIGHT = 11;
 const LEVEL_DASHES = ["6 3", "1.5 3"];
 
 /**
@@ -37,7 +38,7 @@ export class Chart extends Plot {
     this.bottom = this.y(this.axis.range[0]);
     const bands = this.bands.flatMap((band) => this.band(band));
     const lines = this.lines.map((line) => this.line(line));
-    return { parts: [...this.axes(), ...bands, ...this.levels(), ...lines], places: this.places() };
+    return { parts: [...this.axes(), ...bands, ...this.levels(), ...lines, ...this.tags()], places: this.places() };
   }
 
   x(at) {
@@ -91,16 +92,32 @@ export class Chart extends Plot {
     ];
   }
 
-  line({ color, dash, tag, points, ended }) {
-    const known = points
-      .filter(([, value]) => Number.isFinite(value))
-      .map(([at, value]) => [this.x(at), this.y(value)]);
+  // Where the finite numbers of a line are.
+  known({ points }) {
+    return points.filter(([, value]) => Number.isFinite(value)).map(([at, value]) => [this.x(at), this.y(value)]);
+  }
+
+  line({ color, dash, ...line }) {
+    const known = this.known(line);
     if (!known.length) return "";
-    const [x, y] = known.at(-1);
     const dots = known.length < 25 ? known.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.2, fill: color })) : [];
-    const line = { stroke: color, fill: "none", "stroke-width": 2, "stroke-dasharray": dash || null };
-    const end = words(x + 5, y + 4, ended ? `${tag} ✕` : tag, { "text-anchor": "start", "font-weight": 600 });
-    return [svg("path", { d: this.path(known), ...line }), ...dots, end].join("");
+    const ink = { stroke: color, fill: "none", "stroke-width": 2, "stroke-dasharray": dash || null };
+    return [svg("path", { d: this.path(known), ...ink }), ...dots].join("");
+  }
+
+  // The numbers of the runs at the ends of their lines, moved up and down until none covers another one.
+  tags() {
+    const ends = this.lines
+      .map((line) => ({ ...line, end: this.known(line).at(-1) }))
+      .filter(({ end }) => end)
+      .sort((one, other) => one.end[1] - other.end[1]);
+    const height = Math.min(TAG_HEIGHT, (this.bottom - TOP) / ends.length);
+    let free = TOP;
+    return ends.map(({ tag, ended, end: [x, own] }, i) => {
+      const y = Math.min(Math.max(own, free), this.bottom - height * (ends.length - 1 - i));
+      free = y + height;
+      return words(x + 5, y + 4, ended ? `${tag} ✕` : tag, { "text-anchor": "start", "font-weight": 600 });
+    });
   }
 
   // Where numbers are: at every epoch or step that a line has, and without lines at those of the bands.

@@ -68,7 +68,7 @@ export class Inside {
       : "Press Train. Then you can look inside the network, also while it trains.";
     this.note.hidden = runs.length > 0;
     this.body.hidden = !runs.length;
-    if (!runs.length) return;
+    if (!runs.length) return void (this.run = null);
     this.fill(
       this.runs.select,
       runs.map((run) => [run.id, `${run.number} (${run.name})`]),
@@ -94,11 +94,15 @@ export class Inside {
   }
 
   take(run, report) {
-    if (report.type === "inspection" && run === this.run) {
+    if (!run) this.look();
+    else if (report.type === "inspection" && run === this.run) {
       this.found = report;
       this.show();
       this.again();
-    } else if (report.type === "started" || (report.type === "state" && run === this.run)) this.again();
+    } else if (report.type === "started") {
+      this.shownState = null; // a new run is looked at, also if none was before
+      this.again();
+    } else if (report.type === "state" && run === this.run) this.again();
   }
 
   // Look again after a while, as long as the network changes.

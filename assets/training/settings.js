@@ -23,7 +23,8 @@ export function parse(field, text) {
   }
   const given = String(text).trim();
   if (given === "" && field.optional) return null;
-  const value = Number(given.replace(",", ".")); // some phones have no point on their keyboard for numbers
+  // Some phones have no point on their keyboard for numbers; in a whole number a comma could only part the thousands.
+  const value = Number(field.kind === "number" ? given.replace(",", ".") : given);
   const low = field.least ?? -Infinity;
   const high = field.most ?? Infinity;
   const possible = given !== "" && Number.isFinite(value) && value >= low && value <= high;
@@ -134,6 +135,15 @@ function duration({ epochs, batch_size }) {
 export function conflict({ skip, depth }) {
   const odd = skip === "with" && depth % 2 !== 0;
   return odd ? `“hidden layers” must be an even number with skip connections. It is ${depth}.` : "";
+}
+
+// A message of the engine about the values of a run, with the names of the fields.
+export function inReadersWords(message, fields, values) {
+  const [, setting, must] = message.match(/^(\S+) must be (.*), got /) ?? [];
+  const known = setting?.replace(".construction", "").replace(/[A-Z]/g, "_$&").toLowerCase();
+  const field = fields.find(({ name }) => name === known);
+  if (!field) return message;
+  return `“${field.label}” must be ${must.replace("batchSize", "the batch size")}. It is “${values[field.name]}”.`;
 }
 
 const TRAINING_SAMPLES = 1437;

@@ -71,10 +71,11 @@ export class State {
     return [...this.touched.keys()].every((name) => name === "seed");
   }
 
-  // The committed ranges of seeds of the chosen norms at this position, or null.
+  // The committed ranges of seeds of the networks to train at this position, or null if there are none.
   get bands() {
-    const bands = this.onTheGrid ? this.description.bands?.[this.frame] : null;
-    return bands ? Object.fromEntries(Object.entries(bands).filter(([norm]) => this.chosen.has(norm))) : null;
+    const bands = (this.onTheGrid && this.description.bands?.[this.frame]) || {};
+    const found = this.networks.filter(({ name }) => name in bands).map(({ name }) => [name, bands[name]]);
+    return found.length ? Object.fromEntries(found) : null;
   }
 
   // Add a run; the oldest goes when there are too many.

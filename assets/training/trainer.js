@@ -5,11 +5,12 @@ import { Plane } from "./plane.js";
 import { quantity, short } from "./quantities.js";
 import { dashes, progress, RunsList } from "./runs_list.js";
 import { forget, listen, onHidden, prepare, send } from "./session.js";
-import { conflict, engineSettings } from "./settings.js";
+import { conflict, engineSettings, inReadersWords } from "./settings.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_STEP = 2000; // between two pictures for readers who asked for less motion, in milliseconds
 const BAND = "Bands and thin lines: range and median of the runs of this book with these settings, over their seeds.";
+const MOST_TOLD = 3; // runs of which the news tell each; the list has all
 let ids = 0; // of runs, on the whole page
 
 export class Trainer {
@@ -56,7 +57,7 @@ export class Trainer {
     });
   }
 
-  // Have `watch(run)` called when a run has news.
+  // Have `watch(run, report)` called when a run has news, and `watch()` when runs were stopped or removed.
   watch(watch) {
     this.watchers.push(watch);
   }
@@ -87,7 +88,8 @@ export class Trainer {
       return run;
     });
     this.looks += Math.max(...seen.values());
-    const numbers = runs.map((run) => `run ${run.number} (${run.name})`).join(" and ");
+    const many = runs.length > MOST_TOLD;
+    const numbers = many ? `${runs.length} runs` : runs.map((run) => `run ${run.number} (${run.name})`).join(" and ");
     const begun = paused ? `Each press of Step trains one step: ${numbers}.` : `This page trains ${numbers}.`;
     this.say(begun + full);
     this.show();
@@ -113,8 +115,15 @@ export class Trainer {
     const { active } = this.state;
     for (const run of active) send({ type: "stop", run: run.id });
     for (const run of active) run.state = "stopped";
-    if (active.length) this.say("The training is stopped. The curves stay until you remove them.");
+    if (active.length) {
+      this.say("The training is stopped. The curves stay until you remove them.");
+      this.tell();
+    }
     this.show();
+  }
+
+  tell(run, report) {
+    for (const watch of this.watchers) watch(run, report);
   }
 
   drop(run) {
@@ -125,6 +134,7 @@ export class Trainer {
   remove(run) {
     this.drop(run);
     this.state.remove(run);
+    this.tell();
     this.say(`Run ${run.number} is removed.`);
     this.show();
     this.buttons.train.focus();
@@ -133,6 +143,7 @@ export class Trainer {
   clear() {
     for (const run of this.state.runs) this.drop(run);
     this.state.reset();
+    this.tell();
     this.looks = 0;
     this.say("");
     this.show();
@@ -154,10 +165,10 @@ export class Trainer {
       this.tellOfTheEnd(run);
     } else if (report.type === "error") {
       run.state = "failed";
-      run.problem = report.message;
-      this.say(report.message);
+      run.problem = inReadersWords(report.message, this.state.fields, run.values);
+      this.say(run.problem);
     }
-    for (const watch of this.watchers) watch(run, report);
+    this.tell(run, report);
     this.show();
   }
 
@@ -165,6 +176,9 @@ export class Trainer {
   tellOfTheEnd(run) {
     if (!["finished", "diverged"].includes(run.state) || this.state.active.length) return;
     const ended = this.state.runs.filter((each) => each.press === run.press);
+    if (ended.length > MOST_TOLD) {
+      return this.say(`All ${ended.length} runs have ended: see the list below the charts.`);
+    }
     this.say(
       ended
         .map((each) => `Run ${each.number} (${each.name}): ${progress(each, this.state.description.ends)}`)

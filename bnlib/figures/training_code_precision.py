@@ -54,7 +54,7 @@ def draw_means_by_format(figure: Figure, means: Mapping[float, Mapping[str, np.n
         figure: the figure.
         means: for each momentum, what ``training_code.half_precision_statistics.running_means`` returns.
     """
-    looks = {"float32": (GREY, "-", 5), "float16": (GREEN, "--", 2), "bfloat16": (VERMILLION, "-", 2)}
+    looks = {"float32": (PURPLE, "-", 5), "float16": (GREEN, "--", 2), "bfloat16": (VERMILLION, "-", 2)}
     told = []
     for axes, (momentum, found) in zip(figure.subplots(1, len(means), squeeze=False)[0], means.items(), strict=True):
         for name, (color, ls, width) in looks.items():

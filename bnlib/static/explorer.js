@@ -45,7 +45,8 @@ class Control {
 const tallest = (element, contents, put) => {
   const ghost = element.cloneNode(false);
   ghost.removeAttribute("aria-live");
-  ghost.style.cssText = `display: grid; min-height: 0; width: ${element.clientWidth}px; position: absolute; visibility: hidden`;
+  const place = `position: absolute; visibility: hidden; width: ${element.clientWidth}px`;
+  ghost.style.cssText += `; --legend: 0px; display: grid; place-content: stretch; gap: 0; min-height: 0; ${place}`;
   for (const content of contents) {
     const one = document.createElement("div");
     one.style.gridArea = "1 / 1";
@@ -113,7 +114,8 @@ class Explorer {
     const sentences = [...new Set(this.notes)];
     this.note.style.minHeight = tallest(this.note, sentences, (one, text) => (one.textContent = text)) + "px";
     const legends = this.lines.filter((line) => line.startsWith('<div class="bnb-legend"'));
-    const height = legends.length > 1 ? tallest(this.stage, legends, (one, text) => (one.innerHTML = text)) : 0;
+    const panels = this.stage.querySelector(".bnb-panels"); // whose font the legend has
+    const height = legends.length > 1 ? tallest(panels, legends, (one, text) => (one.innerHTML = text)) : 0;
     this.stage.style.setProperty("--legend", height + "px");
   }
 

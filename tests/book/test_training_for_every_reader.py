@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import FRONT, PHONE, SCREEN, SHOWS
-from training_page import HANG, LABORATORY, REACHED, SAYS, choose, ends, press
+from training_page import COVERED, HANG, LABORATORY, REACHED, SAYS, choose, ends, press
 
 
 def test_the_training_waits_while_the_tab_is_hidden(page):
@@ -158,6 +158,24 @@ def test_a_chart_with_two_kinds_of_lines_says_which_is_which(visit):
     box = page.locator("#explorer-towers")
     box.get_by_role("button", name="Train here").click()
     box.get_by_text("Solid lines: digits; dashed lines: inverted digits").wait_for()
+
+
+def test_the_results_of_many_runs_leave_the_charts_in_sight_and_their_numbers_legible(visit):
+    page = visit("chapters/09_alternatives.html", viewport=PHONE).page
+    box = page.locator("#explorer-alternatives")
+    box.get_by_role("button", name="Train here").click()
+    box.locator(".bnb-training").wait_for()
+    for norm in box.locator(".bnb-norms input").all():
+        norm.check()
+    choose(box, epochs=1)
+    press(box, "Train")
+    count = len(ends(page))
+    assert count == box.locator(".bnb-norms input").count() > 10
+    box.get_by_text(f"All {count} runs have ended: see the list below the charts.").wait_for()
+    for chart in box.locator(".bnb-plot-picture").all()[:2]:
+        numbers = chart.locator("text[font-weight]").all_text_contents()
+        assert sorted(map(int, numbers)) == list(range(1, count + 1))
+        assert chart.evaluate(COVERED) == []
 
 
 def test_the_runs_of_two_positions_have_different_names(visit):

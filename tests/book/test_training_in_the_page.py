@@ -115,11 +115,55 @@ def test_numbers_as_readers_write_them(page):
         ("lr", "", "“learning rate” must be a number above 0. It is empty."),
         ("lr", "-1", "“learning rate” must be a number above 0. It is “-1”."),
         ("batch_size", "1,437", "“batch size” must be a whole number from 1 to 1437. It is “1,437”."),
+        ("batch_size", "1,000", "“batch size” must be a whole number from 1 to 1437. It is “1,000”."),
         ("epochs", "1e4", "“epochs” must be a number above 0, at most 1000. It is “1e4”."),
         ("freeze", "never", "“freeze the statistics after step” must be a whole number of at least 0. It is “never”."),
     ):
         choose(page, **{name: given})
         assert page.locator(f"[data-field={name}] [role=alert]").first.text_content() == told
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"batches": "one label", "batch_size": 200},
+            "“batch size” must be from 1 to 139, the number of samples of the smallest class. It is “200”.",
+        ),
+        (
+            {"data": "two domains", "batches": "one label"},
+            "“batches” must be 'shuffled' for two domains. It is “one label”.",
+        ),
+    ],
+)
+def test_what_the_engine_refuses_is_told_with_the_names_of_the_fields(page, values, told):
+    choose(page, **values)
+    press(page, "Train")
+    page.wait_for_function(SAYS, arg=told)
+    page.wait_for_function("told => document.querySelector('.bnb-news').textContent === told", arg=told)
+
+
+def test_a_micro_batch_that_does_not_fit_is_told_with_the_names_of_the_fields(visit):
+    page = visit("chapters/07_why_is_my_bn_failing.html").page
+    box = page.locator("#explorer-micro-batch")
+    press(box, "Train here")
+    choose(box, micro_batch_size=7)
+    press(box, "Train")
+    page.wait_for_function(SAYS, arg="“micro-batch size” must be a divisor of the batch size (256). It is “7”.")
+
+
+def test_the_inside_of_a_run_that_is_gone_is_not_shown(page):
+    """After Stop, Remove and Reset training; the engine has forgotten the run."""
+    inside = page.locator(".bnb-inside").first
+    inside.locator("summary").click()
+    for name in ("Stop", "Remove run 1", "Reset training"):
+        press(page, "Reset training")
+        press(page, "Step")
+        inside.locator(".bnb-digits").wait_for()
+        press(page, name)
+        inside.get_by_text("Press Train. Then you can look inside").wait_for(timeout=5000)
+        assert inside.locator(".bnb-digits").is_hidden(), name
+    inside.locator("summary").click()
 
 
 def test_both_networks_have_a_field_for_every_setting_in_which_they_can_differ(page):
@@ -280,7 +324,7 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
     description = training().description(training.__name__, [position])
     found, (bands,) = page.evaluate(TRAIN, description), description["bands"]
     assert found.keys() == bands.keys()
-    compared = 0
+    compared = dict.fromkeys(found, 0)
     for norm, points in found.items():
         end = 0.5 if norm in ILL_CONDITIONED else 2.5
         for epoch, values in points:
@@ -290,8 +334,8 @@ def test_a_committed_seed_begins_inside_the_band(page, training, position):
                 # A test image more or less, and the rounding of the band.
                 allowed = 0.3 if key.endswith("error") else 0.01 * high
                 assert low - allowed <= values[key] <= high + allowed, (norm, key, epoch)
-                compared += 1
-    assert compared >= 4
+                compared[norm] += 1
+    assert all(count for norm, count in compared.items() if norm not in ILL_CONDITIONED), compared
 
 
 def test_the_pages_that_offer_training(site):

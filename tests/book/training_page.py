@@ -15,6 +15,17 @@ REACHED = "least => Number(document.querySelector('.bnb-progress')?.textContent.
 SAYS = "words => document.querySelector('.bnb-progress')?.textContent.includes(words)"
 # Keeps the page busy for 80 ms.
 HANG = "for (const end = performance.now() + 80; performance.now() < end;);"
+# Pairs of texts of a picture that cover one another, with more than the margins of their letters.
+COVERED = """
+picture => {
+  const texts = [...picture.querySelectorAll("text[font-weight]")];
+  const boxes = texts.map(text => [text.textContent, text.getBoundingClientRect()]);
+  return boxes.flatMap(([name, one], i) => boxes.slice(i + 1)
+    .filter(([, other]) => one.left < other.right && other.left < one.right)
+    .filter(([, other]) => Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 5)
+    .map(([other]) => [name, other]));
+}
+"""
 
 
 def press(page, name: str):
