@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import minify
 import numpy as np
 from sphinx.application import Sphinx
 
@@ -19,13 +20,10 @@ ROOT = Path(__file__).parents[1]
 ENGINE = ROOT / "assets" / "engine"
 ENTRY = "worker"
 NAME = "training_engine.js"
+SCRIPT, STYLE_SHEET = "application/javascript", "text/css"
+"""What the minifier is given."""
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:const|class|function\*?) (\w+))", re.MULTILINE)
-_COMMENT = re.compile(r"^[ \t]*(?:/\*\*.*?\*/|//[^\n]*)[ \t]*\n", re.MULTILINE | re.DOTALL)
-_INLINE_TYPE = re.compile(r"/\*\* @type .*?\*/ ")
-_TEXT = re.compile(r'("[^"]*"|`[^`]*`)')
-_CONST = re.compile(r"\bconst\b")
-_SPACES = re.compile(r" ?([=,{}()\[\]?:&|;<>!]+) ?| ([-+*/%]=?|\*\*) (?![-+/])")
 _START = """globalThis.startTrainingWorker = () => {
 const source = `const { Runs } = (${trainingEngine}).call().worker;
 const runs = new Runs(${JSON.stringify(trainingDigits)}, (report) => postMessage(report));
@@ -56,54 +54,22 @@ def modules(entry: str = ENTRY, folder: Path = ENGINE) -> dict[str, str]:
 def joined(texts: dict[str, str]) -> str:
     r"""Return a function that runs all modules, each in a scope of its own, and returns what they export, by module.
 
+    Local names, spaces and comments are as short as the minifier makes them.
+
     Example:
         >>> texts = {"a": "export const one = 1;\n", "b": 'import { one } from "./a.js";\nlet two = one;\n'}
-        >>> print(joined(texts))
-        function trainingEngine() {
-        "use strict";
-        const modules = {};
-        modules.a = (() => {
-        let one=1;return{one};
-        })();
-        modules.b = (() => {
-        let{one}=modules.a;let two=one;return{};
-        })();
-        return modules;
-        }
-        <BLANKLINE>
+        >>> joined(texts)[:67]
+        'function trainingEngine(){"use strict";const e={};return e.a=(()=>{'
     """
     start = ["function trainingEngine() {", '"use strict";', "const modules = {};"]
-    return "\n".join([*start, *_scopes(texts), "return modules;", "}\n"])
+    return minify.string(SCRIPT, "\n".join([*start, *_scopes(texts), "return modules;", "}"])) + "\n"
 
 
 def _scopes(texts: dict[str, str]) -> Iterator[str]:
     for name, text in texts.items():
         exported = ", ".join(each for _, each in _EXPORT.findall(text))
         text = _IMPORT.sub(r"const \1 = modules.\2;\n", _EXPORT.sub(r"\1", text))
-        text = _INLINE_TYPE.sub("", _COMMENT.sub("", text))
-        yield f"modules.{name} = (() => {{\n{_compact(f'{text}return {{ {exported} }};')}}})();"
-
-
-def _compact(text: str) -> str:
-    r"""Return the code of a module with ``let`` for ``const``, and without spaces and line breaks that mean nothing.
-
-    Lines with single quotes, a text in a text, a regular expression or a comment keep their spaces. No text of a module
-    goes over more than one line.
-
-    Example:
-        >>> _compact('if (a) {\n  f(b, "c, d" + `e ${f}`);\n}\n')
-        'if(a){f(b,"c, d"+`e ${f}`);}\n'
-    """
-    compact = ""
-    for line in filter(None, map(str.strip, text.splitlines())):
-        parts = _TEXT.split(line)
-        parts[::2] = [_CONST.sub("let", part) for part in parts[::2]]
-        code = "".join(parts[::2]).replace(" / ", "")
-        if line.count("`") <= 2 and not any(sign in code for sign in "'/") and "\\" not in line:
-            parts[::2] = [_SPACES.sub(lambda found: found[1] or found[2], part) for part in parts[::2]]
-        line = "".join(parts)
-        compact += line if line.endswith(("{", ";", ",", "(", "[", "=")) and "//" not in line else f"{line}\n"
-    return compact if compact.endswith("\n") else f"{compact}\n"
+        yield f"modules.{name} = (() => {{\n{text}return {{ {exported} }};\n}})();"
 
 
 def digits() -> dict[str, str]:
@@ -116,7 +82,9 @@ def digits() -> dict[str, str]:
 def script() -> str:
     """Return the whole script."""
     # A server compresses code before text better than text before code.
-    return f"{{\n{joined(modules())}{_START}const trainingDigits = {json.dumps(digits())};\n}}\n"
+    return (
+        f"{{\n{joined(modules())}{minify.string(SCRIPT, _START)}\nconst trainingDigits = {json.dumps(digits())};\n}}\n"
+    )
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:

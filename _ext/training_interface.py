@@ -11,6 +11,7 @@ import json
 import re
 from pathlib import Path
 
+import minify
 import training_engine
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -52,19 +53,7 @@ class SituationsDirective(SphinxDirective):
 def script() -> str:
     """Return the whole script."""
     joined = training_engine.joined(training_engine.modules("main", FOLDER))
-    return f"(() => {{\n{joined}trainingEngine();\n}})();\n"
-
-
-def compact_style(text: str) -> str:
-    r"""Return a style sheet without comments, and without the spaces that mean nothing.
-
-    Example:
-        >>> compact_style("/* a: b */\n.one > .two {\n  color: red;\n  top: 0.5px;\n}\n")
-        '.one>.two{color:red;top:.5px}'
-    """
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    text = re.sub(r"\b0\.", ".", re.sub(r"\s+", " ", text).strip())
-    return re.sub(r" ?([{};,>]) ?|(:) (?=[^{}]*[;}])", r"\1\2", text).replace(";}", "}")
+    return minify.string(training_engine.SCRIPT, f"(() => {{\n{joined}trainingEngine();\n}})();") + "\n"
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
@@ -73,7 +62,8 @@ def write(app: Sphinx, exception: Exception | None) -> None:
         return
     site = Path(app.outdir)
     (site / "_static" / NAME).write_text(script())
-    (site / "_static" / STYLE).write_text(compact_style((FOLDER.parent / STYLE).read_text()))
+    style = minify.string(training_engine.STYLE_SHEET, (FOLDER.parent / STYLE).read_text())
+    (site / "_static" / STYLE).write_text(style)
     (site / "_static" / DESCRIPTIONS).mkdir(exist_ok=True)
     for page in [site / "index.html", *(site / "chapters").glob("*.html")]:
         text = page.read_text()

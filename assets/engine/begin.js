@@ -2,12 +2,15 @@
 
 import { Composition } from "./composition.js";
 import { dataset } from "./datasets.js";
+import { Discriminator } from "./discriminator.js";
 import { checkFit, complete } from "./settings.js";
 import { completeSmall } from "./small_settings.js";
 import { Training } from "./training.js";
 import { TwoWeights } from "./two_weights.js";
 
-/** @typedef {Training | TwoWeights | Composition} AnyTraining */
+const PROBLEMS = { two_weights: TwoWeights, composition: Composition, discriminator: Discriminator };
+
+/** @typedef {Training | TwoWeights | Composition | Discriminator} AnyTraining */
 
 /**
  * @param {any} given settings, see protocol.js
@@ -18,8 +21,8 @@ import { TwoWeights } from "./two_weights.js";
 export function begin(given, digits) {
   if (given?.problem !== undefined) {
     const settings = completeSmall(given);
-    const training = settings.problem === "two_weights" ? new TwoWeights(settings) : new Composition(settings);
-    return { training, testSets: [] };
+    const Problem = PROBLEMS[/** @type {keyof typeof PROBLEMS} */ (settings.problem)];
+    return { training: new Problem(settings), testSets: [] };
   }
   const settings = complete(given);
   const data = dataset(settings.data, digits, settings.seed);

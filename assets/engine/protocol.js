@@ -153,15 +153,22 @@ export const VERSION = 1;
  */
 
 /**
- * The settings of a run of a problem so small that all its batches can be enumerated, in place of those of a network.
+ * The settings of a run of a problem of its own, in place of those of a network that classifies a data set.
  *
  * - `two_weights`: SGD on the BN objective of bnlib.experiments.objective.two_weights; each step draws a batch from the
  *   set of all batches of a construction. Of 12 samples, batches of one worker or of one label have at most 6.
  * - `composition`: Algorithm 2 of Lian and Liu (2019) on 100 copies of the parameter of
  *   bnlib.experiments.full_normalization.mcsgd_paths; a batch is one sample.
  *
- * They compute in float64. `learningRate`, `seed` and `checkpoints` are as in {@link Settings}.
+ * - `discriminator`: the network with two hidden layers of bnlib.experiments.perils.gan_discriminator, which learns to
+ *   tell real points from generated ones.
  *
+ * The first two compute in float64. `learningRate`, `seed` and `checkpoints` are as in {@link Settings}.
+ *
+ * @typedef {TwoWeightsSettings | CompositionSettings | DiscriminatorSettings} SmallSettings
+ */
+
+/**
  * @typedef {object} TwoWeightsSettings
  * @property {"two_weights"} problem
  * @property {number} batchSize
@@ -184,6 +191,22 @@ export const VERSION = 1;
  */
 
 /**
+ * @typedef {object} DiscriminatorSettings
+ * @property {"discriminator"} problem
+ * @property {number} learningRate
+ * @property {"shifted" | "scaled" | "reshaped"} [kind] of the generated points; "shifted"
+ * @property {"separate" | "mixed"} [batches] all real or all generated, or half and half; "separate"
+ * @property {"none" | "batch_norm" | "layer_norm"} [norm] "batch_norm"
+ * @property {boolean} [secondOnly] whether the first hidden layer has no normalisation; false
+ * @property {number} [batchSize] real points, and generated ones, of a step; 64
+ * @property {number} [width] of the hidden layers; 64
+ * @property {number} [steps] 1500
+ * @property {number} [seed]
+ * @property {number | number[]} [checkpoints]
+ * @property {Precision} [precision] of the network, the points are float32; "float32"
+ */
+
+/**
  * A checkpoint of `two_weights`.
  *
  * @typedef {object} TwoWeightsCheckpoint
@@ -202,6 +225,18 @@ export const VERSION = 1;
  * @property {number} lowest of all copies
  * @property {number} median
  * @property {number} highest
+ */
+
+/**
+ * A checkpoint of `discriminator`. Accuracies are shares of new points, the same ones at each checkpoint.
+ *
+ * @typedef {object} DiscriminatorCheckpoint
+ * @property {number} step
+ * @property {number} trainLoss mean binary cross-entropy since the last checkpoint, in nats; at step 0 that of the first
+ *   pair of batches before any step
+ * @property {number} separate accuracy in train mode, in batches that are all real or all generated
+ * @property {number} mixed accuracy in train mode, in mixed batches
+ * @property {number} evalMode accuracy in eval mode
  */
 
 /**
@@ -239,7 +274,7 @@ export const VERSION = 1;
  *   diverged. `layer` is the number of the hidden layer, from 0; `bins` the number of bins of each histogram (24);
  *   `digits` are indices of samples of the first test set whose predictions are wanted ([]).
  *
- * @typedef {{type: "start", run: string, settings: Settings | TwoWeightsSettings | CompositionSettings,
+ * @typedef {{type: "start", run: string, settings: Settings | SmallSettings,
  *      paused?: boolean, stepsPerSecond?: number | null}
  *   | {type: "pause", run: string}
  *   | {type: "resume", run: string}
@@ -264,10 +299,10 @@ export const VERSION = 1;
  *   After an `error` in answer to `start` there is no such run.
  *
  * @typedef {{type: "ready", version: number, kernels: "wasm" | "javascript"}
- *   | {type: "started", run: string, totalSteps: number, settings: Settings | TwoWeightsSettings | CompositionSettings,
+ *   | {type: "started", run: string, totalSteps: number, settings: Settings | SmallSettings,
  *      testSets: string[]}
  *   | {type: "progress", run: string, step: number,
- *      checkpoints: Checkpoint[] | TwoWeightsCheckpoint[] | CompositionCheckpoint[]}
+ *      checkpoints: Checkpoint[] | TwoWeightsCheckpoint[] | CompositionCheckpoint[] | DiscriminatorCheckpoint[]}
  *   | {type: "state", run: string, state: "running" | "paused" | "stopped" | "finished" | "diverged", step: number,
  *      divergedAt: number | null}
  *   | ({type: "inspection", run: string} & Inspection)

@@ -1,4 +1,4 @@
-/** What the trainings of the two small problems share; they have the same members as a Training. */
+/** What the trainings of the small problems share; they have the same members as a Training. */
 
 import { checkpointSteps } from "./training.js";
 

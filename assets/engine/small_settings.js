@@ -7,6 +7,16 @@ import { LARGEST_BATCHES } from "./two_weights.js";
 const DEFAULTS = {
   two_weights: { construction: "all_subsets", batchSize: undefined, steps: 200 },
   composition: { oracle: "running", alpha: undefined, steps: 600 },
+  discriminator: {
+    kind: "shifted",
+    batches: "separate",
+    norm: "batch_norm",
+    secondOnly: false,
+    batchSize: 64,
+    width: 64,
+    steps: 1500,
+    precision: "float32",
+  },
 };
 const COMMON = { problem: undefined, learningRate: undefined, seed: 0, checkpoints: 20 };
 
@@ -24,12 +34,28 @@ export function completeSmall(given) {
   whole("seed", settings.seed, 0);
   whole("steps", settings.steps, 1);
   for (const each of [settings.checkpoints].flat()) whole("checkpoints", each, 1);
-  if (settings.problem === "two_weights") checkBatches(settings);
-  else {
-    oneOf("oracle", settings.oracle, ["constant", "same", "independent", "running"]);
-    checkAlpha("alpha", settings.alpha);
-  }
+  CHECKS[settings.problem](settings);
   return settings;
+}
+
+/** @type {Record<string, (settings: any) => void>} */
+const CHECKS = { two_weights: checkBatches, composition: checkOracle, discriminator: checkDiscriminator };
+
+/** @type {(settings: any) => void} */
+function checkOracle({ oracle, alpha }) {
+  oneOf("oracle", oracle, ["constant", "same", "independent", "running"]);
+  checkAlpha("alpha", alpha);
+}
+
+/** @type {(settings: any) => void} */
+function checkDiscriminator({ kind, batches, norm, secondOnly, batchSize, width, precision }) {
+  oneOf("kind", kind, ["shifted", "scaled", "reshaped"]);
+  oneOf("batches", batches, ["separate", "mixed"]);
+  oneOf("norm", norm, ["none", "batch_norm", "layer_norm"]);
+  oneOf("secondOnly", secondOnly, [false, true]);
+  whole("batchSize", batchSize, 1);
+  whole("width", width, 1);
+  oneOf("precision", precision, ["float32", "float64"]);
 }
 
 /** @type {(settings: any) => void} */

@@ -75,10 +75,10 @@ function normalised(batch, data) {
 const LINEAR_FROM = 20;
 
 /** @type {(value: number) => number} */
-const softplus = (value) => (value > LINEAR_FROM ? value : Math.log1p(Math.exp(value)));
+export const softplus = (value) => (value > LINEAR_FROM ? value : Math.log1p(Math.exp(value)));
 
 /** @type {(value: number) => number} */
-const softplusSlope = (value) => (value > LINEAR_FROM ? 1 : 1 / (1 + Math.exp(-value)));
+export const softplusSlope = (value) => (value > LINEAR_FROM ? 1 : 1 / (1 + Math.exp(-value)));
 
 /** Two weights in training. */
 export class TwoWeights extends SmallProblem {

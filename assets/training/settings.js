@@ -102,7 +102,14 @@ function alphaOf({ alpha, weight, floor }, alphas) {
 }
 
 // At most as many checkpoints as a chart has room for.
-const CHECKPOINTS = { two_weights: 200, composition: 40 };
+const CHECKPOINTS = { two_weights: 200, composition: 40, discriminator: 30 };
+
+// The fields of each small problem by the names that the engine has for them.
+const SMALL_FIELDS = {
+  two_weights: ({ batch_size: batchSize }) => ({ batchSize }),
+  composition: (values, alphas) => ({ alpha: alphaOf(values, alphas) }),
+  discriminator: ({ kind, batches, batch_size: batchSize, width }) => ({ kind, batches, batchSize, width }),
+};
 
 // The settings of a run of a small problem; the entry of `norms` holds those that belong to its series.
 function smallSettings(values, { norms, problem, series, alphas }) {
@@ -110,7 +117,7 @@ function smallSettings(values, { norms, problem, series, alphas }) {
   return {
     problem,
     ...own,
-    ...(problem === "two_weights" ? { batchSize: values.batch_size } : { alpha: alphaOf(values, alphas) }),
+    ...SMALL_FIELDS[problem](values, alphas),
     learningRate: values.lr,
     steps: values.steps,
     seed: values.seed,

@@ -127,6 +127,8 @@ def draw_discriminator(figure: Figure, data: Mapping, kind: str, batches: str) -
         right.plot(np.median(values), row, mark, color=color, ms=7)
         right.hlines(row, values.min(), values.max(), color=color, lw=1.6)
         told.append(f"{name} {np.median(values):.0f} %")
+        if norm in data.get("run", {}):
+            right.plot(100 * data["run"][norm][mode], row, "|", color=color, ms=16, mew=2)
     right.axvline(50, color=GREY, ls=":", lw=1)
     right.set_yticks(range(len(_EVALUATIONS)), _EVALUATIONS)
     right.set(
@@ -138,10 +140,11 @@ def draw_discriminator(figure: Figure, data: Mapping, kind: str, batches: str) -
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     trained = {"separate": "separate batches of real and of generated samples", "mixed": "mixed batches"}[batches]
     bn = numbers["batch norm"]
+    yours = " Strokes: your run." if "run" in data else ""
     return (
         f"Generated samples {kind}, trained on {trained}. Accuracy on new samples: {', '.join(told)}. The final loss "
         f"with BN is {np.median(bn['loss']):.3f} nats (random guessing: 0.693); a common shift makes up "
-        f"{100 * np.median(bn['gradient_alignment']):.0f} % of the gradient that reaches generated samples."
+        f"{100 * np.median(bn['gradient_alignment']):.0f} % of the gradient that reaches generated samples.{yours}"
     )
 
 

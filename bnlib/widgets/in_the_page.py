@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ from bnlib.experiments.framework.results import as_array
 from bnlib.experiments.full_normalization import labels_per_batch as few_labels
 from bnlib.experiments.full_normalization import oracles_on_digits
 from bnlib.experiments.objective import objective_and_evaluation as objective
+from bnlib.experiments.perils import gan_discriminator
 from bnlib.experiments.perils import train_mode_at_inference as in_use
 from bnlib.experiments.perils import two_towers as two_domains
+from bnlib.widgets.small_problems import STEPS
 from bnlib.widgets.train_here import ENDS, ERROR, FIELDS, LOSS, MORE_NORMS, NORMS, PANELS, USUAL, TrainHere
 
 TRAINING_SAMPLES = 1437
@@ -189,6 +192,45 @@ def two_towers() -> TrainHere:
             {"label": "test error on digits", "key": "test_error", "unit": " %"},
             {"label": "on inverted digits", "key": "second_error", "unit": " %"},
         ),
+    )
+
+
+def discriminator() -> TrainHere:
+    """Return the training of chapter 6's explorer of a discriminator of real and generated points in the plane."""
+    norms = {
+        "batch norm": {"norm": "batch_norm"},
+        "batch norm, layer 2 only": {"norm": "batch_norm", "secondOnly": True},
+        "without normalisation": {"norm": "none"},
+        "layer norm": {"norm": "layer_norm"},
+    }
+    lines = (
+        {"key": "separate", "label": "train mode, separate batches"},
+        {"key": "mixed", "label": "train mode, mixed batches"},
+        {"key": "eval_mode", "label": "eval mode"},
+    )
+    chance = [{"label": "ln 2", "value": round(math.log(2), 3)}]
+    loss = {"label": "training loss (nats)", "lines": [{"key": "train_loss"}], "range": [0, 1], "ticks": [0, 0.5, 1]}
+    usual = {"batch_size": gan_discriminator.BATCH_SIZE, "lr": gan_discriminator.LEARNING_RATE}
+    usual |= {"width": gan_discriminator.SIZES[1], "steps": gan_discriminator.STEPS, "seed": USUAL["seed"]}
+
+    def choice(label: str, options: tuple[str, ...], told: str) -> dict[str, Any]:
+        return {"label": label, "kind": "choice", "options": list(options), "told": told}
+
+    return TrainHere(
+        start=lambda kind, batches: {"kind": kind, "batches": batches, **usual},
+        chosen=["batch norm", "batch norm, layer 2 only"],
+        fields=("kind", "batches", "batch_size", "lr", "width", "steps", "seed"),
+        norms=norms,
+        own_fields={
+            "kind": choice("generated points are", gan_discriminator.FAKES, "{} points"),
+            "batches": choice("training batches", gan_discriminator.BATCHES, "{} batches"),
+            "batch_size": {**FIELDS["batch_size"], "label": "real points in a step", "most": 1024},
+            "steps": STEPS,
+        },
+        panels=({**loss, "levels": chance}, {"label": "accuracy on new points (%)", "lines": list(lines), **ERROR}),
+        ends=(ENDS[0], *({"label": line["label"], "key": line["key"], "unit": " %"} for line in lines)),
+        problem="discriminator",
+        trained="discriminators",
     )
 
 

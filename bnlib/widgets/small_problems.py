@@ -1,4 +1,4 @@
-"""The explorers of problems with one or two parameters, which the page can train as well as networks."""
+"""The explorers of problems that bring their own data, which the page can train as well as networks on digits."""
 
 from __future__ import annotations
 

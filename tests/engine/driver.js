@@ -62,7 +62,7 @@ function parameters({ linears, hidden }) {
 function smallResults({ begin: { begin } }, given) {
   try {
     const { training } = begin(given, {});
-    const values = () => Array.from(training.weights ?? training.parameters);
+    const values = () => Array.from(training.weights ?? training.parameters ?? []);
     const path = [values()];
     const checkpoints = [training.first()];
     while (!training.ended) {
@@ -70,7 +70,8 @@ function smallResults({ begin: { begin } }, given) {
       path.push(values());
       if (checkpoint !== null) checkpoints.push(checkpoint);
     }
-    return { path, checkpoints, divergedAt: training.divergedAt };
+    const final = training.judge ? parameters(training.judge) : [];
+    return { path, checkpoints, final, divergedAt: training.divergedAt };
   } catch (error) {
     return { error: error.message };
   }

@@ -189,5 +189,5 @@ def batched(items, count: int):
 def test_the_table_has_changes_of_every_file_with_a_formula():
     without = {"arrays", "batches", "begin", "chain", "inspection", "largest", "network", "norms", "protocol",
                "sample_norm", "settings", "small_problem", "small_settings", "wasm_kernels", "worker"}  # fmt: skip
-    small = {"composition", "two_weights"}  # in test_small_problems.py
+    small = {"composition", "discriminator", "two_weights"}  # in test_small_problems.py and test_discriminator.py
     assert {file for file, *_ in MUTATIONS} == set(training_engine.modules()) - without - small

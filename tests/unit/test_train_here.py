@@ -12,7 +12,7 @@ from bnlib.experiments.failing import initial_gamma
 from bnlib.experiments.formula import training_curves
 from bnlib.experiments.full_normalization import mcsgd_paths, oracles_on_digits
 from bnlib.experiments.objective import two_weights
-from bnlib.experiments.perils import train_mode_at_inference
+from bnlib.experiments.perils import gan_discriminator, train_mode_at_inference
 from bnlib.figures.methods import METHOD_COLORS
 from bnlib.figures.objective import CONSTRUCTION_STYLES
 from bnlib.schedules import PowerSchedule
@@ -151,6 +151,18 @@ def test_the_bands_of_the_parameter_are_its_committed_paths():
     ends = paths.values[:, -1]
     assert (low[-1], middle[-1], high[-1]) == pytest.approx((ends.min(), np.median(ends), ends.max()), rel=5e-3)
     assert made["start"]["alpha"] == "(k + 1)⁻⁰·⁴"
+
+
+def test_the_discriminator_starts_with_the_settings_of_the_chapter():
+    settings = [
+        {"kind": kind, "batches": batches} for kind in ("shifted", "reshaped") for batches in ("separate", "mixed")
+    ]
+    made = in_the_page.discriminator().description("discriminator", settings)
+    start = made["start"]
+    assert (start["kind"], start["batches"]) == (["shifted"] * 2 + ["reshaped"] * 2, ["separate", "mixed"] * 2)
+    assert (start["batch_size"], start["lr"], start["width"], start["steps"]) == (64, 0.05, 64, 1500)
+    assert made["x"] == "step" and set(made["norms"]) == set(gan_discriminator.NORMS)
+    assert made["norms"]["layer norm"]["norm"] == "layer_norm"
 
 
 @pytest.mark.parametrize("alpha", mcsgd_paths.ALPHAS)

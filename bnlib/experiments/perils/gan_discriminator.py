@@ -5,10 +5,11 @@ Real samples are normally distributed in the plane. Generated ones differ in mea
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -28,10 +29,13 @@ NORMS = {
     "layer norm": "layer_norm",
 }
 """Normalisation in both hidden layers, unless the name says otherwise."""
+Draw = Callable[[], tuple[Tensor, Tensor]]
+"""Returns a batch of real samples and a batch of generated ones."""
 FAKES = ("shifted", "scaled", "reshaped")
 BATCHES = ("separate", "mixed")
 SIZES, BATCH_SIZE, STEPS, LEARNING_RATE = (2, 64, 64, 1), 64, 1500, 0.05
 SEEDS = {"quick": range(5), "paper": range(20)}
+_live_seed = itertools.count(100)
 
 
 def real(count: int, generator: torch.Generator) -> Tensor:
@@ -67,17 +71,19 @@ def measure(norm: str, kind: str, batches: str, *, seed: int, device, lr: float 
     model, losses = trained(norm, kind, batches, seed, generator, device, lr=lr)
     last = losses[-STEPS // 5 :].mean().item()
     alignment = np.mean([_gradient_alignment(model, kind, batches, generator, device) for _ in range(20)])
-    return {"loss": last, "gradient_alignment": float(alignment)} | _accuracies(model, kind, generator, device)
+    accuracies = accuracies_on(model, partial(pair, kind, generator, device))
+    return {"loss": last, "gradient_alignment": float(alignment)} | accuracies
 
 
-def network(norm: str, seed: int) -> nn.Sequential:
+def network(norm: str, seed: int, width: int = SIZES[1]) -> nn.Sequential:
     """Build a discriminator of points in the plane; its output (N, 1) is above 0 for real."""
+    sizes = SIZES[0], width, width, SIZES[-1]
     if norm == "spectral norm":
-        return spectrally_normalised(mlp(SIZES, seed=seed), seed)
+        return spectrally_normalised(mlp(sizes, seed=seed), seed)
     if norm != "batch norm, layer 2 only":
-        return mlp(SIZES, NORMS[norm], seed=seed)
-    first, *_ = (layer for layer in mlp(SIZES, seed=seed) if isinstance(layer, nn.Linear))
-    return nn.Sequential(first, nn.ReLU(), mlp(SIZES[1:], NORMS[norm], seed=seed + 1000))
+        return mlp(sizes, NORMS[norm], seed=seed)
+    first, *_ = (layer for layer in mlp(sizes, seed=seed) if isinstance(layer, nn.Linear))
+    return nn.Sequential(first, nn.ReLU(), mlp(sizes[1:], NORMS[norm], seed=seed + 1000))
 
 
 def spectrally_normalised(model: nn.Sequential, seed: int) -> nn.Sequential:
@@ -100,18 +106,26 @@ def trained(
     lr: float = LEARNING_RATE,
 ) -> tuple[nn.Module, Tensor]:
     """Train a discriminator with SGD and return it with the loss of each step; ``generator`` draws the samples."""
-    model = network(norm, seed).to(device)
-    optimiser, losses = torch.optim.SGD(model.parameters(), lr=lr), torch.empty(steps)
-    for step in range(steps):
-        loss = _loss(model, *_pair(kind, generator, device), batches)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses[step] = loss.detach()
+    model, losses = network(norm, seed).to(device), torch.empty(steps)
+    draws = training(model, partial(pair, kind, generator, device), batches, lr)
+    for step, loss in enumerate(itertools.islice(draws, steps)):
+        losses[step] = loss
     return model, losses
 
 
-def _pair(kind: str, generator: torch.Generator, device) -> tuple[Tensor, Tensor]:
+def training(model: nn.Module, draw: Draw, batches: str, lr: float = LEARNING_RATE) -> Iterator[Tensor]:
+    """Train a discriminator with SGD on pairs of batches, without end; yield the loss after each step."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr)
+    while True:
+        loss = loss_of(model, *draw(), batches)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        yield loss.detach()
+
+
+def pair(kind: str, generator: torch.Generator, device="cpu") -> tuple[Tensor, Tensor]:
+    """Draw a batch of real samples and one of generated samples, each of shape (64, 2)."""
     return real(BATCH_SIZE, generator).to(device), fake(kind, BATCH_SIZE, generator).to(device)
 
 
@@ -123,13 +137,14 @@ def _outputs(model: nn.Module, ours: Tensor, theirs: Tensor, batches: str) -> tu
     return ours, theirs
 
 
-def _loss(model: nn.Module, ours: Tensor, theirs: Tensor, batches: str) -> Tensor:
+def loss_of(model: nn.Module, ours: Tensor, theirs: Tensor, batches: str) -> Tensor:
+    """Return the mean binary cross-entropy of real and generated samples, in nats."""
     ours, theirs = _outputs(model, ours, theirs, batches)
     return (F.softplus(-ours).mean() + F.softplus(theirs).mean()) / 2
 
 
 def _gradient_alignment(model: nn.Module, kind: str, batches: str, generator: torch.Generator, device) -> float:
-    ours, theirs = _pair(kind, generator, device)
+    ours, theirs = pair(kind, generator, device)
     theirs.requires_grad_()
     _, outputs = _outputs(model, ours, theirs, batches)
     (gradient,) = torch.autograd.grad(F.softplus(-outputs).mean(), theirs)
@@ -137,13 +152,18 @@ def _gradient_alignment(model: nn.Module, kind: str, batches: str, generator: to
 
 
 @torch.no_grad()
-def _accuracies(model: nn.Module, kind: str, generator: torch.Generator, device) -> dict[str, float]:
+def accuracies_on(model: nn.Module, draw: Draw) -> dict[str, float]:
+    """Return mean accuracies on 20 pairs of batches.
+
+    Returns:
+        ``separate`` and ``mixed`` in train mode, which changes the running statistics of ``model``, and ``eval``.
+    """
     rows: dict[str, list[float]] = {"separate": [], "mixed": [], "eval": []}
     for _ in range(20):
-        pair = _pair(kind, generator, device)
+        drawn = draw()
         for name, row in rows.items():
             model.train(name != "eval")
-            ours, theirs = _outputs(model, *pair, "mixed" if name == "eval" else name)
+            ours, theirs = _outputs(model, *drawn, "mixed" if name == "eval" else name)
             row.append(torch.cat((ours > 0, theirs < 0)).float().mean().item())
         model.eval()
     return {name: float(np.mean(row)) for name, row in rows.items()}
@@ -179,6 +199,20 @@ def lookup(kind: str, batches: str, count: int = 150) -> dict[str, object]:
         seen = normalised(torch.cat((ours, theirs))).split(count)
     numbers = {norm: load()[norm, kind, batches] for norm in NORMS}
     return {"numbers": numbers, "real": seen[0].numpy(), "fake": seen[1].numpy()}
+
+
+def train(kind: str, batches: str, points: int = 10) -> Iterator[tuple[int, int, dict]]:
+    """Train all discriminators now, with a seed that no result has used; ``run`` holds the accuracies of each."""
+    seed, shown, run = next(_live_seed), lookup(kind, batches), {}
+    every, total = STEPS // points, STEPS * len(NORMS)
+    for number, norm in enumerate(NORMS):
+        model, generator = network(norm, seed), torch.Generator().manual_seed(seed)
+        steps = training(model, partial(pair, kind, generator), batches)
+        for step, _ in enumerate(itertools.islice(steps, STEPS), 1):
+            if step % every == 0 or step == STEPS:
+                new = partial(pair, kind, torch.Generator().manual_seed(seed + 1))
+                run = run | {norm: accuracies_on(copy.deepcopy(model), new)}
+                yield number * STEPS + step, total, shown | {"run": run}
 
 
 def batch_norm_accuracy_rows() -> list[dict]:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets, figures
@@ -179,6 +180,18 @@ def test_a_live_run_ends_with_its_accuracies_beside_the_committed_ones():
     *_, (done, total, data) = two_towers.train("inverted", 1.0, 64, points=2)
     assert done == total and set(data["run"]) == set(two_towers.STATISTICS)
     assert data["run"]["per_domain"][0] > 0.9 > data["run"]["running"][0]
+
+
+def test_live_discriminators_end_with_the_accuracies_of_each_norm(monkeypatch):
+    monkeypatch.setattr(gan_discriminator, "STEPS", 300)
+    *earlier, (done, total, data) = gan_discriminator.train("shifted", "mixed", points=2)
+    assert done == total == 1200 and [done for done, *_ in earlier] == [150, 300, 450, 600, 750, 900, 1050]
+    assert set(data["run"]) == set(gan_discriminator.NORMS)
+    assert data["run"]["batch norm"]["mixed"] > 0.8 > 0.6 > data["run"]["batch norm"]["separate"]
+    figure = Figure()
+    assert figures.draw_discriminator(figure, data, "shifted", "mixed").endswith("Strokes: your run.")
+    shown = gan_discriminator.lookup("shifted", "mixed")
+    assert "run" not in figures.draw_discriminator(Figure(), shown, "shifted", "mixed")
 
 
 def test_rows_of_train_mode_have_the_accuracy_of_their_batch_size_and_number_of_batches():
