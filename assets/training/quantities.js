@@ -15,18 +15,13 @@ const QUANTITIES = {
   separate: (checkpoint) => 100 * checkpoint.separate,
   mixed: (checkpoint) => 100 * checkpoint.mixed,
   eval_mode: (checkpoint) => 100 * checkpoint.evalMode,
-  objective: (checkpoint) => checkpoint.objective,
   full_batch: (checkpoint) => checkpoint.fullBatchObjective,
-  parameter: (checkpoint) => checkpoint.parameter,
-  lowest: (checkpoint) => checkpoint.lowest,
-  median: (checkpoint) => checkpoint.median,
-  highest: (checkpoint) => checkpoint.highest,
   precise_loss: (checkpoint) => checkpoint.test.precise[0].loss,
   precise_error: (checkpoint) => 100 * checkpoint.test.precise[0].error,
 };
 
 // A quantity of a checkpoint by its name in the description; errors in per cent.
-export const quantity = (checkpoint, name) => QUANTITIES[name](checkpoint);
+export const quantity = (checkpoint, name) => QUANTITIES[name]?.(checkpoint) ?? checkpoint[name];
 
 // A number with as many digits as a reader needs.
 export function short(value) {

@@ -19,7 +19,7 @@ WITH_TRAINING = {
     CHAPTER: 1,
     "chapters/04_the_objective.html": 2,
     "chapters/05_full_normalization.html": 3,
-    PERILS: 2,
+    PERILS: 3,
     "chapters/07_why_is_my_bn_failing.html": 3,
     "chapters/09_alternatives.html": 1,
 }

@@ -8,6 +8,7 @@ import cases
 import pytest
 import reference
 import torch
+import training_engine
 from comparison import distance, numbers
 from engines import in_chromium, source
 
@@ -74,9 +75,10 @@ def test_float32_over_20_steps(engine):
 
 
 def test_float32_without_webassembly(page):
-    text = source()
-    assert text.count("new WebAssembly.Module(assembled())") == 1
-    plain = in_chromium(page, text.replace("new WebAssembly.Module(assembled())", "null"))
+    texts = training_engine.modules()
+    assert texts["wasm_kernels"].count("new WebAssembly.Module(assembled())") == 1
+    texts["wasm_kernels"] = texts["wasm_kernels"].replace("new WebAssembly.Module(assembled())", "null")
+    plain = in_chromium(page, training_engine.joined(texts))
     assert too_far(differences(plain, [*cases.FLOAT32[::4], *cases.RESTS]), 1e-5) == {}
 
 
