@@ -1,5 +1,6 @@
-"""The explorers of chapters 4 and 5 train in the page: with the keyboard alone, and to the numbers of bnlib."""
+"""The explorers of problems with data of their own train in the page: by the keyboard, and to the numbers of bnlib."""
 
+import functools
 import itertools
 import re
 
@@ -13,9 +14,11 @@ from training_page import choose, ends, press
 from bnlib import mcsgd
 from bnlib.experiments.full_normalization import mcsgd_paths
 from bnlib.experiments.objective import two_weights
+from bnlib.experiments.perils import gan_discriminator
 
 OBJECTIVE = "chapters/04_the_objective.html"
 FULL_NORMALIZATION = "chapters/05_full_normalization.html"
+PERILS = "chapters/06_perils.html"
 
 
 def opened(visit, path: str, name: str):
@@ -169,7 +172,48 @@ def test_alpha_follows_the_explorer(visit):
         assert float(re.search(r"test error ([\d.]+) %", text)[1]) > 20
 
 
-@pytest.mark.parametrize(("path", "name"), [(OBJECTIVE, "surface"), (FULL_NORMALIZATION, "composition")])
+def test_discriminators_train_beyond_the_grid_and_end_where_bnlib_ends(visit):
+    box = opened(visit, PERILS, "discriminator")
+    assert box.page.workers == []
+    enter(box, kind="scaled", batches="mixed", lr=0.1, width=32, steps=60, seed=11)
+    press_by_keyboard(box, "Train")
+    told = ends(box)
+    assert len(told) == 2
+    for norm, text in zip(("batch norm", "batch norm, layer 2 only"), told, strict=True):
+        model, generator = gan_discriminator.network(norm, 11, width=32), torch.Generator().manual_seed(11)
+        draw = functools.partial(gan_discriminator.pair, "scaled", generator)
+        steps = gan_discriminator.training(model, draw, "mixed", lr=0.1)
+        losses = [loss.item() for loss in itertools.islice(steps, 60)]
+        new = functools.partial(gan_discriminator.pair, "scaled", torch.Generator().manual_seed(12))
+        expected = gan_discriminator.accuracies_on(model, new)
+        found = re.fullmatch(
+            r"Finished at step 60 of 60: training loss (\S+), train mode, separate batches (\S+) %, "
+            r"train mode, mixed batches (\S+) %, eval mode (\S+) %\.",
+            text,
+        )
+        loss, *accuracies = map(float, found.groups())
+        assert loss == pytest.approx(np.mean(losses[-2:]), rel=1e-2)
+        assert accuracies == pytest.approx([100 * each for each in expected.values()], abs=0.3)
+
+
+def test_the_discriminator_follows_the_explorer(visit):
+    """In separate batches, BN in both layers learns nothing, and BN in layer 2 only judges the batch."""
+    box = opened(visit, PERILS, "discriminator")
+    box.locator(".bnb-controls select").last.select_option(label="mixed")
+    assert box.locator("[data-field=batches] select").input_value() == "mixed"
+    choose(box, batches="separate", steps=400)
+    press(box, "Train")
+    both, second = ends(box)
+    accuracy = [float(re.search(r"train mode, separate batches (\S+) %", text)[1]) for text in (both, second)]
+    assert accuracy[0] < 60 and accuracy[1] > 90
+    assert "steps 400" in box.locator(".bnb-run-name").first.text_content()
+    assert box.locator(".bnb-level").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(OBJECTIVE, "surface"), (FULL_NORMALIZATION, "composition"), (PERILS, "discriminator")],
+)
 def test_axe_finds_nothing_to_mend(visit, path, name):
     box = opened(visit, path, name)
     page = box.page

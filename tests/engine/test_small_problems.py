@@ -155,7 +155,7 @@ def test_a_path_that_diverges_ends_at_the_next_checkpoint(engine):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"problem": "three_weights"}, "problem must be one of two_weights, composition, discriminator, got"),
+        ({"problem": "three_weights"}, 'problem must be one of two_weights, composition, discriminator, got "three'),
         ({"batchSize": 7}, "batchSize must be from 1 to 6, the number of samples that a batch of one label can have"),
         ({"construction": "shuffled"}, "construction must be one of all_subsets, one_worker, one_label, fixed, got"),
         ({"learningRate": 0}, "learningRate must be a number above 0, got 0"),
