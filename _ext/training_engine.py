@@ -7,8 +7,10 @@ text. The page loads the script only when a reader wants to train.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,8 @@ _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";\n', re.MULTILINE
 _EXPORT = re.compile(r"^export ((?:const|class|function\*?) (\w+))", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*(?:/\*\*.*?\*/|//[^\n]*)[ \t]*\n", re.MULTILINE | re.DOTALL)
 _INLINE_TYPE = re.compile(r"/\*\* @type .*?\*/ ")
+_DECLARED = re.compile(r"\b(?:const|let|function\*?) (\w+)")
+_SHORT_NAMES = [*string.ascii_letters, *map("".join, itertools.product(string.ascii_letters, string.digits))]
 _TEXT = re.compile(r'("[^"]*"|`[^`]*`)')
 _CONST = re.compile(r"\bconst\b")
 _SPACES = re.compile(r" ?([=,{}()\[\]?:&|;<>!]+) ?| ([-+*/%]=?|\*\*) (?![-+/])")
@@ -66,7 +70,7 @@ def joined(texts: dict[str, str]) -> str:
         let one=1;return{one};
         })();
         modules.b = (() => {
-        let{one}=modules.a;let two=one;return{};
+        let{one}=modules.a;let b=one;return{};
         })();
         return modules;
         }
@@ -80,8 +84,28 @@ def _scopes(texts: dict[str, str]) -> Iterator[str]:
     for name, text in texts.items():
         exported = ", ".join(each for _, each in _EXPORT.findall(text))
         text = _IMPORT.sub(r"const \1 = modules.\2;\n", _EXPORT.sub(r"\1", text))
-        text = _INLINE_TYPE.sub("", _COMMENT.sub("", text))
-        yield f"modules.{name} = (() => {{\n{_compact(f'{text}return {{ {exported} }};')}}})();"
+        text = f"{_INLINE_TYPE.sub('', _COMMENT.sub('', text))}return {{ {exported} }};"
+        yield f"modules.{name} = (() => {{\n{_compact(_with_short_names(text))}}})();"
+
+
+def _with_short_names(text: str) -> str:
+    r"""Return the code of a module with short names for variables and functions that it declares.
+
+    A name stays if it is anywhere also a property, a key, a method or a word of a text.
+
+    Example:
+        >>> _with_short_names("const total = 1;\nconst part = total / 2;\nreturn { part };")
+        'const a = 1;\nconst part = a / 2;\nreturn { part };'
+    """
+    taken = set(re.findall(r"[\w$]+", text))
+    fresh = (each for each in _SHORT_NAMES if each not in taken)
+    texts = " ".join(_TEXT.findall(text) + [line for line in text.splitlines() if "'" in line])
+    for name in dict.fromkeys(_DECLARED.findall(text)):
+        word = rf"(?<![\w$]){name}(?![\w$])"
+        elsewhere = rf"\.{word}|{word}\s*:|[{{,]\s*{word}\s*[,}}=(]|^\s*(?:\w+ |\*)?{word}\(.*\{{$"
+        if len(name) > 1 and not re.search(word, texts) and not re.search(elsewhere, text, re.MULTILINE):
+            text = re.sub(word, next(fresh), text)
+    return text
 
 
 def _compact(text: str) -> str:

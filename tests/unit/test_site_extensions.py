@@ -39,3 +39,12 @@ def test_the_font_has_the_slanted_letters_that_a_browser_makes_of_plain_ones():
 def test_a_group_of_rules_goes_with_its_last_rule_and_a_licence_stays():
     rules = page_weight.tinycss2.parse_stylesheet("/*! MIT */@media print{.b{top:0}}@media print{.a{top:0}}")
     assert page_weight.trim(rules, {"a"}) == "/*! MIT */@media print{.a{top:0}}"
+
+
+@pytest.mark.parametrize(
+    "rest", ["a.total = 1;", "f({ total: 1 });", "f({ total });", 'f("total");', "  total() {\n  }"]
+)
+def test_the_name_of_a_variable_stays_if_something_else_has_it(rest):
+    text = f"const total = 1;\n{rest}\nf(total);"
+    assert training_engine._with_short_names(text) == text
+    assert training_engine._with_short_names("const total = 1;\nf(total, a);") == "const b = 1;\nf(b, a);"
