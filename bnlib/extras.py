@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 EXTRAS = {
     **dict.fromkeys(("ipywidgets", "matplotlib", "pandas", "pooch", "tqdm"), "notebook"),
@@ -12,7 +12,7 @@ EXTRAS = {
 """The extra of bnlib that brings each package, as in ``pip install 'bnlib[notebook]'``."""
 
 
-def optional(name: str, what: str, instead: str = "") -> ModuleType:
+def optional(name: str, what: str, instead: str = "") -> Any:
     """Import a module of a package that is one of ``EXTRAS``.
 
     Arguments:
