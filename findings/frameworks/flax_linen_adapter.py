@@ -1,7 +1,6 @@
 """Flax, the older interface: flax.linen.BatchNorm."""
 
-from importlib.metadata import version
-
+import flax_questions
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,19 +31,6 @@ class Layer:
         return np.asarray(found["mean"]), np.asarray(found["var"])
 
 
-def versions() -> dict[str, str]:
-    return {name: version(name) for name in ("flax", "jax")}
-
-
-def _half() -> dict[str, str]:
-    found = {}
-    for name, options in {"input bfloat16": {}, "dtype=bfloat16": {"dtype": jnp.bfloat16}}.items():
-        layer = Layer(1, **options)
-        output = layer.train(jnp.asarray(protocol.FOUR, jnp.bfloat16 if not options else None))
-        found |= {f"{name}: output": str(output.dtype), f"{name}: statistics": str(layer.statistics()[0].dtype)}
-    return found
-
-
 def _frozen() -> dict[str, str]:
     layer = Layer(1)
     before, norm = layer.statistics(), linen.BatchNorm(use_running_average=True)
@@ -54,19 +40,14 @@ def _frozen() -> dict[str, str]:
     return {"use_running_average=True": found}
 
 
-def _slow_variance() -> float:
-    layer = Layer(1, use_fast_variance=False)
-    x = np.array([[9_999.0], [10_001.0]] * 32, np.float32)
-    return float(f"{np.abs(layer.train(x)).max():.4g}")
-
-
+versions = flax_questions.versions
 OTHER = {
     "momentum argument": lambda: protocol.argument(linen.BatchNorm, "momentum"),
     "channel axis": lambda: linen.BatchNorm(use_running_average=True).axis,
-    "half precision": _half,
+    "half precision": lambda: flax_questions.half_precision(Layer),
     "frozen": _frozen,
     "names in a checkpoint": lambda: {group: list(names) for group, names in Layer(1).variables.items()},
-    "offset of 10,000 with use_fast_variance=False": _slow_variance,
+    "offset of 10,000 with use_fast_variance=False": lambda: flax_questions.offset_with_slow_variance(Layer),
 }
 
 if __name__ == "__main__":

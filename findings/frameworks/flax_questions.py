@@ -1,0 +1,30 @@
+"""What is asked in the same words of both interfaces of Flax."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import jax.numpy as jnp
+import numpy as np
+import protocol
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Flax and of JAX."""
+    return {name: version(name) for name in ("flax", "jax")}
+
+
+def half_precision(layer: type) -> dict[str, str]:
+    """Return the types of outputs and statistics for inputs in bfloat16, and for a layer that computes in bfloat16."""
+    found = {}
+    for name, options in {"input bfloat16": {}, "dtype=bfloat16": {"dtype": jnp.bfloat16}}.items():
+        norm = layer(1, **options)
+        output = norm.train(jnp.asarray(protocol.FOUR, jnp.bfloat16 if not options else None))
+        found |= {f"{name}: output": str(output.dtype), f"{name}: statistics": str(norm.statistics()[0].dtype)}
+    return found
+
+
+def offset_with_slow_variance(layer: type) -> float:
+    """Return the largest output for the values 9,999 and 10,001, which should be 1, without the fast variance."""
+    x = np.array([[9_999.0], [10_001.0]] * 32, np.float32)
+    return protocol.rounded(float(np.abs(layer(1, use_fast_variance=False).train(x)).max()))
