@@ -182,7 +182,8 @@ def laboratory_visit(browser, address):
 
 @pytest.fixture
 def page(laboratory_visit):
-    """The laboratory as after a reset, on a light screen."""
+    """The laboratory as after a reset, on a light screen, with no network looked into."""
     opened = light(laboratory_visit, SCREEN).page
+    opened.evaluate("for (const inside of document.querySelectorAll('.bnb-inside')) inside.open = false")
     opened.get_by_role("button", name="Reset training").click()
     return opened

@@ -81,8 +81,6 @@ def test_the_page_stays_responsive_and_the_first_point_comes_soon(page):
         tasks.append(max(page.evaluate(LONG_TASKS), default=0))
         if min(tasks) <= 50 and min(waits) <= 200:
             break
-    for summary in page.locator(".bnb-inside summary").all():
-        summary.click()
     print(f"first point after {min(waits):.0f} ms, longest task {min(tasks):.0f} ms")
     assert min(tasks) <= 50 and min(waits) <= 200
 
