@@ -14,8 +14,8 @@ PREDICTIONS = [
             "By less than 10": lambda factor: factor < 10,
         },
         reason="The jumps shrink only by a factor of {factor:.1f}: at 0.0001 the loss still jumps by {jump:.2f} in a "
-        "typical step. The gradient of this stack grows from layer to layer on its way down, so even a tiny step makes "
-        "a different network.",
+        "typical step. The gradient of this stack grows from the last layer to the first, so even a tiny step makes a "
+        "different network.",
     ),
     Prediction(
         "what-calms",

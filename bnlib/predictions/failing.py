@@ -48,7 +48,7 @@ PREDICTIONS = [
     Prediction(
         "small-gamma",
         "All batch norm layers start with γ = 0.001 in place of 1 and stand in front of a ReLU. One network has two "
-        "hidden layers, another has eight. Which of them learns to read digits with less than 20 % errors?",
+        "hidden layers, another has eight. Which of them learns to read digits with a test error below 20 %?",
         {
             "Both": lambda two, eight: two < 20 and eight < 20,
             "Only the one with two layers": lambda two, eight: two < 20 <= eight,
@@ -63,7 +63,7 @@ PREDICTIONS = [
         "In a residual network each branch ends in a batch norm layer, and these layers start with γ = 0, so that each "
         "block passes on its input unchanged. How does the network train, compared with γ = 1?",
         {
-            "It learns nothing: more than 80 % errors": lambda zero, one: zero > 80,
+            "It learns nothing: the error stays above 80 %": lambda zero, one: zero > 80,
             "It learns, but ends more than 3 points worse": lambda zero, one: one + 3 < zero <= 80,
             "It ends within 3 points of γ = 1, or better": lambda zero, one: zero <= min(one + 3, 80),
         },
@@ -74,7 +74,7 @@ PREDICTIONS = [
         "tiny-inputs",
         "All inputs of a network are multiplied by 0.0001, and the ε of batch norm is lowered to 10⁻¹⁴ to make up for "
         "it. The linear layers in front of batch norm have a bias in one network and none in the other. Which of them "
-        "has less than 10 % test errors?",
+        "has a test error below 10 %?",
         {
             "Both": lambda bias, without: bias < 10 and without < 10,
             "Only the one with biases": lambda bias, without: bias < 10 <= without,

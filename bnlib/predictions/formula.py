@@ -62,8 +62,9 @@ PREDICTIONS = [
     ),
     Prediction(
         "largest-rate",
-        "With batches of 32, a small network without normalisation learns to read digits, with at most 6 % errors, up "
-        "to a certain learning rate. How much larger may the learning rate be in the same network with batch norm?",
+        "With batches of 32, a small network without normalisation learns to read digits, with a test error of at most "
+        "6 %, up to a certain learning rate. How much larger may the learning rate be in the same network with batch "
+        "norm?",
         {
             "Not larger": lambda plain, bn: bn <= plain,
             "Up to 5 times as large": lambda plain, bn: plain < bn <= 5 * plain,

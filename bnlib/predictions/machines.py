@@ -38,14 +38,14 @@ PREDICTIONS = [
     Prediction(
         "two-workers",
         "Ten workers, with one digit on each, train a network with local batch norm: each normalises with its own "
-        "statistics. It ends with {ten:.0f} % errors. How many errors remain with two workers, if one has the digits 0 "
-        "to 4 and the other 5 to 9?",
+        "statistics. It ends with a test error of {ten:.0f} %. What is the test error with two workers, if one has the "
+        "digits 0 to 4 and the other 5 to 9?",
         {
-            "Fewer than 10 %": lambda two: two < 10,
+            "Below 10 %": lambda two: two < 10,
             "10 to 40 %": lambda two: 10 <= two <= 40,
-            "More than 40 %": lambda two: two > 40,
+            "Above 40 %": lambda two: two > 40,
         },
-        reason="Two workers end with {two:.0f} % errors. The mean over five digits is close to the "
+        reason="Two workers end with a test error of {two:.0f} %. The mean over five digits is close to the "
         "mean over all ten, so the statistics of two workers hardly differ.",
     ),
     Prediction(
@@ -55,7 +55,7 @@ PREDICTIONS = [
         "uses the statistics of its batch?",
         {
             "Yes, the test error falls below 10 %": lambda bn, full: full < min(10, 0.8 * bn),
-            "A little: at least a fifth fewer errors": lambda bn, full: 10 <= full < 0.8 * bn,
+            "A little: the error falls by at least a fifth": lambda bn, full: 10 <= full < 0.8 * bn,
             "No": lambda bn, full: full >= 0.8 * bn,
         },
         reason="The test error is {bn:.0f} % with local batch norm and {full:.0f} % with local Full Norm. A longer "
@@ -64,29 +64,29 @@ PREDICTIONS = [
     Prediction(
         "one-sample-each",
         "Each of two workers takes one sample per step, and synchronised batch norm (SyncBN) joins the two samples "
-        "into a batch of two. How many test errors does the trained network have?",
+        "into a batch of two. What is the test error of the trained network?",
         {
-            "Fewer than 10 %": lambda sync: sync < 10,
+            "Below 10 %": lambda sync: sync < 10,
             "10 to 60 %": lambda sync: 10 <= sync <= 60,
             "About 90 %, as for random guesses": lambda sync: sync > 60,
         },
-        reason="SyncBN has {sync:.0f} % errors, and local batch norm, with one sample per batch, {local:.0f} %. In a "
-        "batch of two each normalised value says only which of the two values is larger, and two samples say little "
-        "about the data set.",
+        reason="SyncBN has a test error of {sync:.0f} %, and local batch norm, with one sample per batch, of "
+        "{local:.0f} %. In a batch of two each normalised value says only which of the two values is larger, and two "
+        "samples say little about the data set.",
     ),
     Prediction(
         "sixteen-local-steps",
         "Five workers have two digits each. They train by federated averaging: each takes some steps on its own, then "
         "all average their weights. If they take 16 steps between averages instead of 1, with which norm does the "
-        "number of test errors grow more?",
+        "test error grow more?",
         {
             "Batch norm": lambda bn, bn_16, gn, gn_16: bn_16 - bn > gn_16 - gn + _EQUAL,
             "Group norm": lambda bn, bn_16, gn, gn_16: gn_16 - gn > bn_16 - bn + _EQUAL,
             "Both lose about the same": lambda bn, bn_16, gn, gn_16: abs((bn_16 - bn) - (gn_16 - gn)) <= _EQUAL,
         },
-        reason="Batch norm goes from {bn:.1f} to {bn_16:.1f} % errors, and group norm from {gn:.1f} to {gn_16:.1f} %. "
-        "Skewed labels harm batch norm even if the workers average after every step, and local steps add little. "
-        "They do not harm group norm by themselves, but its workers drift apart during the local steps, as with any "
-        "norm.",
+        reason="The test error of batch norm goes from {bn:.1f} to {bn_16:.1f} %, that of group norm from {gn:.1f} to "
+        "{gn_16:.1f} %. Skewed labels harm batch norm even if the workers average after every step, and local steps "
+        "add little. They do not harm group norm by themselves, but its workers drift apart during the local steps, as "
+        "with any norm.",
     ),
 ]

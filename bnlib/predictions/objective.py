@@ -46,42 +46,42 @@ PREDICTIONS = [
     ),
     Prediction(
         "eval-after-small-batches",
-        "A network with batch norm is trained on digits with their true labels, in shuffled batches of 4. Its errors "
-        "on the training images are counted twice: in train mode, in batches of 4, and in eval mode. In which "
-        "mode are there more errors?",
+        "A network with batch norm is trained on digits with their true labels, in shuffled batches of 4. Its error "
+        "on the training images is measured twice: in train mode, in batches of 4, and in eval mode. Which error is "
+        "higher?",
         {
-            "More in train mode": lambda train, evaluation: train > 1.5 * evaluation,
+            "That in train mode": lambda train, evaluation: train > 1.5 * evaluation,
             "About the same": lambda train, evaluation: train <= 1.5 * evaluation and evaluation <= 1.5 * train,
-            "More in eval mode": lambda train, evaluation: evaluation > 1.5 * train,
+            "That in eval mode": lambda train, evaluation: evaluation > 1.5 * train,
         },
-        reason="The errors are {train:.1f} % in train mode and {evaluation:.1f} % in eval mode. The "
+        reason="The error is {train:.1f} % in train mode and {evaluation:.1f} % in eval mode. The "
         "statistics of four images are noisy, and eval mode has no such noise.",
     ),
     Prediction(
         "eval-after-one-label",
         "A network with batch norm is trained on digits, and every batch holds 16 images of one digit. In train "
-        "mode, in such batches, its error is low: {train:.0f} %. How many errors does it have on the same images in "
-        "eval mode?",
+        "mode, in such batches, its error is low: {train:.0f} %. What is its error on the same images in eval "
+        "mode?",
         {
-            "Fewer than 10 %": lambda evaluation: evaluation < 10,
+            "Below 10 %": lambda evaluation: evaluation < 10,
             "10 to 40 %": lambda evaluation: 10 <= evaluation <= 40,
-            "More than 40 %": lambda evaluation: evaluation > 40,
+            "Above 40 %": lambda evaluation: evaluation > 40,
         },
-        reason="The errors rise from {train:.0f} % to {evaluation:.0f} %. In training, the statistics of a batch were "
+        reason="The error rises from {train:.0f} % to {evaluation:.0f} %. In training, the statistics of a batch were "
         "always those of one digit. The running averages are those of all digits, and the network was "
         "never trained on values that were normalised with them.",
     ),
     Prediction(
         "new-samples",
         "A linear classifier with batch norm on its inputs answers every training sample correctly, in batches of 20. "
-        "On new samples it has {evaluation:.0f} % errors in eval mode. You put new samples into batches of 20 "
-        "and use train mode, as in training. Are there fewer errors?",
+        "On new samples its error is {evaluation:.0f} % in eval mode. You put new samples into batches of 20 and use "
+        "train mode, as in training. Is the error lower?",
         {
-            "Yes, fewer than in eval mode": lambda evaluation, train: train < 0.8 * evaluation,
-            "About as many as in eval mode": lambda evaluation, train: 0.8 * evaluation <= train <= 1.25 * evaluation,
-            "No, more than in eval mode": lambda evaluation, train: train > 1.25 * evaluation,
+            "Yes, lower than in eval mode": lambda evaluation, train: train < 0.8 * evaluation,
+            "About the same as in eval mode": lambda evaluation, train: 0.8 * evaluation <= train <= 1.25 * evaluation,
+            "No, higher than in eval mode": lambda evaluation, train: train > 1.25 * evaluation,
         },
-        reason="The errors are {train:.0f} % in train mode and {evaluation:.0f} % in eval mode. In a batch of "
+        reason="The error is {train:.0f} % in train mode and {evaluation:.0f} % in eval mode. In a batch of "
         "20, batch norm limits every value to 4.36, so the strong input that marks the class is hardly larger than the "
         "noise. Evaluation mode does not limit it.",
     ),
