@@ -27,7 +27,7 @@ def address() -> str:
 
 
 def project_urls() -> dict[str, str]:
-    """Return the addresses of the repository and of the site, if they have one; ``bnlib.diagnose`` links to the site."""
+    """Return the addresses of the repository and of the site, if there are any; reports of the doctor link to it."""
     site = re.search(r'^  baseurl: "(.*)"', (HERE / "_config.yml").read_text(), re.M)[1]
     named = {"Source": address(), "Changelog": f"{address()}/blob/HEAD/CHANGELOG.md"} if address() else {}
     return {**named, "Documentation": site} if site else named
