@@ -133,8 +133,12 @@ class Report(Sequence[Finding]):
 
     @property
     def summary(self) -> str:
-        """How many findings there are of each severity, such as ``2 errors, 1 note``; or that there is none."""
-        counts = {severity: sum(each.severity == severity for each in self) for severity in SEVERITIES}
+        """How many problems there are of each severity, such as ``2 errors, 1 note``; or that there is none.
+
+        A problem that was found in several layers counts once.
+        """
+        problems = [group[0].severity for group in self.groups()]
+        counts = {severity: problems.count(severity) for severity in SEVERITIES}
         totals = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
         if totals:
             return ", ".join(totals)
@@ -236,8 +240,8 @@ def _paragraph(group: Sequence[Finding], book: str) -> str:
     lines = [f"{first.severity.upper()} {first.code}{where}"]
     texts = [first.evidence]
     if others:
-        names = [each.layer for each in others[:8]] + ["..."] * (len(others) > 8)
-        texts.append(f"Also in {len(others)} other layer{'s' * (len(others) > 1)}: {', '.join(names)}.")
+        names = ", ".join(each.layer for each in others[:8]) + f" and {len(others) - 8} more" * (len(others) > 8)
+        texts.append(f"Also in {len(others)} other layer{'s' * (len(others) > 1)}: {names}.")
     address = section_address(first.section, book)
     command = f"python -m bnlib explain {first.code}".replace(" ", _NO_BREAK)
     where = f": {address}" if address else f", or run: {command}"

@@ -22,7 +22,7 @@ _MODES = {
     "eval": ("eval mode", GREEN),
 }
 _MOST_LAYERS, _MOST_CURVES, _LISTED_SHARES = 8, 4, 4
-_SIZES = 8
+_SIZES, _LONGEST_NAME = 8, 24
 _CURVES = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"))
 
 
@@ -245,4 +245,6 @@ def _number(value: float) -> str:
 
 
 def _layer(name: str) -> str:
-    return f"layer {name}" if name else "the model itself"
+    """Return the name of a layer as a label; of a long one, the beginning and the end."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[:8]}…{name[9 - _LONGEST_NAME :]}"
+    return f"layer {short}" if name else "the model itself"

@@ -106,7 +106,9 @@ def _raised_loss(measurements: Measurements, names: list[str]) -> tuple[str, dic
     number = int((evaluated.losses - precise.losses).nan_to_num(nan=torch.inf).argmax())
     shares = _shares(lambda count: measurements.loss_with_precise_statistics(names[:count], number), len(names))
     listed = sorted(((share, name) for share, name in zip(shares, names, strict=True)), reverse=True)
-    listed = [f"{name or 'the model itself'} ({share:.0%})" for share, name in listed if share >= 0.05][:_LISTED_LAYERS]
+    listed = [f"{name or 'the model itself'} ({share:.0%})" for share, name in listed if abs(share) >= 0.05][
+        :_LISTED_LAYERS
+    ]
     text = (
         f"In eval mode, the loss is {evaluated} with the running statistics of the model, and {precise} with "
         "statistics recomputed from these batches."
