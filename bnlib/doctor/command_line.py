@@ -14,7 +14,7 @@ from pathlib import Path
 from bnlib.arguments import suggestion
 from bnlib.cache import writable_folder
 from bnlib.doctor.diagnosis import diagnose
-from bnlib.doctor.explain import explain, list_explanations
+from bnlib.doctor.explanations import explain, list_explanations
 from bnlib.doctor.report import Report
 from bnlib.doctor.symptoms import all_advice
 

@@ -93,7 +93,7 @@ def _pictures(group: Sequence[Finding]) -> tuple[list[str], str]:
     if not any(each.values for each in group):
         return [], ""
     try:
-        from bnlib.doctor.report_pictures import pictures
+        from bnlib.figures.report_pictures import pictures  # needs matplotlib, which may be missing
     except ModuleNotFoundError as error:
         return [], str(error)
     found = [

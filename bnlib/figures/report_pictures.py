@@ -1,4 +1,4 @@
-"""The pictures of a report, drawn from the values of its findings."""
+"""The pictures of a report of ``bnlib.diagnose``, drawn from the values of its findings."""
 
 from __future__ import annotations
 
