@@ -14,7 +14,7 @@ _MARKS = {"error": "✖", "warning": "▲", "note": "●"}
 
 _STYLE = """
 .bnb-report { max-width: 46rem; line-height: 1.5; overflow-wrap: anywhere; }
-.bnb-report article { border: 1px solid #8888; border-left: 5px solid #6c6c6c; border-radius: 4px; padding: 0 1rem;
+.bnb-report article { border: 1px solid #8888; border-left: 5px solid #6c6c6c; border-radius: 4px; padding: 0 0.7rem;
   margin: 1rem 0; }
 .bnb-report article.error { border-left-color: #d55e00; }
 .bnb-report article.warning { border-left-color: #e69f00; }

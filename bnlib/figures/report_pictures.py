@@ -39,7 +39,7 @@ def pictures(group: Sequence[Finding]) -> Iterator[tuple[Picture, str]]:
         caption = "The loss on the same samples in several modes."
         if shares:
             caption += " The shares say which layers the gap closes in, as one after the other gets precise statistics."
-        size = (6.6 if shares else 3.7, 0.6 + 0.45 * _rows(first["losses"], shares))
+        size = (6.6 if shares else 3.4, 0.6 + 0.45 * _rows(first["losses"], shares))
         yield picture(draw_losses, first["losses"], shares, size=size), caption
     by_layer = {each.layer: each.values for each in group if "mean_difference" in each.values}
     if by_layer:
@@ -53,10 +53,10 @@ def pictures(group: Sequence[Finding]) -> Iterator[tuple[Picture, str]]:
     if by_layer:
         shown = dict(list(by_layer.items())[:_MOST_CURVES])
         caption = "The variance of the layer's input in each channel, in order, and eps." + _left_out(by_layer, shown)
-        yield picture(draw_variance_and_eps, shown, size=(3.7, 2.2)), caption
+        yield picture(draw_variance_and_eps, shown, size=(3.4, 2.1)), caption
     if "gradient_norms" in first:
         caption = "The norm of the gradient at the output of each norm layer."
-        yield picture(draw_gradient_norms, first["gradient_norms"], size=(3.7, 2.2)), caption
+        yield picture(draw_gradient_norms, first["gradient_norms"], size=(3.4, 2.1)), caption
     if "labels_by_batch" in first:
         caption = "The labels in each batch: the larger a dot, the more samples of the batch have this label."
         yield picture(draw_labels, first["labels_by_batch"]), caption

@@ -125,9 +125,9 @@ def test_a_page_has_a_described_picture_of_each_kind_of_values_and_nothing_from_
     alts = pictures(page)
     assert [alt.split()[0] for alt in alts] == ["Losses:", "Running", "Variances", "Gradient", "Labels", "Running"]
     assert "Losses: train mode 0.1 (error 2.0 %); eval mode infinite." in alts[0] and "layer a 90 %" in alts[0]
-    # Letters of 10 points are legible on a phone, where 304 pixels are left for a panel.
+    # Letters of 10 points are legible on a phone, where 290 pixels are left for a panel.
     widths = [float(each) for each in re.findall(r'<svg viewBox="\S+ \S+ (\S+) \S+" style="flex:', page)]
-    assert len(widths) == 10 and max(widths) <= 304 / 11.2 * 10
+    assert len(widths) == 10 and max(widths) <= 290 / 11.2 * 10
     assert "2 more layers are not shown." in page and "not finite" in page
     assert "&lt;b&gt;0&lt;/b&gt;" in page and "<b>" not in page and "<i>" not in page and "Not &lt;all&gt; was" in page
     assert not re.search(r"<(script|link|img|iframe)\b", page) and "url(http" not in page
