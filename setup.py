@@ -26,6 +26,13 @@ def address() -> str:
     return re.search(r'^repository:\n(?:  .*\n)*?  url: (?:&\w+ )?"(.*)"', (HERE / "_config.yml").read_text(), re.M)[1]
 
 
+def project_urls() -> dict[str, str]:
+    """Return the addresses of the repository and of the site, if there are any; reports of the doctor link to it."""
+    site = re.search(r'^  baseurl: "(.*)"', (HERE / "_config.yml").read_text(), re.M)[1]
+    named = {"Source": address(), "Changelog": f"{address()}/blob/HEAD/CHANGELOG.md"} if address() else {}
+    return {**named, "Documentation": site} if site else named
+
+
 def description() -> str:
     """Return what ``README.md`` says of the package, without links into the repository unless it has an address."""
     start, *sections = re.split(r"^## (.*)\n", (HERE / "README.md").read_text(), flags=re.M)
@@ -39,5 +46,5 @@ setup(
     cmdclass={"build_py": BuildWithResults},
     long_description=description(),
     long_description_content_type="text/markdown",
-    project_urls={"Source": address(), "Changelog": f"{address()}/blob/HEAD/CHANGELOG.md"} if address() else {},
+    project_urls=project_urls(),
 )

@@ -20,12 +20,17 @@ def drop_widget_state(app: Sphinx, doctree) -> None:
 
 
 def link_tables_to_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Change the links to notebooks in tables of claims and of cases into links to the notebooks' pages."""
+    """Change the links to notebooks in tables of claims and of cases into links to the notebooks' pages.
+
+    A report of the doctor names the sections that explain its findings; on the site they become links, too.
+    """
     if exception or app.builder.format != "html":
         return
     for page in (Path(app.outdir) / "chapters").glob("*.html"):
         text = page.read_text()
         linked = re.sub(r'(href="(?:claims|\d\d_\w+))\.ipynb\b', r"\1.html", text)
+        named = r'<cite data-section="chapters/(\d\d_\w+)\.ipynb(#[\w-]+)">(.*?)</cite>'
+        linked = re.sub(named, r'<a href="\1.html\2">\3</a>', linked)
         if linked != text:
             page.write_text(linked)
 

@@ -18,17 +18,25 @@ from bnlib.arguments import suggestion
 from bnlib.cache import writable_folder
 from bnlib.datasets import DatasetError
 from bnlib.distributed import join_process_group, rank_and_world_size
-from bnlib.doctor import UserCodeError, diagnose_file
+from bnlib.doctor.command_line import diagnose_command, explain_command
+from bnlib.doctor.report import SEVERITIES
 from bnlib.experiments.framework import registry
 from bnlib.experiments.framework.experiment import Experiment
 from bnlib.training import check_device
 
 _EXIT_STATUSES = """exit status:
-  0    done, and diagnose found no error
-  1    diagnose found an error, or a claim that ran again came out differently
-  2    the command cannot be carried out; the message says why
+  0    done; diagnose found nothing that counts
+  1    diagnose found something, or a claim that ran again came out differently
+  2    the command cannot be carried out, or diagnose had nothing to look at; the message says why
   3    the code in the file given to diagnose failed
   130  interrupted"""
+_DIAGNOSE_STATUSES = """exit status:
+  0  no finding, or only findings less severe than --fail-on
+  1  at least one finding as severe as --fail-on
+  2  no diagnosis: the command is wrong, or the model has no layer with batch statistics or calls none
+  3  the file, the function, or the model that it returns raises an error
+
+What a finding means: python -m bnlib explain CODE"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         return options.do(options)
     except BrokenPipeError:
         raise
+    except KeyboardInterrupt:
+        print(f"{options.command}: interrupted", file=sys.stderr)
+        return 130
     except (DatasetError, ImportError, OSError, ValueError) as error:
         print("\n".join([f"{options.command}: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 2
@@ -126,15 +137,50 @@ def _parser() -> argparse.ArgumentParser:
     )
     ledger.set_defaults(do=_claims, command="claims")
 
-    doctor = groups.add_parser("diagnose", help="find problems with the batch normalisation of a model")
+    _add_doctor(groups)
+    return parser
+
+
+def _add_doctor(groups: argparse._SubParsersAction) -> None:
+    """Add the commands ``diagnose`` and ``explain``."""
+    doctor = groups.add_parser(
+        "diagnose",
+        help="find problems with the batch normalisation of a model",
+        epilog=_DIAGNOSE_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     doctor.add_argument(
         "target",
         metavar="FILE:FUNCTION",
         help="a function without arguments that returns (model, batches), or a mapping of arguments of "
         "bnlib.diagnose, such as loss or inference",
     )
+    doctor.add_argument(
+        "--json", action="store_true", help="print the report as JSON; what the file prints goes to the standard error"
+    )
+    doctor.add_argument("--html", type=Path, metavar="FILE", help="also write the report, with pictures, as a web page")
+    doctor.add_argument(
+        "--fail-on",
+        choices=SEVERITIES,
+        default="warning",
+        help="the least severe finding that gives exit status 1 (default: warning, so notes do not count)",
+    )
+    _add_book(doctor)
     doctor.set_defaults(do=_diagnose, command="diagnose")
-    return parser
+    explaining = groups.add_parser("explain", help="print what a finding of diagnose means, and what to do about it")
+    explaining.add_argument(
+        "codes", nargs="*", metavar="CODE", help="code of a finding, such as zero-gamma; without one, all are listed"
+    )
+    _add_book(explaining)
+    explaining.set_defaults(do=_explain, command="explain")
+
+
+def _add_book(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--book",
+        metavar="ADDRESS",
+        help="address of the book's site, for links (default: the variable BNLIB_BOOK, or what the package names)",
+    )
 
 
 def _with_curves() -> list[str]:
@@ -231,14 +277,13 @@ def _claims(options: argparse.Namespace) -> int:
 
 
 def _diagnose(options: argparse.Namespace) -> int:
-    """Print the report; return 1 if it contains an error and 3 if the user's code failed."""
-    try:
-        report = diagnose_file(options.target)
-    except UserCodeError as error:
-        print(f"diagnose: {error}", file=sys.stderr)
-        return 3
-    print(report)
-    return int(any(finding.severity == "error" for finding in report))
+    return diagnose_command(
+        options.target, as_json=options.json, html=options.html, fail_on=options.fail_on, book=options.book
+    )
+
+
+def _explain(options: argparse.Namespace) -> int:
+    return explain_command(options.codes, book=options.book)
 
 
 _MOST_PANELS = 6
@@ -273,9 +318,14 @@ def _first_cell(experiment, scale: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a character
     # A program such as head may close the pipe early; that is not an error.
     try:
-        sys.exit(main())
+        status = main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        sys.exit(status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(128 + 13)  # as a shell reports a program that SIGPIPE ended

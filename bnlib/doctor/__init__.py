@@ -3,6 +3,7 @@
 from bnlib.doctor.advice import ADVICE, Advice
 from bnlib.doctor.command_line import UserCodeError, diagnose_file
 from bnlib.doctor.diagnosis import diagnose, losses_by_mode
+from bnlib.doctor.explanations import explain, list_explanations
 from bnlib.doctor.losses import Score
 from bnlib.doctor.report import Finding, Report
 from bnlib.doctor.symptoms import SYMPTOM_GROUPS, TEST_SETUP, all_advice, symptom_rows
@@ -19,6 +20,8 @@ __all__ = [
     "all_advice",
     "diagnose",
     "diagnose_file",
+    "explain",
+    "list_explanations",
     "losses_by_mode",
     "symptom_rows",
 ]

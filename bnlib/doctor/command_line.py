@@ -1,22 +1,94 @@
-"""The command ``python -m bnlib diagnose FILE:FUNCTION``."""
+"""The commands ``python -m bnlib diagnose FILE:FUNCTION`` and ``python -m bnlib explain CODE``."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from inspect import Parameter, signature
 from pathlib import Path
 
 from bnlib.arguments import suggestion
+from bnlib.cache import writable_folder
 from bnlib.doctor.diagnosis import diagnose
+from bnlib.doctor.explanations import explain, list_explanations
 from bnlib.doctor.report import Report
+from bnlib.doctor.symptoms import all_advice
+
+FOUND, NOT_DIAGNOSED, USER_CODE_FAILED = 1, 2, 3
+"""Exit statuses; 0 stands for a report without findings that count."""
 
 
 class UserCodeError(RuntimeError):
     """The error for a file, or a function in it, that fails; its message names the error and the line."""
+
+
+def diagnose_command(target: str, *, as_json: bool, html: Path | None, fail_on: str, book: str | None) -> int:
+    """Print the report on what a function of a file returns, and return the exit status.
+
+    Arguments:
+        target: see ``diagnose_file``.
+        as_json: print JSON; what the user's code prints then goes to the standard error.
+        html: file for the report as a web page.
+        fail_on: the least severity of a finding with which the status is 1.
+        book: see ``Report.to_text``.
+
+    Raises:
+        OSError, ValueError: the report cannot be made or written; the message says why.
+    """
+    html = None if html is None else _writable_file("--html", html)
+    try:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            report = diagnose_file(target)
+    except UserCodeError as error:
+        print(f"diagnose: {error}", file=sys.stderr)
+        return USER_CODE_FAILED
+    print_whole(report.to_json(book=book) if as_json else report.to_text(book=book))
+    if html is not None:
+        report.to_html(html, book=book)
+        print(f"diagnose: wrote {html}", file=sys.stderr)
+    if not report.checked:
+        print("diagnose: there was nothing to look at, so this says nothing about the model", file=sys.stderr)
+        return NOT_DIAGNOSED
+    return FOUND if report.at_least(fail_on) else 0
+
+
+def explain_command(codes: Sequence[str], *, book: str | None) -> int:
+    """Print what is known about some codes or, without any, the list of all codes; return the exit status.
+
+    Raises:
+        ValueError: there is no such code.
+    """
+    known = all_advice()
+    for code in codes:
+        if code not in known:
+            raise ValueError(
+                f"CODE must be one that `python -m bnlib explain` prints, got {code!r}{suggestion(code, known)}"
+            )
+    print_whole("\n\n\n".join(explain(code, book=book) for code in codes) if codes else list_explanations())
+    return 0
+
+
+def print_whole(text: str) -> None:
+    """Print a text at once; if the program that reads it, such as ``head``, has gone, that is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _writable_file(name: str, path: Path) -> Path:
+    """Return the absolute path of a file that can be written, before a long computation whose result it gets."""
+    path = path.absolute()
+    if path.is_dir():
+        raise OSError(f"{name} must be a file, got the folder {path}")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OSError(f"{name} must be a file that can be written, got {path}")
+    writable_folder(f"the folder of {name}", path.parent)
+    return path
 
 
 def diagnose_file(target: str) -> Report:
@@ -129,6 +201,8 @@ def _errors_of_the_user(file: Path, what: str) -> Iterator[None]:
     """Turn the errors of the user's code in a ``with`` block, also an exit, into a ``UserCodeError``."""
     try:
         yield
+    except BrokenPipeError:  # what it prints is not read any more
+        raise
     except (Exception, SystemExit) as error:
         raise _failed(file, what, error) from error
 

@@ -15,6 +15,7 @@ from bnlib.doctor.checks import CHECKS
 from bnlib.doctor.checks.batch_dependence import eval_mode_depends_on_batch
 from bnlib.doctor.checks.whole_model import losses_differ_without_a_cause
 from bnlib.doctor.exported_models import as_module, diagnose_exported, is_exported
+from bnlib.doctor.finding_values import with_values
 from bnlib.doctor.instrumented_model import InstrumentedModel
 from bnlib.doctor.losses import Loss, Score
 from bnlib.doctor.measurements import Measurements
@@ -103,7 +104,8 @@ def diagnose(
             measurements.by_domain[name] = measurements.on_batches(taken, name)
         findings = [finding for check in CHECKS for finding in check(measurements)]
         findings += losses_differ_without_a_cause(measurements, findings)
-        return Report(findings, measurements.remarks())
+        findings = [with_values(each, measurements) for each in findings]
+        return Report(findings, measurements.remarks(), checked=bool(findings or measurements.statistics))
 
 
 def losses_by_mode(
@@ -158,7 +160,7 @@ def _report_without_norm_layers(model: nn.Module, measurements: Measurements) ->
     # The model may call a function such as F.batch_norm.
     findings = list(eval_mode_depends_on_batch(measurements))
     remark = f"{type(model).__name__} has no layer with batch statistics, so there was nothing to check."
-    return Report(findings, [] if findings else [remark, *measurements.skipped_remarks()])
+    return Report(findings, [] if findings else [remark, *measurements.skipped_remarks()], checked=bool(findings))
 
 
 def _check_max_batches(max_batches: int) -> None:

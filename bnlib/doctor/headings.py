@@ -1,6 +1,9 @@
-"""The headings of the sections that the symptom table links to."""
+"""The sections of the book that explain problems: their headings, and their addresses where the book has one."""
 
+import os
 import re
+from functools import cache
+from importlib import metadata
 
 HEADINGS: dict[str, tuple[str, ...]] = {
     "01_the_formula": (
@@ -58,6 +61,52 @@ def heading(section: str) -> str:
     page, _, anchor = section.removeprefix("chapters/").partition(".ipynb#")
     (found,) = (each for each in HEADINGS[page] if _anchor(each) == anchor)
     return found
+
+
+def described_section(section: str) -> str:
+    """Return a section in words, from the path of its notebook and its anchor; the path, if it is not in this version.
+
+    Example:
+        >>> described_section("chapters/01_the_formula.ipynb#forward")
+        'chapter 1, “Forward”'
+    """
+    page, _, anchor = section.removeprefix("chapters/").partition(".ipynb#")
+    if anchor not in map(_anchor, HEADINGS.get(page, ())):
+        return section
+    return f"chapter {int(page[:2])}, “{heading(section)}”"
+
+
+def section_address(section: str, book: str) -> str:
+    """Return the address of a section on the book's site; empty if the address ``book`` of the site is.
+
+    Example:
+        >>> section_address("chapters/01_the_formula.ipynb#forward", "https://example.org/book/")
+        'https://example.org/book/chapters/01_the_formula.html#forward'
+    """
+    return f"{book.rstrip('/')}/{section.replace('.ipynb', '.html')}" if book else ""
+
+
+def book_address(book: str | None = None) -> str:
+    """Return the address of the book's site: ``book``, or what BNLIB_BOOK or the package names; empty if none does.
+
+    The package names the site if ``baseurl`` in ``_config.yml`` was set when it was built.
+
+    Raises:
+        TypeError: ``book`` is not a text.
+    """
+    if book is not None and not isinstance(book, str):
+        raise TypeError(f"book must be the address of the book's site as a text, or None, got {book!r}")
+    named = os.environ.get("BNLIB_BOOK") if book is None else book
+    return _address_in_package() if named is None else named
+
+
+@cache
+def _address_in_package() -> str:
+    try:
+        urls = metadata.metadata("bnlib").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
+        return ""
+    return next((each.partition(",")[2].strip() for each in urls if each.startswith("Documentation,")), "")
 
 
 def _anchor(heading: str) -> str:

@@ -2,9 +2,11 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,18 +107,103 @@ def test_it_is_a_module_that_runs():
     assert done.returncode == 0 and "full_normalization.oracles_on_digits" in done.stdout
 
 
-def test_diagnose_prints_the_report_and_tells_errors_by_its_exit_status(tmp_path, capsys):
-    lines = ["import torch, bnlib", "def make():", "    torch.manual_seed(0)"]
-    lines += ["    model = torch.nn.Sequential(torch.nn.Linear(3, 4), bnlib.BatchNorm(4))"]
-    file = tmp_path / "mine.py"
-    file.write_text("\n".join([*lines, "    return model, [torch.randn(1, 3) for _ in range(4)]"]))
-    assert __main__.main(["diagnose", f"{file}:make"]) == 1
-    assert "ERROR one-value-per-channel in layer 1" in capsys.readouterr().out
-    file.write_text("\n".join([*lines, "    return model, [torch.randn(64, 3) for _ in range(4)]"]))
-    assert __main__.main(["diagnose", f"{file}:make"]) == 0
-    assert "error" not in capsys.readouterr().out.lower()
-    file.write_text("def make(size):\n    return size")
-    assert __main__.main(["diagnose", f"{file}:make"]) == 2
-    assert "must name a function without required arguments" in capsys.readouterr().err
-    assert __main__.main(["diagnose", "nothing.py:make"]) == 2
-    assert "nothing.py" in capsys.readouterr().err
+DIAGNOSED = """
+import torch, bnlib
+print("the file prints this")
+
+def with_batches_of(size, outputs=4):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, outputs), bnlib.BatchNorm(outputs))
+    return model, [torch.randn(size, 3) for _ in range(4)]
+
+def error():
+    return with_batches_of(1)
+
+def warning():
+    return with_batches_of(3)
+
+def note():
+    return with_batches_of(64)
+
+def healthy():
+    model, batches = with_batches_of(64)
+    for _ in range(99):
+        model(batches[0])
+    return model, batches
+
+def without_norm():
+    return torch.nn.Linear(3, 4), [torch.randn(8, 3)]
+
+def not_called():
+    model = torch.nn.ModuleDict({"used": torch.nn.Linear(3, 4), "not": bnlib.BatchNorm(4)})
+    return {"model": model, "batches": [torch.randn(8, 3)] * 2, "forward": lambda model, x: model["used"](x)}
+
+def interrupted():
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.fixture
+def diagnosed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(DIAGNOSED)
+
+    def run(name, *options):
+        return __main__.main(["diagnose", f"mine.py:{name}", *options])
+
+    return run
+
+
+def test_the_exit_status_of_diagnose_tells_a_script_what_was_found(diagnosed, capsys):
+    severities = {name: [diagnosed(name, "--fail-on", each) for each in ("error", "warning", "note")] for name in
+                  ("error", "warning", "note", "healthy")}  # fmt: skip
+    assert severities == {"error": [1, 1, 1], "warning": [0, 1, 1], "note": [0, 0, 1], "healthy": [0, 0, 0]}
+    assert [diagnosed(name) for name in ("error", "warning", "note", "healthy")] == [1, 1, 0, 0]
+    printed = capsys.readouterr()
+    assert "ERROR one-value-per-channel in layer 1" in printed.out and not printed.err
+
+
+@pytest.mark.parametrize("name", ["without_norm", "not_called"])
+def test_nothing_to_look_at_has_a_status_of_its_own(name, diagnosed, capsys):
+    assert diagnosed(name) == 2
+    printed = capsys.readouterr()
+    assert "Nothing was checked." in printed.out and "nothing to look at" in printed.err
+    assert diagnosed(name, "--json") == 2
+    assert not json.loads(capsys.readouterr().out)["checked"]
+
+
+def test_an_interrupted_diagnosis_ends_without_a_traceback(diagnosed, capsys):
+    assert diagnosed("interrupted") == 130
+    assert capsys.readouterr().err == "diagnose: interrupted\n"
+
+
+def test_json_alone_is_on_the_standard_output_and_a_page_can_be_written_beside_it(diagnosed, tmp_path, capsys):
+    assert diagnosed("error", "--json", "--html", "new/r.html", "--book", "https://example.org") == 1
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert found["findings"][0]["link"] == "https://example.org/chapters/01_the_formula.html#forward"
+    assert "the file prints this" in printed.err and f"wrote {tmp_path}/new/r.html" in printed.err
+    assert "one-value-per-channel" in (tmp_path / "new" / "r.html").read_text()
+
+
+def test_explain_prints_one_several_or_the_list(capsys):
+    assert __main__.main(["explain", "zero-gamma"]) == 0
+    one = capsys.readouterr().out
+    assert one.startswith("zero-gamma, a finding") and "Initialise gamma to 1." in one and "“Gamma is zero”" in one
+    assert __main__.main(["explain", "zero-gamma", "folded", "--book", "https://example.org"]) == 0
+    assert "https://example.org/chapters/11_training_code.html#folding" in capsys.readouterr().out
+    assert __main__.main(["explain"]) == 0
+    assert "  * zero-gamma\n" in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_early_is_no_error(diagnosed):
+    """As ``| head``: what diagnose has found stays its exit status, and nothing is printed on the standard error."""
+    for command, status in ((["explain"], 0), (["diagnose", "quiet.py:error"], 1), (["experiments", "list"], 141)):
+        Path("quiet.py").write_text(DIAGNOSED.replace('print("the file prints this")', ""))
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run(
+            [sys.executable, "-m", "bnlib", *command], stdout=write, stderr=subprocess.PIPE, text=True
+        )
+        os.close(write)
+        assert (done.returncode, done.stderr) == (status, "")

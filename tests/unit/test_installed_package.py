@@ -92,6 +92,8 @@ drawing = printed("experiments", "draw", "failing.placement", status=2)
 assert "figures need matplotlib, which is missing: pip install 'bnlib[notebook]'" in drawing, drawing
 report = printed("diagnose", "mine.py:make", status=1)
 assert "one-value-per-channel" in report, report
+assert "in layer <code>1</code>" in bnlib.diagnose(*__import__("mine").make())._repr_html_()
+assert "Initialise gamma to 1." in printed("explain", "zero-gamma")
 print("all done")
 """
 MINE = """
@@ -197,7 +199,9 @@ def test_with_an_address_of_the_repository_the_package_names_it(tmp_path):
     address = "https://example.org/somebody/book"
     config = (ROOT / "_config.yml").read_text()
     assert 'url: &address ""' in config
+    config = config.replace('baseurl: ""', 'baseurl: "https://example.org/site/"')
     (tmp_path / "_config.yml").write_text(config.replace('url: &address ""', f'url: &address "{address}"'))
     info, found = links(built(tmp_path))
     assert f"Source, {address}" in info.get_all("Project-URL")
+    assert "Documentation, https://example.org/site/" in info.get_all("Project-URL")  # reports link there
     assert f"{address}/blob/HEAD/data/README.md" in found

@@ -61,7 +61,8 @@ def unusual_momentum(measurements: Measurements) -> Iterator[Finding]:
             text = "With momentum 0 the running statistics never change."
         else:
             batches = (2 - momentum) / momentum
-            text = f"With momentum {momentum:g} the running statistics are as noisy as a mean of {batches:.2g} batches."
+            count = f"{batches:.2g} batch{'es' * (batches > 1.05)}"
+            text = f"With momentum {momentum:g} the running statistics are as noisy as a mean of {count}."
         yield make_finding("unusual-momentum", name, "warning", text)
 
 

@@ -42,7 +42,7 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
     if measurements.will_be_trained and is_untrained(measurements):
         return
     known = measurements.train_score is not None
-    text = _raised_loss(measurements, names) if known else _changed_outputs(measurements)
+    text, shares = _raised_loss(measurements, names) if known else (_changed_outputs(measurements), {})
     if text:
         severity = "error" if known else "warning"
         # FullNorm trains with these same statistics, so eval mode is no worse than training.
@@ -50,7 +50,7 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
         if _initial_values_are_the_cause(measurements, names):
             text += " The cause is the initial values in the running statistics, which average too few batches so far."
             severity = "note" if measurements.will_be_trained or follows else severity
-        yield make_finding("eval-mode-distorted", "", severity, text)
+        yield make_finding("eval-mode-distorted", "", severity, text, {"share_of_gap": shares} if shares else {})
 
 
 def _initial_values_are_the_cause(measurements: Measurements, names: list[str]) -> bool:
@@ -98,14 +98,17 @@ def losses_differ_without_a_cause(measurements: Measurements, findings: list[Fin
         yield make_finding("loss-higher-in-train-mode", "", "note", losses)
 
 
-def _raised_loss(measurements: Measurements, names: list[str]) -> str:
+def _raised_loss(measurements: Measurements, names: list[str]) -> tuple[str, dict[str, float]]:
+    """Return the evidence, empty if the loss is not raised, and the share of each layer that has one."""
     if not measurements.eval_worse_than_recomputed:
-        return ""
+        return "", {}
     evaluated, precise = measurements.eval_score, measurements.eval_recomputed_score
     number = int((evaluated.losses - precise.losses).nan_to_num(nan=torch.inf).argmax())
     shares = _shares(lambda count: measurements.loss_with_precise_statistics(names[:count], number), len(names))
     listed = sorted(((share, name) for share, name in zip(shares, names, strict=True)), reverse=True)
-    listed = [f"{name or 'the model itself'} {share:.0%}" for share, name in listed if share >= 0.05][:_LISTED_LAYERS]
+    listed = [f"{name or 'the model itself'} ({share:.0%})" for share, name in listed if abs(share) >= 0.05][
+        :_LISTED_LAYERS
+    ]
     text = (
         f"In eval mode, the loss is {evaluated} with the running statistics of the model, and {precise} with "
         "statistics recomputed from these batches."
@@ -117,7 +120,7 @@ def _raised_loss(measurements: Measurements, names: list[str]) -> str:
         )
     if measurements.recomputed_worse_than_train:
         text += f" The loss in train mode is still lower, {measurements.train_score}."
-    return text
+    return text, {name: share for name, share in zip(names, shares, strict=True) if share}
 
 
 def _shares(loss: Callable[[int], float], count: int) -> list[float]:

@@ -137,7 +137,7 @@ def test_a_fault_is_found_whatever_the_form_of_batches_and_outputs(model, batche
     model.body[3].running_var.fill_(1e-4)
     report = diagnose(model.eval(), batches, **options)
     assert report.codes[0] == "eval-mode-distorted" and report[0].severity == "error", str(report)
-    assert "body.3 100%" in report[0].evidence
+    assert "body.3 (100%)" in report[0].evidence
     scores = losses_by_mode(model, batches, **options)
     assert scores["eval"].losses.mean() > 1.2 * scores["eval_recomputed"].losses.mean()
 

@@ -108,7 +108,7 @@ def test_half_precision_statistics(name, kind):
     assert not_notes(report) == {("half-precision-statistics", layer) for layer in layers}
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.0, "never change"), (0.99, "mean of 1 batches")])
+@pytest.mark.parametrize(("value", "said"), [(0.0, "never change"), (0.99, "mean of 1 batch")])
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_unusual_momentum(name, value, said):
     model = trained(name)

@@ -53,7 +53,7 @@ def test_the_layer_with_wrong_statistics_has_all_of_the_share():
         model = trained("mlp").eval()
         layer = model.get_submodule(name)
         layer.running_mean += 3 * layer.running_var.sqrt()
-        assert f"difference: {name} 100%" in diagnose(model, batches())[0].evidence
+        assert f"difference: {name} (100%)" in diagnose(model, batches())[0].evidence
 
 
 def test_shares_add_up_and_few_losses_find_the_layer():
