@@ -12,12 +12,13 @@ SECTIONS = ("The package", "On a GPU, and on full data", "Licence and citation")
 
 
 class BuildWithResults(build_py):
-    """Copy the committed results into the package, where ``bnlib.experiments`` looks for them."""
+    """Copy the committed results into the package, where ``bnlib`` looks for them."""
 
     def run(self) -> None:
         """Build the package."""
         super().run()
         if not self.editable_mode:
+            shutil.copy(HERE / "data" / "frameworks.json", Path(self.build_lib, "bnlib", "frameworks.json"))
             shutil.copytree(HERE / "data" / "results", Path(self.build_lib, "bnlib", "results"), dirs_exist_ok=True)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from bnlib.arguments import check_integer, check_number, check_one_of
 
-FILE = Path(__file__).parents[1] / "data" / "frameworks.json"
-"""The answers, which ``make frameworks`` measures."""
+_INSTALLED = Path(__file__).with_suffix(".json")
+FILE = _INSTALLED if _INSTALLED.exists() else Path(__file__).parents[1] / "data" / "frameworks.json"
+"""The answers, which ``make frameworks`` measures; an installed package has them beside this file."""
 
 CONVENTIONS = {"weight of the new batch": "as in PyTorch", "weight of the old average": "as in Keras and Flax"}
 """The two meanings of "momentum", and who uses them."""
