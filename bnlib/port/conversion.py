@@ -45,6 +45,8 @@ def converted(state: BatchNormState, framework: str, values_per_channel: int | N
             f"momentum=None, a cumulative average, and its count of batches have no counterpart in {target.title}: "
             f"choose a {target.momentum_argument}"
         )
+    if state.momentum is None and state.count is None and "count" in target.names:
+        notes.append("momentum=None needs the number of batches seen, which is not known: set num_batches_tracked")
     state = _with_affine(state, target, notes)
     return replace(state, notes=(*state.notes, *notes))
 

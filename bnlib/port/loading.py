@@ -12,10 +12,10 @@ from torch.nn.parameter import is_lazy
 
 from bnlib.arguments import check_usual
 from bnlib.port.conversion import converted, values_of
-from bnlib.port.matching import check_states, known_order, pairs
+from bnlib.port.matching import check_states, grouped, known_order, pairs
 from bnlib.port.objects import torch_norms
 from bnlib.port.state import BatchNormState
-from bnlib.port.writing import check_neutral
+from bnlib.port.writing import check_neutral, counted
 
 ROLES = (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0))
 
@@ -30,7 +30,9 @@ def load(
     """Set the batch norms of a PyTorch model: arrays, ``eps`` and ``momentum``.
 
     Nothing is set unless everything fits. Other layers are left as they are; their weights need the framework's layout
-    of convolutions and matrices, which this function does not know.
+    of convolutions and matrices, which this function does not know. If the source does not count its batches,
+    ``num_batches_tracked`` becomes so large that nothing of the initial statistics is left at this momentum; only
+    ``momentum=None`` uses the count in training.
 
     Arguments:
         model: a model, or a single layer; every batch norm in it gets a state.
@@ -66,17 +68,17 @@ def load(
     matched, notes = pairs(
         named, {name: each.num_features for name, each in layers.items()}, names, known_order(states)
     )
-    ready = []
+    ready, told = [], []
     for source, target in matched:
         state = converted(named[source], "torch", values_of(values_per_channel, target, source))
         for role, neutral in ROLES[:2]:
             if getattr(layers[target], role) is None:
                 check_neutral(role, getattr(state, role), neutral, target)
         ready.append((layers[target], state))
-        notes += [f"{target}: {note}" if target else note for note in state.notes]
+        told += [(target, note) for note in state.notes]
     for layer, state in ready:
         _set(layer, state)
-    return tuple(notes)
+    return (*notes, *grouped(told))
 
 
 @torch.no_grad()
@@ -87,7 +89,7 @@ def _set(layer: Any, state: BatchNormState) -> None:
             value = np.full_like(state.running_mean, neutral) if value is None else value
             tensor.copy_(torch.from_numpy(value))
     if layer.num_batches_tracked is not None:
-        layer.num_batches_tracked.fill_(state.count or 0)
+        layer.num_batches_tracked.fill_(counted(state))
     layer.eps, layer.momentum = state.eps, state.momentum
 
 

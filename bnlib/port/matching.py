@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from bnlib.arguments import check_kind, check_one_of, shown
 from bnlib.port.state import BatchNormState
@@ -111,3 +111,11 @@ def _check_complete(states: list[str], targets: list[str], used: list[str], fill
         raise ValueError(
             f"states must fit the network, got {len(states)} for {len(targets)} layers; {'; '.join(parts)}"
         )
+
+
+def grouped(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Return each note once, with the names of all layers that have it."""
+    layers: dict[str, list[str]] = {}
+    for layer, note in notes:
+        layers.setdefault(note, []).append(layer)
+    return [f"{', '.join(names)}: {note}" if any(names) else note for note, names in layers.items()]

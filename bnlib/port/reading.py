@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -126,7 +127,8 @@ def _nothing(source: Any, framework: str, keys: list[str]) -> str:
     names = f"; its arrays are {_some(keys)}" if keys else ""
     folded = " (an export for inference folds batch norm into the layer before it)" if framework == "onnx" else ""
     text = f"source must hold a running mean and a running variance under names of {framework}{folded}"
-    other = [each for each in FRAMEWORKS if {*convention(each).names.values()} & {key.split("/")[-1] for key in keys}]
+    leaves = {re.split(r"[/.]", key)[-1] for key in keys}
+    other = [each for each in FRAMEWORKS if convention(each).names.get("running_mean") in leaves]
     hint = f"; names like these are those of {', '.join(other)}" if other and framework not in other else ""
     return f"{text}, got {shown(source)}{names}{hint}"
 

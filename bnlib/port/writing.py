@@ -13,8 +13,8 @@ import torch
 from bnlib.arguments import check_kind, check_one_of
 from bnlib.port.conventions import FRAMEWORKS, Convention, convention
 from bnlib.port.conversion import arguments, converted, values_of
-from bnlib.port.found import Found, Key, Source
-from bnlib.port.matching import check_states, known_order, pairs
+from bnlib.port.found import Found, Key, Source, is_numbered
+from bnlib.port.matching import check_states, grouped, known_order, pairs
 from bnlib.port.objects import read_haiku
 from bnlib.port.sources import tree
 from bnlib.port.state import BatchNormState
@@ -84,16 +84,18 @@ def write(
         return _one(named, framework, values_per_channel)
     source = _opened(into, framework)
     places = {each.name: each for each in source.found}
-    channels = {name: int(np.size(each.arrays["running_mean"])) for name, each in places.items()}
-    matched, notes = pairs(named, channels, names, known_order(states) and source.ordered)
+    channels = {name: math.prod(np.shape(each.arrays["running_mean"])) for name, each in places.items()}
+    ordered = known_order(states) and (source.ordered or is_numbered(list(places)))
+    matched, notes = pairs(named, channels, names, ordered)
     leaves: dict[Key, Any] = {}
     made: dict[str, Any] = {}
+    told: list[tuple[str, str]] = []
     for origin, target in matched:
         state = converted(named[origin], framework, values_of(values_per_channel, origin, target))
         leaves |= _leaves(state, places[target])
         made[target] = arguments(state, convention(framework))
-        notes += [f"{target}: {note}" for note in state.notes]
-    return Written(filled(into, leaves), made, tuple(notes))
+        told += [(target, note) for note in state.notes]
+    return Written(filled(into, leaves), made, (*notes, *grouped(told)))
 
 
 def _one(named: dict[str, BatchNormState], framework: str, values_per_channel: Any) -> Written:
@@ -133,7 +135,7 @@ def _arrays(state: BatchNormState, own: Convention) -> Any:
             "batch_stats": {name: named[name] for name in statistics},
         }
     if "count" in own.names:
-        named[own.names["count"]] = np.asarray(state.count or 0)
+        named[own.names["count"]] = np.asarray(counted(state))
     return {name: torch.from_numpy(array) for name, array in named.items()} if own.framework == "torch" else named
 
 
@@ -156,6 +158,11 @@ def finished(momentum: float | None) -> int:
     return math.ceil(math.log(FINISHED) / math.log1p(-momentum)) if momentum and momentum < 1 else 1
 
 
+def counted(state: BatchNormState) -> int:
+    """Return the number of batches that the statistics have seen, or if it is not known, ``finished``."""
+    return finished(state.momentum) if state.count is None else state.count
+
+
 def _leaves(state: BatchNormState, place: Found) -> dict[Key, Any]:
     """Return the new arrays by their place in the tree.
 
@@ -174,7 +181,7 @@ def _leaves(state: BatchNormState, place: Found) -> dict[Key, Any]:
             found[(*key[:-1], "hidden")] = found[key]
             found[(*key[:-1], "counter")] = np.asarray(finished(state.momentum))
     if "count" in place.keys:
-        found[place.keys["count"]] = np.asarray(state.count or 0)
+        found[place.keys["count"]] = np.asarray(counted(state))
     return found
 
 
