@@ -18,7 +18,8 @@ class BuildWithResults(build_py):
         """Build the package."""
         super().run()
         if not self.editable_mode:
-            shutil.copy(HERE / "data" / "frameworks.json", Path(self.build_lib, "bnlib", "frameworks.json"))
+            for name in ("frameworks.json", "ported_networks.json"):
+                shutil.copy(HERE / "data" / name, Path(self.build_lib, "bnlib", name))
             shutil.copytree(HERE / "data" / "results", Path(self.build_lib, "bnlib", "results"), dirs_exist_ok=True)
 
 

@@ -94,7 +94,7 @@ class InKeras:
     def __init__(self) -> None:
         keras.utils.set_random_seed(0)
         self.model = self.layers()
-        self.model.compile(keras.optimizers.Adam(2e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        self.model.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         for x, y in minibatches():
             self.model.train_on_batch(self.given(x), y)
 
@@ -167,7 +167,7 @@ class InLinen:
     images = True
 
     def __init__(self) -> None:
-        self.model, optimiser = Linen(), optax.adam(2e-2)
+        self.model, optimiser = Linen(), optax.adam(1e-2)
         self.source = self.model.init(jax.random.key(0), channels_last(TRAIN_X[:1]), False)
         state = optimiser.init(self.source["params"])
 
@@ -222,7 +222,7 @@ class InNnx:
 
     def __init__(self) -> None:
         self.source = Nnx()
-        optimiser = nnx.Optimizer(self.source, optax.adam(2e-2), wrt=nnx.Param)
+        optimiser = nnx.Optimizer(self.source, optax.adam(1e-2), wrt=nnx.Param)
 
         @nnx.jit
         def update(model, optimiser, x, y):
@@ -253,7 +253,10 @@ class InNnx:
 
 
 class InOnnx:
-    """A convolutional network, trained and exported with PyTorch, whose graph is read and run by onnxruntime."""
+    """A convolutional network, trained and exported with PyTorch, whose graph is read and run by onnxruntime.
+
+    Its variances are made the biased ones, which onnxruntime computes when it goes on.
+    """
 
     framework, title = "onnx", "ONNX, convolutions, from .onnx"
     images, settings = True, {}
@@ -261,7 +264,7 @@ class InOnnx:
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.trained = convolutional(lambda count: nn.BatchNorm2d(count, eps=1e-3, momentum=0.05))
-        training.fit(self.trained, "digits", batch_size=BATCH, lr=0.5, epochs=12, progress=False)
+        training.fit(self.trained, "digits", batch_size=BATCH, lr=0.2, epochs=15, progress=False)
         self.source = FOLDER / "network.onnx"
         self.trained.eval()
         given = (torch.zeros(2, 1, 8, 8),)
@@ -270,6 +273,9 @@ class InOnnx:
             self.trained, given, self.source, dynamo=True, dynamic_shapes=shapes, optimize=False, external_data=False
         )
 
+        states = port.norms(self.source, "onnx")
+        self.fill({name: state.with_variance("biased", BATCH * 64) for name, state in states.items()})
+
     def evaluate(self, x) -> np.ndarray:
         session = onnxruntime.InferenceSession(self.source, providers=["CPUExecutionProvider"])
         return session.run(None, {session.get_inputs()[0].name: x})[0]
@@ -277,7 +283,6 @@ class InOnnx:
     def step(self, x) -> None:
         """Let onnxruntime compute the new statistics: the nodes in training mode return them."""
         model = onnx.load(self.source)
-        constants = {each.name: each for each in model.graph.initializer}
         nodes = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
         places = []
         for number, node in enumerate(nodes):
@@ -306,6 +311,7 @@ class InOnnx:
 
     def fill(self, states) -> None:
         model = onnx.load(self.source)
+        model.producer_name = "bnlib"
         constants = {each.name: each for each in model.graph.initializer}
         nodes = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
         for node, state in zip(nodes, states.values(), strict=True):
