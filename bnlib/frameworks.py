@@ -19,6 +19,9 @@ FILE = _INSTALLED if _INSTALLED.exists() else Path(__file__).parents[1] / "data"
 PORTED = FILE.with_name("ported_networks.json")
 """What ``bnlib.port`` keeps of five networks, which ``findings/frameworks/ported_networks.py`` measures."""
 
+MISTAKES = ("axis", "momentum", "unbiased", "eps")
+"""The first words of the mistakes of ``mistake_rows``, in its order."""
+
 CONVENTIONS = {"weight of the new batch": "as in PyTorch", "weight of the old average": "as in Keras and Flax"}
 """The two meanings of "momentum", and who uses them."""
 
@@ -216,24 +219,25 @@ def carried_rows() -> list[dict[str, str]]:
 
 
 def mistake_rows() -> list[dict[str, str]]:
-    """Return what a port without ``bnlib.port`` gets wrong: one mistake in a copy that is right otherwise.
+    """Return what a port without ``bnlib.port`` gets wrong, by mistake: one in a copy that is right otherwise.
 
     Example:
         >>> from bnlib import frameworks
         >>> frameworks.mistake_rows()[0]["mistake"]
-        'eps of PyTorch'
+        'axis 1 in channels-last images'
     """
-    return [
+    rows = [
         {
             "mistake": mistake,
             "network": each["title"].rpartition(", from")[0],
-            "outputs off by": f"{100 * found['outputs off by']:.2g} %",
+            "outputs off by": f"{100 * found['outputs off by']:.3g} %",
             "test error": f"{100 * found['test error']:.1f} %",
             "without the mistake": f"{100 * found['test error of the right copy']:.1f} %",
         }
         for each in ported()["networks"].values()
         for mistake, found in each["without"].items()
     ]
+    return sorted(rows, key=lambda row: MISTAKES.index(row["mistake"].split(" ")[0]))
 
 
 def running_average(convention: str, momentum: float, steps: int) -> np.ndarray:

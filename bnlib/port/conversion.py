@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +21,13 @@ SWITCHES = {
 """The arguments with which a layer has no gamma, and no beta. The other frameworks have one switch for both."""
 
 
-def converted(state: BatchNormState, framework: str, values_per_channel: int | None) -> BatchNormState:
-    """Return the state as a framework can hold it, with notes on what is lost; see ``write``."""
+def converted(
+    state: BatchNormState, framework: str, values_per_channel: int | None, without: Collection[str] = ()
+) -> BatchNormState:
+    """Return the state as a framework can hold it, with notes on what is lost; see ``write``.
+
+    ``without`` has the parameters that the layer there lacks as well, ``"weight"`` or ``"bias"``.
+    """
     target = convention(framework)
     notes: list[str] = []
     if values_per_channel is not None:
@@ -47,17 +52,20 @@ def converted(state: BatchNormState, framework: str, values_per_channel: int | N
         )
     if state.momentum is None and state.count is None and "count" in target.names:
         notes.append("momentum=None needs the number of batches seen, which is not known: set num_batches_tracked")
-    state = _with_affine(state, target, notes)
+    state = _with_affine(state, target, notes, without)
     return replace(state, notes=(*state.notes, *notes))
 
 
-def _with_affine(state: BatchNormState, target: Convention, notes: list[str]) -> BatchNormState:
+def _with_affine(
+    state: BatchNormState, target: Convention, notes: list[str], without: Collection[str]
+) -> BatchNormState:
     """Add a gamma of 1 or a beta of 0 where a framework has both or neither."""
     if target.framework in SWITCHES:
         return state
     absent = [role for role in ("weight", "bias") if getattr(state, role) is None]
     if not absent or (len(absent) == 2 and target.framework != "onnx"):
         return state
+    absent = [role for role in absent if role not in without]
     like = state.running_mean if len(absent) == 2 else state.weight if state.bias is None else state.bias
     filled: dict[str, Any] = {"weight": np.ones_like(like), "bias": np.zeros_like(like)}
     for role in absent:

@@ -70,10 +70,10 @@ def load(
     )
     ready, told = [], []
     for source, target in matched:
-        state = converted(named[source], "torch", values_of(values_per_channel, target, source))
-        for role, neutral in ROLES[:2]:
-            if getattr(layers[target], role) is None:
-                check_neutral(role, getattr(state, role), neutral, target)
+        lacking = {role: neutral for role, neutral in ROLES[:2] if getattr(layers[target], role) is None}
+        state = converted(named[source], "torch", values_of(values_per_channel, target, source), lacking)
+        for role, neutral in lacking.items():
+            check_neutral(role, getattr(state, role), neutral, target)
         ready.append((layers[target], state))
         told += [(target, note) for note in state.notes]
     for layer, state in ready:

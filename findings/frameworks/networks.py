@@ -184,6 +184,8 @@ class InLinen:
         for x, y in minibatches():
             self.source, state = update(self.source, state, channels_last(x), y)
         self._train = jax.jit(lambda v, x: self.model.apply(v, x, True, mutable=["batch_stats"])[1])
+        for x, _ in minibatches(seed=1):  # the statistics follow the weights, which rest
+            self.step(x)
 
     def evaluate(self, x) -> np.ndarray:
         return np.asarray(self.model.apply(self.source, channels_last(x), False))
@@ -265,6 +267,8 @@ class InOnnx:
         torch.manual_seed(0)
         self.trained = convolutional(lambda count: nn.BatchNorm2d(count, eps=1e-3, momentum=0.05))
         training.fit(self.trained, "digits", batch_size=BATCH, lr=0.2, epochs=15, progress=False)
+        for x, _ in minibatches(seed=1):
+            self.trained.train()(torch.from_numpy(x))
         self.source = FOLDER / "network.onnx"
         self.trained.eval()
         given = (torch.zeros(2, 1, 8, 8),)

@@ -115,6 +115,7 @@ def test_a_weight_is_not_dropped():
         port.load(nn.Sequential(nn.BatchNorm1d(1, affine=False)), port.norms({"0": keras(gamma=[2.0])}, "keras"))
     port.load(nn.Sequential(nn.BatchNorm1d(1, affine=False)), port.norms({"0": keras()}, "keras"))
     layer = bnlib.BatchNorm(1, bias=False)
+    assert not port.load(bnlib.BatchNorm(1, bias=False), port.read(layer, "torch"))
     assert port.write(port.read(layer, "torch"), "keras").arguments["center"] is False
     assert any(
         "had no bias; ONNX gets one of 0" in note for note in port.write(port.read(layer, "torch"), "onnx").notes
