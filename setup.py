@@ -12,12 +12,14 @@ SECTIONS = ("The package", "On a GPU, and on full data", "Licence and citation")
 
 
 class BuildWithResults(build_py):
-    """Copy the committed results into the package, where ``bnlib.experiments`` looks for them."""
+    """Copy the committed results into the package, where ``bnlib`` looks for them."""
 
     def run(self) -> None:
         """Build the package."""
         super().run()
         if not self.editable_mode:
+            for name in ("frameworks.json", "ported_networks.json"):
+                shutil.copy(HERE / "data" / name, Path(self.build_lib, "bnlib", name))
             shutil.copytree(HERE / "data" / "results", Path(self.build_lib, "bnlib", "results"), dirs_exist_ok=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 EXTRAS = {
     **dict.fromkeys(("ipywidgets", "matplotlib", "pandas", "pooch", "tqdm"), "notebook"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
+    **dict.fromkeys(("h5py", "safetensors"), "port"),
 }
 """The extra of bnlib that brings each package, as in ``pip install 'bnlib[notebook]'``."""
 

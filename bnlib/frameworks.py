@@ -12,8 +12,15 @@ import numpy as np
 
 from bnlib.arguments import check_integer, check_number, check_one_of
 
-FILE = Path(__file__).parents[1] / "data" / "frameworks.json"
-"""The answers, which ``make frameworks`` measures."""
+_INSTALLED = Path(__file__).with_suffix(".json")
+FILE = _INSTALLED if _INSTALLED.exists() else Path(__file__).parents[1] / "data" / "frameworks.json"
+"""The answers, which ``make frameworks`` measures; an installed package has them beside this file."""
+
+PORTED = FILE.with_name("ported_networks.json")
+"""What ``bnlib.port`` keeps of five networks, which ``findings/frameworks/ported_networks.py`` measures."""
+
+MISTAKES = ("axis", "momentum", "unbiased", "eps")
+"""The first words of the mistakes of ``mistake_rows``, in its order."""
 
 CONVENTIONS = {"weight of the new batch": "as in PyTorch", "weight of the old average": "as in Keras and Flax"}
 """The two meanings of "momentum", and who uses them."""
@@ -175,6 +182,62 @@ def _words(answer: Any) -> str:
     if isinstance(answer, dict):
         return "\n".join(f"{key}: {_words(value)}" for key, value in answer.items())
     return ", ".join(map(str, answer)) if isinstance(answer, list) else str(answer)
+
+
+@cache
+def ported() -> dict[str, Any]:
+    """Return how well five networks from Keras, Flax and ONNX arrive in PyTorch, with ``bnlib.port`` and without it.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> len(frameworks.ported()["networks"])
+        5
+    """
+    return json.loads(PORTED.read_text())
+
+
+def carried_rows() -> list[dict[str, str]]:
+    """Return the largest differences of five networks to their copies that ``bnlib.port`` made, relative to the values.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.carried_rows()[0]["network"]
+        'Keras, convolutions, from .keras'
+    """
+    return [
+        {
+            "network": each["title"],
+            "outputs in PyTorch": f"{each['outputs']:.0e}",
+            "statistics after one more batch": f"{each['statistics']:.0e}",
+            "outputs after the way back": f"{each['outputs back']:.0e}",
+        }
+        for each in ported()["networks"].values()
+    ]
+
+
+def mistake_rows() -> list[dict[str, str]]:
+    """Return what a port without ``bnlib.port`` gets wrong, by mistake: one in a copy that is right otherwise.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.mistake_rows()[0]["mistake"]
+        'axis 1 in channels-last images'
+    """
+    rows = [
+        {
+            "mistake": mistake,
+            "network": each["title"].rpartition(", from")[0],
+            "outputs off by": f"{100 * found['outputs off by']:.3g} %",
+            "test error": f"{100 * found['test error']:.1f} %",
+            "without the mistake": f"{100 * found['test error of the right copy']:.1f} %",
+        }
+        for each in ported()["networks"].values()
+        for mistake, found in each["without"].items()
+    ]
+    return sorted(rows, key=lambda row: MISTAKES.index(row["mistake"].split(" ")[0]))
 
 
 def running_average(convention: str, momentum: float, steps: int) -> np.ndarray:

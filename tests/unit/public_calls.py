@@ -16,6 +16,7 @@ from bnlib import (
     mcsgd,
     models,
     objective,
+    port,
     probes,
     samplers,
     schedules,
@@ -46,9 +47,16 @@ BAD = {
     "data": ["imagenet", None, 3, torch.ones(2)],
     "text": ["x", 1.5],
     "step": [0, -1, NAN, "x", True],
+    "some whole": [-1, 1.5, "1", NAN],
     "whole": [1.5, "1", None, NAN],
     "norm": ["groupnrm", 3, bnlib.BatchNorm(3)],
     "statistics": [torch.ones(3), None, "x"],
+    "some eps": [-1, NAN, "0.1", True, [0.1]],
+    "some share": [-0.1, 1.1, NAN, "half", True],
+    "some name": ["zzz", "", 3, ["running"]],
+    "some count": [0, 1, 1.5, NAN, True, "3"],
+    "channels": ["high", None, [], [[1.0], [2.0]]],
+    "state": [torch.ones(3), None, "x", {"0": 3}],
 }
 
 
@@ -105,6 +113,9 @@ SCAN = {"run": (lambda lr: lr < 0.5, "function")}
 SHAPED = {"weight": (X, "tensor"), "lr": (0.1, "positive")}
 THEOREM = {"loss": (lambda at: at.square().sum(), "function"), "y": (torch.randn(6, 3).double(), "tensor")}
 STATISTICS = probes.channel_statistics(X)
+STATE, KERAS = port.BatchNormState([0.0], [1.0]), {"moving_mean": [0.0], "moving_variance": [1.0]}
+READ = {"source": (KERAS, "device"), "framework": ("keras", "name"), "eps": (0.1, "some eps")}
+READ |= {"momentum": (0.9, "some share"), "without": ("bias", "some name"), "debias": (True, "numbers")}
 
 CALLS = {
     training.fit: (lambda **given: training.fit(progress=False, **given), TRAINED),
@@ -273,6 +284,23 @@ CALLS = {
         lambda device: distributed.join_process_group(device).__enter__(),
         {"device": ("cpu", "text")},
     ),
+    port.norms: (port.norms, READ),
+    port.read: (port.read, READ),
+    port.load: (
+        port.load,
+        {"model": (nn.BatchNorm1d(1), "model"), "states": (STATE, "state"), "values_per_channel": (8, "some count")},
+    ),
+    port.write: (
+        port.write,
+        {"states": (STATE, "state"), "framework": ("keras", "name"), "values_per_channel": (8, "some count")},
+    ),
+    port.values_per_channel: (port.values_per_channel, {"model": (network(), "model"), "x": (X, "tensor")}),
+    port.BatchNormState: (
+        port.BatchNormState,
+        {"running_mean": ([0.0], "channels"), "running_var": ([1.0], "channels"), "eps": (0.1, "not negative")}
+        | {"momentum": (0.1, "some share"), "variance": ("biased", "name"), "framework": ("torch", "name")}
+        | {"count": (3, "some whole"), "channel_axis": (1, "whole")},
+    ),
     probes.channel_statistics: (
         probes.channel_statistics,
         {"values": (X, "tensor"), "num_quantiles": (3, "count"), "channel_dim": (1, "whole")},
@@ -360,6 +388,7 @@ CALLS = {
 
 WITHOUT_WRONG_VALUES = {
     *(training.best_device, training.progress_bar, training.step_is_proportional_to_gradient, training.History),
+    *(port.Norms, port.Written),
     *(sweep.describe, sweep.code_hash, sweep.cache_key, schedules.check_schedule, mcsgd.State),
     *(stacked.Stack, stacked.VmapStack, stacked.LayerStack, objective.Layer, objective.Estimate),
     *(datasets.DatasetError, datasets.digits, datasets.three_points, distributed.rank_and_world_size),

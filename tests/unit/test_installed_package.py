@@ -19,7 +19,8 @@ import bnlib
 from bnlib.experiments.framework import results
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("bnlib", "data/results", "pyproject.toml", "setup.py", "README.md", "LICENSE", "_config.yml")
+SOURCES = ("bnlib", "data/results", "data/frameworks.json", "data/ported_networks.json")
+SOURCES += ("pyproject.toml", "setup.py", "README.md", "LICENSE", "_config.yml")
 pytestmark = pytest.mark.xdist_group("wheel")
 
 
@@ -71,7 +72,7 @@ def python(wheel, tmp_path_factory):
 
 USE = """
 import contextlib, importlib.metadata, importlib.util, io, re, sys
-import bnlib
+import bnlib.port
 from bnlib.__main__ import main
 
 assert "environment" in bnlib.__file__ and bnlib.__version__ == importlib.metadata.version("bnlib")
@@ -94,6 +95,7 @@ report = printed("diagnose", "mine.py:make", status=1)
 assert "one-value-per-channel" in report, report
 assert "in layer <code>1</code>" in bnlib.diagnose(*__import__("mine").make())._repr_html_()
 assert "Initialise gamma to 1." in printed("explain", "zero-gamma")
+assert bnlib.port.read([[1.0], [0.0], [2.0], [4.0]], "keras").eps == 1e-3
 print("all done")
 """
 MINE = """
@@ -173,7 +175,7 @@ def test_the_wheel_holds_the_results_the_types_and_the_data_and_no_tests(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     committed = {path.relative_to(ROOT / "data") for path in (ROOT / "data" / "results").rglob("*.json")}
     assert {f"bnlib/{path}" for path in committed} <= names and len(committed) > 50
-    assert {"bnlib/py.typed", "bnlib/static/digits.npz", "bnlib/__main__.py"} <= names
+    assert {"bnlib/py.typed", "bnlib/static/digits.npz", "bnlib/__main__.py", "bnlib/frameworks.json"} <= names
     assert {name.split("/")[0] for name in names} == {"bnlib", f"bnlib-{bnlib.__version__}.dist-info"}
 
 

@@ -16,6 +16,7 @@ from bnlib import (
     mcsgd,
     models,
     objective,
+    port,
     predictions,
     probes,
     samplers,
@@ -63,8 +64,8 @@ def test_the_call_is_right_otherwise(function):
 
 def test_every_public_function_is_in_the_table():
     modules = (
-        datasets, distributed, gradient_clipping, mcsgd, models, objective, probes, samplers, schedules, stacked, sweep,
-        training,
+        datasets, distributed, gradient_clipping, mcsgd, models, objective, port, probes, samplers, schedules, stacked,
+        sweep, training,
     )  # fmt: skip
     for module in modules:
         for name in getattr(module, "__all__", vars(module)):
