@@ -163,7 +163,7 @@ PARTS = [
         "update_bn",
         "data that are sorted, for example by class",
         sorted_data,
-        "The running variance is the mean of the variances *within* the batches. If batches differ in their means, it "
+        "The running variance is the mean of the variances within the batches. If batches differ in their means, it "
         "is too small.",
         "Eval mode is bad, although the statistics were recomputed on the right data.",
         "Give it a loader with `shuffle=True` and large batches.",

@@ -199,7 +199,7 @@ PARTS = [
         "training a copy",
         deepcopied,
         "The copy has statistics of its own.",
-        "Nothing to see.",
+        "There is no difference.",
         "Nothing.",
     ),
     Part(

@@ -128,7 +128,7 @@ PARTS = [
         "over three networks, with stacked parameters and buffers",
         many_networks,
         "Each network has the statistics that it has alone; they are in the stacked buffers.",
-        "Nothing to see.",
+        "There is no difference.",
         "Nothing.",
     ),
     Part(
@@ -153,7 +153,7 @@ PARTS = [
         "the weight of a batch norm, then `copy.deepcopy`",
         parametrised,
         "The statistics move as without it.",
-        "Nothing to see.",
+        "There is no difference.",
         "Nothing.",
     ),
 ]

@@ -123,7 +123,7 @@ PARTS = [
         "fuse_conv_bn_eval",
         "a transposed convolution",
         folded_transposed,
-        "Without `transpose=True` the scales of the output channels multiply the *input* channels. If there are as "
+        "Without `transpose=True` the scales of the output channels multiply the input channels. If there are as "
         "many of both, no error is raised.",
         "Compare the outputs before and after.",
         "Pass `transpose=True`.",
@@ -143,7 +143,7 @@ PARTS = [
         prepared,
         "The fused layer takes the statistics over and goes on with them. It sees the outputs of rounded weights, so "
         "they differ a little.",
-        "Nothing to see.",
+        "There is no difference.",
         "Nothing.",
         tolerance=0.01,
     ),

@@ -139,7 +139,7 @@ def without_warnings() -> Iterator[None]:
 
 
 def equal(found: Numbers, expected: Numbers, tolerance: float) -> bool:
-    """Return whether finite numbers are the same but for the tolerance, and texts up to a colon, the kind of an error."""
+    """Return whether numbers are the same but for the tolerance, and texts up to a colon, behind the kind of error."""
     if list(found) != list(expected):
         return False
     return all(_same(*pair, tolerance) for pair in zip(found.values(), expected.values(), strict=True))

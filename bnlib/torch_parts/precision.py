@@ -123,7 +123,7 @@ PARTS = [
         "to bfloat16, on the CPU",
         under_autocast,
         "The statistics stay in float32, and are those of float32 (up to rounding of the inputs).",
-        "Nothing to see.",
+        "There is no difference.",
         "Nothing.",
     ),
     Part(
@@ -164,7 +164,7 @@ PARTS = [
         "torch.inference_mode",
         "a network that is copied inside, and trained later",
         built_in_inference_mode,
-        "Tensors that are made inside can't be trained outside. The same error follows if a network is built or "
+        "Tensors that are made inside can't be trained outside. An error also follows if a network is built or "
         "converted to another type inside.",
         "The error.",
         "Use `torch.no_grad` in place of `torch.inference_mode` where networks are made.",
@@ -174,7 +174,7 @@ PARTS = [
         "three batches of images",
         channels_last,
         "The statistics are those of the contiguous layout.",
-        "Nothing to see.",
+        "There is no difference.",
         "Nothing.",
     ),
 ]

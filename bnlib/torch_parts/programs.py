@@ -157,7 +157,7 @@ PARTS = [
         "batches of 4, 8 and 2, then eval mode",
         compiled_with_many_sizes,
         "The statistics move as without compiling, also when the batch size changes, and `eval()` works.",
-        "Nothing to see.",
+        "There is no difference.",
         "Nothing.",
     ),
     Part(
@@ -236,7 +236,7 @@ PARTS = [
         "three batches, then `eval()`",
         scripted,
         "A scripted network keeps both modes, and its statistics move as they should.",
-        "Nothing to see.",
+        "There is no difference.",
         "Nothing.",
     ),
 ]

@@ -37,7 +37,6 @@ def missing(title: str) -> list[str]:
         ValueError: if there is no such part.
 
     Example:
-        >>> from bnlib import torch_parts
         >>> torch_parts.missing("`copy.deepcopy`: training a copy")
         []
     """
@@ -56,7 +55,6 @@ def measure(title: str) -> Measured:
         ValueError: if there is no such part.
 
     Example:
-        >>> from bnlib import torch_parts
         >>> torch_parts.measure("`requires_grad_(False)`: three more batches in train mode").found["batches"]
         6
     """
@@ -86,7 +84,6 @@ def outcome(title: str, measured: Measured) -> str:
         ValueError: if there is no such part.
 
     Example:
-        >>> from bnlib import torch_parts
         >>> title = "`copy.deepcopy`: training a copy"
         >>> torch_parts.outcome(title, torch_parts.load()[title])
         'as expected'
@@ -104,7 +101,6 @@ def load() -> dict[str, Measured]:
         FileNotFoundError: if there is no such file; the message contains the command that writes it.
 
     Example:
-        >>> from bnlib import torch_parts
         >>> torch_parts.load()["`torch.utils.checkpoint`: without compiling, `use_reentrant=False`"].found["batches"]
         6
     """
@@ -116,7 +112,6 @@ def versions() -> list[dict[str, str]]:
     """Return the packages with which the committed measurements were made, their versions, and the date.
 
     Example:
-        >>> from bnlib import torch_parts
         >>> [row["package"] for row in torch_parts.versions()][1]
         'torch'
     """
@@ -130,7 +125,6 @@ def summary_rows() -> list[dict[str, Any]]:
     """Return for each section how many parts do what is expected, something else without an error, or raise an error.
 
     Example:
-        >>> from bnlib import torch_parts
         >>> torch_parts.summary_rows()[0]["as expected"]
         1
     """
@@ -153,7 +147,6 @@ def rows(section: str) -> list[dict[str, str]]:
         ValueError: if there is no such section.
 
     Example:
-        >>> from bnlib import torch_parts
         >>> torch_parts.rows("several processes")[0]["how to tell"]
         '`running_mean` differs between the processes.'
     """
@@ -174,9 +167,17 @@ def rows(section: str) -> list[dict[str, str]]:
 def _sentence(part: Part, measured: Measured) -> str:
     kind = outcome(part.title, measured)
     if kind == "as expected":
-        return f"{_listed(measured.found)}, as expected"
-    lines = [f"found: {_listed(measured.found)}", f"expected: {_listed(measured.expected)}"]
-    return "\n".join([*lines, "with the remedy: as expected"])
+        return f"as expected: {_listed(measured.found)}"
+    if list(measured.found) == ["error"]:
+        return f"`{measured.found['error']}`\nwith the remedy: {_listed(measured.expected)}"
+    pairs = zip(measured.found.items(), measured.expected.values(), strict=True)
+    differences = [_difference(name, found, expected) for (name, found), expected in pairs]
+    return ", ".join(differences) + "\nwith the remedy: as expected"
+
+
+def _difference(name: str, found: float | int | str, expected: float | int | str) -> str:
+    shown = f"{name} {_shown(found)}"
+    return shown if found == expected else f"{shown} (expected {_shown(expected)})"
 
 
 def _listed(numbers: Numbers) -> str:
