@@ -20,6 +20,12 @@ warnings.simplefilter("ignore")
 
 def work(rank, folder):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    measure(rank, folder)  # the wrapper is gone before the process group is
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def measure(rank, folder):
     layer = nn.BatchNorm1d(1)
     model = DistributedDataParallel(layer)
     x = torch.tensor([[9.0], [11.0], [9.0], [11.0]])
@@ -33,11 +39,10 @@ def work(rank, folder):
     both = [None, None]
     distributed.all_gather_object(both, found)
     if rank == 0:
-        for place, when in enumerate(("after training", "after model.module(x) in eval mode", "after model(x) in eval mode")):
-            print(f"running mean {when}: process 0 {both[0][place]}, process 1 {both[1][place]}")
+        moments = ("after training", "after model.module(x) in eval mode", "after model(x) in eval mode")
+        for when, first, second in zip(moments, *both):
+            print(f"running mean {when}: process 0 {first}, process 1 {second}")
         assert both == [[2.71, 2.71, 2.71], [5.71, 5.71, 2.71]], both
-    distributed.barrier()
-    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
