@@ -95,6 +95,7 @@ def diagnose(
         instrumented = InstrumentedModel(model, forward)
         taken = first_batches("batches", batches, max_batches, model, forward)
         measurements = Measurements(instrumented, taken, loss, inference)
+        measurements.loader = batches
         if not instrumented.norm_layers:
             return _report_without_norm_layers(model, measurements)
         measurements.will_be_trained = model.training and not inference

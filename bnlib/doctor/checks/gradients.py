@@ -30,6 +30,13 @@ def zero_gamma(measurements: Measurements) -> Iterator[Finding]:
             "never learn."
         )
         yield make_finding("zero-gamma", name, "error" if zero == channels else "warning", text)
+    for name in measurements.layers_that_end_the_signal:
+        if name not in measurements.dead_channels or not measurements.dead_channels[name].all():
+            text = (
+                "Gamma is 0 in all channels, so the output of this layer is beta for any input, and the network after "
+                "it is constant. Gamma gets a gradient, so training can change this, but the layers below get none."
+            )
+            yield make_finding("zero-gamma", name, "warning" if measurements.will_be_trained else "error", text)
 
 
 def variance_below_eps(measurements: Measurements) -> Iterator[Finding]:
