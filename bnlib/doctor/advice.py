@@ -6,7 +6,6 @@ from bnlib.doctor.advice_about_statistics import ABOUT_STATISTICS
 from bnlib.doctor.advice_form import DEPTH, FAILING, FORMULA, OBJECTIVE, PERILS, TRAINING, Advice
 
 ADVICE: dict[str, Advice] = {
-    **ABOUT_STATISTICS,
     "one-value-per-channel": Advice(
         group="error",
         symptom=(
@@ -53,6 +52,7 @@ ADVICE: dict[str, Advice] = {
         ),
         section=FORMULA + "#two-modes-and-the-averages-between-them",
     ),
+    **ABOUT_STATISTICS,
     "batches-not-representative": Advice(
         group="eval",
         symptom=(

@@ -18,7 +18,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         remedy=(
             "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`. For FullNorm and BatchRenorm,"
             " call the model on batches in train mode. Then look for the cause: averaged or loaded weights with the "
-            "buffers of another model, too few batches in train mode, or inputs that are not those of training."
+            "buffers of another model, too few batches in train mode, a learning rate too large for the momentum, or "
+            "inputs that are not those of training."
         ),
         section=FAILING + "#running-averages",
     ),

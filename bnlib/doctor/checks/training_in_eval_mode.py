@@ -64,6 +64,8 @@ def layers_trained_in_eval_mode(measurements: Measurements) -> list[str]:
         return known if _trained_with_initial_values(measurements) else []
     if measurements.inference or measurements.by_domain or not measurements.recomputed_worse_than_eval:
         return []
+    if not _eval_loss_below(0.5, measurements):
+        return []
     in_use = layers_with_running_statistics_in_use(measurements)
     corrected = any(isinstance(layers[name], CORRECTED_IN_TRAIN_MODE) for name in known)
     if corrected or measurements.layers_after_dead_layer or any(batches_not_representative(measurements)):
@@ -84,8 +86,11 @@ def _is_trained(measurements: Measurements, name: str) -> bool:
 
 
 def _trained_with_initial_values(measurements: Measurements) -> bool:
-    """Return whether eval mode has learned something, and neither mode of the batch is better."""
-    loss = float(measurements.eval_score.losses.mean())
-    if not loss < 0.9 * measurements.constant_output_loss:
-        return False
-    return not measurements.eval_worse_than_train and not measurements.eval_worse_than_recomputed
+    """Return whether eval mode has learned something, and the statistics of the batch are not better."""
+    worse = measurements.eval_worse_than_train or measurements.eval_worse_than_recomputed
+    return _eval_loss_below(0.9, measurements) and not worse
+
+
+def _eval_loss_below(share: float, measurements: Measurements) -> bool:
+    """Return whether the loss in eval mode is below a share of that of a constant output: something was learned."""
+    return float(measurements.eval_score.losses.mean()) < share * measurements.constant_output_loss
