@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from doctor_examples import batches, digits, findings, not_notes, train
+from doctor_examples import batches, digits, findings, not_notes, settle, train
 from planted_networks import Checkpointed, few, middle, norms, replace, trained
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -179,5 +179,5 @@ def test_predictions_need_no_momentum_and_may_have_small_variances(name):
     def faint(x, y):
         return 0.003 * x, y
 
-    model = train(trained(name), few(change=faint) * 8, 64)
+    model = settle(trained(name), few(change=faint) * 16)
     assert not diagnose(model.eval(), few(change=faint), inference=True).by_code("variance-below-eps")
