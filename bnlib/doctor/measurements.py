@@ -52,8 +52,7 @@ class Measurements:
         record: bool = True,
     ) -> None:
         self.instrumented, self.batches, self.inference = instrumented, batches, inference
-        self.will_be_trained, self.by_domain, self.loader = False, {}, None
-        self.skipped: dict[str, str] = {}
+        self.will_be_trained, self.by_domain, self.loader, self.skipped = False, {}, None, {}
         self._eval_passes: list[Pass] = []
         self._precise_passes: list[Pass] = []
         self._loss, self._domain, self._record = loss, domain, record
