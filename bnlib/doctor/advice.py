@@ -1,42 +1,9 @@
-"""What is known about each kind of finding: how it shows, how to test for it, what to do, and where to read on."""
+"""The advice for each kind of finding: how it shows, how to test for it, what to do, and where to read on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What is known about one cause of trouble with batch norm.
-
-    Attributes:
-        group: what one sees first, a key of ``SYMPTOM_GROUPS``.
-        symptom: what one sees, in the words that people search for; Markdown.
-        cause: why; Markdown.
-        test: a Python expression that is true if this is the cause; ``TEST_SETUP`` defines its names.
-        remedy: what to do; Markdown.
-        section: path of the notebook that explains the problem, with the anchor of the section.
-    """
-
-    group: str
-    symptom: str
-    cause: str
-    test: str
-    remedy: str
-    section: str
-
-
-_FORMULA, _OBJECTIVE, _PERILS, _FAILING, _DEPTH, _TRAINING = (
-    f"chapters/{stem}.ipynb"
-    for stem in (
-        "01_the_formula",
-        "04_the_objective",
-        "06_perils",
-        "07_why_is_my_bn_failing",
-        "08_deep_stacks",
-        "11_training_code",
-    )
-)
+from bnlib.doctor.advice_about_statistics import ABOUT_STATISTICS
+from bnlib.doctor.advice_form import DEPTH, FAILING, FORMULA, OBJECTIVE, PERILS, TRAINING, Advice
 
 ADVICE: dict[str, Advice] = {
     "one-value-per-channel": Advice(
@@ -55,7 +22,7 @@ ADVICE: dict[str, Advice] = {
             "use a norm that works with one sample: `bnlib.FullNorm`, GroupNorm or LayerNorm. For predictions, call "
             "`model.eval()` first."
         ),
-        section=_FORMULA + "#forward",
+        section=FORMULA + "#forward",
     ),
     "train-mode-at-inference": Advice(
         group="batch",
@@ -69,7 +36,7 @@ ADVICE: dict[str, Advice] = {
             "Call `model.eval()` before predicting. If the model was traced or exported in train mode, export it "
             "again in eval mode."
         ),
-        section=_PERILS + "#predictions-in-train-mode",
+        section=PERILS + "#predictions-in-train-mode",
     ),
     "no-running-statistics": Advice(
         group="batch",
@@ -83,101 +50,9 @@ ADVICE: dict[str, Advice] = {
             "Set `track_running_stats=True` and train again, or use a norm that does not depend on the batch, such as"
             " GroupNorm."
         ),
-        section=_FORMULA + "#two-modes-and-the-averages-between-them",
+        section=FORMULA + "#two-modes-and-the-averages-between-them",
     ),
-    "eval-mode-distorted": Advice(
-        group="eval",
-        symptom=(
-            "Eval mode is much worse than train mode, although the running statistics of no single layer look wrong"
-        ),
-        cause=(
-            "The running averages do not belong to these weights or these data: they come from another model, as with "
-            "averaged weights or federated clients, or from other data. Small errors in many layers add up."
-        ),
-        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
-        remedy=(
-            "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`. For FullNorm and BatchRenorm,"
-            " call the model on batches in train mode. Then look for the cause: averaged or loaded weights with the "
-            "buffers of another model, too few batches in train mode, or inputs that are not those of training."
-        ),
-        section=_FAILING + "#running-averages",
-    ),
-    "eval-worse-than-train": Advice(
-        group="eval",
-        symptom="Eval mode is worse than train mode, and recomputing the running statistics does not help",
-        cause="Train mode uses something that eval mode does not have, such as the statistics of these very batches.",
-        test='loss["eval"] > 1.5 * loss["train"]',
-        remedy=(
-            "Compare the four losses of `bnlib.doctor.losses_by_mode` on several shuffled batches: they tell which "
-            "statistics the network relies on."
-        ),
-        section=_FAILING + "#running-averages",
-    ),
-    "running-statistics-never-updated": Advice(
-        group="eval",
-        symptom=(
-            "After `model.eval()` the network is as bad as without training, and `running_var` is still 1 in all "
-            "channels"
-        ),
-        cause=(
-            "The running averages have their initial values: the layer was never called in train mode, or its "
-            "buffers were not loaded."
-        ),
-        test="any((bn.running_var == 1).all() for bn in bns)",
-        remedy=(
-            "Train in train mode with a momentum above 0, or load the buffers together with the weights. To compute "
-            "the statistics now, call `torch.optim.swa_utils.update_bn(batches, model)`; for FullNorm and "
-            "BatchRenorm, call the model on batches in train mode."
-        ),
-        section=_FAILING + "#running-averages",
-    ),
-    "running-statistics-mismatch": Advice(
-        group="eval",
-        symptom=(
-            "The training loss goes down, but the validation loss explodes or jumps; accuracy drops when I call "
-            "`model.eval()`"
-        ),
-        cause=(
-            "The running averages do not describe the current network: they have seen too few batches, they are "
-            "late (the weights have changed since), or the data have changed."
-        ),
-        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
-        remedy=(
-            "Recompute the statistics on data like these: call `torch.optim.swa_utils.update_bn(batches, model)`; for"
-            " FullNorm and BatchRenorm, call the model on batches in train mode. Then look for the cause: different "
-            "preprocessing, a learning rate too large for the momentum, or buffers of another checkpoint."
-        ),
-        section=_FAILING + "#running-averages",
-    ),
-    "shared-layer": Advice(
-        group="eval",
-        symptom=(
-            "Eval mode is bad even with recomputed statistics, in a Siamese network, a recurrent network or another "
-            "network that uses a layer several times"
-        ),
-        cause="The network calls one BN layer several times in a pass, on inputs with different statistics.",
-        test='"shared-layer" in bnlib.diagnose(model, batches).codes',
-        remedy=(
-            "Use a separate norm layer for each kind of input (`bnlib.DomainBatchNorm`, or one layer per time step), "
-            "or pass all inputs through the layer in one batch."
-        ),
-        section=_PERILS + "#two-towers",
-    ),
-    "domain-statistics-differ": Advice(
-        group="eval",
-        symptom="Training on several data sets works in train mode, but eval mode is bad on each data set",
-        cause=(
-            "Each training batch comes from one domain, but the running averages pool all domains. `domains` holds "
-            "the batches of each domain by its name."
-        ),
-        test='"domain-statistics-differ" in bnlib.diagnose(model, batches, domains=domains).codes',
-        remedy=(
-            "Mix the domains in each batch, or keep statistics for each domain with `bnlib.DomainBatchNorm`. If you "
-            "cannot train again, recompute the statistics on each domain separately; statistics of the pooled data do"
-            " not help."
-        ),
-        section=_PERILS + "#why-no-single-statistic-is-right",
-    ),
+    **ABOUT_STATISTICS,
     "batches-not-representative": Advice(
         group="eval",
         symptom=(
@@ -190,7 +65,7 @@ ADVICE: dict[str, Advice] = {
             "Shuffle the samples (`DataLoader(shuffle=True)`) so that each batch looks like the data set. If the "
             "batches cannot be changed, use `bnlib.FullNorm` or a norm that does not depend on the batch."
         ),
-        section=_OBJECTIVE + "#objective-and-evaluation",
+        section=OBJECTIVE + "#objective-and-evaluation",
     ),
     "batch-composition-memorised": Advice(
         group="eval",
@@ -204,7 +79,7 @@ ADVICE: dict[str, Advice] = {
             "Shuffle the samples again in each epoch (`DataLoader(shuffle=True)`), so that each sample is in a batch "
             "with other samples each time."
         ),
-        section=_FAILING + "#batches-that-are-never-reshuffled",
+        section=FAILING + "#batches-that-are-never-reshuffled",
     ),
     "eval-depends-on-batch": Advice(
         group="batch",
@@ -219,7 +94,7 @@ ADVICE: dict[str, Advice] = {
             "`nn.ModuleList` or `nn.Sequential` instead of a list, and do not call `train()` on a submodule in "
             "`forward()` or `train()`."
         ),
-        section=_FAILING + "#the-mode-is-read-from-the-wrong-place",
+        section=FAILING + "#the-mode-is-read-from-the-wrong-place",
     ),
     "relies-on-batch-statistics": Advice(
         group="eval",
@@ -234,7 +109,7 @@ ADVICE: dict[str, Advice] = {
             " images. Or use a norm that is the same in both modes: GroupNorm, or InstanceNorm, which does what BN "
             "does to a single image."
         ),
-        section=_FAILING + "#small-batches",
+        section=FAILING + "#small-batches",
     ),
     "zero-gamma": Advice(
         group="training",
@@ -248,7 +123,7 @@ ADVICE: dict[str, Advice] = {
             "Initialise gamma to 1. Use 0 only in the last norm of a residual branch, where the skip connection "
             "passes the gradient on."
         ),
-        section=_FAILING + "#gamma-is-zero",
+        section=FAILING + "#gamma-is-zero",
     ),
     "variance-below-eps": Advice(
         group="training",
@@ -259,7 +134,39 @@ ADVICE: dict[str, Advice] = {
             "Scale the inputs to a variance near 1, remove constant features, and look for dead units below this "
             "layer. Do not only lower eps: then rounding errors grow, in dead units and in a bias in front of BN."
         ),
-        section=_FAILING + "#inputs-in-other-units",
+        section=FAILING + "#inputs-in-other-units",
+    ),
+    "trained-in-eval-mode": Advice(
+        group="training",
+        symptom=(
+            "Batch norm changes nothing in training: the loss is the same in both modes or better in eval mode, and "
+            "`num_batches_tracked` stays the same"
+        ),
+        cause=(
+            "`model.eval()` was called before training or for a validation, and `model.train()` was not called after "
+            "it. So training uses fixed running statistics and does not normalise by the batch."
+        ),
+        test="not any(bn.training or bn.num_batches_tracked for bn in bns)",
+        remedy=(
+            "Call `model.train()` at the beginning of each epoch and after each validation, and train again. Do not "
+            "recompute the statistics: the weights are adapted to these. If you froze the statistics on purpose, "
+            "take them from the data first."
+        ),
+        section=FORMULA + "#two-modes-and-the-averages-between-them",
+    ),
+    "batches-never-reshuffled": Advice(
+        group="training",
+        symptom="Each epoch has the same batches: the loss curve repeats itself, batch by batch, from epoch to epoch",
+        cause=(
+            "The DataLoader has `shuffle=False`, or a sampler that starts with the same seed in each epoch. Here "
+            "`loader` is the DataLoader of the training."
+        ),
+        test="all(torch.equal(a[0], b[0]) for a, b in zip(loader, loader))",
+        remedy=(
+            "Shuffle the samples again in each epoch: `DataLoader(shuffle=True)`, or `sampler.set_epoch(epoch)` with a "
+            "DistributedSampler. If this is the loader of a validation, pass the one of the training."
+        ),
+        section=FAILING + "#batches-that-are-never-reshuffled",
     ),
     "gradient-explosion": Advice(
         group="training",
@@ -272,7 +179,7 @@ ADVICE: dict[str, Advice] = {
             "branch; with neither, only at small ones. Rescaling the weights, a larger eps, Batch Renorm, gradient "
             "clipping or warm-up do not help."
         ),
-        section=_DEPTH + "#why-the-gradient-grows",
+        section=DEPTH + "#why-the-gradient-grows",
     ),
     "small-batches": Advice(
         group="training",
@@ -287,7 +194,7 @@ ADVICE: dict[str, Advice] = {
             "`bnlib.FullNorm`, or a norm that does not depend on the batch. Accumulating gradients does not help, "
             "because BN still computes its statistics from each micro-batch."
         ),
-        section=_FAILING + "#small-batches",
+        section=FAILING + "#small-batches",
     ),
     "loss-higher-in-train-mode": Advice(
         group="training",
@@ -295,45 +202,7 @@ ADVICE: dict[str, Advice] = {
         cause="In train mode, the noise of small batches raises the loss; eval mode does not have this noise.",
         test='loss["train"] > 1.5 * loss["eval"]',
         remedy="No cure is needed. Judge the network by its loss in eval mode.",
-        section=_FAILING + "#small-batches",
-    ),
-    "frozen-layer-updates-statistics": Advice(
-        group="after",
-        symptom="I froze the backbone with `requires_grad_(False)`, but its outputs still change during fine-tuning",
-        cause="In train mode a frozen layer still updates its running averages.",
-        test="any(bn.training and not bn.weight.requires_grad for bn in bns)",
-        remedy=(
-            "Call `eval()` on frozen norm layers after each `model.train()`, because `requires_grad_(False)` does not"
-            " stop the updates of the running statistics."
-        ),
-        section=_PERILS + "#exercise-1-find-the-bug",
-    ),
-    "half-precision-statistics": Advice(
-        group="after",
-        symptom="Eval mode is inaccurate after training with `model.half()` or with all weights in bfloat16",
-        cause=(
-            "The running averages have 16 bits. Rounding swallows small updates, so the averages stop short of the "
-            "data. In float16, variances above 65,504 overflow."
-        ),
-        test="any(bn.running_var.itemsize < 4 for bn in bns)",
-        remedy=(
-            "Keep norm layers in float32: call `layer.float()` on them after `model.half()`, or train with "
-            "`torch.autocast`, which keeps them in float32."
-        ),
-        section=_TRAINING + "#running-statistics-in-half-precision",
-    ),
-    "unusual-momentum": Advice(
-        group="eval",
-        symptom=(
-            "The validation accuracy jumps from one epoch to the next, with a momentum copied from Keras or TensorFlow"
-        ),
-        cause="The momentum is near 1, so the running averages describe the last batch only.",
-        test="max(bn.momentum or 0 for bn in bns) > 0.5",
-        remedy=(
-            "Use a momentum of about 0.1. PyTorch's momentum is the weight of the newest batch, so Keras's 0.99 is "
-            "0.01 in PyTorch."
-        ),
-        section=_FORMULA + "#two-modes-and-the-averages-between-them",
+        section=FAILING + "#small-batches",
     ),
     "non-finite-values": Advice(
         group="error",
@@ -342,9 +211,10 @@ ADVICE: dict[str, Advice] = {
         test="any(not value.isfinite().all() for value in model.buffers())",
         remedy=(
             "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)` resets them first. Then look "
-            "for the cause: an infinite input, an overflow, or a learning rate at which training diverged."
+            "for the cause: an infinite input, an overflow, or a learning rate at which training diverged. With "
+            "GradScaler, restore the buffers of each step that it skips."
         ),
-        section=_TRAINING + "#one-bad-batch-and-eval-mode-is-nan",
+        section=TRAINING + "#one-bad-batch-and-eval-mode-is-nan",
     ),
 }
 """The advice for each finding, by the finding's code."""

@@ -209,23 +209,6 @@ IN_TRAINING_CODE: dict[str, Advice] = {
         ),
         section="chapters/11_training_code.ipynb#one-bad-batch-and-eval-mode-is-nan",
     ),
-    "gradient-checkpointing": Advice(
-        group="eval",
-        symptom=(
-            "Two runs with and without gradient checkpointing (activation checkpointing) give different results in "
-            "eval mode"
-        ),
-        cause=(
-            "The forward pass of a checkpointed block runs twice, so each batch updates the running averages twice. "
-            "Here `steps` counts the training steps."
-        ),
-        test="any(bn.num_batches_tracked > 1.5 * steps for bn in bns)",
-        remedy=(
-            "With the default momentum, BN needs no cure. For exactly the same numbers, restore the buffers around "
-            "the second pass, or use `momentum=None`."
-        ),
-        section="chapters/11_training_code.ipynb#gradient-checkpointing-updates-the-statistics-twice",
-    ),
     "fine-tuning": Advice(
         group="after",
         symptom=(
@@ -240,20 +223,6 @@ IN_TRAINING_CODE: dict[str, Advice] = {
             " train as usual."
         ),
         section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
-    ),
-    "averaged-weights": Advice(
-        group="after",
-        symptom="The model with averaged weights (EMA, SWA) is much worse than the model it averages",
-        cause=(
-            "The running averages belong to other weights than the averaged ones, or still contain their initial "
-            "values. Here `model` is the averaged model."
-        ),
-        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
-        remedy=(
-            "Recompute the statistics for the averaged weights: `torch.optim.swa_utils.update_bn(batches, "
-            "averaged_model)`."
-        ),
-        section="chapters/11_training_code.ipynb#which-statistics-belong-to-averaged-weights",
     ),
     "folded": Advice(
         group="after",

@@ -48,6 +48,7 @@ def diagnose(
         batches: what the training's DataLoader yields: inputs, pairs (inputs, targets), several inputs with or without
             targets, or a mapping. The signature of the model's ``forward`` tells what of a batch it takes; keys such
             as ``labels`` and ``target`` hold targets. With targets, ``diagnose`` also checks losses and labels.
+            Of a loader for training, the first four batches are asked for a second time, to see whether it shuffles.
         loss: ``loss(outputs, targets)`` returns a single number; for batches without targets it takes the whole batch
             in their place. By default it is the loss that the model itself returns, as its output ``loss``, a single
             number, or named losses as from a detector; or the cross-entropy of the outputs, their ``logits`` or the
@@ -96,6 +97,7 @@ def diagnose(
         instrumented = InstrumentedModel(model, forward)
         taken = first_batches("batches", batches, max_batches, model, forward)
         measurements = Measurements(instrumented, taken, loss, inference)
+        measurements.loader = batches
         if not instrumented.norm_layers:
             return _report_without_norm_layers(model, measurements)
         measurements.will_be_trained = model.training and not inference

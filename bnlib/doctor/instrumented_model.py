@@ -39,12 +39,15 @@ class Pass:
         gradients: for each norm layer's name, the norm of the loss's gradient at its output, after a backward pass. The
             largest, if the model calls the layer several times.
         module_below: for each norm layer's name, the last module with parameters that was called before the layer.
+        calls_in_backward: for each norm layer's name, how often the backward pass called it, as gradient checkpointing
+            does.
     """
 
     outputs: object = None
     calls: dict[str, list[CallStatistics]] = field(default_factory=dict)
     gradients: dict[str, float] = field(default_factory=dict)
     module_below: dict[str, nn.Module | None] = field(default_factory=dict)
+    calls_in_backward: dict[str, int] = field(default_factory=dict)
 
 
 class InstrumentedModel:
@@ -92,7 +95,7 @@ class InstrumentedModel:
         self._forward_of_user = forward
         self._current_pass, self._normalise_by, self._substitutes = Pass(), "eval", {}
         self._batch_size, self._last_called, self._known = 0, None, set()
-        self._records = False
+        self._records = self._runs_backward = False
         self._buffers = [
             _Buffer(module, name, value, value.clone())
             for module in self.model.modules()
@@ -129,7 +132,11 @@ class InstrumentedModel:
         self.model.requires_grad_(True).zero_grad()
         with torch.enable_grad(), self._side_effects_undone():
             run = self._pass(batch, "batch", None, record=False)
-            loss(run.outputs).backward()
+            self._runs_backward = True
+            try:
+                loss(run.outputs).backward()
+            finally:
+                self._runs_backward = False
             return run
 
     def call_is_guessed(self, batch: Batch) -> bool:
@@ -190,6 +197,8 @@ class InstrumentedModel:
         run, below = self._current_pass, self._last_called
         input = next((each for each in (*arguments, *keywords.values()) if isinstance(each, Tensor)), None)
         call = partial(original, *arguments, **keywords)
+        if self._runs_backward:
+            run.calls_in_backward[name] = run.calls_in_backward.get(name, 0) + 1
         if input is None:
             return call()
         if self._records:

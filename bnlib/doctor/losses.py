@@ -54,6 +54,11 @@ def main_output(outputs: object) -> Tensor | None:
     return found
 
 
+def has_samples(outputs: object) -> bool:
+    """Return whether outputs are a tensor of numbers with a dimension for the samples."""
+    return isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.dim() > 0
+
+
 def main_targets(targets: object) -> object:
     """Return the tensor of the targets: the targets themselves, their member such as ``labels``, or the only one."""
     if isinstance(targets, Tensor):

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from bnlib.doctor.batches import Batch
+from bnlib.doctor.constant_signals import layers_that_end_the_signal
 from bnlib.doctor.instrumented_model import InstrumentedModel, Pass
 from bnlib.doctor.layer_statistics import PooledStatistics, pool_statistics
-from bnlib.doctor.losses import Loss, Score, batch_loss, main_output, own_loss, score
+from bnlib.doctor.losses import Loss, Score, batch_loss, has_samples, main_output, own_loss, score
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, gamma
 from bnlib.doctor.structures import describe, join, sample_count, sample_shapes, select
 from bnlib.norm import DomainBatchNorm, use_domain
@@ -38,6 +39,7 @@ class Measurements:
         will_be_trained: whether the user's model is in train mode and not meant for inference.
         by_domain: the measurements on the batches of each domain, by its name.
         skipped: what could not be checked, with the reason.
+        loader: what the user passed as batches; None for other batches.
     """
 
     def __init__(
@@ -50,8 +52,7 @@ class Measurements:
         record: bool = True,
     ) -> None:
         self.instrumented, self.batches, self.inference = instrumented, batches, inference
-        self.will_be_trained, self.by_domain = False, {}
-        self.skipped: dict[str, str] = {}
+        self.will_be_trained, self.by_domain, self.loader, self.skipped = False, {}, None, {}
         self._eval_passes: list[Pass] = []
         self._precise_passes: list[Pass] = []
         self._loss, self._domain, self._record = loss, domain, record
@@ -149,6 +150,11 @@ class Measurements:
         return self._losses_differ and self.clearly_worse(self.eval_recomputed_score, self.train_score)
 
     @property
+    def recomputed_worse_than_eval(self) -> bool:
+        """Whether statistics recomputed from these batches clearly raise the loss in eval mode."""
+        return self._losses_differ and self.clearly_worse(self.eval_recomputed_score, self.eval_score)
+
+    @property
     def _losses_differ(self) -> bool:
         return self.train_score is not None and not self.modes_agree
 
@@ -177,10 +183,13 @@ class Measurements:
 
     @cached_property
     def backward_pass(self) -> Pass | None:
-        """A forward and backward pass on the first batch; None if the outputs are no tensor of floating-point numbers.
+        """A forward and backward pass on the first batch; see ``run_backward``."""
+        return self.run_backward()
 
-        If no loss is known, the pass starts from random gradients at the outputs. The gradients of the parameters
-        stay on the copy.
+    def run_backward(self) -> Pass | None:
+        """Run the first batch forward and backward; None if the outputs are no tensor of floating-point numbers.
+
+        Without a loss, the gradients at the outputs are random. Those of the parameters stay on the copy.
         """
         batch, outputs = self.batches[0], self.passes_by_batch[0].outputs
         main = main_output(outputs)
@@ -215,7 +224,13 @@ class Measurements:
         """The layers after one whose output is only beta: that layer is the cause of problems with their inputs."""
         order = list(self.passes_by_batch[0].calls)
         dead = [order.index(name) for name, channels in self.dead_channels.items() if channels.all() and name in order]
+        dead += [order.index(name) for name in self.layers_that_end_the_signal]
         return set(order[min(dead) + 1 :]) if dead else set()
+
+    @cached_property
+    def layers_that_end_the_signal(self) -> list[str]:
+        """The layers with a gamma of 0 after which the network is constant."""
+        return layers_that_end_the_signal(self.norm_layers, self.passes_by_batch[0], self.statistics)
 
     @cached_property
     def constant_output_loss(self) -> float:
@@ -378,11 +393,6 @@ class Measurements:
         model = self.instrumented.model
         has_domains = any(isinstance(module, DomainBatchNorm) for module in model.modules())
         return use_domain(model, self._domain) if has_domains and self._domain is not None else nullcontext()
-
-
-def has_samples(outputs: object) -> bool:
-    """Return whether outputs are a tensor of numbers with a dimension for the samples."""
-    return isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.dim() > 0
 
 
 def _projection(outputs: object, direction: Tensor) -> Tensor:

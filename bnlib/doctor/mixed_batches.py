@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bnlib.doctor.batches import Batch
-from bnlib.doctor.losses import main_output
-from bnlib.doctor.measurements import Measurements, has_samples
+from bnlib.doctor.losses import has_samples, main_output
+from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.structures import join, sample_count, sample_shapes, select
 
 

@@ -1,20 +1,26 @@
 """The checks of ``diagnose``: each is a function that takes ``Measurements`` and yields findings."""
 
 from bnlib.doctor.checks import (
+    averaged_models,
     batch_composition,
     batch_dependence,
+    batch_order,
     batch_size,
     gradients,
     layer_settings,
+    non_finite_values,
     running_statistics,
     shared_statistics,
     train_eval_gap,
+    training_in_eval_mode,
+    update_counts,
     whole_model,
 )
 
 CHECKS = (
     whole_model.running_statistics_raise_loss,
-    layer_settings.non_finite_values,
+    averaged_models.averaged_weights,
+    non_finite_values.non_finite_values,
     layer_settings.half_precision_statistics,
     layer_settings.unusual_momentum,
     layer_settings.frozen_layer_updates_statistics,
@@ -23,7 +29,9 @@ CHECKS = (
     batch_dependence.batch_statistics_at_inference,
     batch_dependence.eval_mode_depends_on_batch,
     batch_composition.batches_not_representative,
+    batch_order.batches_never_reshuffled,
     train_eval_gap.batch_composition_memorised,
+    training_in_eval_mode.trained_in_eval_mode,
     running_statistics.never_updated,
     running_statistics.mismatch,
     shared_statistics.layer_shared_by_different_inputs,
@@ -32,4 +40,5 @@ CHECKS = (
     gradients.zero_gamma,
     gradients.variance_below_eps,
     gradients.gradient_explosion,
+    update_counts.update_counts,
 )

@@ -30,6 +30,13 @@ def zero_gamma(measurements: Measurements) -> Iterator[Finding]:
             "never learn."
         )
         yield make_finding("zero-gamma", name, "error" if zero == channels else "warning", text)
+    for name in measurements.layers_that_end_the_signal:
+        if name not in measurements.dead_channels or not measurements.dead_channels[name].all():
+            text = (
+                "Gamma is 0 in all channels, so the output of this layer is beta for any input, and the network after "
+                "it is constant. Gamma gets a gradient, so training can change this, but the layers below get none."
+            )
+            yield make_finding("zero-gamma", name, "warning" if measurements.will_be_trained else "error", text)
 
 
 def variance_below_eps(measurements: Measurements) -> Iterator[Finding]:
@@ -49,8 +56,35 @@ def variance_below_eps(measurements: Measurements) -> Iterator[Finding]:
             text = (
                 f"The variance of the layer's input is below eps = {eps(layer):g} in {small} of {len(variance)} "
                 f"channels, and 0 in {constant} of these. The median variance is {float(variance.median()):.2g}."
+                f"{_cause_below(measurements, name)}"
             )
             yield make_finding("variance-below-eps", name, "warning", text)
+
+
+def _cause_below(measurements: Measurements, name: str) -> str:
+    """Return what makes the variance small, if it is the norm layer below: a tiny gamma, or units that are all off."""
+    order = list(measurements.passes_by_batch[0].calls)
+    below = order[order.index(name) - 1] if name in order[1:] else None
+    weight = None if below is None else gamma(measurements.norm_layers[below])
+    if weight is None:
+        return ""
+    largest = float(weight.detach().abs().max())
+    if largest < 3 * eps(measurements.norm_layers[below]) ** 0.5:
+        return (
+            f" In the norm layer below, {below}, gamma is at most {largest:.2g}: it started small, or weight decay "
+            "made it small."
+        )
+    if measurements.backward_pass is None or weight.grad is None:
+        return ""
+    # A ReLU passes no gradient at all; a smooth activation is as good as constant where all values are negative.
+    beta = getattr(measurements.norm_layers[below], "bias", None)
+    off = weight.grad == 0 if beta is None else (weight.grad == 0) | (beta < -5 * weight.abs())
+    if 2 * int(off.sum()) > len(weight):
+        return (
+            f" In the norm layer below, {below}, {int(off.sum())} of {len(weight)} channels are negative for nearly "
+            "all samples, so the activation after it is off and passes almost no gradient."
+        )
+    return ""
 
 
 def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:

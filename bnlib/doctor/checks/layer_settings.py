@@ -6,26 +6,13 @@ from collections.abc import Iterator
 from numbers import Real
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, NORM_TYPES, newest_weight
 from bnlib.doctor.report import Finding, make_finding
-from bnlib.doctor.running_averages import mean_distance_to_data
+from bnlib.doctor.running_averages import has_initial_values, mean_distance_to_data
 from bnlib.norm import FullNorm
-
-
-def non_finite_values(measurements: Measurements) -> Iterator[Finding]:
-    """Find parameters and running statistics that are nan or infinite."""
-    for name, layer in measurements.norm_layers.items():
-        tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
-        tensors |= {key: value for key, value in vars(layer).items() if isinstance(value, Tensor)}
-        tensors = {key: value for key, value in tensors.items() if value.is_floating_point()}
-        counts = {key: int((~value.isfinite()).sum()) for key, value in tensors.items()}
-        counts = {key: count for key, count in counts.items() if count}
-        if counts:
-            where = ", ".join(f"{key} in {count} of {tensors[key].numel()} channels" for key, count in counts.items())
-            yield make_finding("non-finite-values", name, "error", f"This layer has nan or infinite values: {where}.")
 
 
 def half_precision_statistics(measurements: Measurements) -> Iterator[Finding]:
@@ -55,7 +42,9 @@ def unusual_momentum(measurements: Measurements) -> Iterator[Finding]:
         usual = not isinstance(momentum, Real) or 0 < momentum < 0.5 or not isinstance(layer, NORM_TYPES)
         if isinstance(layer, FullNorm) or layer.running_mean is None or usual:
             continue
-        if momentum == 0 and (measurements.inference or name in measurements.instrumented.fixed):
+        # Statistics that were set once may stay as they are, if no training follows.
+        kept = not measurements.will_be_trained and not has_initial_values(layer)
+        if momentum == 0 and (measurements.inference or kept or name in measurements.instrumented.fixed):
             continue
         if momentum == 0:
             text = "With momentum 0 the running statistics never change."
@@ -63,6 +52,11 @@ def unusual_momentum(measurements: Measurements) -> Iterator[Finding]:
             batches = (2 - momentum) / momentum
             count = f"{batches:.2g} batch{'es' * (batches > 1.05)}"
             text = f"With momentum {momentum:g} the running statistics are as noisy as a mean of {count}."
+            if momentum < 1:
+                text += (
+                    f" In Keras, TensorFlow and Flax, {momentum:g} is the weight of the old value, which is a momentum "
+                    f"of {1 - momentum:.3g} in PyTorch."
+                )
         yield make_finding("unusual-momentum", name, "warning", text)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnlib.doctor.checks.training_in_eval_mode import layers_trained_in_eval_mode
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.norm_layers import batches_tracked, has_known_forward
 from bnlib.doctor.report import Finding, make_finding
@@ -25,8 +28,9 @@ def never_updated(measurements: Measurements) -> Iterator[Finding]:
     Before training these values are right, so this is only a note if the model will be trained and eval mode loses
     nothing.
     """
+    adapted = layers_trained_in_eval_mode(measurements)
     for name, layer in measurements.norm_layers.items():
-        if not has_initial_values(layer) or name not in measurements.statistics:
+        if not has_initial_values(layer) or name not in measurements.statistics or name in adapted:
             continue
         text = (
             f"The running statistics still have their initial values, mean 0 and variance 1, after "
@@ -50,8 +54,11 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
 
     In networks that were trained for 40 steps with a momentum and a learning rate of 0.1, the distance was at most 0.3.
     """
+    adapted = layers_trained_in_eval_mode(measurements)
     for name in layers_with_running_statistics_in_use(measurements):
         layer = measurements.norm_layers[name]
+        if name in adapted:
+            continue
         distance = distance_to_data(measurements, name)
         if has_initial_values(layer) or not distance.value > MISMATCH or name in measurements.layers_after_dead_layer:
             continue
@@ -70,6 +77,8 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
             )
             # FullNorm trains with these same statistics, so eval mode is no worse than training.
             severity = severity if not measurements.will_be_trained and not isinstance(layer, FullNorm) else "note"
+        if count and isinstance(layer, _BatchNorm) and layer.momentum is None:
+            text += f" With momentum=None they average all {count} batches alike, also those of old weights."
         yield make_finding("running-statistics-mismatch", name, severity, text + _eval_losses(measurements))
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint_sequential
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from bnlib import models, samplers
 from bnlib.doctor import ADVICE, SYMPTOM_GROUPS, TEST_SETUP, all_advice, symptom_rows
@@ -209,6 +209,12 @@ CASES = {
     "relies-on-batch-statistics": (lambda: exposures(1), lambda: exposures(32)),
     "zero-gamma": (lambda: {"model": with_layer(zero_gamma_and_beta)}, dict),
     "variance-below-eps": (faint, dict),
+    "trained-in-eval-mode": (lambda: {"model": models.mlp((64, 32, 10), nn.BatchNorm1d).eval()}, dict),
+    "batches-never-reshuffled": tuple(
+        lambda shuffle=shuffle: {"loader": DataLoader(TensorDataset(torch.arange(64)), 8, shuffle=shuffle)}
+        for shuffle in (False, True)
+    ),
+    "counters-differ": (lambda: {"model": with_layer(lambda layer: layer.num_batches_tracked.mul_(2))}, dict),
     "gradient-explosion": (
         lambda: {"model": models.deep_stack(50, 32, nn.BatchNorm1d, in_features=64, num_classes=10)},
         lambda: {"model": models.deep_stack(5, 32, nn.BatchNorm1d, in_features=64, num_classes=10)},

@@ -1,0 +1,187 @@
+"""The advice for findings about running statistics: wrong, shared, stored or updated in a wrong way."""
+
+from __future__ import annotations
+
+from bnlib.doctor.advice_form import FAILING, FORMULA, PERILS, TRAINING, Advice
+
+ABOUT_STATISTICS: dict[str, Advice] = {
+    "eval-mode-distorted": Advice(
+        group="eval",
+        symptom=(
+            "Eval mode is much worse than train mode, although the running statistics of no single layer look wrong"
+        ),
+        cause=(
+            "The running averages do not belong to these weights or these data: they come from another model, as with "
+            "averaged weights or federated clients, or from other data. Small errors in many layers add up."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`. For FullNorm and BatchRenorm,"
+            " call the model on batches in train mode. Then look for the cause: averaged or loaded weights with the "
+            "buffers of another model, too few batches in train mode, a learning rate too large for the momentum, or "
+            "inputs that are not those of training."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "eval-worse-than-train": Advice(
+        group="eval",
+        symptom="Eval mode is worse than train mode, and recomputing the running statistics does not help",
+        cause="Train mode uses something that eval mode does not have, such as the statistics of these very batches.",
+        test='loss["eval"] > 1.5 * loss["train"]',
+        remedy=(
+            "Compare the four losses of `bnlib.doctor.losses_by_mode` on several shuffled batches: they tell which "
+            "statistics the network relies on."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "running-statistics-never-updated": Advice(
+        group="eval",
+        symptom=(
+            "After `model.eval()` the network is as bad as without training, and `running_var` is still 1 in all "
+            "channels"
+        ),
+        cause=(
+            "The running averages have their initial values: the layer was never called in train mode, or its "
+            "buffers were not loaded."
+        ),
+        test="any((bn.running_var == 1).all() for bn in bns)",
+        remedy=(
+            "Train in train mode with a momentum above 0, or load the buffers together with the weights. To compute "
+            "the statistics now, call `torch.optim.swa_utils.update_bn(batches, model)`; for FullNorm and "
+            "BatchRenorm, call the model on batches in train mode."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "running-statistics-mismatch": Advice(
+        group="eval",
+        symptom=(
+            "The training loss goes down, but the validation loss explodes or jumps; accuracy drops when I call "
+            "`model.eval()`"
+        ),
+        cause=(
+            "The running averages do not describe the current network: they have seen too few batches, they are "
+            "late (the weights have changed since), or the data have changed."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Recompute the statistics on data like these: call `torch.optim.swa_utils.update_bn(batches, model)`; for"
+            " FullNorm and BatchRenorm, call the model on batches in train mode. Then look for the cause: different "
+            "preprocessing, a learning rate too large for the momentum, or buffers of another checkpoint."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "gradient-checkpointing": Advice(
+        group="eval",
+        symptom=(
+            "Two runs with and without gradient checkpointing (activation checkpointing) give different results in "
+            "eval mode"
+        ),
+        cause=(
+            "The forward pass of a checkpointed block runs twice, so each batch updates the running averages twice. "
+            "Here `steps` counts the training steps."
+        ),
+        test="any(bn.num_batches_tracked > 1.5 * steps for bn in bns)",
+        remedy=(
+            "With the default momentum, BN needs no cure. For exactly the same numbers, restore the buffers around "
+            "the second pass, or use `momentum=None`."
+        ),
+        section=TRAINING + "#gradient-checkpointing-updates-the-statistics-twice",
+    ),
+    "shared-layer": Advice(
+        group="eval",
+        symptom=(
+            "Eval mode is bad even with recomputed statistics, in a Siamese network, a recurrent network or another "
+            "network that uses a layer several times"
+        ),
+        cause="The network calls one BN layer several times in a pass, on inputs with different statistics.",
+        test='"shared-layer" in bnlib.diagnose(model, batches).codes',
+        remedy=(
+            "Use a separate norm layer for each kind of input (`bnlib.DomainBatchNorm`, or one layer per time step), "
+            "or pass all inputs through the layer in one batch."
+        ),
+        section=PERILS + "#two-towers",
+    ),
+    "domain-statistics-differ": Advice(
+        group="eval",
+        symptom="Training on several data sets works in train mode, but eval mode is bad on each data set",
+        cause=(
+            "Each training batch comes from one domain, but the running averages pool all domains. `domains` holds "
+            "the batches of each domain by its name."
+        ),
+        test='"domain-statistics-differ" in bnlib.diagnose(model, batches, domains=domains).codes',
+        remedy=(
+            "Mix the domains in each batch, or keep statistics for each domain with `bnlib.DomainBatchNorm`. If you "
+            "cannot train again, recompute the statistics on each domain separately; statistics of the pooled data do"
+            " not help."
+        ),
+        section=PERILS + "#why-no-single-statistic-is-right",
+    ),
+    "unusual-momentum": Advice(
+        group="eval",
+        symptom=(
+            "The validation accuracy jumps from one epoch to the next, with a momentum copied from Keras or TensorFlow"
+        ),
+        cause="The momentum is near 1, so the running averages describe the last batch only.",
+        test="max(bn.momentum or 0 for bn in bns) > 0.5",
+        remedy=(
+            "Use a momentum of about 0.1. PyTorch's momentum is the weight of the newest batch, so Keras's 0.99 is "
+            "0.01 in PyTorch."
+        ),
+        section=FORMULA + "#two-modes-and-the-averages-between-them",
+    ),
+    "averaged-weights": Advice(
+        group="after",
+        symptom="The model with averaged weights (EMA, SWA) is much worse than the model it averages",
+        cause=(
+            "The running averages belong to other weights than the averaged ones, or still contain their initial "
+            "values. Here `model` is the averaged model."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Recompute the statistics for the averaged weights: `torch.optim.swa_utils.update_bn(batches, "
+            "averaged_model)`."
+        ),
+        section=TRAINING + "#which-statistics-belong-to-averaged-weights",
+    ),
+    "counters-differ": Advice(
+        group="after",
+        symptom="The layers of one checkpoint have different values of `num_batches_tracked`",
+        cause=(
+            "Parts of the model come from different trainings, a layer was frozen, replaced or left out for a time, or "
+            "the model calls a layer several times in a step."
+        ),
+        test="len({int(bn.num_batches_tracked) for bn in bns}) > 1",
+        remedy=(
+            "A pretrained backbone with a new head needs no cure. Otherwise, load all buffers from one checkpoint, and "
+            "compare the running statistics with the data, as bnlib.diagnose does. The counter itself matters only "
+            "with `momentum=None`."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "frozen-layer-updates-statistics": Advice(
+        group="after",
+        symptom="I froze the backbone with `requires_grad_(False)`, but its outputs still change during fine-tuning",
+        cause="In train mode a frozen layer still updates its running averages.",
+        test="any(bn.training and not bn.weight.requires_grad for bn in bns)",
+        remedy=(
+            "Call `eval()` on frozen norm layers after each `model.train()`, because `requires_grad_(False)` does not"
+            " stop the updates of the running statistics."
+        ),
+        section=PERILS + "#exercise-1-find-the-bug",
+    ),
+    "half-precision-statistics": Advice(
+        group="after",
+        symptom="Eval mode is inaccurate after training with `model.half()` or with all weights in bfloat16",
+        cause=(
+            "The running averages have 16 bits. Rounding swallows small updates, so the averages stop short of the "
+            "data. In float16, variances above 65,504 overflow."
+        ),
+        test="any(bn.running_var.itemsize < 4 for bn in bns)",
+        remedy=(
+            "Keep norm layers in float32: call `layer.float()` on them after `model.half()`, or train with "
+            "`torch.autocast`, which keeps them in float32."
+        ),
+        section=TRAINING + "#running-statistics-in-half-precision",
+    ),
+}
+"""The advice for each of these findings, by the finding's code."""
