@@ -101,7 +101,7 @@ def diagnose(
         for name, each in (domains or {}).items():
             taken = first_batches(f"domains[{name!r}]", each, max_batches, model, forward)
             measurements.by_domain[name] = measurements.on_batches(taken, name)
-        findings = [finding for check in CHECKS for finding in check(measurements)]
+        findings = [finding for check in CHECKS for finding in measurements.findings(check)]
         findings += losses_differ_without_a_cause(measurements, findings)
         return Report(findings, measurements.remarks())
 
@@ -149,7 +149,7 @@ def losses_by_mode(
         instrumented = InstrumentedModel(model, forward)
         taken = first_batches("batches", batches, max_batches, model, forward)
         measurements = Measurements(instrumented, taken, loss, inference=False)
-        if measurements.train_score is None:
+        if not measurements.has_loss:
             raise ValueError("loss must be given, because no default loss fits these outputs and targets; got None")
         return measurements.scores_by_mode
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,15 @@ Loss = Callable[[object, object], Tensor]
 """``loss(outputs, targets)`` returns a single number."""
 
 _OUTPUT_NAMES = ("logits", "out", "prediction", "predictions", "last_hidden_state")
+
+
+@dataclass(frozen=True)
+class BatchScore:
+    """The loss of one batch, the number of wrong classes, and the number of targets; 0 if these are not classes."""
+
+    loss: float
+    wrong: int = 0
+    count: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +46,16 @@ class Score:
         loss = f"{float(self.losses.mean()):.3g}"
         return loss if self.error is None else f"{loss} (error {self.error:.1%})"
 
+    @classmethod
+    def of(cls, scores: Iterable[BatchScore | None]) -> Score | None:
+        """Return the score of several batches; None if the loss of one is unknown."""
+        scores = list(scores)
+        if any(each is None for each in scores):
+            return None
+        losses = torch.tensor([each.loss for each in scores], dtype=torch.double)
+        wrong, count = sum(each.wrong for each in scores), sum(each.count for each in scores)
+        return cls(losses, wrong / count if count else None)
+
 
 def main_output(outputs: object) -> Tensor | None:
     """Return the tensor of the outputs that holds the predictions, or the first one of floating-point numbers.
@@ -52,6 +71,11 @@ def main_output(outputs: object) -> Tensor | None:
     if found is None:
         found = next((each for each in tensors(outputs) if each.is_floating_point() and each.dim()), None)
     return found
+
+
+def has_samples(outputs: object) -> bool:
+    """Return whether outputs are a tensor of numbers with a dimension for the samples."""
+    return isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.dim() > 0
 
 
 def main_targets(targets: object) -> object:
@@ -108,20 +132,40 @@ def own_loss(outputs: object, batch: Batch) -> Tensor | None:
     return None
 
 
+def batch_score(loss: Loss | None, outputs: object, batch: Batch) -> BatchScore | None:
+    """Return the loss and the number of wrong classes of a batch; None if the loss is unknown."""
+    predictions, targets = main_output(outputs), main_targets(batch.targets)
+    by_classes = default_loss(predictions, targets)
+    value = own_loss(outputs, batch) if loss is None else batch_loss(loss, outputs, batch)
+    value = by_classes if value is None and loss is None else value
+    if value is None:
+        return None
+    if by_classes is None:
+        return BatchScore(float(value))
+    class_dim = -1 if predictions.shape[:-1] == targets.shape else 1
+    return BatchScore(float(value), int((predictions.argmax(class_dim) != targets).sum()), targets.numel())
+
+
 def score(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]) -> Score | None:
     """Return the losses and the error rate of the outputs for all batches; None if the loss of a batch is unknown."""
-    losses = [batch_loss(loss, output, batch) for output, batch in zip(outputs, batches, strict=True)]
-    if any(value is None for value in losses):
+    return Score.of(batch_score(loss, output, batch) for output, batch in zip(outputs, batches, strict=True))
+
+
+def constant_output_loss(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]) -> float | None:
+    """Return the loss of the mean output, the size of it; None if the loss takes more than one tensor of outputs."""
+    computed_outside = own_loss(outputs[0], batches[0]) is None
+    if not computed_outside or not all(each is main_output(each) and has_samples(each) for each in outputs):
         return None
-    wrong, count = 0, 0
-    for output, batch in zip(outputs, batches, strict=True):
-        predictions, targets = main_output(output), main_targets(batch.targets)
-        if default_loss(predictions, targets) is not None:
-            class_dim = -1 if predictions.shape[:-1] == targets.shape else 1
-            wrong += int((predictions.argmax(class_dim) != targets).sum())
-            count += targets.numel()
-    values = torch.tensor([float(value) for value in losses], dtype=torch.double)
-    return Score(values, wrong / count if count else None)
+    # The mean is taken over all batches, because the mean of a batch of one class would be a good output.
+    alike = [each for each in outputs if each.shape[1:] == outputs[0].shape[1:]]
+    mean = torch.stack([each.mean(0) for each in alike]).mean(0)
+    pairs = zip(outputs, batches, strict=True)
+    values = [
+        abs(float(batch_loss(loss, mean.expand_as(each), batch)))
+        for each, batch in pairs
+        if each.shape[1:] == mean.shape
+    ]
+    return sum(values) / len(values)
 
 
 def default_loss(outputs: object, targets: object) -> Tensor | None:

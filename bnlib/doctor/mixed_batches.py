@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bnlib.doctor.batches import Batch
-from bnlib.doctor.losses import main_output
-from bnlib.doctor.measurements import Measurements, has_samples
+from bnlib.doctor.losses import has_samples, main_output
+from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.structures import join, sample_count, sample_shapes, select
 
 
@@ -17,6 +17,11 @@ def outputs_in_two_batches(measurements: Measurements) -> tuple[Tensor, ...] | N
     """Return outputs for the same samples in two batches with different other samples, in the user's modes."""
     size = max(2, measurements.batches[0].size or 0)
     return _outputs_with_other_samples(measurements, "original", size, lambda others: [others])
+
+
+def eval_outputs_in_two_batches(measurements: Measurements) -> tuple[Tensor, ...] | None:
+    """Return the same after ``model.eval()``."""
+    return _outputs_with_other_samples(measurements, "as is", 16, lambda others: [others], smallest=4)
 
 
 def eval_outputs_in_three_batches(measurements: Measurements) -> tuple[Tensor, ...] | None:

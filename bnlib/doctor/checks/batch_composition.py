@@ -28,6 +28,8 @@ def batches_not_representative(measurements: Measurements) -> Iterator[Finding]:
         found = _inputs_differ_between_batches(measurements)
     if found is None:
         return
+    # A few batches do not stand for all of them.
+    measurements.compares_all = True
     evidence, severity = found.evidence + _losses(measurements), found.severity
     if measurements.eval_worse_than_train:
         severity = "error"
@@ -57,7 +59,7 @@ def largest_share_between_batches(measurements: Measurements) -> tuple[str, floa
 
 
 def _losses(measurements: Measurements) -> str:
-    if measurements.train_score is None:
+    if not measurements.has_loss:
         return ""
     scores = measurements.scores_by_mode
     reshuffled = scores["train_reshuffled"]
