@@ -23,7 +23,7 @@ from bnlib.doctor.losses import main_output
 from bnlib.doctor.structures import sample_count
 from bnlib.experiments.framework.results import write_result
 
-ROUNDS = 5
+ROUNDS = 3
 HEALTHY = tuple(name for name in FAULTS if name.startswith("healthy"))
 
 

@@ -28,18 +28,30 @@ def in_mode(layer: nn.Module, training: bool, statistics: tuple[Tensor, Tensor] 
         training: the mode.
         statistics: mean and variance, shape (C,) each, in place of the running ones.
     """
+    if statistics is None and layer.training == training:
+        yield
+        return
     before = layer.training, layer.running_mean, layer.running_var
-    layer.training = training
+    _set(layer, "training", training)
     if statistics is not None:
         for name, new, old in zip(("running_mean", "running_var"), statistics, before[1:], strict=True):
-            setattr(layer, name, new if old is None or old.is_quantized else new.to(old).view_as(old))
+            _set(layer, name, new if old is None or old.is_quantized else new.to(old).view_as(old))
     try:
         yield
     finally:
-        layer.training = before[0]
+        _set(layer, "training", before[0])
         for name, old in zip(("running_mean", "running_var"), before[1:], strict=True):
             if getattr(layer, name) is not old:
-                setattr(layer, name, old)
+                _set(layer, name, old)
+
+
+def _set(layer: nn.Module, name: str, value: object) -> None:
+    """Set an attribute where it is stored: nn.Module's own way takes a tenth of the time of a pass in small models."""
+    stored = next((each for each in (layer._buffers, vars(layer)) if name in each), None)
+    if stored is None:
+        setattr(layer, name, value)
+    else:
+        stored[name] = value
 
 
 def stores_its_statistics(layer: nn.Module, input: Tensor) -> bool:
@@ -53,12 +65,13 @@ def stores_its_statistics(layer: nn.Module, input: Tensor) -> bool:
 def with_its_statistics(layer: nn.Module, call: Call, input: Tensor) -> tuple[Tensor, CallStatistics]:
     """Return the output of such a layer in train mode, and the statistics that it stored, which cost nothing."""
     mean, variance = torch.zeros_like(layer.running_mean), torch.ones_like(layer.running_var)
-    before, layer.momentum = layer.momentum, 1.0
+    before = layer.momentum
+    _set(layer, "momentum", 1.0)
     try:
         with in_mode(layer, True, (mean, variance)):
             output = call()
     finally:
-        layer.momentum = before
+        _set(layer, "momentum", before)
     count = values_per_channel(input)
     biased = variance.cpu().double() * ((count - 1) / count)
     return output, CallStatistics(count, mean.cpu().double(), biased, None)

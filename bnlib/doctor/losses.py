@@ -181,7 +181,7 @@ def default_loss(outputs: object, targets: object) -> Tensor | None:
         return None
     # Integers that are no classes of these outputs mean something else, as with a single output for two classes. 255
     # marks pixels without a class in the data sets for segmentation, -100 is PyTorch's own mark.
-    ignored = 255 if bool((targets == 255).any()) and outputs.dim() > 2 and outputs.size(1) <= 255 else -100
+    ignored = 255 if outputs.dim() > 2 and outputs.size(1) <= 255 and bool((targets == 255).any()) else -100
     marked = targets[targets != ignored]
     if outputs.size(1) < 2 or not marked.numel() or marked.max() >= outputs.size(1) or marked.min() < 0:
         return None

@@ -13,6 +13,7 @@ from bnlib.doctor.batch_passes import BatchPasses, Statistics
 from bnlib.doctor.batches import Batch
 from bnlib.doctor.instrumented_model import InstrumentedModel, Pass
 from bnlib.doctor.layer_statistics import MISMATCH, PooledStatistics, distance, pool_statistics
+from bnlib.doctor.loss_gaps import gaps_are_clear, losses_agree
 from bnlib.doctor.losses import (
     BatchScore,
     Loss,
@@ -191,40 +192,31 @@ class Measurements:
 
     @cached_property
     def modes_agree(self) -> bool:
-        """Whether the first batches show that the losses of the modes are equal, so that the others need not be asked.
+        """Whether a few batches show that the losses of the modes are equal, so that the others need not be asked.
 
         That is so if the losses in eval mode, with recomputed statistics and in train mode differ by less than a
-        twentieth of the loss of a constant output: half of what ``clearly_worse`` calls relevant.
+        twentieth of the loss of a constant output: half of what ``clearly_worse`` calls relevant. For two batches, half
+        of that is required.
         """
         if not self.has_loss or self.few == self._all:
             return False
-        train = self._score("train", self.few).losses
-        for mode in ("eval", "recomputed"):
-            gaps = (self._score(mode, self.few).losses - train).abs()
-            # Not "gaps > limit": they may be nan.
-            if not (gaps.mean() < 0.05 * self.constant_output_loss and gaps.max() < 0.1 * self.constant_output_loss):
-                return False
-        return True
+        for numbers, share in ((self.few[::2], 0.025), (self.few, 0.05)):
+            train, *others = (self._losses(mode, numbers) for mode in _MODES)
+            if losses_agree(train, others, share * self.constant_output_loss):
+                return True
+        return False
 
     @cached_property
     def _few_decide(self) -> bool:
-        """Whether a few batches tell whether the loss is clearly larger in one mode than in another.
-
-        They do if the gaps on them are far from the limit of ``clearly_worse``, as measured by their spread. If even
-        recomputed statistics are worse than train mode, the batches may matter, and all of them are asked.
-        """
+        """Whether a few batches tell whether the loss is clearly larger in one mode than in another."""
         if not self.has_loss or self.few == self._all:
             return False
-        if self.modes_agree:
-            return True
-        train, in_eval, recomputed = (self._score(mode, self.few).losses for mode in _MODES)
-        limit = 0.1 * self.constant_output_loss
-        for worse, better in ((in_eval, train), (in_eval, recomputed), (recomputed, train)):
-            mean, spread = float((worse - better).mean()), 2 * float((worse - better).std())
-            # Not "mean < limit": it may be nan.
-            if not (mean + spread < limit or (mean - spread > limit and worse is in_eval)):
-                return False
-        return True
+        return self.modes_agree or gaps_are_clear(
+            *(self._losses(mode, self.few) for mode in _MODES), 0.1 * self.constant_output_loss
+        )
+
+    def _losses(self, mode: str, numbers: Sequence[int]) -> Tensor:
+        return self._score(mode, numbers).losses
 
     @property
     def norm_layers(self) -> dict:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnlib.doctor.batch_passes import Statistics
 from bnlib.doctor.checks.batch_composition import batches_not_representative
 from bnlib.doctor.checks.shared_statistics import domain_statistics_differ, layer_shared_by_different_inputs
 from bnlib.doctor.losses import main_output
 from bnlib.doctor.measurements import Measurements
-from bnlib.doctor.norm_layers import running_statistics
+from bnlib.doctor.norm_layers import eps, running_statistics
 from bnlib.doctor.report import Finding, make_finding
 from bnlib.doctor.running_averages import (
     distance_to_data,
@@ -61,12 +61,23 @@ def _initial_values_are_the_cause(measurements: Measurements, names: list[str]) 
         return True
     shares = {name: initial_weight(layer) for name, layer in layers.items()}
     without = {name: without_initial_values(layers[name], share) for name, share in shares.items() if share > 0}
-    if not without:
+    if all(_hardly_differ(layers[name], each) for name, each in without.items()):
         return False
     if not measurements.has_loss:
         return _output_change(measurements, without) <= _CHANGED_OUTPUTS
     cured = measurements.score_with_statistics(without)
     return not measurements.clearly_worse(cured, measurements.eval_recomputed_score)
+
+
+def _hardly_differ(layer: nn.Module, statistics: tuple[Tensor, Tensor]) -> bool:
+    """Return whether statistics are so near to a layer's running ones that they change no output noticeably.
+
+    In each channel, the means differ by less than a twentieth of the standard deviation, and so do these.
+    """
+    (mean, variance), (other_mean, other_variance) = running_statistics(layer), statistics
+    variance, other_variance = variance + eps(layer), other_variance + eps(layer)
+    means = (mean - other_mean).abs() / torch.minimum(variance, other_variance).sqrt()
+    return bool((means < 0.05).all() and ((variance / other_variance).log().abs() < 0.1).all())
 
 
 def _has_another_cause(measurements: Measurements, names: list[str]) -> bool:
