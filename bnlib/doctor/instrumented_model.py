@@ -215,9 +215,9 @@ class InstrumentedModel:
         by_batch = self._normalise_by == "batch" and name not in self.fixed
         if by_batch and not has_known_forward(layer) and values_per_channel(input) > 1:
             return self._learn(name, layer, call, input)
-        if by_batch and not samples and stores_its_statistics(layer, input):
+        if by_batch and stores_its_statistics(layer, input):
             self.updating |= {name} if layer.momentum != 0 else set()
-            return with_its_statistics(layer, call, input)
+            return with_its_statistics(layer, call, input, samples)
         return self._output(name, layer, call, input), call_statistics(layer, input, samples)
 
     def _output(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from bnlib.doctor.layer_statistics import CallStatistics, all_but_channels
+from bnlib.doctor.layer_statistics import CallStatistics, all_but_channels, sample_means
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, NORM_TYPES, has_known_forward
 from bnlib.norm import FullNorm, GhostBatchNorm
+from bnlib.probes.tensors import at_least_float32
 
 Call = Callable[[], Tensor]
 """Runs the user's layer on its arguments."""
@@ -62,7 +63,7 @@ def stores_its_statistics(layer: nn.Module, input: Tensor) -> bool:
     return layer.running_mean.dtype.itemsize >= 4 and 1 < values_per_channel(input) and input.size(0) > 0
 
 
-def with_its_statistics(layer: nn.Module, call: Call, input: Tensor) -> tuple[Tensor, CallStatistics]:
+def with_its_statistics(layer: nn.Module, call: Call, input: Tensor, batch_size: int) -> tuple[Tensor, CallStatistics]:
     """Return the output of such a layer in train mode, and the statistics that it stored, which cost nothing."""
     mean, variance = torch.zeros_like(layer.running_mean), torch.ones_like(layer.running_var)
     before = layer.momentum
@@ -74,7 +75,8 @@ def with_its_statistics(layer: nn.Module, call: Call, input: Tensor) -> tuple[Te
         _set(layer, "momentum", before)
     count = values_per_channel(input)
     biased = variance.cpu().double() * ((count - 1) / count)
-    return output, CallStatistics(count, mean.cpu().double(), biased, None)
+    means = sample_means(at_least_float32(input.detach()), batch_size)
+    return output, CallStatistics(count, mean.cpu().double(), biased, means)
 
 
 def values_per_channel(input: Tensor) -> int:

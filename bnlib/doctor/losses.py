@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,13 +20,26 @@ Loss = Callable[[object, object], Tensor]
 _OUTPUT_NAMES = ("logits", "out", "prediction", "predictions", "last_hidden_state")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchScore:
-    """The loss of one batch, the number of wrong classes, and the number of targets; 0 if these are not classes."""
+    """The loss of one batch; and its predictions and targets, or None if the targets are not classes."""
 
     loss: float
-    wrong: int = 0
-    count: int = 0
+    predictions: Tensor | None = None
+    targets: Tensor | None = None
+
+    @cached_property
+    def wrong(self) -> int:
+        """The number of wrong classes, which is counted only if somebody asks: it can take longer than the loss."""
+        if self.targets is None:
+            return 0
+        class_dim = -1 if self.predictions.shape[:-1] == self.targets.shape else 1
+        return int((self.predictions.argmax(class_dim) != self.targets).sum())
+
+    @property
+    def count(self) -> int:
+        """The number of targets."""
+        return 0 if self.targets is None else self.targets.numel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,17 +147,14 @@ def own_loss(outputs: object, batch: Batch) -> Tensor | None:
 
 
 def batch_score(loss: Loss | None, outputs: object, batch: Batch) -> BatchScore | None:
-    """Return the loss and the number of wrong classes of a batch; None if the loss is unknown."""
+    """Return the loss of a batch; None if it is unknown."""
     predictions, targets = main_output(outputs), main_targets(batch.targets)
     by_classes = default_loss(predictions, targets)
     value = own_loss(outputs, batch) if loss is None else batch_loss(loss, outputs, batch)
     value = by_classes if value is None and loss is None else value
     if value is None:
         return None
-    if by_classes is None:
-        return BatchScore(float(value))
-    class_dim = -1 if predictions.shape[:-1] == targets.shape else 1
-    return BatchScore(float(value), int((predictions.argmax(class_dim) != targets).sum()), targets.numel())
+    return BatchScore(float(value)) if by_classes is None else BatchScore(float(value), predictions, targets)
 
 
 def score(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]) -> Score | None:
@@ -159,7 +170,9 @@ def constant_output_loss(loss: Loss | None, outputs: Sequence[object], batches: 
     # The mean is taken over all batches, because the mean of a batch of one class would be a good output.
     alike = [each for each in outputs if each.shape[1:] == outputs[0].shape[1:]]
     mean = torch.stack([each.mean(0) for each in alike]).mean(0)
-    pairs = zip(outputs, batches, strict=True)
+    # The loss of some batches is enough for a scale.
+    apart = max(1, len(batches) // 4)
+    pairs = zip(outputs[::apart], batches[::apart], strict=True)
     values = [
         abs(float(batch_loss(loss, mean.expand_as(each), batch)))
         for each, batch in pairs

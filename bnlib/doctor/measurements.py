@@ -109,7 +109,7 @@ class Measurements:
     @cached_property
     def has_loss(self) -> bool:
         """Whether a loss is known."""
-        return self._score("batch", self._all) is not None
+        return all(each is not None for each in self._batch_scores("batch", self._all))
 
     @property
     def compared(self) -> tuple[int, ...]:
@@ -216,7 +216,7 @@ class Measurements:
         )
 
     def _losses(self, mode: str, numbers: Sequence[int]) -> Tensor:
-        return self._score(mode, numbers).losses
+        return torch.tensor([each.loss for each in self._batch_scores(mode, numbers)], dtype=torch.double)
 
     @property
     def norm_layers(self) -> dict:
@@ -269,7 +269,7 @@ class Measurements:
     def constant_output_loss(self) -> float:
         """The loss of a model with a constant output, the mean output: the scale for differences between losses."""
         found = constant_output_loss(self._loss, [run.outputs for run in self.passes_by_batch], self.batches)
-        return abs(float(self._score("batch", self._all).losses.mean())) if found is None else found
+        return abs(float(self._losses("batch", self._all).mean())) if found is None else found
 
     def clearly_worse(self, worse: Score, better: Score) -> bool:
         """Return whether the first loss is clearly larger than the second: by a relevant and significant amount.
@@ -370,12 +370,15 @@ class Measurements:
         return self._run.kept(_MODES[mode], numbers, substitutes, record)
 
     def _score(self, mode: str, numbers: Sequence[int]) -> Score | None:
-        """Return the losses of some batches in a mode; None if the loss of a batch is unknown."""
+        """Return the score of some batches in a mode; None if the loss of a batch is unknown."""
+        return Score.of(self._batch_scores(mode, numbers))
+
+    def _batch_scores(self, mode: str, numbers: Sequence[int]) -> list[BatchScore | None]:
         mode = "batch" if mode == "train" and not self._corrected else mode
         new = [number for number in numbers if (mode, number) not in self._scores]
         for number, run in zip(new, self._passes(mode, new), strict=True):
             self._scores[mode, number] = self._judge(run, number)
-        return Score.of(self._scores[mode, number] for number in numbers)
+        return [self._scores[mode, number] for number in numbers]
 
     def _judge(self, run: Pass, number: int) -> BatchScore | None:
         return batch_score(self._loss, run.outputs, self.batches[number])
