@@ -48,11 +48,12 @@ def in_mode(layer: nn.Module, training: bool, statistics: tuple[Tensor, Tensor] 
 
 def _set(layer: nn.Module, name: str, value: object) -> None:
     """Set an attribute where it is stored: nn.Module's own way takes a tenth of the time of a pass in small models."""
-    stored = next((each for each in (layer._buffers, vars(layer)) if name in each), None)
-    if stored is None:
-        setattr(layer, name, value)
+    if name in layer._buffers:
+        layer._buffers[name] = value
+    elif name in vars(layer):
+        vars(layer)[name] = value
     else:
-        stored[name] = value
+        setattr(layer, name, value)
 
 
 def stores_its_statistics(layer: nn.Module, input: Tensor) -> bool:
@@ -74,9 +75,9 @@ def with_its_statistics(layer: nn.Module, call: Call, input: Tensor, batch_size:
     finally:
         _set(layer, "momentum", before)
     count = values_per_channel(input)
-    biased = variance.cpu().double() * ((count - 1) / count)
+    biased = variance * ((count - 1) / count)
     means = sample_means(at_least_float32(input.detach()), batch_size)
-    return output, CallStatistics(count, mean.cpu().double(), biased, means)
+    return output, CallStatistics(count, mean, biased, means)
 
 
 def values_per_channel(input: Tensor) -> int:

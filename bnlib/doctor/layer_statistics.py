@@ -73,7 +73,7 @@ def call_statistics(layer: nn.Module, input: Tensor, batch_size: int) -> CallSta
         nothing = values.new_full((input.size(1),), float("nan"))
         return CallStatistics(0, nothing, nothing, None)
     mean, variance = _mean_and_variance(values, count)
-    return CallStatistics(count, mean.cpu().double(), variance.cpu().double(), sample_means(values, batch_size))
+    return CallStatistics(count, mean, variance, sample_means(values, batch_size))
 
 
 def _mean_and_variance(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,8 @@ def pool_statistics(calls: Sequence[CallStatistics]) -> PooledStatistics | None:
     if not calls:
         return None
     counts = torch.tensor([float(call.count) for call in calls], dtype=torch.double)[:, None]
-    means, variances = torch.stack([call.mean for call in calls]), torch.stack([call.variance for call in calls])
+    means = torch.stack([call.mean for call in calls]).cpu().double()
+    variances = torch.stack([call.variance for call in calls]).cpu().double()
     mean = (counts * means).sum(0) / counts.sum()
     # 0/0 where each call has a single value per channel.
     within = (counts * variances).sum(0) / (counts - 1).sum()
