@@ -23,14 +23,15 @@ def gaps_are_clear(train: Tensor, in_eval: Tensor, recomputed: Tensor, limit: fl
     """Return whether a few batches tell which losses are clearly larger than which: the gaps are far from the limit.
 
     The mean gap of 12 batches deviates from that of 4 of them by 0.4 standard deviations of the gaps; three times that
-    is far. If even recomputed statistics are worse than train mode, the batches may matter, and all should be asked.
+    is far. Unless eval mode is worse than both others, the batches may matter, and all of them should be asked.
 
     Arguments:
         train, in_eval, recomputed: the losses of the same batches in train mode, in eval mode and in eval mode with
             recomputed statistics, shape (number of batches,).
         limit: the smallest gap that is relevant.
     """
-    for worse, better in ((in_eval, train), (in_eval, recomputed), (recomputed, train)):
+    pairs = ((in_eval, train), (in_eval, recomputed), (recomputed, train), (train, in_eval), (recomputed, in_eval))
+    for worse, better in pairs:
         mean, deviation = float((worse - better).mean()), float((worse - better).std())
         # Not "mean > limit": it may be nan.
         no = mean + 1.25 * deviation < limit

@@ -6,6 +6,7 @@ from doctor_examples import batches, displaced, trained
 
 from bnlib import samplers
 from bnlib.doctor import diagnose
+from bnlib.doctor.loss_gaps import gaps_are_clear
 
 
 def passes(model, few, **options):
@@ -73,3 +74,13 @@ def test_no_more_passes_than_needed(case):
     forward, backward, found = passes(make(), few(), inference=case == "at inference")
     assert found == codes
     assert forward <= most[0] and backward <= most[1], (forward, backward)
+
+
+def test_a_few_gaps_are_clear_only_far_from_the_limit():
+    flat, spread = torch.zeros(4, dtype=torch.double), torch.tensor([-1.0, 0.0, 0.0, 1.0], dtype=torch.double)
+    assert gaps_are_clear(flat, flat + 1, flat, 0.2) and gaps_are_clear(flat, flat + 0.1, flat, 0.2)
+    # The gaps vary too much, eval mode is better than train mode, and recomputed statistics are worse.
+    assert not gaps_are_clear(flat, flat + 1 + spread, flat, 0.2)
+    assert not gaps_are_clear(flat, flat + 0.1 + 0.2 * spread, flat, 0.2)
+    assert not gaps_are_clear(flat + 1, flat, flat, 0.2) and not gaps_are_clear(flat, flat + 2, flat + 1, 0.2)
+    assert not gaps_are_clear(flat, flat * torch.nan, flat, 0.2)
