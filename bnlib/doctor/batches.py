@@ -6,6 +6,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Batch:
         """What goes into the model."""
         return self.arguments, self.keywords
 
-    @property
+    @cached_property
     def size(self) -> int | None:
         """The number of samples; None if the tensors do not have the samples as their first dimension."""
         targets_are_lists = self.targets is not None and sample_count(self.targets) is None

@@ -1,8 +1,8 @@
-"""Find norm layers with a gamma of 0 that make the rest of the network constant."""
+"""Find norm layers with a gamma of 0: dead channels, and layers that make the rest of the network constant."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from torch import Tensor, nn
 
@@ -10,6 +10,26 @@ from bnlib.doctor.instrumented_model import Pass
 from bnlib.doctor.layer_statistics import PooledStatistics
 from bnlib.doctor.losses import has_samples, main_output
 from bnlib.doctor.norm_layers import gamma
+
+
+def dead_channels(
+    norm_layers: Mapping[str, nn.Module], names: Collection[str], has_gradients: Callable[[], bool]
+) -> dict[str, Tensor]:
+    """Return which channels have a gamma of 0 without a gradient, shape (C,), for each layer with a gamma of 0.
+
+    Arguments:
+        norm_layers: the layers by name.
+        names: those of the layers to look at.
+        has_gradients: computes the gradients of the parameters, and tells whether that was possible; it is called only
+            if there is a gamma of 0.
+    """
+    found = {}
+    for name in names:
+        weight = gamma(norm_layers[name])
+        if weight is not None and bool((weight == 0).any()) and has_gradients():
+            dead = weight == 0 if weight.grad is None else (weight == 0) & (weight.grad == 0)
+            found[name] = dead.detach().cpu()
+    return found
 
 
 def layers_that_end_the_signal(

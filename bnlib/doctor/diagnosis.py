@@ -40,8 +40,9 @@ def diagnose(
     DomainBatchNorm, classes that inherit from these, and any module with the tensors ``running_mean`` and
     ``running_var``. All of them run their own ``forward``; only their mode and their statistics are changed. It takes
     GhostBatchNorm for a BatchNorm of the whole batch. Norms of one sample, such as GroupNorm and RMSNorm, have no batch
-    statistics to check. Of a TorchScript module or an exported program, which cannot be taken apart, it checks less,
-    and says so.
+    statistics to check. The losses in a report are those of four batches where these decide which mode is worse;
+    ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported program, which cannot be taken apart,
+    ``diagnose`` checks less, and says so.
 
     Arguments:
         model: any network, in the mode (train or eval) in which you use it.
@@ -104,7 +105,7 @@ def diagnose(
         for name, each in (domains or {}).items():
             taken = first_batches(f"domains[{name!r}]", each, max_batches, model, forward)
             measurements.by_domain[name] = measurements.on_batches(taken, name)
-        findings = [finding for check in CHECKS for finding in check(measurements)]
+        findings = [finding for check in CHECKS for finding in measurements.findings(check)]
         findings += losses_differ_without_a_cause(measurements, findings)
         findings = [with_values(each, measurements) for each in findings]
         return Report(findings, measurements.remarks(), checked=bool(findings or measurements.statistics))
@@ -153,7 +154,7 @@ def losses_by_mode(
         instrumented = InstrumentedModel(model, forward)
         taken = first_batches("batches", batches, max_batches, model, forward)
         measurements = Measurements(instrumented, taken, loss, inference=False)
-        if measurements.train_score is None:
+        if not measurements.has_loss:
             raise ValueError("loss must be given, because no default loss fits these outputs and targets; got None")
         return measurements.scores_by_mode
 

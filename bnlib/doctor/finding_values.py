@@ -63,13 +63,12 @@ def quantiles(values: Tensor) -> list[float]:
 
 
 def _losses(measurements: Measurements, layer: str) -> dict[str, Any]:
-    measured = vars(measurements)  # the properties that were asked for so far
-    reshuffled = measured.get("reshuffled")
+    reshuffled = vars(measurements).get("reshuffled")  # a property that was asked for, or not
     scores = {
-        "train": measured.get("train_score"),
-        "train_reshuffled": None if reshuffled is None else vars(reshuffled).get("train_score"),
-        "eval_recomputed": measured.get("eval_recomputed_score"),
-        "eval": measured.get("eval_score"),
+        "train": measurements.known_score("train"),
+        "train_reshuffled": None if reshuffled is None else reshuffled.known_score("train"),
+        "eval_recomputed": measurements.known_score("recomputed"),
+        "eval": measurements.known_score("eval"),
     }
     known = {mode: _score(score) for mode, score in scores.items() if score is not None}
     return {"losses": known} if len(known) > 1 else {}

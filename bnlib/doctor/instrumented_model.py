@@ -25,7 +25,7 @@ from bnlib.doctor.layer_modes import (
 )
 from bnlib.doctor.layer_statistics import CallStatistics, call_statistics
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, has_known_forward, is_norm_layer
-from bnlib.probes.stateless import preserve_random_state, probe_is_running
+from bnlib.probes.stateless import devices_with_generators, probe_is_running
 from bnlib.probes.tensors import at_least_float32
 
 
@@ -38,7 +38,8 @@ class Pass:
         calls: for each norm layer's name, the statistics of its input in each call; in the order of the first calls.
         gradients: for each norm layer's name, the norm of the loss's gradient at its output, after a backward pass. The
             largest, if the model calls the layer several times.
-        module_below: for each norm layer's name, the last module with parameters that was called before the layer.
+        module_below: for each norm layer's name, the last module with parameters that was called before the layer;
+            None in a model whose parameters can all be trained.
         calls_in_backward: for each norm layer's name, how often the backward pass called it, as gradient checkpointing
             does.
     """
@@ -92,6 +93,9 @@ class InstrumentedModel:
         self.updating: set[str] = set()
         self.trainable = {parameter for parameter in self.model.parameters() if parameter.requires_grad}
         self.model.eval()
+        self._devices, self._device_kind = devices_with_generators(self.model)
+        # Only layers without trainable parameters are asked for the module below.
+        self._notes_module_below = len(self.trainable) < sum(1 for _ in self.model.parameters())
         self._forward_of_user = forward
         self._current_pass, self._normalise_by, self._substitutes = Pass(), "eval", {}
         self._batch_size, self._last_called, self._known = 0, None, set()
@@ -154,7 +158,8 @@ class InstrumentedModel:
     def _pass(self, batch: Batch, normalise_by: str, substitutes, record: bool) -> Pass:
         self._current_pass, self._normalise_by, self._substitutes = Pass(), normalise_by, substitutes or {}
         self._last_called, self._records, self._batch_size = None, record, batch.size or 0
-        with self._track_last_called() if record else nullcontext(), _without_compilation():
+        tracking = self._track_last_called() if record and self._notes_module_below else nullcontext()
+        with tracking, _without_compilation():
             if self._forward_of_user is None:
                 self._current_pass.outputs = self.model(*batch.arguments, **batch.keywords)
             else:
@@ -166,7 +171,7 @@ class InstrumentedModel:
         """Give buffers and random number generators their old values at the end of a ``with`` block."""
         token = probe_is_running.set(True)
         try:
-            with preserve_random_state(self.model):
+            with torch.random.fork_rng(self._devices, device_type=self._device_kind):
                 yield
         finally:
             probe_is_running.reset(token)
@@ -219,9 +224,9 @@ class InstrumentedModel:
         by_batch = self._normalise_by == "batch" and name not in self.fixed
         if by_batch and not has_known_forward(layer) and values_per_channel(input) > 1:
             return self._learn(name, layer, call, input)
-        if by_batch and not samples and stores_its_statistics(layer, input):
+        if by_batch and stores_its_statistics(layer, input):
             self.updating |= {name} if layer.momentum != 0 else set()
-            return with_its_statistics(layer, call, input)
+            return with_its_statistics(layer, call, input, samples)
         return self._output(name, layer, call, input), call_statistics(layer, input, samples)
 
     def _output(self, name: str, layer: nn.Module, call: Callable[[], object], input: Tensor):

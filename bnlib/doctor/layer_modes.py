@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from bnlib.doctor.layer_statistics import CallStatistics, all_but_channels
+from bnlib.doctor.layer_statistics import CallStatistics, all_but_channels, sample_means
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, NORM_TYPES, has_known_forward
 from bnlib.norm import FullNorm, GhostBatchNorm
+from bnlib.probes.tensors import at_least_float32
 
 Call = Callable[[], Tensor]
 """Runs the user's layer on its arguments."""
@@ -28,18 +29,31 @@ def in_mode(layer: nn.Module, training: bool, statistics: tuple[Tensor, Tensor] 
         training: the mode.
         statistics: mean and variance, shape (C,) each, in place of the running ones.
     """
+    if statistics is None and layer.training == training:
+        yield
+        return
     before = layer.training, layer.running_mean, layer.running_var
-    layer.training = training
+    _set(layer, "training", training)
     if statistics is not None:
         for name, new, old in zip(("running_mean", "running_var"), statistics, before[1:], strict=True):
-            setattr(layer, name, new if old is None or old.is_quantized else new.to(old).view_as(old))
+            _set(layer, name, new if old is None or old.is_quantized else new.to(old).view_as(old))
     try:
         yield
     finally:
-        layer.training = before[0]
+        _set(layer, "training", before[0])
         for name, old in zip(("running_mean", "running_var"), before[1:], strict=True):
             if getattr(layer, name) is not old:
-                setattr(layer, name, old)
+                _set(layer, name, old)
+
+
+def _set(layer: nn.Module, name: str, value: object) -> None:
+    """Set an attribute where it is stored: nn.Module's own way takes a tenth of the time of a pass in small models."""
+    if name in layer._buffers:
+        layer._buffers[name] = value
+    elif name in vars(layer):
+        vars(layer)[name] = value
+    else:
+        setattr(layer, name, value)
 
 
 def stores_its_statistics(layer: nn.Module, input: Tensor) -> bool:
@@ -50,18 +64,20 @@ def stores_its_statistics(layer: nn.Module, input: Tensor) -> bool:
     return layer.running_mean.dtype.itemsize >= 4 and 1 < values_per_channel(input) and input.size(0) > 0
 
 
-def with_its_statistics(layer: nn.Module, call: Call, input: Tensor) -> tuple[Tensor, CallStatistics]:
+def with_its_statistics(layer: nn.Module, call: Call, input: Tensor, batch_size: int) -> tuple[Tensor, CallStatistics]:
     """Return the output of such a layer in train mode, and the statistics that it stored, which cost nothing."""
     mean, variance = torch.zeros_like(layer.running_mean), torch.ones_like(layer.running_var)
-    before, layer.momentum = layer.momentum, 1.0
+    before = layer.momentum
+    _set(layer, "momentum", 1.0)
     try:
         with in_mode(layer, True, (mean, variance)):
             output = call()
     finally:
-        layer.momentum = before
+        _set(layer, "momentum", before)
     count = values_per_channel(input)
-    biased = variance.cpu().double() * ((count - 1) / count)
-    return output, CallStatistics(count, mean.cpu().double(), biased, None)
+    biased = variance * ((count - 1) / count)
+    means = sample_means(at_least_float32(input.detach()), batch_size)
+    return output, CallStatistics(count, mean, biased, means)
 
 
 def values_per_channel(input: Tensor) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,28 @@ Loss = Callable[[object, object], Tensor]
 """``loss(outputs, targets)`` returns a single number."""
 
 _OUTPUT_NAMES = ("logits", "out", "prediction", "predictions", "last_hidden_state")
+
+
+@dataclass(frozen=True, eq=False)
+class BatchScore:
+    """The loss of one batch; and its predictions and targets, or None if the targets are not classes."""
+
+    loss: float
+    predictions: Tensor | None = None
+    targets: Tensor | None = None
+
+    @cached_property
+    def wrong(self) -> int:
+        """The number of wrong classes, which is counted only if somebody asks: it can take longer than the loss."""
+        if self.targets is None:
+            return 0
+        class_dim = -1 if self.predictions.shape[:-1] == self.targets.shape else 1
+        return int((self.predictions.argmax(class_dim) != self.targets).sum())
+
+    @property
+    def count(self) -> int:
+        """The number of targets."""
+        return 0 if self.targets is None else self.targets.numel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +59,16 @@ class Score:
     def __str__(self) -> str:
         loss = f"{float(self.losses.mean()):.3g}"
         return loss if self.error is None else f"{loss} (error {self.error:.1%})"
+
+    @classmethod
+    def of(cls, scores: Iterable[BatchScore | None]) -> Score | None:
+        """Return the score of several batches; None if the loss of one is unknown."""
+        scores = list(scores)
+        if any(each is None for each in scores):
+            return None
+        losses = torch.tensor([each.loss for each in scores], dtype=torch.double)
+        wrong, count = sum(each.wrong for each in scores), sum(each.count for each in scores)
+        return cls(losses, wrong / count if count else None)
 
 
 def main_output(outputs: object) -> Tensor | None:
@@ -113,20 +146,39 @@ def own_loss(outputs: object, batch: Batch) -> Tensor | None:
     return None
 
 
+def batch_score(loss: Loss | None, outputs: object, batch: Batch) -> BatchScore | None:
+    """Return the loss of a batch; None if it is unknown."""
+    predictions, targets = main_output(outputs), main_targets(batch.targets)
+    by_classes = default_loss(predictions, targets)
+    value = own_loss(outputs, batch) if loss is None else batch_loss(loss, outputs, batch)
+    value = by_classes if value is None and loss is None else value
+    if value is None:
+        return None
+    return BatchScore(float(value)) if by_classes is None else BatchScore(float(value), predictions, targets)
+
+
 def score(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]) -> Score | None:
     """Return the losses and the error rate of the outputs for all batches; None if the loss of a batch is unknown."""
-    losses = [batch_loss(loss, output, batch) for output, batch in zip(outputs, batches, strict=True)]
-    if any(value is None for value in losses):
+    return Score.of(batch_score(loss, output, batch) for output, batch in zip(outputs, batches, strict=True))
+
+
+def constant_output_loss(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]) -> float | None:
+    """Return the loss of the mean output, the size of it; None if the loss takes more than one tensor of outputs."""
+    computed_outside = own_loss(outputs[0], batches[0]) is None
+    if not computed_outside or not all(each is main_output(each) and has_samples(each) for each in outputs):
         return None
-    wrong, count = 0, 0
-    for output, batch in zip(outputs, batches, strict=True):
-        predictions, targets = main_output(output), main_targets(batch.targets)
-        if default_loss(predictions, targets) is not None:
-            class_dim = -1 if predictions.shape[:-1] == targets.shape else 1
-            wrong += int((predictions.argmax(class_dim) != targets).sum())
-            count += targets.numel()
-    values = torch.tensor([float(value) for value in losses], dtype=torch.double)
-    return Score(values, wrong / count if count else None)
+    # The mean is taken over all batches, because the mean of a batch of one class would be a good output.
+    alike = [each for each in outputs if each.shape[1:] == outputs[0].shape[1:]]
+    mean = torch.stack([each.mean(0) for each in alike]).mean(0)
+    # The loss of some batches is enough for a scale.
+    apart = max(1, len(batches) // 4)
+    pairs = zip(outputs[::apart], batches[::apart], strict=True)
+    values = [
+        abs(float(batch_loss(loss, mean.expand_as(each), batch)))
+        for each, batch in pairs
+        if each.shape[1:] == mean.shape
+    ]
+    return sum(values) / len(values)
 
 
 def default_loss(outputs: object, targets: object) -> Tensor | None:
@@ -142,7 +194,7 @@ def default_loss(outputs: object, targets: object) -> Tensor | None:
         return None
     # Integers that are no classes of these outputs mean something else, as with a single output for two classes. 255
     # marks pixels without a class in the data sets for segmentation, -100 is PyTorch's own mark.
-    ignored = 255 if bool((targets == 255).any()) and outputs.dim() > 2 and outputs.size(1) <= 255 else -100
+    ignored = 255 if outputs.dim() > 2 and outputs.size(1) <= 255 and bool((targets == 255).any()) else -100
     marked = targets[targets != ignored]
     if outputs.size(1) < 2 or not marked.numel() or marked.max() >= outputs.size(1) or marked.min() < 0:
         return None

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from bnlib.doctor.batch_passes import BatchPasses, Statistics, with_targets_if_these_give_a_loss
 from bnlib.doctor.batches import Batch
-from bnlib.doctor.constant_signals import layers_that_end_the_signal
+from bnlib.doctor.constant_signals import dead_channels, layers_that_end_the_signal
 from bnlib.doctor.instrumented_model import InstrumentedModel, Pass
-from bnlib.doctor.layer_statistics import PooledStatistics, pool_statistics
-from bnlib.doctor.losses import Loss, Score, batch_loss, has_samples, main_output, own_loss, score
-from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, gamma
-from bnlib.doctor.structures import describe, join, sample_count, sample_shapes, select
-from bnlib.norm import DomainBatchNorm, use_domain
+from bnlib.doctor.layer_statistics import MISMATCH, PooledStatistics, distance, pool_statistics
+from bnlib.doctor.loss_gaps import gaps_are_clear, losses_agree
+from bnlib.doctor.losses import (
+    BatchScore,
+    Loss,
+    Score,
+    batch_loss,
+    batch_score,
+    constant_output_loss,
+    main_output,
+)
+from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, running_statistics
+from bnlib.doctor.report import Finding
+from bnlib.doctor.reshuffled_batches import reshuffled_batches, why_not_reshuffled
+from bnlib.doctor.structures import describe
 
-_ASKED_FIRST = 4
-"""Number of batches that are asked first whether a further look is needed."""
+_ASKED_FIRST, _SAMPLES_FOR_STATISTICS = 4, 64
+"""Number of batches that are asked first whether a further look is needed; and samples enough for statistics."""
+
+_MODES = {"train": "train", "eval": "eval", "recomputed": "substitute"}
+"""What the norm layers normalise by in each mode, see ``InstrumentedModel``."""
 
 
 class Measurements:
@@ -40,6 +51,7 @@ class Measurements:
         by_domain: the measurements on the batches of each domain, by its name.
         skipped: what could not be checked, with the reason.
         loader: what the user passed as batches; None for other batches.
+        compares_all: compare the modes on all batches, even if a few decide.
     """
 
     def __init__(
@@ -52,26 +64,31 @@ class Measurements:
         record: bool = True,
     ) -> None:
         self.instrumented, self.batches, self.inference = instrumented, batches, inference
-        self.will_be_trained, self.by_domain, self.loader, self.skipped = False, {}, None, {}
-        self._eval_passes: list[Pass] = []
-        self._precise_passes: list[Pass] = []
+        self.will_be_trained, self.by_domain, self.loader = False, {}, None
+        self.skipped: dict[str, str] = {}
+        self.compares_all = False
         self._loss, self._domain, self._record = loss, domain, record
-        if domain is None:
-            self._let_the_model_compute_its_loss()
+        self._findings: dict[Callable, tuple[Finding, ...]] = {}
+        self._scores: dict[tuple[str, int], BatchScore | None] = {}
+        if domain is None and loss is None:
+            self.batches = with_targets_if_these_give_a_loss(instrumented, batches)
+        self._run = BatchPasses(instrumented, self.batches, domain)
+        self.domain_in_use = self._run.domain_in_use
 
     def on_batches(self, batches: Sequence[Batch], domain: object, record: bool = True) -> Measurements:
         """Return measurements of the same model on other batches."""
         return Measurements(self.instrumented, batches, self._loss, self.inference, domain, record)
 
+    def findings(self, check: Callable[[Measurements], Iterable[Finding]]) -> tuple[Finding, ...]:
+        """Return what a check finds; it runs once, whoever asks."""
+        if check not in self._findings:
+            self._findings[check] = tuple(check(self))
+        return self._findings[check]
+
     @cached_property
     def passes_by_batch(self) -> list[Pass]:
         """A pass for each batch in which each norm layer normalises by the statistics of the batch."""
-        return self._passes("batch", record=self._record)
-
-    @cached_property
-    def passes_in_eval(self) -> list[Pass]:
-        """A pass for each batch in which each norm layer normalises by its running statistics."""
-        return self._in_eval_mode(len(self.batches))
+        return self._run.kept("batch", self._all, record=self._record)
 
     @cached_property
     def statistics(self) -> dict[str, PooledStatistics]:
@@ -80,28 +97,47 @@ class Measurements:
 
     @cached_property
     def statistics_in_eval(self) -> dict[str, PooledStatistics]:
-        """The statistics of each called layer's input if the layers below normalise by their running statistics."""
-        return self._statistics(self._passes("eval", record=True))
+        """The statistics of each called layer's input if the layers below normalise by their running statistics.
+
+        They are those of a few batches, if these have enough samples.
+        """
+        numbers = self.compared if self.has_loss else self.few
+        if sum(self.batches[number].size or _SAMPLES_FOR_STATISTICS for number in numbers) < _SAMPLES_FOR_STATISTICS:
+            numbers = self._all
+        return self._statistics(self._run.kept("eval", numbers, record=True))
 
     @cached_property
+    def has_loss(self) -> bool:
+        """Whether a loss is known."""
+        return all(each is not None for each in self._batch_scores("batch", self._all))
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """The numbers of the batches on which the modes are compared: a few, spread over all, if these decide."""
+        return self.few if not self.compares_all and self._few_decide else self._all
+
+    @property
     def train_score(self) -> Score | None:
-        """The losses in train mode; None if no loss is known."""
-        corrected = any(isinstance(layer, CORRECTED_IN_TRAIN_MODE) for layer in self.norm_layers.values())
-        return self._score(self._passes("train") if corrected else self.passes_by_batch)
+        """The losses in train mode on the ``compared`` batches; None if no loss is known."""
+        return self._score("train", self.compared) if self.has_loss else None
 
-    @cached_property
+    @property
     def eval_score(self) -> Score | None:
         """The losses in eval mode."""
-        return None if self.train_score is None else self._score(self.passes_in_eval)
+        return self._score("eval", self.compared) if self.has_loss else None
 
-    @cached_property
+    @property
     def eval_recomputed_score(self) -> Score | None:
-        """The losses in eval mode with running statistics recomputed from these batches."""
-        return self._score(self._with_precise_statistics(len(self.batches)))
+        """The losses in eval mode with running statistics recomputed from all batches."""
+        return self._score("recomputed", self.compared) if self.has_loss else None
 
-    def score_with_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> Score | None:
-        """Return the losses in eval mode with other statistics in some layers, by their names."""
-        return self._score(self._passes("substitute", statistics))
+    def score_with_statistics(self, statistics: Statistics) -> Score:
+        """Return the losses in eval mode with other statistics in some layers, by their names; there must be a loss."""
+        passes = [self.pass_with_statistics(number, statistics) for number in self.compared]
+        return Score.of(
+            batch_score(self._loss, each.outputs, self.batches[number])
+            for each, number in zip(passes, self.compared, strict=True)
+        )
 
     @cached_property
     def precise_statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -116,17 +152,21 @@ class Measurements:
             number: of the batch.
         """
         some = {name: each for name, each in self.precise_statistics.items() if name in names}
-        batch = self.batches[number]
-        return float(batch_loss(self._loss, self.pass_with_statistics(batch, some).outputs, batch))
+        return float(batch_loss(self._loss, self.pass_with_statistics(number, some).outputs, self.batches[number]))
 
-    def pass_with_statistics(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> Pass:
-        """Return a pass in eval mode with other statistics in some layers, by their names."""
-        with self.domain_in_use():
-            return self.instrumented(batch, "substitute", statistics)
+    def pass_with_statistics(self, number: int, statistics: Statistics) -> Pass:
+        """Return a pass of a batch in eval mode with other statistics in some layers, by their names."""
+        return self._run.run(number, "substitute", statistics)
+
+    def outputs_with_and_without_precise_statistics(self) -> list[tuple[object, object]]:
+        """Return, for each of a few batches, the outputs in eval mode and those with recomputed statistics."""
+        in_eval, recomputed = self._passes("eval", self.few), self._passes("recomputed", self.few)
+        return [(one.outputs, other.outputs) for one, other in zip(in_eval, recomputed, strict=True)]
 
     @property
     def scores_by_mode(self) -> dict[str, Score | None]:
-        """The four scores that ``losses_by_mode`` returns."""
+        """The four scores that ``losses_by_mode`` returns, on all batches."""
+        self.compares_all = True
         return {
             "train": self.train_score,
             "train_reshuffled": None if self.reshuffled is None else self.reshuffled.train_score,
@@ -156,25 +196,35 @@ class Measurements:
 
     @property
     def _losses_differ(self) -> bool:
-        return self.train_score is not None and not self.modes_agree
+        return self.has_loss and not self.modes_agree
 
     @cached_property
     def modes_agree(self) -> bool:
-        """Whether the first batches show that the losses of the modes are equal, so that the others need not be asked.
+        """Whether a few batches show that the losses of the modes are equal, so that the others need not be asked.
 
         That is so if the losses in eval mode, with recomputed statistics and in train mode differ by less than a
-        twentieth of the loss of a constant output: half of what ``clearly_worse`` calls relevant.
+        twentieth of the loss of a constant output: half of what ``clearly_worse`` calls relevant. For two batches, half
+        of that is required.
         """
-        few = self.batches[:_ASKED_FIRST]
-        if self.train_score is None or len(self.batches) <= len(few):
+        if not self.has_loss or self.few == self._all:
             return False
-        train = self.train_score.losses[: len(few)]
-        for passes in (self._in_eval_mode, self._with_precise_statistics):
-            gaps = (self._score(passes(len(few))[: len(few)], few).losses - train).abs()
-            # Not "gaps > limit": they may be nan.
-            if not (gaps.mean() < 0.05 * self.constant_output_loss and gaps.max() < 0.1 * self.constant_output_loss):
-                return False
-        return True
+        for numbers, share in ((self.few[::2], 0.025), (self.few, 0.05)):
+            train, *others = (self._losses(mode, numbers) for mode in _MODES)
+            if losses_agree(train, others, share * self.constant_output_loss):
+                return True
+        return False
+
+    @cached_property
+    def _few_decide(self) -> bool:
+        """Whether a few batches tell whether the loss is clearly larger in one mode than in another."""
+        if not self.has_loss or self.few == self._all:
+            return False
+        return self.modes_agree or gaps_are_clear(
+            *(self._losses(mode, self.few) for mode in _MODES), 0.1 * self.constant_output_loss
+        )
+
+    def _losses(self, mode: str, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor([each.loss for each in self._batch_scores(mode, numbers)], dtype=torch.double)
 
     @property
     def norm_layers(self) -> dict:
@@ -211,13 +261,7 @@ class Measurements:
     @cached_property
     def dead_channels(self) -> dict[str, Tensor]:
         """For each layer with a gamma of 0, which channels have a gamma of 0 without a gradient; shape (C,), bool."""
-        found = {}
-        for name in self.statistics:
-            weight = gamma(self.norm_layers[name])
-            if weight is not None and bool((weight == 0).any()) and self.backward_pass is not None:
-                dead = weight == 0 if weight.grad is None else (weight == 0) & (weight.grad == 0)
-                found[name] = dead.detach().cpu()
-        return found
+        return dead_channels(self.norm_layers, self.statistics, lambda: self.backward_pass is not None)
 
     @cached_property
     def layers_after_dead_layer(self) -> set[str]:
@@ -235,24 +279,8 @@ class Measurements:
     @cached_property
     def constant_output_loss(self) -> float:
         """The loss of a model with a constant output, the mean output: the scale for differences between losses."""
-        outputs = [main_output(run.outputs) for run in self.passes_by_batch]
-        typical = abs(float(self.train_score.losses.mean()))
-        computed_outside = all(own_loss(run.outputs, self.batches[0]) is None for run in self.passes_by_batch[:1])
-        if not computed_outside or not all(has_samples(each) for each in outputs):
-            return typical
-        # The mean is taken over all batches, because the mean of a batch of one class would be a good output.
-        alike = [each.mean(0) for each in outputs if each.shape[1:] == outputs[0].shape[1:]]
-        mean = torch.stack(alike).mean(0)
-        pairs = [(run.outputs, each) for run, each in zip(self.passes_by_batch, outputs, strict=True)]
-        if not all(whole is main for whole, main in pairs):
-            # The loss takes more than this tensor.
-            return typical
-        values = [
-            abs(float(batch_loss(self._loss, mean.expand_as(each), batch)))
-            for each, batch in zip(outputs, self.batches, strict=True)
-            if each.shape[1:] == mean.shape
-        ]
-        return float(np.mean(values))
+        found = constant_output_loss(self._loss, [run.outputs for run in self.passes_by_batch], self.batches)
+        return abs(float(self._losses("batch", self._all).mean())) if found is None else found
 
     def clearly_worse(self, worse: Score, better: Score) -> bool:
         """Return whether the first loss is clearly larger than the second: by a relevant and significant amount.
@@ -269,36 +297,15 @@ class Measurements:
     @cached_property
     def reshuffled(self) -> Measurements | None:
         """Measurements on the same samples, shuffled into other batches of the same sizes; None if impossible."""
-        reason = self._why_not_reshuffled()
+        takes_batches = self._loss is not None
+        reason = why_not_reshuffled(self.batches, takes_batches)
         if reason:
             self.skipped["whether the loss is as low after the samples are shuffled into other batches"] = reason
             return None
-        sizes = [batch.size for batch in self.batches]
-        order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))
-        everything = select(join([self._needed_parts(batch) for batch in self.batches]), order)
-        parts = [select(everything, slice(end - size, end)) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
-        return self.on_batches([Batch(*inputs, *rest) for inputs, *rest in parts], self._domain, record=False)
-
-    def _needed_parts(self, batch: Batch) -> tuple:
-        """Return what the model and the loss take: a loss without targets takes the whole batch."""
-        whole = batch.whole if self._loss is not None and batch.targets is None else None
-        return batch.inputs, batch.targets, whole
-
-    def _why_not_reshuffled(self) -> str:
-        """Return why the samples cannot be shuffled into other batches; empty if they can."""
-        if len(self.batches) < 2:
-            return "there is only one batch"
-        if any(batch.size is None for batch in self.batches):
-            return "the samples are not the first dimension of each tensor of a batch"
-        for batch in self.batches:
-            _, targets, whole = self._needed_parts(batch)
-            if any(each is not None and sample_count(each) != batch.size for each in (targets, whole)):
-                return "the targets do not belong to single samples"
-            if sample_shapes((batch.inputs, targets)) != sample_shapes(
-                (self.batches[0].inputs, self.batches[0].targets)
-            ):
-                return "the samples have different shapes"
-        return ""
+        other = self.on_batches(reshuffled_batches(self.batches, takes_batches), self._domain, record=False)
+        self.compares_all = other.compares_all = True
+        other.has_loss = self.has_loss
+        return other
 
     def remarks(self) -> Iterator[str]:
         """Yield a sentence for each thing that could not be checked."""
@@ -306,7 +313,7 @@ class Measurements:
         if not_called:
             names = ", ".join(not_called[:8]) + ", ..." * (len(not_called) > 8)
             yield f"Not checked, because the model does not call them on these batches: {names}."
-        if self.train_score is None:
+        if not self.has_loss:
             yield self._why_no_loss()
         yield from self.skipped_remarks()
 
@@ -323,76 +330,62 @@ class Measurements:
             "checked; pass loss=."
         )
 
-    def _let_the_model_compute_its_loss(self) -> None:
-        """Run the model with its targets where only that gives a loss, as with a detector in train mode."""
-        targets = self.batches[0].targets
-        per_sample = isinstance(targets, (tuple, list)) and targets and isinstance(targets[0], Mapping)
-        if self._loss is not None or not per_sample:
-            return
-        self.instrumented.train_other_modules()
-        with_targets = [replace(each, arguments=(*each.arguments, each.targets)) for each in self.batches]
-        try:
-            found = own_loss(self.instrumented(with_targets[0], "eval").outputs, with_targets[0])
-        except Exception:
-            found = None
-        if found is None:
-            self.instrumented.model.eval()
-        else:
-            self.batches = with_targets
+    @property
+    def _all(self) -> tuple[int, ...]:
+        return tuple(range(len(self.batches)))
 
-    def _score(self, passes: Sequence[Pass], batches: Sequence[Batch] | None = None) -> Score | None:
-        return score(self._loss, [each.outputs for each in passes], self.batches if batches is None else batches)
+    @property
+    def few(self) -> tuple[int, ...]:
+        """The numbers of a few batches, spread over all."""
+        count = len(self.batches)
+        few = min(count, _ASKED_FIRST)
+        return tuple(number * count // few for number in range(few))
 
-    def _in_eval_mode(self, count: int) -> list[Pass]:
-        """Return passes in eval mode for at least the first ``count`` batches."""
-        self._eval_passes += self._passes("eval", start=len(self._eval_passes), stop=count)
-        return self._eval_passes
+    @cached_property
+    def _corrected(self) -> bool:
+        return any(isinstance(layer, CORRECTED_IN_TRAIN_MODE) for layer in self.norm_layers.values())
 
-    def _with_precise_statistics(self, count: int) -> list[Pass]:
-        """Return passes in eval mode with recomputed statistics for at least the first ``count`` batches."""
-        done = self._precise_passes
-        done += self._passes("substitute", self.precise_statistics, start=len(done), stop=count)
-        return done
+    @cached_property
+    def _a_layer_is_far(self) -> bool:
+        """Whether the running statistics of a layer are far from its data, so that ``statistics_in_eval`` is needed."""
+        for name, data in self.statistics.items():
+            found = running_statistics(self.norm_layers[name])
+            # Not "distance > limit": it may be nan.
+            if found is not None and not distance(self.norm_layers[name], *found, data).value <= MISMATCH:
+                return True
+        return False
 
-    def _passes(
-        self,
-        normalise_by: str,
-        substitutes: Mapping | None = None,
-        record: bool = False,
-        start: int = 0,
-        stop: int | None = None,
-    ) -> list[Pass]:
-        with self.domain_in_use():
-            passes = []
-            for number, batch in enumerate(self.batches[start:stop], start):
-                try:
-                    passes.append(self.instrumented(batch, normalise_by, substitutes, record))
-                except Exception as error:
-                    if number == 0 and self.instrumented.call_is_guessed(batch):
-                        raise ValueError(
-                            f"batches must fit the model: a batch {describe(batch.whole)} was taken to mean arguments "
-                            f"{describe(batch.arguments)} and keywords {describe(batch.keywords)} of the model, which "
-                            f"raised {type(error).__name__}: {error}; say how the model is called, for example "
-                            'forward=lambda model, batch: model(batch["x"])'
-                        ) from error
-                    error.add_note(f"The model raised this error when diagnose called it with batch {number}.")
-                    error.add_note(
-                        f"It was called with {describe(batch.arguments)} and keywords {describe(batch.keywords)}. If "
-                        "you call it otherwise, pass forward=lambda model, batch: ..."
-                    )
-                    raise
-            return passes
+    def _passes(self, mode: str, numbers: Sequence[int]) -> list[Pass]:
+        """Return the passes of some batches in a mode."""
+        if mode == "batch" or (mode == "train" and not self._corrected):
+            return [self.passes_by_batch[number] for number in numbers]
+        substitutes = self.precise_statistics if mode == "recomputed" else None
+        record = mode == "eval" and self._record and self._a_layer_is_far
+        return self._run.kept(_MODES[mode], numbers, substitutes, record)
+
+    def _score(self, mode: str, numbers: Sequence[int]) -> Score | None:
+        """Return the score of some batches in a mode; None if the loss of a batch is unknown."""
+        return Score.of(self._batch_scores(mode, numbers))
+
+    def known_score(self, mode: str) -> Score | None:
+        """Return the score in a mode if the passes for it were run already; None if they were not."""
+        kept = "batch" if mode == "train" and not self._corrected else mode
+        for numbers in (self._all, self.few):
+            if all(self._scores.get((kept, number)) is not None for number in numbers):
+                return self._score(mode, numbers)
+        return None
+
+    def _batch_scores(self, mode: str, numbers: Sequence[int]) -> list[BatchScore | None]:
+        mode = "batch" if mode == "train" and not self._corrected else mode
+        new = [number for number in numbers if (mode, number) not in self._scores]
+        for number, run in zip(new, self._passes(mode, new), strict=True):
+            self._scores[mode, number] = batch_score(self._loss, run.outputs, self.batches[number])
+        return [self._scores[mode, number] for number in numbers]
 
     def _statistics(self, passes: Sequence[Pass]) -> dict[str, PooledStatistics]:
         calls = {name: [call for run in passes for call in run.calls.get(name, [])] for name in self.norm_layers}
         pooled = {name: pool_statistics(each) for name, each in calls.items()}
         return {name: each for name, each in pooled.items() if each is not None}
-
-    def domain_in_use(self):
-        """Return a context in which DomainBatchNorm layers use the domain of these batches."""
-        model = self.instrumented.model
-        has_domains = any(isinstance(module, DomainBatchNorm) for module in model.modules())
-        return use_domain(model, self._domain) if has_domains and self._domain is not None else nullcontext()
 
 
 def _projection(outputs: object, direction: Tensor) -> Tensor:

@@ -19,6 +19,11 @@ def outputs_in_two_batches(measurements: Measurements) -> tuple[Tensor, ...] | N
     return _outputs_with_other_samples(measurements, "original", size, lambda others: [others])
 
 
+def eval_outputs_in_two_batches(measurements: Measurements) -> tuple[Tensor, ...] | None:
+    """Return the same after ``model.eval()``."""
+    return _outputs_with_other_samples(measurements, "as is", 16, lambda others: [others], smallest=4)
+
+
 def eval_outputs_in_three_batches(measurements: Measurements) -> tuple[Tensor, ...] | None:
     """Return the same after ``model.eval()``, and a third time with the other samples in reverse order."""
 

@@ -5,57 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from bnlib.doctor.layer_statistics import PooledStatistics, running_variance_target
+from bnlib.doctor.layer_statistics import MISMATCH, Distance, PooledStatistics, distance, running_variance_target
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.norm_layers import batches_tracked, eps, newest_weight, running_statistics
-
-MISMATCH = 1.0
-"""From this ``Distance.value`` on, statistics do not match: the means are one standard deviation apart, or one standard
-deviation is twice the other."""
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far two sets of means and variances are apart; its text names the unit of each number.
-
-    Attributes:
-        value: the median over channels of the larger of two numbers: the difference of the means in standard
-            deviations, and the absolute binary logarithm of the ratio of the standard deviations.
-        means: the difference of the means in standard deviations, the median over channels.
-        factor: the larger standard deviation divided by the smaller one, the median over channels.
-    """
-
-    value: float
-    means: float
-    factor: float
-
-    def __str__(self) -> str:
-        return (
-            f"the means are {self.means:.2g} standard deviations apart, and the standard deviations differ by a factor "
-            f"of {self.factor:.3g} (medians over channels)"
-        )
-
-
-def distance(layer: nn.Module, mean: Tensor, variance: Tensor, data: PooledStatistics) -> Distance:
-    """Return how far a mean and a variance are from those of the data.
-
-    Both the standard deviations and their ratio include the layer's eps.
-
-    Arguments:
-        layer: the norm layer.
-        mean, variance: shape (C,).
-        data: the statistics to compare with; their standard deviation is the unit for the means.
-    """
-    target = running_variance_target(data, layer) + eps(layer)
-    means = (mean - data.mean).abs() / (data.total_variance + eps(layer)).sqrt()
-    doublings = ((variance + eps(layer)) / target).log().abs() / math.log(4)
-    value, apart, doubled = (float(each.nanmedian()) for each in (torch.maximum(means, doublings), means, doublings))
-    return Distance(value, apart, 2**doubled)
 
 
 def distance_to_data(measurements: Measurements, name: str, initial_share: float = 0.0) -> Distance:

@@ -142,10 +142,15 @@ def scalar_loss(value: Tensor) -> Tensor:
 @contextmanager
 def preserve_random_state(model: nn.Module) -> Iterator[None]:
     """Restore the random number generators of the CPU and of the model's device at the end of a ``with`` block."""
-    devices = {value.device for value in (*model.parameters(), *model.buffers()) if value.device.type != "cpu"}
-    kind = next((device.type for device in devices), "cuda")
+    devices, kind = devices_with_generators(model)
     with torch.random.fork_rng(devices, device_type=kind):
         yield
+
+
+def devices_with_generators(model: nn.Module) -> tuple[set[torch.device], str]:
+    """Return the devices of a model other than the CPU, and their type, as ``torch.random.fork_rng`` takes them."""
+    devices = {value.device for value in (*model.parameters(), *model.buffers()) if value.device.type != "cpu"}
+    return devices, next((device.type for device in devices), "cuda")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def averaged_weights(measurements: Measurements) -> Iterator[Finding]:
         inside = [name for name in names if name.startswith(f"{place}.".lstrip("."))]
         distances = {name: distance_to_data(measurements, name) for name in inside}
         far = [name for name, each in distances.items() if each.value > MISMATCH]
-        known = measurements.train_score is not None
+        known = measurements.has_loss
         if not inside or not (measurements.eval_worse_than_recomputed if known else far):
             continue
         averaged = int(module.n_averaged)

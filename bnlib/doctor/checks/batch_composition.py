@@ -28,6 +28,8 @@ def batches_not_representative(measurements: Measurements) -> Iterator[Finding]:
         found = _inputs_differ_between_batches(measurements)
     if found is None:
         return
+    # A few batches do not stand for all of them.
+    measurements.compares_all = True
     evidence, severity = found.evidence + _losses(measurements), found.severity
     if measurements.eval_worse_than_train:
         severity = "error"
@@ -49,7 +51,7 @@ def largest_share_between_batches(measurements: Measurements) -> tuple[str, floa
         if len(sizes) < 2 or sizes.max() < 2 or any(part.shape[1:] != parts[0].shape[1:] for part in parts):
             continue
         samples, batch_index = torch.cat(parts), torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        share = partial(_share_between_batches, samples, batch_index)
+        share = _share_between_batches(samples, batch_index)
         measured = share(torch.arange(len(samples)))
         if measured > max(0.2, best[1]) and measured > _on_random_orders(share, len(samples)).max():
             best = where, measured
@@ -57,7 +59,7 @@ def largest_share_between_batches(measurements: Measurements) -> tuple[str, floa
 
 
 def _losses(measurements: Measurements) -> str:
-    if measurements.train_score is None:
+    if not measurements.has_loss:
         return ""
     scores = measurements.scores_by_mode
     reshuffled = scores["train_reshuffled"]
@@ -165,25 +167,31 @@ def _values_by_sample(measurements: Measurements) -> dict[str, list[Tensor]]:
     return found
 
 
-def _share_between_batches(samples: Tensor, batch_index: Tensor, order: Tensor) -> float:
-    """Return the share of the samples' variance that is between batches, by an analysis of variance.
+def _share_between_batches(samples: Tensor, batch_index: Tensor) -> Callable[[Tensor], float]:
+    """Return a function that takes an order of the samples and returns the share of their variance between batches.
+
+    The share is the intraclass correlation, the median over channels, by an analysis of variance.
 
     Arguments:
         samples: shape (N, channels).
         batch_index: the batch of each sample, shape (N,).
-        order: a permutation of the samples, shape (N,).
-
-    Returns:
-        The intraclass correlation, the median over channels.
     """
-    samples, batches = samples[order], int(batch_index.max()) + 1
+    count, batches = len(samples), int(batch_index.max()) + 1
     sizes = torch.bincount(batch_index, minlength=batches).double()[:, None]
-    means = torch.zeros(batches, samples.size(1), dtype=samples.dtype).index_add_(0, batch_index, samples) / sizes
-    within = (samples - means[batch_index]).square().sum(0) / max(1, len(samples) - batches)
-    between = (sizes * (means - samples.mean(0)).square()).sum(0) / (batches - 1)
-    mean_size = (len(samples) - float(sizes.square().sum()) / len(samples)) / (batches - 1)
-    variance = (between - within) / mean_size
-    return float((variance / (variance + within)).nanmedian().nan_to_num())
+    mean_size = (count - float(sizes.square().sum()) / count) / (batches - 1)
+    centred = samples - samples.mean(0)
+    total = centred.square().sum(0)
+
+    def share(order: Tensor) -> float:
+        placed = torch.empty_like(batch_index)
+        placed[order] = batch_index
+        sums = centred.new_zeros(batches, centred.size(1)).index_add_(0, placed, centred)
+        between = (sums.square() / sizes).sum(0)
+        within = (total - between).clamp(min=0) / max(1, count - batches)
+        variance = (between / (batches - 1) - within) / mean_size
+        return float((variance / (variance + within)).nanmedian().nan_to_num())
+
+    return share
 
 
 def _on_random_orders(statistic: Callable[[Tensor], float], count: int) -> Tensor:

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.doctor.measurements import Measurements
-from bnlib.doctor.mixed_batches import eval_outputs_in_three_batches, outputs_in_two_batches
+from bnlib.doctor.mixed_batches import (
+    eval_outputs_in_three_batches,
+    eval_outputs_in_two_batches,
+    outputs_in_two_batches,
+)
 from bnlib.doctor.norm_layers import is_norm_layer
 from bnlib.doctor.report import Finding, make_finding
 
@@ -47,15 +51,18 @@ def eval_mode_depends_on_batch(measurements: Measurements) -> Iterator[Finding]:
     # Layers without running statistics are another finding.
     if any(layer.running_mean is None for layer in layers.values()):
         return
-    outputs = eval_outputs_in_three_batches(measurements)
+    outputs = eval_outputs_in_two_batches(measurements)
     if outputs is None:
         measurements.skipped["whether predictions in eval mode depend on the batch"] = (
             "that needs eight samples in tensors with the samples as their first dimension, and outputs of that form"
         )
         return
-    first, other, reversed_other = map(_as_rows, outputs)
-    change, change_by_order = relative_change(first, other), relative_change(other, reversed_other)
-    if not change > max(1e-3, 10 * torch.finfo(outputs[0].dtype).eps) or change_by_order > 0.1 * change:
+    first, other = map(_as_rows, outputs)
+    change = relative_change(first, other)
+    if not change > max(1e-3, 10 * torch.finfo(outputs[0].dtype).eps):
+        return
+    _, other, reversed_other = map(_as_rows, eval_outputs_in_three_batches(measurements))
+    if relative_change(other, reversed_other) > 0.1 * change:
         return
     back_in_train_mode = [name for name, layer in layers.items() if layer.training]
     unregistered = sorted(_unregistered_norm_layers(measurements.instrumented.model))
@@ -82,7 +89,7 @@ def _consequence(measurements: Measurements) -> str:
         f". If the other samples in the batch change, the outputs for the same {_samples(len(first))} change by "
         f"{relative_change(first, second):.1%} of {_unit(first)}"
     )
-    if first.size(1) > 1 and measurements.train_score is not None and measurements.train_score.error is not None:
+    if first.size(1) > 1 and measurements.has_loss and measurements.train_score.error is not None:
         changed = int((first.argmax(1) != second.argmax(1)).sum())
         text += f", and {changed} of the {len(first)} predicted classes change"
     return text

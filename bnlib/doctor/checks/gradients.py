@@ -12,6 +12,9 @@ from bnlib.doctor.norm_layers import eps, gamma
 from bnlib.doctor.report import Finding, make_finding
 from bnlib.doctor.running_averages import MISMATCH, distance_to_data
 
+_FEWEST_LAYERS = 10
+"""Fewer layers show no exponential growth."""
+
 
 def zero_gamma(measurements: Measurements) -> Iterator[Finding]:
     """Find channels whose gamma is 0 and gets no gradient, so it stays 0.
@@ -95,14 +98,16 @@ def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:
 
     Source: Yang et al. 2019 (https://arxiv.org/abs/1902.08129).
     """
-    backward = measurements.backward_pass
     # With one value per channel there is no gradient; that is another finding.
     calls = measurements.passes_by_batch[0].calls
-    if backward is None or any(call.count < 2 for each in calls.values() for call in each):
+    if len(calls) < _FEWEST_LAYERS or any(call.count < 2 for each in calls.values() for call in each):
+        return
+    backward = measurements.backward_pass
+    if backward is None:
         return
     names = [name for name in calls if backward.gradients.get(name, 0.0) != 0]
     norms = np.array([backward.gradients[name] for name in names])
-    if len(norms) < 10:
+    if len(norms) < _FEWEST_LAYERS:
         return
     if not np.isfinite(norms).all():
         text = "The gradient at the output of this layer is nan or infinite."

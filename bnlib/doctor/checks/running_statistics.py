@@ -64,7 +64,7 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
             continue
         text = f"The running statistics differ from those of the data: {distance}."
         severity = "note"
-        if measurements.train_score is None:
+        if not measurements.has_loss:
             severity = "warning"
         elif measurements.eval_worse_than_recomputed:
             severity = "error"
@@ -83,7 +83,7 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
 
 
 def _eval_losses(measurements: Measurements) -> str:
-    if measurements.train_score is None:
+    if not measurements.has_loss:
         return ""
     return (
         f" In eval mode, the loss is {measurements.eval_score}, and {measurements.eval_recomputed_score} with "

@@ -27,7 +27,7 @@ def layer_shared_by_different_inputs(measurements: Measurements) -> Iterator[Fin
                 f"statistics. For the two calls that differ most, {distance}."
             )
             severity = "warning"
-            if measurements.train_score is not None:
+            if measurements.has_loss:
                 text += (
                     f" The loss is {measurements.train_score} in train mode and {measurements.eval_score} in eval mode."
                 )
@@ -44,7 +44,7 @@ def domain_statistics_differ(measurements: Measurements) -> Iterator[Finding]:
     domains = measurements.by_domain
     if len(domains) < 2:
         return
-    have_losses = all(each.train_score is not None for each in domains.values())
+    have_losses = all(each.has_loss for each in domains.values())
     worse = {name: each for name, each in domains.items() if have_losses and each.eval_worse_than_train}
     if not (worse if have_losses else largest_share_between_batches(measurements)[1]):
         return

@@ -16,15 +16,16 @@ def batch_composition_memorised(measurements: Measurements) -> Iterator[Finding]
     Batches that are not representative have another loss for other reasons, and are not reported here. Nor are models
     that pair the samples of a batch: shuffling makes their loss worse in eval mode, too.
     """
-    if measurements.inference or measurements.by_domain or measurements.train_score is None:
+    if measurements.inference or measurements.by_domain or not measurements.has_loss:
         return
-    # A model that has memorised its batches is worse in eval mode, where their composition does not show.
-    if not measurements.eval_worse_than_train:
+    # A model that has memorised its batches is worse in eval mode, where their composition does not show, whatever the
+    # running statistics are.
+    if not measurements.eval_worse_than_train or not measurements.recomputed_worse_than_train:
+        return
+    if measurements.findings(batches_not_representative):
         return
     reshuffled = measurements.reshuffled
     if reshuffled is None:
-        return
-    if any(batches_not_representative(measurements)):
         return
     worse_in_train = measurements.clearly_worse(reshuffled.train_score, measurements.train_score)
     if worse_in_train and not measurements.clearly_worse(reshuffled.eval_score, measurements.eval_score):
@@ -44,13 +45,13 @@ def relies_on_batch_statistics(measurements: Measurements) -> Iterator[Finding]:
     """
     if measurements.inference or measurements.by_domain or not measurements.eval_worse_than_train:
         return
-    if measurements.reshuffled is None:
+    if not measurements.recomputed_worse_than_train or measurements.reshuffled is None:
         return
     train, reshuffled = measurements.train_score, measurements.reshuffled.train_score
     recomputed = measurements.eval_recomputed_score
-    if measurements.clearly_worse(reshuffled, train) or not measurements.recomputed_worse_than_train:
+    if measurements.clearly_worse(reshuffled, train):
         return
-    if any(layer_shared_by_different_inputs(measurements)) or any(batches_not_representative(measurements)):
+    if any(map(measurements.findings, (layer_shared_by_different_inputs, batches_not_representative))):
         return
     text = (
         f"In train mode, the loss is {train} in these batches, and {reshuffled} after the same samples are shuffled "

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from numbers import Real
+from types import FunctionType
+
+from torch import nn
 
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.norm_layers import batches_tracked, newest_weight
@@ -93,14 +97,25 @@ def _counts(measurements: Measurements) -> dict[str, int]:
 def _calls_in_backward(measurements: Measurements, counts: Mapping[str, int]) -> Mapping[str, int]:
     """Return how often the backward pass calls each layer.
 
-    Some models use checkpointing in train mode only. So if the counters or the name of a switch suggest checkpointing,
-    the backward pass runs once more with all modules but norm layers and dropout in train mode.
+    A backward pass is run for this only if something suggests checkpointing. Some models use it in train mode only. So
+    if the counters or the name of a switch suggest it, the pass runs once more with all modules but norm layers and
+    dropout in train mode.
     """
-    run = measurements.backward_pass
+    suspected = _code_mentions_checkpoints(measurements) or _may_checkpoint_in_train_mode(measurements, counts)
+    run = measurements.backward_pass if suspected else vars(measurements).get("backward_pass")
     if run is not None and not run.calls_in_backward and _may_checkpoint_in_train_mode(measurements, counts):
         with _other_modules_in_train_mode(measurements):
             run = measurements.run_backward()
     return {} if run is None else run.calls_in_backward
+
+
+def _code_mentions_checkpoints(measurements: Measurements) -> bool:
+    """Return whether a method of one of the modules uses a name with "checkpoint" in it."""
+    kinds = {type(module) for module in measurements.instrumented.model.modules()}
+    classes = set(chain.from_iterable(kind.__mro__ for kind in kinds)) - {nn.Module, object}
+    functions = [each for kind in classes for each in vars(kind).values() if isinstance(each, FunctionType)]
+    names = chain.from_iterable(each.__code__.co_names for each in functions)
+    return any("checkpoint" in name for name in names)
 
 
 def _may_checkpoint_in_train_mode(measurements: Measurements, counts: Mapping[str, int]) -> bool:

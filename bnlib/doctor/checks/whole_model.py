@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bnlib.doctor.batch_passes import Statistics
 from bnlib.doctor.checks.batch_composition import batches_not_representative
 from bnlib.doctor.checks.shared_statistics import domain_statistics_differ, layer_shared_by_different_inputs
 from bnlib.doctor.losses import main_output
 from bnlib.doctor.measurements import Measurements
-from bnlib.doctor.norm_layers import running_statistics
+from bnlib.doctor.norm_layers import eps, running_statistics
 from bnlib.doctor.report import Finding, make_finding
 from bnlib.doctor.running_averages import (
+    distance_to_data,
     initial_weight,
     is_untrained,
     layers_with_running_statistics_in_use,
@@ -24,7 +26,6 @@ from bnlib.norm import FullNorm
 
 _LISTED_LAYERS = 8
 _ABOUT_RUNNING_STATISTICS = ("eval-mode-distorted", "running-statistics-mismatch", "running-statistics-never-updated")
-_COMPARED_BATCHES = 4
 _CHANGED_OUTPUTS = 0.5
 """Without a loss: outputs that change by this share of their standard deviation have changed clearly."""
 
@@ -41,7 +42,7 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
     # Initial values in all layers of a model that is about to be trained are reported for the layers.
     if measurements.will_be_trained and is_untrained(measurements):
         return
-    known = measurements.train_score is not None
+    known = measurements.has_loss
     text, shares = _raised_loss(measurements, names) if known else (_changed_outputs(measurements), {})
     if text:
         severity = "error" if known else "warning"
@@ -60,12 +61,23 @@ def _initial_values_are_the_cause(measurements: Measurements, names: list[str]) 
         return True
     shares = {name: initial_weight(layer) for name, layer in layers.items()}
     without = {name: without_initial_values(layers[name], share) for name, share in shares.items() if share > 0}
-    if not without:
+    if all(_hardly_differ(layers[name], each) for name, each in without.items()):
         return False
-    if measurements.train_score is None:
+    if not measurements.has_loss:
         return _output_change(measurements, without) <= _CHANGED_OUTPUTS
     cured = measurements.score_with_statistics(without)
     return not measurements.clearly_worse(cured, measurements.eval_recomputed_score)
+
+
+def _hardly_differ(layer: nn.Module, statistics: tuple[Tensor, Tensor]) -> bool:
+    """Return whether statistics are so near to a layer's running ones that they change no output noticeably.
+
+    In each channel, the means differ by less than a twentieth of the standard deviation, and so do these.
+    """
+    (mean, variance), (other_mean, other_variance) = running_statistics(layer), statistics
+    variance, other_variance = variance + eps(layer), other_variance + eps(layer)
+    means = (mean - other_mean).abs() / torch.minimum(variance, other_variance).sqrt()
+    return bool((means < 0.05).all() and ((variance / other_variance).log().abs() < 0.1).all())
 
 
 def _has_another_cause(measurements: Measurements, names: list[str]) -> bool:
@@ -76,13 +88,13 @@ def _has_another_cause(measurements: Measurements, names: list[str]) -> bool:
     if measurements.layers_after_dead_layer:
         return True
     others = (batches_not_representative, domain_statistics_differ, layer_shared_by_different_inputs)
-    return any(finding.severity != "note" for check in others for finding in check(measurements))
+    return any(finding.severity != "note" for check in others for finding in measurements.findings(check))
 
 
 def losses_differ_without_a_cause(measurements: Measurements, findings: list[Finding]) -> Iterator[Finding]:
     """Find a gap between the losses in train mode and in eval mode that no other finding explains."""
     causes = [each for each in findings if each.severity != "note" and each.code not in _ABOUT_RUNNING_STATISTICS]
-    if measurements.train_score is None or measurements.modes_agree or causes:
+    if not measurements.has_loss or measurements.modes_agree or causes:
         return
     train, evaluated = measurements.train_score, measurements.eval_score
     recomputed = measurements.eval_recomputed_score
@@ -103,8 +115,13 @@ def _raised_loss(measurements: Measurements, names: list[str]) -> tuple[str, dic
     if not measurements.eval_worse_than_recomputed:
         return "", {}
     evaluated, precise = measurements.eval_score, measurements.eval_recomputed_score
-    number = int((evaluated.losses - precise.losses).nan_to_num(nan=torch.inf).argmax())
-    shares = _shares(lambda count: measurements.loss_with_precise_statistics(names[:count], number), len(names))
+    gaps = (evaluated.losses - precise.losses).nan_to_num(nan=torch.inf)
+    worst = int(gaps.argmax())
+    shares = _shares(
+        lambda count: measurements.loss_with_precise_statistics(names[:count], measurements.compared[worst]),
+        {0: float(evaluated.losses[worst]), len(names): float(precise.losses[worst])},
+        _most_distant(measurements, names),
+    )
     listed = sorted(((share, name) for share, name in zip(shares, names, strict=True)), reverse=True)
     listed = [f"{name or 'the model itself'} ({share:.0%})" for share, name in listed if abs(share) >= 0.05][
         :_LISTED_LAYERS
@@ -123,29 +140,43 @@ def _raised_loss(measurements: Measurements, names: list[str]) -> tuple[str, dic
     return text, {name: share for name, share in zip(names, shares, strict=True) if share}
 
 
-def _shares(loss: Callable[[int], float], count: int) -> list[float]:
+def _most_distant(measurements: Measurements, names: list[str]) -> int:
+    """Return the number of the layer whose running statistics are farthest from the statistics of the data."""
+    distances = [distance_to_data(measurements, name).value for name in names]
+    return max(range(len(names)), key=lambda number: distances[number])
+
+
+def _shares(loss: Callable[[int], float], known: dict[int, float], suspect: int) -> list[float]:
     """Return the share of each layer in the fall of the loss from no layer with precise statistics to all of them.
 
     Only ranges of layers over which the loss changes by a twentieth of the whole are looked into.
 
     Arguments:
         loss: takes the number of first layers with precise statistics.
-        count: number of layers.
+        known: the loss for no layer and for all of them.
+        suspect: the number of the layer that is asked first.
     """
-    known = {0: loss(0), count: loss(count)}
+    known, count = dict(known), max(known)
+
+    def ask(number: int) -> float:
+        if number not in known:
+            known[number] = loss(number)
+        return known[number]
+
     whole = known[0] - known[count]
     shares = [0.0] * count
     if not abs(whole) > 0 or whole in (float("inf"), float("-inf")):
         return shares
-    ranges = [(0, count)]
+    ranges = [(0, suspect), (suspect, suspect + 1), (suspect + 1, count)]
     while ranges:
         low, high = ranges.pop()
-        share = (known[low] - known[high]) / whole
+        if low == high:
+            continue
+        share = (ask(low) - ask(high)) / whole
         if high - low == 1:
             shares[low] = share
         elif abs(share) >= 0.05:
             middle = (low + high) // 2
-            known[middle] = loss(middle)
             ranges += [(low, middle), (middle, high)]
     return shares
 
@@ -161,7 +192,7 @@ def _changed_outputs(measurements: Measurements) -> str:
     )
 
 
-def _output_change(measurements: Measurements, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> float:
+def _output_change(measurements: Measurements, statistics: Statistics) -> float:
     """Return how far outputs are from those with precise statistics, in standard deviations of these.
 
     Arguments:
@@ -169,11 +200,10 @@ def _output_change(measurements: Measurements, statistics: Mapping[str, tuple[Te
         statistics: mean and variance by the name of the layer, in place of the running ones.
     """
     changes, deviations = [], []
-    for batch in measurements.batches[:_COMPARED_BATCHES]:
-        some, precise = (
-            main_output(measurements.pass_with_statistics(batch, each).outputs)
-            for each in (statistics, measurements.precise_statistics)
-        )
+    pairs = measurements.outputs_with_and_without_precise_statistics()
+    for number, (running, recomputed) in zip(measurements.few, pairs, strict=True):
+        other = measurements.pass_with_statistics(number, statistics).outputs if statistics else running
+        some, precise = main_output(other), main_output(recomputed)
         if (
             not isinstance(some, Tensor)
             or not some.is_floating_point()
