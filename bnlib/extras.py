@@ -8,6 +8,8 @@ from typing import Any
 EXTRAS = {
     **dict.fromkeys(("ipywidgets", "matplotlib", "pandas", "pooch", "tqdm"), "notebook"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
+    "lightning": "lightning",
+    "transformers": "transformers",
 }
 """The extra of bnlib that brings each package, as in ``pip install 'bnlib[notebook]'``."""
 
