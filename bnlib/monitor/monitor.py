@@ -74,7 +74,7 @@ class Monitor:
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
-        >>> with bnlib.Monitor(model, every=10) as monitor:
+        >>> with bnlib.Monitor(model, every=10, warn=False) as monitor:
         ...     for step in range(100):
         ...         x = torch.randn(32, 3)
         ...         x[0, 0] = torch.inf if step == 49 else 0  # an overflow in the batch of step 50
