@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from bnlib.arguments import check_one_of
+from bnlib.arguments import check_kind, check_one_of
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION
-from bnlib.monitor.quantities import QUANTITIES
+from bnlib.monitor import QUANTITIES, Monitor
 
 _STYLES = [(color, dash) for dash in ("-", "--") for color in (BLUE, VERMILLION, GREEN, PURPLE)]
 _LABELS = {
@@ -38,23 +38,21 @@ def size_of(quantities: Sequence[str]) -> tuple[float, float]:
     return (7.2 if len(quantities) > 1 else 4.0), 2.4 * rows + 0.5
 
 
-def draw_monitor(
-    figure: Figure,
-    log: Sequence[Mapping[str, float | str]],
-    quantities: Sequence[str],
-    first_steps: Mapping[tuple[str, str], int],
-) -> str:
+def draw_monitor(figure: Figure, monitor: Monitor, quantities: Sequence[str]) -> str:
     """Draw a panel per quantity with a line per layer, at most eight: those with the largest values of the first one.
+
+    A dotted line is at the step that first showed a finding.
 
     Arguments:
         figure: where to draw.
-        log: ``Monitor.log``.
-        quantities: keys of ``QUANTITIES``.
-        first_steps: the step that first showed a finding, by its code and its layer: a dotted line.
+        monitor: a ``bnlib.Monitor`` that has measured something.
+        quantities: keys of ``bnlib.monitor.QUANTITIES``.
 
     Raises:
         ValueError: a quantity has no such key, or the log is empty.
     """
+    check_kind("monitor", monitor, Monitor, "a bnlib.Monitor")
+    log, first_steps = monitor.log, monitor.first_steps
     for name in quantities:
         check_one_of("quantities", name, QUANTITIES)
     if not log:

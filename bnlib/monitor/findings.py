@@ -87,9 +87,8 @@ def _mismatch(layer: nn.Module, found: Measured) -> Iterator[tuple[str, str, str
 def _variance_below_eps(layer: nn.Module, found: Measured) -> Iterator[tuple[str, str, str]]:
     share = found.values.get("below_eps", 0.0)
     if share > 0.5 and found.batches.count != 1:
-        text = (
-            f"The variance of the layer's input is below eps = {eps(layer):g} in {share:.0%} of its channels, and 0 in "
-            f"{found.values['dead']:.0%} of them."
+        text = f"The variance of the layer's input is below eps = {eps(layer):g} in {share:.0%} of its channels" + (
+            f", and 0 in {found.values['dead']:.0%} of them." if "dead" in found.values else "."
         )
         yield "variance-below-eps", "warning", text
 
@@ -100,7 +99,7 @@ def _updates(layer: nn.Module, found: Measured) -> Iterator[tuple[str, str, str]
         return
     called = any(each.calls is None or each.calls.counts for each in found.passes)
     still = bool((before.mean == after.mean).all() and (before.variance == after.variance).all())
-    if layer.training and called and still and not found.values.get("updates"):
+    if layer.training and called and still:
         text = (
             f"The layer is in train mode, but {len(found.passes)} training step(s) did not change its running "
             "statistics."

@@ -53,7 +53,7 @@ class StepHook(Hook):
 
     Arguments:
         begin_step: called with the module and its arguments, at the beginning of the step after ``quiet_steps`` ones.
-        other_pass: called at the beginning of a pass in train mode that is no training pass.
+        other_pass: called with the module at the beginning of a pass that is no training pass.
 
     Attributes:
         step: number of the current training pass.
@@ -62,23 +62,29 @@ class StepHook(Hook):
     """
 
     def __init__(
-        self, begin_step: Callable[[nn.Module, tuple], None], other_pass: Callable[[], None], step: int = 0
+        self, begin_step: Callable[[nn.Module, tuple], None], other_pass: Callable[[nn.Module], None], step: int = 0
     ) -> None:
         self._begin_step, self._other_pass = begin_step, other_pass
         self.step, self.quiet_steps, self.after_step = step, 0, None
 
     def __call__(self, module: nn.Module, arguments: tuple) -> None:
         """Count a training pass, or call ``begin_step`` or ``other_pass``."""
-        if not module.training or _is_compiling():
+        if _is_compiling():
             return
-        if not (_has_gradients() and _backward_pass() == -1 and _transformations() is None and not _is_probe()):
-            self._other_pass()
+        counts = module.training and _has_gradients() and _backward_pass() == -1
+        if not counts or _transformations() is not None or _is_probe():
+            self._other_pass(module)
         elif self.quiet_steps:
             self.after_step(self.step)
             self.quiet_steps -= 1
             self.step += 1
         else:
             self._begin_step(module, arguments)
+
+
+def is_transformed_pass() -> bool:
+    """Return whether a module is called by a probe of bnlib or in a transformation of ``torch.func``."""
+    return _transformations() is not None or _is_probe()
 
 
 def is_repeated_pass() -> bool:

@@ -89,7 +89,7 @@ class Snapshot:
     @np.errstate(invalid="ignore", over="ignore")
     def states(self) -> dict[str, LayerState]:
         """Return the state of each layer by name; this waits for the devices."""
-        values = {device: each.cpu().numpy().astype(float) for device, each in self._values.items()}
+        values = {device: each.cpu().double().numpy() for device, each in self._values.items()}
         counts = {device: each.tolist() for device, each in self._counts.items()}
         # The sum of all values tells in one operation that nothing is nan or infinite.
         finite = all(math.isfinite(each.sum()) for each in values.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Monitor:
         log: a dictionary per measurement and layer, with the keys ``step``, ``layer`` and those of ``QUANTITIES``; nan
             where a number is unknown. ``pandas.DataFrame`` and ``csv.DictWriter`` take it.
         findings: what was found so far, in the order in which it was first seen; see ``bnlib.doctor.Finding``.
+        first_steps: the step that first showed each finding, by its code and its layer.
 
     Raises:
         ValueError: the model has no layer with batch statistics, or has lazy layers without parameters, or was compiled
@@ -108,10 +109,12 @@ class Monitor:
         self._last: dict[str, Pass] = {}
         self._earlier: dict[str, LayerState] = {}
         self._shares: dict[str, list[float]] = {}
-        self._initial = self._batches()
         self._counter = StepHook(self._on_model, self._on_other_pass)
         self._watch_last_layer(list(self._layers))
         self._handles = [model.register_forward_pre_hook(self._counter)]
+        states = Snapshot(self._layers).states()
+        self._initial = {name: state.batches for name, state in states.items()}
+        self._report_non_finite(states)
         # Until it is known whether the training calls the model as a whole.
         self._searching = [
             layer.register_forward_pre_hook(Hook(self._on_first_layer))
@@ -145,6 +148,11 @@ class Monitor:
         self._check_finite()
         return self._records.findings()
 
+    @property
+    def first_steps(self) -> dict[tuple[str, str], int]:
+        """The step that first showed each finding, by its code and its layer."""
+        return self._records.first_steps()
+
     def scalars(self) -> dict[str, float]:
         """Return the numbers of the newest measurement by ``batch_norm_QUANTITY/LAYER``; empty before the first one."""
         return self._records.scalars()
@@ -153,11 +161,11 @@ class Monitor:
         """Return the findings as a report of the doctor, the most severe first; print it to read it."""
         return Report(self.findings, self._remarks())
 
-    def plot(self, quantities: tuple[str, ...] = ("distance", "drift", "variance_over_eps", "gamma")):
+    def plot(self, quantities: Sequence[str] = ("distance", "drift", "variance_over_eps", "gamma")):
         """Draw the log: a panel per quantity, a line per layer, and a dotted line where a finding was first seen.
 
         Arguments:
-            quantities: keys of ``QUANTITIES``.
+            quantities: keys of ``QUANTITIES``, or one of them.
 
         Returns:
             A ``bnlib.figures.Picture``, which a notebook shows; its ``svg`` is text for a file.
@@ -169,8 +177,8 @@ class Monitor:
         from bnlib.figures.monitor import draw_monitor, size_of
 
         self._finish()
-        names = tuple(quantities)
-        return figures.picture(draw_monitor, self.log, names, self._records.first_steps(), size=size_of(names))
+        names = (quantities,) if isinstance(quantities, str) else tuple(quantities)
+        return figures.picture(draw_monitor, self, names, size=size_of(names))
 
     def remove(self) -> None:
         """End the monitor: take the hooks off the model and evaluate the last passes. The log stays."""
@@ -195,9 +203,9 @@ class Monitor:
             self._end_search()
         self._begin_step(module, arguments)
 
-    def _on_other_pass(self) -> None:
+    def _on_other_pass(self, module: nn.Module) -> None:
         if self._window is not None:
-            self._window.other_passes += 1
+            self._window.begin_other_pass(module.training)
 
     def _on_first_layer(self, layer: nn.Module, arguments: tuple) -> None:
         """Take a layer as the one whose calls count, because it is called although the model was not."""
@@ -236,6 +244,7 @@ class Monitor:
 
     def _finish(self) -> None:
         """Measure what is there, after the last pass."""
+        self._first_non_finite.note(self.step)
         if self._window is not None:
             self._measure()
         self._check_finite()
@@ -254,7 +263,8 @@ class Monitor:
         }
         for name, each in passes.items():
             self._last[name], self._earlier[name] = each[-1], each[-1].after
-            if any(one.calls is not None and len(one.calls.counts) != 1 for one in each):
+            several = any(one.calls is not None and len(one.calls.counts) != 1 for one in each)
+            if several or measured[name].below_resolution:
                 self._by_input.add(name)
             share = measured[name].values.get("between_batches")
             if share is not None:
@@ -288,8 +298,8 @@ class Monitor:
 
     def _when(self, first: int | None) -> tuple[int, str]:
         """Return a step and a text for the step that ``FirstNonFinite`` found."""
-        if first == 0:
-            return 0, "From the beginning"
+        if not self._passes:
+            return self.step, "From the beginning"
         if first is not None and first > self._checked:
             return first, f"Since step {first}"
         if self._checked < self.step:

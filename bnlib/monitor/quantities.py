@@ -46,6 +46,7 @@ class Measured:
         distance: of the running statistics before the window from those of its batches; None if unknown.
         calls_differ: how far the statistics of several calls in one pass are apart; None if there is one.
         batches: all batches of the window together; None if unknown.
+        below_resolution: whether a variance is so small that only the input itself tells it.
     """
 
     passes: Sequence[Pass]
@@ -53,6 +54,7 @@ class Measured:
     distance: Distance | None
     calls_differ: Distance | None
     batches: BatchStatistics | None
+    below_resolution: bool
 
 
 def measure(layer: nn.Module, passes: Sequence[Pass], last: Pass | None, earlier: LayerState | None) -> Measured:
@@ -78,14 +80,16 @@ def measure(layer: nn.Module, passes: Sequence[Pass], last: Pass | None, earlier
         if batches is not None:
             gap = distance(before.mean, before.variance, batches.mean, batches.variance, limit)
             values["distance"] = gap.value
+    unknown = False
     if batches is not None:
-        values |= _variance(layer, before, batches)
+        variances, unknown = _variance(layer, passes, batches)
+        values |= variances
         share = _between(passes if last is None or last.step + 1 != passes[0].step else [last, *passes])
         values |= {} if share is None else {"between_batches": share}
     if after.gamma is not None:
         size = np.abs(after.gamma)
         values |= {"gamma": _median(size), "small_gamma": _share(size < SMALL_GAMMA)}
-    return Measured(passes, values | _counts(passes), gap, _calls_differ(passes, limit), batches)
+    return Measured(passes, values | _counts(passes), gap, _calls_differ(passes, limit), batches, unknown)
 
 
 def distance(
@@ -126,14 +130,18 @@ def samples(passes: Sequence[Pass]) -> int | None:
     return min((each.calls.samples for each in passes if each.calls and each.calls.samples), default=None)
 
 
-def _variance(layer: nn.Module, state: LayerState, batches: BatchStatistics) -> dict[str, float]:
-    variance, limit = batches.variance, eps(layer)
-    zero = smallest_variance(layer, state) if state.variance is not None else 0.0
-    return {
+def _variance(layer: nn.Module, passes: Sequence[Pass], batches: BatchStatistics) -> tuple[dict[str, float], bool]:
+    """Return the numbers about the variance, and whether one of them is too small to be known."""
+    variance, limit, state = batches.variance, eps(layer), passes[0].before
+    by_input = any(each.calls is not None and each.calls.statistics for each in passes)
+    smallest = 0.0 if by_input or state.variance is None else smallest_variance(layer, state)
+    zero = variance <= smallest
+    unknown = bool((zero & (smallest > 0.01 * limit)).any())
+    values = {
         "variance_over_eps": _median(variance) / limit if limit else math.inf,
         "below_eps": _share(variance < limit),
-        "dead": _share(variance <= zero),
     }
+    return (values if unknown else values | {"dead": _share(zero)}), unknown
 
 
 def _between(passes: Sequence[Pass]) -> float | None:

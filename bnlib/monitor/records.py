@@ -80,7 +80,8 @@ class Records:
     def _evidence(self, seen: _Seen) -> str:
         if seen.sign.code == "non-finite-values":
             return seen.sign.evidence
-        again = f" Also {seen.times - 1} times later, last at step {seen.last}." if seen.times > 1 else ""
+        later = f"{seen.times - 1} later measurement{'s' * (seen.times > 2)}"
+        again = f" Also in {later}, last at step {seen.last}." if seen.times > 1 else ""
         return f"At step {seen.first}: {seen.sign.evidence}{again}"
 
 

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnlib.doctor.layer_modes import values_per_channel
 from bnlib.doctor.layer_statistics import call_statistics, pool_statistics, running_variance_target
-from bnlib.monitor.hooks import Hook, is_repeated_pass
+from bnlib.monitor.hooks import Hook, is_repeated_pass, is_transformed_pass
 from bnlib.monitor.layer_states import BatchStatistics, LayerState, Snapshot, batch_between, reveals_its_batch
 
 
@@ -69,7 +69,7 @@ class Window:
 
     Attributes:
         order: names of the layers in the order of their first calls; first those that hooks can see.
-        other_passes: number of calls of the model in train mode that are no training passes, as those without
+        other_passes: number of passes in train mode that are no training passes, as those without
             gradients.
     """
 
@@ -80,7 +80,7 @@ class Window:
         self._steps: list[int] = []
         self._handles: list[RemovableHandle] = []
         self._called: dict[str, None] = {}
-        self.other_passes = 0
+        self.other_passes, self._in_training_pass = 0, False
 
     @property
     def length(self) -> int:
@@ -100,11 +100,23 @@ class Window:
                 if name not in self._hidden:
                     hook = Hook(lambda layer, arguments, name=name: self.note_call(name, layer, arguments))
                     self._handles.append(layer.register_forward_pre_hook(hook))
+        self._in_training_pass = True
         self._steps.append(step)
         self._calls.append({})
 
+    def begin_other_pass(self, training: bool) -> None:
+        """Begin a pass that is no training pass; its calls are not recorded.
+
+        Arguments:
+            training: whether the pass is in train mode.
+        """
+        self.other_passes += training
+        self._in_training_pass = False
+
     def note_call(self, name: str, layer: nn.Module, arguments: tuple) -> None:
         """Record a call of a layer."""
+        if is_transformed_pass() or not (self._in_training_pass or is_repeated_pass()):
+            return
         calls = self._calls[-1].setdefault(name, Calls())
         self._called[name] = None
         if is_repeated_pass():
