@@ -24,11 +24,11 @@ from bnlib import models
 
 EVERY = inspect.signature(bnlib.Monitor).parameters["every"].default
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
-    "mlp 64-50-50-10": (lambda: models.mlp((64, 50, 50, 10), nn.BatchNorm1d), (32, 64), 40),
-    "mlp 784-256-256-10": (lambda: models.mlp((784, 256, 256, 10), nn.BatchNorm1d), (64, 784), 12),
+    "mlp 64-50-50-10": (lambda: models.mlp((64, 50, 50, 10), nn.BatchNorm1d), (32, 64), 20),
+    "mlp 784-256-256-10": (lambda: models.mlp((784, 256, 256, 10), nn.BatchNorm1d), (64, 784), 6),
     "deep stack, 30 layers of 64": (lambda: models.deep_stack(30, 64, nn.BatchNorm1d), (64, 50), 5),
     "small convolutional network": (lambda: models.small_cnn(10, 1, nn.BatchNorm2d, width=8), (16, 1, 28, 28), 5),
-    "ResNet-18, width 8": (lambda: models.resnet18(10, 3, nn.BatchNorm2d, width=8), (8, 3, 32, 32), 5),
+    "ResNet-18, width 8": (lambda: models.resnet18(10, 3, nn.BatchNorm2d, width=8), (8, 3, 16, 16), 5),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +19,23 @@ class FirstNonFinite:
     Arguments:
         layer: the norm layer; None if none has running statistics.
         steps: the largest number of steps between two calls of ``clear``.
+        found: called in the first step after which the number is not finite, if that can be told at once.
     """
 
-    def __init__(self, layer: nn.Module | None, steps: int) -> None:
-        self._layer, self._steps, self._slots = layer, steps, []
+    def __init__(self, layer: nn.Module | None, steps: int, found: Callable[[], None]) -> None:
+        self._steps, self._found, self._slots = steps, found, []
         self._variance, self._memory, self._holder = None, None, {}
         if layer is not None:
             # Where the attribute is: getattr on a module takes ten times as long.
             self._holder = layer._buffers if "running_var" in layer._buffers else vars(layer)
-        self.clear(0)
+        self._first, self._noted = None, []
 
     def clear(self, step: int) -> None:
         """Forget all steps before the end of a step, and note the state after it."""
-        self._first, self._noted = None, []
+        self._first, self._noted = step, []  # what was there before this step is no news
         self.note(step)
+        known = self._memory is None or math.isfinite(self._memory[0])
+        self._first = None if known else step
 
     def note(self, step: int) -> None:
         """Note the number after a step."""
@@ -42,6 +46,7 @@ class FirstNonFinite:
             value = self._memory[0]
             if value - value != 0.0 and self._first is None:
                 self._first = step
+                self._found()
         elif variance is not None and len(self._noted) < self._steps:
             self._slots[len(self._noted)].copy_(self._channel)
             self._noted.append(step)

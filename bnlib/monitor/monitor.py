@@ -311,7 +311,9 @@ class Monitor:
 
     def _watch_last_layer(self, order: list[str]) -> None:
         kept = [name for name in order if self._layers[name].running_var is not None]
-        self._first_non_finite = FirstNonFinite(self._layers[kept[-1]] if kept else None, self.every + 3)
+        self._first_non_finite = FirstNonFinite(
+            self._layers[kept[-1]] if kept else None, self.every + 3, self._check_finite
+        )
         self._first_non_finite.clear(self.step)
         self._counter.after_step = self._first_non_finite.note
 

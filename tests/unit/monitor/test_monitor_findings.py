@@ -84,6 +84,17 @@ def test_a_warning_comes_once_for_each_layer_and_code():
     assert message.startswith("batch norm at step 12: non-finite-values in layer 1 and 1 other layer. Since step 12, ")
 
 
+def test_the_warning_comes_with_the_next_step():
+    model, inputs = perceptron(), batches(30)
+    inputs[11][0, 0] = torch.inf
+    monitor = bnlib.Monitor(model, every=1000)
+    train(model, inputs=inputs[:12])
+    with pytest.warns(UserWarning, match="batch norm at step 12: non-finite-values in layer 1"):
+        train(model, inputs=inputs[12:13])
+    train(model, inputs=inputs[13:])
+    assert len(monitor.findings) == 2
+
+
 def test_data_of_another_scale_are_a_mismatch():
     inputs = batches(60) + [8 * x + 20 for x in batches(3, seed=1)]
     assert codes(watched(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3)), inputs, every=20)) == {
