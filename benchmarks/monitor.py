@@ -9,7 +9,6 @@ is that over five parts of the cycles. The row "noise" compares two copies witho
 """
 
 import copy
-import inspect
 import time
 from collections.abc import Callable
 
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 import bnlib
 from bnlib import models
 
-EVERY = inspect.signature(bnlib.Monitor).parameters["every"].default
+EVERY = 200
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "mlp 64-50-50-10": (lambda: models.mlp((64, 50, 50, 10), nn.BatchNorm1d), (32, 64), 20),
     "mlp 784-256-256-10": (lambda: models.mlp((784, 256, 256, 10), nn.BatchNorm1d), (64, 784), 6),
@@ -49,7 +48,7 @@ def times(model: nn.Module, x: torch.Tensor, cycles: int, watched: bool) -> np.n
     y = torch.randint(0, 10, (len(x),), device=x.device)
     pair = [model, copy.deepcopy(model)]
     trained = [(each, torch.optim.SGD(each.parameters(), lr=0.01)) for each in pair]
-    monitor = bnlib.Monitor(pair[0], warn=False) if watched else None
+    monitor = bnlib.Monitor(pair[0], every=EVERY, warn=False) if watched else None
     found = np.zeros((2, cycles + 1, EVERY))
     for cycle in range(cycles + 1):
         for step in range(EVERY):
