@@ -62,7 +62,8 @@ def draw_monitor(figure: Figure, monitor: Monitor, quantities: Sequence[str]) ->
     for axes, quantity in zip(grid, quantities, strict=False):
         for layer, (color, dash) in zip(layers, _STYLES, strict=False):
             steps, values = _line(log, layer, quantity)
-            axes.plot(steps, values, color=color, ls=dash, marker="o", ms=3, label=layer or "model")
+            label = f"layer {layer}" if layer else "model"
+            axes.plot(steps, values, color=color, ls=dash, marker="o", ms=3, label=label)
         drawn = [value for line in axes.lines for value in line.get_ydata() if math.isfinite(value)]
         if quantity in _LOGARITHMIC and drawn and min(drawn) > 0:
             axes.set_yscale("log")
@@ -70,7 +71,7 @@ def draw_monitor(figure: Figure, monitor: Monitor, quantities: Sequence[str]) ->
             axes.set_ylim(0, 1.1 * max(drawn) or 1.0)
         for step in set(first_steps.values()):
             axes.axvline(step, color=GREY, lw=0.8, ls=":")
-        axes.set(xlabel="step", ylabel=_LABELS[quantity])
+        axes.set(xlabel="step", ylabel=_LABELS[quantity], xlim=(0, 1.02 * log[-1]["step"]))
     for axes in grid[len(quantities) :]:
         axes.remove()
     if len(layers) > 1:
