@@ -10,6 +10,7 @@ Example:
 """
 
 from bnlib.doctor import diagnose
+from bnlib.monitor import Monitor
 from bnlib.norm import (
     NORMS,
     ActivationNoise,
@@ -43,6 +44,7 @@ __all__ = [
     "FilterResponseNorm",
     "FullNorm",
     "GhostBatchNorm",
+    "Monitor",
     "NoisyBatchNorm",
     "RMSNorm",
     "SyncBatchNorm",

@@ -9,6 +9,8 @@ EXTRAS = {
     **dict.fromkeys(("ipywidgets", "matplotlib", "pandas", "pooch", "tqdm"), "notebook"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
     **dict.fromkeys(("h5py", "safetensors"), "port"),
+    "lightning": "lightning",
+    "transformers": "transformers",
 }
 """The extra of bnlib that brings each package, as in ``pip install 'bnlib[notebook]'``."""
 

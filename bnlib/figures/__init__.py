@@ -72,6 +72,7 @@ from bnlib.figures.machines import (
     draw_local_statistics,
     draw_local_steps,
 )
+from bnlib.figures.monitor import draw_monitor
 from bnlib.figures.objective import (
     draw_absorption,
     draw_errors_by_batch_size,
@@ -182,6 +183,7 @@ __all__ = [
     "draw_micro_batches",
     "draw_minima",
     "draw_momentum_conventions",
+    "draw_monitor",
     "draw_moving_activations",
     "draw_nested_averages",
     "draw_noise_in_one_channel",

@@ -15,6 +15,7 @@ from bnlib import (
     gradient_clipping,
     mcsgd,
     models,
+    monitor,
     objective,
     port,
     probes,
@@ -265,6 +266,10 @@ CALLS = {
     models.lstm_stack: (models.lstm_stack, {**SIZED, "norm": (None, "norm")}),
     models.residual_stack: (models.residual_stack, {**SIZED, "norm": (None, "norm")}),
     models.normaliser_free_stack: (models.normaliser_free_stack, SIZED),
+    monitor.Monitor: (
+        monitor.Monitor,
+        {"model": (network(), "model"), "every": (1, "count"), "to": (None, "text"), "warn": (True, "text")},
+    ),
     gradient_clipping.unit_norms: (gradient_clipping.unit_norms, {"tensor": (X, "tensor")}),
     gradient_clipping.clipped: (
         gradient_clipping.clipped,
@@ -393,5 +398,6 @@ WITHOUT_WRONG_VALUES = {
     *(stacked.Stack, stacked.VmapStack, stacked.LayerStack, objective.Layer, objective.Estimate),
     *(datasets.DatasetError, datasets.digits, datasets.three_points, distributed.rank_and_world_size),
     distributed.broadcast_from_rank_0,
+    *(monitor.lightning, monitor.transformers),
 }
 """Functions that take nothing or anything, and classes that only hold results, as the probes' own."""

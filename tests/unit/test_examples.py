@@ -15,7 +15,15 @@ MODULES = [
 # What a function returns is shown where the function is, and a figure in its chapter.
 RESULTS = "Cache Estimate Estimates FullNormCache History Layer LayerStack VmapStack Panel Stack State"
 FILES_NEEDED, PROCESSES = "mnist cifar10", "run_jobs"
-SHOWN_ELSEWHERE = {*RESULTS.split(), *FILES_NEEDED.split(), PROCESSES, "DatasetError", "UserCodeError"}
+LIBRARIES_NEEDED = "lightning transformers"  # their examples are code blocks, which tests/unit/monitor runs
+SHOWN_ELSEWHERE = {
+    *RESULTS.split(),
+    *FILES_NEEDED.split(),
+    *LIBRARIES_NEEDED.split(),
+    PROCESSES,
+    "DatasetError",
+    "UserCodeError",
+}
 
 
 def examples(thing) -> list[doctest.Example]:

@@ -15,6 +15,7 @@ from bnlib import (
     gradient_clipping,
     mcsgd,
     models,
+    monitor,
     objective,
     port,
     predictions,
@@ -64,8 +65,8 @@ def test_the_call_is_right_otherwise(function):
 
 def test_every_public_function_is_in_the_table():
     modules = (
-        datasets, distributed, gradient_clipping, mcsgd, models, objective, port, probes, samplers, schedules, stacked,
-        sweep, training,
+        datasets, distributed, gradient_clipping, mcsgd, models, monitor, objective, port, probes, samplers, schedules,
+        stacked, sweep, training,
     )  # fmt: skip
     for module in modules:
         for name in getattr(module, "__all__", vars(module)):

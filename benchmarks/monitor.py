@@ -1,0 +1,84 @@
+"""Compare the time of a training step with ``bnlib.Monitor`` and without it.
+
+``python benchmarks/monitor.py`` prints the ratios; with ``--save`` it also writes
+``data/results/benchmarks/monitor_DEVICE.json``.
+Two copies of a network train side by side, one of them with a monitor, and take turns after each step. A cycle is as
+many steps as lie between two measurements of the monitor. For each step of the cycle, the median over the cycles is
+taken, so that interruptions by other programs do not count; the ratio is that of the sums of these medians. Its range
+is that over five parts of the cycles. The row "noise" compares two copies without a monitor.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from layers import main
+from torch import nn
+from torch.nn import functional as F
+
+import bnlib
+from bnlib import models
+
+EVERY = 200
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
+    "mlp 64-50-50-10": (lambda: models.mlp((64, 50, 50, 10), nn.BatchNorm1d), (32, 64), 20),
+    "mlp 784-256-256-10": (lambda: models.mlp((784, 256, 256, 10), nn.BatchNorm1d), (64, 784), 6),
+    "deep stack, 30 layers of 64": (lambda: models.deep_stack(30, 64, nn.BatchNorm1d), (64, 50), 5),
+    "small convolutional network": (lambda: models.small_cnn(10, 1, nn.BatchNorm2d, width=8), (16, 1, 28, 28), 5),
+    "ResNet-18, width 8": (lambda: models.resnet18(10, 3, nn.BatchNorm2d, width=8), (8, 3, 16, 16), 5),
+}
+
+
+def seconds(model: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Return the time of a training step: on the CPU that of the processor, which other programs change little."""
+    wait, clock = (torch.cuda.synchronize, time.perf_counter) if x.is_cuda else (lambda: None, time.thread_time)
+    wait()
+    began = clock()
+    optimiser.zero_grad()
+    F.cross_entropy(model(x), y).backward()
+    optimiser.step()
+    wait()
+    return clock() - began
+
+
+def times(model: nn.Module, x: torch.Tensor, cycles: int, watched: bool) -> np.ndarray:
+    """Return the times of two copies of a model, the first one perhaps with a monitor; shape (2, cycles, EVERY)."""
+    y = torch.randint(0, 10, (len(x),), device=x.device)
+    pair = [model, copy.deepcopy(model)]
+    trained = [(each, torch.optim.SGD(each.parameters(), lr=0.01)) for each in pair]
+    monitor = bnlib.Monitor(pair[0], every=EVERY, warn=False) if watched else None
+    found = np.zeros((2, cycles + 1, EVERY))
+    for cycle in range(cycles + 1):
+        for step in range(EVERY):
+            for which in (0, 1) if (step + cycle) % 2 else (1, 0):
+                found[which, cycle, step] = seconds(*trained[which], x, y)
+    if monitor is not None:
+        monitor.remove()
+    return found[:, 1:]
+
+
+def ratio(found: np.ndarray) -> float:
+    """Return the time of a cycle of the first copy divided by that of the second."""
+    first, second = np.median(found, axis=1).sum(axis=1)
+    return round(float(first / second), 4)
+
+
+def compare_all(device: str) -> list[dict]:
+    """Compare all networks."""
+    rows = []
+    for name, (make, shape, cycles) in NETWORKS.items():
+        x = torch.randn(shape, device=device)
+        for watched in (True, False):
+            found = times(make().to(device), x, cycles, watched)
+            whole, parts = ratio(found), [ratio(part) for part in np.array_split(found, 5, axis=1)]
+            what, step = "with a monitor" if watched else "noise", 1e6 * float(np.median(found[1]))
+            print(f"{name:30} {what:16} {whole:6.4f} ({min(parts):.4f} to {max(parts):.4f}), {step:.0f} us", flush=True)
+            row = {"network": name, "what": what, "batch": list(shape), "microseconds_per_step": round(step)}
+            rows.append({**row, "ratio": whole, "range": [min(parts), max(parts)]})
+    return rows
+
+
+if __name__ == "__main__":
+    main("monitor", __doc__, compare_all)
