@@ -68,7 +68,8 @@ def _locate_fashion(file: str, root: str | Path | None) -> Path:
     raise DatasetError(
         f"{file} of Fashion-MNIST is missing: looked for it, gzipped or not, in {where}. Install it with `apt install "
         f"dataset-fashion-mnist` (Debian, Ubuntu), or get the four files from {FASHION_MNIST_URL} and give their "
-        "folder as root, or put them into the subfolder fashion_mnist of the folder in the environment variable BNLIB_DATA."
+        "folder as root, or put them into the subfolder fashion_mnist of the folder that the environment variable "
+        "BNLIB_DATA names."
     )
 
 

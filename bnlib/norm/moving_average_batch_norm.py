@@ -34,8 +34,8 @@ class MovingAverageBatchNorm(nn.Module):
     The loss must keep its scale, as a mean over the batch does.
 
     The first ``window`` batches are normalised by their own statistics. At batch size 1 without spatial dimensions,
-    each of them becomes the signs of its values and passes almost no gradient, except where a value is near 0. From then on, batches of one sample
-    train as larger ones do.
+    each of them becomes the signs of its values and passes almost no gradient, except where a value is near 0. From
+    then on, batches of one sample train as larger ones do.
 
     Arguments:
         num_features: number of channels, C.

@@ -1,4 +1,4 @@
-"""A train step whose backward pass has running statistics of its own, in eager mode, for ``compile`` and ``torch.func``.
+"""A train step whose backward pass has running statistics of its own, also for ``compile`` and ``torch.func``.
 
 Moving Average Batch Normalization and Online Normalization differentiate their statistics with averages over earlier
 backward passes. What they compute is a ``Method``; this file makes a ``torch.autograd.Function`` of it. All tensors of

@@ -80,9 +80,11 @@ def test_online_norm_is_that_of_the_formula(shape):
         close(y, torch.tensor(out) * gamma.view(view) + beta.view(view))
         close(x.grad, grad_input)
         close(layer.weight.grad, (g.numpy() * out).sum((0, *range(2, g.dim()))))
-        for name, theirs in zip(("running_mean", "running_var", "output_control", "mean_control"),
-                                (state.mean, state.variance, state.along_output, state.along_ones), strict=True):  # fmt: skip
-            close(getattr(layer, name), theirs)
+        buffers = layer.running_mean, layer.running_var, layer.output_control, layer.mean_control
+        for ours, theirs in zip(
+            buffers, (state.mean, state.variance, state.along_output, state.along_ones), strict=True
+        ):
+            close(ours, theirs)
         scaled = scaling(x.detach())
         close(
             scaled, y.detach() / (y.detach().square().flatten(1).mean(1) + 1e-3).sqrt().view(-1, *[1] * (x.dim() - 1))
@@ -165,8 +167,7 @@ def test_cross_iteration_statistics_of_convolutions_are_taylor_polynomials_by_au
 def test_one_batch_in_the_window_is_batch_norm_of_the_output():
     torch.manual_seed(0)
     cross, plain = bnlib.CrossIterationBatchNorm(nn.Linear(4, 3), window=1), bnlib.BatchNorm(3)
-    for seed in range(3):
-        x = torch.randn(6, 4)
+    for x in torch.randn(3, 6, 4):
         torch.testing.assert_close(cross(x), plain(cross.layer(x)))
     burning = bnlib.CrossIterationBatchNorm(nn.Linear(4, 3), window=3, burn_in=2)
     outputs = [(burning(x), F.batch_norm(burning.layer(x), None, None, training=True))
@@ -178,12 +179,13 @@ def test_a_large_mean_costs_cross_iteration_statistics_no_more_digits_than_batch
     torch.manual_seed(0)
     layer = bnlib.CrossIterationBatchNorm(nn.Linear(4, 3), window=3)
     twin = copy.deepcopy(layer).double()
-    for seed in range(4):
-        x = torch.randn(6, 4) + 1000
+    for x in torch.randn(4, 6, 4) + 1000:
         torch.testing.assert_close(layer(x).double(), twin(x.double()), rtol=1e-2, atol=2e-3)
 
 
-@pytest.mark.parametrize(("name", "before"), [("moving_average_batch_norm", 16), ("online_norm", 0), ("cross_iteration_batch_norm", 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "before"), [("moving_average_batch_norm", 16), ("online_norm", 0), ("cross_iteration_batch_norm", 1)]
+)
 def test_batches_of_one_vector_train_after_the_first_ones(name, before):
     torch.manual_seed(0)
     model = NORMS[name].apply(nn.Linear(6, 8))
@@ -203,7 +205,7 @@ def test_a_second_derivative_in_train_mode_is_refused(name):
     layer = NORMS[name].apply(nn.Linear(3, 4))[1]
     x = torch.randn(5, 4, requires_grad=True)
     (grad,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="cannot be differentiated twice in train mode.*use eval mode"):
+    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice in train mode.*use eval mode"):
         grad.square().sum().backward()
     (grad,) = torch.autograd.grad(layer.eval()(x).square().sum(), x, create_graph=True)
     grad.square().sum().backward()

@@ -1,9 +1,10 @@
-"""Train the network of ``batch_sizes`` with three norms whose statistics are averages over the last batches or samples.
+"""Train the network of ``batch_sizes`` with three norms whose statistics are averages over several batches or samples.
 
-The settings are those of ``batch_sizes``, with five seeds, the learning rates of ``newer_norms`` and shuffled batches of
-1 to 64, or batches of 64 with one label each. Moving Average BN and Cross-Iteration BN average over 16 and 8 batches,
-Online Norm over about 1,000 samples, which are the papers' or their authors' values. The three use their averages from
-the first steps on: with the longer warm-ups of the papers, most runs would end before them.
+The settings are those of ``batch_sizes``, with five seeds, the learning rates of ``newer_norms``, and shuffled batches
+of 1 to 64 or batches of 64 with one label each. The scale ``"paper"`` takes Fashion-MNIST in place of digits. Moving
+Average BN and Cross-Iteration BN average over 16 and 8 batches, Online Norm over about 1,000 samples. The three use
+their averages from the first steps on: with the longer warm-ups of their authors' code, most runs would end before
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch import nn
 from bnlib.experiments.alternatives import batch_sizes, contest, newer_norms
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.models import mlp
-from bnlib.samplers import single_label
 from bnlib.sweep import Run
 
 NORMS = {
@@ -33,9 +33,13 @@ MORE_LEARNING_RATES: dict[tuple[str, str, int], tuple[float, ...]] = {}
 SEEDS = {"quick": range(5), "paper": range(10)}
 
 
-def model(norm: str, *, seed: int) -> nn.Sequential:
+DATA = {"quick": ("digits", 64), "paper": ("fashion_mnist", 784)}
+"""The data set of each scale, and its number of pixels."""
+
+
+def model(norm: str, pixels: int = 64, *, seed: int) -> nn.Sequential:
     """Build the network with one of ``NORMS``."""
-    return mlp(batch_sizes.SIZES, NORMS[norm], init=nn.init.kaiming_normal_, seed=seed)
+    return mlp((pixels, *batch_sizes.SIZES[1:]), NORMS[norm], init=nn.init.kaiming_normal_, seed=seed)
 
 
 def learning_rates(norm: str, construction: str, batch_size: int) -> tuple[float, ...]:
@@ -46,13 +50,13 @@ def learning_rates(norm: str, construction: str, batch_size: int) -> tuple[float
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """Return each norm on each kind of batches at each learning rate."""
-    samplers = batch_sizes.CONSTRUCTIONS | {"one label": single_label}
+    data, pixels = DATA[scale]
     return {
         (norm, construction, batch_size, lr): [
             Run(
-                partial(model, norm), "digits", batch_size, lr, seed,
+                partial(model, norm, pixels), data, batch_size, lr, seed,
                 epochs=batch_sizes.EPOCHS[batch_size], checkpoints=batch_sizes.POINTS[batch_size],
-                batches=samplers[construction],
+                batches=batch_sizes.CONSTRUCTIONS[construction],
             )
             for seed in SEEDS[scale]
         ]
