@@ -1,10 +1,10 @@
 """Train the network of ``batch_sizes`` with three norms whose statistics are averages over several batches or samples.
 
-The settings are those of ``batch_sizes``, with five seeds, the learning rates of ``newer_norms``, and shuffled batches
-of 1 to 64 or batches of 64 with one label each. The scale ``"paper"`` takes Fashion-MNIST in place of digits. Moving
-Average BN and Cross-Iteration BN average over 16 and 8 batches, Online Norm over about 1,000 samples. The three use
-their averages from the first steps on: with the longer warm-ups of their authors' code, most runs would end before
-them.
+The settings are those of ``batch_sizes``, also its three seeds, with the learning rates of ``newer_norms``. Batches are
+shuffled, or have 64 images of one label. With one image per batch a run lasts an epoch, 1,437 steps, and otherwise 352
+to 359 steps. The scale ``"paper"`` takes Fashion-MNIST in place of digits, and ten seeds. Moving Average BN and
+Cross-Iteration BN average over 16 and 8 batches, Online Norm over about 1,000 samples. The three use their averages
+from the first steps on: with the longer warm-ups of their authors' code, most runs would end before them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache, partial
 import numpy as np
 from torch import nn
 
-from bnlib.experiments.alternatives import batch_sizes, contest, newer_norms
+from bnlib.experiments.alternatives import batch_sizes, newer_norms
 from bnlib.experiments.framework.experiment import Experiment, Scale
 from bnlib.models import mlp
 from bnlib.sweep import Run
@@ -27,12 +27,9 @@ NORMS = {
 }
 COMPARED = ("batch norm", "Batch Renorm", "Full Norm", "group norm", "weight standardisation + GN")
 """Norms of ``batch_sizes`` that stand beside them."""
-BATCHES = (("shuffled", 1), ("shuffled", 4), ("shuffled", 16), ("shuffled", 64), ("one label", 64))
-MORE_LEARNING_RATES: dict[tuple[str, str, int], tuple[float, ...]] = {}
-"""Further rates for norms whose best rate would be an end of the grid."""
-SEEDS = {"quick": range(5), "paper": range(10)}
-
-
+EPOCHS = {("shuffled", 1): 1, ("shuffled", 4): 1, ("shuffled", 16): 4, ("one label", 64): 16}
+"""Epochs by construction and size of the batches."""
+SEEDS = {"quick": range(3), "paper": range(10)}
 DATA = {"quick": ("digits", 64), "paper": ("fashion_mnist", 784)}
 """The data set of each scale, and its number of pixels."""
 
@@ -42,10 +39,9 @@ def model(norm: str, pixels: int = 64, *, seed: int) -> nn.Sequential:
     return mlp((pixels, *batch_sizes.SIZES[1:]), NORMS[norm], init=nn.init.kaiming_normal_, seed=seed)
 
 
-def learning_rates(norm: str, construction: str, batch_size: int) -> tuple[float, ...]:
-    """Return the learning rates of a norm in rising order."""
-    more = MORE_LEARNING_RATES.get((norm, construction, batch_size), ())
-    return tuple(sorted(newer_norms.LEARNING_RATES[batch_size] + more))
+def points(batch_size: int, epochs: int) -> int:
+    """Return the checkpoints of a run: as many per epoch as in ``batch_sizes``."""
+    return round(epochs * batch_sizes.POINTS[batch_size] / batch_sizes.EPOCHS[batch_size])
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
@@ -55,13 +51,12 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
         (norm, construction, batch_size, lr): [
             Run(
                 partial(model, norm, pixels), data, batch_size, lr, seed,
-                epochs=batch_sizes.EPOCHS[batch_size], checkpoints=batch_sizes.POINTS[batch_size],
-                batches=batch_sizes.CONSTRUCTIONS[construction],
+                epochs=epochs, checkpoints=points(batch_size, epochs), batches=batch_sizes.CONSTRUCTIONS[construction],
             )
             for seed in SEEDS[scale]
         ]
-        for norm, (construction, batch_size) in itertools.product(NORMS, BATCHES)
-        for lr in learning_rates(norm, construction, batch_size)
+        for norm, ((construction, batch_size), epochs) in itertools.product(NORMS, EPOCHS.items())
+        for lr in newer_norms.LEARNING_RATES[batch_size]
     }  # fmt: skip
 
 
@@ -81,35 +76,21 @@ def load() -> dict[tuple, dict]:
     return EXPERIMENT.load("quick")
 
 
-def best_errors(norm: str, construction: str, batch_size: int, budget: str = batch_sizes.EQUAL_SAMPLES) -> np.ndarray:
+def best_errors(norm: str, construction: str, batch_size: int) -> np.ndarray:
     """Return the test errors at the best learning rate in per cent, one number per seed; also for ``COMPARED``."""
+    kept, rates = load(), newer_norms.LEARNING_RATES[batch_size]
     if norm not in NORMS:
-        return contest.best_errors(norm, construction, batch_size, budget)
-    point = batch_sizes.checkpoint(budget, batch_size)
-    rows = [
-        load()[norm, construction, batch_size, lr]["test_error"]
-        for lr in learning_rates(norm, construction, batch_size)
-    ]
+        kept, rates = batch_sizes.load(), batch_sizes.LEARNING_RATES
+    point = points(batch_size, EPOCHS[construction, batch_size])
+    rows = [kept[norm, construction, batch_size, lr]["test_error"] for lr in rates]
     table = np.array([[batch_sizes.error_at(run, point) for run in row] for row in rows])
     return 100 * table[batch_sizes.best_learning_rate(table)]
 
 
 def error_rows() -> list[dict]:
-    """Return the test errors (%), one number per seed, by norm and batches.
-
-    They are those after five epochs, and for batches of one label those after 352 steps.
-    """
-    columns = {(f"{construction} batches", f"b = {size}"): (construction, size) for construction, size in BATCHES}
+    """Return the test errors (%), one number per seed, by norm and batches."""
+    columns = {(f"{construction} batches", f"b = {size}"): (construction, size) for construction, size in EPOCHS}
     return [
-        {"norm": norm}
-        | {
-            header: best_errors(
-                norm,
-                construction,
-                size,
-                batch_sizes.EQUAL_STEPS if construction == "one label" else batch_sizes.EQUAL_SAMPLES,
-            )
-            for header, (construction, size) in columns.items()
-        }
+        {"norm": norm} | {header: best_errors(norm, *batches) for header, batches in columns.items()}
         for norm in (*NORMS, *COMPARED)
     ]
