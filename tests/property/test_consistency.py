@@ -41,7 +41,7 @@ def situation(norm, kind, samples, fan_in, channels, steps, offset, scale, seed)
     shape = (fan_in, *[3] * KINDS.index(kind))
     model = norm.apply(layer)
     if norm.name == "online_norm":
-        model[1].alpha_forward = 0.9  # with the paper's 0.999, a few samples move the averages by less than KEPT
+        model[1].alpha_forward = 0.5  # with the paper's 0.999, a few samples move the averages by less than KEPT
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
     for _ in range(steps):
         optimiser.zero_grad()

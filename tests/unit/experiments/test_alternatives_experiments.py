@@ -58,7 +58,7 @@ def test_weights_are_used_together_by_those_that_normalise_them():
 
 def test_every_norm_is_measured_for_what_it_takes():
     layers = norm_properties.LAYERS
-    assert NORMS.items() <= layers.items()
+    assert NORMS.keys() <= layers.keys()
     found = norm_properties.measure("instance_norm", "images")
     assert (
         max(
