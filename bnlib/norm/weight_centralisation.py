@@ -24,7 +24,7 @@ class WeightCentralisation(nn.Module):
     Raises:
         ValueError: on a call, if each output channel has a single weight, which would become 0.
 
-    Source: Yan et al. 2020, section 4.3.
+    Source: Yan et al. 2020, "weight centralization".
 
     Example:
         >>> bnlib.norm.WeightCentralisation()(torch.tensor([[1.0, 2.0, 6.0]])).tolist()
@@ -57,7 +57,7 @@ def weight_centralise(module: nn.Module) -> nn.Module:
         TypeError: if ``module`` is another kind of layer.
         ValueError: if each output channel has a single weight.
 
-    Source: Yan et al. 2020, section 4.3.
+    Source: Yan et al. 2020, "weight centralization".
 
     Example:
         >>> layer = bnlib.weight_centralise(nn.Linear(8, 2))

@@ -128,7 +128,7 @@ def online_norm_forward(x, state: OnlineState, alpha: float = 0.999, eps: float 
     Raises:
         ValueError: if ``x`` has fewer than two dimensions.
 
-    Source: Chiley et al. 2019 (https://arxiv.org/abs/1905.05894), equations (8).
+    Source: Chiley et al. 2019 (https://arxiv.org/abs/1905.05894), section 3.
 
     Example:
         >>> state = reference.OnlineState(*np.array([[0.0], [1.0], [0.0], [0.0]]))
