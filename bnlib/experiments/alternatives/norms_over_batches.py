@@ -25,7 +25,14 @@ NORMS = {
     "Online Norm": "online_norm",
     "Cross-Iteration BN": "cross_iteration_batch_norm",
 }
-COMPARED = ("batch norm", "Batch Renorm", "Full Norm", "group norm", "weight standardisation + GN")
+COMPARED = (
+    "without normalisation",
+    "batch norm",
+    "Batch Renorm",
+    "Full Norm",
+    "group norm",
+    "weight standardisation + GN",
+)
 """Norms of ``batch_sizes`` that stand beside them."""
 EPOCHS = {("shuffled", 1): 1, ("shuffled", 4): 1, ("shuffled", 16): 4, ("one label", 64): 16}
 """Epochs by construction and size of the batches."""
