@@ -1,7 +1,8 @@
 """Try every layer in every situation of ``bnlib.compatibility``, with the exporters that the tests may lack.
 
 ``python benchmarks/compatibility.py`` prints what does not hold; with ``--save`` it also writes
-``data/results/benchmarks/compatibility_cpu.json``. It needs ``pip install onnx onnxruntime onnxscript``.
+``data/results/benchmarks/compatibility_cpu.json``. It needs ``pip install onnx onnxruntime onnxscript``. Names of
+layers restrict it to these; the saved outcomes of the others, and where they come from, are kept.
 """
 
 import argparse
@@ -10,16 +11,17 @@ from importlib.metadata import version
 import torch
 
 from bnlib.compatibility import LAYERS, SITUATIONS, outcome
-from bnlib.experiments.framework.results import write_result
+from bnlib.experiments.framework.results import read_result, write_result
 
 EXPORTERS = ("onnx", "onnxruntime", "onnxscript")
+NAME = "benchmarks/compatibility_cpu"
 
 
-def try_all() -> list[dict[str, str]]:
+def try_all(layers: list[str]) -> list[dict[str, str]]:
     """Return the outcome of each layer in each situation."""
     cells = []
     for situation in SITUATIONS:
-        for layer in LAYERS:
+        for layer in layers:
             kind, message = outcome(situation, layer)
             cells.append({"situation": situation, "layer": layer, "outcome": kind})
             if kind != "holds":
@@ -28,16 +30,24 @@ def try_all() -> list[dict[str, str]]:
 
 
 def main() -> None:
-    """Try all cells and save them with --save."""
+    """Try the cells, and save them with --save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("layers", nargs="*", metavar="LAYER", help="names of layers; none for all")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if not parser.parse_args().save:
-        try_all()
+    if not arguments.save:
+        try_all(arguments.layers or [*LAYERS])
         return
-    with write_result("benchmarks/compatibility_cpu", "python benchmarks/compatibility.py --save", [0]) as result:
+    command = " ".join(["python benchmarks/compatibility.py --save", *arguments.layers])
+    before = read_result(NAME, command) if arguments.layers else {"cells": []}
+    with write_result(NAME, command, [0]) as result:
         result["exporters"] = {name: version(name) for name in EXPORTERS}
-        result["cells"] = try_all()
+        new = try_all(arguments.layers or [*LAYERS])
+        known = {(cell["situation"], cell["layer"]): cell for cell in (*before["cells"], *new)}
+        result["cells"] = [known[situation, layer] for situation in SITUATIONS for layer in LAYERS]
+        if arguments.layers:
+            result["other_layers"] = before["provenance"]
 
 
 if __name__ == "__main__":

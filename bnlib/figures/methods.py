@@ -6,6 +6,7 @@ from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION
 
 METHOD_COLORS = {
     **dict.fromkeys(("batch norm", "BN", "local BN", "SyncBN", "FedBN", "FixBN", "Batch Renorm", "Ghost BN"), BLUE),
+    **dict.fromkeys(("Moving Average BN", "Online Norm", "Cross-Iteration BN"), BLUE),
     **dict.fromkeys(("without normalisation", "plain network"), VERMILLION),
     **dict.fromkeys(("Full Normalization", "Full Norm", "FN", "local FN", "shared FN"), GREEN),
     **dict.fromkeys(("layer norm", "RMSNorm", "group norm", "instance norm", "FRN", "EvoNorm-S0"), PURPLE),

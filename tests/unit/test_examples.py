@@ -14,7 +14,7 @@ MODULES = [
 ]
 # What a function returns is shown where the function is, and a figure in its chapter.
 RESULTS = "Cache Estimate Estimates FullNormCache History Layer LayerStack VmapStack Panel Stack State"
-FILES_NEEDED, PROCESSES = "mnist cifar10", "run_jobs"
+FILES_NEEDED, PROCESSES = "mnist fashion_mnist cifar10", "run_jobs"
 LIBRARIES_NEEDED = "lightning transformers"  # their examples are code blocks, which tests/unit/monitor runs
 SHOWN_ELSEWHERE = {
     *RESULTS.split(),

@@ -23,6 +23,9 @@ ARGUMENTS = [
     (lambda: bnlib.EvoNormS0("1", 4), "num_groups must be an integer, got '1'"),
     (lambda: bnlib.CosineLinear(4, 0), "out_features must be an integer, at least 1, got 0"),
     (lambda: bnlib.GhostBatchNorm(4, 2.5), "virtual_batch_size must be an integer, at least 1, got 2.5"),
+    (lambda: bnlib.MovingAverageBatchNorm(4, window=1.5), "window must be an integer, at least 1, got 1.5"),
+    (lambda: bnlib.OnlineNorm(4, alpha_backward="x"), "alpha_backward must lie between 0 and 1, got 'x'"),
+    (lambda: bnlib.CrossIterationBatchNorm(nn.ReLU()), "layer must be a Linear or Conv1d to Conv3d layer, got ReLU"),
     (lambda: bnlib.DomainBatchNorm(4, "2"), "num_domains must be an integer, at least 1, got '2'"),
     (lambda: bnlib.DomainBatchNorm(4, 2, shared_affine=1), "shared_affine must be True or False, got 1"),
     (lambda: bnlib.BatchNorm(4, eps="a"), "eps must be a finite number, got 'a'"),
@@ -137,7 +140,8 @@ def test_what_full_norm_cannot_do_in_train_mode_says_what_to_do_instead(name):
 
 
 @pytest.mark.parametrize("name", ["BatchNorm", "GhostBatchNorm", "SyncBatchNorm", "DomainBatchNorm", "NoisyBatchNorm",
-                                  "BatchRenorm", "FullNorm running"])  # fmt: skip
+                                  "BatchRenorm", "FullNorm running", "MovingAverageBatchNorm", "OnlineNorm",
+                                  "CrossIterationBatchNorm"])  # fmt: skip
 def test_layers_that_update_buffers_say_what_torch_func_can_do_instead(name):
     layer, x, func = LAYERS[name](), torch.randn(6, 4), torch.func
     parameters = {key: value.detach() for key, value in layer.named_parameters()}

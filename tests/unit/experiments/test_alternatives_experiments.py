@@ -14,10 +14,13 @@ from bnlib.experiments.alternatives import (
     newer_norms,
     norm_properties,
     normalisation_groups,
+    norms_over_batches,
     small_transformer,
 )
 from bnlib.norm.registry import NORMS
 from bnlib.probes import relative_difference
+
+PLAIN = "without normalisation"
 
 
 @pytest.mark.parametrize("batch_size", normalisation_groups.BATCH_SIZES)
@@ -58,7 +61,7 @@ def test_weights_are_used_together_by_those_that_normalise_them():
 
 def test_every_norm_is_measured_for_what_it_takes():
     layers = norm_properties.LAYERS
-    assert NORMS.items() <= layers.items()
+    assert NORMS.keys() <= layers.keys()
     found = norm_properties.measure("instance_norm", "images")
     assert (
         max(
@@ -166,6 +169,17 @@ def test_sizes_of_a_norm_that_does_not_accept_vectors_are_refused():
     assert normalisation_groups.sizes("instance norm", 3, "images") == (4, 4)
     with pytest.raises(ValueError, match="got 'vectors'; use 'images'"):
         normalisation_groups.sizes("instance norm", 3)
+
+
+def test_norms_over_batches_stand_beside_the_same_runs_as_in_the_contest_and_start_from_the_same_weights():
+    for norm in norms_over_batches.COMPARED:
+        for construction, size in (("shuffled", 4), ("shuffled", 16), ("one label", 64)):
+            expected = contest.best_errors(norm, construction, size, batch_sizes.EQUAL_STEPS)
+            assert (norms_over_batches.best_errors(norm, construction, size) == expected).all()
+    plain = [each for each in batch_sizes.model(PLAIN, seed=1).parameters() if each.dim() == 2]
+    for norm in norms_over_batches.NORMS:
+        weights = [each for each in norms_over_batches.model(norm, seed=1).parameters() if each.dim() == 2]
+        assert all(torch.equal(*pair) for pair in zip(weights, plain, strict=True)), norm
 
 
 def test_the_newer_norms_stand_where_they_were_trained():
