@@ -79,6 +79,8 @@ def updated(make: Maker) -> None:
     linear, layer = model[0], model[1]
     layer = layer.domains[layer.domain] if hasattr(layer, "domains") else layer
     update_bn([batch(seed) for seed in (11, 12)], model)
+    inputs = torch.cat([linear(batch(seed)) for seed in (11, 12)]).detach()
     if hasattr(layer, "running_mean"):
-        mean = torch.cat([linear(batch(seed)) for seed in (11, 12)]).mean(0)
-        check_equal(layer.running_mean, mean.detach())
+        check_equal(layer.running_mean, inputs.mean(0))
+    if hasattr(layer, "running_mean_square"):
+        check_equal(layer.running_mean_square, inputs.square().mean(0))

@@ -101,7 +101,8 @@ SITUATIONS: dict[str, Situation] = {
 """The situations by name."""
 
 _BATCH_NORMS = ("BatchNorm", "GhostBatchNorm", "SyncBatchNorm", "DomainBatchNorm")
-_UPDATED = (*_BATCH_NORMS, "NoisyBatchNorm", "BatchRenorm", "FullNorm")
+_OVER_BATCHES = ("MovingAverageBatchNorm", "OnlineNorm", "CrossIterationBatchNorm")
+_UPDATED = (*_BATCH_NORMS, "NoisyBatchNorm", "BatchRenorm", "FullNorm", *_OVER_BATCHES)
 _TWICE = (
     _BATCH_NORMS,
     "differs",
@@ -116,7 +117,7 @@ _SHARED = (
 EXCEPTIONS: dict[str, list[tuple[tuple[str, ...], str, str]]] = {
     "update_bn": [
         (
-            ("BatchRenorm", "FullNorm"),
+            ("BatchRenorm", "FullNorm", *_OVER_BATCHES),
             "differs",
             "`update_bn` looks for PyTorch's batch norm only, and leaves these layers as they are. They follow the "
             "weights in train mode.",
@@ -127,9 +128,28 @@ EXCEPTIONS: dict[str, list[tuple[tuple[str, ...], str, str]]] = {
             ("RMSNorm", "FilterResponseNorm", "EvoNormS0", "DynamicTanh", "CosineLinear"),
             "raises",
             "At inference these layers do more than to scale and to shift, so no convolution can do what they do.",
-        )
+        ),
+        (
+            ("OnlineNorm",),
+            "differs",
+            "PyTorch folds its statistics and leaves out layer scaling, without an error. With `layer_scaling=False` "
+            "the outputs are right.",
+        ),
+        (
+            ("MovingAverageBatchNorm",),
+            "raises",
+            "It has no running mean, which PyTorch's function asks for.",
+        ),
+        (
+            ("CrossIterationBatchNorm",),
+            "raises",
+            "It contains its layer. Fuse a convolution inside it with a batch norm that has its running statistics.",
+        ),
     ],
-    "channels-last": [(("CosineLinear",), "raises", "It is a linear layer, and takes no images.")],
+    "channels-last": [
+        (("CosineLinear",), "raises", "It is a linear layer, and takes no images."),
+        (("CrossIterationBatchNorm",), "raises", "Tried with a linear layer inside, it takes no images."),
+    ],
     "torch.utils.checkpoint": [_TWICE],
     "torch.utils.checkpoint, use_reentrant=True": [_TWICE],
     "torch.func.vmap over networks": [

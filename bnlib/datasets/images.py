@@ -1,4 +1,4 @@
-"""Data sets of images: handwritten digits, MNIST and CIFAR-10."""
+"""Data sets of images: handwritten digits, MNIST, Fashion-MNIST and CIFAR-10."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bnlib.datasets.cifar10_files import read_cifar10
 from bnlib.datasets.dataset import Dataset
-from bnlib.datasets.mnist_files import read_mnist
+from bnlib.datasets.mnist_files import read_fashion_mnist, read_mnist
 
 _DIGITS = Path(__file__).parents[1] / "static" / "digits.npz"
 
@@ -63,6 +63,29 @@ def mnist(root: str | Path | None = None, splits: Sequence[str] = ("train", "tes
     for split in splits:
         tensors[f"{split}_x"], tensors[f"{split}_y"] = read_mnist(split, root)
     return Dataset("mnist", num_classes=10, **tensors)
+
+
+def fashion_mnist(root: str | Path | None = None, splits: Sequence[str] = ("train", "test")) -> Dataset:
+    """Load Fashion-MNIST, 70 000 pictures of ten kinds of clothes in the form of MNIST: 60 000 train and 10 000 test.
+
+    Nothing is downloaded: the Debian package ``dataset-fashion-mnist`` installs the files where this function finds
+    them.
+
+    Arguments:
+        root: folder with the four IDX files, gzipped or not, or with a subfolder ``fashion_mnist`` that contains them.
+            None looks in the subfolder ``fashion_mnist`` of ``BNLIB_DATA`` and in Debian's folder.
+        splits: which of ``"train"`` and ``"test"`` to load; the files of the other split are not needed.
+
+    Source: Xiao, Rasul and Vollgraf 2017 (https://arxiv.org/abs/1708.07747).
+
+    Raises:
+        ValueError: if a split has another name.
+        DatasetError: see ``load``.
+    """
+    tensors = _no_tensors(splits)
+    for split in splits:
+        tensors[f"{split}_x"], tensors[f"{split}_y"] = read_fashion_mnist(split, root)
+    return Dataset("fashion_mnist", num_classes=10, **tensors)
 
 
 def cifar10(root: str | Path | None = None, splits: Sequence[str] = ("train", "test")) -> Dataset:

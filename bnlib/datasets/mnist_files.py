@@ -1,14 +1,15 @@
-"""Find and read the four files of MNIST."""
+"""Find and read the four files of MNIST, and those of Fashion-MNIST, which has the same form."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bnlib.datasets.files import fetch, missing_file, user_folders, wrong_file
+from bnlib.datasets.files import DatasetError, fetch, missing_file, user_folders, wrong_file
 from bnlib.datasets.idx_files import read_idx
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -22,13 +23,26 @@ MNIST_SHA256 = {
 }
 """SHA-256 hash of each file of MNIST."""
 
+FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+"""The folder in which Debian and Ubuntu install Fashion-MNIST."""
+
+FASHION_MNIST_URL = "https://github.com/zalandoresearch/fashion-mnist"
+"""Address of the repository with Fashion-MNIST's files."""
+
 
 def read_mnist(split: str, root: str | Path | None) -> tuple[Tensor, Tensor]:
     """Return the images of a split, shape (N, 1, 28, 28) with values from 0 to 1, and the labels, shape (N,)."""
+    return _read_images_and_labels(*(_locate(file, root) for file in _files(split)))
+
+
+def read_fashion_mnist(split: str, root: str | Path | None) -> tuple[Tensor, Tensor]:
+    """Return the same for Fashion-MNIST."""
+    return _read_images_and_labels(*(_locate_fashion(file, root) for file in _files(split)))
+
+
+def _files(split: str) -> tuple[str, str]:
     prefix = {"train": "train", "test": "t10k"}[split]
-    images = _locate(f"{prefix}-images-idx3-ubyte.gz", root)
-    labels = _locate(f"{prefix}-labels-idx1-ubyte.gz", root)
-    return _read_images_and_labels(images, labels)
+    return f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"
 
 
 def _locate(file: str, root: str | Path | None) -> Path:
@@ -36,11 +50,33 @@ def _locate(file: str, root: str | Path | None) -> Path:
     folders = user_folders(root, "mnist")
     if not folders:
         return fetch("mnist", MNIST_URL + file, MNIST_SHA256[file])
-    for folder in folders:
-        for name in (file, file.removesuffix(".gz")):
-            if (folder / name).exists():
-                return folder / name
+    if found := _in_folders(file, folders):
+        return found
     raise missing_file(f"{file} is missing: looked for it, gzipped or not", folders, root, MNIST_URL + file)
+
+
+def _locate_fashion(file: str, root: str | Path | None) -> Path:
+    """Return the path of an IDX file in ``root``, or else in ``BNLIB_DATA`` or where a system package puts it.
+
+    The files of MNIST have the same names, so only the subfolder of ``BNLIB_DATA`` counts.
+    """
+    given = user_folders(root, "fashion_mnist")
+    folders = given if root is not None else [*given[1:], FASHION_MNIST_FOLDER]
+    if found := _in_folders(file, folders):
+        return found
+    where = " and in ".join(map(str, folders))
+    raise DatasetError(
+        f"{file} of Fashion-MNIST is missing: looked for it, gzipped or not, in {where}. Install it with `apt install "
+        f"dataset-fashion-mnist` (Debian, Ubuntu), or get the four files from {FASHION_MNIST_URL} and give their "
+        "folder as root, or put them into the subfolder fashion_mnist of the folder that the environment variable "
+        "BNLIB_DATA names."
+    )
+
+
+def _in_folders(file: str, folders: Sequence[Path]) -> Path | None:
+    """Return the first path of a file in folders, gzipped or not."""
+    paths = (folder / name for folder in folders for name in (file, file.removesuffix(".gz")))
+    return next((path for path in paths if path.exists()), None)
 
 
 def _read_images_and_labels(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:

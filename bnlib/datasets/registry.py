@@ -8,17 +8,18 @@ from typing import Any
 
 from bnlib.arguments import check_one_of, suggestion
 from bnlib.datasets.dataset import Dataset
-from bnlib.datasets.images import cifar10, digits, mnist
+from bnlib.datasets.images import cifar10, digits, fashion_mnist, mnist
 from bnlib.datasets.synthetic import three_points, wide_variation
 
 _LOADERS = {
     "digits": digits,
     "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,
     "three_points": three_points,
     "wide_variation": wide_variation,
 }
-_FROM_FILES = ("mnist", "cifar10")
+_FROM_FILES = ("mnist", "fashion_mnist", "cifar10")
 NAMES = tuple(_LOADERS)
 """The names that ``load`` accepts."""
 
@@ -27,9 +28,11 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
     """Load a data set by name; its tensors are new ones on the CPU, which the caller may change.
 
     Arguments:
-        name: ``"digits"``, ``"mnist"``, ``"cifar10"``, ``"three_points"`` or ``"wide_variation"``.
-        root: for MNIST and CIFAR-10 only, the folder with their files. If None, the folder is the environment variable
-            ``BNLIB_DATA``; if that is not set, the files are downloaded once into the user's cache.
+        name: ``"digits"``, ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"``, ``"three_points"`` or
+            ``"wide_variation"``.
+        root: for data sets of files only, the folder with these files. If None, the folder is the environment variable
+            ``BNLIB_DATA``; if that is not set, MNIST and CIFAR-10 are downloaded once into the user's cache, and
+            Fashion-MNIST is read from the folder of its Debian package.
         options: arguments of the function that has the data set's name, such as ``datasets.mnist``.
 
     Raises:

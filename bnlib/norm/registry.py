@@ -12,12 +12,16 @@ from bnlib.arguments import Names
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
 from bnlib.norm.cosine import CosineLinear
+from bnlib.norm.cross_iteration_batch_norm import CrossIterationBatchNorm
 from bnlib.norm.dynamic_tanh import DynamicTanh
 from bnlib.norm.evonorm import EvoNormS0
 from bnlib.norm.filter_response_norm import FilterResponseNorm
 from bnlib.norm.full_norm import FullNorm
 from bnlib.norm.ghost_batch_norm import GhostBatchNorm
+from bnlib.norm.moving_average_batch_norm import MovingAverageBatchNorm
+from bnlib.norm.online_norm import OnlineNorm
 from bnlib.norm.rms_norm import RMSNorm
+from bnlib.norm.weight_centralisation import weight_centralise
 from bnlib.norm.weight_standardisation import weight_standardise
 
 _INSTANCE_NORMS = {nn.Conv1d: nn.InstanceNorm1d, nn.Conv2d: nn.InstanceNorm2d, nn.Conv3d: nn.InstanceNorm3d}
@@ -42,7 +46,8 @@ class Norm:
             batch.
         eval_matches_train: whether eval mode, right after a training step on a batch, gives that step's output.
         includes_activation: whether the normalisation contains its activation, so that no other should follow.
-        trains_on_one_sample: whether the weights get a gradient from a batch of one sample without spatial dimensions.
+        trains_on_one_sample: whether the weights get a gradient from a batch of one sample without spatial dimensions,
+            at least once the layer has seen some batches.
         paper: link to the paper.
 
     Example:
@@ -127,6 +132,11 @@ def _standardised(layer: nn.Module) -> nn.Sequential:
     return nn.Sequential(weight_standardise(layer), _group_norm(_channels(layer)))
 
 
+def _moving_average(layer: nn.Module) -> nn.Sequential:
+    # The norm subtracts no mean, so the paper centralises the weights.
+    return nn.Sequential(weight_centralise(layer), MovingAverageBatchNorm(_channels(layer)))
+
+
 _BY_BATCH = {"batch_independent": False, "eval_matches_train": False, "trains_on_one_sample": False}
 
 NORMS: dict[str, Norm] = Names(
@@ -150,6 +160,27 @@ NORMS: dict[str, Norm] = Names(
                 paper="https://proceedings.mlr.press/v89/lian19a.html",
             ),
             Norm("batch_renorm", "Batch Renorm", BatchRenorm, **_BY_BATCH, paper="https://arxiv.org/abs/1702.03275"),
+            Norm(
+                "moving_average_batch_norm",
+                "Moving Average BN",
+                modify_layer=_moving_average,
+                **_BY_BATCH | {"trains_on_one_sample": True},
+                paper="https://arxiv.org/abs/2001.06838",
+            ),
+            Norm(
+                "online_norm",
+                "Online Norm",
+                OnlineNorm,
+                **_BY_BATCH | {"trains_on_one_sample": True},
+                paper="https://arxiv.org/abs/1905.05894",
+            ),
+            Norm(
+                "cross_iteration_batch_norm",
+                "Cross-Iteration BN",
+                modify_layer=CrossIterationBatchNorm,
+                **_BY_BATCH | {"trains_on_one_sample": True},
+                paper="https://arxiv.org/abs/2002.05712",
+            ),
             Norm("layer_norm", "Layer Norm", _layer_norm, paper="https://arxiv.org/abs/1607.06450"),
             Norm("rms_norm", "RMSNorm", RMSNorm, paper="https://arxiv.org/abs/1910.07467"),
             Norm("group_norm", "Group Norm", _group_norm, paper="https://arxiv.org/abs/1803.08494"),

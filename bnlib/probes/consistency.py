@@ -9,6 +9,7 @@ Source: Irpan 2017, "On The Perils of Batch Norm" (https://www.alexirpan.com/201
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -23,7 +24,8 @@ def batch_dependence(module: nn.Module, inputs: Tensor, other_samples: Tensor | 
     r"""Measure how much the outputs for ``inputs`` change in train mode when other samples join the batch.
 
     The result is 0, up to rounding, if the output for a sample does not depend on the other samples in the batch.
-    The module keeps its buffers, gradients and modes, and the global random number generators keep their state. Both
+    The other samples are placed behind ``inputs`` and before them, and the larger change counts.
+    The module keeps its buffers, gradients and modes, and the global random number generators keep their state. All
     passes start from the same buffers and random state; a module that draws random numbers, such as dropout, may still
     draw other numbers for the larger batch.
 
@@ -56,8 +58,11 @@ def batch_dependence(module: nn.Module, inputs: Tensor, other_samples: Tensor | 
     if own != others:
         raise ValueError(f"other_samples must have samples of the shape {own} of inputs, got {others}")
     alone = _run_in_modes(module, lambda run: run(True, inputs))
-    together = _run_in_modes(module, lambda run: run(True, torch.cat([inputs, other_samples]))[: len(inputs)])
-    return relative_difference(alone, together)
+    # Some layers take the samples one after another, so the others must also come first.
+    behind = _run_in_modes(module, lambda run: run(True, torch.cat([inputs, other_samples]))[: len(inputs)])
+    before = _run_in_modes(module, lambda run: run(True, torch.cat([other_samples, inputs]))[-len(inputs) :])
+    changes = relative_difference(alone, behind), relative_difference(alone, before)
+    return max(changes, key=lambda change: (math.isnan(change), change))
 
 
 def train_eval_difference(module: nn.Module, inputs: Tensor) -> float:

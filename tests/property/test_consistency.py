@@ -40,6 +40,8 @@ def situation(norm, kind, samples, fan_in, channels, steps, offset, scale, seed)
     # Positions that differ, and enough of them for each sample to have a variance of its own.
     shape = (fan_in, *[3] * KINDS.index(kind))
     model = norm.apply(layer)
+    if norm.name == "online_norm":
+        model[1].alpha_forward = 0.9  # with the paper's 0.999, a few samples move the averages by less than KEPT
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
     for _ in range(steps):
         optimiser.zero_grad()

@@ -1,6 +1,7 @@
 """All layers of ``bnlib.norm`` for 4 channels, for tests that hold for each of them."""
 
 import pytest
+import torch
 
 import bnlib
 from bnlib.reference import ORACLES
@@ -12,6 +13,11 @@ def domain_batch_norm(**options):
     return layer
 
 
+def cross_iteration_batch_norm(**options):
+    with torch.inference_mode(False):
+        return bnlib.CrossIterationBatchNorm(torch.nn.Linear(4, 4, **options), 3)
+
+
 LAYERS = {
     "BatchNorm": lambda **options: bnlib.BatchNorm(4, **options),
     "GhostBatchNorm": lambda **options: bnlib.GhostBatchNorm(4, 3, **options),
@@ -21,6 +27,9 @@ LAYERS = {
     "BatchRenorm": lambda **options: bnlib.BatchRenorm(4, momentum=0.3, r_max=2.0, d_max=1.0, **options),
     **{f"FullNorm {oracle}": lambda oracle=oracle, **options: bnlib.FullNorm(4, oracle=oracle, **options)
        for oracle in ORACLES},
+    "MovingAverageBatchNorm": lambda **options: bnlib.MovingAverageBatchNorm(4, 2, **options),
+    "OnlineNorm": lambda **options: bnlib.OnlineNorm(4, 0.9, 0.8, **options),
+    "CrossIterationBatchNorm": cross_iteration_batch_norm,
     "RMSNorm": lambda **options: bnlib.RMSNorm(4, **options),
     "DynamicTanh": lambda **options: bnlib.DynamicTanh(4, **options),
     "FilterResponseNorm": lambda **options: bnlib.FilterResponseNorm(4, **options),

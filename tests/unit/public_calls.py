@@ -234,6 +234,7 @@ CALLS = {
         | {"test_y": (Y, "text"), "num_classes": (3, "count")},
     ),
     datasets.mnist: (datasets.mnist, {"splits": (("train",), "list"), "root": ("/nowhere", "path")}),
+    datasets.fashion_mnist: (datasets.fashion_mnist, {"splits": (("train",), "list"), "root": ("/nowhere", "path")}),
     datasets.cifar10: (datasets.cifar10, {"splits": (("train",), "list"), "root": ("/nowhere", "path")}),
     datasets.read_idx: (datasets.read_idx, {"path": ("/nowhere", "path")}),
     models.mlp: (

@@ -14,7 +14,7 @@ MODULES = [
 ]
 # What a function returns is shown where the function is, and a figure in its chapter.
 RESULTS = "Cache Estimate Estimates FullNormCache History Layer LayerStack VmapStack Panel Stack State"
-FILES_NEEDED, PROCESSES = "mnist cifar10", "run_jobs"
+FILES_NEEDED, PROCESSES = "mnist fashion_mnist cifar10", "run_jobs"
 SHOWN_ELSEWHERE = {*RESULTS.split(), *FILES_NEEDED.split(), PROCESSES, "DatasetError", "UserCodeError"}
 
 

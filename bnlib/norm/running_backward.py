@@ -1,0 +1,167 @@
+"""A train step whose backward pass has running statistics of its own, also for ``compile`` and ``torch.func``.
+
+Moving Average Batch Normalization and Online Normalization differentiate their statistics with averages over earlier
+backward passes. What they compute is a ``Method``; this file makes a ``torch.autograd.Function`` of it. All tensors of
+the state have the channels as their first dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from bnlib.norm.buffers import is_eager, store
+from bnlib.norm.full_norm_autograd import UnlessVectorised
+from bnlib.norm.full_norm_passes import is_vectorised
+from bnlib.norm.recomputation import first_pass
+
+# PyTorch has no public function for this question.
+_is_transformed = torch._C._are_functorch_transforms_active
+
+
+class Method(Protocol):
+    """What a layer computes in its two passes; a ``NamedTuple`` of the layer's settings.
+
+    Attributes:
+        forward_state, backward_state: the names of the buffers that the two passes update.
+    """
+
+    forward_state: tuple[str, ...]
+    backward_state: tuple[str, ...]
+
+    def normalise(self, x: Tensor, count: Tensor, *state: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return the output, the new forward state, and what the backward pass needs besides the output."""
+
+    def differentiate(self, g: Tensor, output: Tensor, kept: list[Tensor], state: list[Tensor]):
+        """Return the gradient of the input and the new backward state, given the gradient ``g`` at the output."""
+
+
+def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
+    """Normalise ``x`` with the method and update the buffers of the layer; ``num_batches_tracked`` counts the batches.
+
+    ``torch.utils.checkpoint`` runs the forward pass twice. The second time is recognised by the batch: the output is
+    the same, and the buffers do not change again.
+    """
+    eager = is_eager(x)
+    again = first_pass(layer, x) if eager else None
+    # Not layer._buffers: functional_call replaces the buffers for the duration of a call.
+    live = {name: getattr(layer, name) for name in (*method.forward_state, *method.backward_state)}
+    count = layer.num_batches_tracked
+    before = live if again is None else again.copies()
+    if again is not None:
+        count = before["num_batches_tracked"]
+        live = again.buffers
+    state = [before[name] for name in method.forward_state] + [live[name] for name in method.backward_state]
+    step = Step if eager or torch.compiler.is_compiling() else TransformedStep
+    output, *results = step.apply(x, method, count, *state)
+    if again is None:
+        new = dict(zip(method.forward_state, results, strict=False))
+        store(layer, **new, num_batches_tracked=count + 1)
+    return output
+
+
+class Step(Function):
+    """The train step; it returns the output, the new forward state, and what the backward pass needs."""
+
+    @staticmethod
+    def forward(x, method, count, *state):
+        """Normalise ``x``."""
+        output, new, kept = method.normalise(x, count, *state[: len(method.forward_state)])
+        return output, *new, *kept
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Save what ``backward`` needs; the state that it updates is no saved tensor, because it changes."""
+        _, method, _, *state = inputs
+        start = len(method.forward_state)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(inputs[0], output[0], *output[1 + start :])
+        ctx.method, ctx.state = method, state[start:]
+
+    @staticmethod
+    def backward(ctx, g, *_):
+        """Return the gradient of the input and update the backward state."""
+        x, output, *kept = ctx.saved_tensors
+        with torch.no_grad():
+            grad_input, new = ctx.method.differentiate(g, output, kept, ctx.state)
+            _update(ctx.state, new, g)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            grad_input = Final.apply(grad_input, x, g)
+        return grad_input, None, None, *[None] * (len(ctx.method.forward_state) + len(ctx.state))
+
+
+class TransformedStep(Step):
+    """The same step for ``torch.func``; ``torch.compile`` does not accept a class with this method."""
+
+    @staticmethod
+    def vmap(info, in_dims, x, method, count, *state):
+        """Train many layers at once, as one layer with many channels."""
+        size = info.batch_size
+        x_dim, _, count_dim, *state_dims = in_dims
+        channels = x.size(2 if x_dim is not None and x_dim <= 1 else 1)
+        wide = _with_mapped(x, x_dim, size).movedim(0, 1).flatten(1, 2)
+        if count_dim is not None:
+            count = count.repeat_interleave(channels)
+        wide_state = [_with_mapped(each, dim, size).flatten(0, 1) for each, dim in zip(state, state_dims, strict=True)]
+        output, *others = TransformedStep.apply(wide, method, count, *wide_state)
+        others = [each.unflatten(0, (size, -1)) for each in others]
+        return (output.unflatten(1, (size, -1)), *others), (1, *[0] * len(others))
+
+
+class Final(Function):
+    """A gradient that raises an error when it is differentiated."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad_input, x, g):
+        """Return the gradient."""
+        return grad_input.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Save nothing."""
+
+    @staticmethod
+    def backward(ctx, *_):
+        """Raise an error."""
+        raise RuntimeError(
+            "a layer with running statistics of the backward pass cannot be differentiated twice in train mode: its "
+            "gradient is an estimate, not the derivative of its output; use eval mode, where the statistics are "
+            "constants, or bnlib.BatchNorm"
+        )
+
+
+def _with_mapped(value: Tensor, dim: int | None, size: int) -> Tensor:
+    return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+
+
+def _update(state: list[Tensor], new: list[Tensor], g: Tensor) -> None:
+    """Write the new backward state in place; values that are not finite are left out.
+
+    Vectorised backward passes, such as the rows of a Jacobian matrix, are no steps of training and update nothing.
+    """
+    if is_vectorised(g):
+        return
+    if _is_transformed() and not torch.compiler.is_compiling():
+        first, last = UnlessVectorised.apply(new[0], new[-1], state[0])
+        new = [first, last][: len(new)]
+    for old, value in zip(state, new, strict=True):
+        value = value.to(old.dtype)
+        old.copy_(torch.where(value.isfinite(), value, old))
+
+
+def as_wide(values: Tensor, x: Tensor) -> Tensor:
+    """View ``values``, shape (C,) or (N, C), so that they broadcast against ``x``, shape (N, C, ...)."""
+    return values.view(*values.shape, *[1] * (x.dim() - 2))
+
+
+def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Multiply ``x``, shape (N, C, ...), by gamma and add beta, shape (C,); None stands for 1 and 0."""
+    if weight is None:
+        return x
+    scaled = x * as_wide(weight, x)
+    return scaled if bias is None else scaled + as_wide(bias, x)
