@@ -9,10 +9,10 @@ $$\begin{pmatrix}-\kappa\,\mathcal L_{ww}&-\kappa\,\mathcal L_{wu}&-\kappa\,\mat
 \mathcal L_{\lambda w}&\mathcal L_{\lambda u}&0\\\mathcal L_{uw}&\mathcal L_{uu}&\mathcal L_{u\lambda}\end{pmatrix},
 \qquad\kappa=\frac{\eta}{(1-m)\,\alpha},$$
 
-where m is the momentum, if $1-m$ is larger than $\alpha$. For the toy problem of chapter 5 its eigenvalues have positive
-real parts above $\kappa=2/J''\approx0.68$. In a network even exact gradient descent has directions that grow, with the
-rate $-\kappa$ times the lowest curvature of J. So ``borders`` returns the ratio at which perturbations grow by a factor e
-per $1/\alpha$ steps faster than those of gradient descent: then the estimates cannot follow.
+where m is the momentum, if $1-m$ is larger than $\alpha$. For the toy problem of chapter 5 its eigenvalues have
+positive real parts above $\kappa=2/J''\approx0.68$. In a network even exact gradient descent has directions that grow,
+with the rate $-\kappa$ times the lowest curvature of J. So ``borders`` returns the ratio at which perturbations grow by
+a factor e per $1/\alpha$ steps faster than those of gradient descent: then the estimates cannot follow.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
 
 
 def measure(depth: int, steps: int, *, seed: int, device: str) -> dict[str, Any]:
-    """Linearise the recursion around a network on every ``EVERY_NTH`` training image, always on the CPU.
+    r"""Linearise the recursion around a network on every ``EVERY_NTH`` training image, always on the CPU.
 
     Returns:
-        ``growth``, the rate of the fastest growing perturbation per $1/\\alpha$ steps at each of ``RATIOS``, and
+        ``growth``, the rate of the fastest growing perturbation per $1/\alpha$ steps at each of ``RATIOS``, and
         ``lowest_curvature`` of J.
     """
     data = datasets.load("digits")
