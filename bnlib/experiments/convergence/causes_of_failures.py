@@ -89,7 +89,7 @@ ARMS = {
 def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
     """Return the arms, with five seeds each; exact estimates only in the fully connected network."""
     return {
-        (network, arm): range(5)
+        (network, arm): range(3)
         for network, (arm, chosen) in itertools.product(LEARNING_RATES, ARMS.items())
         if network == "fully connected" or not (chosen.statistics or chosen.adjoints)
     }

@@ -34,7 +34,7 @@ from bnlib.experiments.framework.measurement import Measurement
 from bnlib.models import mlp
 from bnlib.samplers import shuffled
 
-WIDTH, DEPTHS = 10, (1, 2, 3)
+WIDTH, DEPTHS = 10, (1, 3)
 STEPS = (0, 10, 100, 400)
 """Training steps after which the border is computed, of 64 samples each, with BN at ``LEARNING_RATE``."""
 LEARNING_RATE, BATCH_SIZE, EVERY_NTH = 0.1, 64, 6
