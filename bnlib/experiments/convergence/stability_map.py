@@ -26,7 +26,7 @@ and 0.4 or more, often above 3, once a network has taken 100 steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -112,12 +112,14 @@ def trains(found: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.where(found["BN"] > BN_FAILS, np.nan, (found["FN"] <= found["BN"] + MARGIN).astype(float))
 
 
+def largest(found: np.ndarray, rates: Sequence[float]) -> np.ndarray:
+    """Return for each row of ``trains`` the largest rate that trains; nan if there is none."""
+    return np.array(
+        [max((rate for rate, one in zip(rates, row, strict=True) if one == 1), default=np.nan) for row in found]
+    )
+
+
 def largest_rates(optimiser: str, depth: int, batch_size: int) -> dict[float, float]:
-    """Return by floor the largest rate up to which every rate trains at which BN does; nan if there is none."""
-    rates, found = np.array(LEARNING_RATES[optimiser]), trains(error_map(optimiser, depth, batch_size))
-    largest = {}
-    for floor, row in zip(FLOORS, found, strict=True):
-        failed = np.flatnonzero(row == 0)
-        works = np.flatnonzero(row[: failed[0] if failed.size else None] == 1)
-        largest[floor] = float(rates[works[-1]]) if works.size else float("nan")
-    return largest
+    """Return the largest rate that trains, by floor."""
+    found = largest(trains(error_map(optimiser, depth, batch_size)), LEARNING_RATES[optimiser])
+    return dict(zip(FLOORS, found.tolist(), strict=True))
