@@ -1,6 +1,6 @@
 r"""Compare the gradient of Full Normalization with that of all data along a training, and with its estimates' errors.
 
-Given its estimates, the oracle "running" has the mean $\partial_w\mathcal L(w,\hat u,\hat\lambda)$, which
+Given its estimates, the oracle "running" has the mean $\partial_w\mathcal L(w,\hat u,\hat\psi)$, which
 ``lagrangian`` computes over all training images; the bias is its distance from the gradient of the objective. The bias
 has two parts: the one with exact adjoints comes from the statistics, and the rest from the adjoints.
 """
@@ -42,7 +42,8 @@ def measure(lr: float, floor: float, *, seed: int, device: str) -> dict[str, Any
         lists over the comparisons, all of them norms over the parameters or over all layers and channels: ``gradient``
         of the objective, ``bias`` of the oracle, its parts ``bias_of_statistics`` and ``bias_of_adjoints``, ``noise``,
         the root mean square distance of the oracle's gradient in a batch from its mean; ``error_of_statistics`` and
-        ``error_of_adjoints``, see ``errors``; ``adjoints``, the size of the exact ones.
+        ``error_of_adjoints``, see ``errors``; ``adjoints``, the size of the exact ones. And ``along``, the component of
+        the oracle's mean gradient along the gradient of the objective, over the length of the latter.
     """
     data = datasets.load("digits").to(device)
     alpha = PowerSchedule(scale=1, power=1, floor=floor, start=1)
@@ -81,6 +82,7 @@ def compare(network: nn.Sequential, data: tuple[Tensor, Tensor], batches: Sequen
     return {
         "gradient": gradient.norm().item(),
         "bias": (mean - gradient).norm().item(),
+        "along": (torch.dot(mean, gradient) / gradient.square().sum()).item(),
         "bias_of_statistics": (part - gradient).norm().item(),
         "bias_of_adjoints": (mean - part).norm().item(),
         "noise": torch.stack(noise).mean().sqrt().item(),
@@ -128,3 +130,23 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """Load the committed result."""
     return EXPERIMENT.load("quick")
+
+
+def rows(first: int = 5) -> list[dict]:
+    """Return medians over seeds and over the comparisons from number ``first`` on, a row per setting.
+
+    The mean of ``along`` is over all of them: a part of the bias that changes its sign from time to time falls out.
+    """
+    found = []
+    for (lr, floor), values in load().items():
+        later = {name: value[:, first:] for name, value in values.items()}
+        found.append(
+            {
+                "learning rate": f"{lr:g}",
+                "floor of α": f"{floor:g}",
+                "bias / gradient": np.median(later["bias"] / later["gradient"]),
+                "noise / gradient": np.median(later["noise"] / later["gradient"]),
+                "mean gradient along the true one": later["along"].mean(),
+            }
+        )
+    return found

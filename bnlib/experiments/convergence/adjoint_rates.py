@@ -42,7 +42,7 @@ def exact_adjoints(problem: Problem, params: dict[str, Tensor]) -> tuple[dict[st
 
 
 def mean_gradient(problem: Problem, params: dict[str, Tensor], estimates: Sequence[Tensor], adjoints: Sequence[Tensor]):
-    r"""Return the mean of the oracle's gradient over all samples, $\partial_w\mathcal L(w,\hat u,\hat\lambda)$."""
+    r"""Return the mean of the oracle's gradient over all samples, $\partial_w\mathcal L(w,\hat u,\hat\psi)$."""
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     z, value = problem.x, 0.0
     for stage, y, adjoint in zip(problem.composition.stages, estimates, adjoints, strict=True):

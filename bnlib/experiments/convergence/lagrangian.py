@@ -1,13 +1,13 @@
 r"""The Lagrangian of a network with Full Normalization, whose derivatives are all that the oracle "running" tracks.
 
 Let each normalised layer i use free numbers $u_i$ in place of its averages $E\,e_i$, with $e=(x,x^2)$ per channel. With
-one multiplier $\lambda_i$ for each average,
+one multiplier $\psi_i$ for each average,
 
-$$\mathcal L(w,u,\lambda) = E\Big[l + \sum_i \langle\lambda_i, e_i - u_i\rangle\Big] .$$
+$$\mathcal L(w,u,\psi) = E\Big[l + \sum_i \langle\psi_i, e_i - u_i\rangle\Big] .$$
 
-$\partial_\lambda\mathcal L=0$ says that $u_i$ is the average, and $\partial_u\mathcal L=0$ that $\lambda_i$ is the
+$\partial_\psi\mathcal L=0$ says that $u_i$ is the average, and $\partial_u\mathcal L=0$ that $\psi_i$ is the
 *adjoint*, the derivative of the objective J with respect to $u_i$. At this point $\partial_w\mathcal L=\nabla J$. For
-other numbers $\hat u,\hat\lambda$, $\partial_w\mathcal L(w,\hat u,\hat\lambda)$ is the mean of the oracle's gradient.
+other numbers $\hat u,\hat\psi$, $\partial_w\mathcal L(w,\hat u,\hat\psi)$ is the mean of the oracle's gradient.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def tracked_by(network: nn.Sequential) -> tuple[list[Tensor], list[Tensor]]:
     r"""Return the statistics and the adjoints that the layers of a network track, as (2, C) each.
 
     A layer tracks the mean, the variance, and the means of g and $g\hat x$. With these,
-    $\lambda_\nu=-\frac\gamma{2v}E[g\hat x]$ and $\lambda_\mu=-\frac\gamma\sigma E[g]-2\mu\lambda_\nu$.
+    $\psi_\nu=-\frac\gamma{2v}E[g\hat x]$ and $\psi_\mu=-\frac\gamma\sigma E[g]-2\mu\psi_\nu$.
     """
     statistics, adjoints = [], []
     for layer in layers_of(network):

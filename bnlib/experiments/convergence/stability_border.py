@@ -1,12 +1,12 @@
 r"""Predict from a linear recursion at which rate the lag of Full Normalization's estimates makes training unstable.
 
 On average the oracle "running" moves the weights along $-\eta\,\partial_w\mathcal L$, and the tracked numbers towards
-their targets, $\alpha\,\partial_\lambda\mathcal L$ for the statistics u and $\alpha\,\partial_u\mathcal L$ for the
-adjoints $\lambda$ (``lagrangian``). In units of $1/\alpha$ steps, and for small $\alpha$, a small perturbation of
-$(w,u,\lambda)$ therefore changes with the matrix
+their targets, $\alpha\,\partial_\psi\mathcal L$ for the statistics u and $\alpha\,\partial_u\mathcal L$ for the
+adjoints $\psi$ (``lagrangian``). In units of $1/\alpha$ steps, and for small $\alpha$, a small perturbation of
+$(w,u,\psi)$ therefore changes with the matrix
 
-$$\begin{pmatrix}-\kappa\,\mathcal L_{ww}&-\kappa\,\mathcal L_{wu}&-\kappa\,\mathcal L_{w\lambda}\\
-\mathcal L_{\lambda w}&\mathcal L_{\lambda u}&0\\\mathcal L_{uw}&\mathcal L_{uu}&\mathcal L_{u\lambda}\end{pmatrix},
+$$\begin{pmatrix}-\kappa\,\mathcal L_{ww}&-\kappa\,\mathcal L_{wu}&-\kappa\,\mathcal L_{w\psi}\\
+\mathcal L_{\psi w}&\mathcal L_{\psi u}&0\\\mathcal L_{uw}&\mathcal L_{uu}&\mathcal L_{u\psi}\end{pmatrix},
 \qquad\kappa=\frac{\eta}{(1-m)\,\alpha},$$
 
 where m is the momentum, if $1-m$ is larger than $\alpha$. For the toy problem of chapter 5 its eigenvalues have
@@ -59,8 +59,8 @@ class Linearised(NamedTuple):
     """The Hessian of the Lagrangian at the exact statistics and adjoints of a network.
 
     Attributes:
-        hessian: over (w, u, lambda).
-        weights, tracked: how many numbers w has, and how many each of u and lambda.
+        hessian: over (w, u, psi).
+        weights, tracked: how many numbers w has, and how many each of u and psi.
     """
 
     hessian: np.ndarray

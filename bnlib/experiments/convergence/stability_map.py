@@ -28,6 +28,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,8 @@ NORMS = {BATCH_NORM: BatchNorm} | {
     for floor in FLOORS
 }
 MARGIN, BN_FAILS = 0.03, 0.3
+TOY_BORDER = 2 / 2.9296875
+"""The border of the toy problem of chapter 5, 2 over its curvature: a ratio of learning rate and alpha."""
 SEEDS = {"quick": range(3), "paper": range(10)}
 
 
@@ -123,3 +126,28 @@ def largest_rates(optimiser: str, depth: int, batch_size: int) -> dict[float, fl
     """Return the largest rate that trains, by floor."""
     found = largest(trains(error_map(optimiser, depth, batch_size)), LEARNING_RATES[optimiser])
     return dict(zip(FLOORS, found.tolist(), strict=True))
+
+
+def lookup(optimiser: str, depth: int, batch_size: int) -> dict[str, Any]:
+    """Return the map of one setting for ``draw_stability_map``: errors, what trains, and the border of the toy."""
+    found, rates = error_map(optimiser, depth, batch_size), LEARNING_RATES[optimiser]
+    momentum = 0.9 if optimiser == "momentum 0.9" else 0.0
+    return found | {
+        "rates": np.array(rates),
+        "floors": np.array(FLOORS),
+        "trains": trains(found),
+        "largest": largest(trains(found), rates),
+        "borders": TOY_BORDER * np.array(FLOORS) * (1 - momentum),
+    }
+
+
+def largest_rate_rows() -> list[dict]:
+    """Return the largest rate that trains, a row per setting with a column for each floor, beside that of BN."""
+    rows = []
+    for optimiser, depth, batch_size in dict.fromkeys(key[1:4] for key in load()):
+        found, rates = error_map(optimiser, depth, batch_size), LEARNING_RATES[optimiser]
+        row: dict = {"optimiser": optimiser, "normalised layers": depth, "batch size": batch_size}
+        of_floors = largest(trains(found), rates)
+        row |= {f"floor {floor:g}": f"{rate:g}" for floor, rate in zip(FLOORS, of_floors, strict=True)}
+        rows.append(row | {"BN": f"{max(np.array(rates)[found['BN'] <= BN_FAILS]):g}"})
+    return rows
