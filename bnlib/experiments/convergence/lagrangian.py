@@ -79,6 +79,11 @@ def lagrangian(network: nn.Sequential, params: Params, data: tuple, estimates: T
     return F.cross_entropy(output, data[1]) + sum((each * (e - u)).sum() for each, e, u in constraints)
 
 
+def objective(network: nn.Sequential, params: Params, data: tuple) -> Tensor:
+    """Return the cross-entropy over all ``data``, normalised with the statistics of all data; differentiable."""
+    return F.cross_entropy(_through(network, params, data[0], lambda _, moments: moments)[0], data[1])
+
+
 def parameters(network: nn.Module) -> dict[str, Tensor]:
     """Return copies of the parameters by name, as leaves that need a gradient."""
     return {name: value.detach().clone().requires_grad_() for name, value in network.named_parameters()}
