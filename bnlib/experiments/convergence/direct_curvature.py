@@ -93,3 +93,20 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 def largest_stable_rates(network: str, steps: int, name: str) -> np.ndarray:
     """Return 2 over the curvature ``"direct"`` or ``"objective"``, one number per seed."""
     return 2 / load()[network, steps][name]
+
+
+def rows(steps: int = 100) -> list[dict]:
+    """Return both curvatures after so many steps, and 2 over each, medians over seeds, a row per network."""
+    found = []
+    for network in NETWORKS:
+        direct, objective = (float(np.median(load()[network, steps][name])) for name in ("direct", "objective"))
+        found.append(
+            {
+                "network": network,
+                ("curvature", "of J"): round(objective),
+                ("curvature", "of the Lagrangian"): round(direct),
+                ("2 / curvature", "of J"): f"{2 / objective:.2g}",
+                ("2 / curvature", "of the Lagrangian"): f"{2 / direct:.2g}",
+            }
+        )
+    return found
