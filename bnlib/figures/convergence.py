@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from bnlib.experiments.convergence import theorem_2
 from bnlib.experiments.convergence.convergence_rates import bin_ends
@@ -251,7 +252,7 @@ def draw_running_averages(figure: Figure, paths: Mapping[str, Any]) -> str:
     panels = figure.subplots(1, len(paths["averages"]), sharey=True)
     for axes, (alpha, average) in zip(panels, paths["averages"].items(), strict=True):
         axes.plot(steps, paths["samples"], ".", ms=3, color=GREY, alpha=0.6, label="sample")
-        axes.plot(steps, paths["mean"], color="black", lw=1.5, label="mean")
+        axes.plot(steps, paths["mean"], color=GREEN, lw=1.5, ls=":", label="mean")
         axes.plot(steps, average, color=VERMILLION, lw=1.5, label="running average")
         axes.plot(steps, paths["expected"][alpha], color=BLUE, ls="--", lw=1.5, label="its expectation")
         axes.set(title=f"α = {alpha:g}", xlabel="step", ylabel="value")
@@ -320,7 +321,9 @@ def draw_stability_map(figure: Figure, data: Mapping[str, Any], optimiser: str, 
     errors = 100 * np.vstack((data["BN"], data["FN"]))
     axes.imshow(errors, origin="lower", cmap="cividis_r", vmin=0, vmax=90, aspect="auto")
     for row, column in np.ndindex(*errors.shape):
-        trained = row == 0 or data["trains"][row - 1, column] == 1
+        if row and data["trains"][row - 1, column] == 1:
+            frame = Rectangle((column - 0.44, row - 0.42), 0.88, 0.84, fill=False, edgecolor=GREEN, lw=2)
+            axes.add_patch(frame)
         axes.text(
             column,
             row,
@@ -328,7 +331,6 @@ def draw_stability_map(figure: Figure, data: Mapping[str, Any], optimiser: str, 
             ha="center",
             va="center",
             fontsize=9,
-            fontweight="bold" if trained and row else "normal",
             color="white" if errors[row, column] > 40 else "black",
         )
     places = np.interp(np.log(data["borders"]), np.log(rates), np.arange(len(rates)), left=-0.5, right=len(rates) - 0.5)
@@ -341,10 +343,11 @@ def draw_stability_map(figure: Figure, data: Mapping[str, Any], optimiser: str, 
         label=f"η = {TOY_BORDER:.2g} α (1 − m), the toy problem",
     )
     axes.plot([places[-1]] * 2, [len(floors) - 0.5, len(floors) + 0.5], color=VERMILLION, lw=2)
+    axes.plot([], [], "s", mfc="none", mec=GREEN, mew=2, label="at most 3 points above BN")
     axes.set_xticks(range(len(rates)), [f"{lr:g}" for lr in rates])
     axes.set_yticks(range(len(floors) + 1), ["BN", *(f"{floor:g}" for floor in floors)])
     axes.set(xlabel="learning rate", ylabel="floor of α")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     largest = ", ".join(f"{rate:g} at {floor:g}" for floor, rate in zip(floors, data["largest"], strict=True))
     depths = f"{depth} normalised layer{'s' * (depth > 1)}"
     return f"{optimiser}, {depths}, batch size {batch_size}: largest rate that trains, by floor of α: {largest}."

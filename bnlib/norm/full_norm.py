@@ -74,10 +74,11 @@ class FullNorm(nn.Module):
     these estimates follow later. Measured on digits with SGD in batches of 64 and floors of alpha from 0.03 to 0.3
     (``bnlib.experiments.convergence.stability_map``): networks with one, two and three of these layers have test errors
     within 3 percentage points of BN's at rates up to 1, 0.3 and 0.1, and BN trains at rates up to 3. With momentum 0.9
-    the limit is 0.3 for each. The rate need not be small compared with alpha. At a rate that is too large, the floor
-    0.1 has fewer errors than 0.03 (``causes_of_failures``). Before evaluation let the estimates catch up: let the
-    learning rate fall to 0, or make about $3/\alpha$ forward passes in train mode after the last training step. In a
-    convolutional network at rate 0.1 either one gives errors below 2 %, and without it they are 1 to 24 %.
+    the limit is 0.3 for each. The rate need not be small compared with alpha. Before evaluation let the estimates catch
+    up: let the learning rate fall to 0, or make about $3/\alpha$ forward passes in train mode after the last training
+    step. In a convolutional network at rate 0.1 (``causes_of_failures``) either one gives errors below 2 %, and without
+    it they are 1 to 24 %. This does not help if the weights themselves are bad, as in a fully connected network at rate
+    1; there the floor 0.1 has a third of the errors of the floor 0.03, and a smaller rate is the remedy.
 
     The experiment ``bnlib.experiments.full_normalization.oracle_bias`` computes these biases exactly, over all batches
     of a small data set. In training there is a further bias, because $\mu$ and $v$ contain the current batch with

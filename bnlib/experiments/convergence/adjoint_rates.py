@@ -134,7 +134,7 @@ def slope_rows() -> list[dict]:
     for (problem, p, a), _ in load().items():
         row: dict = {"problem": problem, "p": p, "a": a, "bound on errors": -min(a, 2 * p - 2 * a)}
         found = slopes(problem, p, a)
-        titles = {"statistics": "error of û", "adjoints": "error of λ̂", "bias": "bias"}
+        titles = {"statistics": "error of û", "adjoints": "error of ψ̂", "bias": "bias"}
         row |= {title: found[name].median for name, title in titles.items()}
         rows.append(row | {"bound on gradients": p - 1, "mean gradient": found["average"].median})
     return rows
