@@ -348,6 +348,7 @@ def draw_stability_map(figure: Figure, data: Mapping[str, Any], optimiser: str, 
     axes.set_yticks(range(len(floors) + 1), ["BN", *(f"{floor:g}" for floor in floors)])
     axes.set(xlabel="learning rate", ylabel="floor of α")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    largest = ", ".join(f"{rate:g} at {floor:g}" for floor, rate in zip(floors, data["largest"], strict=True))
+    rates_of = ("none" if math.isnan(rate) else f"{rate:g}" for rate in data["largest"])
+    largest = ", ".join(f"{rate} at {floor:g}" for floor, rate in zip(floors, rates_of, strict=True))
     depths = f"{depth} normalised layer{'s' * (depth > 1)}"
     return f"{optimiser}, {depths}, batch size {batch_size}: largest rate that trains, by floor of α: {largest}."

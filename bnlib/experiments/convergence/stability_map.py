@@ -139,15 +139,3 @@ def lookup(optimiser: str, depth: int, batch_size: int) -> dict[str, Any]:
         "largest": largest(trains(found), rates),
         "borders": TOY_BORDER * np.array(FLOORS) * (1 - momentum),
     }
-
-
-def largest_rate_rows() -> list[dict]:
-    """Return the largest rate that trains, a row per setting with a column for each floor, beside that of BN."""
-    rows = []
-    for optimiser, depth, batch_size in dict.fromkeys(key[1:4] for key in load()):
-        found, rates = error_map(optimiser, depth, batch_size), LEARNING_RATES[optimiser]
-        row: dict = {"optimiser": optimiser, "normalised layers": depth, "batch size": batch_size}
-        of_floors = largest(trains(found), rates)
-        row |= {f"floor {floor:g}": f"{rate:g}" for floor, rate in zip(FLOORS, of_floors, strict=True)}
-        rows.append(row | {"BN": f"{max(np.array(rates)[found['BN'] <= BN_FAILS]):g}"})
-    return rows
