@@ -8,10 +8,13 @@ except ModuleNotFoundError as error:
 from bnlib.experiments.framework.results import as_array as as_array  # described there
 from bnlib.figures.alternatives import draw_batch_sizes, draw_norm_properties, draw_normalisation_groups
 from bnlib.figures.convergence import (
+    draw_bias_and_errors,
     draw_convergence_rates,
     draw_estimator_errors,
     draw_nested_averages,
+    draw_running_averages,
     draw_slopes,
+    draw_stability_map,
     draw_weighted_sums,
 )
 from bnlib.figures.covariate_shift import (
@@ -144,6 +147,7 @@ __all__ = [
     "draw_batch_sizes",
     "draw_batches_of_workers",
     "draw_before_and_after",
+    "draw_bias_and_errors",
     "draw_convergence_rates",
     "draw_curves",
     "draw_deep_linear",
@@ -198,12 +202,14 @@ __all__ = [
     "draw_placement",
     "draw_predictions",
     "draw_quantised_weights",
+    "draw_running_averages",
     "draw_running_mean",
     "draw_sharpness_and_rates",
     "draw_shift_and_loss",
     "draw_skipped_step",
     "draw_slopes",
     "draw_smoothness_by_loss",
+    "draw_stability_map",
     "draw_stable_rates",
     "draw_step",
     "draw_step_and_shift",

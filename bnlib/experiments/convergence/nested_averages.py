@@ -1,4 +1,4 @@
-"""Follow the samples of a composition through its stages, with exact inner averages and with one that is off."""
+"""Show how a running average follows a moving mean, and how samples pass through the stages of a composition."""
 
 from __future__ import annotations
 
@@ -51,3 +51,30 @@ def _first(statistic: torch.Tensor) -> np.ndarray:
 
 def _floats(*means: torch.Tensor) -> list[float]:
     return [each[0, 0].item() for each in means]
+
+
+ALPHAS, STEPS, CYCLE, SPREAD = (0.3, 0.03), 300, 200, 0.6
+
+
+def running_averages(seed: int = 0) -> dict:
+    """Return a mean that moves, samples around it and their running averages with the weights ``ALPHAS``.
+
+    Returns:
+        ``mean`` and ``samples``, (STEPS,); by weight, ``averages`` and ``expected``, what they are on average over
+        samples.
+    """
+    mean = np.sin(2 * np.pi * np.arange(STEPS) / CYCLE)
+    samples = mean + SPREAD * np.random.default_rng(seed).standard_normal(STEPS)
+    return {
+        "mean": mean,
+        "samples": samples,
+        "averages": {alpha: _running_average(samples, alpha) for alpha in ALPHAS},
+        "expected": {alpha: _running_average(mean, alpha) for alpha in ALPHAS},
+    }
+
+
+def _running_average(values: np.ndarray, alpha: float) -> np.ndarray:
+    found = [values[0] * 0.0]
+    for value in values:
+        found.append((1 - alpha) * found[-1] + alpha * value)
+    return np.array(found[1:])

@@ -22,6 +22,7 @@ NOT_AT_THE_BEST_RATE = {
     "smoothness.stable_learning_rates": "a scan for the rates that are stable",
     "smoothness.stable_rates_near_border": "a scan for the rates that are stable",
     "failing.evaluation_statistics": "statistics are compared at the same rate, of the same networks",
+    "convergence.stability_map": "each rate is compared with BN at the same rate; which rates train is the question",
     "depth.descent": "jumps of the loss at each rate; which rates are calm is the question",
     "depth.cures": "compared at the best rate by the loss on the training set; see test_depth_cures.py",
     "depth.cures_by_depth": "compared at the best rate by the loss on the training set; see test_depth_cures.py",
