@@ -372,9 +372,10 @@ def ask_in_environment(name, folder):
     if not python.exists():
         venv.create(folder / name, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *listed()[name]["packages"]], check=True)
-    settings = {"JAX_PLATFORMS": "cpu", **listed()[name].get("environment", {})}
+    settings = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", **listed()[name].get("environment", {})}
     command = [python, __file__, name]
-    return json.loads(subprocess.run(command, env=os.environ | settings, stdout=subprocess.PIPE, check=True).stdout)
+    ran = subprocess.run(command, env=os.environ | settings, stdout=subprocess.PIPE, check=True)
+    return json.loads(ran.stdout[ran.stdout.index(b"{") :])
 
 
 def main():
