@@ -46,7 +46,8 @@ def _origin(measurements: Measurements, name: str, order: list[str]) -> str:
             "GradScaler skips a step."
         )
         if counted:
-            text += f" Averages that are nan once stay nan, so it was one of the {counted} batches counted so far."
+            which = f"one of the {counted} batches counted so far" if counted > 1 else "the only batch counted so far"
+            text += f" Averages that are nan once stay nan, so it was {which}."
     return text
 
 
