@@ -111,6 +111,9 @@ def _without_forward(name: str, batch: object, signature: inspect.Signature) -> 
             return Batch((), {**named, **labelled}, targets, batch)
         if len(inputs) == 1 and _fits(signature, (None,)):
             return Batch(tuple(inputs.values()), {}, targets, batch)
+    if _required(signature) > 1 and all(hasattr(batch, each) for each in _required_names(signature)):
+        # Batches of graphs hold what the model takes, such as x and edge_index, as attributes.
+        return Batch((), {each: getattr(batch, each) for each in _required_names(signature)}, targets, batch)
     several = isinstance(inputs, (tuple, list)) and not _holds_samples(inputs, targets)
     if several and _fits(signature, inputs) and (_required(signature) > 1 or _is_variadic(signature) or len(parts) > 2):
         return Batch(tuple(inputs), {}, targets, batch)
@@ -148,9 +151,13 @@ def _fits(signature: inspect.Signature, arguments: Iterable, keywords: Mapping |
 
 def _required(signature: inspect.Signature) -> int:
     """Return the number of positional arguments without a default."""
+    return len(_required_names(signature))
+
+
+def _required_names(signature: inspect.Signature) -> list[str]:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [each for each in signature.parameters.values() if each.default is inspect.Parameter.empty]
-    return sum(each.kind in positional for each in needed)
+    return [each.name for each in needed if each.kind in positional]
 
 
 def _is_variadic(signature: inspect.Signature) -> bool:

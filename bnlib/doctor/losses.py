@@ -163,22 +163,42 @@ def score(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]
 
 
 def constant_output_loss(loss: Loss | None, outputs: Sequence[object], batches: Sequence[Batch]) -> float | None:
-    """Return the loss of the mean output, the size of it; None if the loss takes more than one tensor of outputs."""
-    computed_outside = own_loss(outputs[0], batches[0]) is None
-    if not computed_outside or not all(each is main_output(each) and has_samples(each) for each in outputs):
-        return None
+    """Return the loss of the mean output, the size of it; None if the loss takes more than one tensor of outputs.
+
+    Where the loss takes other outputs than a single tensor, or the model computes it, it may still be the cross-entropy
+    of the predictions. Then that is used.
+    """
+    pairs = list(zip(outputs, batches, strict=True))
+    if loss is None or not all(_are_a_tensor_for_the_loss(*each) for each in pairs):
+        if not all(_loss_is_cross_entropy(loss, *each) for each in pairs):
+            return None
+        loss = None
+    used = [main_output(each) for each in outputs]
     # The mean is taken over all batches, because the mean of a batch of one class would be a good output.
-    alike = [each for each in outputs if each.shape[1:] == outputs[0].shape[1:]]
+    alike = [each for each in used if each.shape[1:] == used[0].shape[1:]]
     mean = torch.stack([each.mean(0) for each in alike]).mean(0)
     # The loss of some batches is enough for a scale.
     apart = max(1, len(batches) // 4)
-    pairs = zip(outputs[::apart], batches[::apart], strict=True)
-    values = [
-        abs(float(batch_loss(loss, mean.expand_as(each), batch)))
-        for each, batch in pairs
-        if each.shape[1:] == mean.shape
-    ]
+    values = []
+    for each, batch in zip(used[::apart], batches[::apart], strict=True):
+        if each.shape[1:] == mean.shape:
+            constant, targets = mean.expand_as(each), main_targets(batch.targets)
+            value = default_loss(constant, targets) if loss is None else batch_loss(loss, constant, batch)
+            values.append(abs(float(value)))
     return sum(values) / len(values)
+
+
+def _are_a_tensor_for_the_loss(outputs: object, batch: Batch) -> bool:
+    return has_samples(outputs) and own_loss(outputs, batch) is None
+
+
+def _loss_is_cross_entropy(loss: Loss | None, outputs: object, batch: Batch) -> bool:
+    """Return whether the loss of a batch is that of a classifier by its main outputs, up to 1 %."""
+    by_classes = default_loss(main_output(outputs), main_targets(batch.targets))
+    if by_classes is None:
+        return False
+    value = batch_loss(loss, outputs, batch)
+    return bool(torch.isclose(value.to(by_classes), by_classes, rtol=0.01))
 
 
 def default_loss(outputs: object, targets: object) -> Tensor | None:

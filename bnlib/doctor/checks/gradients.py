@@ -45,8 +45,9 @@ def zero_gamma(measurements: Measurements) -> Iterator[Finding]:
 def variance_below_eps(measurements: Measurements) -> Iterator[Finding]:
     """Find layers in which the variance of most channels is below eps, so they do not normalise.
 
-    At a variance of eps the output has a variance of 1/2 gamma^2. Single channels like this are common: constant pixels
-    and dead units.
+    At a variance of eps the output has a variance of 1/2 gamma^2, and at a tenth of eps, 1/11 gamma^2. From a tenth on
+    it is a note, because some networks with an eps of 0.001 begin with such variances behind depthwise convolutions.
+    Single channels with a tiny variance are common: constant pixels and dead units.
     """
     for name, data in measurements.statistics.items():
         layer = measurements.norm_layers[name]
@@ -55,24 +56,29 @@ def variance_below_eps(measurements: Measurements) -> Iterator[Finding]:
         if _is_expected_at_inference(measurements, name) or name in measurements.layers_after_dead_layer:
             continue
         if 2 * small > len(variance) and data.count > 1:
-            constant = int((variance == 0).sum())
+            constant, median = int((variance == 0).sum()), float(variance.median())
             text = (
                 f"The variance of the layer's input is below eps = {eps(layer):g} in {small} of {len(variance)} "
-                f"channels, and 0 in {constant} of these. The median variance is {float(variance.median()):.2g}."
-                f"{_cause_below(measurements, name)}"
+                f"channels, and 0 in {constant} of these. The median variance is {median:.2g}."
+                f"{_cause_below(measurements, name, median)}"
             )
-            yield make_finding("variance-below-eps", name, "warning", text)
+            yield make_finding("variance-below-eps", name, "warning" if median < 0.1 * eps(layer) else "note", text)
 
 
-def _cause_below(measurements: Measurements, name: str) -> str:
-    """Return what makes the variance small, if it is the norm layer below: a tiny gamma, or units that are all off."""
+def _cause_below(measurements: Measurements, name: str, variance: float) -> str:
+    """Return what makes the variance small, if it is the norm layer below: a small gamma, or units that are all off.
+
+    With gamma near 1, the variance would be larger by the mean square of gamma.
+    """
     order = list(measurements.passes_by_batch[0].calls)
     below = order[order.index(name) - 1] if name in order[1:] else None
     weight = None if below is None else gamma(measurements.norm_layers[below])
     if weight is None:
         return ""
     largest = float(weight.detach().abs().max())
-    if largest < 3 * eps(measurements.norm_layers[below]) ** 0.5:
+    mean_square = float(weight.detach().square().mean())
+    decides = largest < 0.1 and variance > eps(measurements.norm_layers[name]) * mean_square
+    if decides or largest < 3 * eps(measurements.norm_layers[below]) ** 0.5:
         return (
             f" In the norm layer below, {below}, gamma is at most {largest:.2g}: it started small, or weight decay "
             "made it small."
@@ -98,7 +104,10 @@ def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:
 
     Source: Yang et al. 2019 (https://arxiv.org/abs/1902.08129).
     """
-    # With one value per channel there is no gradient; that is another finding.
+    # With one value per channel there is no gradient. Where a dead layer gives a norm layer a constant, the norm layer
+    # multiplies the gradient by 1 / sqrt(eps). Those are other findings.
+    if measurements.layers_after_dead_layer:
+        return
     calls = measurements.passes_by_batch[0].calls
     if len(calls) < _FEWEST_LAYERS or any(call.count < 2 for each in calls.values() for call in each):
         return

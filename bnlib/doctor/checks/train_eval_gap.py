@@ -47,6 +47,9 @@ def relies_on_batch_statistics(measurements: Measurements) -> Iterator[Finding]:
         return
     if not measurements.recomputed_worse_than_train or measurements.reshuffled is None:
         return
+    # Dead channels are a finding of their own, and change what the layers after them get.
+    if measurements.layers_after_dead_layer:
+        return
     train, reshuffled = measurements.train_score, measurements.reshuffled.train_score
     recomputed = measurements.eval_recomputed_score
     if measurements.clearly_worse(reshuffled, train):

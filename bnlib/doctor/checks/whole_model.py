@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from bnlib.doctor.batch_passes import Statistics
 from bnlib.doctor.checks.batch_composition import batches_not_representative
 from bnlib.doctor.checks.shared_statistics import domain_statistics_differ, layer_shared_by_different_inputs
+from bnlib.doctor.dropout_in_front import REMEDY, loss_with_dropout_statistics
 from bnlib.doctor.losses import main_output
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.norm_layers import eps, running_statistics
@@ -51,7 +53,17 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
         if _initial_values_are_the_cause(measurements, names):
             text += " The cause is the initial values in the running statistics, which average too few batches so far."
             severity = "note" if measurements.will_be_trained or follows else severity
-        yield make_finding("eval-mode-distorted", "", severity, text, {"share_of_gap": shares} if shares else {})
+        values = {"share_of_gap": shares} if shares else {}
+        behind_dropout = loss_with_dropout_statistics(measurements) if known else None
+        if behind_dropout is None:
+            yield make_finding("eval-mode-distorted", "", severity, text, values)
+            return
+        text += (
+            f" With statistics computed while dropout is on, the loss is {behind_dropout}. So the cause is dropout in "
+            "front of these layers, which raises the variance of their inputs in train mode only."
+        )
+        severity = "note" if severity == "note" else "warning"
+        yield replace(make_finding("eval-mode-distorted", "", severity, text, values), remedy=REMEDY)
 
 
 def _initial_values_are_the_cause(measurements: Measurements, names: list[str]) -> bool:

@@ -3,6 +3,7 @@
 import collections
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,6 +71,13 @@ class OfSamples(Network):
         return self.body(sample.x)
 
 
+class OfGraphs(Network):
+    """Takes attributes of the batch, as graph networks take those of a ``torch_geometric.data.Batch``."""
+
+    def forward(self, x, edge_index, weight=None):
+        return self.body(x + edge_index if weight is None else x)
+
+
 class Detector(Network):
     """As torchvision's: a list of images; losses in train mode, detections in eval mode."""
 
@@ -107,6 +115,7 @@ FORMS = {
     "keywords and targets": (OwnLoss(), [({"pixels": x}, y) for x, y in PAIRS], {}),
     "mapping of targets": (Network(), [(x, {"id": 3 * y, "labels": y}) for x, y in PAIRS], {}),
     "dataclass": (OfSamples(), [Sample(x, y) for x, y in PAIRS], {}),
+    "attributes": (OfGraphs(), [SimpleNamespace(x=x, edge_index=0 * x, y=y) for x, y in PAIRS], {}),
     "detector": (Detector(), [images(x, y) for x, y in PAIRS], {}),
     "no targets": (Network(outputs=8), X, {"loss": F.mse_loss}),
     "forward": (Network(), PAIRS, {"forward": lambda model, batch: model(batch[0])}),

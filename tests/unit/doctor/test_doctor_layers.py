@@ -8,6 +8,7 @@ from doctor_examples import FIRST, LAST, MAKE, batches, diagnose_unchanged, find
 from torch import nn
 
 from bnlib import models
+from bnlib.doctor import diagnose
 
 
 @pytest.mark.parametrize(("name", "fault"), [("mlp", "5"), ("cnn", "5"), ("head", "1")])
@@ -124,3 +125,15 @@ def test_non_finite_values(name):
     report = diagnose_unchanged(model, batches())
     assert ("non-finite-values", LAST[name]) in not_notes(report)
     assert {layer for _, layer in not_notes(report)} == {LAST[name]}
+
+
+def test_a_variance_somewhat_below_eps_is_a_note_and_a_small_gamma_its_cause():
+    batch = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    for scale, severity in ((0.02, "note"), (0.005, "warning")):
+        (found,) = diagnose(nn.BatchNorm1d(8, eps=1e-3), [scale * batch]).by_code("variance-below-eps")
+        assert found.severity == severity
+    model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8))
+    nn.init.constant_(model[0].weight, 0.02)
+    nn.init.orthogonal_(model[1].weight, 0.1)
+    (found,) = diagnose(model, [batch]).by_code("variance-below-eps")
+    assert found.layer == "2" and "In the norm layer below, 0, gamma is at most 0.02" in found.evidence

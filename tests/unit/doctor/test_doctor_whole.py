@@ -5,8 +5,9 @@ import re
 
 import pytest
 import torch
-from doctor_examples import batches, digits, train, trained
+from doctor_examples import batches, digits, settle, train, trained
 from torch import nn
+from torch.nn import functional as F
 
 from bnlib import models
 from bnlib.doctor import diagnose
@@ -121,3 +122,77 @@ def test_no_problems_means_that_every_check_ran():
     assert str(diagnose(trained("mlp"), batches())) == "No problems found."
     text = str(diagnose(trained("mlp"), [x for x, _ in batches()]))
     assert text.startswith("No problems found by the checks that ran.\n\nThe batches have no targets")
+
+
+class WithLoss(nn.Module):
+    """A classifier that computes its loss itself, as those of Hugging Face do."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels, labels):
+        logits = self.network(pixels)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+@pytest.mark.parametrize("fault", ["none", "small", "reset"])
+def test_the_loss_that_a_classifier_computes_itself_is_judged_as_any_other(fault):
+    model = deep(2)
+    for layer in norms(model).values():
+        if fault == "small":
+            layer.running_var *= 1.5
+        elif fault == "reset":
+            layer.reset_running_stats()
+    pairs = batches()
+    named = [{"pixels": x, "labels": y} for x, y in pairs]
+    for inference in (False, True):
+        expected = diagnose(model.train(not inference), pairs, inference=inference)
+        assert bool(expected.at_least("warning")) == (fault == "reset"), str(expected)
+        inside = WithLoss(model).train(not inference)
+        by_logits = {"loss": lambda outputs, y: F.cross_entropy(outputs["logits"], y)}
+        for options in ({}, {"forward": lambda model, batch: model(*batch), **by_logits}):
+            found = diagnose(inside, pairs if options else named, inference=inference, **options)
+            assert [(each.code, each.severity) for each in found] == [(each.code, each.severity) for each in expected]
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_what_follows_from_a_dead_layer_is_not_reported(inference):
+    model = deep(12, 100)
+    name = list(norms(model))[5]
+    with torch.no_grad():
+        for value in model.get_submodule(name).parameters():
+            value.zero_()
+    report = diagnose(model.train(not inference), batches(), inference=inference)
+    assert [(each.code, each.layer) for each in report.at_least("warning")] == [("zero-gamma", name)], str(report)
+
+
+class Droppy(nn.Sequential):
+    """Dropout in front of each norm layer but the first, where the layer gets its variance."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.append(nn.Flatten())
+        for width in (64, 32, 32, 32):
+            self.extend([nn.Linear(width, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(rate)])
+        self.append(nn.Linear(32, 10))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.7])
+def test_dropout_in_front_of_norm_layers_is_named_as_the_cause(rate):
+    some = [batch for seed in range(8) for batch in batches(64, 25, seed=seed)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = settle(train(Droppy(rate), some, 200), some[:40])
+    for inference in (False, True):
+        report = diagnose(model.train(not inference), batches(64, 8), inference=inference)
+        assert report.codes == (["eval-mode-distorted"] if rate else []), str(report)
+        if rate:
+            assert report[0].severity == "warning" and "the cause is dropout" in report[0].evidence
+            assert "dropout in eval mode" in report[0].remedy
+    # Other wrong statistics remain an error.
+    for layer in norms(model).values():
+        layer.running_mean += 2 * layer.running_var.sqrt()
+    report = diagnose(model.eval(), batches(64, 8), inference=True)
+    assert report[0].code == "eval-mode-distorted" and report[0].severity == "error"
+    assert "dropout" not in report[0].evidence
