@@ -114,6 +114,7 @@ SCAN = {"run": (lambda lr: lr < 0.5, "function")}
 SHAPED = {"weight": (X, "tensor"), "lr": (0.1, "positive")}
 THEOREM = {"loss": (lambda at: at.square().sum(), "function"), "y": (torch.randn(6, 3).double(), "tensor")}
 STATISTICS = probes.channel_statistics(X)
+DEVICE = {"device": ("cpu", "text")}
 STATE, KERAS = port.BatchNormState([0.0], [1.0]), {"moving_mean": [0.0], "moving_variance": [1.0]}
 READ = {"source": (KERAS, "device"), "framework": ("keras", "name"), "eps": (0.1, "some eps")}
 READ |= {"momentum": (0.9, "some share"), "without": ("bias", "some name"), "debias": (True, "numbers")}
@@ -286,10 +287,7 @@ CALLS = {
         lambda function=len, workers=0: distributed.run_in_processes(function, workers),
         {"function": (len, "function"), "workers": (1, "count")},
     ),
-    distributed.join_process_group: (
-        lambda device: distributed.join_process_group(device).__enter__(),
-        {"device": ("cpu", "text")},
-    ),
+    distributed.join_process_group: (lambda device: distributed.join_process_group(device).__enter__(), DEVICE),
     port.norms: (port.norms, READ),
     port.read: (port.read, READ),
     port.load: (
@@ -394,11 +392,9 @@ CALLS = {
 
 WITHOUT_WRONG_VALUES = {
     *(training.best_device, training.progress_bar, training.step_is_proportional_to_gradient, training.History),
-    *(port.Norms, port.Written),
     *(sweep.describe, sweep.code_hash, sweep.cache_key, schedules.check_schedule, mcsgd.State),
     *(stacked.Stack, stacked.VmapStack, stacked.LayerStack, objective.Layer, objective.Estimate),
     *(datasets.DatasetError, datasets.digits, datasets.three_points, distributed.rank_and_world_size),
-    distributed.broadcast_from_rank_0,
-    *(monitor.lightning, monitor.transformers),
+    *(distributed.broadcast_from_rank_0, monitor.lightning, monitor.transformers, port.Norms, port.Written),
 }
 """Functions that take nothing or anything, and classes that only hold results, as the probes' own."""
