@@ -132,7 +132,7 @@ def largest_without_failure(found: np.ndarray, rates: Sequence[float]) -> np.nda
 
 
 def largest_rate_rows() -> list[dict]:
-    """Return both largest rates for SGD in batches of 64, a row per number of normalised layers and a column per floor."""
+    """Return both largest rates for SGD in batches of 64, a row per depth and a column per floor."""
     measures = {
         "largest rate that trains": largest,
         "largest rate up to which every rate trains": largest_without_failure,
