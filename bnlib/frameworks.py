@@ -79,6 +79,7 @@ def _momentum_row(name: str, answers: Mapping[str, Any]) -> dict[str, Any]:
     argument, weight = answers["momentum argument"], answers["weight of the new batch"]
     start = answers["running statistics at the start"]
     first, tenth = answers["running mean after 1 and 10 steps"]
+    chosen_by = f" (from {answers['who chooses the start']})" if "who chooses the start" in answers else ""
     default = argument["default"]
     said = f"{argument['name']}={default:g}" if default is not None else f"{argument['name']} (no default; here 0.9)"
     weighs = "the new batch" if default == weight else "the old average"
@@ -87,7 +88,7 @@ def _momentum_row(name: str, answers: Mapping[str, Any]) -> dict[str, Any]:
         "argument": said,
         "it weighs": weighs,
         "weight of the new batch": f"{weight:g}",
-        "start: mean, variance": f"{start[0]:g}, {start[1]:g}",
+        "start: mean, variance": f"{start[0]:g}, {start[1]:g}{chosen_by}",
         "mean after 1 step": f"{first:g}",
         "after 10": f"{tenth:g}",
     }

@@ -71,6 +71,7 @@ def _momentum() -> dict[str, object]:
 
 OTHER = {
     "momentum argument": _momentum,
+    "who chooses the start": lambda: "the caller",
     "channel axis": lambda: 1,
     "half precision": _half,
     "frozen": lambda: {"training_mode=0": "the operator returns no statistics"},
