@@ -2,7 +2,8 @@ r"""Compare the gradient of Full Normalization with that of all data along a tra
 
 Given its estimates, the oracle "running" has the mean $\partial_w\mathcal L(w,\hat u,\hat\psi)$, which
 ``lagrangian`` computes over all training images; the bias is its distance from the gradient of the objective. The bias
-has two parts: the one with exact adjoints comes from the statistics, and the rest from the adjoints.
+has two parts: the one with exact adjoints comes from the statistics, and the rest from the adjoints. It leaves out a
+third part: a layer moves its statistics with the current batch before it uses them, and here they stay fixed.
 """
 
 from __future__ import annotations
@@ -132,21 +133,32 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
+def cosines() -> dict[tuple, np.ndarray]:
+    """Return the cosine between the oracle's mean gradient and that of the objective, (seeds, comparisons)."""
+    found = {}
+    for cell, values in load().items():
+        length, along = values["gradient"], values["along"]
+        found[cell] = along / np.sqrt(np.square(values["bias"] / length) + 2 * along - 1)
+    return found
+
+
 def rows(first: int = 5) -> list[dict]:
     """Return medians over seeds and over the comparisons from number ``first`` on, a row per setting.
 
     The mean of ``along`` is over all of them: a part of the bias that changes its sign from time to time falls out.
     """
-    found = []
+    found, cosine = [], cosines()
     for (lr, floor), values in load().items():
         later = {name: value[:, first:] for name, value in values.items()}
         found.append(
             {
                 "learning rate": f"{lr:g}",
                 "floor of α": f"{floor:g}",
+                "bias": f"{np.median(later['bias']):.2f}",
                 "bias / gradient": np.median(later["bias"] / later["gradient"]),
                 "noise / gradient": np.median(later["noise"] / later["gradient"]),
                 "mean gradient along the true one": later["along"].mean(),
+                "cosine of both": f"{np.median(cosine[lr, floor][:, first:]):.2f}",
             }
         )
     return found

@@ -2,7 +2,8 @@ r"""Measure how fast the adjoints of the oracle "running", and the bias of its g
 
 The theorem of chapter 12: the squared errors of statistics and adjoints and the squared bias are all at most of the
 order $k^{-a}+k^{-2p+2a}$ for any number of stages, and then the mean of the squared gradients of order $k^{p-1}$ if
-$p+a>1$ and $3p-2a>1$.
+$p+a>1$ and $3p-2a>1$. Here $a=0.4$ and $2p-2a>a$, so the noise dominates and the power of the lag is not tested. The
+bias is that of given new estimates: it is not averaged over the batch that has just moved them.
 """
 
 from __future__ import annotations

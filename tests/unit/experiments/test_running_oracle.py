@@ -267,3 +267,20 @@ def test_what_counts_as_trained():
     trained = stability_map.trains(found)
     assert np.array_equal(trained, [[0, 1, np.nan], [1, 0, np.nan]], equal_nan=True)
     assert stability_map.largest(trained, (1, 2, 3)).tolist() == [2, 1]
+    without_failure = stability_map.largest_without_failure(trained, (1, 2, 3))
+    assert np.array_equal(without_failure, [np.nan, 1], equal_nan=True)
+    gap = np.array([[np.nan, 1, np.nan, 1, 0, 1]])
+    assert stability_map.largest_without_failure(gap, range(6)).tolist() == [3]
+    assert stability_map.largest(gap, range(6)).tolist() == [5]
+
+
+def test_cosine_of_the_mean_gradient(monkeypatch):
+    gradient, mean = np.array([3.0, 4.0]), np.array([1.0, 7.0])
+    values = {
+        "gradient": np.linalg.norm(gradient),
+        "along": mean @ gradient / (gradient @ gradient),
+        "bias": np.linalg.norm(mean - gradient),
+    }
+    monkeypatch.setattr(adjoint_errors, "load", lambda: {(0.1, 0.1): values})
+    expected = mean @ gradient / np.linalg.norm(mean) / np.linalg.norm(gradient)
+    assert adjoint_errors.cosines()[0.1, 0.1] == pytest.approx(expected)
