@@ -17,7 +17,7 @@ from transformers import MobileNetV2Config, MobileNetV2Model
 print("transformers", transformers.__version__, "torch", torch.__version__)
 expected = {"EfficientNetModel": 0.99, "MobileNetV1Model": 0.9997, "MobileNetV2Model": 0.997}
 for model in (
-    EfficientNetModel(EfficientNetConfig(image_size=64, width_coefficient=0.5, depth_coefficient=0.5)),
+    EfficientNetModel(EfficientNetConfig(image_size=64, width_coefficient=0.5, depth_coefficient=0.5, hidden_dim=640)),
     MobileNetV1Model(MobileNetV1Config(depth_multiplier=0.25)),
     MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.35)),
 ):
