@@ -86,6 +86,14 @@ def test_no_number_of_a_chapter_is_left_in_the_notation_of_python(site):
 
 
 @EVERY_PAGE
+def test_each_part_of_a_formula_has_its_parts(site, page):
+    """A fraction has two, for example; Firefox shows the source of one that has not."""
+    parts = {"mfrac": 2, "mover": 2, "mroot": 2, "msub": 2, "msubsup": 3, "msup": 2, "munder": 2, "munderover": 3}
+    found = soup(site / page).find_all(list(parts))
+    assert [str(each) for each in found if len(each.find_all(True, recursive=False)) != parts[each.name]] == []
+
+
+@EVERY_PAGE
 def test_no_formula_is_left_as_it_was_written(site, page):
     """What a page holds before any script runs, with titles and the contents at its sides."""
     texts = soup(site / page).find_all(string=re.compile(r"\\[a-zA-Z(\[{|]|\$[^$]+\$"))
