@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -45,8 +46,8 @@ def layers_that_end_the_signal(
         run: a pass in which they normalise by the batch.
         statistics: the statistics of each layer's input.
     """
-    order, found = list(run.calls), []
-    for name, following in zip(order, [*order[1:], None], strict=True):
+    found = []
+    for name, following in pairwise([*run.calls, None]):
         weight = gamma(norm_layers[name])
         if weight is None or bool(weight.any()):
             continue

@@ -9,7 +9,10 @@ import bnlib
 from bnlib import models
 
 CONVOLUTIONAL, LINEAR = {"cosine"}, {"instance_norm"}
-CHANGE_THE_LAYER = {"instance_norm", "weight_norm", "weight_standardisation", "cosine", "filter_response_norm"}
+CHANGE_THE_LAYER = {"instance_norm", "weight_norm", "weight_standardisation", "cosine", "filter_response_norm"} | {
+    "moving_average_batch_norm",
+    "cross_iteration_batch_norm",
+}
 
 # What builds a small one, the shape of its input, the norms that do not fit and what is said of them.
 NETWORKS = {
