@@ -73,7 +73,7 @@ def test_the_page_stays_responsive_and_the_first_point_comes_soon(page):
     for summary in page.locator(".bnb-inside summary").all():
         summary.click()
     tasks, waits = [], []
-    for _ in range(10):
+    for _ in range(30):
         press(page, "Reset training")
         waits.append(page.evaluate(FIRST_POINT))
         press(page, "Reset training")
