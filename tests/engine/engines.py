@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import training_engine
@@ -20,16 +21,22 @@ def source() -> str:
     return training_engine.joined(training_engine.modules())
 
 
+@cache
+def digits() -> dict[str, str]:
+    """The data set as the engine takes it, which tests of changed engines give to hundreds of them."""
+    return training_engine.digits()
+
+
 def in_chromium(page, source: str) -> Engine:
     """Give the page a version of the engine."""
     start = f"([digits, cases]) => {{ {DRIVER}; {source}; return drive(trainingEngine(), digits, cases); }}"
-    return lambda cases: json.loads(page.evaluate(start, [training_engine.digits(), cases]))
+    return lambda cases: json.loads(page.evaluate(start, [digits(), cases]))
 
 
 def in_firefox(tab, source: str) -> Engine:
     """Give the tab a version of the engine with each call."""
     start = f"(digits, cases) => {{ {DRIVER}; {source}; return drive(trainingEngine(), digits, cases); }}"
-    return lambda cases: json.loads(tab.run(start, training_engine.digits(), cases))
+    return lambda cases: json.loads(tab.run(start, digits(), cases))
 
 
 def under_node(node: str, source: str) -> Engine:
@@ -38,7 +45,7 @@ def under_node(node: str, source: str) -> Engine:
     program += "console.log(drive(trainingEngine(), digits, cases));"
 
     def run(cases: list[dict]) -> list[dict]:
-        given = json.dumps([training_engine.digits(), cases])
+        given = json.dumps([digits(), cases])
         done = subprocess.run([node, "-e", program], input=given, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from unittest import mock
 
@@ -195,7 +196,16 @@ def parts(settings: Settings, domains: list[Dataset]) -> Iterator[list[tuple[Ten
 
 
 def trained(settings: Settings) -> dict[str, Any]:
-    """Train for ``steps`` and return the same as the driver: parameters, checkpoints and running statistics."""
+    """Train for ``steps`` and return the same as the driver: parameters, checkpoints and running statistics.
+
+    Several tests compare with the same run, which is made once.
+    """
+    return _trained(json.dumps(settings, sort_keys=True))
+
+
+@cache
+def _trained(text: str) -> dict[str, Any]:
+    settings = json.loads(text)
     domains, model = data(settings), network(settings)
     initial = [each.clone() for each in parameters(model)]
     optimiser = torch.optim.SGD(model.parameters(), settings["learningRate"], settings.get("momentum", 0))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,12 @@ def name_of(settings: dict[str, Any]) -> str:
 
 def reference(settings: dict[str, Any]) -> dict[str, np.ndarray]:
     """What bnlib computes in float64: the columns of the checkpoints, and the parameters in the end."""
+    return _reference(json.dumps(settings, sort_keys=True))
+
+
+@cache
+def _reference(text: str) -> dict[str, np.ndarray]:
+    settings = json.loads(text)
     draw = partial(drawn, settings["kind"], settings["batchSize"])
     seed, batches = settings["seed"], settings["batches"]
     model = gan_discriminator.network(name_of(settings), seed, settings["width"]).double()
