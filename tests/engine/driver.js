@@ -24,7 +24,7 @@ function results({ settings: { complete, checkFit }, training: { Training } }, l
     const data = load(settings);
     checkFit(settings, data);
     const training = new Training(settings, data);
-    const initial = parameters(training.network);
+    const initial = packed(parameters(training.network));
     const batches = [];
     const checkpoints = [training.first()];
     while (!training.ended) {
@@ -37,7 +37,7 @@ function results({ settings: { complete, checkFit }, training: { Training } }, l
       initial,
       batches,
       checkpoints,
-      final: parameters(training.network),
+      final: packed(parameters(training.network)),
       running: norms.map((norm) => norm.running ?? {}),
       divergedAt: training.divergedAt,
     };
@@ -56,6 +56,14 @@ function parameters({ linears, hidden }) {
     });
     return [rows, ...rest];
   });
+}
+
+// All numbers as the bytes of float64: as decimal digits, those of large networks take most of the time of a test.
+function packed(lists) {
+  const bytes = new Uint8Array(Float64Array.from(lists.flat(Infinity)).buffer);
+  let text = "";
+  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return { float64: btoa(text) };
 }
 
 // The parameters of a small problem before the first step and after each one, and the checkpoints.

@@ -76,7 +76,8 @@ import bnlib.port
 from bnlib.__main__ import main
 
 assert "environment" in bnlib.__file__ and bnlib.__version__ == importlib.metadata.version("bnlib")
-assert not any(map(importlib.util.find_spec, ["matplotlib", "pandas", "pooch", "tqdm", "ipywidgets", "pytest"]))
+missing = "matplotlib pandas pooch tqdm ipywidgets IPython sklearn pytest".split()
+assert not any(map(importlib.util.find_spec, missing))
 
 example, *_ = re.findall(r"```python\\n(.*?)```", importlib.metadata.metadata("bnlib").get_payload(), re.DOTALL)
 exec(example, {})
@@ -87,7 +88,32 @@ def printed(*arguments, status=0):
         assert main(list(arguments)) == status, (arguments, err.getvalue())
     return out.getvalue() + err.getvalue()
 
+import bnlib.reference, bnlib.sweep
+model, data = bnlib.models.mlp((3, 4, 3), bnlib.BatchNorm), bnlib.datasets.load("three_points")
+assert len(bnlib.datasets.load("digits").train_x) == 1437
+settings = dict(batch_size=3, lr=0.1, epochs=1)
+bnlib.training.fit(model, data, **settings, progress=False)
+try:
+    bnlib.training.fit(model, data, **settings)
+except ModuleNotFoundError as error:
+    assert "progress=False" in str(error) and "bnlib[notebook]" in str(error)
+else:
+    raise SystemExit("a bar was drawn without tqdm")
+
 assert "perils.two_towers" in printed("experiments", "list")
+for command in ("diagnose", "claims"):
+    try:
+        main([command, "--help"])
+    except SystemExit as end:
+        assert not end.code
+
+from bnlib.tables import Table
+try:
+    Table([{"a": 1, "b": 2}], "c")
+except ModuleNotFoundError as error:
+    assert "bnlib[notebook]" in str(error)
+else:
+    raise SystemExit("a table was made without pandas")
 assert "forty have one above 10 in every seed" in printed("claims", "kari-ten-layers")
 drawing = printed("experiments", "draw", "failing.placement", status=2)
 assert "figures need matplotlib, which is missing: pip install 'bnlib[notebook]'" in drawing, drawing

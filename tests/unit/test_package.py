@@ -3,7 +3,6 @@
 import ast
 import importlib
 import re
-import subprocess
 import sys
 import tomllib
 from itertools import chain
@@ -17,32 +16,6 @@ import bnlib
 from bnlib import __main__, claims, extras
 
 ROOT = Path(__file__).parents[2]
-
-
-BLOCKED = "ipywidgets matplotlib pandas sklearn pooch tqdm IPython".split()
-
-
-def bare(*lines: str) -> None:
-    """Run these lines where torch and numpy are all there is."""
-    block = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))"
-    subprocess.run([sys.executable, "-c", "\n".join([block, *lines])], check=True)
-
-
-def test_layers_models_and_local_data_need_only_torch_and_numpy():
-    """A GPU machine need not have what the notebooks draw and slide with."""
-    bare(
-        "import bnlib, bnlib.reference, bnlib.datasets, bnlib.models, bnlib.training, bnlib.sweep",
-        "model, data = bnlib.models.mlp((3, 4, 3), bnlib.BatchNorm), bnlib.datasets.load('three_points')",
-        "assert len(bnlib.datasets.load('digits').train_x) == 1437",
-        "settings = dict(batch_size=3, lr=0.1, epochs=1)",
-        "bnlib.training.fit(model, data, **settings, progress=False)",
-        "try:",
-        "    bnlib.training.fit(model, data, **settings)",
-        "except ModuleNotFoundError as error:",
-        "    assert 'progress=False' in str(error) and 'bnlib[notebook]' in str(error)",
-        "else:",
-        "    raise SystemExit('a bar was drawn without tqdm')",
-    )
 
 
 def test_the_examples_of_the_readme_run_as_they_stand(capsys):
@@ -101,18 +74,6 @@ def test_the_package_says_its_version_and_that_it_has_types():
     for pattern in project["tool"]["setuptools"]["package-data"]["bnlib"]:
         assert list((ROOT / "bnlib").glob(pattern)), pattern
     assert (ROOT / "bnlib" / "py.typed").read_text() == ""
-
-
-def test_the_command_line_needs_only_torch_and_numpy():
-    commands = ["experiments list", "diagnose --help", "claims --help"]
-    bare(
-        "import runpy",
-        f"for sys.argv[1:] in {[command.split() for command in commands]!r}:",
-        "    try:",
-        "        runpy.run_module('bnlib', run_name='__main__')",
-        "    except SystemExit as end:",
-        "        assert not end.code",
-    )
 
 
 def test_what_is_pinned_is_also_asked_for_without_a_version():

@@ -1,7 +1,5 @@
 """Tables of results."""
 
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -114,17 +112,6 @@ def test_rows_that_make_no_table_are_refused():
         Table([{"a": 1, "b": 2}, {"a": 1, "c": 2}], "Errors")
     with pytest.raises(ValueError, match="a cell must be text"):
         Table([{"a": "x", "b": {"y": 1}}], "Errors")
-
-
-def test_without_pandas_the_error_says_what_to_install():
-    code = (
-        "import sys; sys.modules['pandas'] = None\n"
-        "from bnlib.tables import Table\n"
-        "try: Table([{'a': 1, 'b': 2}], 'c')\n"
-        "except ModuleNotFoundError as error: assert 'bnlib[notebook]' in str(error)\n"
-        "else: raise SystemExit('no error')"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,9 @@ class Measurement:
 
     def _measure_all(self, left: list, paths: Mapping, workers: int, devices: Sequence[str]) -> None:
         jobs = [(self, task, paths[task], devices[number % len(devices)]) for number, task in enumerate(left)]
-        done = run_jobs(_do, jobs, workers) if workers > 1 else itertools.starmap(_do, jobs)
+        # A fork server imports PyTorch once for all workers; a GPU must not be shared with it.
+        preload = [__name__, "torch._dynamo"] if set(devices) == {"cpu"} else None
+        done = run_jobs(_do, jobs, workers, preload) if workers > 1 else itertools.starmap(_do, jobs)
         with note_on_resuming([paths[task] for task in left]):
             for _ in progress_bar(done, total=len(left), unit="run") if left else ():
                 pass

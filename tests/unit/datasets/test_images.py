@@ -1,8 +1,6 @@
 """The data sets of images: the digits are complete, and show what their labels say."""
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from bnlib.datasets import load
 
@@ -19,6 +17,10 @@ def test_digits_are_a_stratified_split_of_all_of_them():
 
 
 def test_digits_are_those_of_scikit_learn():
+    # Imported here, because the import takes a second in each of the processes that share the tests.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     splits = train_test_split(images / 16, labels, test_size=360, stratify=labels, random_state=0)
     data = load("digits")
