@@ -102,11 +102,6 @@ def test_an_interruption_says_how_to_go_on(tiny, monkeypatch, capsys):
     assert not (tiny / "tiny_quick.json").exists()
 
 
-def test_it_is_a_module_that_runs():
-    done = subprocess.run([sys.executable, "-m", "bnlib", "experiments", "list"], capture_output=True, text=True)
-    assert done.returncode == 0 and "full_normalization.oracles_on_digits" in done.stdout
-
-
 DIAGNOSED = """
 import torch, bnlib
 print("the file prints this")
@@ -196,14 +191,39 @@ def test_explain_prints_one_several_or_the_list(capsys):
     assert "  * zero-gamma\n" in capsys.readouterr().out
 
 
-def test_a_reader_that_goes_early_is_no_error(diagnosed):
+# One process imports what each command needs, and becomes the process of each command in turn: `python -m bnlib ...`.
+IN_TURN = """
+import json, os, runpy, sys
+import bnlib
+out, err, *commands = json.loads(sys.argv[1])
+for number, command in enumerate(commands):
+    child = os.fork()
+    if child == 0:
+        os.dup2(out[number], 1)
+        os.dup2(os.open(err[number], os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv[1:] = command
+        runpy.run_module("bnlib", run_name="__main__", alter_sys=True)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def ran(commands, out):
+    """The status of each command, and what it wrote to the standard error, with the standard outputs that are given."""
+    errors = [f"error{number}" for number in range(len(commands))]
+    told = json.dumps([out, errors, *commands])
+    done = subprocess.run([sys.executable, "-c", IN_TURN, told], stdout=subprocess.PIPE, text=True, pass_fds=set(out))
+    return [*zip(map(int, done.stdout.split()), (Path(each).read_text() for each in errors), strict=True)]
+
+
+def test_it_is_a_module_that_runs_and_a_reader_that_goes_early_is_no_error(diagnosed):
     """As ``| head``: what diagnose has found stays its exit status, and nothing is printed on the standard error."""
-    for command, status in ((["explain"], 0), (["diagnose", "quiet.py:error"], 1), (["experiments", "list"], 141)):
-        Path("quiet.py").write_text(DIAGNOSED.replace('print("the file prints this")', ""))
-        read, write = os.pipe()
-        os.close(read)
-        done = subprocess.run(
-            [sys.executable, "-m", "bnlib", *command], stdout=write, stderr=subprocess.PIPE, text=True
-        )
-        os.close(write)
-        assert (done.returncode, done.stderr) == (status, "")
+    Path("quiet.py").write_text(DIAGNOSED.replace('print("the file prints this")', ""))
+    read, gone = os.pipe()
+    os.close(read)
+    with open("whole", "w") as whole:
+        every = ["experiments", "list"]
+        found = ran([every, ["explain"], ["diagnose", "quiet.py:error"], every], [whole.fileno(), gone, gone, gone])
+    os.close(gone)
+    assert found == [(0, ""), (0, ""), (1, ""), (141, "")]
+    assert "full_normalization.oracles_on_digits" in Path("whole").read_text()
