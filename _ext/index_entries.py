@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -23,11 +24,16 @@ def add_entries(app: Sphinx, doctree: nodes.document) -> None:
     slugs = app.env.metadata[app.env.docname].get("myst_slugs", {})
     # Not an `index` node, because the domains have already collected these nodes at this stage.
     found = app.env.get_domain("index").entries.setdefault(app.env.docname, [])
-    for section, terms in yaml.safe_load(path.read_text()).get(page, {}).items():
+    for section, terms in _read(path.read_text()).get(page, {}).items():
         if section not in slugs:
             logger.warning("%s names a section that is not there: %s", FILE, section, location=app.env.docname)
             continue
         found += [("single", term, slugs[section][1], "", None) for term in terms]
+
+
+@cache
+def _read(text: str) -> dict[str, dict[str, list[str]]]:
+    return yaml.safe_load(text)
 
 
 def setup(app: Sphinx) -> dict:

@@ -53,7 +53,7 @@ def mathml(tex: str, display: bool) -> str:
     formula = _convert(tex, displaystyle=display)
     for found, mended in _MENDED:
         formula = found.sub(mended, formula)
-    missing = drawn(formula) - {chr(code) for code in _font().getBestCmap()} - {_CHOOSES_A_SHAPE}
+    missing = drawn(formula) - _characters() - {_CHOOSES_A_SHAPE}
     if missing:
         raise LatexError(f"STIX Two Math has no {', '.join(sorted(missing))}")
     return formula
@@ -73,6 +73,12 @@ def drawn_text(formulas: str) -> str:
 @functools.cache
 def _font() -> TTFont:
     return TTFont(Path(find_spec("ziamath").origin).parent / "fonts" / "STIXTwoMath-Regular.ttf")
+
+
+@functools.cache
+def _characters() -> frozenset[str]:
+    """Return the characters of the font."""
+    return frozenset(map(chr, _font().getBestCmap()))
 
 
 def show(translator, node: nodes.Element) -> None:

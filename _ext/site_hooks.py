@@ -55,10 +55,26 @@ def drop_dead_links_of_sources(app: Sphinx, pagename: str, templatename: str, co
     context["body"] = back.sub(lambda link: link[0] if link[1] in described else "", body)
 
 
+def share_side_bar(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Make the list of pages once for all pages of sources in folders of the same depth, whose links are the same."""
+    if not pagename.startswith("_modules/"):
+        return
+    own, kept = context["toctree"], vars(app).setdefault("side_bars", {})
+
+    def toctree(**options) -> str:
+        key = pagename.count("/"), *sorted(options.items())
+        if key not in kept:
+            kept[key] = own(**options)
+        return kept[key]
+
+    context["toctree"] = toctree
+
+
 def setup(app: Sphinx) -> dict:
     """Connect the hooks."""
     app.connect("doctree-read", drop_widget_state)
     app.connect("html-page-context", drop_dead_links_of_sources)
+    app.connect("html-page-context", share_side_bar, priority=400)  # before the theme asks for it
     app.connect("build-finished", link_tables_to_pages)
     app.connect("build-finished", help_screen_readers)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -17,7 +17,8 @@ from multiprocessing import get_context
 
 from jupyter_client.provisioning import local_provisioner
 
-IMPORTED = ["ipykernel.kernelapp", "ipywidgets", "matplotlib.backends.backend_svg", "pandas", "torch._dynamo"]
+IMPORTED = ["ipykernel.kernelapp", "ipywidgets", "matplotlib.backends.backend_svg", "matplotlib.figure", "pandas"]
+IMPORTED += ["torch._dynamo"]
 """What a kernel finds imported; nothing of ``bnlib``, which must be imported as it is at the time."""
 
 

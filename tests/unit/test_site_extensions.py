@@ -1,10 +1,12 @@
 """The Sphinx hooks that make the site's formulas and trim its styles, without a build."""
 
 import doctest
+from types import SimpleNamespace
 
 import mathematics
 import page_weight
 import pytest
+import site_hooks
 import training_engine
 
 
@@ -39,3 +41,17 @@ def test_the_font_has_the_slanted_letters_that_a_browser_makes_of_plain_ones():
 def test_a_group_of_rules_goes_with_its_last_rule_and_a_licence_stays():
     rules = page_weight.tinycss2.parse_stylesheet("/*! MIT */@media print{.b{top:0}}@media print{.a{top:0}}")
     assert page_weight.trim(rules, {"a"}) == "/*! MIT */@media print{.a{top:0}}"
+
+
+def test_pages_of_sources_share_their_side_bar_with_those_of_the_same_depth():
+    app, made = SimpleNamespace(), []
+
+    def shown(page, **options):
+        context = {"toctree": lambda **options: made.append(page) or f"of {page} {options}"}
+        site_hooks.share_side_bar(app, page, "page.html", context, None)
+        return context["toctree"](**options)
+
+    pages = ["_modules/bnlib/one", "_modules/bnlib/two", "_modules/bnlib/norm/three", "chapters/four", "chapters/five"]
+    found = [shown(page, collapse=False) for page in pages]
+    assert found[1] == found[0] and made == [pages[0], *pages[2:]]
+    assert shown(pages[1], collapse=True) == "of _modules/bnlib/two {'collapse': True}"
