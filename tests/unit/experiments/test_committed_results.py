@@ -3,7 +3,7 @@
 import random
 import time
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 
 import numpy as np
@@ -25,17 +25,19 @@ ALL = [
 SECONDS = 0.25
 
 
+@cache
 def seconds_per_measurement(name):
     result, cells = read_result(result_path(name, "quick"), ""), EXPERIMENTS[name].cells("quick")
     return result["measuring_seconds"] / sum(map(len, cells.values()))
 
 
-def groups(names, cheap=4.0, together=3):
-    """The measurements by their time: a cheap one alone, the others with two that take about as long as they do."""
-    seconds = {name: seconds_per_measurement(name) for name in names}
-    long = sorted((name for name in names if seconds[name] > cheap), key=seconds.get)
-    alone = [(name,) for name in names if name not in long]
-    return alone + [tuple(long[start : start + together]) for start in range(0, len(long), together)]
+def groups(names):
+    """The measurements by the seconds they once took: cheap ones alone, others by three, and the longest by seven."""
+    by_size = {1: [], 3: [], 7: []}
+    for name in sorted(names, key=seconds_per_measurement):
+        seconds = seconds_per_measurement(name)
+        by_size[1 if seconds < 4 else 3 if seconds < 12 else 7].append(name)
+    return [tuple(some[start : start + size]) for size, some in by_size.items() for start in range(0, len(some), size)]
 
 
 GROUPS = groups(MEASURED)
