@@ -53,6 +53,15 @@ def _frozen() -> dict[str, str]:
     return {"inference=True": found}
 
 
+def _half() -> dict[str, str]:
+    found = {}
+    for name, options in {"input bfloat16": {}, "dtype=bfloat16": {"dtype": jnp.bfloat16}}.items():
+        layer = Layer(1, **options)
+        output = layer.train(jnp.asarray(protocol.FOUR, jnp.bfloat16))
+        found[name] = output.dtype, layer.statistics()[0].dtype
+    return protocol.types(found)
+
+
 def _names() -> list[str]:
     return [
         jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((Layer(1).norm, Layer(1).state))
@@ -62,6 +71,7 @@ def _names() -> list[str]:
 OTHER = {
     "momentum argument": lambda: protocol.argument(eqx.nn.BatchNorm.__init__, "momentum"),
     "channel axis": lambda: "0 of a sample; samples through vmap",
+    "half precision": _half,
     "frozen": _frozen,
     "names in a checkpoint": _names,
 }

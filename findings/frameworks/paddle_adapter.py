@@ -31,10 +31,14 @@ def versions() -> dict[str, str]:
 
 
 def _half() -> dict[str, str]:
-    norm = nn.BatchNorm1D(1)
+    x = paddle.to_tensor(protocol.FOUR)
+    plain, under_autocast, converted = (nn.BatchNorm1D(1) for _ in range(3))
+    found = {"input bfloat16": (plain(x.astype("bfloat16")).dtype, plain._mean.dtype)}
     with paddle.amp.auto_cast(dtype="bfloat16"):
-        output = norm(paddle.to_tensor(protocol.FOUR))
-    return {"auto_cast to bfloat16: output": str(output.dtype), "statistics": str(norm._mean.dtype)}
+        found["auto_cast to bfloat16"] = under_autocast(x).dtype, under_autocast._mean.dtype
+    converted.to(dtype="bfloat16")
+    found["layer.to(dtype='bfloat16')"] = converted(x.astype("bfloat16")).dtype, converted._mean.dtype
+    return protocol.types(found)
 
 
 def _frozen() -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -161,6 +162,16 @@ def _nan_channels(values: np.ndarray) -> str:
     return {(True, True): "both", (True, False): "that one", (False, True): "the other", (False, False): "none"}[
         first, second
     ]
+
+
+def types(situations: dict[str, tuple[Any, Any]]) -> dict[str, str]:
+    """Return the types of output and running statistics by situation, each by its plain name: bfloat16, float32."""
+    found = {}
+    for situation, pair in situations.items():
+        for what, each in zip(("output", "statistics"), pair, strict=True):
+            name = re.split(r"[.\s]", str(each).strip("<>'"))[-1].lower()
+            found[f"{situation}: {what}"] = {"float": "float32", "half": "float16"}.get(name, name)
+    return found
 
 
 def argument(function, name: str) -> dict[str, Any]:

@@ -120,9 +120,9 @@ def test_what_is_pinned_is_also_asked_for_without_a_version():
     first = (ROOT / "requirements.txt").read_text().split("# What those bring")[0]
     pinned = {canonicalize_name(line.split("==")[0]) for line in first.splitlines() if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    # The exporters are for one benchmark, the readers of files for bnlib.port, and the training libraries for a
+    # The exporters are for one benchmark, the packages of JAX for their own files, and the training libraries for a
     # callback each. All say how to install them.
-    apart = ("onnx", "port", "lightning", "transformers")
+    apart = ("onnx", "jax", "lightning", "transformers")
     extras = [names for extra, names in project["optional-dependencies"].items() if extra not in apart]
     asked = [*project["dependencies"], *chain(*extras)]
     assert pinned - {"setuptools"} == {canonicalize_name(Requirement(each).name) for each in asked}
