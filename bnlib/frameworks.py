@@ -156,25 +156,38 @@ def _spread_of_nan(answer: Any) -> str:
     return where + (", for good" if answer["after a clean batch"] == answer["statistics"] != "none" else "")
 
 
-def detail_rows() -> list[dict[str, str]]:
-    """Return in words: training mode, channel axis, types in half precision, freezing, names in a checkpoint.
+def frozen_rows() -> list[dict[str, str]]:
+    """Return what the switches that freeze a layer do to its running statistics in training, one row per switch.
 
     Example:
         >>> from bnlib import frameworks
-        >>> frameworks.detail_rows()[1]["names in a checkpoint"]
-        'gamma, beta, moving_mean, moving_variance'
+        >>> frameworks.frozen_rows()[0]
+        {'framework': 'PyTorch', 'switch': 'requires_grad_(False)', 'statistics': 'move'}
     """
-    questions = (
-        "training mode normalises with",
-        "channel axis",
-        "half precision",
-        "frozen",
-        "names in a checkpoint",
-    )
     return [
-        {"framework": each["name"]} | {name: _words(each["answers"].get(name)) for name in questions}
+        {"framework": each["name"], "switch": switch, "statistics": found.removeprefix("statistics ")}
         for each in load().values()
+        for switch, found in each["answers"]["frozen"].items()
     ]
+
+
+def half_rows() -> list[dict[str, str | None]]:
+    """Return the types of output and running statistics in half precision, one row per situation.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.half_rows()[0]
+        {'framework': 'PyTorch', 'situation': 'input bfloat16', 'output': 'bfloat16', 'statistics': 'float32'}
+    """
+    rows: dict[tuple[str, str], dict[str, str | None]] = {}
+    for each in load().values():
+        for question, found in each["answers"].get("half precision", {}).items():
+            situation, _, what = (
+                question.rpartition(": ") if not found.startswith("raises") else (question, "", "output")
+            )
+            empty = {"framework": each["name"], "situation": situation, "output": None, "statistics": None}
+            rows.setdefault((each["name"], situation), empty)[what] = found
+    return list(rows.values())
 
 
 PROPERTIES = {

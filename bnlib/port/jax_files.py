@@ -43,10 +43,16 @@ def _array(values: bytes, dtype: str) -> np.ndarray:
 
 
 def read_orbax(path: Path) -> Mapping[str, Any]:
-    """Return the tree of a folder that a checkpointer of Orbax wrote, read by Orbax itself."""
+    """Return the tree of a folder that a checkpointer of Orbax wrote, read by Orbax itself.
+
+    The arrays become those of NumPy, so that the devices on which they were saved need not be there.
+    """
     orbax = optional("orbax.checkpoint", "reading checkpoints of Orbax")
-    checkpointer = orbax.Checkpointer(orbax.PyTreeCheckpointHandler())
-    return checkpointer.restore(path.absolute(), args=orbax.args.PyTreeRestore())
+    jax = optional("jax", "reading checkpoints of Orbax")
+    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
+        saved = checkpointer.metadata(path.absolute()).item_metadata.tree
+        kinds = jax.tree.map(lambda _: orbax.RestoreArgs(restore_type=np.ndarray), saved)
+        return checkpointer.restore(path.absolute(), args=orbax.args.PyTreeRestore(restore_args=kinds))
 
 
 def read_eqx(path: Path, like: Any) -> Any:

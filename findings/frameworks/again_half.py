@@ -87,7 +87,10 @@ def equinox(mode):
 
     def types(x, **arguments):
         layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(1, "batch", mode=mode, **arguments)
-        y, state = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
+        try:
+            y, state = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
+        except Exception as error:
+            return f"raises {type(error).__name__}"
         index = layer.batch_state_index if mode == "batch" else layer.ema_state_index
         return y.dtype, state.get(index)[0].dtype
 
@@ -183,10 +186,14 @@ def onnx(engine):
     from onnx import TensorProto
 
     def types(others):
-        run = again_layers.onnx_session(engine, ["y", "m2", "v2"], 2, TensorProto.FLOAT16, others, training_mode=1)
         dtype = np.float16 if others == TensorProto.FLOAT16 else np.float32
         one, zero = np.ones(1, dtype), np.zeros(1, dtype)
-        y, mean, _ = run({"x": TEN.astype(np.float16), "s": one, "b": zero, "m": zero, "v": one})
+        values = {"x": TEN.astype(np.float16), "s": one, "b": zero, "m": zero, "v": one}
+        try:
+            run = again_layers.onnx_session(engine, ["y", "m2", "v2"], 2, TensorProto.FLOAT16, others, training_mode=1)
+            y, mean, _ = run(values)
+        except Exception as error:
+            return f"raises {type(error).__name__}"
         return y.dtype, mean.dtype
 
     return {"all float16": types(TensorProto.FLOAT16), "x float16, the others float32": types(TensorProto.FLOAT)}
@@ -227,9 +234,15 @@ def answer(name):
     """Return the types by situation, or None if the framework has no half precision on a CPU."""
     if name not in FRAMEWORKS:
         return None
-    found = FRAMEWORKS[name]()
-    pairs = {situation: dict(zip(("output", "statistics"), types, strict=True)) for situation, types in found.items()}
-    return {f"{situation}: {what}": plain(each) for situation, types in pairs.items() for what, each in types.items()}
+    found = {}
+    for situation, types in FRAMEWORKS[name]().items():
+        if isinstance(types, str):
+            found[situation] = types
+        else:
+            found |= {
+                f"{situation}: {what}": plain(types[place]) for place, what in enumerate(("output", "statistics"))
+            }
+    return found
 
 
 def plain(name):

@@ -87,8 +87,9 @@ def equinox(batches, mode):
     layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(batches[0].shape[1], axis_name="batch", mode=mode)
     index = layer.batch_state_index if mode == "batch" else layer.ema_state_index
     start = state.get(index)
+    train = equinox.filter_jit(jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None)))
     for batch in batches:
-        trained, state = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(batch, state)
+        trained, state = train(batch, state)
     inference = equinox.nn.inference_mode(layer)
     at_inference, _ = jax.vmap(inference, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(batches[-1], state)
     return start, trained, state.get(index), at_inference
@@ -106,11 +107,12 @@ def haiku(batches):
         return state["batch_norm/~/mean_ema"]["average"], state["batch_norm/~/var_ema"]["average"]
 
     layer = haiku.transform_with_state(network)
+    apply = jax.jit(layer.apply, static_argnums=4)
     params, state = layer.init(jax.random.key(0), batches[0], True)
     start = averages(state)
     for batch in batches:
-        trained, state = layer.apply(params, state, None, batch, True)
-    return start, trained, averages(state), layer.apply(params, state, None, batches[-1], False)[0]
+        trained, state = apply(params, state, None, batch, True)
+    return start, trained, averages(state), apply(params, state, None, batches[-1], False)[0]
 
 
 def mlx(batches):

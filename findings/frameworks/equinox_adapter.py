@@ -54,12 +54,11 @@ def _frozen() -> dict[str, str]:
 
 
 def _half() -> dict[str, str]:
-    found = {}
-    for name, options in {"input bfloat16": {}, "dtype=bfloat16": {"dtype": jnp.bfloat16}}.items():
+    def kinds(**options) -> tuple:
         layer = Layer(1, **options)
-        output = layer.train(jnp.asarray(protocol.FOUR, jnp.bfloat16))
-        found[name] = output.dtype, layer.statistics()[0].dtype
-    return protocol.types(found)
+        return layer.train(jnp.asarray(protocol.FOUR, jnp.bfloat16)).dtype, layer.statistics()[0].dtype
+
+    return protocol.types({"input bfloat16": kinds, "dtype=bfloat16": lambda: kinds(dtype=jnp.bfloat16)})
 
 
 def _names() -> list[str]:

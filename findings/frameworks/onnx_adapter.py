@@ -1,7 +1,7 @@
 """ONNX: the operator BatchNormalization, run by what ONNX_ENGINE names: onnxruntime, openvino or reference."""
 
-import functools
 import os
+from functools import cache, partial
 from importlib.metadata import version
 
 import numpy as np
@@ -28,7 +28,7 @@ def _model(channels: int, training: bool, of_x: int, of_others: int) -> onnx.Mod
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 
-@functools.cache
+@cache
 def _run(*description: int):
     """Return a function from inputs by name to a list of outputs."""
     model = _model(*description)
@@ -75,11 +75,12 @@ def versions() -> dict[str, str]:
 
 
 def _half() -> dict[str, str]:
-    found, half = {}, TensorProto.FLOAT16
-    for name, others in {"all float16": half, "x float16, the others float32": TensorProto.FLOAT}.items():
-        layer = Layer(1, half, others)
-        found[name] = layer.train(protocol.FOUR.astype(np.float16)).dtype, layer.statistics()[0].dtype
-    return protocol.types(found)
+    def kinds(others: int) -> tuple:
+        layer = Layer(1, TensorProto.FLOAT16, others)
+        return layer.train(protocol.FOUR.astype(np.float16)).dtype, layer.statistics()[0].dtype
+
+    situations = {"all float16": TensorProto.FLOAT16, "x float16, the others float32": TensorProto.FLOAT}
+    return protocol.types({name: partial(kinds, others) for name, others in situations.items()})
 
 
 def _momentum() -> dict[str, object]:

@@ -45,6 +45,7 @@ def _names() -> list[str]:
     return [each.name.partition(":")[0] for each in Layer(1).norm.variables]
 
 
+STEPS = 10_000
 OTHER = {
     "momentum argument": lambda: protocol.argument(snt.BatchNorm.__init__, "decay_rate"),
     "channel axis": lambda: "last (data_format='channels_last')",
