@@ -60,8 +60,10 @@ def fill_equinox(into: Any, filled: Mapping[str, BatchNormState], counts: Mappin
         ema, index = layer.mode == "ema", _index(layer)
         pair = zip((each.running_mean, each.running_var), state.get(index), strict=True)
         state = state.set(index, tuple(numpy.asarray(new, old.dtype) for new, old in pair))
-        marker, mark = (layer.ema_first_time_index, False) if ema else (layer.batch_counter, counts[name])
-        state = state.set(marker, numpy.asarray(mark, state.get(marker).dtype))
+        if ema:
+            state = state.set(layer.ema_first_time_index, numpy.asarray(False))
+        else:  # computed from the old counter, because Equinox also compares whether a type is weak
+            state = state.set(layer.batch_counter, state.get(layer.batch_counter) * 0 + counts[name])
         notes += _fixed(name, layer, each)
     return (model, state), notes
 

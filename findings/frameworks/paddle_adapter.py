@@ -32,13 +32,21 @@ def versions() -> dict[str, str]:
 
 def _half() -> dict[str, str]:
     x = paddle.to_tensor(protocol.FOUR)
-    plain, under_autocast, converted = (nn.BatchNorm1D(1) for _ in range(3))
-    found = {"input bfloat16": (plain(x.astype("bfloat16")).dtype, plain._mean.dtype)}
-    with paddle.amp.auto_cast(dtype="bfloat16"):
-        found["auto_cast to bfloat16"] = under_autocast(x).dtype, under_autocast._mean.dtype
-    converted.to(dtype="bfloat16")
-    found["layer.to(dtype='bfloat16')"] = converted(x.astype("bfloat16")).dtype, converted._mean.dtype
-    return protocol.types(found)
+
+    def kinds(norm: nn.Layer, values: paddle.Tensor) -> tuple:
+        return norm(values).dtype, norm._mean.dtype
+
+    def under_autocast() -> tuple:
+        with paddle.amp.auto_cast(dtype="bfloat16"):
+            return kinds(nn.BatchNorm1D(1), x)
+
+    half = x.astype("bfloat16")
+    situations = {
+        "input bfloat16": lambda: kinds(nn.BatchNorm1D(1), half),
+        "auto_cast to bfloat16": under_autocast,
+        "layer.to(dtype='bfloat16')": lambda: kinds(nn.BatchNorm1D(1).to(dtype="bfloat16"), half),
+    }
+    return protocol.types(situations)
 
 
 def _frozen() -> dict[str, str]:
