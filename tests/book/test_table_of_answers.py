@@ -20,20 +20,20 @@ def answers(visit):
 
 def test_the_form_filters_by_framework_property_and_words(answers):
     assert answers.evaluate(VISIBLE) == ANSWERS
-    answers.get_by_label("framework").select_option("TensorFlow.js on the CPU")
+    answers.locator(".bnb-filter [name=framework]").select_option("TensorFlow.js on the CPU")
     assert answers.evaluate(VISIBLE) == [row for row in ANSWERS if row[0] == "TensorFlow.js on the CPU"]
-    answers.get_by_label("property").select_option("eps")
+    answers.locator(".bnb-filter [name=property]").select_option("eps")
     assert answers.evaluate(VISIBLE) == [["TensorFlow.js on the CPU", "eps"]]
     assert answers.locator(".bnb-filter output").inner_text() == f"1 of {len(ANSWERS)} answers"
     answers.get_by_role("button", name="Show all").click()
     answers.wait_for_function(f"{VISIBLE}.length === {len(ANSWERS)}")
-    answers.get_by_label("words").fill("UNBIASED stored")
+    answers.locator(".bnb-filter [name=words]").fill("UNBIASED stored")
     unbiased = ["PyTorch", "MLX on the CPU", "MindSpore on the CPU", "tinygrad"]
     assert answers.evaluate(VISIBLE) == [[name, "stored variance"] for name in unbiased]
 
 
 def test_a_choice_is_kept_in_the_address(answers, visit):
-    answers.get_by_label("property").select_option("frozen")
+    answers.locator(".bnb-filter [name=property]").select_option("frozen")
     _, _, asked = answers.url.partition("?")
     assert unquote_plus(asked) == "property=frozen"
     found = visit(f"{PAGE}?{asked}").page.evaluate(VISIBLE)
