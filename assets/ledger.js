@@ -1,14 +1,18 @@
-// The ledger of claims: a form above its tables that filters them by verdict, source, chapter and words.
+// A form above tables that filters their rows: by lists of values, which the rows have as data attributes, and by words.
+// It serves the ledger of claims, and the tables of bnlib.tables.FilterTable, which name their lists themselves.
 // Without this script the tables are complete. The choices are kept in the address, so that they can be linked.
 addEventListener("DOMContentLoaded", () => {
-  const rows = [...document.querySelectorAll("table.bnb-ledger tbody tr")];
+  const ledger = document.querySelectorAll("table.bnb-ledger");
+  const tables = ledger.length ? ledger : document.querySelectorAll("table.bnb-answers");
+  const rows = [...tables].flatMap((table) => [...table.querySelectorAll("tbody tr")]);
   if (!rows.length) return;
-  const keys = ["verdict", "source", "chapter"];
+  const keys = tables[0].dataset.filters?.split(" ") ?? ["verdict", "source", "chapter"];
+  const noun = tables[0].dataset.noun ?? "claims";
   const asked = new URLSearchParams(location.search);
   const form = document.createElement("form");
   form.className = "bnb-filter";
   form.setAttribute("role", "search");
-  form.setAttribute("aria-label", "Filter the claims");
+  form.setAttribute("aria-label", `Filter the ${noun}`);
   for (const key of keys) {
     const select = document.createElement("select");
     select.name = key;
@@ -43,10 +47,10 @@ addEventListener("DOMContentLoaded", () => {
       row.hidden = !(fits && searched.every((word) => text.includes(word)));
       shown += !row.hidden;
     }
-    for (const table of document.querySelectorAll("table.bnb-ledger")) {
+    for (const table of ledger) {
       table.closest("section").hidden = !table.querySelector("tbody tr:not([hidden])");
     }
-    count.textContent = `${shown} of ${rows.length} claims`;
+    count.textContent = `${shown} of ${rows.length} ${noun}`;
     const kept = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value)).toString();
     history.replaceState(null, "", `${location.pathname}${kept && `?${kept}`}${location.hash}`);
   }
@@ -55,6 +59,6 @@ addEventListener("DOMContentLoaded", () => {
   form.addEventListener("input", filter);
   form.addEventListener("reset", () => setTimeout(filter));
   form.addEventListener("submit", (event) => event.preventDefault());
-  rows[0].closest("section").before(form);
+  rows[0].closest(ledger.length ? "section" : ".bnb-answers-box").before(form);
   filter();
 });

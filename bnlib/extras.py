@@ -8,7 +8,8 @@ from typing import Any
 EXTRAS = {
     **dict.fromkeys(("ipywidgets", "matplotlib", "pandas", "pooch", "tqdm"), "notebook"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
-    **dict.fromkeys(("h5py", "safetensors"), "port"),
+    **dict.fromkeys(("h5py", "msgpack", "safetensors"), "port"),
+    **dict.fromkeys(("equinox", "jax", "orbax"), "jax"),
     "lightning": "lightning",
     "transformers": "transformers",
 }

@@ -156,33 +156,95 @@ def _spread_of_nan(answer: Any) -> str:
     return where + (", for good" if answer["after a clean batch"] == answer["statistics"] != "none" else "")
 
 
-def detail_rows() -> list[dict[str, str]]:
-    """Return in words: training mode, channel axis, types in half precision, freezing, names in a checkpoint.
+def frozen_rows() -> list[dict[str, str]]:
+    """Return what the switches that freeze a layer do to its running statistics in training, one row per switch.
 
     Example:
         >>> from bnlib import frameworks
-        >>> frameworks.detail_rows()[1]["names in a checkpoint"]
-        'gamma, beta, moving_mean, moving_variance'
+        >>> frameworks.frozen_rows()[0]
+        {'framework': 'PyTorch', 'switch': 'requires_grad_(False)', 'statistics': 'move'}
     """
-    questions = (
-        "training mode normalises with",
-        "channel axis",
-        "half precision",
-        "frozen",
-        "names in a checkpoint",
-    )
     return [
-        {"framework": each["name"]} | {name: _words(each["answers"].get(name)) for name in questions}
+        {"framework": each["name"], "switch": switch, "statistics": found.removeprefix("statistics ")}
         for each in load().values()
+        for switch, found in each["answers"]["frozen"].items()
     ]
+
+
+def half_rows() -> list[dict[str, str | None]]:
+    """Return the types of output and running statistics in half precision, one row per situation.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.half_rows()[0]
+        {'framework': 'PyTorch', 'situation': 'input bfloat16', 'output': 'bfloat16', 'statistics': 'float32'}
+    """
+    rows: dict[tuple[str, str], dict[str, str | None]] = {}
+    for each in load().values():
+        for question, found in each["answers"].get("half precision", {}).items():
+            situation, _, what = (
+                question.rpartition(": ") if not found.startswith("raises") else (question, "", "output")
+            )
+            empty = {"framework": each["name"], "situation": situation, "output": None, "statistics": None}
+            rows.setdefault((each["name"], situation), empty)[what] = found
+    return list(rows.values())
+
+
+PROPERTIES = {
+    "momentum argument": "argument and default of the momentum",
+    "weight of the new batch": "weight of the new batch",
+    "eps": "eps",
+    "running statistics at the start": "mean and variance at the start",
+    "running mean after 1 and 10 steps": "running mean after 1 and 10 steps",
+    "running variance after 1 and 10 steps": "running variance after 1 and 10 steps",
+    "variance that is stored": "stored variance",
+    "output at inference after 1 step": "output at inference after 1 step",
+    "training mode normalises with": "training mode normalises with",
+    "channel axis": "channel axis",
+    "one value per channel": "one value per channel",
+    "empty batch": "empty batch",
+    "NaN in one channel": "NaN in one channel",
+    "offset of 10,000": "output with an offset of 10,000",
+    "half precision": "types in half precision",
+    "frozen": "frozen",
+    "names in a checkpoint": "names in a checkpoint",
+}
+"""What the frameworks are asked, and its name in ``answer_rows``."""
+
+
+def answer_rows() -> list[dict[str, str]]:
+    """Return one row for each framework and each property of ``PROPERTIES``: all answers.
+
+    Example:
+        >>> from bnlib import frameworks
+        >>> frameworks.answer_rows()[1]
+        {'framework': 'PyTorch', 'property': 'weight of the new batch', 'answer': '0.1'}
+    """
+    return [
+        {"framework": each["name"], "property": name, "answer": _answer(question, each["answers"].get(question))}
+        for each in load().values()
+        for question, name in PROPERTIES.items()
+    ]
+
+
+def _answer(question: str, answer: Any) -> str:
+    if question == "momentum argument":
+        return f"{answer['name']}={answer['default']}" if answer["default"] is not None else f"{answer['name']} (none)"
+    if question in ("one value per channel", "empty batch"):
+        return _batch(answer)
+    if question == "NaN in one channel":
+        return f"output: {answer['output']}\nstatistics: {_spread_of_nan(answer)}"
+    return f"{answer:g}" if isinstance(answer, float) else _words(answer)
 
 
 def _words(answer: Any) -> str:
     if answer is None:
         return "not asked"
+    if isinstance(answer, float):
+        return f"{answer:g}"
     if isinstance(answer, dict):
         return "\n".join(f"{key}: {_words(value)}" for key, value in answer.items())
-    return ", ".join(map(str, answer)) if isinstance(answer, list) else str(answer)
+    return ", ".join(map(_words, answer)) if isinstance(answer, list) else str(answer)
 
 
 @cache

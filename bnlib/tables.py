@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bnlib.arguments import check_one_of
 from bnlib.extras import optional
 
 
@@ -193,6 +194,56 @@ class CaseTable:
             cases.append(f'<tr><th scope="row">{_inline(head)}</th><td><dl>{listed}</dl></td></tr>')
         caption = f'<caption style="caption-side: top; text-align: left">{escape(self.caption)}</caption>'
         return f'<table class="bnb-cases">{caption}<tbody>\n' + "\n".join(cases) + "\n</tbody></table>"
+
+
+class FilterTable:
+    """A table in words whose rows a page can filter: a list for each of some columns, and a field for words.
+
+    The form is made by ``assets/ledger.js``; without JavaScript the table is complete. It scrolls in its own box.
+
+    Arguments:
+        rows: one mapping per row, from headers to texts, all with the same headers. The first text heads the row.
+        caption: what the rows have in common.
+        filters: the headers of the columns that are chosen from a list.
+        noun: what the rows are, in the plural.
+
+    Raises:
+        ValueError: there is no row, a row has other headers than the first, a filter is no header, or the caption is
+            empty.
+
+    Example:
+        >>> rows = [{"layer": "batch norm", "uses": "the batch"}]
+        >>> tables.FilterTable(rows, "Layers", filters=["uses"], noun="layers")
+        Layers
+        batch norm
+          uses: the batch
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, str]], caption: str, *, filters: Iterable[str], noun: str) -> None:
+        self.rows, self.caption, self.filters, self.noun = [dict(row) for row in rows], caption, list(filters), noun
+        _check(self.rows, caption)
+        for name in self.filters:
+            check_one_of("filters", name, self.rows[0])
+
+    def __repr__(self) -> str:
+        return repr(CaseTable(self.rows, self.caption))
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.rows[0])
+        body = "\n".join(map(self._row, self.rows))
+        caption = f'<caption style="caption-side: top; text-align: left">{escape(self.caption)}</caption>'
+        table = f'<table class="bnb-answers" data-filters="{escape(" ".join(self.filters))}" data-noun="{self.noun}">'
+        label = escape(self.caption)
+        return (
+            f'<div class="bnb-answers-box" tabindex="0" role="group" aria-label="{label}">{table}{caption}'
+            f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+        )
+
+    def _row(self, row: Mapping[str, str]) -> str:
+        data = "".join(f' data-{name}="{escape(row[name])}"' for name in self.filters)
+        (_, head), *others = row.items()
+        cells = "".join(f"<td>{_inline(powers_of_ten(text))}</td>" for _, text in others)
+        return f'<tr{data}><th scope="row">{_inline(head)}</th>{cells}</tr>'
 
 
 _CODE = r"`([^`]+)`"

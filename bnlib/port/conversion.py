@@ -90,6 +90,14 @@ def arguments(state: BatchNormState, target: Convention) -> dict[str, Any]:
     return found
 
 
+def check_neutral(role: str, value: np.ndarray | None, neutral: float, layer: str) -> None:
+    """Raise a ValueError if a layer without gamma or beta would have to hold one that changes the output."""
+    if value is not None and not (value == neutral).all():
+        raise ValueError(
+            f"layer {layer} must have a {role} to hold the values of the state, got a layer without; make it with one"
+        )
+
+
 def values_of(values_per_channel: int | Mapping[str, int] | None, *names: str) -> int | None:
     """Return the number of values per channel of a layer, from one number or a mapping by name.
 

@@ -24,7 +24,7 @@ class Found:
         arrays: arrays by role: ``running_mean``, ``running_var``, ``weight``, ``bias``, ``count``.
         keys: place of each array in the source, by role.
         facts: what the source says beside the arrays: ``eps``, ``momentum``, ``channel_axis``, ``variance``,
-            ``framework``.
+            ``framework``; of an ONNX node also ``output``.
         notes: what could not be carried.
     """
 
@@ -85,8 +85,11 @@ def by_name(arrays: Mapping[Key, Any]) -> list[Found]:
 
 
 def split(key: Key) -> tuple[str, str | None]:
-    """Return the layer and the role of an array, by the last part of its name."""
-    name = "/".join(map(str, key)).removesuffix(":0")
+    """Return the layer and the role of an array, by the last part of its name.
+
+    In checkpoints of flax.nnx the name of a variable is followed by ``value``.
+    """
+    name = "/".join(map(str, key)).removesuffix(":0").removesuffix("/value")
     layer, _, leaf = name.rpartition("/")
     if "." in leaf:
         inner, _, leaf = leaf.rpartition(".")

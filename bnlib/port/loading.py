@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bnlib.arguments import check_usual
-from bnlib.port.conversion import converted, values_of
+from bnlib.port.conversion import check_neutral, converted, values_of
 from bnlib.port.matching import check_states, grouped, known_order, pairs
 from bnlib.port.objects import torch_norms
 from bnlib.port.state import BatchNormState
-from bnlib.port.writing import check_neutral, counted
+from bnlib.port.writing import counted
 
 ROLES = (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0))
 

@@ -87,9 +87,12 @@ def read_equinox(source: Any, debias: bool) -> Source:
             f"statistics outside of the model, got a {type(source).__name__}"
         )
     model, state = source
-    return Source(
-        [_equinox_layer(name, each, state, debias) for name, each in _inside(model, "equinox", "BatchNorm")], True
-    )
+    return Source([_equinox_layer(name, each, state, debias) for name, each in equinox_norms(model)], True)
+
+
+def equinox_norms(model: Any) -> list[tuple[str, Any]]:
+    """Return the batch norms of an Equinox module with their paths in it."""
+    return list(_inside(model, "equinox", "BatchNorm"))
 
 
 def _equinox_layer(name: str, layer: Any, state: Any, debias: bool) -> Found:

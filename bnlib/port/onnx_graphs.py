@@ -43,6 +43,7 @@ def _layer(onnx: Any, node: Any, constants: dict[str, Any], producer: str) -> Fo
     own = convention("onnx")
     facts = {"eps": round_float32(attributes.get("epsilon", own.eps))}
     facts |= {"momentum": round_float32(attributes.get("momentum", own.momentum)), "channel_axis": 1}
+    facts["output"] = node.output[0]
     facts["variance"] = convention("torch").variance if producer == "pytorch" else own.variance
     notes = []
     if attributes.get("training_mode"):

@@ -43,10 +43,12 @@ def norms(
         source: one of
 
             - a path: ``.npz``, ``.safetensors``, PyTorch's ``.pt`` or ``.pth`` (opened with ``weights_only=True``),
-              Keras's ``.weights.h5``, ``.keras`` and ``.h5``, ``.onnx``;
+              Keras's ``.weights.h5``, ``.keras`` and ``.h5``, Flax's ``.msgpack``, ``.onnx``, or a folder that Orbax
+              wrote;
             - a mapping of arrays, flat or nested: a ``state_dict``, the variables of flax.linen with ``params`` and
               ``batch_stats``, an ``nnx.State``;
-            - a pair: ``(model, state)`` of Equinox, ``(params, state)`` of Haiku;
+            - a pair: ``(model, state)`` of Equinox, ``(params, state)`` of Haiku; for an ``.eqx`` file, which has no
+              names, ``(path, (model, state))`` with the structure that was saved;
             - a model in memory: of PyTorch, Keras or flax.nnx, an ONNX ``ModelProto``;
             - a list of arrays in the framework's order, as ``layer.get_weights()`` of Keras returns them.
         framework: one of ``FRAMEWORKS``, whose conventions the numbers follow.

@@ -15,6 +15,7 @@ from bnlib.arguments import shown
 from bnlib.extras import optional
 from bnlib.port.conventions import Convention, convention
 from bnlib.port.found import Found, Key, Source, by_name, flatten, in_order_of_numbers, is_array
+from bnlib.port.jax_files import read_eqx, read_msgpack, read_orbax, without_names
 from bnlib.port.keras_files import read_keras_file
 from bnlib.port.objects import (
     is_class_of,
@@ -28,7 +29,7 @@ from bnlib.port.onnx_graphs import read_onnx
 
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 KERAS_FILES = (".h5", ".hdf5", ".keras")
-FILES = (".npz", ".safetensors", ".onnx", *KERAS_FILES, *TORCH_FILES)
+FILES = (".npz", ".safetensors", ".onnx", ".msgpack", *KERAS_FILES, *TORCH_FILES)
 """The endings of files that can be read."""
 
 ORDERED = ("torch", "onnx", "mlx", "paddle", "mindspore", "tinygrad")
@@ -48,6 +49,8 @@ def opened(source: Any, framework: str, momentum: float | None, without: str | N
     if framework == "onnx" and hasattr(source, "graph"):
         return read_onnx(source)
     if framework == "equinox":
+        if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str | os.PathLike):
+            source = read_eqx(Path(source[0]), source[1])
         return read_equinox(source, debias)
     if framework == "haiku":
         return read_haiku(source, momentum, debias)
@@ -67,8 +70,14 @@ def opened(source: Any, framework: str, momentum: float | None, without: str | N
 
 def _file(path: Path, framework: str, without: str | None) -> Source:
     kind = path.suffix.lower()
+    if kind == ".eqx":
+        raise ValueError(without_names(path))
+    if path.is_dir() and framework in ("flax", "nnx"):
+        return tree(read_orbax(path), framework)
     if kind not in FILES:
-        raise ValueError(f"source must be a file that ends in {', '.join(FILES)}, got {str(path)!r}")
+        raise ValueError(
+            f"source must be a file that ends in {', '.join(FILES)}, or with Flax a folder of Orbax, got {str(path)!r}"
+        )
     if not path.exists():
         raise FileNotFoundError(f"source must be an existing file, got {str(path)!r}")
     needed = {".onnx": "onnx", **dict.fromkeys(KERAS_FILES, "keras")}.get(kind, framework)
@@ -86,6 +95,8 @@ def _arrays(path: Path, kind: str) -> Mapping[str, Any]:
     if kind == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
+    if kind == ".msgpack":
+        return read_msgpack(path)
     if kind == ".safetensors":
         return optional("safetensors.torch", "reading safetensors").load_file(path)
     loaded = torch.load(path, map_location="cpu", weights_only=True)

@@ -12,10 +12,12 @@ import torch
 
 from bnlib.arguments import check_kind, check_one_of
 from bnlib.port.conventions import FRAMEWORKS, Convention, convention
-from bnlib.port.conversion import arguments, converted, values_of
+from bnlib.port.conversion import arguments, check_neutral, converted, values_of
+from bnlib.port.filling import equinox_places, fill_equinox, fill_onnx
 from bnlib.port.found import Found, Key, Source, is_numbered
 from bnlib.port.matching import check_states, grouped, known_order, pairs
 from bnlib.port.objects import read_haiku
+from bnlib.port.onnx_graphs import read_onnx
 from bnlib.port.sources import tree
 from bnlib.port.state import BatchNormState
 
@@ -63,7 +65,8 @@ def write(
     Arguments:
         states: a state, or with ``into`` states by name, as ``norms`` returns them.
         framework: one of ``FRAMEWORKS``.
-        into: a ``state_dict``, variables of Flax, Haiku's pair, or another mapping of arrays.
+        into: a ``state_dict``, variables of Flax, the pair of Haiku or Equinox, an ONNX ``ModelProto``, or another
+            mapping of arrays.
         names: names in ``into`` by names in ``states``; None matches equal names, or else the order.
         values_per_channel: batch size times positions of the training to come, one number or by layer. It converts the
             running variance to the framework's kind; None copies it as it is stored, for equal outputs.
@@ -87,15 +90,21 @@ def write(
     channels = {name: math.prod(np.shape(each.arrays["running_mean"])) for name, each in places.items()}
     ordered = known_order(states) and (source.ordered or is_numbered(list(places)))
     matched, notes = pairs(named, channels, names, ordered)
+    new = {
+        target: converted(named[origin], framework, values_of(values_per_channel, origin, target))
+        for origin, target in matched
+    }
+    made = {target: arguments(state, convention(framework)) for target, state in new.items()}
+    notes += grouped((target, note) for target, state in new.items() for note in state.notes)
+    if framework == "equinox":
+        tree, fixed = fill_equinox(into, new, {name: finished(state.momentum) for name, state in new.items()})
+        return Written(tree, made, (*notes, *fixed))
+    if framework == "onnx":
+        return Written(fill_onnx(into, new, places), made, tuple(notes))
     leaves: dict[Key, Any] = {}
-    made: dict[str, Any] = {}
-    told: list[tuple[str, str]] = []
-    for origin, target in matched:
-        state = converted(named[origin], framework, values_of(values_per_channel, origin, target))
+    for target, state in new.items():
         leaves |= _leaves(state, places[target])
-        made[target] = arguments(state, convention(framework))
-        told += [(target, note) for note in state.notes]
-    return Written(filled(into, leaves), made, (*notes, *grouped(told)))
+    return Written(filled(into, leaves), made, tuple(notes))
 
 
 def _one(named: dict[str, BatchNormState], framework: str, values_per_channel: Any) -> Written:
@@ -110,10 +119,12 @@ def _one(named: dict[str, BatchNormState], framework: str, values_per_channel: A
 def _opened(into: Any, framework: str) -> Source:
     if framework == "haiku":
         return read_haiku(into, None, True)
-    if framework in ("equinox", "onnx"):
-        raise ValueError(
-            f"into must be None with framework={framework!r}, got a {type(into).__name__}: write each layer"
-        )
+    if framework == "equinox":
+        return equinox_places(into)
+    if framework == "onnx":
+        if not hasattr(into, "graph"):
+            raise TypeError(f"into must be an ONNX ModelProto with framework='onnx', got a {type(into).__name__}")
+        return read_onnx(into)
     check_kind("into", into, Mapping, "a mapping of arrays")
     return tree(into, framework)
 
@@ -183,14 +194,6 @@ def _leaves(state: BatchNormState, place: Found) -> dict[Key, Any]:
     if "count" in place.keys:
         found[place.keys["count"]] = np.asarray(counted(state))
     return found
-
-
-def check_neutral(role: str, value: np.ndarray | None, neutral: float, layer: str) -> None:
-    """Raise a ValueError if a layer without gamma or beta would have to hold one that changes the output."""
-    if value is not None and not (value == neutral).all():
-        raise ValueError(
-            f"layer {layer} must have a {role} to hold the values of the state, got a layer without; make it with one"
-        )
 
 
 def filled(node: Any, leaves: Mapping[Key, Any], key: Key = ()) -> Any:

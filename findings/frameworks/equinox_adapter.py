@@ -53,6 +53,14 @@ def _frozen() -> dict[str, str]:
     return {"inference=True": found}
 
 
+def _half() -> dict[str, str]:
+    def kinds(**options) -> tuple:
+        layer = Layer(1, **options)
+        return layer.train(jnp.asarray(protocol.FOUR, jnp.bfloat16)).dtype, layer.statistics()[0].dtype
+
+    return protocol.types({"input bfloat16": kinds, "dtype=bfloat16": lambda: kinds(dtype=jnp.bfloat16)})
+
+
 def _names() -> list[str]:
     return [
         jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((Layer(1).norm, Layer(1).state))
@@ -62,6 +70,7 @@ def _names() -> list[str]:
 OTHER = {
     "momentum argument": lambda: protocol.argument(eqx.nn.BatchNorm.__init__, "momentum"),
     "channel axis": lambda: "0 of a sample; samples through vmap",
+    "half precision": _half,
     "frozen": _frozen,
     "names in a checkpoint": _names,
 }

@@ -16,12 +16,18 @@ def versions() -> dict[str, str]:
 
 def half_precision(layer: type) -> dict[str, str]:
     """Return the types of outputs and statistics for inputs in bfloat16, and for a layer that computes in bfloat16."""
+    half = jnp.bfloat16
+    situations = {
+        "input bfloat16": {},
+        "dtype=bfloat16": {"dtype": half},
+        "dtype=bfloat16, param_dtype=bfloat16": {"dtype": half, "param_dtype": half},
+    }
     found = {}
-    for name, options in {"input bfloat16": {}, "dtype=bfloat16": {"dtype": jnp.bfloat16}}.items():
+    for name, options in situations.items():
         norm = layer(1, **options)
-        output = norm.train(jnp.asarray(protocol.FOUR, jnp.bfloat16 if not options else None))
-        found |= {f"{name}: output": str(output.dtype), f"{name}: statistics": str(norm.statistics()[0].dtype)}
-    return found
+        output = norm.train(jnp.asarray(protocol.FOUR, half if not options else None))
+        found[name] = output.dtype, norm.statistics()[0].dtype
+    return protocol.types(found)
 
 
 def offset_with_slow_variance(layer: type) -> float:

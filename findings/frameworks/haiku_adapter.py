@@ -5,6 +5,7 @@ from importlib.metadata import version
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import jmp
 import numpy as np
 import protocol
 
@@ -41,6 +42,22 @@ def _after_init(batch: np.ndarray) -> list[float]:
     return [protocol.rounded(float(np.ravel(each)[0])) for each in layer.statistics()]
 
 
+def _half() -> dict[str, str]:
+    half = jnp.asarray(protocol.FOUR, jnp.bfloat16)
+
+    def answered(layer: Layer, x) -> tuple:
+        output, layer.state = layer.forward.apply(layer.parameters, layer.state, None, x, True)
+        return output.dtype, layer.statistics()[0].dtype
+
+    made_in_half = Layer(1)
+    made_in_half.parameters, made_in_half.state = made_in_half.forward.init(jax.random.key(0), half, True)
+    found = {"input bfloat16": answered(Layer(1), half), "init and input bfloat16": answered(made_in_half, half)}
+    policy = jmp.Policy(param_dtype=jnp.float32, compute_dtype=jnp.bfloat16, output_dtype=jnp.bfloat16)
+    with hk.mixed_precision.push_policy(hk.BatchNorm, policy):
+        found["policy that computes in bfloat16"] = answered(Layer(1), jnp.asarray(protocol.FOUR))
+    return protocol.types(found)
+
+
 def _frozen() -> dict[str, str]:
     layer = Layer(1)
     layer.train(protocol.FOUR)
@@ -57,6 +74,7 @@ OTHER = {
         "mean 10, variance 1": _after_init(protocol.FOUR),
         "zeros": _after_init(0 * protocol.FOUR),
     },
+    "half precision": _half,
     "frozen": _frozen,
     "names in a checkpoint": lambda: {
         module: list(names) for tree in (Layer(1).parameters, Layer(1).state) for module, names in tree.items()

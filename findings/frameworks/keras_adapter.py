@@ -44,14 +44,14 @@ def _frozen() -> dict[str, str]:
 
 
 def _half() -> dict[str, str]:
-    found = {}
-    for policy in ("mixed_bfloat16", "bfloat16", "float16"):
+    found, x = {}, keras.ops.convert_to_tensor(protocol.FOUR)
+    for policy in (None, "mixed_bfloat16", "bfloat16", "float16"):
         norm = keras.layers.BatchNormalization(dtype=policy)
         norm.build((None, 1))
-        output = norm(keras.ops.convert_to_tensor(protocol.FOUR), training=True)
-        found[f"dtype={policy!r}: output"] = keras.backend.standardize_dtype(output.dtype)
-        found[f"dtype={policy!r}: statistics"] = keras.backend.standardize_dtype(norm.moving_mean.dtype)
-    return found
+        output = norm(x if policy else keras.ops.cast(x, "bfloat16"), training=True)
+        pair = (keras.backend.standardize_dtype(each.dtype) for each in (output, norm.moving_mean))
+        found[f"dtype={policy!r}" if policy else "input bfloat16"] = tuple(pair)
+    return protocol.types(found)
 
 
 def _names() -> list[str]:

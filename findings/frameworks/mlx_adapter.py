@@ -31,13 +31,10 @@ def versions() -> dict[str, str]:
 
 
 def _half() -> dict[str, str]:
-    norm = nn.BatchNorm(1)
-    output = norm(mx.array(protocol.FOUR).astype(mx.bfloat16))
-    found = {"input bfloat16: output": str(output.dtype), "input bfloat16: statistics": str(norm.running_mean.dtype)}
-    norm = nn.BatchNorm(1)
-    norm.set_dtype(mx.bfloat16)
-    output = norm(mx.array(protocol.FOUR).astype(mx.bfloat16))
-    return found | {"set_dtype: output": str(output.dtype), "set_dtype: statistics": str(norm.running_mean.dtype)}
+    plain, converted, half = nn.BatchNorm(1), nn.BatchNorm(1), mx.array(protocol.FOUR).astype(mx.bfloat16)
+    converted.set_dtype(mx.bfloat16)
+    layers = {"input bfloat16": plain, "set_dtype": converted}
+    return protocol.types({name: (norm(half).dtype, norm.running_mean.dtype) for name, norm in layers.items()})
 
 
 def _frozen() -> dict[str, str]:

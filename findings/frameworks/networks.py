@@ -316,12 +316,7 @@ class InOnnx:
     def fill(self, states) -> None:
         model = onnx.load(self.source)
         model.producer_name = "bnlib"
-        constants = {each.name: each for each in model.graph.initializer}
-        nodes = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
-        for node, state in zip(nodes, states.values(), strict=True):
-            for name, array in zip(node.input[1:5], port.write(state, "onnx").arrays.values(), strict=True):
-                constants[name].CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float32), name))
-        onnx.save(model, self.source)
+        onnx.save(port.write(states, "onnx", into=model).arrays, self.source)
 
 
 NETWORKS = {"keras": InKeras, "keras-connected": ConnectedInKeras, "flax": InLinen, "nnx": InNnx, "onnx": InOnnx}

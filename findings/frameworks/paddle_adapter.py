@@ -31,10 +31,22 @@ def versions() -> dict[str, str]:
 
 
 def _half() -> dict[str, str]:
-    norm = nn.BatchNorm1D(1)
-    with paddle.amp.auto_cast(dtype="bfloat16"):
-        output = norm(paddle.to_tensor(protocol.FOUR))
-    return {"auto_cast to bfloat16: output": str(output.dtype), "statistics": str(norm._mean.dtype)}
+    x = paddle.to_tensor(protocol.FOUR)
+
+    def kinds(norm: nn.Layer, values: paddle.Tensor) -> tuple:
+        return norm(values).dtype, norm._mean.dtype
+
+    def under_autocast() -> tuple:
+        with paddle.amp.auto_cast(dtype="bfloat16"):
+            return kinds(nn.BatchNorm1D(1), x)
+
+    half = x.astype("bfloat16")
+    situations = {
+        "input bfloat16": lambda: kinds(nn.BatchNorm1D(1), half),
+        "auto_cast to bfloat16": under_autocast,
+        "layer.to(dtype='bfloat16')": lambda: kinds(nn.BatchNorm1D(1).to(dtype="bfloat16"), half),
+    }
+    return protocol.types(situations)
 
 
 def _frozen() -> dict[str, str]:

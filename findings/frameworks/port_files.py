@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import onnx
 import torch
-from flax import linen, nnx
+from flax import linen, nnx, serialization
 from safetensors.torch import save_file
 from torch import nn
 
@@ -76,7 +76,7 @@ class _Linen(linen.Module):
 
 
 def write_flax() -> None:
-    """Variables of flax.linen, under the names that Flax gives them, as an ``.npz`` of paths."""
+    """Variables of flax.linen, under the names that Flax gives them, as an ``.npz`` of paths and as msgpack."""
     model = _Linen()
     variables = model.init(jax.random.key(0), jnp.zeros((1, CHANNELS)), False)
     variables["params"]["BatchNorm_0"]["scale"] = jnp.array([0.5, 1.0, 2.0])
@@ -86,6 +86,7 @@ def write_flax() -> None:
 
     for x in batches()[:BATCHES]:
         train(x)
+    (FILES / "flax.msgpack").write_bytes(serialization.to_bytes(variables))
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     np.savez(FILES / "flax.npz", **{jax.tree_util.keystr(path, simple=True, separator="/"): a for path, a in leaves})
 
@@ -96,7 +97,7 @@ def write_flax() -> None:
 
 
 def write_nnx() -> None:
-    """The state of two layers of flax.nnx, the second without beta, as an ``.npz`` of paths."""
+    """The state of two layers of flax.nnx, the second without beta, as an ``.npz`` of paths and as msgpack."""
     settings = {"momentum": 0.8, "epsilon": 2e-3, "rngs": nnx.Rngs(0)}
     model = nnx.List([nnx.BatchNorm(CHANNELS, **settings), nnx.BatchNorm(CHANNELS, use_bias=False, **settings)])
 
@@ -108,7 +109,9 @@ def write_nnx() -> None:
 
     for x in batches()[:BATCHES]:
         call(x, False)
-    leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model)))
+    pure = nnx.to_pure_dict(nnx.state(model))
+    (FILES / "nnx.msgpack").write_bytes(serialization.to_bytes(pure))
+    leaves = jax.tree_util.tree_leaves_with_path(pure)
     np.savez(FILES / "nnx.npz", **{jax.tree_util.keystr(path, simple=True, separator="/"): a for path, a in leaves})
 
     def statistics():

@@ -70,12 +70,8 @@ def made(framework: str, layer: nn.Module):
         adapter.nnx.update(there.norm, port.write(port.read(layer, "torch"), "nnx", into=state).arrays)
     elif framework == "equinox":
         there = adapter.Layer(CHANNELS, eps=layer.eps, momentum=written.arguments["momentum"])
-        arrays = {name: adapter.jax.tree.map(adapter.jnp.asarray, each) for name, each in written.arrays.items()}
-        places = (lambda norm: norm.weight, lambda norm: norm.bias)
-        for place, name in zip(places, ("weight", "bias"), strict=True):
-            there.norm = adapter.eqx.tree_at(place, there.norm, arrays[name])
-        there.state = there.state.set(there.norm.batch_state_index, arrays["batch_state_index"])
-        there.state = there.state.set(there.norm.batch_counter, arrays["batch_counter"])
+        whole = (there.norm, there.state)
+        there.norm, there.state = port.write(port.read(layer, "torch"), "equinox", into=whole).arrays
     elif framework == "haiku":
         whole = (there.parameters, there.state)
         there.parameters, there.state = port.write(port.read(layer, "torch"), "haiku", into=whole).arrays

@@ -38,20 +38,21 @@ def packages() -> list[str]:
     """Return the pinned packages of ``frameworks.toml``, and what reads and writes files."""
     listed = tomllib.loads((HERE / "frameworks.toml").read_text())
     pinned = {package for row in ROWS for package in listed[row]["packages"]}
-    return sorted({*pinned, "h5py==3.16.0", "onnxscript==0.7.2", "optax==0.2.8"})
+    return sorted({*pinned, "h5py==3.16.0", "onnxscript==0.7.2", "optax==0.2.8", "safetensors==0.8.0"})
 
 
 def here() -> dict:
     """Measure in this environment."""
     import networks
+    import ported_files
     import ported_layers
     import torch
 
     torch.set_num_threads(1)
     found = {name: _network(made()) for name, made in networks.NETWORKS.items()}
     layers = {name: ported_layers.carried(name) for name in ported_layers.ADAPTERS}
-    versions = {name: version(name) for name in SHOWN}
-    return {"measured": datetime.date.today().isoformat(), "versions": versions, "networks": found, "layers": layers}
+    measured = {"measured": datetime.date.today().isoformat(), "versions": {name: version(name) for name in SHOWN}}
+    return {**measured, "networks": found, "layers": layers, "files": ported_files.differences()}
 
 
 def _network(network) -> dict:
@@ -184,7 +185,8 @@ def main() -> None:
         found = rounded(here())
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            python = measure.environment((chosen.keep or Path(temporary)).resolve(), packages(), pinned=True)
+            folder = (chosen.keep or Path(temporary)).resolve()
+            python = measure.environment(folder, {"packages": packages()}, pinned=True)
             settings = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "CUDA_VISIBLE_DEVICES": ""}
             ran = subprocess.run([python, __file__, "--here"], env=settings, check=True, capture_output=True, text=True)
             found = json.loads(ran.stdout[ran.stdout.index("{\n") :])

@@ -4,13 +4,15 @@ An adapter is a module with ``versions()``, ``Layer`` and ``OTHER``, which is wh
 the framework. ``Layer(channels)`` is a batch norm with the framework's defaults. It has ``train(x)``, which normalises
 NumPy values (N, C) in training mode, moves the statistics and returns the output, ``evaluate(x)``, and
 ``statistics()``, which returns the running mean and variance as they are stored. ``NOT_ASKED``, if there, has the
-questions that are left out, each with the reason.
+questions that are left out, each with the reason; ``STEPS``, if there, is how many batches the layer needs to forget
+its start.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -72,9 +74,9 @@ def epsilon(adapter: ModuleType) -> float:
 
 
 def new_weight(adapter: ModuleType) -> float:
-    """Measured in the second step, in which the first one and any correction for the start have their full effect."""
+    """Measured after many batches of mean 0 and one of mean 10, when no correction for the start is left."""
     layer = adapter.Layer(1)
-    for _ in range(200):
+    for _ in range(getattr(adapter, "STEPS", 200)):
         layer.train(FOUR - 10)
     layer.train(FOUR)
     return rounded(float(np.ravel(layer.statistics()[0])[0]) / MEAN)
@@ -161,6 +163,24 @@ def _nan_channels(values: np.ndarray) -> str:
     return {(True, True): "both", (True, False): "that one", (False, True): "the other", (False, False): "none"}[
         first, second
     ]
+
+
+def types(situations: dict[str, Any]) -> dict[str, str]:
+    """Return the types of output and running statistics by situation, each by its plain name: bfloat16, float32.
+
+    A situation is such a pair, or a function that returns one; if it raises an error, that is the answer.
+    """
+    found = {}
+    for situation, pair in situations.items():
+        try:
+            kinds = pair() if callable(pair) else pair
+        except Exception as error:  # whatever a framework raises is its answer
+            found[situation] = f"raises {type(error).__name__}"
+            continue
+        for what, each in zip(("output", "statistics"), kinds, strict=True):
+            name = re.split(r"[.\s]", str(each).strip("<>'"))[-1].lower()
+            found[f"{situation}: {what}"] = {"float": "float32", "half": "float16"}.get(name, name)
+    return found
 
 
 def argument(function, name: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def _half() -> dict[str, str]:
     norm = nn.BatchNorm(1)
     with Context(TRAINING=1):
         output = norm(Tensor(protocol.FOUR).cast(dtypes.float16))
-    return {"input float16: output": str(output.dtype), "input float16: statistics": str(norm.running_mean.dtype)}
+    return protocol.types({"input float16": (output.dtype, norm.running_mean.dtype)})
 
 
 def _frozen() -> dict[str, str]:

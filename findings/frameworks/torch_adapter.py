@@ -29,16 +29,14 @@ def versions() -> dict[str, str]:
 
 
 def _half() -> dict[str, str]:
-    norm = nn.BatchNorm1d(2)
+    plain, under_autocast, converted = (nn.BatchNorm1d(2) for _ in range(3))
+    x, half = torch.randn(4, 2), torch.randn(4, 2).bfloat16()
+    found = {"input bfloat16": (plain(half).dtype, plain.running_mean.dtype)}
     with torch.autocast("cpu", torch.bfloat16):
-        autocast = norm(torch.randn(4, 2))
-    norm.bfloat16()
-    return {
-        "input bfloat16, layer float32": str(nn.BatchNorm1d(2)(torch.randn(4, 2).bfloat16()).dtype),
-        "float32 under autocast": str(autocast.dtype),
-        "layer converted": str(norm(torch.randn(4, 2).bfloat16()).dtype),
-        "statistics of the converted layer": str(norm.running_mean.dtype),
-    }
+        found["float32 under autocast"] = under_autocast(x).dtype, under_autocast.running_mean.dtype
+    converted.bfloat16()
+    found["layer.bfloat16()"] = converted(half).dtype, converted.running_mean.dtype
+    return protocol.types(found)
 
 
 def _frozen() -> dict[str, str]:

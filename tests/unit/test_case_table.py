@@ -1,10 +1,10 @@
-"""Tables of cases in words."""
+"""Tables of cases in words, and tables that a page can filter."""
 
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from bnlib.tables import CaseTable
+from bnlib.tables import CaseTable, FilterTable
 
 ROWS = [
     {"what you see": "a < b & c", "test": '`x["a"] < 2`\nNo.', "cure": "Do. [Chapter 1](01_the_formula.ipynb#forward)"},
@@ -39,3 +39,29 @@ def test_cases_without_rows_caption_or_with_other_names_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             CaseTable(rows, caption)
+
+
+ANSWERS = [
+    {"framework": "A & B", "property": "eps", "answer": "1e-05"},
+    {"framework": "C", "property": "eps", "answer": "`eps`\nNo."},
+]
+
+
+def test_a_table_with_filters_names_its_lists_and_each_row_its_values():
+    made = FilterTable(ANSWERS, "All <answers>", filters=["framework", "property"], noun="answers")
+    box = ET.fromstring(made._repr_html_())
+    table = box.find("table")
+    assert (table.get("data-filters"), table.get("data-noun")) == ("framework property", "answers")
+    assert box.get("tabindex") == "0" and box.get("aria-label") == table.find("caption").text == "All <answers>"
+    assert [each.text for each in table.findall("thead/tr/th")] == ["framework", "property", "answer"]
+    rows = table.findall("tbody/tr")
+    assert [row.get("data-framework") for row in rows] == ["A & B", "C"]
+    assert {row.get("data-property") for row in rows} == {"eps"}
+    assert rows[0].find("th").get("scope") == "row" and rows[0].findall("td")[1].text == "10⁻⁵"
+    assert rows[1].find("td/code").text == "eps"
+    assert repr(made).splitlines()[:3] == ["All <answers>", "A & B", "  property: eps"]
+
+
+def test_a_filter_that_is_no_column_is_refused():
+    with pytest.raises(ValueError, match="filters must be one of 'framework', 'property', 'answer', got 'version'"):
+        FilterTable(ANSWERS, "Answers", filters=["version"], noun="answers")

@@ -46,17 +46,19 @@ def network(norm=nn.BatchNorm1d) -> nn.Sequential:
     return nn.Sequential(norm(3), norm(3)).eval()
 
 
-# What is read, the extra arguments, the package that reading needs, and whose answers they must give.
+# What is read, the framework, the extra arguments, and whose answers they must give.
 SOURCES = {
-    "keras": (lambda: FILES / "keras.keras", {}, "h5py", "keras"),
-    "flax": (lambda: FILES / "flax.npz", {"eps": EPS, "momentum": 0.8}, "numpy", "flax"),
-    "nnx": (lambda: FILES / "nnx.npz", {"eps": EPS, "momentum": 0.8}, "numpy", "nnx"),
-    "haiku": (haiku_pair, {"eps": EPS, "momentum": 0.8}, "numpy", "haiku"),
-    "onnx": (lambda: FILES / "torch.onnx", {}, "onnx", "torch"),
-    "torch": (lambda: FILES / "torch.safetensors", {"eps": EPS, "momentum": MOMENTUM}, "safetensors", "torch"),
+    "keras": (lambda: FILES / "keras.keras", "keras", {}, "keras"),
+    "flax": (lambda: FILES / "flax.npz", "flax", {"eps": EPS, "momentum": 0.8}, "flax"),
+    "flax, msgpack": (lambda: FILES / "flax.msgpack", "flax", {"eps": EPS, "momentum": 0.8}, "flax"),
+    "nnx": (lambda: FILES / "nnx.npz", "nnx", {"eps": EPS, "momentum": 0.8}, "nnx"),
+    "nnx, msgpack": (lambda: FILES / "nnx.msgpack", "nnx", {"eps": EPS, "momentum": 0.8}, "nnx"),
+    "haiku": (haiku_pair, "haiku", {"eps": EPS, "momentum": 0.8}, "haiku"),
+    "onnx": (lambda: FILES / "torch.onnx", "onnx", {}, "torch"),
+    "torch": (lambda: FILES / "torch.safetensors", "torch", {"eps": EPS, "momentum": MOMENTUM}, "torch"),
 }
 
 
 def states_of(name: str) -> port.Norms:
-    source, settings, _, _ = SOURCES[name]
-    return port.norms(source(), name, **settings)
+    source, framework, settings, _ = SOURCES[name]
+    return port.norms(source(), framework, **settings)

@@ -22,7 +22,6 @@ from bnlib import port
 
 @pytest.fixture(params=SOURCES)
 def name(request):
-    pytest.importorskip(SOURCES[request.param][2])
     return request.param
 
 
@@ -58,7 +57,6 @@ def test_one_more_batch_moves_the_statistics_as_in_the_framework(name):
 
 
 def test_the_weights_of_keras_alone_do_not_say_settings_and_parts(tmp_path):
-    pytest.importorskip("h5py")
     path = keras_weights(tmp_path)
     with pytest.raises(ValueError, match=r"layer inner/second has three arrays.*without='weight'"):
         port.norms(path, "keras")
@@ -77,7 +75,6 @@ def test_the_weights_of_keras_alone_do_not_say_settings_and_parts(tmp_path):
 
 
 def test_a_graph_that_pytorch_exported_holds_the_unbiased_variance():
-    pytest.importorskip("onnx")
     assert {each.variance for each in states_of("onnx").values()} == {"unbiased"}
 
 

@@ -139,8 +139,8 @@ def test_a_source_without_batch_norms_says_what_it_has(tmp_path):
     arrays = {"0.running_mean": torch.ones(1), "0.running_var": torch.ones(1)}
     with pytest.raises(ValueError, match=r"its arrays are '0\.running_mean', '0\.running_var'; .* those of torch"):
         port.norms(arrays, "flax")
-    with pytest.raises(ValueError, match=r"source must be a file that ends in \.npz, .*, got 'weights\.msgpack'"):
-        port.norms("weights.msgpack", "flax")
+    with pytest.raises(ValueError, match=r"source must be a file that ends in \.npz, .*, got 'weights\.tflite'"):
+        port.norms("weights.tflite", "flax")
     with pytest.raises(FileNotFoundError, match="source must be an existing file, got"):
         port.norms(tmp_path / "none.npz", "keras")
     np.savez(tmp_path / "one.onnx.npz", **keras())
