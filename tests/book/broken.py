@@ -30,7 +30,7 @@ def passes(copy: Path, *arguments: str, **environment: str) -> bool:
 
 
 def failures(copy: Path, *arguments: str) -> str:
-    """What pytest says of all tests that fail in the copy, its whole output; that of ``passes`` ends at the first one."""
+    """The output of pytest for all tests that fail in the copy; ``passes`` ends at the first one."""
     assert not passes(copy, "--maxfail=100", *arguments)
     return (copy / "output.txt").read_text()
 

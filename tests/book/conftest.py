@@ -189,6 +189,23 @@ def light(opened: Visit, screen: dict[str, int]) -> Visit:
     return opened
 
 
+# Whether the theme has seen, which takes it 300 ms, what scrolls at the present width and must be reached by keyboard.
+STOPS = """
+() => [...document.querySelectorAll(
+  "pre, .nboutput > .output_area, .cell_output > .output, .jp-RenderedHTMLCommon, .pst-scrollable-table-container"
+)].every(part => {
+  const scrolls = part.scrollWidth > part.clientWidth || part.scrollHeight > part.clientHeight;
+  return part.tabIndex === (scrolls ? 0 : -1);
+})
+"""
+
+
+def resize(page, screen: dict[str, int]):
+    """Give a page a screen of another size, and wait for the theme."""
+    page.set_viewport_size(screen)
+    page.wait_for_function(STOPS, polling=100)
+
+
 @pytest.fixture(scope="session")
 def laboratory_visit(browser, address):
     """The laboratory, opened once."""

@@ -4,7 +4,7 @@ import collections
 import itertools
 
 import pytest
-from conftest import CHAPTERS, WITH_SLIDERS
+from conftest import CHAPTERS, PATIENCE, WITH_SLIDERS
 from processor_time import MARKS, traced
 
 # Keeps, for each step of a slider: what was to be seen in the frame after, and whether the drawing is another one than
@@ -159,6 +159,7 @@ def test_a_control_that_does_not_move_its_picture_is_noticed(browser, address, s
     dead = script.replace("this.stage.innerHTML = picture", "void picture")
     assert dead != script
     with browser.new_context() as context:
+        context.set_default_timeout(PATIENCE)
         context.route("**/explorer.js*", lambda route: route.fulfill(body=dead, content_type="text/javascript"))
         opened = context.new_page()
         opened.goto(address + CHAPTERS[-1])

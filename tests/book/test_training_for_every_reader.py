@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import FRONT, PATIENCE, PHONE, SCREEN, SHOWS
+from conftest import FRONT, PATIENCE, PHONE, SCREEN, SHOWS, resize
 from processor_time import HANG, MARKS, traced
 from training_page import COVERED, LABORATORY, REACHED, SAYS, choose, ends, press
 
@@ -210,6 +210,7 @@ def test_the_runs_of_two_positions_have_different_names(visit):
 @pytest.mark.parametrize("missing", ["workers", "scripts"])
 def test_without_workers_or_scripts_the_pictures_remain(browser, address, missing):
     with browser.new_context(java_script_enabled=missing != "scripts") as context:
+        context.set_default_timeout(PATIENCE)
         context.add_init_script("delete window.Worker")
         page = context.new_page()
         page.goto(address + FRONT)
@@ -253,6 +254,7 @@ def test_under_a_policy_of_the_server_the_page_trains_or_says_why_not(visit, add
 
 def test_it_trains_on_a_page_that_was_opened_as_a_file(browser, site):
     with browser.new_context() as context:
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         complaints = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -303,8 +305,7 @@ def test_axe_finds_nothing_to_mend_while_networks_are_looked_into(page):
         page.emulate_media(color_scheme=scheme)
         page.wait_for_function(SHOWS, arg=scheme)
         if screen:
-            page.set_viewport_size(screen)
-            page.wait_for_timeout(500)
+            resize(page, screen)
             assert page.evaluate("document.documentElement.scrollWidth") <= screen["width"]
         found = Axe().run(page, context=".bnb-laboratory", options={"resultTypes": ["violations"]})
         assert {rule["id"]: [node["html"] for node in rule["nodes"]] for rule in found.response["violations"]} == {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from conftest import PHONE, SHOWS
+from conftest import PHONE, SHOWS, resize
 from training_page import choose, ends, press
 
 from bnlib import mcsgd
@@ -244,8 +244,7 @@ def test_axe_finds_nothing_to_mend(visit, path, name):
         page.emulate_media(color_scheme=scheme)
         page.wait_for_function(SHOWS, arg=scheme)
         if screen:
-            page.set_viewport_size(screen)
-            page.wait_for_timeout(500)
+            resize(page, screen)
             assert page.evaluate("document.documentElement.scrollWidth") <= screen["width"]
         found = Axe().run(page, context=f"#explorer-{name}", options={"resultTypes": ["violations"]})
         assert {rule["id"]: [node["html"] for node in rule["nodes"]] for rule in found.response["violations"]} == {}
