@@ -9,8 +9,8 @@ from contextlib import contextmanager
 # What is recorded: each task of each thread, and the marks that scripts set with `performance.mark`.
 RECORDED = ["toplevel", "blink.user_timing"]
 MARKS = ["blink.user_timing"]
-# Keeps a thread busy for a tenth of a second, whatever else the machine does: each number needs the one before.
-HANG = "{ let x = 1; for (let i = 0; i < 5e7; i += 1) x = (Math.imul(x, 3) + 1) | 0; globalThis.hung = x; }"
+# Keeps a thread busy for some 100 ms, whatever else the machine does: each number needs the one before.
+HANG = "{ let x = 1; for (let i = 0; i < 2e7; i += 1) x = (Math.imul(x, 3) + 1) | 0; globalThis.hung = x; }"
 
 
 class Trace:

@@ -105,6 +105,7 @@ def test_a_page_that_hangs_is_noticed(looked_into):
     def train_and_hang():
         press(looked_into, "Train")
         looked_into.evaluate(f"() => void setTimeout(() => {{ {HANG} }}, 100)")
+        looked_into.wait_for_function("globalThis.hung !== undefined")
 
     assert long_tasks(looked_into, train_and_hang)
 

@@ -138,13 +138,13 @@ def test_two_networks_train_by_keyboard_as_their_text_promises(laboratory_tab):
     assert "situation=one-label" in tab.run("() => location.href")
 
 
-def work_for_a_picture(tab, meanwhile: str = "") -> float:
+def work_for_a_picture(tab, count: int, meanwhile: str = "") -> float:
     """The processor time of the page while it trains, in milliseconds for each picture of the first chart."""
     tab.enter("[data-field=epochs] input", "200")
     tab.run(COUNT_PICTURES.replace("MEANWHILE", meanwhile))
     before = tab.firefox.processor_time()
     tab.click(".bnb-actions button", "Train")
-    tab.wait(f"() => window.pictures >= 10 || ({ENDED})()")
+    tab.wait(f"() => window.pictures >= {count} || ({ENDED})()")
     time, pictures = tab.firefox.processor_time() - before, tab.run("() => window.pictures")
     tab.click(".bnb-actions button", "Reset training")
     print(f"{pictures} pictures, {time / pictures:.0f} ms for each")
@@ -153,8 +153,8 @@ def work_for_a_picture(tab, meanwhile: str = "") -> float:
 
 def test_the_page_answers_while_it_trains_and_one_that_hangs_is_noticed(laboratory_tab):
     """No task of the page takes longer than all that it does from one picture to the next."""
-    assert work_for_a_picture(laboratory_tab) <= 50
-    assert work_for_a_picture(laboratory_tab, HANG) > 50
+    assert work_for_a_picture(laboratory_tab, 10) <= 50
+    assert work_for_a_picture(laboratory_tab, 2, HANG) > 50
 
 
 def test_the_training_waits_in_a_hidden_tab(laboratory_tab):
