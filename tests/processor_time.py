@@ -10,7 +10,7 @@ from contextlib import contextmanager
 RECORDED = ["toplevel", "blink.user_timing"]
 MARKS = ["blink.user_timing"]
 # Keeps a thread busy for some 100 ms, whatever else the machine does: each number needs the one before.
-HANG = "{ let x = 1; for (let i = 0; i < 1e8; i += 1) x = (Math.imul(x, 3) + 1) | 0; globalThis.hung = x; }"
+HANG = "{ let x = 1; for (let i = 0; i < 4e8; i += 1) x = (Math.imul(x, 3) + 1) | 0; globalThis.hung = x; }"
 
 
 class Trace:
