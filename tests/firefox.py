@@ -23,7 +23,7 @@ KEYS = {
     "ArrowLeft": "\ue012",
     "ArrowRight": "\ue014",
 }
-PATIENCE = 60  # seconds for the start and for each answer
+PATIENCE = 300  # seconds for the start and for each answer
 # What a new Firefox does beside showing a page.
 PREFERENCES = {
     "app.normandy.enabled": False,
@@ -126,6 +126,18 @@ class Firefox:
             raise RuntimeError(f"{method}: {message['error']}: {message['message']}")
         return message["result"]
 
+    def processor_time(self) -> float:
+        """For how many milliseconds of processor time the main threads of the pages have run; workers have others."""
+        total = 0
+        for process in (path for path in Path("/proc").iterdir() if path.name.isdigit()):
+            try:
+                words = (process / "cmdline").read_bytes().replace(b"\0", b" ").split()
+                if words[-1:] == [b"tab"] and str(self.process.pid).encode() in words:
+                    total += int((process / "task" / process.name / "schedstat").read_text().split()[0])
+            except OSError:  # it has ended
+                continue
+        return total / 1e6
+
     def tab(self) -> Tab:
         """Open a tab in front of the others, which are hidden then."""
         return Tab(self, self.command("browsingContext.create", type="tab")["context"])
@@ -170,7 +182,7 @@ class Tab:
             raise RuntimeError(result["exceptionDetails"]["text"])
         return json.loads(result["result"].get("value", "null"))
 
-    def wait(self, condition: str, *arguments, seconds: float = 30):
+    def wait(self, condition: str, *arguments, seconds: float = PATIENCE):
         """Wait until a function of JavaScript returns something true."""
         self.run(f"(given, seconds) => ({WAIT})({condition}, given, seconds)", arguments, seconds)
 

@@ -29,6 +29,12 @@ def passes(copy: Path, *arguments: str, **environment: str) -> bool:
     return process.exitcode == 0
 
 
+def failures(copy: Path, *arguments: str) -> str:
+    """The output of pytest for all tests that fail in the copy; ``passes`` ends at the first one."""
+    assert not passes(copy, "--maxfail=100", *arguments)
+    return (copy / "output.txt").read_text()
+
+
 def _run(copy: Path, command: list[str], environment: dict[str, str], output: Path) -> None:
     """Run pytest in this process and exit with its status."""
     with output.open("w") as file:

@@ -22,11 +22,27 @@ REFERENCE = sorted(str(path.relative_to(SITE)) for path in SITE.glob("chapters/r
 FRONT = "index.html"
 SCREEN = {"width": 1280, "height": 720}
 PHONE = {"width": 390, "height": 800}
+PATIENCE = 300_000  # of each wait, in milliseconds: on a busy machine all takes long
 SHOWS = "scheme => document.documentElement.dataset.theme === scheme"
 EVERY_CHAPTER = pytest.mark.parametrize("opened_once", CHAPTERS, indirect=True)
 WITH_SLIDERS = pytest.mark.parametrize("opened_once", [FRONT, *CHAPTERS], indirect=True)
 # Files whose tests share nothing, so that each may run where there is room.
-INDEPENDENT = ("test_explorer_controls.py", "test_theme_controls.py", "test_browser.py", "test_notebooks.py")
+INDEPENDENT = (
+    "test_browser.py",
+    "test_explorer_controls.py",
+    "test_notebooks.py",
+    "test_training_of_small_problems.py",
+)
+# Files whose tests read the same pages, which are parsed once if one process runs all.
+OF_THE_FILES = (
+    "test_front_page.py",
+    "test_ledger.py",
+    "test_metadata.py",
+    "test_reference_pages.py",
+    "test_site.py",
+    "test_symptoms_on_the_page.py",
+    "test_words.py",
+)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -35,7 +51,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         shared = shared_with(item)
         if shared or item.path.name not in INDEPENDENT:
-            item.add_marker(pytest.mark.xdist_group(str(shared or item.path.name)))
+            file = "the files of the site" if item.path.name in OF_THE_FILES else item.path.name
+            item.add_marker(pytest.mark.xdist_group(str(shared or file)))
     result = yield
     order = {page: number for number, page in enumerate([FRONT, *PAGES], 1)}
     items.sort(key=lambda item: (order.get(shared_with(item), 0), width_of(item)))
@@ -106,6 +123,7 @@ class Visit:
 
     def __init__(self, browser, url: str, **context):
         self.context = browser.new_context(**context)
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
         self.requests: list[str] = []
         self.responses: list = []
@@ -169,6 +187,23 @@ def light(opened: Visit, screen: dict[str, int]) -> Visit:
     opened.page.emulate_media(media="screen", color_scheme="light")
     opened.page.wait_for_function(SHOWS, arg="light")
     return opened
+
+
+# Whether the theme has seen, which takes it 300 ms, what scrolls at the present width and must be reached by keyboard.
+STOPS = """
+() => [...document.querySelectorAll(
+  "pre, .nboutput > .output_area, .cell_output > .output, .jp-RenderedHTMLCommon, .pst-scrollable-table-container"
+)].every(part => {
+  const scrolls = part.scrollWidth > part.clientWidth || part.scrollHeight > part.clientHeight;
+  return part.tabIndex === (scrolls ? 0 : -1);
+})
+"""
+
+
+def resize(page, screen: dict[str, int]):
+    """Give a page a screen of another size, and wait for the theme."""
+    page.set_viewport_size(screen)
+    page.wait_for_function(STOPS, polling=100)
 
 
 @pytest.fixture(scope="session")

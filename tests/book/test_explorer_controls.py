@@ -151,6 +151,8 @@ def test_reset_returns_to_the_default(visit):
 
 def test_play_walks_to_the_end_and_stops_when_the_reader_takes_over(visit):
     opened = visit(PLAYED).page
+    opened.clock.install(time=0)
+    opened.clock.pause_at(1000)  # from here on, time passes when this test says so
     explorer = opened.locator("#explorer-batch-noise")
     slider, value = explorer.locator("input[type=range]"), explorer.locator("output")
     play, pause = (explorer.get_by_role("button", name=f"{name} batch size") for name in ("Play", "Pause"))
@@ -159,12 +161,14 @@ def test_play_walks_to_the_end_and_stops_when_the_reader_takes_over(visit):
     opened.keyboard.press("Home")
     play.click()
     assert pause.count() == 1 and explorer.locator(".bnb-note").get_attribute("aria-live") == "off"
-    opened.wait_for_function("([output, text]) => output.value === text", arg=[value.element_handle(), texts[2]])
+    assert value.text_content() == texts[1]
+    opened.clock.run_for(1000)
+    assert value.text_content() == texts[2]
     slider.focus()
     opened.keyboard.press("ArrowRight")
     assert play.count() == 1
     here = value.text_content()
-    opened.wait_for_timeout(1200)
+    opened.clock.run_for(5000)
     assert value.text_content() == here
     assert explorer.locator(".bnb-note").get_attribute("aria-live") == "polite"
     opened.keyboard.press("End")

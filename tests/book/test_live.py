@@ -9,8 +9,15 @@ from jupyter_client.manager import start_new_kernel
 from chapters import code_cells
 from tools.notebooks import CHAPTERS
 
-# Of the first point after a click; a second is the aim, the rest is for a machine with other work to do.
+# For the first point after a click, in seconds of processor time.
 LONGEST_WAIT = 5.0
+# Writes down in the kernel when a picture of a run comes, in its processor time.
+WATCH = """
+import time
+times = []
+panel.view.observe(lambda change: times.append(time.process_time()), "value")
+"""
+PATIENCE = 600  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +31,14 @@ def kernel():
 def run(kernel, code):
     """Execute ``code``, which must succeed, and return the messages until the kernel is idle again."""
     messages = []
-    reply = kernel.execute_interactive(code, timeout=120, output_hook=messages.append)
+    reply = kernel.execute_interactive(code, timeout=PATIENCE, output_hook=messages.append)
     assert reply["content"]["status"] == "ok", reply["content"]
     return messages
 
 
 def live_states(kernel, points):
     """Widget states that arrive although no cell is running, until so many pictures of the run have come."""
-    until, states = time.monotonic() + 120, []
+    until, states = time.monotonic() + PATIENCE, []
     while time.monotonic() < until and len({s["value"] for s in states if is_picture(s)}) < points:
         try:
             message = kernel.get_iopub_msg(timeout=1)
@@ -58,7 +65,7 @@ def test_training_goes_on_behind_the_cell_and_can_be_stopped(kernel):
     notes = [text for text in texts if "your run" in text and "<svg" not in text]
     assert notes and "Batch size 1" in notes[0]
     assert any(isinstance(state.get("value"), (int, float)) and state["value"] > 0 for state in states), "no progress"
-    run(kernel, "assert panel.thread.is_alive(); panel.stop_button.click(); panel.thread.join(60)")
+    run(kernel, f"assert panel.thread.is_alive(); panel.stop_button.click(); panel.thread.join({PATIENCE})")
     run(kernel, "assert not panel.thread.is_alive()")
     run(
         kernel,
@@ -67,13 +74,16 @@ def test_training_goes_on_behind_the_cell_and_can_be_stopped(kernel):
     run(kernel, "assert 'your run' in panel.note.value and not panel.train_button.disabled")
     # A run that the slider leaves behind ends by itself.
     run(kernel, "panel.train_button.click(); first = panel.thread\npanel.controls['batch_size'].value = 32")
-    run(kernel, "first.join(60); assert not first.is_alive() and 'your run' not in panel.note.value")
+    run(kernel, f"first.join({PATIENCE}); assert not first.is_alive() and 'your run' not in panel.note.value")
     words = "stopped because you changed the batch size. Press Train to train the new setting."
     run(kernel, f"assert {words!r} in panel.status.value and not panel.progress.children")
-    began = time.monotonic()
-    run(kernel, "panel.train_button.click()")
-    assert live_states(kernel, points=1) and time.monotonic() - began < LONGEST_WAIT
-    run(kernel, "panel.thread.join(60); assert 'Batch size 32' in panel.note.value and 'your run' in panel.note.value")
+    run(kernel, f"{WATCH}\nbegan = time.process_time()\npanel.train_button.click()")
+    assert live_states(kernel, points=1)
+    run(kernel, f"print(times[0] - began); assert times[0] - began < {LONGEST_WAIT}")
+    run(
+        kernel,
+        f"panel.thread.join({PATIENCE}); assert 'Batch size 32' in panel.note.value and 'your run' in panel.note.value",
+    )
     run(kernel, "assert 'is finished. The figure shows your run.' in panel.status.value")
 
 
@@ -84,7 +94,7 @@ def test_who_reads_gets_sliders_and_who_converts_gets_the_drawing(kernel):
     code = f"widgets.Explorer('e', 'A title', [{slider}], lambda b: b, draw)"
     for reader in (True, False):
         messages = []
-        kernel.execute_interactive(code, timeout=120, allow_stdin=reader, output_hook=messages.append)
+        kernel.execute_interactive(code, timeout=PATIENCE, allow_stdin=reader, output_hook=messages.append)
         (data,) = (m["content"]["data"] for m in messages if m["msg_type"] == "execute_result")
         assert ("application/vnd.jupyter.widget-view+json" in data) == reader
         assert "<svg" in data["text/html"]

@@ -2,7 +2,7 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import FRONT, PHONE, SCREEN
+from conftest import FRONT, PHONE, SCREEN, resize
 
 # Axe reads every page in light on a wide screen, and of one of each kind also the colours, and in dark on a phone: all
 # have the same styles, and a chapter every kind of element, so what axe can find there it finds in these.
@@ -51,8 +51,7 @@ def check_as_read_by_all(opened):
         if scheme == "light" or one_of_each:
             opened.emulate_media(color_scheme=scheme)
             if opened.viewport_size != screen:
-                opened.set_viewport_size(screen)
-                opened.wait_for_timeout(500)  # the theme sees after 300 ms what scrolls and must be reached by keyboard
+                resize(opened, screen)
             assert complaints(opened, contrast=one_of_each) == {}
 
 

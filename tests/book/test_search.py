@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from conftest import CHAPTERS, ROOT, Visit, check_that_it_is_at_home
+from conftest import CHAPTERS, PATIENCE, ROOT, Visit, check_that_it_is_at_home
 
 ASKED = yaml.safe_load((ROOT / "tests" / "book" / "queries.yml").read_text())
 QUERIES, SYMPTOMS = ({each[key]: each["sections"] for each in ASKED if key in each} for key in ("query", "symptom"))
@@ -143,6 +143,7 @@ def test_the_dialog_finds_by_keyboard_and_leads_to_a_section_without_marks(searc
 def test_the_search_works_under_any_address(browser, site):
     prefix = "http://book.test/some/path/"
     with browser.new_context(viewport=SCREEN) as context:
+        context.set_default_timeout(PATIENCE)
         context.route(
             "**/*", lambda route: route.fulfill(path=site / urlsplit(route.request.url).path[len("/some/path/") :])
         )

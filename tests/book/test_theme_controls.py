@@ -14,14 +14,12 @@ def page(browser, address):
 
 
 def test_the_side_bar_hides_and_comes_back(page):
-    bar = page.locator(".bd-sidebar-primary")
-    beside = bar.bounding_box()["x"]
+    beside = page.locator(".bd-sidebar-primary").bounding_box()["x"]
     page.locator(".primary-toggle:visible").click()
     page.wait_for_function("document.querySelector('.bd-sidebar-primary').getBoundingClientRect().right <= 0")
     page.locator(".primary-toggle:visible").click()
-    page.wait_for_function("document.querySelector('.bd-sidebar-primary').getBoundingClientRect().right > 100")
-    page.wait_for_timeout(400)  # it slides
-    assert bar.bounding_box()["x"] == beside
+    there = "x => document.querySelector('.bd-sidebar-primary').getBoundingClientRect().x === x"
+    page.wait_for_function(there, arg=beside)  # it slides
 
 
 def test_the_theme_switch_goes_through_light_dark_and_the_systems_own(page):

@@ -74,7 +74,7 @@ def test_a_link_opens_a_situation(page):
 
 
 def test_pause_step_stop_and_reset(page):
-    choose(page, epochs=200, batch_size=8)
+    choose(page, epochs=1000, batch_size=8)
     press(page, "Train")
     page.wait_for_function(SAYS, arg="At step")
     press(page, "Pause")
@@ -163,7 +163,7 @@ def test_the_inside_of_a_run_that_is_gone_is_not_shown(page):
         press(page, "Step")
         inside.locator(".bnb-digits").wait_for()
         press(page, name)
-        inside.get_by_text("Press Train. Then you can look inside").wait_for(timeout=5000)
+        inside.get_by_text("Press Train. Then you can look inside").wait_for()
         assert inside.locator(".bnb-digits").is_hidden(), name
 
 

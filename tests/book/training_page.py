@@ -2,6 +2,8 @@
 
 import re
 
+from conftest import PATIENCE
+
 LABORATORY = "chapters/laboratory.html"
 ENDED = """
 () => {
@@ -13,8 +15,6 @@ ENDED = """
 REACHED = "least => Number(document.querySelector('.bnb-progress')?.textContent.match(/step (\\d+)/)?.[1]) >= least"
 # Whether the first run of the legend says something.
 SAYS = "words => document.querySelector('.bnb-progress')?.textContent.includes(words)"
-# Keeps the page busy for 80 ms.
-HANG = "for (const end = performance.now() + 80; performance.now() < end;);"
 # Pairs of texts of a picture that cover one another, with more than the margins of their letters.
 COVERED = """
 picture => {
@@ -45,7 +45,7 @@ def choose(page, **values):
 
 def ends(page) -> list[str]:
     """What the legend says when all runs have ended."""
-    page.wait_for_function(ENDED, timeout=60_000)
+    page.wait_for_function(ENDED, timeout=PATIENCE)
     return page.locator(".bnb-progress").all_text_contents()
 
 

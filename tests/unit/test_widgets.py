@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 
 from bnlib.widgets import Choice, Explorer, Slider
 
+PATIENCE = 300  # of each wait, in seconds: on a busy machine all takes long
 CONTROLS = [Slider("b", "batch size", [1, 2, 4], 2, "{:d}"), Slider("lr", "learning rate", [0.1, 1.0], 1.0)]
 
 
@@ -152,7 +153,7 @@ def test_without_train_there_is_no_button():
 
 
 def finish(panel):
-    panel.thread.join(30)
+    panel.thread.join(PATIENCE)
     assert not panel.thread.is_alive()
 
 
@@ -184,13 +185,13 @@ def test_stop_ends_the_run_and_keeps_what_was_drawn():
     def train(b, lr):
         yield 0, 10, [0]
         started.set()
-        go_on.wait(30)
+        go_on.wait(PATIENCE)
         yield 1, 10, [1]
         pytest.fail("went on after stop")
 
     panel = explorer(train).panel
     panel.train_button.click()
-    assert started.wait(30)
+    assert started.wait(PATIENCE)
     assert panel.train_button.disabled and not panel.stop_button.disabled
     panel.stop_button.click()
     go_on.set()
@@ -207,7 +208,7 @@ def test_moving_a_slider_ends_the_run_and_shows_the_new_position():
         try:
             yield 0, 10, [b, 0]
             started.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
             yield 1, 10, [b, 1]
             pytest.fail("went on after the slider had moved")
         finally:
@@ -215,7 +216,7 @@ def test_moving_a_slider_ends_the_run_and_shows_the_new_position():
 
     panel = explorer(train).panel
     panel.train_button.click()
-    assert started.wait(30)
+    assert started.wait(PATIENCE)
     panel.controls["b"].value = 4
     assert "data=[4, 1.0]" in panel.note.value
     go_on.set()
@@ -239,13 +240,13 @@ def test_a_run_can_start_while_the_one_before_is_ending():
         yield 0, 2, [b, 0]
         if b == 2:
             began.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
         yield 1, 2, [b, 1]
         order.append(("ends", b))
 
     panel = explorer(train).panel
     panel.start()
-    assert began.wait(30)
+    assert began.wait(PATIENCE)
     panel.controls["b"].value = 4
     panel.start()
     assert panel.train_button.disabled
@@ -274,7 +275,7 @@ def test_a_second_click_does_not_start_a_second_run():
 
     def train(b, lr):
         calls.append(1)
-        go_on.wait(30)
+        go_on.wait(PATIENCE)
         yield 1, 1, [1]
 
     panel = explorer(train).panel

@@ -19,7 +19,7 @@ def test_time_is_that_of_the_work_and_not_of_the_last_call(tmp_path):
     with write_result("full_normalization/lian_figure_4_quick", "a command", [0, 1, 2], tmp_path) as result:
         result["training_seconds"] = 600
     (result,) = status.committed_results(tmp_path)
-    assert result.seconds == 600 and result.provenance["seconds"] < 5
+    assert result.seconds == 600 > result.provenance["seconds"]
     row = status.results_table([result]).frame.iloc[0]
     assert (row["seeds"], row["time"]) == ("3", "10 min")
     assert row["date"] == result.provenance["date"] and row["commit"]
