@@ -2,13 +2,14 @@
 
 ``python benchmarks/monitor.py`` prints the ratios; with ``--save`` it also writes
 ``data/results/benchmarks/monitor_DEVICE.json``.
-Two copies of a network train side by side, one of them with a monitor, and take turns after each step. A cycle is as
+Two copies of a network train side by side, one of them with a monitor at its default, and take turns after each step. A cycle is as
 many steps as lie between two measurements of the monitor. For each step of the cycle, the median over the cycles is
 taken, so that interruptions by other programs do not count; the ratio is that of the sums of these medians. Its range
 is that over five parts of the cycles. The row "noise" compares two copies without a monitor.
 """
 
 import copy
+import inspect
 import time
 from collections.abc import Callable
 
@@ -21,7 +22,9 @@ from torch.nn import functional as F
 import bnlib
 from bnlib import models
 
-EVERY = 200
+EVERY = inspect.signature(bnlib.Monitor).parameters["every"].default
+"""The default number of steps from one measurement to the next."""
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "mlp 64-50-50-10": (lambda: models.mlp((64, 50, 50, 10), nn.BatchNorm1d), (32, 64), 20),
     "mlp 784-256-256-10": (lambda: models.mlp((784, 256, 256, 10), nn.BatchNorm1d), (64, 784), 6),
