@@ -2,10 +2,10 @@
 
 ``python benchmarks/monitor.py`` prints the ratios; with ``--save`` it also writes
 ``data/results/benchmarks/monitor_DEVICE.json``.
-Two copies of a network train side by side, one of them with a monitor at its default, and take turns after each step. A cycle is as
-many steps as lie between two measurements of the monitor. For each step of the cycle, the median over the cycles is
-taken, so that interruptions by other programs do not count; the ratio is that of the sums of these medians. Its range
-is that over five parts of the cycles. The row "noise" compares two copies without a monitor.
+Two copies of a network train side by side, one of them with a monitor at its default, and take turns after each step. A
+cycle is as many steps as lie between two measurements of the monitor. For each step of the cycle, the median over the
+cycles is taken, so that interruptions by other programs do not count; the ratio is that of the sums of these medians.
+Its range is that over five parts of the cycles. The row "noise" compares two copies without a monitor.
 """
 
 import copy
