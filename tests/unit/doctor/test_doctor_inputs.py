@@ -3,7 +3,7 @@
 import pytest
 import torch
 from doctor_examples import batches, digits, not_notes
-from planted_networks import ARCHITECTURES, few, trained
+from planted_networks import ARCHITECTURES, few, norms, trained
 from torch import nn
 
 from bnlib.doctor import diagnose
@@ -78,6 +78,24 @@ def test_data_with_few_different_samples_are_left_alone():
     chosen = torch.randint(6, (8, 64), generator=torch.Generator().manual_seed(0))
     model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 6))
     assert not diagnose(model, [(states[each], each) for each in chosen]).by_code("repeated-samples")
+
+
+def with_outliers(numbers):
+    """Batches of digits, in some of which one image is 300 times as bright."""
+    some = few()
+    for number in numbers:
+        x, y = some[number]
+        some[number] = x * torch.where(torch.arange(len(x)) == 3, 300.0, 1.0)[:, None, None, None], y
+    return some
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_outliers_are_found_in_the_first_layer_with_their_batch(name):
+    (found,) = diagnose(trained(name), with_outliers([5])).by_code("outliers")
+    assert found.layer == next(iter(norms(trained(name)))) and "In 1 of 8 batches" in found.evidence
+    assert "in batch 5" in found.evidence and found.severity in ("warning", "error")
+    # If half of the batches are like that, they are a kind of data, and other checks speak of it.
+    assert not diagnose(trained(name), with_outliers([1, 3, 5, 7])).by_code("outliers")
 
 
 class Masked(nn.BatchNorm1d):
