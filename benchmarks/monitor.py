@@ -3,11 +3,11 @@
 ``python benchmarks/monitor.py`` prints the ratios; with ``--save`` it also writes
 ``data/results/benchmarks/monitor_DEVICE.json``.
 Two copies of a network train side by side, one of them with a monitor, and take turns after each step. The monitor
-measures every 20 steps, which form a cycle. For each step of the cycle, the median over the cycles is taken, so that
-interruptions by other programs do not count. The first four steps of a cycle contain the measurement, and in the others
-the monitor only counts; from these two the time of as many steps is computed as lie between two measurements at the
-monitor's default. The ratio is that of these times, and its range is that over five parts of the cycles. The row
-"noise" compares two copies without a monitor.
+measures every 20 steps, which form a cycle. The first four steps of a cycle contain the measurement, and in the others
+the monitor only counts. For each of the two kinds, the median of the ratios of steps side by side is taken, so that
+other programs hardly matter; the ratio is their mean over as many steps as lie between two measurements at the
+monitor's default, and its range is that over five parts of the cycles. The row "noise" compares two copies without a
+monitor.
 """
 
 import copy
@@ -70,10 +70,12 @@ def times(model: nn.Module, x: torch.Tensor, cycles: int, watched: bool) -> np.n
 
 def ratio(found: np.ndarray) -> float:
     """Return the time of ``EVERY`` steps of the first copy divided by that of the second."""
-    steps = np.median(found, axis=1)
-    counting = (EVERY - WITH_A_MEASUREMENT) * np.median(steps[:, WITH_A_MEASUREMENT:], axis=1)
-    first, second = steps[:, :WITH_A_MEASUREMENT].sum(axis=1) + counting
-    return round(float(first / second), 4)
+    first, second = found
+    # The copies take turns in being first, so two steps in a row have no bias.
+    counting = np.log(first / second)[:, WITH_A_MEASUREMENT:].reshape(len(first), -1, 2).mean(2)
+    measuring = first[:, :WITH_A_MEASUREMENT].sum(1) / second[:, :WITH_A_MEASUREMENT].sum(1)
+    share = WITH_A_MEASUREMENT / EVERY
+    return round(float(share * np.median(measuring) + (1 - share) * np.exp(np.median(counting))), 4)
 
 
 def compare_all(device: str) -> list[dict]:
