@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bnlib.doctor.advice_about_inputs import ABOUT_INPUTS
 from bnlib.doctor.advice_about_statistics import ABOUT_STATISTICS
 from bnlib.doctor.advice_form import DEPTH, FAILING, FORMULA, OBJECTIVE, PERILS, TRAINING, Advice
 
@@ -53,6 +54,7 @@ ADVICE: dict[str, Advice] = {
         section=FORMULA + "#two-modes-and-the-averages-between-them",
     ),
     **ABOUT_STATISTICS,
+    **ABOUT_INPUTS,
     "batches-not-representative": Advice(
         group="eval",
         symptom=(

@@ -77,7 +77,7 @@ def with_its_statistics(layer: nn.Module, call: Call, input: Tensor, batch_size:
     count = values_per_channel(input)
     biased = variance * ((count - 1) / count)
     means = sample_means(at_least_float32(input.detach()), batch_size)
-    return output, CallStatistics(count, mean, biased, means)
+    return output, CallStatistics(count, mean, biased, means, tuple(input.shape))
 
 
 def values_per_channel(input: Tensor) -> int:

@@ -29,12 +29,14 @@ class CallStatistics:
         variance: the biased variance, shape (C,).
         sample_means: the mean over the values of each sample, shape (samples, C); None where it is unknown which
             values belong to which sample.
+        shape: the shape of the input.
     """
 
     count: int
     mean: Tensor
     variance: Tensor
     sample_means: Tensor | None
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +73,9 @@ def call_statistics(layer: nn.Module, input: Tensor, batch_size: int) -> CallSta
     count = input.numel() // max(1, input.size(1))
     if input.numel() == 0:
         nothing = values.new_full((input.size(1),), float("nan"))
-        return CallStatistics(0, nothing, nothing, None)
+        return CallStatistics(0, nothing, nothing, None, tuple(input.shape))
     mean, variance = _mean_and_variance(values, count)
-    return CallStatistics(count, mean, variance, sample_means(values, batch_size))
+    return CallStatistics(count, mean, variance, sample_means(values, batch_size), tuple(input.shape))
 
 
 def _mean_and_variance(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -168,19 +168,19 @@ def constant_output_loss(loss: Loss | None, outputs: Sequence[object], batches: 
     Where the loss takes other outputs than a single tensor, or the model computes it, it may still be the cross-entropy
     of the predictions. Then that is used.
     """
-    pairs = list(zip(outputs, batches, strict=True))
+    # The loss of some batches is enough for a scale.
+    pairs = list(zip(outputs, batches, strict=True))[:: max(1, len(batches) // 4)]
     if loss is None or not all(_are_a_tensor_for_the_loss(*each) for each in pairs):
         if not all(_loss_is_cross_entropy(loss, *each) for each in pairs):
             return None
         loss = None
-    used = [main_output(each) for each in outputs]
     # The mean is taken over all batches, because the mean of a batch of one class would be a good output.
-    alike = [each for each in used if each.shape[1:] == used[0].shape[1:]]
-    mean = torch.stack([each.mean(0) for each in alike]).mean(0)
-    # The loss of some batches is enough for a scale.
-    apart = max(1, len(batches) // 4)
+    used, first = [main_output(each) for each in outputs], main_output(pairs[0][0])
+    mean = torch.stack([each.mean(0) for each in used if has_samples(each) and each.shape[1:] == first.shape[1:]]).mean(
+        0
+    )
     values = []
-    for each, batch in zip(used[::apart], batches[::apart], strict=True):
+    for each, batch in ((main_output(output), batch) for output, batch in pairs):
         if each.shape[1:] == mean.shape:
             constant, targets = mean.expand_as(each), main_targets(batch.targets)
             value = default_loss(constant, targets) if loss is None else batch_loss(loss, constant, batch)
@@ -195,8 +195,8 @@ def _are_a_tensor_for_the_loss(outputs: object, batch: Batch) -> bool:
 def _loss_is_cross_entropy(loss: Loss | None, outputs: object, batch: Batch) -> bool:
     """Return whether the loss of a batch is that of a classifier by its main outputs, up to 1 %."""
     by_classes = default_loss(main_output(outputs), main_targets(batch.targets))
-    if by_classes is None:
-        return False
+    if by_classes is None or (loss is None and own_loss(outputs, batch) is None):
+        return by_classes is not None
     value = batch_loss(loss, outputs, batch)
     return bool(torch.isclose(value.to(by_classes), by_classes, rtol=0.01))
 

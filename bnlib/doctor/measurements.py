@@ -274,7 +274,8 @@ class Measurements:
     @cached_property
     def layers_that_end_the_signal(self) -> list[str]:
         """The layers with a gamma of 0 after which the network is constant."""
-        return layers_that_end_the_signal(self.norm_layers, self.passes_by_batch[0], self.statistics)
+        run_again = partial(self._run.run, 0, "batch", record=True)
+        return layers_that_end_the_signal(self.norm_layers, self.passes_by_batch[0], self.statistics, run_again)
 
     @cached_property
     def constant_output_loss(self) -> float:

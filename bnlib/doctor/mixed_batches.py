@@ -53,7 +53,8 @@ def _outputs_with_other_samples(
     alike = [each for each in measurements.batches if each.size and _same_form(each, first)]
     if not alike:
         return None
-    pool = join([each.inputs for each in alike])
+    enough = alike[0].size + alike[-1].size >= 2 * size
+    pool = join([each.inputs for each in (alike[:1] + alike[1:][-1:] if enough else alike)])
     total = sample_count(pool)
     size = max(2, min(size, total // 2))
     if total < 3 or size < smallest:

@@ -56,7 +56,7 @@ class Monitor:
     Arguments:
         model: any network with layers that normalise by batch statistics.
         every: number of training passes from one measurement to the next. ``benchmarks/monitor.py`` measures what this
-            costs: with 200 on a CPU, a step takes 1 to 4 % longer, most in networks of many small layers.
+            costs: with the default on a CPU, a step takes 1 to 3 % longer, most in networks of many small layers.
         to: where the numbers of each measurement go: a function that takes the dictionary of ``scalars`` and the step,
             or an object with a method ``add_scalar``, such as TensorBoard's ``SummaryWriter``.
         warn: whether a finding that is more than a note is also a Python warning, once per layer and code.

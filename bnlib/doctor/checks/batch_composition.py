@@ -16,6 +16,8 @@ from bnlib.doctor.structures import tensors
 from bnlib.norm import FullNorm
 
 _PERMUTATIONS = 200
+_LARGEST_CLASS = 255
+"""Masks with larger values, such as the words of a text, are not taken for classes."""
 
 
 def batches_not_representative(measurements: Measurements) -> Iterator[Finding]:
@@ -45,8 +47,12 @@ def largest_share_between_batches(measurements: Measurements) -> tuple[str, floa
     pixels of the digits and 0.1 to 0.6 for the input of the first norm layer; with two labels it is half of that.
     The share returned is 0 unless it is above 0.2 and above that of 200 random orders of the samples.
     """
-    best = "", 0.0
-    for where, parts in _values_by_sample(measurements).items():
+    best, values = ("", 0.0), _values_by_sample(measurements)
+    if not values:
+        measurements.skipped["whether each batch holds one kind of sample"] = (
+            "it is unknown which values are a sample's"
+        )
+    for where, parts in values.items():
         sizes = torch.tensor([len(part) for part in parts])
         if len(sizes) < 2 or sizes.max() < 2 or any(part.shape[1:] != parts[0].shape[1:] for part in parts):
             continue
@@ -122,10 +128,6 @@ def _one_label_in_all_batches(measurements: Measurements) -> Finding | None:
 
 def _inputs_differ_between_batches(measurements: Measurements) -> Finding | None:
     """Compare the values of the samples themselves, before any layer has normalised them."""
-    if not _values_by_sample(measurements):
-        measurements.skipped["whether each batch holds one kind of sample"] = (
-            "it is unknown which values are a sample's"
-        )
     where, share = largest_share_between_batches(measurements)
     if not share:
         return None
@@ -156,15 +158,59 @@ def _values_by_sample(measurements: Measurements) -> dict[str, list[Tensor]]:
     first = [next(iter(tensors(batch.inputs)), None) for batch in measurements.batches if batch.size]
     inputs = [each for each in first if isinstance(each, Tensor) and each.is_floating_point() and each.dim() > 1]
     if len(inputs) == len(measurements.batches):
-        # At most 256 features are used; they tell as much as all pixels of a photograph.
-        flat = [each.flatten(1) for each in inputs]
-        found["the model's inputs"] = [each[:, :: -(-each.size(1) // 256)].cpu().double() for each in flat]
+        found["the model's inputs"] = [_some_features(each) for each in inputs]
+    found |= _targets_by_sample(measurements)
     passes = measurements.passes_by_batch
     name = next(iter(passes[0].calls), None)
     samples = [run.calls[name][0].sample_means for run in passes if name in run.calls]
     if samples and all(each is not None for each in samples):
-        found[f"the input of the first norm layer{f', {name}' if name else ''}"] = samples
+        found[f"the input of the first norm layer{f', {name}' if name else ''}"] = [
+            _some_features(each) for each in samples
+        ]
     return found
+
+
+def _some_features(values: Tensor) -> Tensor:
+    """Return at most 64 values of each sample, which tell as much as all pixels of a photograph; shape (N, at most 64).
+
+    The median over 64 correlations is as precise as the correlations need to be, and costs little.
+    """
+    flat = values.detach().flatten(1)
+    return flat[:, :: -(-flat.size(1) // 64)].cpu().double()
+
+
+def _targets_by_sample(measurements: Measurements) -> dict[str, list[Tensor]]:
+    """Return targets to compare between batches: numbers, or for masks the share of each class in each sample.
+
+    Several labels of a sample, each 0 or 1, are numbers. A single label of a sample is neither, because labels have a
+    check of their own.
+    """
+    targets = [main_targets(batch.targets) for batch in measurements.batches]
+    if not all(isinstance(each, Tensor) and each.numel() and not each.is_complex() for each in targets):
+        return {}
+    if any(len(each) != batch.size for each, batch in zip(targets, measurements.batches, strict=True) if each.dim()):
+        return {}
+    yes_or_no = all(each.dim() == 2 and int(each.min()) >= 0 and int(each.max()) <= 1 for each in targets)
+    if yes_or_no or all(each.is_floating_point() and each.dim() > 0 for each in targets):
+        return {"the targets": [_some_features(each if each.dim() > 1 else each[:, None]) for each in targets]}
+    if any(each.is_floating_point() or each.dim() < 2 for each in targets):
+        return {}
+    if max(int(each.max()) for each in targets) > _LARGEST_CLASS:
+        return {}
+    return {"the share of each class in the targets of a sample": [_shares_of_classes(each) for each in targets]}
+
+
+def _shares_of_classes(masks: Tensor) -> Tensor:
+    """Return the share of each class among the values of each sample; negative values are a class of their own.
+
+    Arguments:
+        masks: integers, shape (N, *).
+    """
+    count = _LARGEST_CLASS + 2
+    classes = masks.detach().flatten(1).long().clamp(min=-1) + 1
+    numbers = classes + count * torch.arange(len(classes), device=classes.device)[:, None]
+    counts = torch.bincount(numbers.flatten(), minlength=count * len(classes)).view(len(classes), count)
+    return counts.cpu().double() / classes.size(1)
 
 
 def _share_between_batches(samples: Tensor, batch_index: Tensor) -> Callable[[Tensor], float]:

@@ -104,6 +104,8 @@ def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:
 
     Source: Yang et al. 2019 (https://arxiv.org/abs/1902.08129).
     """
+    if measurements.inference:
+        return
     # With one value per channel there is no gradient. Where a dead layer gives a norm layer a constant, the norm layer
     # multiplies the gradient by 1 / sqrt(eps). Those are other findings.
     if measurements.layers_after_dead_layer:
@@ -125,7 +127,7 @@ def gradient_explosion(measurements: Measurements) -> Iterator[Finding]:
     # A line is fitted to all logarithms, because the norms of single layers depend on their width.
     growth = math.exp(-np.polyfit(np.arange(len(norms)), np.log(norms), 1)[0])
     total_growth = growth ** (len(norms) - 1)
-    if total_growth > 1e3:
+    if total_growth > 2e3:
         text = (
             f"From each norm layer to the one before it, the gradient norm grows by a factor of {growth:.2f}: over "
             f"{len(norms)} layers, from {norms[-1]:.2g} at the last to {norms[0]:.2g} at the first."

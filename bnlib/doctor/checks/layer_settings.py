@@ -57,7 +57,7 @@ def unusual_momentum(measurements: Measurements) -> Iterator[Finding]:
                     f" In Keras, TensorFlow and Flax, {momentum:g} is the weight of the old value, which is a momentum "
                     f"of {1 - momentum:.3g} in PyTorch."
                 )
-        yield make_finding("unusual-momentum", name, "warning", text)
+        yield make_finding("unusual-momentum", name, "note" if measurements.inference else "warning", text)
 
 
 def frozen_layer_updates_statistics(measurements: Measurements) -> Iterator[Finding]:

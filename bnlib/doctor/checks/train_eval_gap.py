@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnlib.doctor.checks.batch_composition import batches_not_representative
+from bnlib.doctor.checks.outliers import variance_of_single_batches
 from bnlib.doctor.checks.shared_statistics import layer_shared_by_different_inputs
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.report import Finding, make_finding
@@ -54,7 +55,8 @@ def relies_on_batch_statistics(measurements: Measurements) -> Iterator[Finding]:
     recomputed = measurements.eval_recomputed_score
     if measurements.clearly_worse(reshuffled, train):
         return
-    if any(map(measurements.findings, (layer_shared_by_different_inputs, batches_not_representative))):
+    others = (layer_shared_by_different_inputs, batches_not_representative, variance_of_single_batches)
+    if any(map(measurements.findings, others)):
         return
     text = (
         f"In train mode, the loss is {train} in these batches, and {reshuffled} after the same samples are shuffled "

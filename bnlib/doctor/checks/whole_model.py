@@ -24,6 +24,7 @@ from bnlib.doctor.running_averages import (
     statistics_are_young,
     without_initial_values,
 )
+from bnlib.doctor.stored_conventions import convention_of_another_framework
 from bnlib.norm import FullNorm
 
 _LISTED_LAYERS = 8
@@ -54,6 +55,14 @@ def running_statistics_raise_loss(measurements: Measurements) -> Iterator[Findin
             text += " The cause is the initial values in the running statistics, which average too few batches so far."
             severity = "note" if measurements.will_be_trained or follows else severity
         values = {"share_of_gap": shares} if shares else {}
+        other = convention_of_another_framework(measurements, names)
+        if other is not None:
+            text += (
+                f" The numbers in running_var agree with these batches if they are {other.stored}. So the statistics "
+                "are those of this model, in the convention of another framework."
+            )
+            yield replace(make_finding("eval-mode-distorted", "", severity, text, values), remedy=other.remedy)
+            return
         behind_dropout = loss_with_dropout_statistics(measurements) if known else None
         if behind_dropout is None:
             yield make_finding("eval-mode-distorted", "", severity, text, values)

@@ -80,6 +80,26 @@ def statistics_of_one_process(name):
     )
 
 
+def convention_of_another_framework(store, words):
+    def plant(name):
+        model = trained(name)
+        for layer in norms(model).values():
+            store(layer)
+        return Planted(model.eval(), "eval-mode-distorted", [""], says=words, beside=("running-statistics-mismatch",))
+
+    plant.__qualname__ = f"convention of another framework, {words[0]}"
+    return plant
+
+
+def store_inverse_deviation(layer):
+    layer.running_var.add_(layer.eps).rsqrt_()
+
+
+def store_sums(layer):
+    layer.running_mean *= 999.98
+    layer.running_var *= 999.98
+
+
 def federated_average(name):
     clients = []
     for number in range(3):
@@ -239,6 +259,12 @@ FAULTS_OF_STATISTICS = [
     young_statistics,
     average_of_all_weights_so_far,
     statistics_of_one_process,
+    convention_of_another_framework(
+        lambda layer: layer.running_var.sqrt_(), ("standard deviations", "Square running_var")
+    ),
+    convention_of_another_framework(store_inverse_deviation, ("inverse standard deviations", "running_var ** 2")),
+    convention_of_another_framework(lambda layer: layer.running_var.reciprocal_(), ("inverse variances",)),
+    convention_of_another_framework(store_sums, ("if they are sums", "third blob")),
     federated_average,
     averaged_model_without_update,
     teacher_with_its_first_buffers,

@@ -3,6 +3,7 @@
 import torch
 from doctor_examples import batches, settle
 from planted_networks import (
+    Around,
     Forgetful,
     Planted,
     after_middle,
@@ -25,6 +26,31 @@ def gamma_and_beta_of_zero(name):
     if name == "residual":
         model.block[2] = nn.Sequential(model.block[2])
     return Planted(model, "zero-gamma", [middle(model)], severity, says=("Initialise gamma to 1",))
+
+
+def parallel_branches_of_gamma_zero(name):
+    first, second = trained(name), trained(name)
+    zeros = {}
+    for number, model in enumerate((first, second)):
+        last = list(norms(model))[-1]
+        nn.init.zeros_(model.get_submodule(last).weight)
+        zeros[f"{number}.{last}"] = last
+    model = Around(nn.ModuleList([first, second]), lambda _, both, x: both[0](x) + both[1](x))
+    return Planted(
+        model, "zero-gamma", [f"network.{each}" for each in zeros], "warning", says=("network after it is constant",)
+    )  # fmt: skip
+
+
+def layer_that_no_optimiser_has(name):
+    model = trained(name)
+    for layer in norms(model).values():
+        layer.num_batches_tracked.fill_(1000)
+    nn.init.ones_(model.get_submodule(middle(model)).weight)
+    nn.init.zeros_(model.get_submodule(middle(model)).bias)
+    settle(model, batches(count=40))
+    return Planted(
+        model, "gamma-and-beta-not-trained", [middle(model)], "warning", says=("parameters of the optimiser",)
+    )
 
 
 def gamma_that_decayed(name):
@@ -107,6 +133,8 @@ def batch_that_would_poison(name):
 
 FAULTS_OF_VALUES = [
     gamma_and_beta_of_zero,
+    parallel_branches_of_gamma_zero,
+    layer_that_no_optimiser_has,
     gamma_that_decayed,
     dead_channels,
     inputs_in_tiny_units,

@@ -205,7 +205,7 @@ def test_domains_that_were_mixed_are_healthy(name):
     def half(x, y):
         return torch.cat([x[::2], negative(x[1::2], y)[0]]), torch.cat([y[::2], y[1::2]])
 
-    model = train(MAKE[name](), batches(count=80, change=half), 80)
+    model = settle(train(MAKE[name](), batches(count=80, change=half), 80), batches(count=40, change=half))
     domains = {"paper": batches(), "negative": batches(change=negative)}
     assert not not_notes(diagnose_unchanged(model, batches(change=half), domains=domains))
     without = {key: [x for x, _ in each] for key, each in domains.items()}

@@ -167,6 +167,15 @@ def folded(model):
     return nn.Sequential(*layers)
 
 
+def padded(length):
+    """Sequences of 16 steps that are zero from a length on."""
+    return batches(change=lambda x, y: ((x.flatten(1).view(-1, 4, 16) + 1) * (torch.arange(16) < length), y))
+
+
+def with_one_huge_batch():
+    return [(x * (100 if number == 5 else 1), y) for number, (x, y) in enumerate(batches())]
+
+
 def few_labels(count):
     return [(x[y < count], y[y < count]) for x, y in batches(size=128, count=5)]
 
@@ -214,6 +223,11 @@ CASES = {
         lambda shuffle=shuffle: {"loader": DataLoader(TensorDataset(torch.arange(64)), 8, shuffle=shuffle)}
         for shuffle in (False, True)
     ),
+    "features-in-last-dimension": (lambda: {"batches": batches(change=lambda x, y: (x[:, 0], y))}, dict),
+    "repeated-samples": (lambda: {"batches": batches(change=lambda x, y: (x[:8].repeat(4, 1, 1, 1), y))}, dict),
+    "padding-in-statistics": (lambda: {"batches": padded(4)}, lambda: {"batches": padded(16)}),
+    "outliers": (lambda: {"batches": with_one_huge_batch()}, dict),
+    "gamma-and-beta-not-trained": (lambda: {"model": with_layer(nn.BatchNorm1d.reset_parameters)}, dict),
     "counters-differ": (lambda: {"model": with_layer(lambda layer: layer.num_batches_tracked.mul_(2))}, dict),
     "gradient-explosion": (
         lambda: {"model": models.deep_stack(50, 32, nn.BatchNorm1d, in_features=64, num_classes=10)},
