@@ -1,7 +1,8 @@
 """Sphinx hook: fold the solution of an exercise, including its text, its code and the output of the code, and proofs.
 
-In the notebook a solution is a section, ``#### Solution``, and a proof one such as ``#### Proof of Lemma 1``; JupyterLab
-collapses both. This hook replaces the section by a ``<details>`` element before Sphinx builds the table of contents.
+In the notebook a solution is a section, ``#### Solution``, and a proof is one such as ``#### Proof of Lemma 1``, which
+JupyterLab collapses. This hook replaces the section by a ``<details>`` element before Sphinx builds the table of
+contents.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from bnlib.figures.depth import (
     draw_growth,
     draw_jitter,
     draw_lstms,
+    draw_relu_and_bn,
     draw_suspects,
     draw_variant,
 )
@@ -202,6 +203,7 @@ __all__ = [
     "draw_placement",
     "draw_predictions",
     "draw_quantised_weights",
+    "draw_relu_and_bn",
     "draw_running_averages",
     "draw_running_mean",
     "draw_sharpness_and_rates",

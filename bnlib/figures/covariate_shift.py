@@ -266,7 +266,8 @@ def draw_step_and_shift(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
         axes.set(xscale="log", ylim=(0, 1.25), title=f"{init} initialisation", xlabel="relative step ‖ΔW‖ / ‖W‖ (‰)")
         plain_ticks(axes.xaxis, (1, 10, 100))
     panels[inits[0]].set_ylabel("relative shift ‖G − G′‖ / ‖G‖")
-    figure.legend(handles=[*_network_handles(lines), *_size_handles([size for *_, size in lines])], loc="outside lower center", ncols=4)
+    handles = [*_network_handles(lines), *_size_handles([size for *_, size in lines])]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return f"The relative shift grows with the relative step. At a step of 10 thousandths: {'; '.join(described)}."
 
 
@@ -306,7 +307,9 @@ def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
     for (init, norm, _), points in lines.items():
         sizes, shifts, losses = np.array(sorted(points)).T
         panels[init].plot(shifts, losses, "-", lw=0.8, color=_COLORS[norm], alpha=0.6)
-        panels[init].scatter(shifts, losses, _area(sizes), color=_COLORS[norm], marker="s" if norm == "batch norm" else "o")
+        panels[init].scatter(
+            shifts, losses, _area(sizes), color=_COLORS[norm], marker="s" if norm == "batch norm" else "o"
+        )
     for init, axes in panels.items():
         axes.set(xscale="log", yscale="log", title=f"{init} initialisation", xlabel="relative shift, ‖G − G′‖ / ‖G‖")
         plain_ticks(axes.xaxis, (0.02, 0.1, 0.5))
@@ -319,5 +322,6 @@ def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
                 f"from {losses.min():.2g} to {losses.max():.2g}"
             )
     panels[inits[0]].set_ylabel("loss after 50 steps (nats)")
-    figure.legend(handles=[*_network_handles(lines), *_size_handles(sizes)], loc="outside lower center", ncols=4)
+    handles = [*_network_handles(lines), *_size_handles(sizes)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return "One point per batch size and learning rate. " + "; ".join(described) + "."

@@ -115,8 +115,9 @@ def draw_batch_of_three(figure: Figure, x: Sequence[float], h: Sequence[float]) 
     return (
         f"Left: the batch ({texts[0]}) is a point in space. Subtracting the mean moves it to ({texts[1]}) in the plane "
         f"of the batches with mean 0; dividing by the standard deviation moves it to ({texts[2]}) on the circle of "
-        f"radius √3. At x̂ there is a gradient, whose mean points out of the plane. Right: the circle from above, with a gradient whose mean is subtracted. Its part along x̂ is "
-        f"removed; the rest, ({texts[3]}), is a tangent of the circle."
+        f"radius √3. At x̂ there is a gradient, whose mean points out of the plane. Right: the circle from above, with "
+        f"the gradient whose mean is subtracted. Its part along x̂ is removed; the rest, ({texts[3]}), is a tangent of "
+        f"the circle."
     )
 
 
@@ -170,8 +171,8 @@ def _draw_gradient_in_space(axes: Axes, x_hat: np.ndarray, h: np.ndarray) -> Non
     place, end, out = (_on_screen(point) for point in (x_hat, x_hat + h, x_hat + h.mean()))
     _arrow(axes, place, end, GREY)
     _arrow(axes, place, out, VERMILLION, "--")
-    axes.text(*(end + (0.15, 0)), "h", va="center")
-    axes.text(*(out + (-0.15, 0.1)), "its mean", ha="right", va="bottom", fontsize=9)
+    axes.text(end[0] + 0.15, end[1], "h", va="center")
+    axes.text(out[0] - 0.15, out[1] + 0.1, "its mean", ha="right", va="bottom", fontsize=9)
 
 
 def _draw_in_plane(axes: Axes, x_hat: np.ndarray, radial: np.ndarray, left_over: np.ndarray) -> None:

@@ -24,8 +24,8 @@ PREDICTIONS = [
             ),
         },
         reason="On logarithmic axes the slope is {same:.2f} with same batch, {independent:.2f} with independent batch "
-        "and {running:.2f} with running. The covariance in the bias of same batch does not vanish with the error of the "
-        "average.",
+        "and {running:.2f} with running. The covariance in the bias of same batch does not vanish with the error of "
+        "the average.",
     ),
     Prediction(
         "rate-for-alpha",
@@ -42,10 +42,10 @@ PREDICTIONS = [
     ),
     Prediction(
         "exact-estimates",
-        "With Full Normalization a network of three fully connected layers ends at {plain:.0f} % test error at learning "
-        "rate 1, and with BN at {bn:.1f} %. Full Normalization has running averages for the statistics and for the "
-        "adjoints. We replace one of them by exact values in every step. Which one brings the error within 3 points "
-        "of BN's?",
+        "With Full Normalization a network of three fully connected layers ends at {plain:.0f} % test error at "
+        "learning rate 1, and with BN at {bn:.1f} %. Full Normalization has running averages for the statistics and "
+        "for the adjoints. We replace one of them by exact values in every step. Which one brings the error within 3 "
+        "points of BN's?",
         {
             "Exact statistics": lambda bn, statistics, adjoints: statistics <= bn + _POINTS < adjoints,
             "Exact adjoints": lambda bn, statistics, adjoints: adjoints <= bn + _POINTS < statistics,

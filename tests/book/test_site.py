@@ -1,5 +1,6 @@
 """The files of the built site: links, descriptions, downloads, nothing from elsewhere."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
