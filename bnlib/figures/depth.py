@@ -221,7 +221,7 @@ def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) ->
     left, right = figure.subplots(1, 2)
     first = next(iter(groups))
     (baseline,) = groups[first].values()
-    rows, names, with_rates, told = [0.0], list(groups[first]), [f"{first} ({baseline.rate:g})"], []
+    rows, names, with_rates, told = [0.0], list(groups[first]), [f"{next(iter(groups[first]))} ({baseline.rate:g})"], []
     for group in groups:
         mark, color = _GROUP_STYLES.get(group, ("s", GREY))
         style = {"fmt": mark, "color": color, "ms": 5, "lw": 1.2}

@@ -161,18 +161,18 @@ def _draw_in_space(axes: Axes, x: np.ndarray, deviations: np.ndarray, x_hat: np.
     axes.text(*(places[0] + (0, 0.3)), f"x = ({', '.join(f'{value:g}' for value in x)})", ha="center")
     axes.text(*((places[0] + places[1]) / 2 + (-0.2, 0.3)), "subtract μ", va="center", ha="right")
     axes.text(*(places[1] + (0, -0.3)), "divide by √v", va="top", ha="center")
-    axes.text(*(places[2] + (0.2, 0.05)), "x̂", ha="left", va="bottom")
+    axes.text(*(places[2] + (0.05, -0.2)), "x̂", ha="left", va="top")
     axes.set(xlim=(-4.9, 4.6), ylim=(-2.1, 4.8), title="forward: onto a circle", aspect="equal")
     axes.axis("off")
 
 
 def _draw_gradient_in_space(axes: Axes, x_hat: np.ndarray, h: np.ndarray) -> None:
-    """Draw the gradient h at x̂, and its mean, which points out of the plane and is removed."""
-    place, end, out = (_on_screen(point) for point in (x_hat, x_hat + h, x_hat + h.mean()))
+    """Draw the gradient h at x̂, and its mean, which points out of the plane and is removed, twice as long."""
+    place, end, out = (_on_screen(point) for point in (x_hat, x_hat + 2 * h, x_hat + 2 * h.mean()))
     _arrow(axes, place, end, GREY)
     _arrow(axes, place, out, VERMILLION, "--")
-    axes.text(end[0] + 0.15, end[1], "h", va="center")
-    axes.text(out[0] - 0.15, out[1] + 0.1, "its mean", ha="right", va="bottom", fontsize=9)
+    axes.text(end[0] + 0.1, end[1] - 0.62, "h (doubled)", va="top", fontsize=9)
+    axes.text(out[0], out[1] + 0.12, "its mean", ha="center", va="bottom", fontsize=9)
 
 
 def _draw_in_plane(axes: Axes, x_hat: np.ndarray, radial: np.ndarray, left_over: np.ndarray) -> None:
