@@ -72,6 +72,8 @@ def test_a_proof_is_one_cell_that_jupyterlab_collapses_and_the_last_of_its_secti
         if cell.cell_type == "markdown" and "#### Proof" in cell.source:
             assert cell.source.startswith("#### Proof") and cell.metadata["jp-MarkdownHeadingCollapsed"]
             assert re.match(r"#{2,3} ", cells[place + 1].source), "what follows would be folded with the proof"
+            before = "\n".join(each.source for each in cells[:place] if each.cell_type == "markdown")
+            assert re.findall(r"^(#+) ", before, flags=re.M)[-1] == "###", "Sphinx wants no level left out"
 
 
 @CHAPTERS
