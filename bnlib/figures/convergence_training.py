@@ -61,11 +61,11 @@ def _by_floor(values: np.ndarray, floors: list[float]) -> str:
 _NETWORK_STYLES = {"convolutional": (BLUE, "o", -0.17), "fully connected": (VERMILLION, "s", 0.17)}
 _ARMS = {
     "BN": "BN",
-    "FN": "Full Normalization, floor 0.03",
-    "FN, exact statistics": "exact statistics in training",
-    "FN, exact adjoints": "exact adjoints in training",
+    "FN": "default, floor 0.03",
+    "FN, exact statistics": "exact statistics",
+    "FN, exact adjoints": "exact adjoints",
     "FN, both exact": "both exact",
-    "FN, both exact at first": "both exact, first 100 steps",
+    "FN, both exact at first": "both exact at first",
     "FN, floor 0.01": "floor 0.01",
     "FN, floor 0.1": "floor 0.1",
     "FN, floor 0.3": "floor 0.3",

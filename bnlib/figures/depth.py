@@ -201,8 +201,8 @@ def draw_relu_and_bn(figure: Figure, samples: int = 25) -> str:
     for values in np.stack((normalised, rectified, (rectified - mean) / deviation), 1):
         axes.plot((0, 1, 2), values, "o-", ms=3.5, lw=0.9, color=BLUE if values[0] > 0 else GREY)
     spreads = ("1", f"{deviation:.2f}", "1")
-    stages = ("after BN", "after ReLU", "after the next BN")
-    labels = [f"{stage}\nstandard deviation {each}" for stage, each in zip(stages, spreads, strict=True)]
+    stages = ("after BN", "after ReLU", "after next BN")
+    labels = [f"{stage}\nstd {each}" for stage, each in zip(stages, spreads, strict=True)]
     axes.set_xticks((0, 1, 2), labels)
     axes.set(xlim=(-0.3, 2.3), ylabel="value of one unit")
     return (

@@ -37,7 +37,7 @@ def test_the_figure_of_the_causes_has_a_row_for_each_arm_and_tells_medians():
     assert told.count("convolutional, ") + told.count("fully connected, ") == len(causes_of_failures.load())
     kept = causes_of_failures.load()["fully connected", "FN, exact statistics"]
     median = 100 * np.median(kept["test_error"])
-    assert f"fully connected, exact statistics in training: {median:.1f} and " in told
+    assert f"fully connected, exact statistics: {median:.1f} and " in told
 
 
 def test_an_error_that_was_not_measured_is_not_drawn():
