@@ -2,8 +2,8 @@
 
 from bnlib.predictions.prediction import Prediction
 
-# A mean squared gradient with a larger slope than this on logarithmic axes has stopped falling.
-_FALLS = -0.1
+# A mean that ten times as many steps divide by less than this has stopped falling.
+_FALLS = 1.25
 # As good as BN: at most this many points above its error.
 _POINTS = 3
 
@@ -14,18 +14,18 @@ PREDICTIONS = [
         "powers of Corollary 3, and with each oracle the error of the running average falls. With which oracles does "
         "the mean squared gradient stop falling?",
         {
-            "With none of them": lambda independent, same, running: max(independent, same, running) < _FALLS,
-            "Only with same batch": lambda independent, same, running: max(independent, running) < _FALLS <= same,
+            "With none of them": lambda independent, same, running: min(independent, same, running) >= _FALLS,
+            "Only with same batch": lambda independent, same, running: same < _FALLS <= min(independent, running),
             "With same batch and running": lambda independent, same, running: (
-                independent < _FALLS <= min(same, running)
+                max(same, running) < _FALLS <= independent
             ),
             "With another choice of them": lambda independent, same, running: (
-                independent >= _FALLS or same < _FALLS <= running
+                independent < _FALLS or running < _FALLS <= same
             ),
         },
-        reason="On logarithmic axes the slope is {same:.2f} with same batch, {independent:.2f} with independent batch "
-        "and {running:.2f} with running. The covariance in the bias of same batch does not vanish with the error of "
-        "the average.",
+        reason="Ten times as many steps divide the mean by {independent:.0f} with independent batch, by {running:.0f} "
+        "with running, and by {same:.1f} with same batch. The covariance in the bias of same batch does not vanish "
+        "with the error of the average.",
     ),
     Prediction(
         "rate-for-alpha",
