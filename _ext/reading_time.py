@@ -27,18 +27,22 @@ LEFT_OUT = {"exercises", "references", "further-reading"}
 def sections(markdown: Sequence[str]) -> dict[str, str]:
     r"""Return the text below each second-level heading by its anchor; the text before the first one has the key ``""``.
 
+    The text of a proof, which the page folds, is left out.
+
     Example:
-        >>> sections(["# A\nOne.\n## B c\nTwo.", "### D\nThree."])
+        >>> sections(["# A\nOne.\n## B c\nTwo.", "#### Proof of B\nFolded.", "### D\nThree."])
         {'': 'One.', 'b-c': 'Two.\nThree.'}
     """
     found: dict[str, list[str]] = {"": []}
-    place = ""
+    place, folded = "", False
     for line in "\n".join(markdown).split("\n"):
         heading = re.fullmatch(r"(#+) (.+)", line)
+        if heading:
+            folded = heading[2].startswith("Proof")
         if heading and len(heading[1]) == 2:
             place = slugify(heading[2])
             found[place] = []
-        elif not heading:
+        elif not heading and not folded:
             found[place].append(line)
     return {place: "\n".join(lines) for place, lines in found.items()}
 
@@ -55,7 +59,7 @@ def words(text: str) -> int:
 
 
 def total_words(folder: Path, named: Sequence[str]) -> int:
-    """Count the words of the named pages or sections in ``folder``: text without code, exercises and lists of papers.
+    """Count the words of the named pages or sections in ``folder``: text without code, exercises, proofs and papers.
 
     Raises:
         ValueError: if a page does not have a named section.

@@ -76,6 +76,11 @@ def is_solution_heading(cell: nbformat.NotebookNode) -> bool:
     return cell.cell_type == "markdown" and cell.source == "#### Solution"
 
 
+def is_proof(cell: nbformat.NotebookNode) -> bool:
+    """Return whether a cell is a proof, which the page folds and JupyterLab collapses."""
+    return cell.cell_type == "markdown" and cell.source.startswith("#### Proof")
+
+
 def is_check(cell: nbformat.NotebookNode) -> bool:
     """Return whether a cell contains checks of the results above it; it is executed, and folded on the page."""
     return "hide-cell" in cell.metadata.get("tags", [])
@@ -124,7 +129,7 @@ def _metadata(cell: nbformat.NotebookNode) -> dict:
     metadata: dict = {"tags": tags} if tags else {}
     if is_first(cell):
         metadata["cellView"] = "form"
-    if is_solution_heading(cell):
+    if is_solution_heading(cell) or is_proof(cell):
         metadata["jp-MarkdownHeadingCollapsed"] = True
     collapsed = {key: value for tag in tags for key, value in COLLAPSED.get(tag, {}).items()}
     if collapsed and cell.cell_type == "code":

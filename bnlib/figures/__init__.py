@@ -8,15 +8,14 @@ except ModuleNotFoundError as error:
 from bnlib.experiments.framework.results import as_array as as_array  # described there
 from bnlib.figures.alternatives import draw_batch_sizes, draw_norm_properties, draw_normalisation_groups
 from bnlib.figures.convergence import (
-    draw_bias_and_errors,
     draw_convergence_rates,
     draw_estimator_errors,
     draw_nested_averages,
     draw_running_averages,
     draw_slopes,
-    draw_stability_map,
     draw_weighted_sums,
 )
+from bnlib.figures.convergence_training import draw_bias, draw_causes_of_failures, draw_stability_map
 from bnlib.figures.covariate_shift import (
     draw_deep_linear,
     draw_gradient_shift,
@@ -36,6 +35,7 @@ from bnlib.figures.depth import (
     draw_growth,
     draw_jitter,
     draw_lstms,
+    draw_relu_and_bn,
     draw_suspects,
     draw_variant,
 )
@@ -147,7 +147,8 @@ __all__ = [
     "draw_batch_sizes",
     "draw_batches_of_workers",
     "draw_before_and_after",
-    "draw_bias_and_errors",
+    "draw_bias",
+    "draw_causes_of_failures",
     "draw_convergence_rates",
     "draw_curves",
     "draw_deep_linear",
@@ -202,6 +203,7 @@ __all__ = [
     "draw_placement",
     "draw_predictions",
     "draw_quantised_weights",
+    "draw_relu_and_bn",
     "draw_running_averages",
     "draw_running_mean",
     "draw_sharpness_and_rates",

@@ -1,4 +1,4 @@
-"""Figures of chapter 12: nested averages, convergence of Algorithm 2, and errors of estimates of statistics."""
+"""Figures of chapter 12 about the theory: nested averages, rates of Algorithm 2, and errors of estimates."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from bnlib.experiments.convergence import theorem_2
 from bnlib.experiments.convergence.convergence_rates import bin_ends
-from bnlib.experiments.convergence.stability_map import TOY_BORDER
 from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.figures.full_normalization import ORACLE_COLORS
 from bnlib.figures.picture import BLUE, GREEN, GREY, VERMILLION, band, plain_ticks
@@ -261,94 +259,3 @@ def draw_running_averages(figure: Figure, paths: Mapping[str, Any]) -> str:
         told.append(f"α = {alpha:g}: largest lag {lag:.2f}, noise {noise:.2f}")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return f"A running average of samples around a mean that moves: {'; '.join(told)}."
-
-
-_RATE_STYLES = ((BLUE, "o", "-"), (VERMILLION, "s", "--"))
-
-
-def draw_bias_and_errors(figure: Figure, cells: Mapping[tuple, Mapping[str, np.ndarray]]) -> str:
-    """Draw the bias of a gradient against the errors of its estimates, and over the gradient by alpha.
-
-    Arguments:
-        figure: where to draw.
-        cells: from ``experiments.convergence.adjoint_errors.load``, by learning rate and floor.
-
-    Returns:
-        a description of the figure.
-    """
-    cloud, ratio = figure.subplots(1, 2)
-    told, rates = [], sorted({lr for lr, _ in cells})
-    for lr, (color, mark, dash) in zip(rates, _RATE_STYLES, strict=True):
-        floors = sorted(floor for rate, floor in cells if rate == lr)
-        errors, biases = (
-            np.concatenate([found(cells[lr, floor]).ravel() for floor in floors])
-            for found in (_bound, lambda values: values["bias"])
-        )
-        cloud.plot(errors, biases, mark, ms=3, alpha=0.5, color=color, label=f"rate {lr:g}")
-        runs = np.stack([np.median(cells[lr, floor]["bias"] / cells[lr, floor]["gradient"], 1) for floor in floors], 1)
-        band(ratio, floors, runs, color=color, ls=dash, marker=mark, ms=4, label=f"rate {lr:g}")
-        middle = ", ".join(f"{value:.2g} at {floor:g}" for value, floor in zip(np.median(runs, 0), floors, strict=True))
-        told.append(f"rate {lr:g}: bias over gradient {middle}")
-    for axes in (cloud, ratio):
-        axes.set(xscale="log", yscale="log")
-    _decades(cloud)
-    cloud.set(xlabel="errors of the estimates", ylabel="bias of the gradient")
-    ratio.axhline(1, color=GREY, lw=0.8)
-    ratio.set(xlabel="floor of α", ylabel="bias / gradient")
-    plain_ticks(ratio.xaxis, floors)
-    plain_ticks(ratio.yaxis, [0.1, 1, 10, 100])
-    plain_ticks(cloud.xaxis, [0.01, 0.1, 1, 10])
-    figure.legend(*ratio.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return f"Medians over a training: {'; '.join(told)}."
-
-
-def _bound(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    return values["adjoints"] * values["error_of_statistics"] + values["error_of_adjoints"]
-
-
-def draw_stability_map(figure: Figure, data: Mapping[str, Any], optimiser: str, depth: int, batch_size: int) -> str:
-    """Draw test errors by learning rate and alpha, with BN below, and the border of the toy problem.
-
-    Arguments:
-        figure: where to draw.
-        data: from ``experiments.convergence.stability_map.lookup``.
-        optimiser, depth, batch_size: as there.
-
-    Returns:
-        a description of the figure.
-    """
-    axes, rates, floors = figure.subplots(), data["rates"], data["floors"]
-    errors = 100 * np.vstack((data["BN"], data["FN"]))
-    axes.imshow(errors, origin="lower", cmap="cividis_r", vmin=0, vmax=90, aspect="auto")
-    for row, column in np.ndindex(*errors.shape):
-        if row and data["trains"][row - 1, column] == 1:
-            frame = Rectangle((column - 0.44, row - 0.42), 0.88, 0.84, fill=False, edgecolor=GREEN, lw=2)
-            axes.add_patch(frame)
-        axes.text(
-            column,
-            row,
-            f"{errors[row, column]:.0f}",
-            ha="center",
-            va="center",
-            fontsize=9,
-            color="white" if errors[row, column] > 40 else "black",
-        )
-    places = np.interp(np.log(data["borders"]), np.log(rates), np.arange(len(rates)), left=-0.5, right=len(rates) - 0.5)
-    axes.step(
-        places,
-        np.arange(len(floors)) + 0.5,
-        where="post",
-        color=VERMILLION,
-        lw=2,
-        label=f"η = {TOY_BORDER:.2g} α (1 − m), the toy problem",
-    )
-    axes.plot([places[-1]] * 2, [len(floors) - 0.5, len(floors) + 0.5], color=VERMILLION, lw=2)
-    axes.plot([], [], "s", mfc="none", mec=GREEN, mew=2, label="at most 3 points above BN")
-    axes.set_xticks(range(len(rates)), [f"{lr:g}" for lr in rates])
-    axes.set_yticks(range(len(floors) + 1), ["BN", *(f"{floor:g}" for floor in floors)])
-    axes.set(xlabel="learning rate", ylabel="floor of α")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    rates_of = ("none" if math.isnan(rate) else f"{rate:g}" for rate in data["largest"])
-    largest = ", ".join(f"{rate} at {floor:g}" for floor, rate in zip(floors, rates_of, strict=True))
-    depths = f"{depth} normalised layer{'s' * (depth > 1)}"
-    return f"{optimiser}, {depths}, batch size {batch_size}: largest rate that trains, by floor of α: {largest}."

@@ -258,7 +258,7 @@ def draw_step_and_shift(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
         steps, shifts = 1000 * np.array(points)[:, 0], np.array(points)[:, 1]
         panels[init].plot(steps, shifts, "-", lw=0.8, color=_COLORS[norm], alpha=0.6)
         marker = "s" if norm == "batch norm" else "o"
-        panels[init].scatter(steps, shifts, 12 + 14 * np.log2(batch_size / 4), color=_COLORS[norm], marker=marker)
+        panels[init].scatter(steps, shifts, _area(batch_size), color=_COLORS[norm], marker=marker)
         between = np.interp(np.log(10), np.log(steps), shifts, np.nan, np.nan)
         if batch_size in (4, 64) and np.isfinite(between):
             described.append(f"{norm}, {init} initialisation, batch size {batch_size}: {between:.2f}")
@@ -266,7 +266,8 @@ def draw_step_and_shift(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
         axes.set(xscale="log", ylim=(0, 1.25), title=f"{init} initialisation", xlabel="relative step ‖ΔW‖ / ‖W‖ (‰)")
         plain_ticks(axes.xaxis, (1, 10, 100))
     panels[inits[0]].set_ylabel("relative shift ‖G − G′‖ / ‖G‖")
-    figure.legend(handles=_network_handles(lines), loc="outside lower center", ncols=2)
+    handles = [*_network_handles(lines), *_size_handles([size for *_, size in lines])]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return f"The relative shift grows with the relative step. At a step of 10 thousandths: {'; '.join(described)}."
 
 
@@ -275,6 +276,19 @@ def _network_handles(lines: Mapping[tuple, Sequence]) -> list[Line2D]:
     return [
         Line2D([], [], color=_COLORS[norm], marker="s" if norm == "batch norm" else "o", lw=0.8, label=norm)
         for norm in dict.fromkeys(norm for _, norm, _ in lines)
+    ]
+
+
+def _area(batch_size):
+    """Return the area of the mark for a batch size, in square points."""
+    return 12 + 14 * np.log2(np.asarray(batch_size) / 4)
+
+
+def _size_handles(batch_sizes: Sequence[int]) -> list[Line2D]:
+    """Return legend handles that show how large the marks of the smallest and the largest batches are."""
+    return [
+        Line2D([], [], color=GREY, marker="o", ls="none", ms=_area(size) ** 0.5, label=f"batch size {size:g}")
+        for size in (min(batch_sizes), max(batch_sizes))
     ]
 
 
@@ -293,8 +307,9 @@ def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
     for (init, norm, _), points in lines.items():
         sizes, shifts, losses = np.array(sorted(points)).T
         panels[init].plot(shifts, losses, "-", lw=0.8, color=_COLORS[norm], alpha=0.6)
-        areas = 12 + 14 * np.log2(sizes / sizes.min())
-        panels[init].scatter(shifts, losses, areas, color=_COLORS[norm], marker="s" if norm == "batch norm" else "o")
+        panels[init].scatter(
+            shifts, losses, _area(sizes), color=_COLORS[norm], marker="s" if norm == "batch norm" else "o"
+        )
     for init, axes in panels.items():
         axes.set(xscale="log", yscale="log", title=f"{init} initialisation", xlabel="relative shift, ‖G − G′‖ / ‖G‖")
         plain_ticks(axes.xaxis, (0.02, 0.1, 0.5))
@@ -307,5 +322,6 @@ def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
                 f"from {losses.min():.2g} to {losses.max():.2g}"
             )
     panels[inits[0]].set_ylabel("loss after 50 steps (nats)")
-    figure.legend(handles=_network_handles(lines), loc="outside lower center", ncols=2)
+    handles = [*_network_handles(lines), *_size_handles(sizes)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return "One point per batch size and learning rate. " + "; ".join(described) + "."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -182,6 +183,34 @@ _GROUP_STYLES = {
 """Mark and colour of groups of cures; in all others the gradient grows."""
 
 
+def draw_relu_and_bn(figure: Figure, samples: int = 25) -> str:
+    """Draw how ReLU brings the values of a normalised unit closer together and the next BN stretches them again.
+
+    Arguments:
+        figure: where to draw.
+        samples: number of values, quantiles of the standard normal distribution.
+
+    Returns:
+        a description of the figure.
+    """
+    normalised = np.array([NormalDist().inv_cdf((rank + 0.5) / samples) for rank in range(samples)])
+    # The mean and the standard deviation of max(0, z) for a standard normal z.
+    mean, deviation = 1 / np.sqrt(2 * np.pi), np.sqrt(0.5 - 1 / (2 * np.pi))
+    rectified = np.maximum(normalised, 0)
+    axes = figure.subplots()
+    for values in np.stack((normalised, rectified, (rectified - mean) / deviation), 1):
+        axes.plot((0, 1, 2), values, "o-", ms=3.5, lw=0.9, color=BLUE if values[0] > 0 else GREY)
+    spreads = ("1", f"{deviation:.2f}", "1")
+    stages = ("after BN", "after ReLU", "after next BN")
+    labels = [f"{stage}\nstd {each}" for stage, each in zip(stages, spreads, strict=True)]
+    axes.set_xticks((0, 1, 2), labels)
+    axes.set(xlim=(-0.3, 2.3), ylabel="value of one unit")
+    return (
+        f"{samples} values of a unit: ReLU sets the negative half to 0 and lowers the standard deviation from 1 to "
+        f"{deviation:.2f}; the next BN stretches the differences by {1 / deviation:.2f}."
+    )
+
+
 def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) -> str:
     """Draw the roughness and the losses of each variant, one row per variant; see ``depth.cure_outcomes.Outcome``.
 
@@ -192,24 +221,26 @@ def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) ->
     left, right = figure.subplots(1, 2)
     first = next(iter(groups))
     (baseline,) = groups[first].values()
-    rows, names, told = [0.0], list(groups[first]), []
+    rows, names, with_rates, told = [0.0], list(groups[first]), [f"{next(iter(groups[first]))} ({baseline.rate:g})"], []
     for group in groups:
         mark, color = _GROUP_STYLES.get(group, ("s", GREY))
         style = {"fmt": mark, "color": color, "ms": 5, "lw": 1.2}
         if group != first:  # the name of the group has a row of its own
             rows.append(rows[-1] + 1.4)
             names.append(f"{group}:")
+            with_rates.append(names[-1])
         for name, each in groups[group].items():
             if group != first:
                 rows.append(rows[-1] + 1)
                 names.append(name.removeprefix(f"{group}, "))
+                with_rates.append(f"{names[-1]} ({each.rate:g})")
             _dot(left, rows[-1], each.roughness, **style)
             _dot(right, rows[-1], each.final_loss, **style)
             right.plot([np.median(each.initial_loss)], [rows[-1]], marker="|", ms=9, mew=1.6, color=color, ls="none")
             told.append(f"{name} {_three_digits(each.roughness)} and {_three_digits(each.final_loss)}")
     for axes in (left, right):
         axes.set(xscale="log", ylim=(rows[-1] + 0.8, -0.8))
-        axes.set_yticks(rows, names)
+        axes.set_yticks(rows, names if axes is left else with_rates)
         axes.tick_params(axis="y", length=0, labelsize=9)
     left.axvline(np.median(baseline.roughness), color=GREY, lw=0.8, ls=":")
     right.axvline(np.median(baseline.final_loss), color=GREY, lw=0.8, ls=":")

@@ -109,13 +109,15 @@ def draw_batch_of_three(figure: Figure, x: Sequence[float], h: Sequence[float]) 
     x, x_hat, deviations = inputs[:, 0], outputs[:, 0], inputs[:, 0] - inputs.mean()
     space, plane = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_in_space(space, x, deviations, x_hat)
+    _draw_gradient_in_space(space, x_hat, np.array(h, dtype=float))
     _draw_in_plane(plane, x_hat, radial, left_over)
     texts = [", ".join(f"{value:.2f}" for value in values) for values in (x, deviations, x_hat, left_over)]
     return (
         f"Left: the batch ({texts[0]}) is a point in space. Subtracting the mean moves it to ({texts[1]}) in the plane "
         f"of the batches with mean 0; dividing by the standard deviation moves it to ({texts[2]}) on the circle of "
-        f"radius √3. Right: the circle from above, with a gradient whose mean is subtracted. Its part along x̂ is "
-        f"removed; the rest, ({texts[3]}), is a tangent of the circle."
+        f"radius √3. At x̂ there is a gradient, whose mean points out of the plane. Right: the circle from above, with "
+        f"the gradient whose mean is subtracted. Its part along x̂ is removed; the rest, ({texts[3]}), is a tangent of "
+        f"the circle."
     )
 
 
@@ -159,9 +161,18 @@ def _draw_in_space(axes: Axes, x: np.ndarray, deviations: np.ndarray, x_hat: np.
     axes.text(*(places[0] + (0, 0.3)), f"x = ({', '.join(f'{value:g}' for value in x)})", ha="center")
     axes.text(*((places[0] + places[1]) / 2 + (-0.2, 0.3)), "subtract μ", va="center", ha="right")
     axes.text(*(places[1] + (0, -0.3)), "divide by √v", va="top", ha="center")
-    axes.text(*(places[2] + (0.2, 0.05)), "x̂", ha="left", va="bottom")
+    axes.text(*(places[2] + (0.05, -0.2)), "x̂", ha="left", va="top")
     axes.set(xlim=(-4.9, 4.6), ylim=(-2.1, 4.8), title="forward: onto a circle", aspect="equal")
     axes.axis("off")
+
+
+def _draw_gradient_in_space(axes: Axes, x_hat: np.ndarray, h: np.ndarray) -> None:
+    """Draw the gradient h at x̂, and its mean, which points out of the plane and is removed, twice as long."""
+    place, end, out = (_on_screen(point) for point in (x_hat, x_hat + 2 * h, x_hat + 2 * h.mean()))
+    _arrow(axes, place, end, GREY)
+    _arrow(axes, place, out, VERMILLION, "--")
+    axes.text(end[0] + 0.1, end[1] - 0.62, "h (doubled)", va="top", fontsize=9)
+    axes.text(out[0], out[1] + 0.12, "its mean", ha="center", va="bottom", fontsize=9)
 
 
 def _draw_in_plane(axes: Axes, x_hat: np.ndarray, radial: np.ndarray, left_over: np.ndarray) -> None:

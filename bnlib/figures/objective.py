@@ -150,7 +150,7 @@ def draw_objective_surface(figure: Figure, data, construction: str, batch_size: 
     rows = ("minimum of (4)", "objective (5)\nat these weights", "minimum of (5)")
     right.barh(rows, values, color=[BLUE, PURPLE, VERMILLION], height=0.55)
     for row, value in enumerate(values):
-        right.text(value + 0.01, row, f"{value:.3f}", va="center", fontsize=9)
+        right.text(max(value, np.log(2)) + 0.03, row, f"{value:.3f}", va="center", fontsize=9)
     right.axvline(np.log(2), color=GREY, ls=":", lw=1)
     right.set(xlim=(0, 1.6), xlabel="loss (nats)")
     right.invert_yaxis()

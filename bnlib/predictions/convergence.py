@@ -2,7 +2,31 @@
 
 from bnlib.predictions.prediction import Prediction
 
+# A mean that ten times as many steps divide by less than this has stopped falling.
+_FALLS = 1.25
+# As good as BN: at most this many points above its error.
+_POINTS = 3
+
 PREDICTIONS = [
+    Prediction(
+        "oracle-that-stops",
+        "Three oracles minimise the toy problem quadratic with one sample per step. Learning rate and α fall with the "
+        "powers of Corollary 3, and with each oracle the error of the running average falls. With which oracles does "
+        "the mean squared gradient stop falling?",
+        {
+            "With none of them": lambda independent, same, running: min(independent, same, running) >= _FALLS,
+            "Only with same batch": lambda independent, same, running: same < _FALLS <= min(independent, running),
+            "With same batch and running": lambda independent, same, running: (
+                max(same, running) < _FALLS <= independent
+            ),
+            "With another choice of them": lambda independent, same, running: (
+                independent < _FALLS or running < _FALLS <= same
+            ),
+        },
+        reason="Ten times as many steps divide the mean by {independent:.0f} with independent batch, by {running:.0f} "
+        "with running, and by {same:.1f} with same batch. The covariance in the bias of same batch does not vanish "
+        "with the error of the average.",
+    ),
     Prediction(
         "rate-for-alpha",
         "For a toy problem the border of stability is a learning rate of 0.68 α. A network with one normalised layer "
@@ -15,6 +39,20 @@ PREDICTIONS = [
         },
         reason="It trains up to a rate of {largest:g}, more than a hundred times the border. The rest of this section "
         "asks what does limit the rate.",
+    ),
+    Prediction(
+        "exact-estimates",
+        "With Full Normalization a network of three fully connected layers ends at {plain:.0f} % test error at "
+        "learning rate 1, and with BN at {bn:.1f} %. Full Normalization has running averages for the statistics and "
+        "for the adjoints. We replace one of them by exact values in every step. Which one brings the error within 3 "
+        "points of BN's?",
+        {
+            "Exact statistics": lambda bn, statistics, adjoints: statistics <= bn + _POINTS < adjoints,
+            "Exact adjoints": lambda bn, statistics, adjoints: adjoints <= bn + _POINTS < statistics,
+            "Each of the two": lambda bn, statistics, adjoints: max(statistics, adjoints) <= bn + _POINTS,
+            "None of the two": lambda bn, statistics, adjoints: min(statistics, adjoints) > bn + _POINTS,
+        },
+        reason="The error is {statistics:.1f} % with exact statistics and {adjoints:.0f} % with exact adjoints.",
     ),
     Prediction(
         "corrected-average",

@@ -95,11 +95,12 @@ def test_the_examples_in_the_hooks_are_right(name):
     assert tried and not failed
 
 
-def test_the_reading_time_leaves_exercises_out(tmp_path):
+def test_the_reading_time_leaves_exercises_and_proofs_out(tmp_path):
     cells = [
         {"cell_type": "markdown", "source": "# Title\n\n" + "word " * 2380},
         {"cell_type": "code", "source": "word " * 3000},
         {"cell_type": "markdown", "source": "## A section\n\n" + "word " * 1190},
+        {"cell_type": "markdown", "source": "#### Proof of it\n\n" + "word " * 3000},
         {"cell_type": "markdown", "source": "## Exercises\n\n### Exercise 1\n\n" + "word " * 3000},
     ]
     (tmp_path / "page.ipynb").write_text(json.dumps({"cells": cells}))

@@ -65,6 +65,17 @@ def test_exercises_have_folded_solutions_that_are_executed(path):
         assert cells[place + 3].source.startswith("##"), "what follows would be folded with the solution"
 
 
+@NUMBERED
+def test_a_proof_is_one_cell_that_jupyterlab_collapses_and_the_last_of_its_section(path):
+    cells = read(path).cells
+    for place, cell in enumerate(cells):
+        if cell.cell_type == "markdown" and "#### Proof" in cell.source:
+            assert cell.source.startswith("#### Proof") and cell.metadata["jp-MarkdownHeadingCollapsed"]
+            assert re.match(r"#{2,3} ", cells[place + 1].source), "what follows would be folded with the proof"
+            before = "\n".join(each.source for each in cells[:place] if each.cell_type == "markdown")
+            assert re.findall(r"^(#+) ", before, flags=re.M)[-1] == "###", "Sphinx wants no level left out"
+
+
 @CHAPTERS
 def test_markdown_is_plain_so_that_it_reads_well_outside_the_site(path):
     for cell in read(path).cells:

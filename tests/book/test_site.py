@@ -1,5 +1,6 @@
 """The files of the built site: links, descriptions, downloads, nothing from elsewhere."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -150,3 +151,12 @@ def test_an_exercise_has_one_fold_with_the_text_the_code_and_the_output_of_its_s
                 assert (
                     fold.find("p", recursive=False) and fold.select(".cell_input pre") and fold.select(".cell_output")
                 )
+
+
+def test_each_proof_is_a_closed_fold_with_its_name(site):
+    for path in notebooks.numbered():
+        texts = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown"]
+        names = [name for text in texts for name in re.findall(r"^#### (Proof.*)\n", "".join(text), flags=re.M)]
+        folds = soup(site / "chapters" / f"{path.stem}.html").select("details.bnb-proof")
+        assert [fold.summary.text for fold in folds] == names
+        assert not any(fold.has_attr("open") or fold.select("div.cell") for fold in folds)

@@ -150,3 +150,16 @@ def test_the_gradient_that_bn_leaves_is_drawn_as_a_tangent_of_the_circle():
     )
     assert arrows[2] @ place == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(arrows[0], arrows[1] + arrows[2])
+
+
+def test_relu_brings_values_together_and_the_next_bn_stretches_them():
+    """Against the standard deviation of a large sample."""
+    with figures.style():
+        figure = figures.new_figure()
+        told = figures.draw_relu_and_bn(figure, samples=401)
+    values = np.array([line.get_ydata() for line in figure.axes[0].lines])
+    assert values.shape == (401, 3)
+    sample = np.maximum(np.random.default_rng(0).normal(size=100_000), 0)
+    assert np.allclose(values.std(0), (1, sample.std(), 1), atol=0.02)
+    assert np.allclose(values.mean(0), (0, sample.mean(), 0), atol=0.02)
+    assert f"from 1 to {sample.std():.2f}" in told and "by 1.71" in told  # sqrt(2 pi / (pi - 1))

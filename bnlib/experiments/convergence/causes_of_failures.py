@@ -184,18 +184,3 @@ EXPERIMENT = Measurement(
 def load() -> dict[tuple, dict[str, np.ndarray]]:
     """Load the committed result by network and arm."""
     return EXPERIMENT.load("quick")
-
-
-def error_rows() -> list[dict]:
-    """Return the test errors (%) at the end, with the running and with exact statistics, a row per arm."""
-    rows = []
-    for arm in ARMS:
-        row: dict = {"arm": arm}
-        for network in LEARNING_RATES:
-            each = load().get((network, arm))
-            errors = ("test_error", "test_error_exact")
-            for name, title in zip(errors, ("running", "exact"), strict=True):
-                missing = each is None or np.isnan(each[name]).all()
-                row[f"{network}, rate {LEARNING_RATES[network]:g}", title] = None if missing else 100 * each[name]
-        rows.append(row)
-    return rows

@@ -153,20 +153,3 @@ def borders(values: dict[str, np.ndarray]) -> np.ndarray:
             part = slice(above[0] - 1, above[0] + 1)
             found.append(float(np.exp(np.interp(1, row[part], np.log(RATIOS[part])))))
     return np.array(found)
-
-
-def rows() -> list[dict]:
-    """Return the borders, lowest to highest over seeds, a row per number of training steps and a column per depth."""
-    found = {cell: borders(values) for cell, values in load().items()}
-    return [
-        {"after steps": steps}
-        | {f"{depth} normalised layer{'s' * (depth > 1)}": _span(found[depth, steps]) for depth in DEPTHS}
-        for steps in STEPS
-    ]
-
-
-def _span(values: np.ndarray) -> str:
-    low, high = (
-        f"{value:.2g}" if np.isfinite(value) else f"above {RATIOS[-1]:g}" for value in np.sort(values)[[0, -1]]
-    )
-    return low if low == high else f"{low}–{high}"

@@ -90,14 +90,11 @@ def best_learning_rate(norm: str, init: str) -> float:
     return min(LEARNING_RATES, key=lambda lr: float(np.median(final_values(norm, init, lr))))
 
 
-def loss_and_error_rows() -> list[dict]:
-    """Return training losses and test errors in eval mode, a row per initialisation and norm."""
+def loss_and_error_rows(lr: float) -> list[dict]:
+    """Return training losses and test errors in eval mode at one learning rate, a row per initialisation and norm."""
     columns = {"training loss (nats)": ("train_loss", 1), "test error (%)": ("test_error", 100)}
     return [
         {"network": norm, "initialisation": init}
-        | {
-            (header, f"learning rate {lr:g}"): unit * final_values(norm, init, lr, name)
-            for (header, (name, unit)), lr in itertools.product(columns.items(), LEARNING_RATES)
-        }
+        | {header: unit * final_values(norm, init, lr, name) for header, (name, unit) in columns.items()}
         for init, norm in itertools.product(INITS, NORMS)
     ]

@@ -36,7 +36,6 @@ __all__ = [
     "median_over_layers",
     "rank_correlation_rows",
     "rank_correlations",
-    "relative_shift_rows",
     "summarise",
 ]
 
@@ -112,16 +111,6 @@ def median_over_layers(
 ) -> np.ndarray:
     """Return the median over layers of a committed measurement, one value per seed."""
     return np.median(load()["mlp", init, norm, batch_size, lr][measurement], axis=1)
-
-
-def relative_shift_rows() -> list[dict]:
-    """Return the relative shift and the final loss with BN and without in some settings, a row per setting."""
-    return [
-        {"initialisation": init, "batch size": batch_size, "learning rate": f"{lr:g}"}
-        | {("relative shift", norm): median_over_layers(norm, init, batch_size, lr) for norm in NORMS}
-        | {("loss after 50 steps (nats)", norm): final_losses(norm, init, batch_size, lr) for norm in NORMS}
-        for init, batch_size, lr in itertools.product(INITS, (64, 4), (0.1, 0.3))
-    ]
 
 
 def final_losses(norm: str, init: str, batch_size: int, lr: float) -> np.ndarray:

@@ -135,26 +135,6 @@ def final_losses(
     return np.nan_to_num(np.array([curve[-1] for curve in curves], dtype=float), nan=np.inf)
 
 
-def other_strength_rows() -> list[dict]:
-    """Return final training losses with and without noise, a row per setting that the text of figure 2.5 names."""
-    settings = [("batch norm", "noisy BN", "9 layers", init, 0.1, (2.0, 1.25)) for init in INITS]
-    plain = ("without normalisation", "noise without BN")
-    settings += [(*plain, "9 layers", "He", 0.1, PUBLISHED)]
-    settings += [(*plain, "4 layers", "PyTorch default", 0.1, (0.0, 2.0))]
-    return [
-        {
-            "network": f"{norm}, {network}",
-            "initialisation": init,
-            "learning rate": f"{lr:g}",
-            "largest mean shift": f"{strength[0]:g}",
-            "largest mean factor": f"{strength[1]:g}",
-            "loss without noise": final_losses(norm, init, lr, network=network),
-            "loss with noise": final_losses(noisy, init, lr, strength=strength, network=network),
-        }
-        for norm, noisy, network, init, lr, strength in settings
-    ]
-
-
 def one_channel(steps: int = 6, images: int = 32) -> dict[str, np.ndarray]:
     """Normalise the same batch in several steps with BN and with noisy BN, whose weights do not change.
 

@@ -228,9 +228,9 @@ def error_rows(workers: int, skews: Sequence[float], methods: Iterable[str] = ME
     ]
 
 
-def error_rows_by_workers(skews: Sequence[float]) -> list[dict]:
+def error_rows_by_workers(skews: Sequence[float], methods: Iterable[str] = METHODS) -> list[dict]:
     """Return ``error_rows`` of every number of workers, which stands in the first column."""
-    return [{"workers": workers, **row} for workers in WORKERS for row in error_rows(workers, skews)]
+    return [{"workers": workers, **row} for workers in WORKERS for row in error_rows(workers, skews, methods)]
 
 
 def evaluation_rows(skews: Sequence[float], method: str = "local BN") -> list[dict]:

@@ -60,7 +60,7 @@ def colors_by_name(draw, *data):
 
 
 def test_an_oracle_has_one_colour_in_all_figures():
-    """Figures 5.3, 5.6, 5.7, 11.2 and 11.3."""
+    """Figures 5.3, 5.6, 5.7 and 12.3, and the same of another problem."""
     rates = {key: values for key, values in convergence_rates.load().items() if key[2:4] in [(0.8, 0.4), (0.0, 0.4)]}
     kept = lian_comparison.load(4, "quick")
     norms = ("BN", "FN, batch", "FN, literal", "FN, running", "FN, default")
