@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 from engines import Engine, in_chromium, in_firefox, source, under_node
-
-FOLDER = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items):
-    """Let one process run all tests of a file, so that it starts the browser once."""
-    for item in items:
-        if item.path.parent == FOLDER:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session")
