@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.figures.curves import NORM_STYLES, describe_errors, draw_curves, draw_loss_and_error
+from bnlib.figures.methods import method_color
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 ORACLE_COLORS = {
@@ -253,3 +254,54 @@ def _arm_color(name: str) -> str:
 
 def _medians(networks: Mapping[str, np.ndarray]) -> str:
     return " and ".join(f"{np.median(values):.1f}" for values in networks.values())
+
+
+_SHORT_NAMES = {
+    "Full Norm": "FN",
+    "batch norm": "BN",
+    "Batch Renorm": "BRN",
+    "Moving Average BN": "MABN",
+    "Online Norm": "ON",
+    "Cross-Iteration BN": "CBN",
+    "layer norm": "LN",
+    "group norm": "GN",
+    "weight standardisation + GN": "WS",
+    "FRN": "FRN",
+    "without normalisation": "none",
+}
+
+
+def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+    """Draw test error against the time of a step, one panel per construction of the batches and one point per norm.
+
+    Arguments:
+        figure: where to draw.
+        data: from ``experiments.full_normalization.rivals_sgd.errors_and_times``.
+
+    Returns:
+        a description of the figure.
+    """
+    told = []
+    panels = np.atleast_1d(figure.subplots(1, len(data), sharex=True, sharey=True))
+    for axes, (construction, points) in zip(panels, data.items(), strict=True):
+        front = _pareto_front(points)
+        steps = np.array([points[norm] for norm in front])
+        axes.step(steps[:, 0], steps[:, 1], where="post", color=GREY, lw=1, ls=":")
+        axes.set(xscale="log", yscale="log", title=construction)
+        axes.set(xlabel="time of a step / batch norm's", ylabel="test error (%)")
+        for norm, (ratio, error) in points.items():
+            color = method_color(norm)
+            axes.plot(ratio, error, "D" if norm == "Full Norm" else "o", color=color, ms=6)
+            axes.annotate(_SHORT_NAMES[norm], (ratio, error), (4, 4), textcoords="offset points", fontsize=9)
+        values = ", ".join(f"{norm} {ratio:.2f} and {error:.1f}" for norm, (ratio, error) in points.items())
+        told.append(f"{construction}: {values}; no other norm is faster and better than {', '.join(front)}")
+    return f"Time of a step over that with batch norm, and mean test error in percent. {'. '.join(told)}."
+
+
+def _pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the norms that no other one beats in both time and error, from the fastest on."""
+    front: list[str] = []
+    for norm in sorted(points, key=lambda norm: points[norm]):
+        if not front or points[norm][1] < points[front[-1]][1]:
+            front.append(norm)
+    return front
