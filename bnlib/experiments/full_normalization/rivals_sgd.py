@@ -92,7 +92,7 @@ def verdict_rows(scale: Scale = "quick") -> list[dict]:
     return [
         {
             "batches, batch size": f"{place[0]}, {place[1]}",
-            "Full Norm": found,
+            "verdict": found,
             ("test error (%)", "Full Norm"): told("Full Norm", place),
             ("test error (%)", "batch norm"): told("batch norm", place),
             "best norms": ", ".join(norm + star(norm, place) for norm in rivals.best(errors(scale)[place])),

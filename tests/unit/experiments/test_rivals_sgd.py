@@ -55,7 +55,7 @@ def test_the_verdicts_follow_from_the_errors(monkeypatch):
         monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick", b=better: {place: errors | {b: near}})
         assert rivals_sgd.verdicts() == {place: expected}
         (row,) = rivals_sgd.verdict_rows()
-        assert row["Full Norm"] == expected and row["best norms"].rstrip("*") == better
+        assert row["verdict"] == expected and row["best norms"].rstrip("*") == better
     monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick": {place: errors})
     assert rivals_sgd.verdicts() == {place: "among the best"}
     assert len(rivals_sgd.verdict_rows()[0]["best norms"].split(", ")) == 11
