@@ -1,8 +1,8 @@
 """Stack many models of the same architecture into one model, for runs that differ only in seed and learning rate.
 
-``torch.func.vmap`` can run any models at once, but it uses many small operations. A faster implementation exists for
-sequences of simple layers: linear layers become one batched matrix product, and normalisation layers become one layer
-with the channels of all models.
+``torch.func.vmap`` can run any models at once, but it uses many small operations. Faster implementations exist for
+sequences of simple layers, where linear layers become one batched matrix product and normalisation layers one layer
+with the channels of all models, and for convolutional networks (``bnlib.stacked_convolutions``).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def stack(models: Sequence[nn.Module]) -> Stack:
         models: E models with the same layers, shapes and settings.
 
     Returns:
-        A ``LayerStack`` if ``has_stacked_layers`` holds for the models and their layers have seen the same number of
-        batches, else a ``VmapStack``.
+        A ``LayerStack`` if ``has_stacked_layers`` holds, or a ``ConvolutionStack`` (``bnlib.stacked_convolutions``) if
+        its layers are known there, and the layers have seen the same number of batches; else a ``VmapStack``.
 
     Raises:
         TypeError: if one of the models is not an ``nn.Module``.
@@ -58,8 +58,9 @@ def stack(models: Sequence[nn.Module]) -> Stack:
     """
     if isinstance(models, nn.Module) or not isinstance(models, Iterable):
         raise TypeError(f"models must be a sequence of nn.Modules, got {shown(models)}")
-    models = list(models)
-    if not models:
+    from bnlib.stacked_convolutions import ConvolutionStack, can_join  # which imports this file
+
+    if not (models := list(models)):
         raise ValueError("models must hold at least one model, got none")
     for model in models:
         check_kind("models", model, nn.Module, "a sequence of nn.Modules")
@@ -69,8 +70,10 @@ def stack(models: Sequence[nn.Module]) -> Stack:
         raise ValueError(
             f"models must have the same layers, shapes and settings, got models that differ in {difference}"
         )
-    counts = [[value.item() for value in model.buffers() if value.dim() == 0] for model in models]
-    by_layers = has_stacked_layers(models[0]) and all(each == counts[0] for each in counts)
+    alike = len({tuple(each.item() for each in model.buffers() if each.dim() == 0) for model in models}) == 1
+    if alike and can_join(models[0]) and not any(_ties(models[0])):
+        return ConvolutionStack(models)
+    by_layers = alike and has_stacked_layers(models[0])
     if not by_layers and (reason := _obstacle_to_vmap(models[0])):
         raise ValueError(f"models must not {reason}; train such models one after another")
     return (LayerStack if by_layers else VmapStack)(models)
@@ -276,8 +279,8 @@ class _PerChannel(nn.Module):
         for name in ("num_channels", "num_groups") if grouped else ("num_features",):
             setattr(self.layer, name, len(layers) * getattr(self.layer, name))
         for name, value in layers[0].named_parameters():
-            joined = torch.cat([getattr(layer, name).detach() for layer in layers])
-            setattr(self.layer, name, nn.Parameter(joined, value.requires_grad))
+            whole = torch.cat([getattr(layer, name).detach() for layer in layers])
+            setattr(self.layer, name, nn.Parameter(whole, value.requires_grad))
         for name, value in layers[0].named_buffers():
             if value.dim() == 1:
                 setattr(self.layer, name, torch.cat([getattr(layer, name) for layer in layers]))

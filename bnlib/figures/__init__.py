@@ -59,6 +59,7 @@ from bnlib.figures.formula import (
 )
 from bnlib.figures.frameworks import draw_momentum_conventions
 from bnlib.figures.full_normalization import (
+    draw_errors_and_times,
     draw_errors_by_alpha,
     draw_final_errors,
     draw_labels_per_batch,
@@ -156,6 +157,7 @@ __all__ = [
     "draw_discriminator",
     "draw_distribution_shift",
     "draw_error_heatmaps",
+    "draw_errors_and_times",
     "draw_errors_by_alpha",
     "draw_errors_by_batch_size",
     "draw_estimator_errors",

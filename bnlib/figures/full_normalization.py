@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.figures.curves import NORM_STYLES, describe_errors, draw_curves, draw_loss_and_error
+from bnlib.figures.methods import method_color
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
 ORACLE_COLORS = {
@@ -253,3 +254,78 @@ def _arm_color(name: str) -> str:
 
 def _medians(networks: Mapping[str, np.ndarray]) -> str:
     return " and ".join(f"{np.median(values):.1f}" for values in networks.values())
+
+
+_SHORT_NAMES = {
+    "Full Norm": "FN",
+    "batch norm": "BN",
+    "Batch Renorm": "BRN",
+    "Moving Average BN": "MABN",
+    "Online Norm": "ON",
+    "Cross-Iteration BN": "CBN",
+    "layer norm": "LN",
+    "group norm": "GN",
+    "weight standardisation + GN": "WS",
+    "FRN": "FRN",
+    "without normalisation": "none",
+}
+
+
+def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+    """Draw test error against the time of a step, one panel per construction of the batches and one point per norm.
+
+    Arguments:
+        figure: where to draw.
+        data: from ``experiments.full_normalization.rivals_sgd.errors_and_times``.
+
+    Returns:
+        a description of the figure.
+    """
+    told = []
+    panels = np.atleast_1d(figure.subplots(1, len(data), sharex=True, sharey=True))
+    for axes, (construction, points) in zip(panels, data.items(), strict=True):
+        front = _pareto_front(points)
+        axes.step(*zip(*(points[norm] for norm in front), strict=True), where="post", color=GREY, lw=1, ls=":")
+        axes.set(xscale="log", yscale="log", xlim=(0.6, 5.5), ylim=(1, 110), title=construction)
+        axes.set(xlabel="time of a step / batch norm's", ylabel="test error (%)")
+        plain_ticks(axes.xaxis, (0.7, 1, 1.5, 2, 3, 4))
+        plain_ticks(axes.yaxis, (1, 3, 10, 30, 90))
+        for norm, point in points.items():
+            own = norm == "Full Norm"
+            axes.plot(*point, "D" if own else "o", color=method_color(norm), ms=7 if own else 6, zorder=3 if own else 2)
+        for norm, (offset, side) in _label_places(points).items():
+            style = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9}
+            axes.annotate(_SHORT_NAMES[norm], points[norm], offset, **style)
+        values = ", ".join(f"{norm} {ratio:.2f} and {error:.1f}" for norm, (ratio, error) in points.items())
+        told.append(f"{construction}: {values}; no other norm is faster and better than {', '.join(front)}")
+    return f"Time of a step over that with batch norm, and mean test error in percent. {'. '.join(told)}."
+
+
+def _label_places(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[tuple[float, float], str]]:
+    """Return the offset in points and the side of each label, where it covers no point and no other label."""
+    scale = np.array([250 / math.log(5.5 / 0.6), 190 / math.log(110)])  # points of a panel, about
+    at = {norm: np.log(point) * scale for norm, point in points.items()}
+    boxes = [(*place - 4, *place + 4) for place in at.values()]
+    found = {}
+    for norm, (x, y) in at.items():
+        width, best = 6.0 * len(_SHORT_NAMES[norm]), None
+        for dx, dy in ((6, 5), (6, -6), (-6, 5), (-6, -6), (6, 12), (-6, 12), (6, -13), (-6, -13)):
+            left = x + dx if dx > 0 else x + dx - width
+            box = (left, y + dy - 4, left + width, y + dy + 4)
+            covered = sum(
+                box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in boxes
+            )
+            if best is None or covered < best[0]:
+                best = covered, box, ((dx, dy), "left" if dx > 0 else "right")
+        boxes.append(best[1])
+        found[norm] = best[2]
+    return found
+
+
+def _pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the norms that no other one beats in both time and error, from the fastest on."""
+    front: list[str] = []
+    for norm in sorted(points, key=lambda norm: points[norm]):
+        if not front or points[norm][1] < points[front[-1]][1]:
+            front.append(norm)
+    return front

@@ -70,6 +70,17 @@ def beginning(run):
     return history
 
 
+def affordable(cells, steps=2000):
+    """A random cell whose second checkpoint comes soon: in the contest of norms that is the end of a run."""
+    shuffled = random.sample(list(cells), len(cells))
+
+    def first(cell):
+        run = cells[cell][0]
+        return run.epochs * len(run.load().train_y) / run.batch_size / run.checkpoints
+
+    return next((cell for cell in shuffled if first(cell) <= steps), shuffled[0])
+
+
 def differ(kept, fresh, same, share=0.0):
     """Whether at more than a share of the points all fresh runs lie on one side of all the kept ones.
 
@@ -105,7 +116,7 @@ def test_a_random_part_comes_out_again(name):
     """
     experiment = EXPERIMENTS[name]
     cells, kept = experiment.cells("quick"), experiment.load("quick")
-    cell = random.choice(list(cells))
+    cell = affordable(cells)
     number, run = random.choice(list(enumerate(cells[cell])))
     history = beginning(run)
     fresh = [history], lambda seed: beginning(replace(run, seed=seed))
