@@ -8,8 +8,6 @@ operation on (C,) values counts; while there are no corrections, PyTorch's own b
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
@@ -86,8 +84,8 @@ def batch_statistics(x: Tensor, running_mean: Tensor, eps: float) -> tuple[Tenso
         _, squares, total = _backward_kernel(x, x, None, None, None, running_mean, ones, True, 0.0, wanted)
         mean = total.div_(count)
         variance = squares.div_(count).addcmul_(mean, mean - running_mean, value=-1)
-        low, high = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2).aminmax()
-        if low.item() > -eps and high.item() < math.inf:  # False for NaN, and for a sum that float32 cannot hold
+        room = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2)
+        if room.min().item() > -eps:  # False for NaN
             return mean, variance.clamp_(min=0)
     return torch.batch_norm_update_stats(x, None, None, 0.0)[:2]
 

@@ -30,9 +30,10 @@ class OnlineNorm(nn.Module):
     corrects the next ones. With the gradient $g_t$ at $\hat x_t$ and a bar for the mean over positions,
     $\tilde g_t = g_t - (1 - \alpha_b)\,a_{t-1} \hat x_t$, $a_t = a_{t-1} + \overline{\tilde g_t \hat x_t}$,
     $\partial x_t = \tilde g_t/\sigma_{t-1} - (1 - \alpha_b)\,c_{t-1}$ and $c_t = c_{t-1} + \overline{\partial x_t}$.
-    So every backward pass in train mode changes the layer. The loss must keep its scale, as a mean over the batch does.
-    A backward pass uses the accumulators of its forward pass, so its gradient does not depend on the order of the
-    backward passes; after several losses of one forward pass, the accumulators are averages over the losses.
+    So every backward pass in train mode changes the layer, if its input needs a gradient. The loss must keep its scale,
+    as a mean over the batch does. A backward pass uses the accumulators of its forward pass, so its gradient does not
+    depend on the order of the backward passes; after several losses of one forward pass, the accumulators are averages
+    over the losses.
 
     Where the statistics lag behind, the outputs could grow from layer to layer. After gamma and beta, *layer scaling*
     therefore divides each sample by its root mean square over all channels and positions, as RMSNorm does. It is also

@@ -58,7 +58,8 @@ def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     if again is not None:
         count = before["num_batches_tracked"]
         live = again.buffers
-    state = [before[name] for name in (*method.forward_state, *method.backward_state)]
+    # Copies, because torch.compile does not accept a tensor twice.
+    state = [before[name] for name in method.forward_state] + [before[name].clone() for name in method.backward_state]
     state += [live[name] for name in method.backward_state]
     step = Step if eager or torch.compiler.is_compiling() else TransformedStep
     output, *results = step.apply(x, method, count, *state)

@@ -85,7 +85,7 @@ class Twins:
         for domain in range(len(getattr(self.layer, "domains", [0]))):
             self.choose(domain)
             self.models.append(model_of(name, self.layer))
-        self.compiled = torch.compile(self.layer, backend="aot_eager") if compiled else None
+        self.compiled = torch.compile(self.layer, backend="aot_eager", fullgraph=True) if compiled else None
         self.shapes = [(6, 4)] if compiled else shapes_of(name)
 
     def choose(self, domain):
@@ -293,7 +293,7 @@ def trained_in_this_process(seed, steps):
         states = []
         for x, g in processes_batches(name, seed, steps, torch.distributed.get_rank()):
             layer.zero_grad()
-            parallel(torch.from_numpy(x)).backward(torch.from_numpy(g))
+            parallel(torch.from_numpy(x).requires_grad_()).backward(torch.from_numpy(g))
             weight = layer.domains[0].weight if hasattr(layer, "domains") else layer.weight
             states.append((arrays(layer), weight.grad.numpy().copy()))
             with torch.no_grad():
