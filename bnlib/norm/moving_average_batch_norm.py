@@ -30,8 +30,8 @@ class MovingAverageBatchNorm(nn.Module):
 
     In BN's gradient, too, there is a statistic of the batch that is noisy in small batches, the mean of
     $g z$ with the gradient $g$ at $z$. MABN replaces it by its average over the last ``window`` batches, $\bar\psi$:
-    $\partial x = (g - z\,\bar\psi)/\sqrt{\bar q + \epsilon}$. So every backward pass in train mode changes the layer, if its
-    input needs a gradient. The loss must keep its scale, as a mean over the batch does. A backward pass uses the
+    $\partial x = (g - z\,\bar\psi)/\sqrt{\bar q + \epsilon}$. So every backward pass in train mode changes the layer,
+    if its input needs a gradient. The loss must keep its scale, as a mean over the batch does. A backward pass uses the
     averages of its forward pass, so its gradient does not depend on the order of the backward passes; several losses of
     one forward pass count as one batch, with the average of their means.
 
