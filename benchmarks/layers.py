@@ -22,7 +22,7 @@ from bnlib.reference import ORACLES
 from bnlib.schedules import lian_figure_4_alpha
 
 SIZES = {(64, 512): nn.BatchNorm1d, (4096, 256): nn.BatchNorm1d, (128, 64, 32, 32): nn.BatchNorm2d}
-ROUNDS = 31
+ROUNDS = 15
 
 
 def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
@@ -64,7 +64,7 @@ def seconds(layer: nn.Module, x: torch.Tensor, grad_output: torch.Tensor, steps:
 def compare(made: dict[str, nn.Module], shape: tuple[int, ...], device: str) -> list[dict]:
     """Return median and quartiles of the ratio of each layer's time to the baseline's, from interleaved rounds."""
     x, grad_output = torch.randn(shape, device=device, requires_grad=True), torch.randn(shape, device=device)
-    steps = max(1, 1_000_000 // x.numel())
+    steps = max(1, 500_000 // x.numel())
     for layer in made.values():
         seconds(layer, x, grad_output, steps)
     times = np.array([[seconds(layer, x, grad_output, steps) for layer in made.values()] for _ in range(ROUNDS)])

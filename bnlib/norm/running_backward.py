@@ -196,3 +196,8 @@ def kept_apart(output: Tensor, weight: Tensor | None) -> Tensor:
     With a ``weight`` that follows it is a new tensor anyway.
     """
     return output.clone() if weight is None else output
+
+
+def is_exported() -> bool:
+    """Return whether a program is made of the layer; exporters fold PyTorch's batch norm into a convolution."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()

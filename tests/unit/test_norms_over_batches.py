@@ -225,6 +225,21 @@ def test_vectorised_gradients_are_those_one_by_one_and_move_nothing():
             torch.testing.assert_close(ours, torch.autograd.grad(y, x, g, retain_graph=True)[0])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, when it exports
+@pytest.mark.parametrize("make", [
+    lambda: nn.Sequential(nn.Conv2d(3, 4, 3), bnlib.OnlineNorm(4, layer_scaling=False)),
+    lambda: bnlib.CrossIterationBatchNorm(nn.Conv2d(3, 4, 3)),
+])  # fmt: skip
+def test_an_exported_layer_is_a_batch_norm_which_exporters_fold(make):
+    model, x = make(), torch.randn(5, 3, 6, 6)
+    for _ in range(3):
+        model(x)
+    program = torch.export.export(model.eval(), (x,))
+    calls = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert "conv2d" in calls[0] and "batch_norm" in calls[-1] and not {"sub", "mul"} & {*".".join(calls).split(".")}
+    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_a_channel_without_a_gradient_has_none_however_large_its_values_are():
     """The accumulators of Online Norm grow by a factor per sample if outputs are large, and 0 stays 0."""
     layer, x = bnlib.OnlineNorm(2, layer_scaling=False), torch.full((64, 2), 1000.0).requires_grad_()
