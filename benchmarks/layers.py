@@ -34,8 +34,6 @@ def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
         made[f"FullNorm {oracle}"] = bnlib.FullNorm(channels, oracle=oracle, alpha=0.1)
     made["FullNorm running, alpha a schedule"] = bnlib.FullNorm(channels, alpha=lian_figure_4_alpha)
     made["BatchRenorm"] = bnlib.BatchRenorm(channels)
-    made["MovingAverageBatchNorm"] = bnlib.MovingAverageBatchNorm(channels)
-    made["OnlineNorm"] = bnlib.OnlineNorm(channels)
     made["LayerNorm"] = bnlib.NORMS["layer_norm"].make_layer(channels)
     made["GroupNorm"] = bnlib.NORMS["group_norm"].make_layer(channels)
     return {name: layer.to(device) for name, layer in made.items()}
