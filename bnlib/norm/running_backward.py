@@ -161,13 +161,14 @@ def _update(ctx, g: Tensor, output: Tensor, kept: list[Tensor], before: list[Ten
     update nothing.
     """
     live, eager = ctx.state, not (torch.compiler.is_compiling() or _is_transformed())
+    has_values = is_eager(g) and not g.is_meta
     if eager:
         live = [newest(each) for each in live]
         earlier, ctx.backward_passes = ctx.backward_passes, ctx.backward_passes + 1
         if earlier:
             new = [old.to(value.dtype).lerp(value, 1 / (earlier + 1)) for old, value in zip(live, new, strict=True)]
     now = [each.to(old.dtype) for each, old in zip(live, before, strict=True)]
-    if not eager or (not earlier and not all(map(torch.equal, now, before))):
+    if not eager or (has_values and not earlier and not all(map(torch.equal, now, before))):
         _, new = ctx.method.differentiate(g, output, kept, now)
     if not (eager or torch.compiler.is_compiling()):
         first, last = UnlessVectorised.apply(new[0], new[-1], live[0])
