@@ -5,15 +5,15 @@ backward pass, divided by the time of torch.nn.BatchNorm in the same situation a
 torch.nn.BatchNorm with itself. With ``--save`` it also writes
 ``data/results/benchmarks/full_norm_THREADS.json``.
 
-Where FullNorm is slower, PyTorch has no kernel that does what it needs, and the price is that of the calls:
-
-- (64, 512) and (16, 64): a step takes 60 to 100 microseconds with torch.nn.BatchNorm, in two compiled functions.
-  FullNorm calls four such kernels and 16 operations on numbers of each channel, and each call takes 1 to 4 microseconds
-  whatever its size. In eval mode the check that the means are near 0 is two of these calls.
-- (4096, 256) and channels-last: the kernel for the statistics is fast, so there is nothing to gain in the forward pass,
-  and the gradient of the input takes two passes over the data where the kernel of batch norm takes one.
-- Compiled at (64, 512): the computation takes as long as that of batch norm. What is left are the guards of
-  torch.compile, which checks more tensors, and one operator that it must not compute again.
+The row "floor" is what no FullNorm written in Python can be faster than: a ``torch.autograd.Function`` that calls the
+kernels that pass over the data and nothing else, no operation on numbers of each channel and no update of a buffer. Its
+numbers are wrong. PyTorch has no kernel for the gradient of the running oracle, which so takes two passes where that of
+batch norm takes one; and a ``Function`` in Python costs what batch norm's kernels cost at (64, 512) and (16, 64). A
+hook on PyTorch's own node for batch norm in eval mode, in place of a ``Function``, is not faster: measured at (64, 512)
+and (16, 64), it takes 0.97 to 1.01 of the time. Above the floor, FullNorm calls 16 operations on numbers of each
+channel, and each call takes 1 to 4 microseconds whatever its size. In eval mode the check that the means are near 0 is
+two such calls. Compiled at (64, 512), what is left are the guards of torch.compile, which checks more tensors, and one
+operator that it must not compute again.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from torch import nn
 
 import bnlib
 from bnlib.experiments.framework.results import write_result
+from bnlib.norm.full_norm_passes import per_channel, sums
 
 LAST = torch.channels_last
 SIZES = [
@@ -43,6 +44,47 @@ COMPILED = [((64, 512), 300), ((4096, 256), 40)]
 OFFSET = 50.0
 
 
+class Passes(torch.autograd.Function):
+    """The passes over the data that a step with the running oracle cannot do without, and wrong numbers."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        """Compute the statistics, and one product and sum per value."""
+        if x.dim() == 2 or not x.is_contiguous():
+            torch.batch_norm_update_stats(x, None, None, 0.0)
+            output = torch.addcmul(per_channel(bias, x), x, per_channel(weight, x))
+        else:
+            sums(x, x, bias, weight)
+            output = torch.native_batch_norm(x, weight, bias, bias, weight, False, 0.0, 0.0)[0]
+        ctx.save_for_backward(x, weight, bias)
+        return output
+
+    @staticmethod
+    def backward(ctx, g):
+        """Compute the two sums, and two products and sums per value."""
+        x, weight, bias = ctx.saved_tensors
+        of_weight, of_bias = sums(g, x, bias, weight)
+        if not ctx.needs_input_grad[0]:
+            return None, of_weight, of_bias
+        if x.dim() > 2 and x.is_contiguous():
+            line = torch.native_batch_norm(x, weight, bias, bias, weight, False, 0.0, 0.0)[0]
+        else:
+            line = torch.addcmul(per_channel(bias, x), x, per_channel(weight, x))
+        return line.addcmul_(g, per_channel(weight, x)), of_weight, of_bias
+
+
+class Floor(nn.Module):
+    """A layer that computes ``Passes``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Call ``Passes``."""
+        return Passes.apply(x, self.weight, self.bias)
+
+
 def batch_norm(x: torch.Tensor) -> nn.Module:
     """Return PyTorch's layer for such an input."""
     return (nn.BatchNorm1d if x.dim() == 2 else nn.BatchNorm2d)(x.size(1))
@@ -56,6 +98,9 @@ def situations(x: torch.Tensor) -> dict[str, tuple[nn.Module, nn.Module, torch.T
         "noise": (batch_norm(x), plain),
         "BatchNorm": (bnlib.BatchNorm(channels), plain),
         "running": (bnlib.FullNorm(channels), plain),
+        "running, floor": (Floor(channels), plain),
+        "batch": (bnlib.FullNorm(channels, oracle="batch"), plain),
+        "Batch Renorm": (bnlib.BatchRenorm(channels), plain),
         "leave-one-out": (bnlib.FullNorm(channels, oracle="leave_one_out"), plain),
         "eval mode": (bnlib.FullNorm(channels).eval(), plain),
         "no input gradient": (bnlib.FullNorm(channels), x),
@@ -66,11 +111,12 @@ def situations(x: torch.Tensor) -> dict[str, tuple[nn.Module, nn.Module, torch.T
 
 
 def seconds(layer: nn.Module, x: torch.Tensor, gradient: torch.Tensor) -> float:
-    """Return the time of a forward and a backward pass."""
+    """Return the time of a forward and a backward pass; with one thread, that of this process alone."""
     x.grad = None
-    began = time.perf_counter()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = clock()
     layer(x).backward(gradient)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def ratios(made: dict[str, tuple], gradient: torch.Tensor, rounds: int) -> dict[str, list[float]]:

@@ -3,9 +3,10 @@
 ``python benchmarks/norms.py`` prints the ratios; with ``--save`` it also writes
 ``data/results/benchmarks/norms_DEVICE.json``.
 A step is a forward and backward pass of a Linear or Conv2d layer with its normalisation; the baseline is the same layer
-followed by torch.nn.BatchNorm.
+followed by torch.nn.BatchNorm, and the row "noise" compares it with itself.
 """
 
+import copy
 from collections.abc import Callable
 
 from layers import compare, main
@@ -24,6 +25,7 @@ def layers(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
     """Return the layer with torch.nn.BatchNorm, first, and with every normalisation that can be applied to it."""
     make, batch_norm = CASES[shape]
     made = {"torch.nn.BatchNorm": nn.Sequential(make(), batch_norm)}
+    made["noise"] = copy.deepcopy(made["torch.nn.BatchNorm"])
     made |= {name: norm.apply(make()) for name, norm in bnlib.NORMS.items() if isinstance(make(), norm.layer_types)}
     return {name: layer.to(device) for name, layer in made.items()}
 

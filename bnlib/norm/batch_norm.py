@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnlib.norm.batch_norm_fast_path import fast_step, has_fast_step
 from bnlib.norm.buffers import explained, is_eager, is_transformed
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
 
@@ -23,6 +24,8 @@ class BatchNorm(_BatchNorm):
     PyTorch's layers raise an error. This layer applies the formula: the value is its own mean, so the output is
     $\beta$ (or 0 without a bias), the gradients of the input and of ``weight`` are 0, and ``running_mean`` is updated.
     One value has no unbiased variance, so ``running_var`` does not change. ``num_batches_tracked`` counts the batch.
+    On the CPU, a train step on contiguous images of at least 2^20 values equals PyTorch's up to rounding and takes less
+    time, because the statistics come from a faster kernel.
     An empty batch behaves as in PyTorch: the output is empty, the running statistics do not change, and the batch is
     counted. As in PyTorch, ``torch.utils.checkpoint`` moves the running statistics twice per batch.
 
@@ -97,6 +100,8 @@ class BatchNorm(_BatchNorm):
         uses_batch = self.training or self.running_mean is None
         if uses_batch and input.numel() == input.size(1) > 0:
             return self._forward_one_value(input)
+        if self.training and has_fast_step(input, self):
+            return fast_step(input, self)
         return super().forward(input)
 
     def _forward_one_value(self, input: Tensor) -> Tensor:

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+_MOVED = WeakIdKeyDictionary()
+"""The buffers that took the place of others, for example in ``layer.double()``, by the old ones."""
 
 
 def is_eager(x: Tensor) -> bool:
@@ -57,6 +61,23 @@ def explained(layer: nn.Module, buffer: str) -> Iterator[None]:
             "give each model of an ensemble its own (torch.func.stack_module_state); layers that draw noise cannot be "
             "members of such an ensemble."
         ) from error
+
+
+@contextmanager
+def followed(layer: nn.Module, *buffers: str) -> Iterator[None]:
+    """Remember which new buffers take the place of old ones in a ``with`` block, such as a change of the type."""
+    before = {name: getattr(layer, name) for name in buffers}
+    yield
+    for name, old in before.items():
+        if getattr(layer, name) is not old:
+            _MOVED[old] = getattr(layer, name)  # a backward pass may still have to update it
+
+
+def newest(buffer: Tensor) -> Tensor:
+    """Return the buffer that took the place of ``buffer``, or itself."""
+    while buffer in _MOVED:
+        buffer = _MOVED[buffer]
+    return buffer
 
 
 def hold(*values: Tensor) -> list[Tensor]:

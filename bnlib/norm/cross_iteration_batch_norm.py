@@ -9,12 +9,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from bnlib.arguments import check_integer, is_number, shown
 from bnlib.norm.buffers import hold, is_eager, store
 from bnlib.norm.checks import check_layer, check_real, check_same_dtype
 from bnlib.norm.recomputation import first_pass
-from bnlib.norm.running_backward import affine, as_wide
+from bnlib.norm.running_backward import affine, as_wide, is_exported
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _WEIGHT_GRADIENTS = {3: nn.grad.conv1d_weight, 4: nn.grad.conv2d_weight, 5: nn.grad.conv3d_weight}
@@ -59,8 +60,8 @@ class CrossIterationBatchNorm(nn.Module):
         Input of the layer, (N, C_in) for Linear and (N, C_in, \*) for a convolution; output (N, C) or (N, C, \*).
 
     Raises:
-        TypeError, ValueError: if an argument is of another type or outside its range; on a call, if the input is not a
-            batch for the layer.
+        TypeError, ValueError: if an argument is of another type or outside its range, or if the layer computes another
+            function than its class of PyTorch; on a call, if the input is not a batch for the layer.
 
     Source: Yao et al. 2021, section 3, and the authors' code (https://github.com/Howal/Cross-iterationBatchNorm). Its
     settings for COCO are a window of 4 batches of 4 images and a burn-in of 8 epochs.
@@ -90,6 +91,13 @@ class CrossIterationBatchNorm(nn.Module):
     ) -> None:
         if not isinstance(layer, _LAYERS):
             raise TypeError(f"layer must be a Linear or Conv1d to Conv3d layer, got {shown(layer)}")
+        if "forward" in vars(layer) or type(layer).forward not in [kind.forward for kind in _LAYERS]:
+            raise TypeError(
+                f"layer must compute what a Linear or Conv1d to Conv3d layer does, got {shown(layer)}, which has a "
+                "forward of its own: its statistics are no such function of its weights"
+            )
+        if is_lazy(layer.weight):
+            raise TypeError(f"layer must have weights, got {shown(layer)}, which is lazy; call it first")
         check_layer(eps=eps, affine=affine, bias=bias, device=device, dtype=dtype)
         check_integer("window", window)
         check_integer("burn_in", burn_in, at_least=0)
@@ -138,6 +146,9 @@ class CrossIterationBatchNorm(nn.Module):
         """Apply the layer to ``input`` and normalise its output; see the class."""
         self._check_input(input)
         product = self.layer(input)
+        if not self.training and is_exported():
+            kept = self.weight, self.bias, self.running_mean, self.running_var
+            return torch.batch_norm(product, *kept, False, 0.0, self.eps, False)
         kind = torch.promote_types(product.dtype, torch.float32)
         if self.training and product.numel() > 0:
             mean, variance = self._statistics(input, product.to(kind))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_one_of, is_number, shown
-from bnlib.norm.buffers import is_eager, store
+from bnlib.norm.buffers import followed, is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_real
-from bnlib.norm.full_norm_autograd import MOVED, PureStep, TransformedStep, eager_step
+from bnlib.norm.full_norm_autograd import PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
 from bnlib.norm.recomputation import first_pass
@@ -283,11 +283,10 @@ class FullNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def _apply(self, fn, recurse=True):
-        before = {name: getattr(self, name) for name in _ESTIMATES}
-        super()._apply(fn, recurse)
-        for name, old in before.items():
-            if getattr(self, name).dtype.itemsize < 4:
-                setattr(self, name, old.to(getattr(self, name).device))
-            if getattr(self, name) is not old:
-                MOVED[old] = getattr(self, name)  # a backward pass may still have to update it
+        with followed(self, *_ESTIMATES):
+            before = {name: getattr(self, name) for name in _ESTIMATES}
+            super()._apply(fn, recurse)
+            for name, old in before.items():
+                if getattr(self, name).dtype.itemsize < 4:
+                    setattr(self, name, old.to(getattr(self, name).device))
         return self

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.utils.weak import WeakIdKeyDictionary
 
+from bnlib.norm.buffers import newest
 from bnlib.norm.checks import check_real
 from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
 from bnlib.norm.full_norm_passes import gradients, is_vectorised, normalise, update_running_gradients
@@ -26,9 +26,6 @@ _NO_FORWARD_MODE = (
 
 # PyTorch has no public function for this question.
 _is_transformed = torch._C._are_functorch_transforms_active
-
-MOVED = WeakIdKeyDictionary()
-"""The buffers that took the place of others, for example in ``layer.double()``, by the old ones."""
 
 
 class Step(Function):
@@ -116,7 +113,7 @@ def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
     estimates, earlier = ctx.estimates, ctx.backward_passes
     ctx.backward_passes = earlier + 1
     if layer._buffers["running_grad_bias"] is not estimates[1]:
-        estimates = [_newest(each) for each in estimates]
+        estimates = [newest(each) for each in estimates]
     if _is_transformed():
         projection, total = UnlessVectorised.apply(projection, total, estimates[0])
     before = None
@@ -132,12 +129,6 @@ def _vectorised(ctx, g: Tensor):
     mean, gain, _, free, known, has_bias, _, layer, _ = ctx.step
     results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), True, layer.settings)
     return results[0], _like(weight, results[1]), results[2] if has_bias else None, None
-
-
-def _newest(buffer: Tensor) -> Tensor:
-    while buffer in MOVED:
-        buffer = MOVED[buffer]
-    return buffer
 
 
 def _like(weight: Tensor | None, grad_weight: Tensor) -> Tensor | None:

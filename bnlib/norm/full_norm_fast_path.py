@@ -1,21 +1,20 @@
 """A fast train step of Full Normalization on the CPU, for batches without special cases.
 
 ``full_norm_passes`` handles the special cases: a variance near eps, values that are not finite, half precision, several
-processes. Here, a step goes one of two ways:
+processes. Here, a step goes one of three ways:
 
+- *Summed.* For large images whose means are near 0. PyTorch's kernel for two sums over the data, taken about the
+  running mean, is five times as fast as the one for the statistics of a batch.
 - *Direct.* PyTorch's kernel for the statistics of a batch is exact. The output is computed as ``x * scale + offset``,
   which loses digits if a mean is far from 0, so this way is only for means that are near it.
 - *Centred.* The running mean is subtracted from the data first, in the memory of the output, and what is left has a
-  mean near 0. This way is for every other mean. It is also for large images, because two sums over data with a mean
-  near 0 are exact enough, and PyTorch's kernel for two sums is five times as fast as the one for the statistics.
+  mean near 0. This way is for every other mean. For large images, it also takes two sums.
 
 For a batch of (64, 512) the kernels take only a third of the time, so every operation on (C,) values and every function
 call counts.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -24,20 +23,39 @@ from bnlib.norm.full_norm_passes import LARGE, per_channel, sums, weighted
 
 # If a mean is further from 0 than this many standard deviations, the data must be centred.
 LARGEST_OFFSET = 30.0
+# Sums about the running mean lose more digits.
+_LARGEST_OFFSET_OF_SUMS = 3.0
 # With a smaller weight of the newest batch, float32 could round the updates of the mean to 0.
 _LEAST_ALPHA = 1e-4
 # Two sums over centred data give a new variance that is exact to ten roundings: it contains alpha (1 - alpha) times the
 # square of the batch's distance from the running mean. With a larger weight it need not.
 _LARGEST_ALPHA = 0.9
+# Products of the gains of such channels are not yet rounded to 0 in float32.
+_LARGEST_VARIANCE = 1e24
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 
 
-def is_near(x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> bool:
+def is_near(x: Tensor, mean: Tensor, variance: Tensor, eps: float, offset: float = LARGEST_OFFSET) -> bool:
     """Return whether ``x`` is on the CPU, the means are near 0 and the variances larger than ``eps``.
 
-    Then the kernel for batch norm in eval mode is exact enough as it is.
+    Then the kernel for batch norm in eval mode is exact enough as it is. Near means: by at most ``offset`` standard
+    deviations.
     """
-    return x.is_cpu and torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2).amin().item() > eps
+    return x.is_cpu and torch.addcmul(variance, mean, mean, value=-1 / offset**2).amin().item() > eps
+
+
+def has_fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: float, layer, buffers) -> bool:
+    """Return whether there is a fast step for such a batch, if its values are no special case."""
+    kind = x.dtype
+    return (
+        kind is buffers["running_var"].dtype
+        and (weight is None or weight.dtype is kind)
+        and (bias is None or bias.dtype is kind)
+        and layer.process_group is None
+        and x.is_cpu
+        and x.numel() > 0
+        and alpha >= _LEAST_ALPHA
+    )
 
 
 def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: float, layer, buffers):
@@ -48,20 +66,13 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
     every step, because other code may write to the buffers between two steps, and PyTorch does not tell:
     DistributedDataParallel broadcasts them, for example.
     """
-    kind = x.dtype
-    if (
-        kind is not buffers["running_var"].dtype
-        or (weight is not None and weight.dtype is not kind)
-        or (bias is not None and bias.dtype is not kind)
-        or layer.process_group is not None
-        or not x.is_cpu
-        or x.numel() == 0
-        or alpha < _LEAST_ALPHA
-    ):
+    if not has_fast_step(x, weight, bias, alpha, layer, buffers):
         return None
     done = None
     if x.dim() == 2 or x.numel() < LARGE or not x.is_contiguous():
         done = _direct(x, weight, bias, alpha, layer.eps, buffers)
+    elif alpha <= _LARGEST_ALPHA:
+        done = _summed(x, weight, bias, alpha, layer.eps, buffers)
     if done is None and alpha <= _LARGEST_ALPHA:
         done = _centred(x, weight, bias, alpha, layer.eps, buffers)
     if done is None or layer.oracle != "running":
@@ -71,17 +82,53 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
     return *done, (slope, torch.addcmul(buffers["running_grad_bias"], slope, mean, value=-1))
 
 
-def _direct(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
+def _summed(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     old_mean, old_var = buffers["running_mean"], buffers["running_var"]
+    if not is_near(x, old_mean, old_var, eps, _LARGEST_OFFSET_OF_SUMS):
+        return None
+    count = x.numel() // x.size(1)
+    products, total = sums(x, x, old_mean, torch.ones_like(old_mean))
+    mean = total.div_(count)
+    difference = mean - old_mean
+    variance = products.div_(count).addcmul_(mean, difference, value=-1)
+    stored = _store_if_near(difference, variance, alpha, eps, _LARGEST_OFFSET_OF_SUMS, buffers)
+    return stored and _normalised(x, weight, bias, *stored)
+
+
+def _direct(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
+    stored = moved_estimates(x, alpha, eps, buffers)
+    return stored and _normalised(x, weight, bias, *stored)
+
+
+def moved_estimates(x: Tensor, alpha: float, eps: float, buffers) -> tuple[Tensor, Tensor] | None:
+    """Move the estimates to the statistics of ``x``, and return copies of mean and variance; or do nothing.
+
+    It returns None if a mean is far from 0 or a variance near ``eps``, or a value is not finite.
+    """
     mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
-    difference = mean.sub_(old_mean)
+    difference = mean.sub_(buffers["running_mean"])
+    return _store_if_near(difference, variance, alpha, eps, LARGEST_OFFSET, buffers)
+
+
+def _store_if_near(difference: Tensor, variance: Tensor, alpha: float, eps: float, offset: float, buffers):
+    """Move the estimates and return copies of mean and variance; return None if these are special.
+
+    ``difference`` is the mean of the batch minus the running mean, and ``variance`` that of the batch. Their memory is
+    used again.
+    """
+    old_mean, old_var = buffers["running_mean"], buffers["running_var"]
     variance = _moved_variance(old_var, variance, difference, alpha)
     mean = old_mean.add(difference, alpha=alpha)
-    low, high = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2, out=difference).aminmax()
-    if not (low.item() > eps and high.item() < math.inf):
+    low, high = torch.addcmul(variance, mean, mean, value=-1 / offset**2, out=difference).aminmax()
+    if not (low.item() > eps and high.item() < _LARGEST_VARIANCE):
         return None
     torch._foreach_copy_((old_mean, old_var), (mean, variance))
     buffers["running_mean_rest"].zero_()
+    return mean, variance
+
+
+def _normalised(x: Tensor, weight, bias, mean: Tensor, variance: Tensor):
+    """Return output, mean, gain and scale; the gain is in the memory of ``variance``."""
     if x.dim() > 2 and x.stride(1) != 1:
         output = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, 0.0)[0]
         gain = variance.rsqrt_()
@@ -106,7 +153,7 @@ def _centred(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     difference = mean.sub_(old_rest)
     variance = _moved_variance(old_var, variance, difference, alpha)
     low, high = variance.aminmax()
-    if not (low.item() > eps and high.item() < math.inf):
+    if not (low.item() > eps and high.item() < _LARGEST_VARIANCE):
         return None
     moved = old_rest.add(difference, alpha=alpha)
     mean = old_mean + moved

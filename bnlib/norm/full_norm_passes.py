@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bnlib.norm.buffers import hold
+from bnlib.norm.buffers import hold, is_eager
 
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 _EXACT = (torch.float32, torch.float64)
+_LEAST_SCALE = 1e-12  # a product of two such numbers, divided by the number of values, is not yet rounded to 0
 LARGE = 2**16
 """From so many values on, a pass over the data takes longer than a few operations on numbers of each channel."""
 
@@ -145,6 +146,9 @@ def moments(x: Tensor, fallback: Tensor | None = None):
         shift = torch.where(shift.isfinite(), shift, fallback.to(x.dtype))
     shifted = x - per_channel(shift, x)
     squares, total = sums(shifted, shifted, torch.zeros_like(shift), torch.ones_like(shift))
+    if shifted.dtype is torch.float32 and shifted.is_cpu and is_eager(shifted) and not squares.isfinite().all():
+        wide = shifted.double()  # from about 1e18 on, float32 can hold the variance, but not the sum of the squares
+        squares, total = sums(wide, wide, torch.zeros_like(shift).double(), torch.ones_like(shift).double())
     mean = total.double() / count
     return count, mean + shift, squares.double() / count - mean.square(), shifted, shift
 
@@ -187,13 +191,17 @@ def gradients(g, x, weight, mean, gain, free, slope, rest, of_input: bool, setti
         slope, rest = correction(projection, total, mean, gain, free)
     share = {"constant": 0.0, "literal": 1 / settings.num_features}.get(oracle, 1.0) / max(count, 1)
     # Half precision is computed in float32, because it would round after each operation.
-    grad_input = weighted(g, x, slope, rest, scale, -share) if share else g * per_channel(scale, x)
+    exact = x.is_cpu and is_eager(x) and scale.abs().amin() < _LEAST_SCALE
+    grad_input = weighted(g, x, slope, rest, scale, -share, exact) if share else g * per_channel(scale, x)
     return grad_input.to(x.dtype), *others
 
 
-def weighted(g: Tensor, x: Tensor, slope: Tensor, rest: Tensor, scale: Tensor, share: float) -> Tensor:
-    """Return ``(g + share * (slope * x + rest)) * scale``, where the last three have a number for each channel."""
-    if torch.compiler.is_compiling() or x.numel() < LARGE or is_vectorised(g):
+def weighted(g: Tensor, x: Tensor, slope: Tensor, rest: Tensor, scale: Tensor, share: float, exact=False) -> Tensor:
+    """Return ``(g + share * (slope * x + rest)) * scale``, where the last three have a number for each channel.
+
+    If ``exact``, no product of numbers of a channel is formed, which float32 could round to 0.
+    """
+    if exact or torch.compiler.is_compiling() or x.numel() < LARGE or is_vectorised(g):
         product = torch.addcmul(g, x, per_channel(slope, x), value=share)
         return product.add_(per_channel(rest, x), alpha=share).mul_(per_channel(scale, x))
     # For large data each pass counts: two of them, and one new tensor.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_integer, is_number, shown
-from bnlib.norm.buffers import hold
+from bnlib.norm.buffers import followed, hold
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
-from bnlib.norm.running_backward import affine, as_wide, train_step
+from bnlib.norm.running_backward import affine, as_wide, kept_apart, train_step
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
 
 
@@ -30,8 +30,10 @@ class MovingAverageBatchNorm(nn.Module):
 
     In BN's gradient, too, there is a statistic of the batch that is noisy in small batches, the mean of
     $g z$ with the gradient $g$ at $z$. MABN replaces it by its average over the last ``window`` batches, $\bar\psi$:
-    $\partial x = (g - z\,\bar\psi)/\sqrt{\bar q + \epsilon}$. So every backward pass in train mode changes the layer.
-    The loss must keep its scale, as a mean over the batch does.
+    $\partial x = (g - z\,\bar\psi)/\sqrt{\bar q + \epsilon}$. So every backward pass in train mode changes the layer,
+    if its input needs a gradient. The loss must keep its scale, as a mean over the batch does. A backward pass uses the
+    averages of its forward pass, so its gradient does not depend on the order of the backward passes; several losses of
+    one forward pass count as one batch, with the average of their means.
 
     The first ``window`` batches are normalised by their own statistics. At batch size 1 without spatial dimensions,
     each of them becomes the signs of its values and passes almost no gradient, except where a value is near 0. From
@@ -109,6 +111,10 @@ class MovingAverageBatchNorm(nn.Module):
 
     _check_input_dim = check_input
 
+    def _apply(self, fn, recurse=True):
+        with followed(self, "recent_gradient_means"):
+            return super()._apply(fn, recurse)
+
     def reset_running_stats(self) -> None:
         """Set the running mean square to 1, and forget the recent batches."""
         self.running_mean_square.fill_(1)
@@ -129,7 +135,7 @@ class MovingAverageBatchNorm(nn.Module):
         check_same_dtype(input, self.running_mean_square)
         if self.training and input.numel() > 0:
             method = _Method(self.eps, self.momentum, self.r_max, max(self.window, self.warmup))
-            output = train_step(self, input, method)
+            output = kept_apart(train_step(self, input, method), self.weight)
         else:
             kind = torch.promote_types(input.dtype, torch.float32)
             output = input.to(kind) * as_wide((self.running_mean_square.to(kind) + self.eps).rsqrt(), input)
@@ -159,7 +165,7 @@ class _Method(NamedTuple):
     def backward_state(self) -> tuple[str, ...]:
         return ("recent_gradient_means",)
 
-    def normalise(self, x, count, running, recent):
+    def normalise(self, x, count, running, recent, recent_gradients):
         kind = torch.promote_types(x.dtype, torch.float32)
         x, running, recent = x.to(kind), running.to(kind), recent.to(kind)
         of_batch = x.square().mean([dim for dim in range(x.dim()) if dim != 1])
@@ -169,9 +175,11 @@ class _Method(NamedTuple):
         limit = self.r_max(count.to(kind)) if callable(self.r_max) else self.r_max
         root = (mean_square + self.eps).sqrt()
         ratio = (root / (running + self.eps).sqrt()).clamp(1 / limit, limit)
-        gain, ratio, averaged = hold(1 / root, ratio, averaged.to(kind))
+        needed = torch.stack((1 / root, ratio, averaged.to(kind)), 1)
+        (held,) = hold(torch.cat((needed, recent_gradients.to(kind)), 1))
+        gain, ratio, averaged = held[:, :3].unbind(1)
         output = x * as_wide(gain * ratio, x)
-        return output, [running.lerp(mean_square, self.momentum), recent], [gain, ratio, averaged]
+        return output, [running.lerp(mean_square, self.momentum), recent], [gain, ratio, averaged, held[:, 3:]]
 
     def differentiate(self, g, output, kept, state):
         (gain, ratio, averaged), (recent,) = kept, state

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import is_number
-from bnlib.norm.buffers import hold
+from bnlib.norm.buffers import followed, hold
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
-from bnlib.norm.running_backward import affine, as_wide, train_step
+from bnlib.norm.running_backward import affine, as_wide, is_exported, kept_apart, train_step
 
 _STATE = {"running_mean": 0, "running_var": 1, "output_control": 0, "mean_control": 0}
 
@@ -30,7 +30,10 @@ class OnlineNorm(nn.Module):
     corrects the next ones. With the gradient $g_t$ at $\hat x_t$ and a bar for the mean over positions,
     $\tilde g_t = g_t - (1 - \alpha_b)\,a_{t-1} \hat x_t$, $a_t = a_{t-1} + \overline{\tilde g_t \hat x_t}$,
     $\partial x_t = \tilde g_t/\sigma_{t-1} - (1 - \alpha_b)\,c_{t-1}$ and $c_t = c_{t-1} + \overline{\partial x_t}$.
-    So every backward pass in train mode changes the layer. The loss must keep its scale, as a mean over the batch does.
+    So every backward pass in train mode changes the layer, if its input needs a gradient. The loss must keep its scale,
+    as a mean over the batch does. A backward pass uses the accumulators of its forward pass, so its gradient does not
+    depend on the order of the backward passes; after several losses of one forward pass, the accumulators are averages
+    over the losses.
 
     Where the statistics lag behind, the outputs could grow from layer to layer. After gamma and beta, *layer scaling*
     therefore divides each sample by its root mean square over all channels and positions, as RMSNorm does. It is also
@@ -104,6 +107,10 @@ class OnlineNorm(nn.Module):
 
     _check_input_dim = check_input
 
+    def _apply(self, fn, recurse=True):
+        with followed(self, "output_control", "mean_control"):
+            return super()._apply(fn, recurse)
+
     def reset_running_stats(self) -> None:
         """Set the running mean to 0, the running variance to 1, and the two accumulators to 0."""
         for name, start in _STATE.items():
@@ -122,8 +129,12 @@ class OnlineNorm(nn.Module):
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
         check_same_dtype(input, self.running_mean)
+        if not (self.training or self.layer_scaling) and is_exported():
+            kept = self.weight, self.bias, self.running_mean, self.running_var
+            return torch.batch_norm(input, *kept, False, 0.0, self.eps, False)
         if self.training and input.numel() > 0:
-            normalised = train_step(self, input, _Method(self.alpha_forward, self.alpha_backward, self.eps))
+            method = _Method(self.alpha_forward, self.alpha_backward, self.eps)
+            normalised = kept_apart(train_step(self, input, method), self.weight)
         else:
             kind = torch.promote_types(input.dtype, torch.float32)
             gain = (self.running_var.to(kind) + self.eps).rsqrt()
@@ -158,7 +169,7 @@ class _Method(NamedTuple):
     def backward_state(self) -> tuple[str, ...]:
         return "output_control", "mean_control"
 
-    def normalise(self, x, count, mean, variance):
+    def normalise(self, x, count, mean, variance, output_control, mean_control):
         kind, alpha = torch.promote_types(x.dtype, torch.float32), self.alpha_forward
         x, mean, variance = x.to(kind), mean.to(kind), variance.to(kind)
         own_means = _over_positions(x)
@@ -167,8 +178,10 @@ class _Method(NamedTuple):
         own_variances = _over_positions((x - as_wide(own_means, x)).square())
         added = (1 - alpha) * (own_variances + alpha * (own_means - means).square())
         variances, new_variance = _recursion(decay, added, variance)
-        means, gains = hold(means, (variances + self.eps).rsqrt())
-        return (x - as_wide(means, x)) * as_wide(gains, x), [new_mean, new_variance], [gains.t()]
+        controls = torch.stack((output_control.to(kind), mean_control.to(kind)))
+        (held,) = hold(torch.cat((means, (variances + self.eps).rsqrt(), controls)))
+        means, gains, controls = held.split((len(means), len(means), 2))
+        return (x - as_wide(means, x)) * as_wide(gains, x), [new_mean, new_variance], [gains.t(), *controls.unbind()]
 
     def differentiate(self, g, output, kept, state):
         (gains,), rest = (kept[0].t(),), 1 - self.alpha_backward
@@ -191,10 +204,15 @@ def _recursion(factors: Tensor, terms: Tensor, start: Tensor) -> tuple[Tensor, T
 
     All samples are done at once in log2(N) rounds: after round k each row sums up the last 2**k steps.
     """
-    terms = torch.cat((terms[:1] + factors[:1] * start, terms[1:]))
+    terms = torch.cat((terms[:1] + _product(factors[:1], start), terms[1:]))
     steps = 1
     while steps < len(terms):
-        terms = torch.cat((terms[:steps], terms[steps:] + factors[steps:] * terms[:-steps]))
+        terms = torch.cat((terms[:steps], terms[steps:] + _product(factors[steps:], terms[:-steps])))
         factors = torch.cat((factors[:steps], factors[steps:] * factors[:-steps]))
         steps *= 2
     return torch.cat((start[None], terms[:-1])), terms[-1]
+
+
+def _product(factors: Tensor, values: Tensor) -> Tensor:
+    """Return the product, which is 0 where ``values`` is 0: a product of many large factors may have overflowed."""
+    return torch.where(values == 0, values, factors * values)

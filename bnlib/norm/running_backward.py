@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from bnlib.norm.buffers import is_eager, store
+from bnlib.norm.buffers import is_eager, newest, store
 from bnlib.norm.full_norm_autograd import UnlessVectorised
 from bnlib.norm.full_norm_passes import is_vectorised
 from bnlib.norm.recomputation import first_pass
@@ -33,7 +33,11 @@ class Method(Protocol):
     backward_state: tuple[str, ...]
 
     def normalise(self, x: Tensor, count: Tensor, *state: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Return the output, the new forward state, and what the backward pass needs besides the output."""
+        """Return the output, the new forward state, and what the backward pass needs besides the output.
+
+        ``state`` is the forward and the backward state. The last of the values for the backward pass are copies of the
+        backward state, so that its gradient does not depend on what other backward passes do before it.
+        """
 
     def differentiate(self, g: Tensor, output: Tensor, kept: list[Tensor], state: list[Tensor]):
         """Return the gradient of the input and the new backward state, given the gradient ``g`` at the output."""
@@ -54,7 +58,9 @@ def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     if again is not None:
         count = before["num_batches_tracked"]
         live = again.buffers
-    state = [before[name] for name in method.forward_state] + [live[name] for name in method.backward_state]
+    # Copies, because torch.compile does not accept a tensor twice.
+    state = [before[name] for name in method.forward_state] + [before[name].clone() for name in method.backward_state]
+    state += [live[name] for name in method.backward_state]
     step = Step if eager or torch.compiler.is_compiling() else TransformedStep
     output, *results = step.apply(x, method, count, *state)
     if again is None:
@@ -64,33 +70,40 @@ def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
 
 
 class Step(Function):
-    """The train step; it returns the output, the new forward state, and what the backward pass needs."""
+    """The train step; it returns the output, the new forward state, and what the backward pass needs.
+
+    Its last arguments are the forward state, the backward state, and the buffers of the backward state, which it moves.
+    In the second pass of a checkpoint these hold newer values than the backward state.
+    """
 
     @staticmethod
     def forward(x, method, count, *state):
         """Normalise ``x``."""
-        output, new, kept = method.normalise(x, count, *state[: len(method.forward_state)])
+        output, new, kept = method.normalise(x, count, *state[: -len(method.backward_state)])
         return output, *new, *kept
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         """Save what ``backward`` needs; the state that it updates is no saved tensor, because it changes."""
         _, method, _, *state = inputs
-        start = len(method.forward_state)
+        start, live = len(method.forward_state), state[-len(method.backward_state) :]
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(inputs[0], output[0], *output[1 + start :])
-        ctx.method, ctx.state = method, state[start:]
+        ctx.method, ctx.state, ctx.backward_passes = method, live, 0
 
     @staticmethod
     def backward(ctx, g, *_):
         """Return the gradient of the input and update the backward state."""
         x, output, *kept = ctx.saved_tensors
+        size = len(ctx.state)
+        kept, before = kept[:-size], kept[-size:]
         with torch.no_grad():
-            grad_input, new = ctx.method.differentiate(g, output, kept, ctx.state)
-            _update(ctx.state, new, g)
+            grad_input, new = ctx.method.differentiate(g, output, kept, before)
+            if not is_vectorised(g):
+                _update(ctx, g, output, kept, before, new)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             grad_input = Final.apply(grad_input, x, g)
-        return grad_input, None, None, *[None] * (len(ctx.method.forward_state) + len(ctx.state))
+        return grad_input, None, None, *[None] * (len(ctx.method.forward_state) + 2 * size)
 
 
 class TransformedStep(Step):
@@ -139,17 +152,28 @@ def _with_mapped(value: Tensor, dim: int | None, size: int) -> Tensor:
     return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
-def _update(state: list[Tensor], new: list[Tensor], g: Tensor) -> None:
+def _update(ctx, g: Tensor, output: Tensor, kept: list[Tensor], before: list[Tensor], new: list[Tensor]) -> None:
     """Write the new backward state in place; values that are not finite are left out.
 
-    Vectorised backward passes, such as the rows of a Jacobian matrix, are no steps of training and update nothing.
+    ``new`` is what a state of ``before`` becomes. If the state has changed since the forward pass, it moves from where
+    it is now. Several backward passes through one forward pass leave the average of what each would have made of the
+    state ``before``. Vectorised backward passes, such as the rows of a Jacobian matrix, are no steps of training and
+    update nothing.
     """
-    if is_vectorised(g):
-        return
-    if _is_transformed() and not torch.compiler.is_compiling():
-        first, last = UnlessVectorised.apply(new[0], new[-1], state[0])
+    live, eager = ctx.state, not (torch.compiler.is_compiling() or _is_transformed())
+    has_values = is_eager(g) and not g.is_meta
+    if eager:
+        live = [newest(each) for each in live]
+        earlier, ctx.backward_passes = ctx.backward_passes, ctx.backward_passes + 1
+        if earlier:
+            new = [old.to(value.dtype).lerp(value, 1 / (earlier + 1)) for old, value in zip(live, new, strict=True)]
+    now = [each.to(old.dtype) for each, old in zip(live, before, strict=True)]
+    if not eager or (has_values and not earlier and not all(map(torch.equal, now, before))):
+        _, new = ctx.method.differentiate(g, output, kept, now)
+    if not (eager or torch.compiler.is_compiling()):
+        first, last = UnlessVectorised.apply(new[0], new[-1], live[0])
         new = [first, last][: len(new)]
-    for old, value in zip(state, new, strict=True):
+    for old, value in zip(live, new, strict=True):
         value = value.to(old.dtype)
         old.copy_(torch.where(value.isfinite(), value, old))
 
@@ -165,3 +189,16 @@ def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         return x
     scaled = x * as_wide(weight, x)
     return scaled if bias is None else scaled + as_wide(bias, x)
+
+
+def kept_apart(output: Tensor, weight: Tensor | None) -> Tensor:
+    """Return ``output``, which the backward pass needs, so that an activation in place behind the layer may change it.
+
+    With a ``weight`` that follows it is a new tensor anyway.
+    """
+    return output.clone() if weight is None else output
+
+
+def is_exported() -> bool:
+    """Return whether a program is made of the layer; exporters fold PyTorch's batch norm into a convolution."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()

@@ -24,6 +24,7 @@ from bnlib.training.settings import (
     loaded,
     step_is_proportional_to_gradient,
 )
+from bnlib.training.threads import products_per_step, threads_for
 
 
 def iterate(
@@ -46,7 +47,9 @@ def iterate(
 
     A model in eval mode is put into train mode. In a model in train mode, submodules keep their modes: frozen BN layers
     stay in eval mode. The caller may stop iterating at any time; the model then has the weights of the last checkpoint.
-    If the loss becomes infinite or nan, the run ends and ``History.diverged`` is True; this is not an error.
+    If the loss becomes infinite or nan, the run ends and ``History.diverged`` is True; this is not an error. On a CPU,
+    steps of fewer than 3e8 products run with one thread, because threads that wait for each other are slow beside other
+    programs; the number of threads that was set is there again at each checkpoint and at the end.
 
     Under ``torchrun`` (``bnlib.distributed``) each process draws batches from its own shard. The losses and errors are
     then means over all processes, also on the test set, because each process has its own running statistics.
@@ -210,6 +213,17 @@ class _Loop:
         return (batches if workers == 1 else PerWorker(rank, workers, batches))(labels, batch_size, *seeds)
 
     def run(self) -> Iterator[tuple[int, list[History]]]:
+        """Train to the end and yield at checkpoints, where the caller has the number of threads that was set."""
+        steps, nothing = self.steps(), object()
+        products = products_per_step(self.model, self.data.train_x.shape[1:], self.batch_size)
+        while True:
+            with threads_for(products):
+                checkpoint = next(steps, nothing)
+            if checkpoint is nothing:
+                return
+            yield checkpoint
+
+    def steps(self) -> Iterator[tuple[int, list[History]]]:
         """Train to the end and yield at checkpoints."""
         called = distributed.data_parallel(self.model)
         for step in range(1, self.total + 1):

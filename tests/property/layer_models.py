@@ -1,7 +1,8 @@
 """What the layers do, once more: in NumPy and float64, from the papers' formulas, for the tests of random sequences.
 
 A model has the arrays that the layer has as parameters and buffers. ``forward`` returns the output and a context, and
-``backward`` takes the context and a gradient g at the output, and returns the gradients of input, weight and bias.
+``backward`` takes the context and a gradient g at the output, and returns the gradients of input, weight and bias,
+and of other parameters behind them.
 """
 
 import numpy as np

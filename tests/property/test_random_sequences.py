@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from layer_models import BatchRenormModel, FullNormModel, Model, NoisyModel
+from layer_models_over_batches import CrossIterationModel, MovingAverageModel, OnlineModel
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -27,7 +28,31 @@ LAYERS = {
     "FullNorm batch": lambda **options: bnlib.FullNorm(4, alpha=0.2, oracle="batch", **options),
     "FullNorm constant": lambda **options: bnlib.FullNorm(4, alpha=0.2, oracle="constant", **options),
     "DomainBatchNorm": lambda **options: bnlib.DomainBatchNorm(4, 2, shared_affine=True, **options),
+    "MovingAverageBatchNorm": lambda **options: bnlib.MovingAverageBatchNorm(
+        4, window=2, momentum=0.3, r_max=1.5, **options
+    ),
+    "OnlineNorm": lambda **options: bnlib.OnlineNorm(4, 0.9, 0.95, **options),
+    "CrossIterationBatchNorm": lambda **options: bnlib.CrossIterationBatchNorm(
+        torch.nn.Linear(4, 4, **options), window=3, momentum=0.3
+    ),
 }
+MODELS = {
+    "BatchNorm": Model,
+    "NoisyBatchNorm": NoisyModel,
+    "BatchRenorm": BatchRenormModel,
+    "DomainBatchNorm": Model,
+    "MovingAverageBatchNorm": MovingAverageModel,
+    "OnlineNorm": OnlineModel,
+    "CrossIterationBatchNorm": CrossIterationModel,
+}
+
+
+def shapes_of(name):
+    return SHAPES[:2] if name == "CrossIterationBatchNorm" else SHAPES  # it contains a linear layer
+
+
+def parameter_names(layer):
+    return ["weight", "bias", *(["layer.weight", "layer.bias"] if hasattr(layer, "layer") else [])]
 
 
 def arrays(layer):
@@ -40,11 +65,10 @@ def arrays(layer):
 
 
 def model_of(name, layer):
-    kind = {"Bat": Model, "Noi": NoisyModel, "Ful": FullNormModel, "Dom": Model}[name[:3]]
-    model = (BatchRenormModel if name == "BatchRenorm" else kind)(arrays(layer))
-    if kind is FullNormModel:
+    model = MODELS.get(name, FullNormModel)(arrays(layer))
+    if isinstance(model, FullNormModel):
         model.oracle = name.split()[1]
-    if kind is NoisyModel:
+    if isinstance(model, NoisyModel):
         model.draw = lambda shape, step: [each.numpy() for each in layer.noise.draw(shape, step)]
     return model
 
@@ -56,13 +80,13 @@ class Twins:
         self.layer, self.rng, self.stored = LAYERS[name](dtype=torch.float64), rng, None
         with torch.no_grad():
             for value in self.layer.parameters():
-                value.copy_(torch.from_numpy(rng.normal(size=4)))
+                value.copy_(torch.from_numpy(rng.normal(size=value.shape)))
         self.models = []
         for domain in range(len(getattr(self.layer, "domains", [0]))):
             self.choose(domain)
             self.models.append(model_of(name, self.layer))
-        self.compiled = torch.compile(self.layer, backend="aot_eager") if compiled else None
-        self.shape = (6, 4) if compiled else None
+        self.compiled = torch.compile(self.layer, backend="aot_eager", fullgraph=True) if compiled else None
+        self.shapes = [(6, 4)] if compiled else shapes_of(name)
 
     def choose(self, domain):
         self.domain = domain
@@ -75,14 +99,14 @@ class Twins:
 
     def parameters(self):
         layer = self.layer.domains[0] if hasattr(self.layer, "domains") else self.layer
-        return [layer.weight, layer.bias]
+        return [layer.get_parameter(name) for name in parameter_names(layer)]
 
-    def batch(self, shape=None):
-        shape = shape or SHAPES[self.rng.integers(len(SHAPES))]
+    def batch(self):
+        shape = self.shapes[self.rng.integers(len(self.shapes))]
         return self.rng.normal(size=shape) * self.rng.uniform(0.5, 3) + self.rng.normal()
 
     def forward(self, training=True, call=None):
-        x = self.batch(self.shape)
+        x = self.batch()
         leaf = torch.from_numpy(x.copy())
         if x.ndim == 4 and self.rng.integers(2):
             leaf = leaf.contiguous(memory_format=torch.channels_last)
@@ -197,7 +221,8 @@ def stored(twins):
 
 
 def frozen(twins):
-    value = twins.parameters()[twins.rng.integers(2)]
+    parameters = twins.parameters()
+    value = parameters[twins.rng.integers(len(parameters))]
     value.requires_grad_(not value.requires_grad)
 
 
@@ -206,11 +231,13 @@ def another_domain(twins):
 
 
 def moved_by_the_optimiser(twins):
-    change = twins.rng.normal(size=4) * 0.1
+    place = twins.rng.integers(len(twins.parameters()))
+    name, value = parameter_names(twins.layer)[place], twins.parameters()[place]
+    change = twins.rng.normal(size=value.shape) * 0.1
     with torch.no_grad():
-        twins.parameters()[0].add_(torch.from_numpy(change))
+        value.add_(torch.from_numpy(change))
     for model in twins.models:
-        model.move("weight", model["weight"] + change)
+        model.move(name, model[name] + change)
 
 
 OPERATIONS = [step, evaluate, two_losses, two_batches, without_gradients, checkpointed, with_given_tensors, copied,
@@ -240,32 +267,35 @@ def test_random_sequences_give_the_numbers_of_the_model(name):
 
 # torch sets off its own DeprecationWarnings when it compiles.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", ["BatchNorm", "BatchRenorm", "FullNorm running"])
+@pytest.mark.parametrize("name", ["BatchNorm", "BatchRenorm", "FullNorm running", "MovingAverageBatchNorm",
+                                  "OnlineNorm", "CrossIterationBatchNorm"])  # fmt: skip
 def test_random_sequences_of_a_compiled_layer_give_the_numbers_of_the_model(name):
     torch._dynamo.reset()
     run_sequences(name, 1, [step, evaluate, two_batches, stored, moved_by_the_optimiser], compiled=True)
 
 
-def processes_batches(seed, steps, rank):
-    rng = np.random.default_rng([seed, rank])
-    shapes = np.random.default_rng(seed).integers(len(SHAPES), size=steps)
-    return [(rng.normal(size=SHAPES[shape]) + rank, rng.normal(size=SHAPES[shape])) for shape in shapes]
+def processes_batches(name, seed, steps, rank):
+    rng, possible = np.random.default_rng([seed, rank]), shapes_of(name)
+    shapes = np.random.default_rng(seed).integers(len(possible), size=steps)
+    return [(rng.normal(size=possible[shape]) + rank, rng.normal(size=possible[shape])) for shape in shapes]
 
 
 def trained_in_this_process(seed, steps):
-    """The state of each layer after each step of two processes, and its last gradient."""
+    """The state of each layer after each step of two processes, and the last gradient of its weight."""
     torch.set_num_threads(1)
     results = {}
     for name in LAYERS:
+        torch.manual_seed(0)  # of the linear layer that one of them contains
         layer = LAYERS[name](dtype=torch.float64)
         if hasattr(layer, "domains"):
             layer.domain = 1
         parallel = DistributedDataParallel(layer)
         states = []
-        for x, g in processes_batches(seed, steps, torch.distributed.get_rank()):
+        for x, g in processes_batches(name, seed, steps, torch.distributed.get_rank()):
             layer.zero_grad()
-            parallel(torch.from_numpy(x)).backward(torch.from_numpy(g))
-            states.append((arrays(layer), next(layer.parameters()).grad.numpy().copy()))
+            parallel(torch.from_numpy(x).requires_grad_()).backward(torch.from_numpy(g))
+            weight = layer.domains[0].weight if hasattr(layer, "domains") else layer.weight
+            states.append((arrays(layer), weight.grad.numpy().copy()))
             with torch.no_grad():
                 for value in layer.parameters():
                     value.sub_(value.grad, alpha=0.1)
@@ -278,6 +308,7 @@ def test_two_processes_give_the_numbers_of_two_models_with_the_mean_of_their_gra
     print(f"seed {seed}")
     found = run_in_processes(trained_in_this_process, 2, seed, steps)
     for name in LAYERS:
+        torch.manual_seed(0)
         layer = LAYERS[name](dtype=torch.float64)
         if hasattr(layer, "domains"):
             layer.domain = 1
@@ -286,7 +317,7 @@ def test_two_processes_give_the_numbers_of_two_models_with_the_mean_of_their_gra
             models[1].load(models[0].state())  # the processes start with equal parameters and the buffers of process 0
             gradients = []
             for rank, model in enumerate(models):
-                x, g = processes_batches(seed, steps, rank)[number]
+                x, g = processes_batches(name, seed, steps, rank)[number]
                 gradients.append(model.backward(model.forward(x, True)[1], g)[1:])
             mean = [sum(each) / 2 for each in zip(*gradients, strict=True)]
             for rank, model in enumerate(models):
@@ -294,5 +325,5 @@ def test_two_processes_give_the_numbers_of_two_models_with_the_mean_of_their_gra
                 np.testing.assert_allclose(of_weight, mean[0], rtol=1e-9, atol=1e-9, err_msg=f"{name}, step {number}")
                 for key, value in state.items():
                     np.testing.assert_allclose(value, model[key], rtol=1e-9, atol=1e-9, err_msg=f"{name}: {key}")
-                model.move("weight", model["weight"] - 0.1 * mean[0])
-                model.move("bias", model["bias"] - 0.1 * mean[1])
+                for key, gradient in zip(parameter_names(layer), mean, strict=True):
+                    model.move(key, model[key] - 0.1 * gradient)

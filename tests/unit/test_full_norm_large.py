@@ -136,3 +136,20 @@ def test_eval_mode_keeps_its_output_only(shape, layout):
     assert 1 <= memory().kept(layer, x) < 1.1
     layer.running_mean.fill_(100.0)  # must be subtracted first
     assert memory().kept(layer, x) > 1.9
+
+
+@pytest.mark.parametrize("oracle", ["running", "batch", "leave_one_out"])
+@pytest.mark.parametrize(("shape", "layout"), [*SHAPES, ((6, 4), None), ((5, 3, 4, 2), None)])
+def test_float32_can_hold_the_squares_but_not_their_sum(oracle, shape, layout):
+    ours, exact = (bnlib.FullNorm(shape[1], alpha=0.5, oracle=oracle, dtype=d) for d in (torch.float32, torch.float64))
+    for k in range(3):
+        results = []
+        for layer in (ours, exact):
+            x = (batch(shape, layout, torch.float32, k) * 4e18).to(layer.weight.dtype).requires_grad_()
+            y = layer(x)
+            g = batch(shape, layout, torch.float32, 50 + k) + 0.5
+            y.backward(g.to(y.dtype))
+            results.append((y, x.grad * 4e18))
+        for our, their in zip(*results, strict=True):
+            torch.testing.assert_close(our.double(), their, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.running_var.double(), exact.running_var, rtol=1e-4, atol=0)

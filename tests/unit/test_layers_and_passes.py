@@ -11,6 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 import bnlib
 
+OVER_BATCHES = ["MovingAverageBatchNorm", "OnlineNorm", "CrossIterationBatchNorm"]
+EACH_WITH_BACKWARD_STATE = pytest.mark.parametrize(
+    "name", [*(name for name in LAYERS if "FullNorm" in name), "MovingAverageBatchNorm", "OnlineNorm"]
+)
+
 
 def batch(seed, shape=(6, 4)):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 2 + 1
@@ -78,7 +83,7 @@ def test_a_new_mean_does_not_keep_the_rounding_error_of_the_old_one():
     assert "running_mean_rest" in missing and (layer.running_mean_rest == 0).all()
 
 
-@EACH_FULL_NORM
+@EACH_WITH_BACKWARD_STATE
 def test_the_order_of_backward_passes_does_not_matter(name):
     """One forward pass with two losses in either order, also for the steps that follow."""
     layers, results = [trained(name) for _ in range(2)], [[], []]
@@ -95,7 +100,7 @@ def test_the_order_of_backward_passes_does_not_matter(name):
     same(*[layer.state_dict() for layer in layers], rtol=1e-4, atol=1e-6)
 
 
-@EACH_FULL_NORM
+@EACH_WITH_BACKWARD_STATE
 def test_two_batches_before_either_backward_pass_give_gradients_of_any_order(name):
     """The real and the generated batch of a GAN, or the two inputs of a siamese network."""
     results = []
@@ -125,7 +130,6 @@ def test_vectorised_gradients_are_those_one_by_one_and_move_no_estimate(name):
         assert torch.func.jacrev(output)(x.detach()).shape == (6, 4, 6, 4)
 
 
-OVER_BATCHES = ["MovingAverageBatchNorm", "OnlineNorm", "CrossIterationBatchNorm"]
 CHANGING = [
     "BatchRenorm", "NoisyBatchNorm", "FullNorm running", "FullNorm batch", "FullNorm leave_one_out", *OVER_BATCHES,
 ]  # fmt: skip
@@ -150,7 +154,7 @@ def test_a_checkpointed_pass_is_computed_again_and_counted_once(name, use_reentr
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-@pytest.mark.parametrize("name", ["BatchRenorm", "FullNorm running", "NoisyBatchNorm"])
+@pytest.mark.parametrize("name", ["BatchRenorm", "FullNorm running", "NoisyBatchNorm", *OVER_BATCHES])
 def test_checkpointed_passes_over_equal_batches_are_told_apart_in_any_order(name, use_reentrant):
     x = batch(3)
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
@@ -244,8 +248,8 @@ def test_steps_write_into_the_buffers_that_others_hold(name):
     assert all(value is held[key] for key, value in layer.named_buffers())
 
 
-@EACH_FULL_NORM
-@pytest.mark.parametrize("offset", [0.0, 1e4])  # the fast and the general step
+@EACH_WITH_BACKWARD_STATE
+@pytest.mark.parametrize("offset", [0.0, 1e4])  # the fast and the general step of FullNorm
 def test_a_layer_may_change_its_type_between_forward_and_backward(name, offset):
     layer, twin = trained(name), trained(name)
     results = []
@@ -256,5 +260,6 @@ def test_a_layer_may_change_its_type_between_forward_and_backward(name, offset):
             layer.double()
         results.append(torch.autograd.grad(loss, x)[0])
     same(*results)
-    same(layer.running_grad_bias.float(), twin.running_grad_bias, rtol=1e-6, atol=1e-6)
+    for key, value in layer.named_buffers():
+        same(value.float(), twin.get_buffer(key).float(), rtol=1e-6, atol=1e-6)
     assert layer(batch(51).double()).dtype == torch.float64

@@ -225,6 +225,28 @@ def test_vectorised_gradients_are_those_one_by_one_and_move_nothing():
             torch.testing.assert_close(ours, torch.autograd.grad(y, x, g, retain_graph=True)[0])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, when it exports
+@pytest.mark.parametrize("make", [
+    lambda: nn.Sequential(nn.Conv2d(3, 4, 3), bnlib.OnlineNorm(4, layer_scaling=False)),
+    lambda: bnlib.CrossIterationBatchNorm(nn.Conv2d(3, 4, 3)),
+])  # fmt: skip
+def test_an_exported_layer_is_a_batch_norm_which_exporters_fold(make):
+    model, x = make(), torch.randn(5, 3, 6, 6)
+    for _ in range(3):
+        model(x)
+    program = torch.export.export(model.eval(), (x,))
+    calls = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert "conv2d" in calls[0] and "batch_norm" in calls[-1] and not {"sub", "mul"} & {*".".join(calls).split(".")}
+    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_channel_without_a_gradient_has_none_however_large_its_values_are():
+    """The accumulators of Online Norm grow by a factor per sample if outputs are large, and 0 stays 0."""
+    layer, x = bnlib.OnlineNorm(2, layer_scaling=False), torch.full((64, 2), 1000.0).requires_grad_()
+    (grad,) = torch.autograd.grad(layer(x), x, torch.zeros(64, 2))
+    assert (grad == 0).all() and (layer.output_control == 0).all()
+
+
 def test_centralised_weights_have_mean_zero_and_the_norm_stands_behind():
     model = NORMS["moving_average_batch_norm"].apply(nn.Conv2d(3, 4, 3))
     torch.testing.assert_close(model[0].weight.mean((1, 2, 3)), torch.zeros(4), rtol=0, atol=1e-7)
@@ -266,6 +288,8 @@ def test_stacked_networks_train_as_each_does_alone(name):
         (lambda: bnlib.OnlineNorm(3, layer_scaling=None), "layer_scaling must be True or False, got None"),
         (lambda: bnlib.OnlineNorm(3, eps=0.0), "eps must be positive, got 0"),
         (lambda: bnlib.CrossIterationBatchNorm(4), "layer must be a Linear or Conv1d to Conv3d layer, got 4"),
+        (lambda: bnlib.CrossIterationBatchNorm(bnlib.CosineLinear(2, 3)), "layer must compute what a Linear .*CosineL"),
+        (lambda: bnlib.CrossIterationBatchNorm(nn.LazyLinear(3)), "layer must have weights, got LazyLinear.*is lazy"),
         (lambda: bnlib.CrossIterationBatchNorm(nn.Linear(2, 3), burn_in=-1), "burn_in must be an integer, at least 0"),
         (lambda: bnlib.CrossIterationBatchNorm(nn.Conv2d(2, 3, 1))(torch.ones(2, 4, 4)),
          r"input must have in_channels=2 in dimension 1 and 4 dimensions, got shape \(2, 4, 4\)"),
