@@ -9,10 +9,10 @@ The row "floor" is what no FullNorm written in Python can be faster than: a ``to
 kernels that pass over the data and nothing else, no operation on numbers of each channel and no update of a buffer. Its
 numbers are wrong. PyTorch has no kernel for the gradient of the running oracle, which so takes two passes where that of
 batch norm takes one; at (64, 512) and (16, 64) most of the floor is the ``Function`` in Python. A hook on PyTorch's own
-node for batch norm in eval mode, in place of a ``Function``, was tried at these two sizes and was not faster. Above the floor, FullNorm calls 16 operations on numbers of each
-channel, and each call takes 1 to 4 microseconds whatever its size. In eval mode the check that the means are near 0 is
-two such calls. Compiled at (64, 512), what is left are the guards of torch.compile, which checks more tensors, and one
-operator that it must not compute again.
+node for batch norm in eval mode, in place of a ``Function``, was tried at these two sizes and was not faster. Above the
+floor, FullNorm calls 16 operations on numbers of each channel, and each call takes 1 to 4 microseconds whatever its
+size. In eval mode the check that the means are near 0 is two such calls. Compiled at (64, 512), what is left are the
+guards of torch.compile, which checks more tensors, and one operator that it must not compute again.
 """
 
 import argparse
