@@ -11,13 +11,13 @@ from bnlib.extras import optional
 from bnlib.monitor.monitor import Monitor
 
 
-def lightning(every: int = 500, warn: bool = True) -> Any:
+def lightning(every: int = 1000, warn: bool = True) -> Any:
     """Make a callback of Lightning that makes a ``Monitor`` when a training begins.
 
     The numbers of each measurement go to the loggers of the ``Trainer``. The step in them is ``trainer.global_step``
     plus one. After the training, the callback's ``monitor`` has the findings::
 
-        watch = bnlib.monitor.lightning(every=500)
+        watch = bnlib.monitor.lightning(every=1000)
         Trainer(callbacks=[watch]).fit(module, loader)
         print(watch.monitor.report())
 

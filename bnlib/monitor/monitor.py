@@ -89,7 +89,7 @@ class Monitor:
     def __init__(
         self,
         model: nn.Module,
-        every: int = 500,
+        every: int = 1000,
         to: Callable[[dict[str, float], int], Any] | Any = None,
         warn: bool = True,
     ) -> None:

@@ -10,13 +10,13 @@ from bnlib.extras import optional
 from bnlib.monitor.monitor import Monitor, send
 
 
-def transformers(every: int = 500, to: Callable[[dict[str, float], int], Any] | Any = None, warn: bool = True) -> Any:
+def transformers(every: int = 1000, to: Callable[[dict[str, float], int], Any] | Any = None, warn: bool = True) -> Any:
     """Make a callback for the ``Trainer`` of Hugging Face that makes a ``Monitor`` when a training begins.
 
     The numbers of each measurement go to ``trainer.state.log_history``, and to ``to``. The step in them is
     ``trainer.state.global_step`` plus one. After the training, the callback's ``monitor`` has the findings::
 
-        watch = bnlib.monitor.transformers(every=500)
+        watch = bnlib.monitor.transformers(every=1000)
         Trainer(model, args, train_dataset=data, callbacks=[watch]).train()
         print(watch.monitor.report())
 

@@ -21,9 +21,9 @@ def has_fast_step(x: Tensor, layer) -> bool:
     """Return whether ``fast_step`` can take the batch ``x`` and is faster than PyTorch's step."""
     mean, variance = layer.running_mean, layer.running_var
     return (
-        x.numel() >= LARGE
+        is_eager(x)  # first: a program that is exported for batches of any size must not depend on their size
+        and x.numel() >= LARGE
         and x.dim() > 2
-        and is_eager(x)
         and x.is_contiguous()
         and layer.track_running_stats
         and mean is not None
