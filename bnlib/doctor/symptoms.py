@@ -47,7 +47,7 @@ def symptom_rows(group: str) -> list[dict[str, str]]:
         ValueError: there is no such group.
 
     Example:
-        >>> row = doctor.symptom_rows("training")[0]
+        >>> (row,) = (row for row in doctor.symptom_rows("training") if "`zero-gamma`" in row["how to tell"])
         >>> row["likely cause"]
         'Gamma and beta of a layer in front of a ReLU are 0.'
         >>> print(row["how to tell"])

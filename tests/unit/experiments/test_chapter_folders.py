@@ -16,7 +16,7 @@ SHARED = {
     "claims": {"claim", "export", "order", "results", "rule", "table", "thresholds"}
     | {"depth_cures", "lian_experiments", "lian_theory", "lstms", "training_code_precision"},
     "figures": {"curves", "frameworks", "methods", "monitor", "panels", "picture", "report_pictures"}
-    | {"training_code_precision"},
+    | {"convergence_training", "training_code_precision"},
     "predictions": {"prediction", "training_code_precision"},
 }
 """The files of each package that belong to no chapter, or are a chapter's second file."""
