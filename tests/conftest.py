@@ -37,12 +37,14 @@ PROCESSES = {
 FIRST = {"test_committed_results.py", "test_equal_to_bnlib.py", "test_mutations.py", "test_claims.py"} | PROCESSES
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Let one process do all tests of a file, which often share what a fixture or a cached function has computed.
 
     Besides, the time that xdist needs to hand out a test grows with the number of groups that it has handed out. The
     tests of the site have an order of their own.
     """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         if item.path.parent.name == "book":
             continue
