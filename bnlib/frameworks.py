@@ -347,13 +347,16 @@ def eps_rows(trained: float = 1e-3, loaded: float = 1e-5) -> list[dict[str, str]
     Example:
         >>> from bnlib import frameworks
         >>> frameworks.eps_rows()[2]
-        {'running variance of the channel': '0.001', 'outputs are too large by': '1.41'}
+        {'running variance of the channel': '0.001', 'outputs are too large by the factor': '1.41'}
     """
     check_number("trained", trained, above=0)
     check_number("loaded", loaded, above=0)
     variances = (1.0, 1e-2, 1e-3, 1e-4, 1e-5)
     return [
-        {"running variance of the channel": f"{v:g}", "outputs are too large by": f"{_factor(v, trained, loaded):.2f}"}
+        {
+            "running variance of the channel": f"{v:g}",
+            "outputs are too large by the factor": f"{_factor(v, trained, loaded):.2f}",
+        }
         for v in variances
     ]
 

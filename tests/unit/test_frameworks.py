@@ -170,7 +170,7 @@ def test_a_weight_of_the_old_average_is_one_minus_that_of_the_new_batch():
 
 def test_the_factor_between_two_eps():
     rows = frameworks.eps_rows(trained=3.0, loaded=0.5)
-    assert rows[0]["outputs are too large by"] == f"{math.sqrt(4 / 1.5):.2f}"
+    assert rows[0]["outputs are too large by the factor"] == f"{math.sqrt(4 / 1.5):.2f}"
     with pytest.raises(ValueError, match="loaded must be a finite number, above 0, got 0"):
         frameworks.eps_rows(loaded=0)
 
