@@ -3,7 +3,7 @@
 In train mode the loss of a network with BN contains the noise of the batch statistics, and that of noisy BN its own
 noise too; a network without either has nothing of the kind. So the training loss is measured again after training, in
 eval mode on the whole training set. Eval mode uses the running statistics, and the noise is silent. So is the mean of
-its factors, which the later layers have seen in each step of the training; noisy BN is therefore evaluated once more with
+its factors, which the later layers have seen in each step of the training; noisy BN is therefore evaluated again with
 this mean factor kept.
 """
 
@@ -108,10 +108,15 @@ def best_learning_rate(norm: str, init: str) -> float:
 
 
 def loss_and_error_rows(lr: float) -> list[dict]:
-    """Return training losses and test errors in eval mode at one learning rate, a row per initialisation and norm."""
+    """Return training losses and test errors in eval mode at one learning rate, a row per initialisation and network.
+
+    Noisy BN has a second row, with its mean factor kept.
+    """
     columns = {"training loss (nats)": ("train_loss", 1), "test error (%)": ("test_error", 100)}
+    networks = [(norm, norm, "") for norm in NORMS]
+    networks.insert(2, (f"noisy BN, factor {MEAN_FACTOR:g} kept", "noisy BN", "_factor_kept"))
     return [
-        {"network": norm, "initialisation": init}
-        | {header: unit * final_values(norm, init, lr, name) for header, (name, unit) in columns.items()}
-        for init, norm in itertools.product(INITS, NORMS)
+        {"network": network, "initialisation": init}
+        | {header: unit * final_values(norm, init, lr, name + end) for header, (name, unit) in columns.items()}
+        for init, (network, norm, end) in itertools.product(INITS, networks)
     ]

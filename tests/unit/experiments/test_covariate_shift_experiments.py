@@ -127,6 +127,21 @@ def test_one_loss_of_noisy_bn_in_eval_mode_is_as_high_as_the_ledger_says():
     assert len(every) == 4 and f"{high:.2f}" == "0.21" and high in final_losses.final_values("noisy BN", "He", 0.1)
 
 
+def test_with_the_mean_factor_kept_noisy_bn_fits_as_the_ledger_says(monkeypatch):
+    kept = {cell: losses["train_loss_factor_kept"] for cell, losses in final_losses.load().items()}
+    assert max(losses.max() for (_, norm, _), losses in kept.items() if norm == "noisy BN") < 0.04
+    noisy, plain = (kept["He", norm, 0.1] for norm in ("noisy BN", "without normalisation"))
+    assert noisy.min() < plain.max() and plain.min() < noisy.max()
+    monkeypatch.setattr(final_losses, "EPOCHS", 1)
+    monkeypatch.setattr(final_losses, "MEAN_FACTOR", 1.0)
+    found = final_losses.measure("He", "noisy BN", 0.1, seed=0, device="cpu")
+    assert found["test_loss_factor_kept"] == found["test_loss"]
+    monkeypatch.setattr(final_losses, "MEAN_FACTOR", 1.125)
+    assert (
+        final_losses.measure("He", "noisy BN", 0.1, seed=0, device="cpu")["test_loss_factor_kept"] != found["test_loss"]
+    )
+
+
 def test_the_final_losses_in_train_mode_are_those_of_the_curves():
     """The two experiments train the same networks, so their losses in train mode agree up to the effect of rounding."""
     for norm in ("batch norm", "noisy BN"):
