@@ -51,7 +51,7 @@ def situation(norm, kind, samples, fan_in, channels, steps, offset, scale, seed)
 
 
 @pytest.mark.parametrize(("norm", "kind"), CASES)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(given=st.fixed_dictionaries(SITUATIONS))
 def test_other_samples_change_the_output_of_norms_that_depend_on_the_batch(norm, kind, given):
     change = batch_dependence(*situation(norm, kind, **given))
@@ -59,7 +59,7 @@ def test_other_samples_change_the_output_of_norms_that_depend_on_the_batch(norm,
 
 
 @pytest.mark.parametrize(("norm", "kind"), CASES)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(given=st.fixed_dictionaries(SITUATIONS))
 def test_eval_mode_is_another_function_for_norms_that_are_not_the_same_in_eval(norm, kind, given):
     difference = train_eval_difference(*situation(norm, kind, **given))
