@@ -50,3 +50,21 @@ def test_on_paper_all_answers_are_there(answers):
     answers.emulate_media(media="print")
     box = ".bnb-answers-box"
     assert answers.eval_on_selector(box, "box => box.scrollHeight - box.clientHeight <= 2")
+
+
+def test_frameworks_and_properties_break_between_words_only(answers):
+    """The parts of a word that breaks lie on two lines."""
+    broken = answers.evaluate(
+        """() => [...document.querySelectorAll("table.bnb-answers :is(th, td):not(:last-child)")].flatMap(cell => {
+          const text = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
+          for (let node = text.nextNode(); node; node = text.nextNode())
+            for (const { 0: word, index } of node.data.matchAll(/[A-Za-z]+/g)) {
+              const range = document.createRange();
+              range.setStart(node, index);
+              range.setEnd(node, index + word.length);
+              if (range.getClientRects().length > 1) found.push(word);
+            }
+          return found;
+        })"""
+    )
+    assert broken == []
