@@ -11,7 +11,7 @@ import copyreg
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -72,6 +72,7 @@ def join_process_group(device: str) -> Iterator[str]:
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield device
+        _wait_for_the_others()
     finally:
         distributed.destroy_process_group()
 
@@ -114,11 +115,19 @@ def _call_in_group(function: Callable[..., T], rank: int, workers: int, folder: 
     meet = f"file://{folder}/meet"
     distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=workers, timeout=limit)
     try:
-        # A process that finishes at once must not disconnect while another one is still connecting.
         distributed.barrier()
-        return rank, function(*arguments)
+        result = function(*arguments)
+        _wait_for_the_others()
+        return rank, result
     finally:
         distributed.destroy_process_group()
+
+
+def _wait_for_the_others() -> None:
+    # A process must not disconnect while another one is still connecting, for example to a group that was made last:
+    # PyTorch does not wait after new_group. A process that failed reports its own error.
+    with suppress(RuntimeError):
+        distributed.barrier()
 
 
 def data_parallel(model: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 import torch
@@ -162,6 +163,37 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         distributed.join_process_group("cuda"),
     ):
         pass
+
+
+def when_it_ends(folder):
+    rank, _ = distributed.rank_and_world_size()
+    leave = torch.distributed.destroy_process_group
+
+    def note_the_time_and_leave():
+        (folder / f"{rank}").write_text(str(time.monotonic()))
+        torch.distributed.destroy_process_group = leave
+        leave()
+
+    torch.distributed.destroy_process_group = note_the_time_and_leave
+    time.sleep(rank)  # rank 0 is done at once
+    return time.monotonic()
+
+
+def test_no_process_leaves_before_all_are_done(tmp_path):
+    """A process that has left cannot be reached by one that still connects to a new group."""
+    done = distributed.run_in_processes(when_it_ends, 2, tmp_path)
+    assert min(float((tmp_path / f"{rank}").read_text()) for rank in range(2)) >= max(done)
+
+
+def fail_in_one():
+    if distributed.rank_and_world_size()[0] == 1:
+        time.sleep(0.5)
+        raise KeyError("the second process")
+
+
+def test_the_error_of_one_process_is_the_error_of_the_call():
+    with pytest.raises(KeyError, match="the second process"):
+        distributed.run_in_processes(fail_in_one, 2)
 
 
 def test_who_is_done_at_once_does_not_hang_up_on_those_still_connecting():
