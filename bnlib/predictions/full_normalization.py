@@ -33,6 +33,20 @@ PREDICTIONS = [
         "samples for the two factors, or with a running average for one of them, it vanishes.",
     ),
     Prediction(
+        "leave-one-out-in-two-layers",
+        "The oracle leave one out replaces an average over the data set by one over the other samples of the batch. "
+        "With one normalised layer its gradient has no bias. How large is its bias with two normalised layers, in "
+        "batches of two samples?",
+        {
+            "0, or nearly": lambda two_layers: two_layers < 0.01,
+            "Less than half of the gradient": lambda two_layers: 0.01 <= two_layers < 0.5,
+            "Between half of the gradient and the whole": lambda two_layers: 0.5 <= two_layers < 1,
+            "More than the gradient": lambda two_layers: two_layers >= 1,
+        },
+        reason="Its median is {two_layers:.1f} times the gradient. The upper layer has mixed the samples of the batch "
+        "before the gradient arrives at the lower one, so the two factors there are not independent.",
+    ),
+    Prediction(
         "alpha-for-one-image",
         "Full Normalization normalises with running averages in which the newest batch has the weight α. The batches "
         "are single images. Which α gives the lower test error, 0.03 or 0.3?",

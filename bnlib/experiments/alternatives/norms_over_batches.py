@@ -96,7 +96,8 @@ def best_errors(norm: str, construction: str, batch_size: int) -> np.ndarray:
 
 def error_rows() -> list[dict]:
     """Return the test errors (%), one number per seed, by norm and batches."""
-    columns = {(f"{construction} batches", f"b = {size}"): (construction, size) for construction, size in EPOCHS}
+    groups = {"shuffled": "shuffled batches", "one label": "batches of one label"}
+    columns = {(groups[construction], f"b = {size}"): (construction, size) for construction, size in EPOCHS}
     return [
         {"norm": norm} | {header: best_errors(norm, *batches) for header, batches in columns.items()}
         for norm in (*NORMS, *COMPARED)
