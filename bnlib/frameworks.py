@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -303,13 +304,14 @@ def mistake_rows() -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: MISTAKES.index(row["mistake"].split(" ")[0]))
 
 
-def running_average(convention: str, momentum: float, steps: int) -> np.ndarray:
-    """Return a running mean after each step, if every batch has mean 1 and the average starts at 0.
+def running_average(convention: str, momentum: float, steps: int, spread: float = 0.0) -> np.ndarray:
+    """Return a running mean after each step, if the batches have mean 1 and the average starts at 0.
 
     Arguments:
         convention: a key of ``CONVENTIONS``, what ``momentum`` is the weight of.
         momentum: from 0 to 1.
         steps: number of steps, at least 1.
+        spread: standard deviation of the means of the batches, which are the same in each call.
 
     Returns:
         shape (steps,).
@@ -322,11 +324,14 @@ def running_average(convention: str, momentum: float, steps: int) -> np.ndarray:
     check_one_of("convention", convention, CONVENTIONS)
     check_number("momentum", momentum, at_least=0, at_most=1)
     check_integer("steps", steps, 1)
+    check_number("spread", spread, at_least=0)
     old = momentum if convention == "weight of the old average" else 1 - momentum
-    return 1 - old ** np.arange(1, steps + 1)
+    batches = 1 + spread * np.random.default_rng(0).standard_normal(steps)
+    averages = accumulate(batches, lambda average, batch: old * average + (1 - old) * batch, initial=0.0)
+    return np.array(list(averages)[1:])
 
 
-def both_averages(momentum: float, steps: int = 100) -> dict[str, np.ndarray]:
+def both_averages(momentum: float, steps: int = 100, spread: float = 0.0) -> dict[str, np.ndarray]:
     """Return ``running_average`` by convention, for the same number.
 
     Example:
@@ -334,7 +339,7 @@ def both_averages(momentum: float, steps: int = 100) -> dict[str, np.ndarray]:
         >>> {name: mean.round(2).tolist() for name, mean in frameworks.both_averages(0.9, steps=2).items()}
         {'weight of the new batch': [0.9, 0.99], 'weight of the old average': [0.1, 0.19]}
     """
-    return {convention: running_average(convention, momentum, steps) for convention in CONVENTIONS}
+    return {convention: running_average(convention, momentum, steps, spread) for convention in CONVENTIONS}
 
 
 def eps_rows(trained: float = 1e-3, loaded: float = 1e-5) -> list[dict[str, str]]:

@@ -90,7 +90,7 @@ def draw_averaging_paths(figure: Figure, data) -> str:
     for (steps, distance), (color, ls) in zip(data.distances.items(), _BY_LOCAL_STEPS, strict=True):
         name = f"{steps} local step{'s' * (steps > 1)}"
         right.plot(range(1, len(distance) + 1), distance.numpy(), ls, color=color, lw=1.6, label=name)
-    right.set(xlabel="step", ylabel="distance / norm of the weights", title="workers from their average")
+    right.set(xlabel="step", ylabel="distance / norm of weights", title="distance from the average")
     right.set_ylim(bottom=0)
     right.set_xticks(range(0, 65, 16))
     figure.legend(loc="outside lower center", ncols=3)

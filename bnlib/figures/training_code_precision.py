@@ -82,7 +82,7 @@ def draw_gradient_checkpointing(
     told = []
     panels = np.atleast_1d(figure.subplots(1, len(results), sharey=True))
     for axes, (momentum, found) in zip(panels, results.items(), strict=True):
-        band(axes, steps, 100 * found["off"]["precise"], color=GREEN, label="precise statistics", ls=":")
+        band(axes, steps, 100 * found["off"]["precise"], color=GREEN, label="recomputed statistics", ls=":")
         band(axes, steps, 100 * found["off"]["running"], color=BLUE, label="without checkpointing")
         band(axes, steps, 100 * found["on"]["running"], color=VERMILLION, label="with checkpointing", ls="--")
         axes.set(title=f"momentum {momentum:g}", xscale="log", yscale="log", ylim=(1.5, 120), xlabel="step")

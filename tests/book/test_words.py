@@ -90,6 +90,14 @@ def test_the_glossary_leads_to_sections_that_use_the_term(term, meaning, page, p
     assert not [word for word in words(re.sub(r"\(.*\)", "", term)) if word not in text[place].lower()]
 
 
+def test_links_of_the_glossary_are_called_like_their_sections():
+    """A section that gets another heading is also called so here; the top of a chapter is called its opening."""
+    text = (FOLDER / "glossary.md").read_text()
+    links = re.findall(r"See \[(?!the opening of chapter)([^]]+)\]\((\w+)\.\w+#([\w-]+)\)", text)
+    assert len(links) >= 60
+    assert not [link for link in links if not any(word in link[2] for word in words(link[0]))]
+
+
 def test_each_term_of_the_glossary_has_one_entry_with_a_link():
     terms = re.findall(r"^(?![#`:]|What |\s)(\S.*)$", (FOLDER / "glossary.md").read_text(), flags=re.MULTILINE)
     assert [term for term, *_ in GLOSSARY] == terms == sorted(set(terms), key=str.casefold) and len(terms) >= 60

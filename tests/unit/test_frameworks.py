@@ -161,10 +161,26 @@ def test_a_weight_of_the_old_average_is_one_minus_that_of_the_new_batch():
     assert frameworks.running_average("weight of the new batch", 0.1, 3) == pytest.approx([0.1, 0.19, 0.271])
     with pytest.raises(ValueError, match=r"momentum must be a finite number, at least 0 and at most 1, got 1\.5"):
         frameworks.both_averages(1.5)
-    told = figures.picture(figures.draw_momentum_conventions, frameworks.both_averages(0.9), 0.9).alt
+
+
+def test_the_running_mean_of_noisy_batches_is_as_noisy_as_the_weight_of_the_new_batch_says():
+    both = frameworks.both_averages(0.9, steps=4000, spread=0.2)
+    for convention, weight in zip(frameworks.CONVENTIONS, (0.9, 0.1), strict=True):
+        assert both[convention][100:].mean() == pytest.approx(1, abs=0.02)
+        assert both[convention][100:].std() == pytest.approx(0.2 * math.sqrt(weight / (2 - weight)), rel=0.1)
+    with pytest.raises(ValueError, match="spread must be a finite number, at least 0"):
+        frameworks.both_averages(0.9, spread=-1)
+
+
+def test_the_figure_tells_speed_and_noise_of_both_conventions():
+    drawn = frameworks.both_averages(0.9, spread=0.2)
+    told = figures.picture(figures.draw_momentum_conventions, drawn, 0.9).alt
+    noise = [f"{np.std(drawn[convention][50:]):.2g}" for convention in frameworks.CONVENTIONS]
+    assert 3 * float(noise[1]) < float(noise[0])
     assert told == (
-        "Momentum 0.9. A running mean that starts at 0 reaches 90 % of the data's after: "
-        "weight of the new batch, 1 step; weight of the old average, 22 steps."
+        "Momentum 0.9. Steps in which a running mean gets from 0 to 90 % of the data's, and its standard deviation: "
+        f"weight of the new batch, 1 step, and {noise[0]} in the second half; "
+        f"weight of the old average, 24 steps, and {noise[1]} in the second half."
     )
 
 
