@@ -174,18 +174,18 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def change_rows(seeds: Sequence[int] = range(3)) -> list[dict]:
-    """Return table rows: what single steps change, at three learning rates, and two unrelated networks."""
+    """Return table rows: what a step changes, at three learning rates, and the correlation of unrelated networks."""
     rows = []
     for lr in (1e-4, 0.4, 10.0):
         turns, correlations = zip(*(changes_of_steps(lr, seed) for seed in seeds), strict=True)
         rows += [
             {
                 "learning rate": f"{lr:g}",
-                "step": step,
-                _TURN: [turn[step - 1].max() for turn in turns],
-                _CORRELATION: _spread([each[step - 1] for each in correlations]),
+                "step": name,
+                _TURN: [turn.max(1)[steps].mean() for turn in turns],
+                _CORRELATION: _spread([each[steps].mean() for each in correlations]),
             }
-            for step in (1, STEPS)
+            for name, steps in (("1", slice(1)), (f"{STEPS // 2 + 1} to {STEPS}, mean", slice(STEPS // 2, STEPS)))
         ]
     unrelated = _spread([correlation_of_unrelated_networks(seed) for seed in seeds])
     return [*rows, {"learning rate": "two unrelated networks", "step": "", _TURN: "", _CORRELATION: unrelated}]
