@@ -94,14 +94,14 @@ def _roughness_in_train_mode(results: Results) -> Effects:
 
 def _gradient_growth_by_batch_size(results: Results) -> Effects:
     return {
-        f"growth a layer, batch of {n}": results("depth.gradient_growth", "batch norm", n, 63)["growth"][:, 0]
+        f"growth per layer, batch of {n}": results("depth.gradient_growth", "batch norm", n, 63)["growth"][:, 0]
         for n in (5, 16, 50)
     }
 
 
 def _gradient_growth_with_and_without_relu(results: Results) -> Effects:
     return {
-        f"growth of the gradient a layer, {name}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
+        f"growth of the gradient per layer, {name}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
         for name in ("batch norm", "linear")
     }
 
@@ -117,7 +117,7 @@ def _gradient_growth_over_theory(results: Results) -> Effects:
 def _gradient_growth_by_activation(results: Results) -> Effects:
     names = {"ReLU": "batch norm", "tanh": "tanh", "linear": "linear"}
     return {
-        f"growth a layer, {title}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
+        f"growth per layer, {title}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
         for title, name in names.items()
     }
 
@@ -142,7 +142,7 @@ def _gradient_growth_after_one_step(results: Results) -> Effects:
             torch._foreach_sub_(weights, gradients, alpha=1e3)
         before.append(first)
         after.append(growth(net)[0])
-    return {"growth a layer before": np.array(before), "growth a layer after one long step": np.array(after)}
+    return {"growth per layer before": np.array(before), "growth per layer after one long step": np.array(after)}
 
 
 def _least_loss_by_depth(results: Results) -> Effects:
@@ -159,7 +159,7 @@ def _least_loss_by_depth(results: Results) -> Effects:
 
 def _gradient_growth_with_small_gamma(results: Results) -> Effects:
     return {
-        f"growth a layer, {name}": results("depth.gradient_growth", name, 50, 63)["growth"][:, 0]
+        f"growth per layer, {name}": results("depth.gradient_growth", name, 50, 63)["growth"][:, 0]
         for name in ("tanh", "tanh, gamma 0.1")
     }
 
@@ -257,8 +257,8 @@ CLAIMS = (
         "The smaller the mini-batch, the worse BN gets with depth.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_batch_size,
         (("the growth of the gradient falls from batches of 5 to 16 and to 50, in every seed",
-          lambda e: e["growth a layer, batch of 5"].min() > e["growth a layer, batch of 16"].max()
-          and e["growth a layer, batch of 16"].min() > e["growth a layer, batch of 50"].max()),),
+          lambda e: e["growth per layer, batch of 5"].min() > e["growth per layer, batch of 16"].max()
+          and e["growth per layer, batch of 16"].min() > e["growth per layer, batch of 50"].max()),),
         quantifier="tendency",
         stand_in="the growth of the gradient before training in place of the performance after it",
     ),
@@ -266,14 +266,15 @@ CLAIMS = (
         "ioffe-jacobian", "ioffe2015", "section 3.3, a conjecture",
         "BN may lead the layers' Jacobians to have singular values close to 1, which preserves the gradient.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_with_and_without_relu,
-        (("with ReLU and BN the gradient changes by less than 5 % a layer before training, in some seed",
-          lambda e: e["growth of the gradient a layer, batch norm"].min() < 1.05),),
+        (("with ReLU and BN the gradient changes by less than 5 % per layer before training, in some seed",
+          lambda e: e["growth of the gradient per layer, batch norm"].min() < 1.05),),
         quantifier="sometimes",
         note="Batches of 50, 256 units. Without an activation it is nearly so: 1.01.",
     ),
     Claim(
         "yang-growth", "yang2019", "gradient explosion, ReLU",
-        "In a wide random ReLU network with BN the gradient grows by a factor a layer that depends on the batch only.",
+        "In a wide random ReLU network with BN the gradient grows by a factor per layer that depends only on the batch "
+        "size.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_over_theory,
         (("with batches of 50 the median is within 2 % of theory, with 63 and 256 units",
           lambda e: max(abs(np.median(v) - 1) for n, v in e.items() if "of 50" in n) < 0.02),
@@ -285,19 +286,19 @@ CLAIMS = (
         "yang-linear", "yang2019", "gradient explosion",
         "In a random network with BN the gradient grows with every non-linear activation, and least without one.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_activation,
-        (("with ReLU and tanh it grows by more than 5 % a layer in every seed",
-          lambda e: min(e["growth a layer, ReLU"].min(), e["growth a layer, tanh"].min()) > 1.05),
-         ("without an activation by less than in both", lambda e: e["growth a layer, linear"].max()
-          < min(e["growth a layer, ReLU"].min(), e["growth a layer, tanh"].min()))),
+        (("with ReLU and tanh it grows by more than 5 % per layer in every seed",
+          lambda e: min(e["growth per layer, ReLU"].min(), e["growth per layer, tanh"].min()) > 1.05),
+         ("without an activation by less than in both", lambda e: e["growth per layer, linear"].max()
+          < min(e["growth per layer, ReLU"].min(), e["growth per layer, tanh"].min()))),
         quantifier="always",
     ),
     Claim(
         "yang-one-step", "yang2019", "figure 3",
-        "After one large step the gradients of all layers have much the same length.",
+        "After one large step the gradients of all layers have similar norms.",
         "08_deep_stacks#far-right-the-brake", _gradient_growth_after_one_step,
-        (("before it they grow by more than 1.15 a layer", lambda e: e["growth a layer before"].min() > 1.15),
+        (("before it they grow by more than 1.15 per layer", lambda e: e["growth per layer before"].min() > 1.15),
          ("after it by less than 5 %, up or down",
-          lambda e: abs(e["growth a layer after one long step"] - 1).max() < 0.05)),
+          lambda e: abs(e["growth per layer after one long step"] - 1).max() < 0.05)),
         quantifier="tendency",
         note="The lengths of the weights hide it: at w/|w| the gradient grows as before.",
     ),
@@ -318,9 +319,9 @@ CLAIMS = (
         "cooijmans-gamma", "cooijmans2017", "section 4",
         "With tanh a small gamma at the start, 0.1, helps the gradient on its way.",
         "08_deep_stacks#exercise-1-a-gamma-that-does-nothing", _gradient_growth_with_small_gamma,
-        (("in 100 layers the gradient grows by less than 2 % a layer with gamma 0.1",
-          lambda e: e["growth a layer, tanh, gamma 0.1"].max() < 1.02),
-         ("without, it grows by more than 5 % a layer", lambda e: e["growth a layer, tanh"].min() > 1.05)),
+        (("in 100 layers the gradient grows by less than 2 % per layer with gamma 0.1",
+          lambda e: e["growth per layer, tanh, gamma 0.1"].max() < 1.02),
+         ("without, it grows by more than 5 % per layer", lambda e: e["growth per layer, tanh"].min() > 1.05)),
         quantifier="tendency",
         stand_in="feed-forward stacks in place of recurrent networks",
         note="In the recurrent networks of the paper gradients vanish rather than explode.",

@@ -98,8 +98,8 @@ def report(judgement: Judgement) -> str:
         With tanh a small gamma at the start, 0.1, helps the gradient on its way.
         (Cooijmans et al. 2017, section 4; about a comparison or tendency)
         Tested on feed-forward stacks in place of recurrent networks, which decides nothing about the claim.
-          growth a layer, tanh: 1.1 (1.1 to 1.11)
-          growth a layer, tanh, gamma 0.1: 1.01
+          growth per layer, tanh: 1.1 (1.1 to 1.11)
+          growth per layer, tanh, gamma 0.1: 1.01
           holds: in 100 layers the gradient grows by less than 2 % a layer with gamma 0.1
           holds: without, it grows by more than 5 % a layer
         In the recurrent networks of the paper gradients vanish rather than explode.

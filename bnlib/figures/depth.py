@@ -70,7 +70,7 @@ def draw_descent(figure: Figure, data: Mapping[str, object], what: str, lr: floa
             line.update(marker="o", ms=2, ls=":")
         # Each run by itself: the median of three would hide the jumps.
         for number, losses in enumerate(np.clip(curves.losses, -1, 1e6)):
-            left.plot(losses, label=name if number == 0 else None, **line)
+            left.plot(losses, label=name.replace("residual", "skip connections") if number == 0 else None, **line)
             change = np.abs(np.diff(losses))
             right.plot(np.arange(1, len(losses)), np.where(change > 0, change, np.nan), **line)
         told.append(f"{name}: {_describe(curves)}")

@@ -136,3 +136,75 @@ def weight_norm_rows() -> list[dict]:
         }
         for weight_norms in WEIGHT_NORMS
     ]
+
+
+def changes_of_steps(lr: float, seed: int, steps: int = STEPS, depth: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """Train all parameters of the stack with BN; measure how much each step changes weights and features.
+
+    Returns:
+        The angle in degrees by which a step turns the weights of each hidden layer, shape (steps, layers), and the
+        correlation of the features (inputs of the last layer) before and after the step, shape (steps,).
+    """
+    x, y = sentence()
+    model = VARIANTS["batch norm"].build(depth=depth, width=WIDTH, seed=seed).to(x.dtype)
+    hidden = [each.weight for each in model.modules() if isinstance(each, nn.Linear)][:-1]
+    parameters, turns, features = list(model.parameters()), [], [_features(model, x)]
+    for _ in range(steps):
+        gradients = torch.autograd.grad(F.cross_entropy(model(x), y), parameters)
+        with torch.no_grad():
+            old = [weight.clone() for weight in hidden]
+            torch._foreach_add_(parameters, gradients, alpha=-lr)
+            turns.append([_angle(*pair) for pair in zip(old, hidden, strict=True)])
+        features.append(_features(model, x))
+    return np.array(turns), np.array([correlation(*pair) for pair in itertools.pairwise(features)])
+
+
+def correlation_of_unrelated_networks(seed: int, depth: int = 100) -> float:
+    """Return the correlation of the features of two networks whose hidden weights are drawn independently."""
+    x, _ = sentence()
+    build = VARIANTS["batch norm"].build
+    pair = (build(depth=depth, width=WIDTH, seed=each).to(x.dtype) for each in (seed, 1000 + seed))
+    return correlation(*(_features(model, x) for model in pair))
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the correlation of two sets of features, shape (samples, units), each unit less its mean."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    return ((a * b).sum() / (a.norm() * b.norm())).item()
+
+
+def change_rows(seeds: Sequence[int] = range(3)) -> list[dict]:
+    """Return table rows: what a step changes, at three learning rates, and the correlation of unrelated networks."""
+    rows = []
+    for lr in (1e-4, 0.4, 10.0):
+        turns, correlations = zip(*(changes_of_steps(lr, seed) for seed in seeds), strict=True)
+        rows += [
+            {
+                "learning rate": f"{lr:g}",
+                "step": name,
+                _TURN: [turn.max(1)[steps].mean() for turn in turns],
+                _CORRELATION: _spread([each[steps].mean() for each in correlations]),
+            }
+            for name, steps in (("1", slice(1)), (f"{STEPS // 2 + 1} to {STEPS}, mean", slice(STEPS // 2, STEPS)))
+        ]
+    unrelated = _spread([correlation_of_unrelated_networks(seed) for seed in seeds])
+    return [*rows, {"learning rate": "two unrelated networks", "step": "", _TURN: "", _CORRELATION: unrelated}]
+
+
+_TURN = "largest turn of a layer (degrees)"
+_CORRELATION = "correlation of the features"
+
+
+def _spread(correlations: Sequence[float]) -> str:
+    return tables.spread(np.round(correlations, 2) + 0.0, 2)  # 0.0 turns -0.0 into 0.0
+
+
+def _features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model[:-1](x)
+
+
+def _angle(old: torch.Tensor, new: torch.Tensor) -> float:
+    along = (old * new).sum() / old.norm()
+    across = (new - along * old / old.norm()).norm()
+    return torch.rad2deg(torch.atan2(across, along)).item()

@@ -114,6 +114,23 @@ def test_unrelated_networks_share_the_last_layer_only():
     assert 0.01 < loss_jumps.loss_difference_of_unrelated_networks("batch norm", 5, draws=4) < 0.3
 
 
+def test_a_step_changes_the_features_of_a_deep_stack_completely_and_of_a_shallow_one_hardly():
+    turns, correlations = loss_jumps.changes_of_steps(1e-4, seed=0, steps=3)
+    assert turns.shape == (3, 100) and turns[0, 0] == pytest.approx(90, abs=0.1) and turns[1, 0] < 0.01
+    assert np.abs(correlations).max() < 0.2 > abs(loss_jumps.correlation_of_unrelated_networks(0))
+    turns, correlations = loss_jumps.changes_of_steps(1e-4, seed=0, steps=3, depth=5)
+    assert turns.max() < 0.1 and correlations.min() > 0.9999
+
+
+def test_angles_and_correlations_are_those_of_small_examples():
+    old, new = torch.tensor([[3.0, 4.0]]), torch.tensor([[-4.0, 3.0]])
+    assert loss_jumps._angle(old, 10 * new) == pytest.approx(90)
+    assert loss_jumps._angle(old, old + new) == pytest.approx(45, abs=1e-4)
+    x = torch.tensor([[1.0, 5.0], [2.0, 7.0], [4.0, 6.0]])
+    assert loss_jumps.correlation(x, 2 * x + 3) == pytest.approx(1)
+    assert loss_jumps.correlation(x, 1 - x) == pytest.approx(-1)
+
+
 def test_limits_of_a_shallow_stack_are_near_what_the_sharpness_says():
     found = stability_limit.measure("linear", 2, seed=0, device="cpu")
     stable = dict(zip(stability_limit.MULTIPLES, found["stable"], strict=True))
