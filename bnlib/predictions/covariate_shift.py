@@ -30,8 +30,8 @@ PREDICTIONS = [
             "With noisy BN": lambda plain, bn, noisy: noisy > bn and noisy >= plain,
         },
         reason="In a typical step the mean moves by {plain:.1f} standard deviations without normalisation, by "
-        "{noisy:.1f} with noisy BN and by {bn:.4f} with BN (medians of five seeds). Near the input of the network the order is different: "
-        "there the mean moves furthest with noisy BN.",
+        "{noisy:.1f} with noisy BN and by {bn:.4f} with BN (medians of five seeds). Near the input of the network the "
+        "order is different: there the mean moves furthest with noisy BN.",
     ),
     Prediction(
         "turning-gradients",
