@@ -171,8 +171,8 @@ def _draw_gradient_in_space(axes: Axes, x_hat: np.ndarray, h: np.ndarray) -> Non
     place, end, out = (_on_screen(point) for point in (x_hat, x_hat + 2 * h, x_hat + 2 * h.mean()))
     _arrow(axes, place, end, GREY)
     _arrow(axes, place, out, VERMILLION, "--")
-    axes.text(end[0] + 0.1, end[1] - 0.62, "h (doubled)", va="top", fontsize=9)
-    axes.text(out[0], out[1] + 0.12, "its mean", ha="center", va="bottom", fontsize=9)
+    axes.text(*((place + end) / 2 + (0, 0.1)), "h", ha="center", va="bottom")
+    axes.text(out[0], out[1] + 0.12, "mean of h", ha="center", va="bottom", fontsize=9)
 
 
 def _draw_in_plane(axes: Axes, x_hat: np.ndarray, radial: np.ndarray, left_over: np.ndarray) -> None:

@@ -39,7 +39,7 @@ def draw_memorised_labels(figure: Figure, shares: Mapping[str, np.ndarray]) -> s
             axes.annotate(f"{place[1]:.0f}", place, (0, above), textcoords="offset points", ha="center", fontsize=9)
         told.append(f"{name}: {', '.join(f'{value:.0f}' for value in middle)} %")
     axes.axhline(10, color=GREY, ls=":", lw=1)
-    axes.set(xlim=(-0.5, 2.5), ylim=(0, 105), ylabel="random labels predicted (%)")
+    axes.set(xlim=(-0.5, 2.5), ylim=(0, 105), ylabel="labels predicted (%)")
     axes.set_xticks(range(3), ("train mode,\nbatches as in\ntraining", "train mode,\nreshuffled\nbatches", "eval mode"))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return (

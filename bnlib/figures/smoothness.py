@@ -113,7 +113,7 @@ def _right_angle(corner: np.ndarray, along: np.ndarray, size: float = 0.13) -> n
 
 
 def draw_landscape(figure: Figure, data: Mapping[str, Mapping], init: str, batch_size: int, lr: float) -> str:
-    """Draw ranges of the loss and of the change of the gradient along the gradient, and the effective M.
+    """Draw the loss and its range along the gradient, the range of the change of the gradient, and the effective M.
 
     Arguments:
         figure: where to draw.
@@ -125,6 +125,7 @@ def draw_landscape(figure: Figure, data: Mapping[str, Mapping], init: str, batch
         color, dash = _COLORS[norm], _DASHES[norm]
         steps = 10 * np.arange(values["loss"].shape[1])
         _fill_between_medians(left, steps, values["lowest_loss"], values["highest_loss"], color)
+        left.plot(steps, np.median(values["loss"], 0), color=color, ls=dash, lw=1.2)
         _fill_between_medians(middle, steps, values["smallest_change"], values["largest_change"], color)
         band(right, steps, values["beta"], color=color, ls=dash, label=norm)
     left.set(title="loss (nats)", yscale="log", ylim=(0.01, 100), ylabel="range over step sizes")

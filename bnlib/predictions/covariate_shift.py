@@ -16,8 +16,8 @@ PREDICTIONS = [
             "Above both": lambda bn, noisy, plain: noisy > max(bn, plain),
         },
         reason="The median loss over three seeds is {bn:.2g} with BN, {noisy:.2g} with noisy BN and {plain:.2g} "
-        "without normalisation. Noisy BN trains although its means and variances jump in every step, so BN does not "
-        "help by keeping them constant.",
+        "without normalisation. Noisy BN trains although its means and variances jump in every step. So a network with "
+        "batch norm does not need constant means and variances.",
     ),
     Prediction(
         "moving-inputs",
@@ -29,9 +29,9 @@ PREDICTIONS = [
             "With BN": lambda plain, bn, noisy: bn >= max(plain, noisy),
             "With noisy BN": lambda plain, bn, noisy: noisy > bn and noisy >= plain,
         },
-        reason="In a typical step the mean moves by about {plain:.0f} standard deviation without normalisation, by "
-        "{noisy:.1f} with noisy BN and by {bn:.1f} with BN. Near the input of the network the order is different: "
-        "there the mean moves furthest with noisy BN.",
+        reason="In a typical step the mean moves by {plain:.1f} standard deviations without normalisation, by "
+        "{noisy:.1f} with noisy BN and by {bn:.4f} with BN (medians of five seeds). Near the input of the network the "
+        "order is different: there the mean moves furthest with noisy BN.",
     ),
     Prediction(
         "turning-gradients",
@@ -53,7 +53,8 @@ PREDICTIONS = [
             ),
         },
         reason="The change, relative to the length of the gradient, is {bn_64:.1f} with BN and {plain_64:.1f} without "
-        "at batches of 64, and {bn_4:.1f} against {plain_4:.1f} at batches of 4. The mean and the variance of four "
-        "values are poor estimates, so a small step in the layers below changes the gradient a lot.",
+        "at batches of 64, and {bn_4:.1f} against {plain_4:.1f} at batches of 4. A likely reason is that four values "
+        "often lie close together. Batch norm then multiplies by a large gain, so a small step in the layers below "
+        "changes the gradient a lot.",
     ),
 ]

@@ -56,9 +56,9 @@ PREDICTIONS = [
             "4": lambda smallest: 4 <= smallest < 8,
             "8 or more": lambda smallest: smallest >= 8,
         },
-        reason="The smallest batch size that works is {smallest}. With 2 samples every normalised value is +1 or −1, "
-        "and the best test error is {error:.0f} %. With 1 sample the output of batch norm does not depend on the "
-        "input.",
+        reason="The smallest batch size that works is {smallest}. With 2 samples nearly every normalised value is near "
+        "+1 or −1, and the best test error is {error:.0f} %. With 1 sample the output of batch norm does not depend on "
+        "the input.",
     ),
     Prediction(
         "largest-rate",

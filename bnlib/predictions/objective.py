@@ -83,6 +83,6 @@ PREDICTIONS = [
         },
         reason="The error is {train:.0f} % in train mode and {evaluation:.0f} % in eval mode. In a batch of "
         "20, batch norm limits every value to 4.36, so the strong input that marks the class is hardly larger than the "
-        "noise. Evaluation mode does not limit it.",
+        "noise. Eval mode does not limit it.",
     ),
 ]

@@ -192,13 +192,13 @@ def prediction_rows(train_mode: torch.Tensor, eval_mode: torch.Tensor, labels: t
 
     Returns:
         rows for ``tables.Table``: both test errors, the share of images of which at least one prediction differs from
-        eval mode, and the share of different predictions for the median image.
+        eval mode, and the share of the batches in which the prediction of the median image differs.
     """
     differs = (train_mode != eval_mode[:, None]).float()
     shares = {
         "test error in eval mode": (eval_mode != labels).float().mean(),
         "test error in train mode": (train_mode != labels[:, None]).float().mean(),
         "images with at least one different prediction": differs.amax(1).mean(),
-        "different predictions for the median image": differs.mean(1).median(),
+        "batches that change the prediction of the median image": differs.mean(1).median(),
     }
     return [{"quantity": name, "share (%)": 100 * share.item()} for name, share in shares.items()]

@@ -115,7 +115,6 @@ def rows() -> list[dict]:
     headers = {
         "moved": "distance moved",
         "to_rays": "to the nearest point of the rays",
-        "at_equal_norm": "to the rays at the initial norms",
     }
     found = []
     for init, norm in itertools.product(INITS, NORMS):

@@ -130,6 +130,15 @@ def test_the_figure_of_memorised_labels_tells_what_is_right_and_not_what_is_wron
     assert "batch norm, fixed batches: 97, 46, 59 %;" in told
 
 
+def test_the_label_of_the_figure_of_memorised_labels_is_not_cut_off():
+    with figures.style():
+        figure = figures.new_figure(6.6, 3.0)
+        figures.draw_memorised_labels(figure, gap.random_labels_predicted())
+        figure.draw_without_rendering()
+        label = figure.axes[0].yaxis.label.get_window_extent()
+    assert figure.bbox.y0 <= label.y0 and label.y1 <= figure.bbox.y1
+
+
 def test_the_figure_of_minima_tells_weights_and_both_losses():
     told = figures.picture(figures.draw_minima, two_weights.surfaces(), two_weights.full_batch_minimum()).alt
     workers = two_weights.surface("one worker", 6)

@@ -178,3 +178,16 @@ def test_the_figure_of_sharpness_tells_the_ratio_to_a_quadratic():
     told = figures.picture(figures.draw_sharpness_and_rates, initial_sharpness.expected_and_measured()).alt
     ratio = np.median(initial_sharpness.ratio_to_quadratic("He", "batch norm", 8))
     assert f"batch norm, He, 8 hidden layers: 0.32 and 2.4 ({ratio:.2g});" in told
+
+
+def test_the_first_panel_of_the_landscape_shows_the_loss_before_the_step_and_its_range():
+    data = landscape_over_training.lookup("He", 64, 0.1)
+    with figures.style():
+        figure = figures.new_figure(7.4, 2.9)
+        figures.draw_landscape(figure, data, "He", 64, 0.1)
+    panel = figure.axes[0]
+    for line, band, values in zip(panel.lines, panel.collections, data.values(), strict=True):
+        before, highest = (np.median(values[name], 0) for name in ("loss", "highest_loss"))
+        np.testing.assert_allclose(line.get_ydata(), before)
+        assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(highest.max())
+    assert (highest < before).all()  # with BN, the last one drawn, no trial step raises the loss
