@@ -23,6 +23,7 @@ from bnlib.datasets import Dataset
 from bnlib.processes import run_jobs
 from bnlib.samplers import Sampler, shuffled
 from bnlib.schedules import Schedule
+from bnlib.stacked_differences import difference
 from bnlib.training import (
     History,
     OptimiserMaker,
@@ -304,6 +305,10 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
         steps = ((done, total, [history]) for done, total, history in first.iterate(device))
     else:
         models = [each.model(seed=each.seed) for each in chunk]
+        if not _can_be_stacked(models, first):
+            for each in chunk:
+                _train([each], paths, device, advance)
+            return
         settings = {name: getattr(first, name) for name in _SETTINGS} | {"device": device}
         settings |= {"lrs": [each.lr for each in chunk], "seeds": [each.seed for each in chunk]}
         steps = iterate_many(models, _load(first.data), **settings)
@@ -317,6 +322,21 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
         for each, history in zip(chunk, histories, strict=True):
             history.seconds = (time.perf_counter() - began) / len(chunk)
             store(asdict(history), paths[each])
+
+
+def _can_be_stacked(models: list[nn.Module], run: Run) -> bool:
+    """Return whether models that differ in their seeds are alike in all else, and vmap, if needed, can run them."""
+    if difference(models):
+        return False
+    whole = stacked.stack(models)
+    if isinstance(whole, stacked.VmapStack):
+        x = _load(run.data).train_x[: run.batch_size].cpu()
+        try:
+            with torch.random.fork_rng([]):
+                whole(x.expand(len(models), *x.shape))
+        except RuntimeError:
+            return False
+    return True
 
 
 def _read(path: Path) -> History:

@@ -86,6 +86,33 @@ def test_runs_are_trained_as_one_where_that_is_right_and_faster(options, sizes):
         assert [len(chunk) for chunk in sweep._chunks(runs, 4, "cuda")] == [4, 2]
 
 
+class Shuffled(torch.nn.Module):
+    """A network that is not the same for every seed: it takes the pixels in an order of its own."""
+
+    def __init__(self, seed, branch=False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.order, self.branch, self.linear = torch.randperm(64).tolist(), branch, torch.nn.Linear(64, 10)
+
+    def forward(self, input):
+        """Return the logits."""
+        output = self.linear(input.flatten(1)[:, self.order] if not self.branch else input.flatten(1))
+        return output if not self.branch or output.sum() > 0 else -output
+
+
+def same_branch(seed):
+    model = Shuffled(seed, branch=True)
+    model.order = []
+    return model
+
+
+@pytest.mark.parametrize("model", [Shuffled, same_branch], ids=["other attributes", "not for vmap"])
+def test_runs_whose_models_cannot_be_stacked_are_trained_one_after_another(model, tmp_path):
+    runs = grid(model)[:2]
+    assert [len(chunk) for chunk in sweep._chunks(runs, 64, "cpu")] == [2]  # one model alone does not show it
+    assert run(runs, tmp_path, progress=False) == [alone(each) for each in runs]
+
+
 def test_a_run_can_be_watched():
     each = grid()[4]
     *_, (done, total, history) = each.iterate()
