@@ -70,9 +70,11 @@ def compare(made: dict[str, nn.Module], shape: tuple[int, ...], device: str) -> 
     base, *names = made
 
     def measured() -> dict[str, list[float]]:
-        taken = [[seconds(layer, x, grad_output, steps) for layer in made.values()] for _ in range(ROUNDS.get(shape, 15))]
-        quartiles = np.percentile(np.array(taken) / np.array(taken)[:, :1], [25, 50, 75], axis=0).T.round(3).tolist()
-        return dict(zip(names, quartiles[1:], strict=True))
+        taken = [
+            [seconds(layer, x, grad_output, steps) for layer in made.values()] for _ in range(ROUNDS.get(shape, 15))
+        ]
+        ratios = np.array(taken)[:, 1:] / np.array(taken)[:, :1]
+        return dict(zip(names, np.percentile(ratios, [25, 50, 75], axis=0).T.round(3).tolist(), strict=True))
 
     rows = []
     for name, (low, middle, high) in until_quiet(measured).items():

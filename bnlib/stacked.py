@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from bnlib import stacked_differences
 from bnlib.arguments import check_kind, check_usual, shown
 from bnlib.norm import ActivationNoise, BatchNorm, BatchRenorm, EvoNormS0, FullNorm, GhostBatchNorm, NoisyBatchNorm
 from bnlib.probes.stateless import functional_call
-from bnlib.stacked_differences import difference, ties
 
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
 _GROUPED = (nn.GroupNorm, EvoNormS0)
@@ -67,12 +67,12 @@ def stack(models: Sequence[nn.Module]) -> Stack:
         check_kind("models", model, nn.Module, "a sequence of nn.Modules")
         if reason := _obstacle(model):
             raise ValueError(f"models must not {reason}; train such models one after another")
-    if different := difference(models):
+    if different := stacked_differences.difference(models):
         raise ValueError(
             f"models must have the same layers, shapes and settings, got models that differ in {different}"
         )
     alike = len({tuple(each.item() for each in model.buffers() if each.dim() == 0) for model in models}) == 1
-    if alike and can_join(models[0]) and not any(ties(models[0])):
+    if alike and can_join(models[0]) and not any(stacked_differences.ties(models[0])):
         return ConvolutionStack(models)
     by_layers = alike and has_stacked_layers(models[0])
     if not by_layers and (reason := _obstacle_to_vmap(models[0])):
@@ -103,7 +103,7 @@ def has_stacked_layers(model: nn.Module) -> bool:
     """
     check_usual(model=model)
     sequence = type(model).forward is nn.Sequential.forward and "forward" not in vars(model)
-    return sequence and all(map(_can_stack, model)) and not any(ties(model))
+    return sequence and all(map(_can_stack, model)) and not any(stacked_differences.ties(model))
 
 
 class Stack(nn.Module):

@@ -119,11 +119,12 @@ class _Comparison:
         return self.same(getattr(first, "__dict__", {}), getattr(second, "__dict__", {}))
 
     def _same_function(self, first: types.FunctionType, second: types.FunctionType) -> bool:
-        cells = [[cell.cell_contents for cell in each.__closure__ or ()] for each in (first, second)]
+        both = first, second
+        cells = [[cell.cell_contents for cell in each.__closure__ or ()] for each in both]
         # A copy of a model has the same functions, and these use the module of the model that was copied.
         if any(id(value) in (*self.modules[0], *self.modules[1], *self.tensors) for value in itertools.chain(*cells)):
             return False
-        parts = [(each.__defaults__, each.__kwdefaults__, values) for each, values in zip((first, second), cells, strict=True)]
+        parts = [(each.__defaults__, each.__kwdefaults__, own) for each, own in zip(both, cells, strict=True)]
         return first.__code__ == second.__code__ and self.same(*parts)
 
 

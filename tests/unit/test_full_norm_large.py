@@ -177,5 +177,6 @@ def test_leave_one_out_for_both_signs_of_gamma_and_a_constant_channel(shape, lay
     output.backward(g)
     y, grad_input, *others = expected.step(x.detach().numpy(), g.numpy(), 0.3)
     tolerance = 1e-6 if offset > 100 else 1e-9
-    for actual, each in zip((output, x.grad, layer.weight.grad, layer.bias.grad), (y, grad_input, *others), strict=True):
-        close(actual, each, tolerance)
+    actual = output, x.grad, layer.weight.grad, layer.bias.grad
+    for ours, theirs in zip(actual, (y, grad_input, *others), strict=True):
+        close(ours, theirs, tolerance)
