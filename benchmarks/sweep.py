@@ -4,7 +4,7 @@
 which those one after another are taken from three of the runs; the time beside two busy processes over that without;
 and the time of a step of 35 stacked models over that of the same step written with ``torch.func.vmap``, interleaved.
 The ratio of the times cannot be larger than the one that is printed as the limit: the stack would reach it if all but
-its products of matrices took no time. At batch sizes 1, 4 and 64 these products are about a third, a fifth and a half of
+its products of matrices took no time. At batch sizes 1, 4 and 64 these products are a third, a fifth and a half of
 a step; the rest are passes over the activations and weights of all models and some 70 calls of operators.
 With ``--save`` it also writes ``data/results/benchmarks/sweep_DEVICE.json``. It uses as many threads as PyTorch does
 by itself, and ``training`` decides about them.
