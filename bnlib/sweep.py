@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -240,17 +241,31 @@ def describe(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [describe(each) for each in value]
     if isinstance(value, dict):
-        return {str(name): describe(each) for name, each in sorted(value.items())}
+        if all(isinstance(name, str) for name in value):
+            return {name: describe(each) for name, each in sorted(value.items())}
+        return {"items": [[describe(name), describe(each)] for name, each in value.items()]}
     if isinstance(value, functools.partial):
         return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
     if is_dataclass(value) and not isinstance(value, type):
         return {"a": describe(type(value))} | {
             field.name: describe(getattr(value, field.name)) for field in fields(value)
         }
-    name = getattr(value, "__qualname__", "<")
-    if "<" in name or not hasattr(value, "__module__"):
+    if inspect.ismethod(value):
+        return {"method": value.__name__, "of": describe(value.__self__)}
+    name, module = getattr(value, "__qualname__", "<"), getattr(value, "__module__", None)
+    if not _is_importable(value, name, module):
         raise TypeError(f"a run must consist of plain values and of functions that can be imported, got {value!r}")
-    return f"{value.__module__}.{name}" + _source_outside(value)
+    return f"{module}.{name}" + _source_outside(value)
+
+
+def _is_importable(value: Any, name: str, module: str | None) -> bool:
+    """Return whether a module has the value by its name; a function that a decorator made can have that of another."""
+    if "<" in name or module not in sys.modules:
+        return False
+    found = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def _source_outside(value: Any) -> str:

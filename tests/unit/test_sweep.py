@@ -152,6 +152,40 @@ def test_what_matters_changes_the_key_and_nothing_else(monkeypatch):
     assert cache_key(each) != before
 
 
+class Wide:
+    width = 4
+
+    @classmethod
+    def of_class(cls, seed):
+        return models.mlp((64, cls.width, 10), seed=seed)
+
+    def of_object(self, seed):
+        return models.mlp((64, self.width, 10), seed=seed)
+
+
+class Wider(Wide):
+    width = 8
+
+
+def decorated(width):
+    @functools.wraps(alone)
+    def build(seed):
+        return models.mlp((64, width, 10), seed=seed)
+
+    return build
+
+
+def test_functions_of_one_name_do_not_get_each_others_results():
+    each = vars(grid()[0])
+    keys = [cache_key(Run(**each | {"model": kind.of_class})) for kind in (Wide, Wider, Wide)]
+    assert keys[0] != keys[1] and keys[0] == keys[2]
+    arguments = [functools.partial(models.mlp, {1: 2}), functools.partial(models.mlp, {"1": 2})]
+    assert cache_key(Run(**each | {"model": arguments[0]})) != cache_key(Run(**each | {"model": arguments[1]}))
+    for model in (Wide().of_object, decorated(8)):  # the name does not tell which object or width
+        with pytest.raises(TypeError, match="of functions that can be imported, got <"):
+            cache_key(Run(**each | {"model": model}))
+
+
 def test_the_code_is_that_of_the_package_but_not_of_its_figures(tmp_path, monkeypatch):
     (tmp_path / "norm").mkdir()
     (tmp_path / "figures").mkdir()
