@@ -3,6 +3,9 @@
 ``python benchmarks/sweep.py`` prints, within a minute on a quiet machine with two cores: the ratio of the times, of
 which those one after another are taken from three of the runs; the time beside two busy processes over that without;
 and the time of a step of 35 stacked models over that of the same step written with ``torch.func.vmap``, interleaved.
+The ratio of the times cannot be larger than the one that is printed as the limit: the stack would reach it if all but
+its products of matrices took no time. At batch sizes 1, 4 and 64 these products are a third, a fifth and a half of
+a step; the rest are passes over the activations and weights of all models and some 70 calls of operators.
 With ``--save`` it also writes ``data/results/benchmarks/sweep_DEVICE.json``. It uses as many threads as PyTorch does
 by itself, and ``training`` decides about them.
 """
@@ -65,6 +68,29 @@ def timed(train: Callable[[], tuple]) -> tuple[float, int, list]:
     return time.perf_counter() - began, steps, histories
 
 
+def seconds_of_products(stacked_models: int, batch_size: int, device: str) -> float:
+    """Return the time of the products of matrices in a step, with one thread."""
+    sizes = [(64, 100), (100, 100), (100, 10)]
+    parts = [
+        [
+            torch.randn(stacked_models, *each, device=device)
+            for each in ((batch_size, into), (into, out), (batch_size, out))
+        ]
+        for into, out in sizes
+    ]
+    times = []
+    with training.threads.threads_for(0):
+        for _ in range(30):
+            began = time.perf_counter()
+            for x, weight, g in parts:
+                torch.bmm(x, weight)
+                torch.bmm(x.transpose(1, 2), g)
+                if weight is not parts[0][1]:  # the data need no gradient
+                    torch.bmm(g, weight.transpose(1, 2))
+            times.append(time.perf_counter() - began)
+    return min(times)
+
+
 def compare(norm, batch_size: int, device: str) -> dict:
     """Train all runs stacked, quiet and beside busy processes, and some one after another; print and return ratios."""
     data = datasets.load("digits")
@@ -89,15 +115,18 @@ def compare(norm, batch_size: int, device: str) -> dict:
         for ours, (_, _, history) in zip(histories, alone, strict=False)
     )
     each = quiet / steps / len(cells) * 1e6
+    limit = loop / steps / seconds_of_products(len(cells), batch_size, device)
     print(
-        f"{norm.__name__:9} batch size {batch_size:2}: {loop / quiet:4.1f} times faster, {each:4.0f} us per step and "
-        f"model, {busy / quiet:4.2f} of the time beside {BUSY} busy processes; final losses differ by {difference:.0e}",
+        f"{norm.__name__:9} batch size {batch_size:2}: {loop / quiet:4.1f} times faster (limit {limit:3.0f}), "
+        f"{each:4.0f} us per step and model, {busy / quiet:4.2f} of the time beside {BUSY} busy processes; "
+        f"final losses differ by {difference:.0e}",
         flush=True,
     )
     return {
         "layer": norm.__name__,
         "batch_size": batch_size,
         "one_after_another_over_stacked": round(loop / quiet, 2),
+        "limit_of_that_by_products": round(limit, 1),
         "busy_over_quiet": round(busy / quiet, 2),
         "microseconds_per_step_and_model": round(each, 1),
         "largest_difference_of_losses": difference,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from bnlib import stacked_differences
 from bnlib.arguments import check_kind, check_usual, shown
 from bnlib.norm import ActivationNoise, BatchNorm, BatchRenorm, EvoNormS0, FullNorm, GhostBatchNorm, NoisyBatchNorm
 from bnlib.probes.stateless import functional_call
@@ -66,12 +67,12 @@ def stack(models: Sequence[nn.Module]) -> Stack:
         check_kind("models", model, nn.Module, "a sequence of nn.Modules")
         if reason := _obstacle(model):
             raise ValueError(f"models must not {reason}; train such models one after another")
-    if difference := _difference(models):
+    if different := stacked_differences.difference(models):
         raise ValueError(
-            f"models must have the same layers, shapes and settings, got models that differ in {difference}"
+            f"models must have the same layers, shapes and settings, got models that differ in {different}"
         )
     alike = len({tuple(each.item() for each in model.buffers() if each.dim() == 0) for model in models}) == 1
-    if alike and can_join(models[0]) and not any(_ties(models[0])):
+    if alike and can_join(models[0]) and not any(stacked_differences.ties(models[0])):
         return ConvolutionStack(models)
     by_layers = alike and has_stacked_layers(models[0])
     if not by_layers and (reason := _obstacle_to_vmap(models[0])):
@@ -102,7 +103,7 @@ def has_stacked_layers(model: nn.Module) -> bool:
     """
     check_usual(model=model)
     sequence = type(model).forward is nn.Sequential.forward and "forward" not in vars(model)
-    return sequence and all(map(_can_stack, model)) and not any(_ties(model))
+    return sequence and all(map(_can_stack, model)) and not any(stacked_differences.ties(model))
 
 
 class Stack(nn.Module):
@@ -345,56 +346,3 @@ def _obstacle_to_vmap(model: nn.Module) -> str:
                 f"have momentum=None, which torch.func.vmap does not support, got it in {type(layer).__name__} {name!r}"
             )
     return ""
-
-
-def _difference(models: Sequence[nn.Module]) -> str:
-    """Return in words what the models differ in, or nothing if they can be stacked."""
-    for what, aspect in _ASPECTS.items():
-        first = aspect(models[0])
-        if any(not _same(aspect(model), first) for model in models[1:]):
-            return what
-    return ""
-
-
-def _ties(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the first name of each parameter and each buffer that has a further name, by the further name."""
-    found = []
-    for named in (model.named_parameters, model.named_buffers):
-        first: dict[int, str] = {}
-        names = [(name, first.setdefault(id(value), name)) for name, value in named(remove_duplicate=False)]
-        found.append({name: other for name, other in names if name != other})
-    return found[0], found[1]
-
-
-def _settings(model: nn.Module) -> list[dict[str, Any]]:
-    """Return the public attributes of each submodule."""
-    return [
-        {name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"}
-        for module in model.modules()
-    ]
-
-
-def _same(first: Any, second: Any) -> bool:
-    """Return whether two values are equal as far as they are numbers, names, tensors or collections of them."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
-    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
-        return len(first) == len(second) and all(map(_same, first, second))
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return first.shape == second.shape and first.dtype is second.dtype and torch.equal(first, second)
-    if isinstance(first, (bool, int, float, complex, str, type(None))):
-        return first == second or (first != first and second != second)
-    return type(first) is type(second)
-
-
-_ASPECTS: dict[str, Callable[[nn.Module], Any]] = {
-    "their layers": repr,
-    "which of their tensors are tied": _ties,
-    "the shapes or types of their tensors": lambda model: [
-        (name, *value.shape, str(value.dtype)) for name, value in (*model.named_parameters(), *model.named_buffers())
-    ],
-    "which parameters require a gradient": lambda model: [value.requires_grad for value in model.parameters()],
-    "the train or eval modes of their submodules": lambda model: [module.training for module in model.modules()],
-    "the attributes of their submodules": _settings,
-}
-"""What must be equal in all models of a stack, by its name in words."""

@@ -139,10 +139,12 @@ def _join(layers: list[Any]) -> nn.Module:
 
 class _Linears(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
+        # Of an image, (N, E C, H, W), it takes the rows.
         rows = input.unflatten(1, (self.size, -1)).transpose(0, 1)
-        product = torch.bmm(rows, self.weight.unflatten(0, (self.size, -1)).transpose(1, 2))
-        product = product.transpose(0, 1).flatten(1)
-        return product if self.bias is None else product + self.bias
+        product = torch.bmm(rows.flatten(1, -2), self.weight.unflatten(0, (self.size, -1)).transpose(1, 2))
+        if self.bias is not None:
+            product = product + self.bias.view(self.size, 1, -1)
+        return product.view(*rows.shape[:-1], -1).transpose(0, 1).flatten(1, 2)
 
 
 class _OnlineNorms(OnlineNorm):

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from bnlib.datasets import Dataset
 from bnlib.processes import run_jobs
 from bnlib.samplers import Sampler, shuffled
 from bnlib.schedules import Schedule
+from bnlib.stacked_differences import difference
 from bnlib.training import (
     History,
     OptimiserMaker,
@@ -239,17 +241,31 @@ def describe(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [describe(each) for each in value]
     if isinstance(value, dict):
-        return {str(name): describe(each) for name, each in sorted(value.items())}
+        if all(isinstance(name, str) for name in value):
+            return {name: describe(each) for name, each in sorted(value.items())}
+        return {"items": [[describe(name), describe(each)] for name, each in value.items()]}
     if isinstance(value, functools.partial):
         return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
     if is_dataclass(value) and not isinstance(value, type):
         return {"a": describe(type(value))} | {
             field.name: describe(getattr(value, field.name)) for field in fields(value)
         }
-    name = getattr(value, "__qualname__", "<")
-    if "<" in name or not hasattr(value, "__module__"):
+    if inspect.ismethod(value):
+        return {"method": value.__name__, "of": describe(value.__self__)}
+    name, module = getattr(value, "__qualname__", "<"), getattr(value, "__module__", None)
+    if not _is_importable(value, name, module):
         raise TypeError(f"a run must consist of plain values and of functions that can be imported, got {value!r}")
-    return f"{value.__module__}.{name}" + _source_outside(value)
+    return f"{module}.{name}" + _source_outside(value)
+
+
+def _is_importable(value: Any, name: str, module: str | None) -> bool:
+    """Return whether a module has the value by its name; a function that a decorator made can have that of another."""
+    if "<" in name or module not in sys.modules:
+        return False
+    found = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def _source_outside(value: Any) -> str:
@@ -304,6 +320,10 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
         steps = ((done, total, [history]) for done, total, history in first.iterate(device))
     else:
         models = [each.model(seed=each.seed) for each in chunk]
+        if not _can_be_stacked(models, first):
+            for each in chunk:
+                _train([each], paths, device, advance)
+            return
         settings = {name: getattr(first, name) for name in _SETTINGS} | {"device": device}
         settings |= {"lrs": [each.lr for each in chunk], "seeds": [each.seed for each in chunk]}
         steps = iterate_many(models, _load(first.data), **settings)
@@ -317,6 +337,21 @@ def _train(chunk: list[Run], paths: dict[Run, Path], device: str, advance: Calla
         for each, history in zip(chunk, histories, strict=True):
             history.seconds = (time.perf_counter() - began) / len(chunk)
             store(asdict(history), paths[each])
+
+
+def _can_be_stacked(models: list[nn.Module], run: Run) -> bool:
+    """Return whether models that differ in their seeds are alike in all else, and vmap, if needed, can run them."""
+    if difference(models):
+        return False
+    whole = stacked.stack(models)
+    if isinstance(whole, stacked.VmapStack):
+        x = _load(run.data).train_x[: run.batch_size].cpu()
+        try:
+            with torch.random.fork_rng([]):
+                whole(x.expand(len(models), *x.shape))
+        except RuntimeError:
+            return False
+    return True
 
 
 def _read(path: Path) -> History:

@@ -22,6 +22,8 @@ from bnlib.norm.buffers import hold, is_eager
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 _EXACT = (torch.float32, torch.float64)
 _LEAST_SCALE = 1e-12  # a product of two such numbers, divided by the number of values, is not yet rounded to 0
+_NEAR = 30.0  # up to so many standard deviations, a sum of a mean's multiple and of its negative loses few digits
+_LARGE_SAMPLE = 2**13  # a sum over so many values takes longer than to call the kernel
 LARGE = 2**16
 """From so many values on, a pass over the data takes longer than a few operations on numbers of each channel."""
 
@@ -221,6 +223,10 @@ def _own_sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor,
         size, rows = x.size(0), (1, -1, *x.shape[2:])
         own = sums(g.view(rows), x.view(rows), mean.repeat(size), gain.repeat(size))
         return tuple(each.unflatten(-1, (size, -1)) for each in own)
+    by_rows = x.dim() > 2 and x.stride(1) == 1 and g.stride() == x.stride() and x[0].numel() >= _LARGE_SAMPLE
+    if by_rows and is_eager(g) and not is_vectorised(g):  # channels-last
+        own = [sums(g[index : index + 1], x[index : index + 1], mean, gain) for index in range(x.size(0))]
+        return torch.stack([each for each, _ in own]), torch.stack([each for _, each in own])
     space = tuple(range(2, x.dim()))
     normalised = (x - per_channel(mean, x)).mul_(per_channel(gain, x))
     return _product(normalised, g).sum(space), g.sum(space, dtype=mean.dtype)
@@ -229,20 +235,40 @@ def _own_sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor,
 def _without_own(g, x, mean, gain, free, scale, own, projection, total, count: int) -> Tensor:
     """Return the gradient of the input if the sums over the other samples, of ``count`` values, stand for all.
 
-    With few new tensors and passes: the result is written into the memory of the normalised data.
+    With few new tensors and passes. Where all means are near 0, ``x - mean`` need not be formed.
     """
     share = scale / count
-    centred = x - per_channel(mean, x)
+    plain = x.numel() >= LARGE and x.is_cpu and is_eager(x) and x.dtype is g.dtype is gain.dtype
+    near = plain and not is_vectorised(g) and torch.mul(mean, gain).abs_().amax().item() < _NEAR
     if own is None:  # shape (N, C): each sum over a sample is the value itself
-        normalised = centred.mul_(gain)
+        if near and share.amin().item() > 0:
+            return _without_own_value(g, x, mean, gain, free, share, projection, total, count)
+        normalised = (x - mean).mul_(gain)
         product = _product(normalised, torch.addcmul(-projection, g, normalised))
         product = torch.addcmul(total * -share, product, share if free is None else share * free)
         return product.addcmul_(g, share * (count + 1))
     slope, rest = (own[0] - projection) * (gain * share), (own[1] - total) * share
     if free is not None:
         slope = slope * free
+    if near:
+        rest = torch.addcmul(rest, slope, mean, value=-1)
     slope, rest = (each.view(*each.shape, *[1] * (x.dim() - 2)) for each in (slope, rest))
-    return _product(centred, slope).add_(rest).addcmul_(g, per_channel(scale, x))
+    if near:
+        return torch.addcmul(rest, x, slope).addcmul_(g, per_channel(scale, x))
+    return _product(x - per_channel(mean, x), slope).add_(rest).addcmul_(g, per_channel(scale, x))
+
+
+def _without_own_value(g, x, mean, gain, free, share, projection, total, count: int) -> Tensor:
+    r"""Return the same for vectors, if means are near 0 and every ``share`` is positive, in four passes over the data.
+
+    With the share $s$ and $\hat x$ it is $g\,(s\hat x^2 + s\,(count + 1)) - s\,(projection\,\hat x + total)$.
+    """
+    root = gain * share.sqrt()
+    slope, root = (projection * gain, root) if free is None else (projection * gain * free, root * free)
+    factor = torch.addcmul(torch.mul(mean, root).neg_(), x, root)
+    factor = torch.addcmul(share * (count + 1), factor, factor, out=factor)
+    rest = torch.addcmul(total, slope, mean, value=-1).mul_(share).neg_()
+    return torch.addcmul(rest, x, slope.mul_(share).neg_()).addcmul_(g, factor)
 
 
 def _product(plain: Tensor, other: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from bnlib.training.settings import (
     Callback,
     OptimiserMaker,
     check_settings,
+    check_step,
     loaded,
     step_is_proportional_to_gradient,
 )
@@ -198,6 +199,7 @@ class _Loop:
         self.lr, self.schedule = 1.0 if mixed else lrs[0], schedule
         self.optimiser = optimiser(self.model.parameters(), lr=self.lr)
         check_kind("optimiser(parameters, lr=...)", self.optimiser, Optimizer, "an optimiser of torch.optim")
+        check_step(self.optimiser)
         self.histories = [History() for _ in lrs]
         self.losses: list[Tensor] = []
         self.errors: list[Tensor] = []

@@ -86,6 +86,7 @@ def check_settings(
     Raises:
         TypeError: if a setting is of the wrong type.
         ValueError: if a setting is out of range, or the model has no parameter to train.
+        RuntimeError: if gradients are switched off.
 
     Example:
         >>> next(training.iterate(nn.Linear(3, 3), "three_points", batch_size=3, lr=0.1, optimiser="sgd"))
@@ -102,6 +103,8 @@ def check_settings(
         check_number("lr", lr, at_least=0)
     for seed in seeds:
         check_integer("seed", seed, at_least=0)
+    if not torch.is_grad_enabled():  # which generators would find again at every step
+        raise RuntimeError("training must run with gradients, got torch.no_grad() or torch.inference_mode() around it")
     known = [name for name, value in vars(torch.optim).items() if inspect.isclass(value)]
     _check_callable("optimiser", optimiser, "a class of torch.optim, or a partial of one", known)
     if schedule is not None:
@@ -112,6 +115,20 @@ def check_settings(
     _check_callable("batches", batches, "a sampler, see bnlib.samplers", known)
     if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
         raise TypeError(f"callbacks must be a list of functions, got {shown(callbacks)}")
+
+
+def check_step(optimiser: Optimizer) -> None:
+    """Raise a ValueError if the steps of an optimiser need a function that computes the loss anew.
+
+    Example:
+        >>> training.settings.check_step(torch.optim.LBFGS([torch.zeros(1)]))
+        Traceback (most recent call last):
+            ...
+        ValueError: optimiser must take steps without a closure, got LBFGS
+    """
+    needed = [each for each in inspect.signature(optimiser.step).parameters.values() if each.default is each.empty]
+    if any(each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in needed):
+        raise ValueError(f"optimiser must take steps without a closure, got {type(optimiser).__name__}")
 
 
 def _check_callable(name: str, value: Any, what: str, known: Iterable[str] = ()) -> None:

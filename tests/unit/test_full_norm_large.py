@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from full_norm_examples import ORACLES, Reference, data
+from full_norm_examples import ORACLES, Reference, close, data
 from torch import nn
 
 import bnlib
-from bnlib.norm import full_norm_autograd
+from bnlib.norm import full_norm_autograd, full_norm_passes
 from bnlib.norm.full_norm_passes import LARGE
 
 SHAPES = [((300, 256), None), ((9, 8, 1000), None), ((40, 16, 11, 10), None), ((40, 16, 11, 10), torch.channels_last)]
+LARGE_SAMPLES = ((9, 32, 18, 16), torch.channels_last)
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "new_tensors.py"
 
 
@@ -24,7 +25,7 @@ def batch(shape, layout, dtype, seed, offset=0.0):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("oracle", ORACLES)
-@pytest.mark.parametrize(("shape", "layout"), SHAPES)
+@pytest.mark.parametrize(("shape", "layout"), [*SHAPES, LARGE_SAMPLES])
 @pytest.mark.parametrize(("alpha", "offset"), [(0.3, 0.0), (0.3, 3.0), (0.03, 50.0), (0.95, 50.0), (0.1, -1e4)])
 def test_equals_algorithm_3_step_by_step(dtype, oracle, shape, layout, alpha, offset):
     assert np.prod(shape) >= LARGE
@@ -153,3 +154,29 @@ def test_float32_can_hold_the_squares_but_not_their_sum(oracle, shape, layout):
         for our, their in zip(*results, strict=True):
             torch.testing.assert_close(our.double(), their, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.running_var.double(), exact.running_var, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("signs", [1.0, -1.0])
+@pytest.mark.parametrize("offset", [0.0, 20.0, 1e3])
+@pytest.mark.parametrize(("shape", "layout"), [SHAPES[0], SHAPES[3], LARGE_SAMPLES])
+def test_leave_one_out_for_both_signs_of_gamma_and_a_constant_channel(shape, layout, offset, signs):
+    assert np.prod(shape) >= LARGE and np.prod(LARGE_SAMPLES[0][1:]) >= full_norm_passes._LARGE_SAMPLE
+    layer = bnlib.FullNorm(shape[1], alpha=0.3, oracle="leave_one_out", dtype=torch.float64)
+    torch.nn.init.uniform_(layer.weight, 0.5, 2)
+    with torch.no_grad():
+        layer.weight[:3] *= signs
+        layer.running_mean.fill_(offset)
+        layer.running_var[1] = 0.0
+    expected = Reference(layer)
+    means, variances = layer.running_mean.numpy(), layer.running_var.numpy()
+    expected.estimates = expected.estimates._replace(mean=means.copy(), second_moment=variances + means**2)
+    x, g = (batch(shape, layout, torch.float64, seed, each) for seed, each in ((1, offset), (2, 0.0)))
+    x[:, 1] = offset  # its variance is below eps, so no correction passes through it
+    x.requires_grad_()
+    output = layer(x)
+    output.backward(g)
+    y, grad_input, *others = expected.step(x.detach().numpy(), g.numpy(), 0.3)
+    tolerance = 1e-6 if offset > 100 else 1e-9
+    actual = output, x.grad, layer.weight.grad, layer.bias.grad
+    for ours, theirs in zip(actual, (y, grad_input, *others), strict=True):
+        close(ours, theirs, tolerance)

@@ -85,6 +85,41 @@ def test_groups_and_parts_of_a_model_that_are_not_trained_stay_so():
     assert not whole.joined[0].weight.requires_grad
 
 
+def convolution(out=4, **options):
+    return nn.Conv2d(2, out, 3, **options)
+
+
+WAYS = {
+    "circular padding": lambda: [convolution(padding=1, padding_mode="circular"), nn.GroupNorm(2, 4)],
+    "padding by name, no bias": lambda: [convolution(padding="same", bias=False), bnlib.BatchNorm(4)],
+    "dilation and stride": lambda: [convolution(dilation=2), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, stride=2)],
+    "depthwise": lambda: [convolution(groups=2), nn.Conv2d(4, 4, 3, groups=4)],
+    "pooling with rest": lambda: [convolution(), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2, padding=1)],
+    "a linear layer on the rows": lambda: [convolution(), nn.Linear(5, 6), nn.Linear(6, 3, bias=False), nn.ReLU()],
+    "one channel": lambda: [convolution(1), bnlib.FullNorm(1), nn.Flatten(), nn.Linear(25, 1)],
+    "running statistics of the batch": lambda: [convolution(), bnlib.BatchNorm(4, track_running_stats=False)],
+    "cumulative average": lambda: [convolution(), bnlib.BatchNorm(4, momentum=None)],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_layers_with_unusual_settings_do_what_they_do_alone(way):
+    singles = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        singles.append(nn.Sequential(*WAYS[way]()).double())
+    whole, alone = stack(singles), copy.deepcopy(singles)
+    assert type(whole) is ConvolutionStack
+    for x in torch.randn(2, 3, 4, 2, 7, 7, dtype=torch.float64):
+        outputs = [model(images) for model, images in zip(alone, x, strict=True)]
+        torch.testing.assert_close(whole(x), torch.stack(outputs))
+        step(whole, whole(x).sin().sum(), [0.01] * len(list(whole.parameters())))
+        for model, images in zip(alone, x, strict=True):
+            step(model, model(images).sin().sum(), [0.01] * len(list(model.parameters())))
+    for ours, theirs in zip(whole.unstack(), alone, strict=True):
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
 def tied(seed):
     convolution = nn.Conv2d(2, 2, 3, padding=1)
     return nn.Sequential(convolution, nn.ReLU(), convolution)

@@ -86,6 +86,33 @@ def test_runs_are_trained_as_one_where_that_is_right_and_faster(options, sizes):
         assert [len(chunk) for chunk in sweep._chunks(runs, 4, "cuda")] == [4, 2]
 
 
+class Shuffled(torch.nn.Module):
+    """A network that is not the same for every seed: it takes the pixels in an order of its own."""
+
+    def __init__(self, seed, branch=False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.order, self.branch, self.linear = torch.randperm(64).tolist(), branch, torch.nn.Linear(64, 10)
+
+    def forward(self, input):
+        """Return the logits."""
+        output = self.linear(input.flatten(1)[:, self.order] if not self.branch else input.flatten(1))
+        return output if not self.branch or output.sum() > 0 else -output
+
+
+def same_branch(seed):
+    model = Shuffled(seed, branch=True)
+    model.order = []
+    return model
+
+
+@pytest.mark.parametrize("model", [Shuffled, same_branch], ids=["other attributes", "not for vmap"])
+def test_runs_whose_models_cannot_be_stacked_are_trained_one_after_another(model, tmp_path):
+    runs = grid(model)[:2]
+    assert [len(chunk) for chunk in sweep._chunks(runs, 64, "cpu")] == [2]  # one model alone does not show it
+    assert run(runs, tmp_path, progress=False) == [alone(each) for each in runs]
+
+
 def test_a_run_can_be_watched():
     each = grid()[4]
     *_, (done, total, history) = each.iterate()
@@ -123,6 +150,40 @@ def test_what_matters_changes_the_key_and_nothing_else(monkeypatch):
     before = cache_key(each)
     monkeypatch.setattr(sweep, "code_hash", lambda: "other sources")
     assert cache_key(each) != before
+
+
+class Wide:
+    width = 4
+
+    @classmethod
+    def of_class(cls, seed):
+        return models.mlp((64, cls.width, 10), seed=seed)
+
+    def of_object(self, seed):
+        return models.mlp((64, self.width, 10), seed=seed)
+
+
+class Wider(Wide):
+    width = 8
+
+
+def decorated(width):
+    @functools.wraps(alone)
+    def build(seed):
+        return models.mlp((64, width, 10), seed=seed)
+
+    return build
+
+
+def test_functions_of_one_name_do_not_get_each_others_results():
+    each = vars(grid()[0])
+    keys = [cache_key(Run(**each | {"model": kind.of_class})) for kind in (Wide, Wider, Wide)]
+    assert keys[0] != keys[1] and keys[0] == keys[2]
+    arguments = [functools.partial(models.mlp, {1: 2}), functools.partial(models.mlp, {"1": 2})]
+    assert cache_key(Run(**each | {"model": arguments[0]})) != cache_key(Run(**each | {"model": arguments[1]}))
+    for model in (Wide().of_object, decorated(8)):  # the name does not tell which object or width
+        with pytest.raises(TypeError, match="of functions that can be imported, got <"):
+            cache_key(Run(**each | {"model": model}))
 
 
 def test_the_code_is_that_of_the_package_but_not_of_its_figures(tmp_path, monkeypatch):

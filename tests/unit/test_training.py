@@ -252,3 +252,15 @@ class Dictionary(torch.nn.Linear):
 def test_what_cannot_be_trained_is_explained(model, options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         training.fit(model, POINTS, batch_size=3, lr=0.1, progress=False, **options)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_training_without_gradients_is_refused(context):
+    with context(), pytest.raises(RuntimeError, match=r"with gradients, got torch.no_grad\(\) or torch.inference_mode"):
+        next(training.iterate(models.three_point_network(seed=0), "three_points", batch_size=3, lr=0.1))
+
+
+def test_an_optimiser_that_needs_a_closure_is_refused():
+    model = models.three_point_network(seed=0)
+    with pytest.raises(ValueError, match="optimiser must take steps without a closure, got LBFGS"):
+        next(training.iterate(model, "three_points", batch_size=3, lr=0.1, optimiser=torch.optim.LBFGS))
