@@ -40,9 +40,9 @@ def diagnose(
     DomainBatchNorm, classes that inherit from these, and any module with the tensors ``running_mean`` and
     ``running_var``. All of them run their own ``forward``; only their mode and their statistics are changed. It takes
     GhostBatchNorm for a BatchNorm of the whole batch. Norms of one sample, such as GroupNorm and RMSNorm, have no batch
-    statistics to check. The losses in a report are those of four batches where these decide which mode is worse;
-    ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported program, which cannot be taken apart,
-    ``diagnose`` checks less, and says so.
+    statistics to check. The losses in a report are those of two or four batches where these decide which mode is
+    worse; ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported program, which cannot be taken
+    apart, ``diagnose`` checks less, and says so.
 
     Arguments:
         model: any network, in the mode (train or eval) in which you use it.

@@ -28,17 +28,18 @@ def repeated_samples(measurements: Measurements) -> Iterator[Finding]:
     inputs = _first_inputs([measurements.batches[number] for number in measurements.few])
     if inputs is None:
         return
-    sizes = [len(each) for each in inputs]
-    distinct = [_distinct(each) for each in inputs]
-    if not all(2 * count <= size for count, size in zip(distinct, sizes, strict=True)):
-        return
+    distinct = []
+    for each in inputs:
+        distinct.append(_distinct(each))
+        if 2 * distinct[-1] > len(each):
+            return
     mean = sum(distinct) / len(distinct)
     if len(inputs) > 1 and (not _alike(inputs) or _distinct(torch.cat(inputs)) < 1.5 * mean):
         return
     constant = sum(int((each == each[:, :1]).all(1).sum()) for each in inputs) / len(inputs)
     text = (
-        f"A batch of {sizes[0]} samples holds {mean:.3g} different ones on average, so its statistics are as noisy as "
-        "those of so few samples."
+        f"A batch of {len(inputs[0])} samples holds {mean:.3g} different ones on average, so its statistics are as "
+        "noisy as those of so few samples."
     )
     if constant > 1:
         text += f" {constant:.3g} samples have the same value everywhere, as samples have that only fill up a batch."

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnlib.doctor.checks.batch_composition import few_of_the_classes
 from bnlib.doctor.checks.training_in_eval_mode import layers_trained_in_eval_mode
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.misplaced_statistics import origin_of_statistics
 from bnlib.doctor.norm_layers import batches_tracked, has_known_forward
 from bnlib.doctor.report import Finding, make_finding
 from bnlib.doctor.running_averages import (
@@ -77,9 +80,14 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
             )
             # FullNorm trains with these same statistics, so eval mode is no worse than training.
             severity = severity if not measurements.will_be_trained and not isinstance(layer, FullNorm) else "note"
+            origin = None
+        else:
+            origin = origin_of_statistics(measurements, name)
+            text += origin.text if origin else few_of_the_classes(measurements)
         if count and isinstance(layer, _BatchNorm) and layer.momentum is None:
             text += f" With momentum=None they average all {count} batches alike, also those of old weights."
-        yield make_finding("running-statistics-mismatch", name, severity, text + _eval_losses(measurements))
+        found = make_finding("running-statistics-mismatch", name, severity, text + _eval_losses(measurements))
+        yield replace(found, remedy=origin.remedy) if origin and origin.remedy else found
 
 
 def _eval_losses(measurements: Measurements) -> str:

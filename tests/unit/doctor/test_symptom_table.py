@@ -52,6 +52,19 @@ def zero_gamma_and_beta(layer):
     nn.init.zeros_(layer.bias)
 
 
+def after_a_dry_run():
+    model = models.mlp((64, 32, 10), nn.BatchNorm1d)
+    model.train()(torch.zeros(4, 1, 8, 8))
+    return model.eval()
+
+
+def with_shared_statistics():
+    model = models.mlp((64, 32, 32, 10), nn.BatchNorm1d)
+    first, second = (each for each in model if isinstance(each, nn.BatchNorm1d))
+    second.load_state_dict(first.state_dict(), assign=True)
+    return model
+
+
 class Twice(nn.Module):
     """A tower that sees an image and its negative, with more contrast."""
 
@@ -196,6 +209,9 @@ CASES = {
     "eval-mode-distorted": (lambda: {"model": displaced("mlp", "2")}, dict),
     "eval-worse-than-train": (lambda: exposures(1), dict),
     "running-statistics-mismatch": (lambda: {"model": displaced("mlp", "2")}, dict),
+    "negative-variance": (lambda: {"model": with_layer(lambda layer: layer.running_var[3].fill_(-0.1))}, dict),
+    "statistics-of-constant-batches": (lambda: {"model": after_a_dry_run()}, dict),
+    "layers-share-statistics": (lambda: {"model": with_shared_statistics()}, dict),
     "shared-layer": (lambda: {"model": train(Twice(), batches(count=60), 60)}, dict),
     "domain-statistics-differ": (
         lambda: two_domains(models.mlp((64, 32, 10), nn.BatchNorm1d)),
