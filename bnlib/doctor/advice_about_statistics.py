@@ -106,6 +106,34 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         ),
         section=FAILING + "#running-averages",
     ),
+    "statistics-not-tracked": Advice(
+        group="eval",
+        symptom="The running averages stop changing in the middle of a training, and eval mode becomes worse",
+        cause=(
+            "`track_running_stats` was set to False on layers that have running averages, for example around a pass on "
+            "adversarial inputs, and not set back. So train mode does not update them, and eval mode uses the old ones."
+        ),
+        test="any(not bn.track_running_stats and bn.running_mean is not None for bn in bns)",
+        remedy=(
+            "Set `track_running_stats = True` again after the pass that must not count, and recompute the statistics: "
+            "`torch.optim.swa_utils.update_bn(batches, model)`."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "frozen-statistics-mismatch": Advice(
+        group="after",
+        symptom="Fine-tuning with frozen batch norm (in eval mode) learns badly from a good pretrained network",
+        cause=(
+            "The frozen running averages do not describe the inputs, because these are not prepared as in the first "
+            "training: 0 to 255 in place of 0 to 1, without mean and deviation, or of another kind."
+        ),
+        test='"frozen-statistics-mismatch" in bnlib.diagnose(model, batches).codes',
+        remedy=(
+            "Prepare the inputs as in the training that the statistics come from. If the new data are of another kind, "
+            "re-estimate the statistics with `torch.optim.swa_utils.update_bn(batches, model)` before you freeze them."
+        ),
+        section=TRAINING + "#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
     "layers-share-statistics": Advice(
         group="eval",
         symptom=(

@@ -65,7 +65,8 @@ def layers_share_statistics(measurements: Measurements) -> Iterator[Finding]:
     """Find layers whose running statistics are the same memory, as after ``load_state_dict(assign=True)``."""
     owners: dict[tuple, list[str]] = {}
     for name, layer in measurements.norm_layers.items():
-        if isinstance(layer.running_mean, Tensor):
+        # Without channels, and on the meta device, there is no memory to share.
+        if isinstance(layer.running_mean, Tensor) and layer.running_mean.data_ptr():
             owners.setdefault(_place(layer), []).append(name)
     called = measurements.statistics
     for first, *others in owners.values():

@@ -15,6 +15,7 @@ from bnlib.doctor.checks.impossible_statistics import (
     negative_variance,
     statistics_of_constant_batches,
 )
+from bnlib.doctor.checks.layer_settings import statistics_not_tracked
 from bnlib.doctor.checks.shared_statistics import domain_statistics_differ, layer_shared_by_different_inputs
 from bnlib.doctor.dropout_in_front import REMEDY, loss_with_dropout_statistics
 from bnlib.doctor.losses import main_output
@@ -117,6 +118,7 @@ def _has_another_cause(measurements: Measurements, names: list[str]) -> bool:
         negative_variance,
         statistics_of_constant_batches,
         layers_share_statistics,
+        statistics_not_tracked,
         batches_not_representative,
         domain_statistics_differ,
         layer_shared_by_different_inputs,

@@ -3,8 +3,8 @@
 import itertools
 
 import torch
-from doctor_examples import batches, digits, settle
-from planted_networks import INFERENCE, Planted, middle, norms, trained, untrained
+from doctor_examples import batches, digits, settle, train
+from planted_networks import FEW, INFERENCE, Around, Planted, few, middle, norms, replace, trained, untrained
 from torch import nn
 
 
@@ -116,6 +116,42 @@ def data_of_one_client(name):
     )  # fmt: skip
 
 
+def tracking_switched_off(name):
+    model = trained(name)
+    for layer in norms(model).values():
+        layer.track_running_stats = False
+    train(model, few(), FEW, lr=1.0)
+    return Planted(
+        model, "statistics-not-tracked", list(norms(model)), None, says=("not update them", "= True again"),
+        beside=("running-statistics-mismatch",),
+    )  # fmt: skip
+
+
+def frozen_backbone_with_other_inputs(name):
+    model = trained(name)
+    for layer in norms(model).values():
+        layer.eval()
+    return Planted(
+        model, "frozen-statistics-mismatch", [next(iter(norms(model)))], "warning",
+        batches=few(change=lambda x, y: (60 * x, y)), says=("far from its inputs", "Prepare the inputs"),
+    )  # fmt: skip
+
+
+def new_layer_at_each_call(name):
+    model = trained(name)
+    place = middle(model)
+    layer = model.get_submodule(place)
+
+    def fresh(_, network, x):
+        return type(layer)(layer.num_features)(x)
+
+    replace(model, place, Around(nn.Identity(), fresh))
+    return Planted(
+        settle(model, batches(count=40)).eval(), "eval-depends-on-batch", [""],
+        says=(f"a {type(layer).__name__}({layer.num_features})", "new layer at each call"), options=INFERENCE,
+    )  # fmt: skip
+
+
 def scale_channels(model, place, factor):
     """Multiply the inputs of a norm layer, and its statistics with them, so that the network computes the same."""
     layer, below = model.get_submodule(place), model.get_submodule(below_of(model, place))
@@ -153,4 +189,7 @@ FAULTS_OF_BUFFERS = [
     permuted_channels,
     folded_twice,
     data_of_one_client,
+    tracking_switched_off,
+    frozen_backbone_with_other_inputs,
+    new_layer_at_each_call,
 ]

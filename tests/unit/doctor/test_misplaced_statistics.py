@@ -53,3 +53,23 @@ def test_a_linear_layer_explains_any_mean_so_nothing_is_said():
     with torch.no_grad():
         model[1].running_mean += 3 * model[1].running_var.sqrt()
     assert "inputs" not in evidence(model, data) and "weights" not in evidence(model, data)
+
+
+def test_layers_of_one_model_that_are_called_twice_or_hold_no_channel_share_nothing():
+    shared = nn.BatchNorm1d(6)
+    model = nn.Sequential(nn.Linear(5, 6), shared, nn.ReLU(), nn.Linear(6, 6), shared, nn.Linear(6, 4))
+    data = [(torch.randn(32, 5), torch.randint(0, 4, (32,))) for _ in range(4)]
+    assert "layers-share-statistics" not in diagnose(model, data).codes
+    model[2] = nn.Sequential(nn.ReLU(), nn.Identity())
+    model[2].unused, model[2].too = nn.BatchNorm1d(0), nn.BatchNorm1d(0)
+    model[2].forward = torch.relu
+    assert "layers-share-statistics" not in diagnose(model, data).codes
+
+
+def test_a_layer_that_is_not_called_shares_with_a_note():
+    model = network(0)
+    model.spare = nn.BatchNorm2d(24)
+    model.spare.load_state_dict(model[1].state_dict(), assign=True)
+    model.forward = lambda x: nn.Sequential.forward(model[:6], x)
+    (found,) = diagnose(model, list(images())).by_code("layers-share-statistics")
+    assert (found.layer, found.severity) == ("1", "note") and "spare" in found.evidence

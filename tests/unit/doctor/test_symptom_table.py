@@ -52,6 +52,17 @@ def zero_gamma_and_beta(layer):
     nn.init.zeros_(layer.bias)
 
 
+def stop_tracking(layer):
+    layer.track_running_stats = False
+
+
+def with_frozen_norms():
+    model = trained("mlp").train()
+    for layer in model:
+        layer.train(not isinstance(layer, nn.BatchNorm1d))
+    return model
+
+
 def after_a_dry_run():
     model = models.mlp((64, 32, 10), nn.BatchNorm1d)
     model.train()(torch.zeros(4, 1, 8, 8))
@@ -211,6 +222,11 @@ CASES = {
     "running-statistics-mismatch": (lambda: {"model": displaced("mlp", "2")}, dict),
     "negative-variance": (lambda: {"model": with_layer(lambda layer: layer.running_var[3].fill_(-0.1))}, dict),
     "statistics-of-constant-batches": (lambda: {"model": after_a_dry_run()}, dict),
+    "statistics-not-tracked": (lambda: {"model": with_layer(stop_tracking)}, dict),
+    "frozen-statistics-mismatch": (
+        lambda: {"model": with_frozen_norms(), "batches": batches(change=lambda x, y: (60 * x, y))},
+        lambda: {"model": with_frozen_norms()},
+    ),
     "layers-share-statistics": (lambda: {"model": with_shared_statistics()}, dict),
     "shared-layer": (lambda: {"model": train(Twice(), batches(count=60), 60)}, dict),
     "domain-statistics-differ": (
