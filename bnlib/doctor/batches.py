@@ -79,6 +79,11 @@ def first_batches(
     return taken
 
 
+def call_model(model: nn.Module, batch: Batch, forward: Forward | None) -> object:
+    """Return the outputs of a model for a batch."""
+    return forward(model, *batch.arguments) if forward else model(*batch.arguments, **batch.keywords)
+
+
 def _with_forward(batch: object) -> Batch:
     _, targets = _split_targets(batch)
     return Batch((batch,), {}, targets, batch)

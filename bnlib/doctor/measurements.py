@@ -51,6 +51,7 @@ class Measurements:
         by_domain: the measurements on the batches of each domain, by its name.
         skipped: what could not be checked, with the reason.
         loader: what the user passed as batches; None for other batches.
+        trial: trains copies of the model for a few steps; None without an optimiser.
         compares_all: compare the modes on all batches, even if a few decide.
     """
 
@@ -64,7 +65,7 @@ class Measurements:
         record: bool = True,
     ) -> None:
         self.instrumented, self.batches, self.inference = instrumented, batches, inference
-        self.will_be_trained, self.by_domain, self.loader = False, {}, None
+        self.will_be_trained, self.by_domain, self.loader, self.trial = False, {}, None, None
         self.skipped: dict[str, str] = {}
         self.compares_all = False
         self._loss, self._domain, self._record = loss, domain, record
@@ -155,6 +156,10 @@ class Measurements:
         """
         some = {name: each for name, each in self.precise_statistics.items() if name in names}
         return float(batch_loss(self._loss, self.pass_with_statistics(number, some).outputs, self.batches[number]))
+
+    def loss_of(self, outputs: object, batch: Batch) -> Tensor:
+        """Return the loss of outputs for a batch; there must be a loss."""
+        return batch_loss(self._loss, outputs, batch)
 
     def pass_with_statistics(self, number: int, statistics: Statistics) -> Pass:
         """Return a pass of a batch in eval mode with other statistics in some layers, by their names."""

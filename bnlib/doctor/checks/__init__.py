@@ -9,6 +9,7 @@ from bnlib.doctor.checks import (
     gradients,
     impossible_statistics,
     layer_settings,
+    learning_rate,
     non_finite_values,
     normalised_dimension,
     outliers,
@@ -56,4 +57,5 @@ CHECKS = (
     gradients.variance_below_eps,
     gradients.gradient_explosion,
     update_counts.update_counts,
+    learning_rate.unstable_rate,
 )

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint_sequential
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+import bnlib
 from bnlib import models, samplers
 from bnlib.doctor import ADVICE, SYMPTOM_GROUPS, TEST_SETUP, all_advice, symptom_rows
 from bnlib.experiments.failing import broken_networks
@@ -61,6 +62,13 @@ def with_frozen_norms():
     for layer in model:
         layer.train(not isinstance(layer, nn.BatchNorm1d))
     return model
+
+
+def on_full_norm(rate):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = models.mlp((64, 50, 50, 10), bnlib.FullNorm)
+    return {"model": model, "lr": rate}
 
 
 def after_a_dry_run():
@@ -220,6 +228,7 @@ CASES = {
     "eval-mode-distorted": (lambda: {"model": displaced("mlp", "2")}, dict),
     "eval-worse-than-train": (lambda: exposures(1), dict),
     "running-statistics-mismatch": (lambda: {"model": displaced("mlp", "2")}, dict),
+    "unstable-rate": tuple(lambda rate=rate: on_full_norm(rate) for rate in (5.0, 0.03)),
     "negative-variance": (lambda: {"model": with_layer(lambda layer: layer.running_var[3].fill_(-0.1))}, dict),
     "statistics-of-constant-batches": (lambda: {"model": after_a_dry_run()}, dict),
     "statistics-not-tracked": (lambda: {"model": with_layer(stop_tracking)}, dict),
