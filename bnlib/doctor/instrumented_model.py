@@ -272,7 +272,7 @@ class InstrumentedModel:
 def _copies_of_empty_dictionaries(model: nn.Module) -> dict[int, dict]:
     """Return new dictionaries for the empty ones of all modules, by their ``id``, as ``copy.deepcopy`` keeps them.
 
-    Each module has about ten, for hooks. Copying them one by one takes a third or more of the time of copying a small model.
+    Each module has about ten, for hooks. Copying these takes a third or more of the time of copying a small model.
     """
     held = (each for module in model.modules() for each in vars(module).values())
     return {id(each): type(each)() for each in held if type(each) in (dict, OrderedDict) and not each}
