@@ -138,6 +138,22 @@ ADVICE: dict[str, Advice] = {
         ),
         section=FAILING + "#inputs-in-other-units",
     ),
+    "unstable-rate": Advice(
+        group="training",
+        symptom="With `FullNorm` the loss jumps or explodes at a learning rate at which batch norm trains",
+        cause=(
+            "The estimates follow the weights late, by about 1/alpha steps, so large steps are taken in a wrong "
+            "direction. Here `lr` is the learning rate."
+        ),
+        test=(
+            '"unstable-rate" in bnlib.diagnose(model, batches, optimiser=torch.optim.SGD(model.parameters(), lr)).codes'
+        ),
+        remedy=(
+            "Use a third of the learning rate, or less momentum. A larger floor of alpha (0.1 in place of 0.03) makes "
+            "the estimates faster and noisier."
+        ),
+        section=FAILING + "#running-averages",
+    ),
     "trained-in-eval-mode": Advice(
         group="training",
         symptom=(

@@ -39,14 +39,14 @@ ABOUT_INPUTS: dict[str, Advice] = {
     "padding-in-statistics": Advice(
         group="training",
         symptom=(
-            "With padded sequences, the training loss depends on which lengths share a batch; sorting by length "
-            "changes the result"
+            "With padded sequences or images, the training loss depends on which sizes share a batch; sorting by "
+            "length changes the result"
         ),
-        cause="The zeros behind short sequences enter the mean and the variance of each batch.",
+        cause="The zeros behind short sequences or around small images enter the mean and the variance of each batch.",
         test="(x == 0).all(1).float().mean() > 0.2",
         remedy=(
             "Normalise the real positions only: `x[mask] = norm(x[mask])` with inputs of shape (N, L, C), where `mask` "
-            "is true at real positions. Or put sequences of similar lengths into a batch, or use LayerNorm."
+            "is true at real positions. Or put sequences or images of similar sizes into a batch, or use LayerNorm."
         ),
         section=FORMULA + "#forward",
     ),

@@ -70,6 +70,88 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         ),
         section=FAILING + "#running-averages",
     ),
+    "negative-variance": Advice(
+        group="eval",
+        symptom="Eval mode gives NaN, although the loss in train mode and all weights are finite",
+        cause=(
+            "`running_var` is negative: the buffers were subtracted, extrapolated or averaged with a negative weight "
+            "(task arithmetic, merged models), the momentum is not between 0 and 1, or an own layer computes E[x²] - "
+            "E[x]² in low precision."
+        ),
+        test="any((bn.running_var < 0).any() for bn in bns)",
+        remedy=(
+            "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`. When you merge or extrapolate"
+            " weights, leave `running_mean` and `running_var` out; in a layer of your own, compute the variance about "
+            "the mean."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "statistics-of-constant-batches": Advice(
+        group="eval",
+        symptom=(
+            "Outputs in eval mode are huge or wrong after a dry run on zeros, for example to build lazy layers or to "
+            "count operations"
+        ),
+        cause=(
+            "The dry run was in train mode, so the running averages took in its constant batches, and no real ones "
+            "followed."
+        ),
+        test=(
+            "any(bn.num_batches_tracked > 0 and bn.running_var.unique().numel() == 1 and bn.running_var[0] < 1 for bn "
+            "in bns)"
+        ),
+        remedy=(
+            "Call `model.eval()` before a dry run, or `reset_running_stats()` on each norm layer after it. For a model "
+            "without further training, recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "statistics-not-tracked": Advice(
+        group="eval",
+        symptom="The running averages stop changing in the middle of a training, and eval mode becomes worse",
+        cause=(
+            "`track_running_stats` was set to False on layers that have running averages, for example around a pass on "
+            "adversarial inputs, and not set back. So train mode does not update them, and eval mode uses the old ones."
+        ),
+        test="any(not bn.track_running_stats and bn.running_mean is not None for bn in bns)",
+        remedy=(
+            "Set `track_running_stats = True` again after the pass that must not count, and recompute the statistics: "
+            "`torch.optim.swa_utils.update_bn(batches, model)`."
+        ),
+        section=FAILING + "#running-averages",
+    ),
+    "frozen-statistics-mismatch": Advice(
+        group="after",
+        symptom="Fine-tuning with frozen batch norm (in eval mode) learns badly from a good pretrained network",
+        cause=(
+            "The frozen running averages do not describe the inputs, because these are not prepared as in the first "
+            "training: 0 to 255 in place of 0 to 1, without mean and deviation, or of another kind."
+        ),
+        test='"frozen-statistics-mismatch" in bnlib.diagnose(model, batches).codes',
+        remedy=(
+            "Prepare the inputs as in the training that the statistics come from. If the new data are of another kind, "
+            "re-estimate the statistics with `torch.optim.swa_utils.update_bn(batches, model)` before you freeze them."
+        ),
+        section=TRAINING + "#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
+    "layers-share-statistics": Advice(
+        group="eval",
+        symptom=(
+            "Two layers always have the same running averages, and eval mode is bad, after loading with "
+            "`load_state_dict(assign=True)`"
+        ),
+        cause=(
+            "Both layers were given the same tensors as buffers, without a copy, so each one's batches move the "
+            "averages of both."
+        ),
+        test="len({bn.running_mean.data_ptr() for bn in bns}) < len(bns)",
+        remedy=(
+            "Give each layer its own buffers: `layer.running_mean = layer.running_mean.clone()`, and so for "
+            "`running_var` and `num_batches_tracked`; or load with `assign=False`. Then recompute the statistics: "
+            "`torch.optim.swa_utils.update_bn(batches, model)`."
+        ),
+        section=FAILING + "#running-averages",
+    ),
     "gradient-checkpointing": Advice(
         group="eval",
         symptom=(

@@ -68,11 +68,20 @@ def first_batches(
         raise ValueError(f"{name} must be an iterable of batches, such as a DataLoader, got {type(batches).__name__}")
     device = next((each.device for each in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     moved = [to_device(each, device) for each in itertools.islice(batches, max_batches)]
-    taken = [_with_forward(each) if forward else _without_forward(name, each, _signature(model)) for each in moved]
+    if forward:
+        taken = [_with_forward(each) for each in moved]
+    else:
+        signature = _signature(model)
+        taken = [_without_forward(name, each, signature) for each in moved]
     taken = [each for each in taken if all(value.numel() for value in tensors(each.inputs))]
     if not taken:
         raise ValueError(f"{name} must hold at least one batch with a sample, got none")
     return taken
+
+
+def call_model(model: nn.Module, batch: Batch, forward: Forward | None) -> object:
+    """Return the outputs of a model for a batch."""
+    return forward(model, *batch.arguments) if forward else model(*batch.arguments, **batch.keywords)
 
 
 def _with_forward(batch: object) -> Batch:

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 import numpy as np
 from torch import nn
+from torch.optim import Optimizer
 
-from bnlib.arguments import check_integer
-from bnlib.doctor.batches import Forward, first_batches
+from bnlib.arguments import check_integer, check_kind
+from bnlib.doctor.batches import Forward, call_model, first_batches
 from bnlib.doctor.checks import CHECKS
 from bnlib.doctor.checks.batch_dependence import eval_mode_depends_on_batch
+from bnlib.doctor.checks.learning_rate import Trial
 from bnlib.doctor.checks.whole_model import losses_differ_without_a_cause
 from bnlib.doctor.exported_models import as_module, diagnose_exported, is_exported
 from bnlib.doctor.finding_values import with_values
@@ -32,6 +34,7 @@ def diagnose(
     domains: Mapping[object, Iterable] | None = None,
     inference: bool = False,
     max_batches: int = 32,
+    optimiser: Optimizer | None = None,
 ) -> Report:
     """Look for known problems with the batch normalisation of a model.
 
@@ -40,9 +43,9 @@ def diagnose(
     DomainBatchNorm, classes that inherit from these, and any module with the tensors ``running_mean`` and
     ``running_var``. All of them run their own ``forward``; only their mode and their statistics are changed. It takes
     GhostBatchNorm for a BatchNorm of the whole batch. Norms of one sample, such as GroupNorm and RMSNorm, have no batch
-    statistics to check. The losses in a report are those of four batches where these decide which mode is worse;
-    ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported program, which cannot be taken apart,
-    ``diagnose`` checks less, and says so.
+    statistics to check. The losses in a report are those of two or four batches where these decide which mode is
+    worse; ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported program, which cannot be taken
+    apart, ``diagnose`` checks less, and says so.
 
     Arguments:
         model: any network, in the mode (train or eval) in which you use it.
@@ -61,14 +64,16 @@ def diagnose(
         inference: the model is used for predictions and ``batches`` are the batches that it predicts on. Then train
             mode is an error, but the batches may have any size and any order.
         max_batches: use at most this many batches, and at most this many of each domain.
+        optimiser: the optimiser of the model's training. With it, and with ``FullNorm`` layers, a copy is trained for
+            12 steps, to see whether they are too large for the estimates.
 
     Returns:
         A ``Report`` of all findings, the most severe first.
 
     Raises:
-        TypeError: ``model`` is not a module, or ``domains`` is not a mapping.
+        TypeError: ``model`` is not a module, ``domains`` is not a mapping, or ``optimiser`` is no optimiser.
         ValueError: there is no batch with a sample; a batch does not fit the model; the loss is not a single number;
-            ``max_batches`` is below 1; the model cannot be copied.
+            ``max_batches`` is below 1; the model cannot be copied; ``optimiser`` is that of another model.
 
     Example:
         The same model on shuffled batches, and on batches sorted by label:
@@ -90,6 +95,8 @@ def diagnose(
     if domains is not None and not isinstance(domains, Mapping):
         raise TypeError(f"domains must be a mapping of names to batches, got {type(domains).__name__}")
     _check_max_batches(max_batches)
+    if optimiser is not None:
+        check_kind("optimiser", optimiser, Optimizer, "a torch.optim.Optimizer of the model's parameters, or None")
     if exported:
         module = as_module(model)
         taken = first_batches("batches", batches, max_batches, module)
@@ -102,6 +109,8 @@ def diagnose(
         if not instrumented.norm_layers:
             return _report_without_norm_layers(model, measurements)
         measurements.will_be_trained = model.training and not inference
+        if optimiser is not None and measurements.will_be_trained:
+            measurements.trial = Trial(model, optimiser, lambda copied, batch: call_model(copied, batch, forward))
         for name, each in (domains or {}).items():
             taken = first_batches(f"domains[{name!r}]", each, max_batches, model, forward)
             measurements.by_domain[name] = measurements.on_batches(taken, name)

@@ -101,7 +101,7 @@ def by_batch(layer: nn.Module, call: Call, input: Tensor) -> Tensor:
         with in_mode(layer, False, (channels, torch.ones_like(channels))):
             return call()
     if isinstance(layer, CORRECTED_IN_TRAIN_MODE) and has_known_forward(layer) and input.numel():
-        return _by_formula(layer, input)
+        return by_formula(layer, input)
     if isinstance(layer, nn.SyncBatchNorm):
         # In train mode it waits for the other processes. Without running statistics it uses those of this batch.
         with in_mode(layer, training=False), _without_statistics(layer):
@@ -160,7 +160,7 @@ def _without_statistics(layer: nn.Module) -> Iterator[None]:
         layer.running_mean, layer.running_var = before
 
 
-def _by_formula(layer: nn.Module, input: Tensor) -> Tensor:
+def by_formula(layer: nn.Module, input: Tensor) -> Tensor:
     """Normalise by the batch with the formula of the layer: FullNorm takes eps as the smallest variance."""
     shape = (1, -1, *[1] * (input.dim() - 2))
     dtype = torch.promote_types(input.dtype, torch.float32)

@@ -23,7 +23,8 @@ def gaps_are_clear(train: Tensor, in_eval: Tensor, recomputed: Tensor, limit: fl
     """Return whether a few batches tell which losses are clearly larger than which: the gaps are far from the limit.
 
     The mean gap of 12 batches deviates from that of 4 of them by 0.4 standard deviations of the gaps; three times that
-    is far. Unless eval mode is worse than both others, the batches may matter, and all of them should be asked.
+    is far. Two batches tell their standard deviation badly, so both gaps must be far from the limit. Unless eval mode
+    is worse than both others, the batches may matter, and all of them should be asked.
 
     Arguments:
         train, in_eval, recomputed: the losses of the same batches in train mode, in eval mode and in eval mode with
@@ -32,10 +33,20 @@ def gaps_are_clear(train: Tensor, in_eval: Tensor, recomputed: Tensor, limit: fl
     """
     pairs = ((in_eval, train), (in_eval, recomputed), (recomputed, train), (train, in_eval), (recomputed, in_eval))
     for worse, better in pairs:
-        mean, deviation = float((worse - better).mean()), float((worse - better).std())
-        # Not "mean > limit": it may be nan.
-        no = mean + 1.25 * deviation < limit
-        yes = mean - 1.25 * deviation > limit and mean > 2 * deviation and worse is in_eval
-        if not (no or yes):
+        gaps = worse - better
+        no, yes = _both_are_far(gaps, limit) if len(gaps) == 2 else _mean_is_far(gaps, limit)
+        if not (no or (yes and worse is in_eval)):
             return False
     return True
+
+
+def _mean_is_far(gaps: Tensor, limit: float) -> tuple[bool, bool]:
+    """Return whether the mean gap is far below the limit, and whether it is far above."""
+    mean, deviation = float(gaps.mean()), float(gaps.std())
+    return mean + 1.25 * deviation < limit, mean - 1.25 * deviation > limit and mean > 2 * deviation
+
+
+def _both_are_far(gaps: Tensor, limit: float) -> tuple[bool, bool]:
+    """Return whether two gaps are both far below the limit, and whether they are both far above and nearly equal."""
+    low, high = float(gaps.min()), float(gaps.max())
+    return high < 0.5 * limit, low > 1.5 * limit and low > 0.5 * high

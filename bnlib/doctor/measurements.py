@@ -28,7 +28,7 @@ from bnlib.doctor.report import Finding
 from bnlib.doctor.reshuffled_batches import reshuffled_batches, why_not_reshuffled
 from bnlib.doctor.structures import describe
 
-_ASKED_FIRST, _SAMPLES_FOR_STATISTICS = 4, 64
+_ASKED_FIRST, _ENOUGH_SAMPLES = 4, 64
 """Number of batches that are asked first whether a further look is needed; and samples enough for statistics."""
 
 _MODES = {"train": "train", "eval": "eval", "recomputed": "substitute"}
@@ -51,6 +51,7 @@ class Measurements:
         by_domain: the measurements on the batches of each domain, by its name.
         skipped: what could not be checked, with the reason.
         loader: what the user passed as batches; None for other batches.
+        trial: trains copies of the model for a few steps; None without an optimiser.
         compares_all: compare the modes on all batches, even if a few decide.
     """
 
@@ -64,7 +65,7 @@ class Measurements:
         record: bool = True,
     ) -> None:
         self.instrumented, self.batches, self.inference = instrumented, batches, inference
-        self.will_be_trained, self.by_domain, self.loader = False, {}, None
+        self.will_be_trained, self.by_domain, self.loader, self.trial = False, {}, None, None
         self.skipped: dict[str, str] = {}
         self.compares_all = False
         self._loss, self._domain, self._record = loss, domain, record
@@ -101,10 +102,12 @@ class Measurements:
 
         They are those of a few batches, if these have enough samples.
         """
-        numbers = self.compared if self.has_loss else self.few
-        if sum(self.batches[number].size or _SAMPLES_FOR_STATISTICS for number in numbers) < _SAMPLES_FOR_STATISTICS:
-            numbers = self._all
-        return self._statistics(self._run.kept("eval", numbers, record=True))
+        first = self.compared if self.has_loss else self.few[::2]
+        enough = (numbers for numbers in (first, self.few, self._all) if self._samples(numbers) >= _ENOUGH_SAMPLES)
+        return self._statistics(self._run.kept("eval", next(enough, self._all), record=True))
+
+    def _samples(self, numbers: Sequence[int]) -> int:
+        return sum(self.batches[number].size or _ENOUGH_SAMPLES for number in numbers)
 
     @cached_property
     def has_loss(self) -> bool:
@@ -114,7 +117,7 @@ class Measurements:
     @property
     def compared(self) -> tuple[int, ...]:
         """The numbers of the batches on which the modes are compared: a few, spread over all, if these decide."""
-        return self.few if not self.compares_all and self._few_decide else self._all
+        return self._all if self.compares_all else self._decided[0]
 
     @property
     def train_score(self) -> Score | None:
@@ -154,13 +157,17 @@ class Measurements:
         some = {name: each for name, each in self.precise_statistics.items() if name in names}
         return float(batch_loss(self._loss, self.pass_with_statistics(number, some).outputs, self.batches[number]))
 
+    def loss_of(self, outputs: object, batch: Batch) -> Tensor:
+        """Return the loss of outputs for a batch; there must be a loss."""
+        return batch_loss(self._loss, outputs, batch)
+
     def pass_with_statistics(self, number: int, statistics: Statistics) -> Pass:
         """Return a pass of a batch in eval mode with other statistics in some layers, by their names."""
         return self._run.run(number, "substitute", statistics)
 
-    def outputs_with_and_without_precise_statistics(self) -> list[tuple[object, object]]:
-        """Return, for each of a few batches, the outputs in eval mode and those with recomputed statistics."""
-        in_eval, recomputed = self._passes("eval", self.few), self._passes("recomputed", self.few)
+    def outputs_with_and_without_precise_statistics(self, numbers: Sequence[int]) -> list[tuple[object, object]]:
+        """Return, for some batches, the outputs in eval mode and those with recomputed statistics."""
+        in_eval, recomputed = self._passes("eval", numbers), self._passes("recomputed", numbers)
         return [(one.outputs, other.outputs) for one, other in zip(in_eval, recomputed, strict=True)]
 
     @property
@@ -198,7 +205,7 @@ class Measurements:
     def _losses_differ(self) -> bool:
         return self.has_loss and not self.modes_agree
 
-    @cached_property
+    @property
     def modes_agree(self) -> bool:
         """Whether a few batches show that the losses of the modes are equal, so that the others need not be asked.
 
@@ -206,22 +213,20 @@ class Measurements:
         twentieth of the loss of a constant output: half of what ``clearly_worse`` calls relevant. For two batches, half
         of that is required.
         """
-        if not self.has_loss or self.few == self._all:
-            return False
-        for numbers, share in ((self.few[::2], 0.025), (self.few, 0.05)):
-            train, *others = (self._losses(mode, numbers) for mode in _MODES)
-            if losses_agree(train, others, share * self.constant_output_loss):
-                return True
-        return False
+        return self._decided[1]
 
     @cached_property
-    def _few_decide(self) -> bool:
-        """Whether a few batches tell whether the loss is clearly larger in one mode than in another."""
-        if not self.has_loss or self.few == self._all:
-            return False
-        return self.modes_agree or gaps_are_clear(
-            *(self._losses(mode, self.few) for mode in _MODES), 0.1 * self.constant_output_loss
-        )
+    def _decided(self) -> tuple[tuple[int, ...], bool]:
+        """The numbers of the batches that tell in which mode the loss is larger, and whether the losses are equal."""
+        if self.has_loss and self.few != self._all:
+            limit = 0.1 * self.constant_output_loss
+            for numbers, share in ((self.few[::2], 0.25), (self.few, 0.5)):
+                train, *others = (self._losses(mode, numbers) for mode in _MODES)
+                if losses_agree(train, others, share * limit):
+                    return numbers, True
+                if gaps_are_clear(train, *others, limit):
+                    return numbers, False
+        return self._all, False
 
     def _losses(self, mode: str, numbers: Sequence[int]) -> Tensor:
         return torch.tensor([each.loss for each in self._batch_scores(mode, numbers)], dtype=torch.double)
@@ -371,7 +376,7 @@ class Measurements:
     def known_score(self, mode: str) -> Score | None:
         """Return the score in a mode if the passes for it were run already; None if they were not."""
         kept = "batch" if mode == "train" and not self._corrected else mode
-        for numbers in (self._all, self.few):
+        for numbers in (self._all, self.few, self.few[::2]):
             if all(self._scores.get((kept, number)) is not None for number in numbers):
                 return self._score(mode, numbers)
         return None

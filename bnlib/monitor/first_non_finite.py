@@ -20,6 +20,11 @@ class FirstNonFinite:
         layer: the norm layer; None if none has running statistics.
         steps: the largest number of steps between two calls of ``clear``.
         found: called in the first step after which the number is not finite, if that can be told at once.
+
+    Attributes:
+        watched: the dictionary that holds the layer's running variance, the tensor in it, and a sequence that begins
+            with the number: nan if only ``note`` can tell it. While the tensor is the same and the number is finite,
+            ``note`` has nothing to do.
     """
 
     def __init__(self, layer: nn.Module | None, steps: int, found: Callable[[], None]) -> None:
@@ -28,6 +33,7 @@ class FirstNonFinite:
         if layer is not None:
             # Where the attribute is: getattr on a module takes ten times as long.
             self._holder = layer._buffers if "running_var" in layer._buffers else vars(layer)
+        self.watched = self._holder, None, (math.nan if layer is not None else 0.0,)
         self._first, self._noted = None, []
 
     def clear(self, step: int) -> None:
@@ -61,12 +67,14 @@ class FirstNonFinite:
 
     def _prepare(self, variance: Tensor | None) -> None:
         self._variance, self._memory = variance, None
+        self.watched = self._holder, variance, (math.nan if variance is not None else 0.0,)
         if variance is None:
             return
         # The detached tensor keeps the memory alive that it shares, whatever happens to the buffer.
         flat = variance.detach().flatten()
         if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
             self._memory = memoryview(flat.numpy())
+            self.watched = self._holder, variance, self._memory
             return
         self._channel = flat[0]
         if not self._slots or self._slots[0].device != flat.device:

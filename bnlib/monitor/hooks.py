@@ -10,6 +10,9 @@ from torch import nn
 
 from bnlib.probes.stateless import probe_is_running
 
+NOTHING_WATCHED = {}, None, (0.0,)
+"""What ``FirstNonFinite`` watches if there is nothing to watch."""
+
 # The running backward pass (-1: none), and the transformations of torch.func. PyTorch has no public functions for them.
 _backward_pass = torch._C._current_graph_task_id
 _transformations = torch._C._functorch.peek_interpreter_stack
@@ -48,24 +51,37 @@ class StepHook(Hook):
 
     The calls of the probes of bnlib and those in a transformation of ``torch.func`` are not training passes.
 
-    This code runs in each step, so it is one function: in a network of two small layers, each call of another one takes
-    about 0.2 % of the time of a step.
+    This code runs in each step, so it is one function with few attributes: in a network of two small layers, each call
+    of another one takes about 0.2 % of the time of a step.
 
     Arguments:
         begin_step: called with the module and its arguments, at the beginning of the step after ``quiet_steps`` ones.
         other_pass: called with the module at the beginning of a pass that is no training pass.
 
     Attributes:
-        step: number of the current training pass.
         quiet_steps: the number of passes that are only counted, before the next call of ``begin_step``.
-        after_step: called with the number of the step before, at the beginning of each of these passes.
+        after_step: called with the number of the step before, at the beginning of each of these passes; it is not
+            called if ``watched`` tells that nothing has happened.
+        watched: see ``FirstNonFinite``.
     """
 
-    def __init__(
-        self, begin_step: Callable[[nn.Module, tuple], None], other_pass: Callable[[nn.Module], None], step: int = 0
-    ) -> None:
+    def __init__(self, begin_step: Callable[[nn.Module, tuple], None], other_pass: Callable[[nn.Module], None]) -> None:
         self._begin_step, self._other_pass = begin_step, other_pass
-        self.step, self.quiet_steps, self.after_step = step, 0, None
+        self.quiet_steps, self.after_step, self.watched = 0, None, NOTHING_WATCHED
+        self._last_quiet_step = 0
+
+    @property
+    def step(self) -> int:
+        """Number of the current training pass."""
+        return self._last_quiet_step - self.quiet_steps
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._last_quiet_step = step + self.quiet_steps
+
+    def begin_quiet_steps(self, count: int) -> None:
+        """Only count the next passes."""
+        self._last_quiet_step, self.quiet_steps = self.step + count, count
 
     def __call__(self, module: nn.Module, arguments: tuple) -> None:
         """Count a training pass, or call ``begin_step`` or ``other_pass``."""
@@ -74,10 +90,11 @@ class StepHook(Hook):
         counts = module.training and _has_gradients() and _backward_pass() == -1
         if not counts or _transformations() is not None or _is_probe():
             self._other_pass(module)
-        elif self.quiet_steps:
-            self.after_step(self.step)
-            self.quiet_steps -= 1
-            self.step += 1
+        elif quiet := self.quiet_steps:
+            holder, variance, memory = self.watched
+            if holder.get("running_var") is not variance or memory[0] - memory[0] != 0.0:
+                self.after_step(self._last_quiet_step - quiet)
+            self.quiet_steps = quiet - 1
         else:
             self._begin_step(module, arguments)
 

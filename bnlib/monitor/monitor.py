@@ -110,6 +110,7 @@ class Monitor:
         self._earlier: dict[str, LayerState] = {}
         self._shares: dict[str, list[float]] = {}
         self._counter = StepHook(self._on_model, self._on_other_pass)
+        self._counter.after_step = self._after_quiet_step
         self._watch_last_layer(list(self._layers))
         self._handles = [model.register_forward_pre_hook(self._counter)]
         states = Snapshot(self._layers).states()
@@ -203,6 +204,10 @@ class Monitor:
             self._end_search()
         self._begin_step(module, arguments)
 
+    def _after_quiet_step(self, step: int) -> None:
+        self._first_non_finite.note(step)
+        self._counter.watched = self._first_non_finite.watched
+
     def _on_other_pass(self, module: nn.Module) -> None:
         if self._window is not None:
             self._window.begin_other_pass(module.training)
@@ -240,7 +245,8 @@ class Monitor:
         else:
             quiet = self.every - 1 - passes % self.every
             self._begun += quiet
-            self._counter.quiet_steps = quiet
+            self._counter.begin_quiet_steps(quiet)
+            self._counter.watched = self._first_non_finite.watched
 
     def _finish(self) -> None:
         """Measure what is there, after the last pass."""
@@ -315,7 +321,7 @@ class Monitor:
             self._layers[kept[-1]] if kept else None, self.every + 3, self._check_finite
         )
         self._first_non_finite.clear(self.step)
-        self._counter.after_step = self._first_non_finite.note
+        self._counter.watched = self._first_non_finite.watched
 
     def _remarks(self) -> list[str]:
         if self._passes:

@@ -64,6 +64,23 @@ def largest_share_between_batches(measurements: Measurements) -> tuple[str, floa
     return best
 
 
+def few_of_the_classes(measurements: Measurements) -> str:
+    """Return a sentence if the batches hold at most half of the classes of the model's outputs; otherwise nothing.
+
+    Running statistics of all classes are not those of a few, such as the classes of one client of a federated training.
+    """
+    labels, outputs = _labels(measurements), main_output(measurements.passes_by_batch[0].outputs)
+    if labels is None or not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        return ""
+    seen, classes = len(torch.cat(labels).unique()), outputs.size(1)
+    if sum(map(len, labels)) < max(64, 4 * classes) or 2 * seen > classes or classes < 4:
+        return ""
+    return (
+        f" These batches hold {seen} of the model's {classes} classes, as those of one client of a federated training "
+        "do, so their statistics need not be those of all classes."
+    )
+
+
 def _losses(measurements: Measurements) -> str:
     if not measurements.has_loss:
         return ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.mixed_batches import (
@@ -66,17 +67,24 @@ def eval_mode_depends_on_batch(measurements: Measurements) -> Iterator[Finding]:
         return
     back_in_train_mode = [name for name, layer in layers.items() if layer.training]
     unregistered = sorted(_unregistered_norm_layers(measurements.instrumented.model))
+    made = [] if back_in_train_mode or unregistered else _called_but_not_registered(measurements)
     if back_in_train_mode:
         cause = f"These layers are in train mode although model.eval() was called: {', '.join(back_in_train_mode)}."
     elif unregistered:
         cause = f"model.eval() does not reach the norm layers in a plain list or dictionary: {', '.join(unregistered)}."
+    elif made:
+        cause = (
+            f"The forward pass calls {made[0]} that is no submodule of the model, in train mode: forward makes a new "
+            "layer at each call, or takes it from outside of the model. Its gamma and beta are not trained either. "
+            "Make the layer in __init__, as an attribute of the module."
+        )
     else:
         cause = "No registered norm layer is the cause, so look for a function such as F.batch_norm."
     text = (
         f"After model.eval(), the outputs for the same {_samples(len(first))} change by {change:.1%} of "
         f"{_unit(first)} if the other samples in the batch change. {cause}"
     )
-    severity = "error" if back_in_train_mode or unregistered else "warning"
+    severity = "error" if back_in_train_mode or unregistered or made else "warning"
     yield make_finding("eval-depends-on-batch", "", severity, text)
 
 
@@ -112,6 +120,26 @@ def _unit(outputs: Tensor) -> str:
 
 def _samples(count: int) -> str:
     return f"{count} sample{'s' * (count > 1)}"
+
+
+def _called_but_not_registered(measurements: Measurements) -> list[str]:
+    """Return a description of each norm layer in train mode that a pass in eval mode calls and the model does not have.
+
+    A hook for all modules sees the calls. PyTorch keeps such hooks for the process, so it is removed at once.
+    """
+    own, found = {id(module) for module in measurements.instrumented.model.modules()}, []
+
+    def note(module: nn.Module, inputs: tuple) -> None:
+        if id(module) not in own and module.training and is_norm_layer(module):
+            found.append(f"a {type(module).__name__}({getattr(module, 'num_features', '')})")
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        with measurements.domain_in_use():
+            measurements.instrumented(measurements.batches[0], "as is")
+    finally:
+        hook.remove()
+    return found
 
 
 def _unregistered_norm_layers(model: nn.Module) -> Iterator[str]:

@@ -7,6 +7,7 @@ from numbers import Real
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, NORM_TYPES, newest_weight
@@ -58,6 +59,33 @@ def unusual_momentum(measurements: Measurements) -> Iterator[Finding]:
                     f"of {1 - momentum:.3g} in PyTorch."
                 )
         yield make_finding("unusual-momentum", name, "note" if measurements.inference else "warning", text)
+
+
+def statistics_not_tracked(measurements: Measurements) -> Iterator[Finding]:
+    """Find layers with ``track_running_stats = False`` that have running statistics: eval mode uses old ones.
+
+    That is so if the attribute is set after the layer was made, for example to keep adversarial inputs out of the
+    statistics, and not set back.
+    """
+    off = [
+        name
+        for name, layer in measurements.norm_layers.items()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None and not layer.track_running_stats
+    ]
+    worse = bool(off) and measurements.has_loss and measurements.eval_worse_than_recomputed
+    if not off or not (worse or measurements.will_be_trained):
+        return
+    text = (
+        "track_running_stats is False, but the layer has running statistics. So train mode does not update them, and "
+        "eval mode uses the old ones."
+    )
+    if worse:
+        text += (
+            f" In eval mode, the loss is {measurements.eval_score}, and {measurements.eval_recomputed_score} with "
+            "statistics recomputed from these batches."
+        )
+    for name in off:
+        yield make_finding("statistics-not-tracked", name, "error" if worse else "warning", text)
 
 
 def frozen_layer_updates_statistics(measurements: Measurements) -> Iterator[Finding]:

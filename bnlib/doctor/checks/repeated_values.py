@@ -28,17 +28,18 @@ def repeated_samples(measurements: Measurements) -> Iterator[Finding]:
     inputs = _first_inputs([measurements.batches[number] for number in measurements.few])
     if inputs is None:
         return
-    sizes = [len(each) for each in inputs]
-    distinct = [_distinct(each) for each in inputs]
-    if not all(2 * count <= size for count, size in zip(distinct, sizes, strict=True)):
-        return
+    distinct = []
+    for each in inputs:
+        distinct.append(_distinct(each))
+        if 2 * distinct[-1] > len(each):
+            return
     mean = sum(distinct) / len(distinct)
     if len(inputs) > 1 and (not _alike(inputs) or _distinct(torch.cat(inputs)) < 1.5 * mean):
         return
     constant = sum(int((each == each[:, :1]).all(1).sum()) for each in inputs) / len(inputs)
     text = (
-        f"A batch of {sizes[0]} samples holds {mean:.3g} different ones on average, so its statistics are as noisy as "
-        "those of so few samples."
+        f"A batch of {len(inputs[0])} samples holds {mean:.3g} different ones on average, so its statistics are as "
+        "noisy as those of so few samples."
     )
     if constant > 1:
         text += f" {constant:.3g} samples have the same value everywhere, as samples have that only fill up a batch."
@@ -46,29 +47,35 @@ def repeated_samples(measurements: Measurements) -> Iterator[Finding]:
 
 
 def padding_in_statistics(measurements: Measurements) -> Iterator[Finding]:
-    """Find sequences whose padding enters the statistics of batch norm.
+    """Find sequences and images whose padding enters the statistics of batch norm.
 
     Padding is looked for in inputs of shape (N, C, L) or (N, L, C): zeros in all features at the end, over lengths
-    that differ. To see whether a layer takes them in, they are replaced by other values.
+    that differ; and in images (N, C, H, W), at the right and at the bottom. To see whether a layer takes them in, they
+    are replaced by other values.
     """
     if measurements.inference:
         return
     batch = measurements.batches[0]
     inputs = _first_input(batch)
-    if inputs is None or inputs.dim() != 3:
+    if inputs is None or inputs.dim() not in (3, 4):
         return
-    padded = next((mask for mask in map(_padding, (inputs, inputs.transpose(1, 2))) if mask is not None), None)
+    if inputs.dim() == 4:
+        padded, what = _padding_of_images(inputs), "images"
+    else:
+        masks = (mask for mask in map(_padding, (inputs, inputs.transpose(1, 2))) if mask is not None)
+        padded, what = next(masks, None), "sequences"
     if padded is None:
         return
-    mask = padded[:, None, :] if padded.shape[1] == inputs.size(2) else padded[:, :, None]
+    features_last = inputs.dim() == 3 and padded.shape[1] != inputs.size(2)
+    mask = padded[:, :, None] if features_last else padded[:, None]
     other = torch.where(mask, inputs.std() + inputs.abs().max(), inputs)
     for name in _changed_layers(measurements, batch, inputs, other):
         if not _takes_all_positions(measurements, name, padded):
             continue
         share = float(padded.double().mean())
         text = (
-            f"Of the positions of the sequences in a batch, {share:.0%} are padding, and this layer takes them into "
-            "its mean and variance. So these depend on how long the longest sequence of a batch is."
+            f"Of the positions of the {what} in a batch, {share:.0%} are padding, and this layer takes them into "
+            f"its mean and variance. So these depend on how large the largest of the {what} is."
         )
         yield make_finding("padding-in-statistics", name, "warning" if share > 0.5 else "note", text)
         return
@@ -110,6 +117,30 @@ def _padding(sequences: Tensor) -> Tensor | None:
     padded = torch.arange(sequences.size(2), device=lengths.device) >= lengths[:, None]
     # Padding to the longest sequence leaves at least one without any.
     return padded if padded.double().mean() > 0.2 else None
+
+
+def _padding_of_images(images: Tensor) -> Tensor | None:
+    """Return which pixels are padding at the right and at the bottom, shape (N, H, W); None if too few are.
+
+    Images with many other black pixels, such as drawings, are left alone, and so are those of one channel.
+
+    Arguments:
+        images: shape (N, C, H, W).
+    """
+    black = (images == 0).all(1)
+    rows, columns = (black.all(dim).flip(1).long().cumprod(1).sum(1) for dim in (2, 1))
+    height, width = black.shape[1:]
+    if images.size(1) < 2 or len((rows * (width + 1) + columns).unique()) < 3:
+        return None
+    places = (torch.arange(size, device=images.device) for size in (height, width))
+    below, right = (
+        place >= (size - margin)[:, None]
+        for place, size, margin in zip(places, (height, width), (rows, columns), strict=True)
+    )
+    padded = below[:, :, None] | right[:, None, :]
+    inside = black & ~padded
+    usual = float(inside.double().sum() / (~padded).double().sum().clamp(min=1)) < 0.05
+    return padded if usual and padded.double().mean() > 0.2 else None
 
 
 def _takes_all_positions(measurements: Measurements, name: str, padded: Tensor) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnlib.doctor.checks.batch_composition import few_of_the_classes
 from bnlib.doctor.checks.training_in_eval_mode import layers_trained_in_eval_mode
+from bnlib.doctor.layer_statistics import distance as layer_distance
 from bnlib.doctor.measurements import Measurements
-from bnlib.doctor.norm_layers import batches_tracked, has_known_forward
+from bnlib.doctor.misplaced_statistics import origin_of_statistics
+from bnlib.doctor.norm_layers import batches_tracked, has_known_forward, running_statistics
 from bnlib.doctor.report import Finding, make_finding
 from bnlib.doctor.running_averages import (
     MISMATCH,
@@ -20,6 +24,9 @@ from bnlib.doctor.running_averages import (
     statistics_are_young,
 )
 from bnlib.norm import FullNorm
+
+_FROZEN_MISMATCH = 3.0
+"""From this ``Distance.value`` on: means three standard deviations apart, or deviations different by a factor of 8."""
 
 
 def never_updated(measurements: Measurements) -> Iterator[Finding]:
@@ -77,9 +84,39 @@ def mismatch(measurements: Measurements) -> Iterator[Finding]:
             )
             # FullNorm trains with these same statistics, so eval mode is no worse than training.
             severity = severity if not measurements.will_be_trained and not isinstance(layer, FullNorm) else "note"
+            origin = None
+        else:
+            origin = origin_of_statistics(measurements, name)
+            text += origin.text if origin else few_of_the_classes(measurements)
         if count and isinstance(layer, _BatchNorm) and layer.momentum is None:
             text += f" With momentum=None they average all {count} batches alike, also those of old weights."
-        yield make_finding("running-statistics-mismatch", name, severity, text + _eval_losses(measurements))
+        found = make_finding("running-statistics-mismatch", name, severity, text + _eval_losses(measurements))
+        yield replace(found, remedy=origin.remedy) if origin and origin.remedy else found
+
+
+def frozen_statistics_are_far(measurements: Measurements) -> Iterator[Finding]:
+    """Find layers in eval mode in a model that is trained, whose inputs are far from their statistics.
+
+    Training sees the same statistics as eval mode, so no loss tells of it, but the layers hand on activations that are
+    several times too large or too small. A new domain moves the statistics by about one standard deviation; inputs
+    without the preprocessing of the old training by far more. The first such layer is the cause, so only it is named.
+    """
+    if not measurements.will_be_trained:
+        return
+    statistics = measurements.statistics  # the passes for them find layers that training uses as fixed
+    for name in measurements.passes_by_batch[0].calls:
+        layer = measurements.norm_layers[name]
+        found = running_statistics(layer)
+        if name not in measurements.instrumented.fixed or found is None or has_initial_values(layer):
+            continue
+        apart = layer_distance(layer, *found, statistics[name])
+        if apart.value > _FROZEN_MISMATCH:
+            text = (
+                f"This layer is frozen with running statistics that are far from its inputs: {apart}. So the "
+                "activations after it are not those that the layers behind it were trained on."
+            )
+            yield make_finding("frozen-statistics-mismatch", name, "warning", text)
+        return
 
 
 def _eval_losses(measurements: Measurements) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from bnlib.doctor.batch_passes import Statistics
-from bnlib.doctor.checks.batch_composition import batches_not_representative
+from bnlib.doctor.checks.batch_composition import batches_not_representative, few_of_the_classes
+from bnlib.doctor.checks.impossible_statistics import (
+    layers_share_statistics,
+    negative_variance,
+    statistics_of_constant_batches,
+)
+from bnlib.doctor.checks.layer_settings import statistics_not_tracked
 from bnlib.doctor.checks.shared_statistics import domain_statistics_differ, layer_shared_by_different_inputs
 from bnlib.doctor.dropout_in_front import REMEDY, loss_with_dropout_statistics
 from bnlib.doctor.losses import main_output
@@ -85,7 +91,7 @@ def _initial_values_are_the_cause(measurements: Measurements, names: list[str]) 
     if all(_hardly_differ(layers[name], each) for name, each in without.items()):
         return False
     if not measurements.has_loss:
-        return _output_change(measurements, without) <= _CHANGED_OUTPUTS
+        return _decided_output_change(measurements, without) <= _CHANGED_OUTPUTS
     cured = measurements.score_with_statistics(without)
     return not measurements.clearly_worse(cured, measurements.eval_recomputed_score)
 
@@ -108,7 +114,15 @@ def _has_another_cause(measurements: Measurements, names: list[str]) -> bool:
         return True
     if measurements.layers_after_dead_layer:
         return True
-    others = (batches_not_representative, domain_statistics_differ, layer_shared_by_different_inputs)
+    others = (
+        negative_variance,
+        statistics_of_constant_batches,
+        layers_share_statistics,
+        statistics_not_tracked,
+        batches_not_representative,
+        domain_statistics_differ,
+        layer_shared_by_different_inputs,
+    )
     return any(finding.severity != "note" for check in others for finding in measurements.findings(check))
 
 
@@ -156,6 +170,7 @@ def _raised_loss(measurements: Measurements, names: list[str]) -> tuple[str, dic
             " Given precise statistics one after the other, from the first layer to the last, these layers account for "
             f"the difference: {', '.join(listed)}."
         )
+    text += few_of_the_classes(measurements)
     if measurements.recomputed_worse_than_train:
         text += f" The loss in train mode is still lower, {measurements.train_score}."
     return text, {name: share for name, share in zip(names, shares, strict=True) if share}
@@ -203,7 +218,7 @@ def _shares(loss: Callable[[int], float], known: dict[int, float], suspect: int)
 
 
 def _changed_outputs(measurements: Measurements) -> str:
-    change = _output_change(measurements, {})
+    change = _decided_output_change(measurements, {})
     # Not "change > limit": the change may be nan.
     if change <= _CHANGED_OUTPUTS:
         return ""
@@ -213,16 +228,26 @@ def _changed_outputs(measurements: Measurements) -> str:
     )
 
 
-def _output_change(measurements: Measurements, statistics: Statistics) -> float:
+def _decided_output_change(measurements: Measurements, statistics: Statistics) -> float:
+    """Return ``_output_change`` of two batches if it is far from the limit, and of four batches if not."""
+    change = _output_change(measurements, statistics, measurements.few[::2])
+    # Not "change is between": it may be nan.
+    if change < 0.5 * _CHANGED_OUTPUTS or change > 1.5 * _CHANGED_OUTPUTS:
+        return change
+    return _output_change(measurements, statistics, measurements.few)
+
+
+def _output_change(measurements: Measurements, statistics: Statistics, numbers: Sequence[int]) -> float:
     """Return how far outputs are from those with precise statistics, in standard deviations of these.
 
     Arguments:
         measurements: of the model.
         statistics: mean and variance by the name of the layer, in place of the running ones.
+        numbers: of the batches.
     """
     changes, deviations = [], []
-    pairs = measurements.outputs_with_and_without_precise_statistics()
-    for number, (running, recomputed) in zip(measurements.few, pairs, strict=True):
+    pairs = measurements.outputs_with_and_without_precise_statistics(numbers)
+    for number, (running, recomputed) in zip(numbers, pairs, strict=True):
         other = measurements.pass_with_statistics(number, statistics).outputs if statistics else running
         some, precise = main_output(other), main_output(recomputed)
         if (

@@ -142,13 +142,14 @@ class Forgetful(nn.Module):
 class Planted:
     """A network with a fault, and what the doctor has to say: the finding, its layers, its severity and its words.
 
-    Other findings may stand beside it; if it is ``followed``, layers after those that are named may have it as well.
+    The severity is None where the loss decides. Other findings may stand beside it; if it is ``followed``, layers after
+    those that are named may have it as well.
     """
 
     model: nn.Module
     code: str
     layers: list
-    severity: str = "error"
+    severity: str | None = "error"
     says: tuple = ()
     batches: object = None
     options: dict = field(default_factory=dict)

@@ -132,6 +132,39 @@ def sequences(shortest, usual, longest, features_last=False):
     return found
 
 
+def padded_images(channels, smallest, black=0.0):
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(6):
+        sizes = torch.randint(smallest, 13, (32, 2), generator=generator)
+        sizes[0] = 12
+        x = torch.randn(32, channels, 12, 12, generator=generator) + 1
+        x = x * (torch.rand(32, 1, 12, 12, generator=generator) >= black)
+        for image, (height, width) in zip(x, sizes.tolist(), strict=True):
+            image[:, height:], image[:, :, width:] = 0, 0
+        found.append((x, torch.randint(5, (32,), generator=generator)))
+    return found
+
+
+def test_padding_of_images_that_enters_the_statistics_is_found():
+    def report(channels, smallest, black=0.0):
+        model = nn.Sequential(
+            nn.Conv2d(channels, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 5),
+        )
+        return diagnose(model, padded_images(channels, smallest, black)).by_code("padding-in-statistics")
+
+    (found,) = report(3, 3)
+    assert (found.layer, found.severity) == ("1", "warning") and "positions of the images" in found.evidence
+    (found,) = report(3, 7)
+    assert found.severity == "note"
+    # No padding; drawings on black, and images of one channel, whose borders are often black.
+    assert not report(3, 12) and not report(3, 3, black=0.5) and not report(1, 3)
+
+
 @pytest.mark.parametrize("features_last", [False, True])
 def test_padding_that_enters_the_statistics_is_found(features_last):
     for lengths, severity in (((2, 12, 40), "warning"), ((8, 20, 20), "note")):

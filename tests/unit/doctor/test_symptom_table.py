@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint_sequential
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+import bnlib
 from bnlib import models, samplers
 from bnlib.doctor import ADVICE, SYMPTOM_GROUPS, TEST_SETUP, all_advice, symptom_rows
 from bnlib.experiments.failing import broken_networks
@@ -50,6 +51,37 @@ def forget_statistics(layer):
 def zero_gamma_and_beta(layer):
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
+
+
+def stop_tracking(layer):
+    layer.track_running_stats = False
+
+
+def with_frozen_norms():
+    model = trained("mlp").train()
+    for layer in model:
+        layer.train(not isinstance(layer, nn.BatchNorm1d))
+    return model
+
+
+def on_full_norm(rate):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = models.mlp((64, 50, 50, 10), bnlib.FullNorm)
+    return {"model": model, "lr": rate}
+
+
+def after_a_dry_run():
+    model = models.mlp((64, 32, 10), nn.BatchNorm1d)
+    model.train()(torch.zeros(4, 1, 8, 8))
+    return model.eval()
+
+
+def with_shared_statistics():
+    model = models.mlp((64, 32, 32, 10), nn.BatchNorm1d)
+    first, second = (each for each in model if isinstance(each, nn.BatchNorm1d))
+    second.load_state_dict(first.state_dict(), assign=True)
+    return model
 
 
 class Twice(nn.Module):
@@ -196,6 +228,15 @@ CASES = {
     "eval-mode-distorted": (lambda: {"model": displaced("mlp", "2")}, dict),
     "eval-worse-than-train": (lambda: exposures(1), dict),
     "running-statistics-mismatch": (lambda: {"model": displaced("mlp", "2")}, dict),
+    "unstable-rate": tuple(lambda rate=rate: on_full_norm(rate) for rate in (5.0, 0.03)),
+    "negative-variance": (lambda: {"model": with_layer(lambda layer: layer.running_var[3].fill_(-0.1))}, dict),
+    "statistics-of-constant-batches": (lambda: {"model": after_a_dry_run()}, dict),
+    "statistics-not-tracked": (lambda: {"model": with_layer(stop_tracking)}, dict),
+    "frozen-statistics-mismatch": (
+        lambda: {"model": with_frozen_norms(), "batches": batches(change=lambda x, y: (60 * x, y))},
+        lambda: {"model": with_frozen_norms()},
+    ),
+    "layers-share-statistics": (lambda: {"model": with_shared_statistics()}, dict),
     "shared-layer": (lambda: {"model": train(Twice(), batches(count=60), 60)}, dict),
     "domain-statistics-differ": (
         lambda: two_domains(models.mlp((64, 32, 10), nn.BatchNorm1d)),
