@@ -17,7 +17,7 @@ class Described:
 
     Arguments:
         name: the names of the models around the layer, and its own: ``encoder/stem_bn``.
-        place: its group in a weights file of Keras 2, which counts the layers of a class: ``layers/batch_normalization``.
+        place: its group in a weights file of Keras 2, which counts the layers of a class.
         settings: arguments of the layer.
         shape: shape of the inputs, if it is known.
     """

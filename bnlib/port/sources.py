@@ -33,7 +33,7 @@ KERAS_FILES = (".h5", ".hdf5", ".keras")
 FILES = (".npz", ".safetensors", ".onnx", ".msgpack", *KERAS_FILES, *TORCH_FILES)
 """The endings of files that can be read."""
 
-ORDERED = ("torch", "onnx", "mlx", "paddle", "mindspore", "tinygrad")
+ORDERED = ("torch", "onnx", "mlx", "paddle", "mindspore", "tinygrad", "mxnet")
 """Frameworks whose checkpoints keep the order of the network; JAX sorts the keys of its trees."""
 
 

@@ -1,4 +1,4 @@
-"""Files of Keras 2, which has another variance for images, and other files: see findings/frameworks/port_files_keras2.py."""
+"""Files of Keras 2, which has another variance for images; findings/frameworks/port_files_keras2.py wrote them."""
 
 import numpy as np
 import pytest
