@@ -139,7 +139,7 @@ def summary_rows() -> list[dict[str, Any]]:
 
 
 def rows(section: str) -> list[dict[str, str]]:
-    """Return the rows of a section for ``tables.CaseTable``: what happens, how to tell, what the doctor says, what to do.
+    """Return a section for ``tables.CaseTable``: what happens, how to tell, what the doctor says, what to do.
 
     Arguments:
         section: a key of ``SECTIONS``.

@@ -1,4 +1,4 @@
-"""Files of Keras 2, which has another variance for images; findings/frameworks/port_files_keras2.py wrote them."""
+"""Files of Keras 2, whose variance of images is another one, graphs of tf2onnx, and layers of Chainer and MXNet."""
 
 import numpy as np
 import pytest
@@ -104,3 +104,44 @@ def test_a_model_of_keras_2_in_memory_is_read():
     state = port.read(layer, "keras")
     assert (state.momentum, state.variance, state.channel_axis) == (0.1, "unbiased", 3)
     assert state.evaluate(np.full((1, 1, 1, 1), 5.0)).item() == pytest.approx(1 + 2 * 2 / (4 + 1e-3) ** 0.5)
+
+
+def graph(producer, **attributes):
+    """An ONNX model with one batch norm of two channels."""
+    from onnx import helper, numpy_helper
+
+    arrays = {name: np.full(2, value, np.float32) for name, value in zip("sbmv", (1, 0, 3, 4), strict=True)}
+    node = helper.make_node("BatchNormalization", ["x", *arrays], ["y"], **attributes)
+    x, y = (helper.make_tensor_value_info(each, 1, ["N", 2]) for each in "xy")
+    constants = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    return helper.make_model(helper.make_graph([node], "one", [x], [y], constants), producer_name=producer)
+
+
+def test_a_node_without_momentum_does_not_say_it():
+    """tf2onnx leaves it out; the momentum of the training was 0.99."""
+    state = port.read(graph("tf2onnx", epsilon=1e-3), "onnx")
+    assert (state.eps, state.momentum, state.variance) == (1e-3, 0.1, "biased")
+    assert any("momentum is not in the source: 0.9 was taken" in note for note in state.notes)
+    assert any("in Keras 2 the running variance of images is unbiased" in note for note in state.notes)
+    assert port.read(graph("tf2onnx"), "onnx", momentum=0.99).momentum == 0.01
+    written = port.read(graph("pytorch", momentum=0.8), "onnx")
+    assert (written.momentum, written.variance, written.notes) == (0.2, "unbiased", ())
+    with pytest.raises(ValueError, match=r"momentum must be 0\.8, which the source says"):
+        port.read(graph("pytorch", momentum=0.8), "onnx", momentum=0.9)
+
+
+def test_chainer_and_mxnet_have_their_own_names_and_defaults():
+    """As measured: Chainer stores the unbiased variance and has eps = 2e-5, MXNet the biased one."""
+    layer = {"gamma": [1.0], "beta": [0.0], "avg_mean": [3.0], "avg_var": [4.0], "N": 0}
+    state = port.read({"bn1": layer}, "chainer")
+    assert (state.eps, state.momentum, state.variance, state.name) == (2e-5, 0.1, "unbiased", "bn1")
+    layer = {"gamma": [1.0], "beta": [0.0], "running_mean": [3.0], "running_var": [4.0]}
+    state = port.read({f"features.1.{name}": value for name, value in layer.items()}, "mxnet")
+    assert (state.eps, state.momentum, state.variance, state.name) == (1e-5, 0.1, "biased", "features.1")
+    assert port.write(state, "chainer").arguments == {"eps": 1e-5, "decay": 0.9, "use_gamma": True, "use_beta": True}
+
+
+def test_the_message_about_an_unknown_order_names_the_model_in_memory():
+    layers = {name: {"gamma": [1.0], "beta": [0.0], "moving_mean": [3.0], "moving_variance": [4.0]} for name in "ab"}
+    with pytest.raises(ValueError, match="or read the model itself instead of its arrays, which knows its order"):
+        port.load(nn.Sequential(nn.BatchNorm1d(1), nn.BatchNorm1d(1)), port.norms(layers, "keras"))
