@@ -52,14 +52,10 @@ class Layer:
                 value = getattr(value, word)() if callable(getattr(value, word, None)) else value
             return np.array(getattr(value, "array", value))
 
-        own = {"mindspore": {"gamma": "gamma", "beta": "beta"}}.get(self.name, {})
-        return {
-            name: plain(getattr(self.outer.norm, own.get(name, name))) for name in self.names if name in CHANNELWISE
-        }
-
-
-CHANNELWISE = "weight bias gamma beta running_mean running_var moving_mean moving_variance _mean _variance".split()
-CHANNELWISE += ["avg_mean", "avg_var"]
+        norm = self.outer.norm
+        named = {each.name: each for each in norm.get_parameters()} if self.name == "mindspore" else {}
+        found = {name: named[name] if named else getattr(norm, name) for name in self.names}
+        return {name: plain(value) for name, value in found.items() if name != "num_batches_tracked"}
 
 
 def _initialised(adapter, channels, arguments):
@@ -90,8 +86,8 @@ def _set_paddle(adapter, norm, arrays):
 def _set_mindspore(adapter, norm, arrays):
     import mindspore
 
-    for name, value in arrays.items():
-        getattr(norm, name).set_data(mindspore.Tensor(value))
+    for each in norm.get_parameters():
+        each.set_data(mindspore.Tensor(arrays[each.name]))
 
 
 def _set_tinygrad(adapter, norm, arrays):
