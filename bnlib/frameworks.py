@@ -111,13 +111,21 @@ def variance_rows() -> list[dict[str, str]]:
             {
                 "framework": each["name"],
                 "eps": f"{answers['eps']:g}",
-                "stored variance": answers["variance that is stored"],
+                "stored variance": _stored(answers),
                 "after 1 step": f"{first:g}",
                 "after 10": f"{tenth:g}",
                 "output at inference after 1 step": f"{answers['output at inference after 1 step']:g}",
             }
         )
     return rows
+
+
+def _stored(answers: Mapping[str, Any]) -> str:
+    """Return which variance is stored; Keras 2 and Sonnet store another one for images than for vectors."""
+    vectors, _ = answers["running variance after 1 and 10 steps"]
+    images = answers.get("running variance after 1 step with images", vectors)
+    other = "; of images unbiased" if images > vectors else ""
+    return answers["variance that is stored"] + other
 
 
 def unusual_rows() -> list[dict[str, str]]:
@@ -222,13 +230,16 @@ def answer_rows() -> list[dict[str, str]]:
         {'framework': 'PyTorch', 'property': 'weight of the new batch', 'answer': '0.1'}
     """
     return [
-        {"framework": each["name"], "property": name, "answer": _answer(question, each["answers"].get(question))}
+        {"framework": each["name"], "property": name, "answer": _answer(question, each["answers"])}
         for each in load().values()
         for question, name in PROPERTIES.items()
     ]
 
 
-def _answer(question: str, answer: Any) -> str:
+def _answer(question: str, answers: Mapping[str, Any]) -> str:
+    answer = answers.get(question)
+    if question == "variance that is stored":
+        return _stored(answers)
     if question == "momentum argument":
         return f"{answer['name']}={answer['default']}" if answer["default"] is not None else f"{answer['name']} (none)"
     if question in ("one value per channel", "empty batch"):

@@ -199,7 +199,8 @@ class CaseTable:
 class FilterTable:
     """A table in words whose rows a page can filter: a list for each of some columns, and a field for words.
 
-    The form is made by ``assets/ledger.js``; without JavaScript the table is complete. It scrolls in its own box.
+    The form is made by ``assets/ledger.js``; without JavaScript the table is complete. It scrolls in its own box. As
+    text there are the first ``SHOWN`` rows and the number of the others, because a page has the table.
 
     Arguments:
         rows: one mapping per row, from headers to texts, all with the same headers. The first text heads the row.
@@ -219,6 +220,8 @@ class FilterTable:
           uses: the batch
     """
 
+    SHOWN = 20
+
     def __init__(self, rows: Iterable[Mapping[str, str]], caption: str, *, filters: Iterable[str], noun: str) -> None:
         self.rows, self.caption, self.filters, self.noun = [dict(row) for row in rows], caption, list(filters), noun
         _check(self.rows, caption)
@@ -226,7 +229,9 @@ class FilterTable:
             check_one_of("filters", name, self.rows[0])
 
     def __repr__(self) -> str:
-        return repr(CaseTable(self.rows, self.caption))
+        more = len(self.rows) - self.SHOWN
+        text = repr(CaseTable(self.rows[: self.SHOWN], self.caption))
+        return text + (f"\nand {more} more {self.noun}" if more > 0 else "")
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.rows[0])

@@ -22,19 +22,22 @@ ROWS = {
     "paddle": "paddle",
     "mindspore": "mindspore",
     "tinygrad": "tinygrad",
+    "mxnet": "mxnet",
+    "chainer": "chainer",
 }
 """The name of a framework here, and its row in ``data/frameworks.json``."""
 
 FRAMEWORKS = tuple(name for name in ROWS if name != "equinox-ema")
 """What ``framework`` can be: ``flax`` is flax.linen, ``nnx`` is flax.nnx; an Equinox layer knows its mode itself."""
 
-EPS_ARGUMENTS = dict.fromkeys(("keras", "flax", "nnx", "onnx", "paddle"), "epsilon")
+EPS_ARGUMENTS = dict.fromkeys(("keras", "flax", "nnx", "onnx", "paddle", "mxnet"), "epsilon")
 ROLES = {
     **dict.fromkeys(("weight", "gamma", "scale"), "weight"),
     **dict.fromkeys(("bias", "beta", "offset", "B"), "bias"),
-    **dict.fromkeys(("running_mean", "moving_mean", "mean", "_mean", "input_mean"), "running_mean"),
+    **dict.fromkeys(("running_mean", "moving_mean", "mean", "_mean", "input_mean", "avg_mean"), "running_mean"),
     **dict.fromkeys(
-        ("running_var", "moving_variance", "var", "variance", "_variance", "input_var", "moving_var"), "running_var"
+        ("running_var", "moving_variance", "var", "variance", "_variance", "input_var", "moving_var", "avg_var"),
+        "running_var",
     ),
     "num_batches_tracked": "count",
 }

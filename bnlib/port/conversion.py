@@ -17,6 +17,7 @@ SWITCHES = {
     "flax": ("use_scale", "use_bias"),
     "nnx": ("use_scale", "use_bias"),
     "haiku": ("create_scale", "create_offset"),
+    "chainer": ("use_gamma", "use_beta"),
 }
 """The arguments with which a layer has no gamma, and no beta. The other frameworks have one switch for both."""
 

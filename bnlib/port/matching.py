@@ -85,7 +85,7 @@ def _by_order(
             raise ValueError(
                 "the source sorts its layers by name, so their order in the network is not known, and several have "
                 f"the same number of channels: pass names=, a mapping of {', '.join(map(repr, states))} to "
-                f"{', '.join(map(repr, targets))}"
+                f"{', '.join(map(repr, targets))}{_in_memory(states)}"
             )
         by_channels = {count: name for name, count in targets.items()}
         matched = [(name, by_channels[state.channels]) for name, state in states.items()]
@@ -93,6 +93,12 @@ def _by_order(
     matched = list(zip(states, targets, strict=True))
     single = len(matched) == 1
     return matched, [] if single else [_told("by their order", matched)]
+
+
+def _in_memory(states: Mapping[str, BatchNormState]) -> str:
+    """Return what else helps where a model in memory knows the order that its arrays do not have."""
+    known = {"keras", "nnx"} & {state.framework for state in states.values()}
+    return "; or read the model itself instead of its arrays, which knows its order" if known else ""
 
 
 def _told(how: str, matched: list[tuple[str, str]]) -> str:

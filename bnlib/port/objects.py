@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from bnlib.port.conventions import ROLES
 from bnlib.port.found import Found, Source, flatten
 from bnlib.port.keras_files import RENORM
+from bnlib.port.keras_settings import channel_axis, is_fused
 
 LEAVES = ("builtins", "jax", "jaxlib", "numpy", "torch")
 """Packages whose objects hold no layers."""
@@ -51,18 +52,30 @@ def torch_norms(model: nn.Module) -> list[tuple[str, Any]]:
 
 
 def read_keras_model(model: Any) -> Source:
-    """Return the batch norms of a Keras model or layer, with the names of the models around them."""
+    """Return the batch norms of a model or layer of Keras 3 or Keras 2, with the names of the models around them."""
     found = []
     for name, layer in _keras_layers(model, ()):
-        arrays = {ROLES[each.name]: each.numpy() for each in layer.weights if each.name in ROLES}
-        facts = {"eps": layer.epsilon, "momentum": layer.momentum, "channel_axis": layer.axis}
+        named = {each.name.rpartition("/")[2].partition(":")[0]: each for each in layer.weights}
+        arrays = {ROLES[key]: each.numpy() for key, each in named.items() if key in ROLES}
+        rank = getattr(getattr(layer, "input_spec", None), "ndim", None)
+        axis = channel_axis(layer.axis, rank)
+        facts = {"eps": layer.epsilon, "momentum": layer.momentum, "channel_axis": axis}
+        if getattr(layer, "fused", False) and is_fused(axis, rank):
+            facts["variance"] = "unbiased"
         notes = [RENORM] if getattr(layer, "renorm", False) else []
         found.append(Found("/".join(name) or layer.name, arrays, facts=facts, notes=notes))
-    return Source(found, True, [each.path for each in model.weights])
+    return Source(found, True, [getattr(each, "path", each.name) for each in model.weights])
+
+
+def is_keras(model: Any) -> bool:
+    """Return whether an object is a layer or a model of Keras 3, or of Keras 2, which TensorFlow calls tf_keras."""
+    return any(is_class_of(model, package, "Layer") for package in ("keras", "tf_keras"))
 
 
 def _keras_layers(layer: Any, name: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if is_class_of(layer, "keras", "BatchNormalization"):
+    if any(is_class_of(layer, package, "BatchNormalizationBase") for package in ("keras", "tf_keras")) or is_class_of(
+        layer, "keras", "BatchNormalization"
+    ):
         yield name, layer
     for each in getattr(layer, "layers", None) or getattr(layer, "_layers", None) or ():
         yield from _keras_layers(each, (*name, each.name))

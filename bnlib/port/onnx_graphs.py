@@ -9,14 +9,19 @@ from bnlib.extras import optional
 from bnlib.port.conventions import convention
 from bnlib.port.found import Found, Source
 
+FROM_TENSORFLOW = (
+    "tf2onnx wrote the file: in Keras 2 the running variance of images is unbiased, in Keras 3 it is biased, which was "
+    "taken; batch norms on vectors became multiplications and additions, and are not read"
+)
 INPUTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def read_onnx(source: Any) -> Source:
     """Return the batch norms of a model or of its file, in the order of the graph.
 
-    A node without eps or momentum has the values of the operator's definition. The graph does not say which running
-    variance it holds. PyTorch writes its own into it, the unbiased one; the operator itself computes the biased one.
+    A node without eps has the value of the operator's definition. A node without momentum, such as those of tf2onnx,
+    does not say the momentum of the training. The graph does not say which running variance it holds, either. PyTorch
+    writes its own into it, the unbiased one; the operator itself computes the biased one.
     """
     onnx = optional("onnx", "reading ONNX models")
     model = onnx.load(str(source)) if isinstance(source, Path) else source
@@ -41,11 +46,11 @@ def _layer(onnx: Any, node: Any, constants: dict[str, Any], producer: str) -> Fo
     arrays = {role: onnx.numpy_helper.to_array(constants[each]) for role, each in inputs.items()}
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
     own = convention("onnx")
-    facts = {"eps": round_float32(attributes.get("epsilon", own.eps))}
-    facts |= {"momentum": round_float32(attributes.get("momentum", own.momentum)), "channel_axis": 1}
-    facts["output"] = node.output[0]
+    facts = {"eps": round_float32(attributes.get("epsilon", own.eps)), "channel_axis": 1, "output": node.output[0]}
+    if "momentum" in attributes:
+        facts["momentum"] = round_float32(attributes["momentum"])
     facts["variance"] = convention("torch").variance if producer == "pytorch" else own.variance
-    notes = []
+    notes = [FROM_TENSORFLOW] if producer == "tf2onnx" else []
     if attributes.get("training_mode"):
         notes.append("the node is in training mode (training_mode=1): the mode is not carried")
     if not attributes.get("spatial", 1):

@@ -19,6 +19,7 @@ from bnlib.port.jax_files import read_eqx, read_msgpack, read_orbax, without_nam
 from bnlib.port.keras_files import read_keras_file
 from bnlib.port.objects import (
     is_class_of,
+    is_keras,
     read_equinox,
     read_haiku,
     read_keras_model,
@@ -32,7 +33,7 @@ KERAS_FILES = (".h5", ".hdf5", ".keras")
 FILES = (".npz", ".safetensors", ".onnx", ".msgpack", *KERAS_FILES, *TORCH_FILES)
 """The endings of files that can be read."""
 
-ORDERED = ("torch", "onnx", "mlx", "paddle", "mindspore", "tinygrad")
+ORDERED = ("torch", "onnx", "mlx", "paddle", "mindspore", "tinygrad", "mxnet")
 """Frameworks whose checkpoints keep the order of the network; JAX sorts the keys of its trees."""
 
 
@@ -56,7 +57,7 @@ def opened(source: Any, framework: str, momentum: float | None, without: str | N
         return read_haiku(source, momentum, debias)
     if isinstance(source, nn.Module):
         return read_torch_model(source)
-    if framework == "keras" and (is_class_of(source, "keras", "Layer")):
+    if framework == "keras" and is_keras(source):
         return read_keras_model(source)
     if framework == "nnx" and is_class_of(source, "flax", "Module"):
         return read_nnx_model(source)

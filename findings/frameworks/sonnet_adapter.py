@@ -45,8 +45,15 @@ def _names() -> list[str]:
     return [each.name.partition(":")[0] for each in Layer(1).norm.variables]
 
 
+def _images() -> float:
+    norm = snt.BatchNorm(create_scale=True, create_offset=True)
+    norm(tf.convert_to_tensor(protocol.FOUR.reshape(4, 1, 1, 1)), is_training=True)
+    return protocol.rounded(float(np.ravel(norm.moving_variance.value.numpy())[0]))
+
+
 STEPS = 10_000
 OTHER = {
+    "running variance after 1 step with images": _images,
     "momentum argument": lambda: protocol.argument(snt.BatchNorm.__init__, "decay_rate"),
     "channel axis": lambda: "last (data_format='channels_last')",
     "half precision": _half,

@@ -62,6 +62,12 @@ def test_a_table_with_filters_names_its_lists_and_each_row_its_values():
     assert repr(made).splitlines()[:3] == ["All <answers>", "A & B", "  property: eps"]
 
 
+def test_a_long_table_is_not_all_there_as_text():
+    rows = [{"framework": f"F{i}", "eps": "10⁻⁵"} for i in range(23)]
+    lines = repr(FilterTable(rows, "All", filters=["eps"], noun="answers")).splitlines()
+    assert lines[-1] == "and 3 more answers" and "F19" in lines and "F20" not in lines
+
+
 def test_a_filter_that_is_no_column_is_refused():
     with pytest.raises(ValueError, match="filters must be one of 'framework', 'property', 'answer', got 'version'"):
         FilterTable(ANSWERS, "Answers", filters=["version"], noun="answers")

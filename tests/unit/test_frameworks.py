@@ -80,7 +80,7 @@ def test_the_torch_of_this_environment_answers_as_committed(scripts):
 def test_every_framework_answers_every_question():
     listed = tomllib.loads((FOLDER / "frameworks.toml").read_text())
     found = frameworks.load()
-    assert list(found) == list(listed) and len(found) >= 18
+    assert list(found) == list(listed) and len(found) >= 23
     questions = set(found["torch"]["answers"])
     for key, each in found.items():
         assert each["name"] == listed[key]["name"] and set(each["versions"]) and each["measured"] >= "2026-11-29"
@@ -111,6 +111,8 @@ def test_rows_show_the_answers():
     assert rows["onnxruntime"]["start: mean, variance"] == "0, 1 (from the caller)"
     assert rows["Flax (nnx)"]["start: mean, variance"] == "0, 1"
     variances = {row["framework"]: row for row in frameworks.variance_rows()}
+    assert variances["Keras 2 (tf-keras)"]["stored variance"] == "biased; of images unbiased"
+    assert variances["Keras 3 on TensorFlow"]["stored variance"] == "biased"
     assert variances["PyTorch"]["stored variance"] == "unbiased" and variances["Keras 3 on JAX"]["eps"] == "0.001"
     unusual = {row["framework"]: row for row in frameworks.unusual_rows()}
     assert unusual["PyTorch"]["one value per channel"] == "raises ValueError"
@@ -131,7 +133,7 @@ def test_every_answer_has_a_row_that_can_be_looked_up():
     assert rows["TensorFlow.js on the CPU", "types in half precision"] == "not asked"
     # What is asked of some frameworks only stands in the other tables.
     apart = {"who chooses the start", "running statistics after init with a batch"}
-    apart.add("offset of 10,000 with use_fast_variance=False")
+    apart |= {"offset of 10,000 with use_fast_variance=False", "running variance after 1 step with images"}
     asked = {question for each in answers.values() for question in each["answers"]}
     assert asked - set(frameworks.PROPERTIES) == apart
 
@@ -204,6 +206,8 @@ def test_the_packages_of_npm_are_installed_beside_those_of_python(scripts, monke
     assert measure.environment(tmp_path, framework, pinned=False) == python and len(commands) == 2
     measure.environment(tmp_path, framework, pinned=True)
     assert commands[2][-1] == "numpy==2.4.6" and commands[3][-1] == "@tensorflow/tfjs@4.22.0"
+    measure.environment(tmp_path, {"packages": ["chainer==7.8.1"], "build": ["setuptools==80.9.0"]}, pinned=False)
+    assert commands[4][-1] == "setuptools==80.9.0" and commands[5][-2:] == ["--no-build-isolation", "chainer"]
 
 
 def test_a_situation_that_raises_is_an_answer(scripts):

@@ -15,7 +15,7 @@ def test_five_networks_keep_their_outputs_and_statistics(name):
 
 
 def test_a_layer_goes_to_each_framework_and_back():
-    assert {*FOUND["layers"]} == {*port.FRAMEWORKS} - {"torch", "mlx", "paddle", "mindspore", "tinygrad"}
+    assert {*FOUND["layers"]} == {*port.FRAMEWORKS} - {"torch"}
     assert max(value for each in FOUND["layers"].values() for value in each.values()) < 1e-6
 
 
