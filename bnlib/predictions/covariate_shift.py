@@ -55,6 +55,6 @@ PREDICTIONS = [
         reason="The change, relative to the length of the gradient, is {bn_64:.1f} with BN and {plain_64:.1f} without "
         "at batches of 64, and {bn_4:.1f} against {plain_4:.1f} at batches of 4. A likely reason is that four values "
         "often lie close together. Batch norm then multiplies by a large gain, so a small step in the layers below "
-        "changes the gradient a lot.",
+        "has a large effect.",
     ),
 ]

@@ -28,6 +28,6 @@ PREDICTIONS = [
             "In neither: they are within a factor of 1.5": lambda bn, plain: bn <= 1.5 * plain and plain <= 1.5 * bn,
         },
         reason="The effective M is {bn:.1f} with batch norm and {plain:.1f} without. The network without normalisation "
-        "is on a plateau, where every direction is flat: its loss is still {loss:.1f}, almost that of random guesses.",
+        "is on a plateau: its loss is still {loss:.1f}, almost that of random guesses.",
     ),
 ]
