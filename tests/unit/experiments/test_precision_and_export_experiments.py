@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -172,6 +173,15 @@ def test_checkpointing_changes_neither_outputs_nor_gradients_of_batch_norm_nor_o
         uses_it = name in ("full_norm", "online_norm", "cross_iteration_batch_norm")
         assert uses_it == bool(found["gradients"].any()), name
         assert checkpointed_norms.load()[name, "same state"]["state"].max() == 0, name
+
+
+def test_checkpointing_makes_the_gradients_of_moving_average_bn_wrong_after_its_first_window(monkeypatch):
+    """The stored result stops after five steps, when the layer still normalises by the statistics of the batch."""
+    step = partial(checkpointed_norms.measure, "moving_average_batch_norm", seed=0, device="cpu")
+    window = NORMS["moving_average_batch_norm"].apply(nn.Linear(2, 2))[-1].window
+    assert step("non-reentrant")["gradients"] == 0 and checkpointed_norms.EARLIER_STEPS < window == 16
+    monkeypatch.setattr(checkpointed_norms, "EARLIER_STEPS", window + 1)
+    assert step("non-reentrant")["gradients"] > 1e-3 and step("same state")["gradients"] == 0
 
 
 # Folding and quantisation
