@@ -159,7 +159,7 @@ def propagate(
 
 
 def _forward(network: nn.Sequential, x: Tensor, old: Sequence[Estimates], adjoint_scale: Tensor, alpha, before):
-    """Return what the backward pass of each normalised layer needs, the moved statistics, and the last layer's input."""
+    """Return what the backward pass of each layer needs, the moved statistics, and the input of the last layer."""
     linears, norms = [each for each in network if isinstance(each, nn.Linear)], lagrangian.layers_of(network)
     kept, moved, h = [], [], x.expand(len(adjoint_scale), *x.shape)
     for number, (linear, norm, each) in enumerate(zip(linears, norms, old, strict=False)):
