@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bnlib import FullNorm, datasets
@@ -42,11 +43,9 @@ def measure(construction: str, batch_size: int, mean: str, lr: float, *, seed: i
     optimiser, (_, linear, norm, *_) = torch.optim.SGD(network.parameters(), lr=lr), network
     x = data.train_x.flatten(1)
     for index in itertools.islice(BATCHES[construction](data.train_y.cpu(), batch_size, seed), steps):
-        with torch.no_grad():
-            if before is not None and mean == "corrected":
-                old, now = (F.linear(x[index].mean(0), *each) for each in (before, (linear.weight, linear.bias)))
-                norm.running_mean += now - old
-            before = linear.weight.clone(), linear.bias.clone()
+        if before is not None and mean == "corrected":
+            correct(norm, linear, before, x[index])
+        before = linear.weight.detach().clone(), linear.bias.detach().clone()
         optimiser.zero_grad()
         loss = F.cross_entropy(network(x[index]), data.train_y[index])
         if not loss.isfinite():
@@ -56,6 +55,13 @@ def measure(construction: str, batch_size: int, mean: str, lr: float, *, seed: i
     with torch.no_grad():
         wrong = network.eval()(data.test_x).argmax(1) != data.test_y
     return {"test_error": wrong.double().mean().item()}
+
+
+@torch.no_grad()
+def correct(norm: FullNorm, linear: nn.Linear, before: tuple[Tensor, Tensor], x: Tensor) -> None:
+    """Move the running mean by what the last step has changed: weight and bias were ``before``; ``x`` is the batch."""
+    old, now = (F.linear(x.mean(0), *each) for each in (before, (linear.weight, linear.bias)))
+    norm.running_mean += now - old
 
 
 EXPERIMENT = Measurement(
