@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from bnlib.experiments.full_normalization import rivals_sgd
 from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.figures.curves import NORM_STYLES, describe_errors, draw_curves, draw_loss_and_error
 from bnlib.figures.methods import method_color
@@ -271,8 +272,10 @@ _SHORT_NAMES = {
 }
 
 
-def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, rivals_sgd.Point]]) -> str:
     """Draw test error against the time of a step, one panel per construction of the batches and one point per norm.
+
+    A line through a point reaches from the best to the worst seed.
 
     Arguments:
         figure: where to draw.
@@ -285,26 +288,31 @@ def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, tuple[
     panels = np.atleast_1d(figure.subplots(1, len(data), sharex=True, sharey=True))
     for axes, (construction, points) in zip(panels, data.items(), strict=True):
         front = _pareto_front(points)
-        axes.step(*zip(*(points[norm] for norm in front), strict=True), where="post", color=GREY, lw=1, ls=":")
+        axes.step(*zip(*(points[norm][:2] for norm in front), strict=True), where="post", color=GREY, lw=1, ls=":")
         axes.set(xscale="log", yscale="log", xlim=(0.6, 5.5), ylim=(1, 110), title=construction)
         axes.set(xlabel="time of a step / batch norm's", ylabel="test error (%)")
         plain_ticks(axes.xaxis, (0.7, 1, 1.5, 2, 3, 4))
         plain_ticks(axes.yaxis, (1, 3, 10, 30, 90))
         for norm, point in points.items():
             own = norm == "Full Norm"
-            axes.plot(*point, "D" if own else "o", color=method_color(norm), ms=7 if own else 6, zorder=3 if own else 2)
+            style = {"color": method_color(norm), "ms": 7 if own else 6, "zorder": 3 if own else 2, "lw": 1.2}
+            reach = [[point.error - point.lowest], [point.highest - point.error]]
+            axes.errorbar(point.time, point.error, yerr=reach, fmt="D" if own else "o", **style)
         for norm, (offset, side) in _label_places(points).items():
             style = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9}
-            axes.annotate(_SHORT_NAMES[norm], points[norm], offset, **style)
-        values = ", ".join(f"{norm} {ratio:.2f} and {error:.1f}" for norm, (ratio, error) in points.items())
+            axes.annotate(_SHORT_NAMES[norm], points[norm][:2], offset, **style)
+        values = ", ".join(
+            f"{norm} {at.time:.2f} and {at.error:.1f} ({at.lowest:.1f}–{at.highest:.1f})" for norm, at in points.items()
+        )
         told.append(f"{construction}: {values}; no other norm is faster and better than {', '.join(front)}")
-    return f"Time of a step over that with batch norm, and mean test error in percent. {'. '.join(told)}."
+    head = "Time of a step over that with batch norm, and mean test error in percent (best–worst seed)"
+    return f"{head}. {'. '.join(told)}."
 
 
-def _label_places(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[tuple[float, float], str]]:
+def _label_places(points: Mapping[str, rivals_sgd.Point]) -> dict[str, tuple[tuple[float, float], str]]:
     """Return the offset in points and the side of each label, where it covers no point and no other label."""
     scale = np.array([250 / math.log(5.5 / 0.6), 190 / math.log(110)])  # points of a panel, about
-    at = {norm: np.log(point) * scale for norm, point in points.items()}
+    at = {norm: np.log(point[:2]) * scale for norm, point in points.items()}
     boxes = [(*place - 4, *place + 4) for place in at.values()]
     found = {}
     for norm, (x, y) in at.items():
@@ -322,10 +330,10 @@ def _label_places(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[
     return found
 
 
-def _pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+def _pareto_front(points: Mapping[str, rivals_sgd.Point]) -> list[str]:
     """Return the norms that no other one beats in both time and error, from the fastest on."""
     front: list[str] = []
     for norm in sorted(points, key=lambda norm: points[norm]):
-        if not front or points[norm][1] < points[front[-1]][1]:
+        if not front or points[norm].error < points[front[-1]].error:
             front.append(norm)
     return front

@@ -6,6 +6,7 @@ The rule, the grids and the networks are those of ``rivals``; setting and rate a
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,47 +76,54 @@ def mean_error(values: list) -> float:
     return float(100 * np.mean([rivals.WORST if value is None else value for value in values]))
 
 
-def verdict_rows(scale: Scale = "quick") -> list[dict]:
-    """Return a row for each complete place: errors (%), the best norms in the order of their means, and the verdict.
+def verdict_rows(construction: str, scale: Scale = "quick") -> list[dict]:
+    """Return the verdicts on Full Normalization by batch size, and a row for each norm with its errors (%).
 
-    A star marks a rate at an end of its grid.
+    A cell is the mean over the seeds, and in brackets the lowest and the highest. A dot marks the best norms of a
+    place, and a star a rate at an end of its grid.
     """
-
-    def star(norm: str, place: tuple[str, int]) -> str:
-        return "*" * at_an_end_of_the_grid(norm, *place, scale)
+    shown = [place for place in places(scale) if place[0] == construction]
+    header = {place: ("batch size", str(place[1])) for place in shown}
+    found = verdicts(scale)
 
     def told(norm: str, place: tuple[str, int]) -> str:
         values = [rivals.WORST if value is None else value for value in errors(scale)[place][norm]]
-        low, high = 100 * min(values), 100 * max(values)
-        return f"{mean_error(values):.1f}{star(norm, place)} ({low:.1f}–{high:.1f})"
+        dot = "● " * (norm in rivals.best(errors(scale)[place]))
+        star = "*" * at_an_end_of_the_grid(norm, *place, scale)
+        return f"{dot}{mean_error(values):.1f}{star} ({100 * min(values):.1f}–{100 * max(values):.1f})"
 
     return [
-        {
-            "batches, batch size": f"{place[0]}, {place[1]}",
-            "verdict": found,
-            ("test error (%)", "Full Norm"): told("Full Norm", place),
-            ("test error (%)", "batch norm"): told("batch norm", place),
-            "best norms": ", ".join(norm + star(norm, place) for norm in rivals.best(errors(scale)[place])),
-        }
-        for place, found in verdicts(scale).items()
+        {"norm": "verdict on Full Norm"} | {header[place]: found[place] for place in shown},
+        *({"norm": norm} | {header[place]: told(norm, place) for place in shown} for norm in rivals.NORMS),
     ]
 
 
-def errors_and_times(scale: Scale = "quick") -> dict[str, dict[str, tuple[float, float]]]:
-    """Return for each construction and norm the time of a step over batch norm's, and the mean test error (%).
+class Point(NamedTuple):
+    """Where a norm lies in the picture of errors and times, over the batch sizes of the complete places.
 
-    Both are means over the batch sizes of the complete places; the mean of the ratios is geometric.
+    Attributes:
+        time: of a step over batch norm's, the geometric mean over the batch sizes.
+        error: mean test error (%) over batch sizes and seeds.
+        lowest, highest: of the seeds' means over the batch sizes (%).
     """
+
+    time: float
+    error: float
+    lowest: float
+    highest: float
+
+
+def errors_and_times(scale: Scale = "quick") -> dict[str, dict[str, Point]]:
+    """Return for each construction and norm the time of a step and the test errors."""
     rows = read_result("benchmarks/rivals_cpu", "python benchmarks/rivals.py --save")["rows"]
     ratios = {(row["norm"], row["batch_size"]): row["quartiles_of_ratio"][1] for row in rows}
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    found: dict[str, dict[str, Point]] = {}
     for construction in dict.fromkeys(construction for construction, _ in places(scale)):
         sizes = [size for other, size in places(scale) if other == construction]
-        found[construction] = {
-            norm: (
-                float(np.exp(np.mean([np.log(ratios[norm, size]) for size in sizes]))),
-                float(np.mean([mean_error(errors(scale)[construction, size][norm]) for size in sizes])),
-            )
-            for norm in rivals.NORMS
-        }
+        found[construction] = {}
+        for norm in rivals.NORMS:
+            kept = [errors(scale)[construction, size][norm] for size in sizes]
+            seeds = 100 * np.mean([[rivals.WORST if value is None else value for value in row] for row in kept], 0)
+            time = np.exp(np.mean([np.log(ratios[norm, size]) for size in sizes]))
+            found[construction][norm] = Point(*map(float, (time, seeds.mean(), seeds.min(), seeds.max())))
     return found

@@ -54,11 +54,12 @@ def test_the_verdicts_follow_from_the_errors(monkeypatch):
     for better, expected in (("Full Norm", "wins"), ("batch norm", "loses")):
         monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick", b=better: {place: errors | {b: near}})
         assert rivals_sgd.verdicts() == {place: expected}
-        (row,) = rivals_sgd.verdict_rows()
-        assert row["verdict"] == expected and row["best norms"].rstrip("*") == better
+        verdict, *rows = rivals_sgd.verdict_rows(place[0])
+        assert list(verdict.values()) == ["verdict on Full Norm", expected]
+        assert [row["norm"] for row in rows if "●" in row["batch size", str(place[1])]] == [better]
     monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick": {place: errors})
     assert rivals_sgd.verdicts() == {place: "among the best"}
-    assert len(rivals_sgd.verdict_rows()[0]["best norms"].split(", ")) == 11
+    assert str(rivals_sgd.verdict_rows(place[0])).count("●") == 11
 
 
 def test_a_star_marks_a_rate_at_an_end_of_its_grid():
@@ -67,11 +68,20 @@ def test_a_star_marks_a_rate_at_an_end_of_its_grid():
         rates = rivals.learning_rates("SGD", size)
         inside = chosen[norm, construction, size][1] in rates[1:-1]
         assert rivals_sgd.at_an_end_of_the_grid(norm, construction, size) != inside
-    for place, row in zip(PLACES, rivals_sgd.verdict_rows(), strict=True):
-        for norm in ("Full Norm", "batch norm"):
-            told = row["test error (%)", norm]
-            assert ("*" in told) == rivals_sgd.at_an_end_of_the_grid(norm, *place)
-            assert told.startswith(f"{rivals_sgd.mean_error(rivals_sgd.errors()[place][norm]):.1f}")
+
+
+def test_the_table_has_the_errors_of_each_norm_at_each_place():
+    for place in PLACES:
+        rows = {row["norm"]: row["batch size", str(place[1])] for row in rivals_sgd.verdict_rows(place[0])}
+        assert rows.pop("verdict on Full Norm") == rivals_sgd.verdicts()[place]
+        assert rows.keys() == rivals.NORMS.keys()
+        of = rivals_sgd.errors()[place]
+        for norm, told in rows.items():
+            errors = [rivals.WORST if value is None else value for value in of[norm]]
+            mean = f"{rivals_sgd.mean_error(of[norm]):.1f}"
+            star = "*" * rivals_sgd.at_an_end_of_the_grid(norm, *place)
+            assert told.removeprefix("● ") == f"{mean}{star} ({100 * min(errors):.1f}–{100 * max(errors):.1f})"
+            assert told.startswith("●") == (norm in rivals.best(of))
 
 
 def test_the_benchmark_has_all_norms_and_shows_its_noise():
@@ -87,8 +97,18 @@ def test_the_picture_shows_each_norm_and_names_those_that_no_other_one_beats():
     data = rivals_sgd.errors_and_times()
     told = figures.picture(figures.draw_errors_and_times, data).alt
     for construction, points in data.items():
-        times, errors = np.array(list(points.values())).T
+        times, errors, lowest, highest = np.array(list(points.values())).T
+        assert (lowest <= errors).all() and (errors <= highest).all()
         beaten = [((times < time) & (errors < error)).any() for time, error in zip(times, errors, strict=True)]
         front = told.partition(f"{construction}: ")[2].partition("than ")[2].partition(".")[0]
         assert {norm for norm, lost in zip(points, beaten, strict=True) if not lost} >= set(front.split(", "))
-        assert all(f"{norm} {time:.2f} and {error:.1f}" in told for norm, (time, error) in points.items())
+        for norm, at in points.items():
+            assert f"{norm} {at.time:.2f} and {at.error:.1f} ({at.lowest:.1f}–{at.highest:.1f})" in told
+
+
+def test_a_point_of_the_picture_is_a_mean_over_batch_sizes_and_its_line_the_range_over_seeds(monkeypatch):
+    of = {norm: [0.1, 0.2, None] for norm in rivals.NORMS}
+    errors = {("shuffled", 4): of, ("shuffled", 16): {norm: [0.3, 0.4, 0.5] for norm in of}}
+    monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick": errors)
+    point = rivals_sgd.errors_and_times()["shuffled"]["batch norm"]
+    assert point[1:] == pytest.approx((40, 20, 70)) and point.time == pytest.approx(1, abs=0.2)
