@@ -285,14 +285,14 @@ def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, rivals
         a description of the figure.
     """
     told = []
-    panels = np.atleast_1d(figure.subplots(1, len(data), sharex=True, sharey=True))
-    for axes, (construction, points) in zip(panels, data.items(), strict=True):
+    for number, (construction, points) in enumerate(data.items(), 1):
+        axes = figure.add_subplot(math.ceil(len(data) / 2), 2, number)
         front = _pareto_front(points)
         axes.step(*zip(*(points[norm][:2] for norm in front), strict=True), where="post", color=GREY, lw=1, ls=":")
-        axes.set(xscale="log", yscale="log", xlim=(0.6, 5.5), ylim=(1, 110), title=construction)
+        axes.set(xscale="log", yscale="log", xlim=(0.6, 5.5), ylim=(1.8, 110), title=construction)
         axes.set(xlabel="time of a step / batch norm's", ylabel="test error (%)")
         plain_ticks(axes.xaxis, (0.7, 1, 1.5, 2, 3, 4))
-        plain_ticks(axes.yaxis, (1, 3, 10, 30, 90))
+        plain_ticks(axes.yaxis, (3, 10, 30, 90))
         for norm, point in points.items():
             own = norm == "Full Norm"
             style = {"color": method_color(norm), "ms": 7 if own else 6, "zorder": 3 if own else 2, "lw": 1.2}
@@ -310,10 +310,13 @@ def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, rivals
 
 
 def _label_places(points: Mapping[str, rivals_sgd.Point]) -> dict[str, tuple[tuple[float, float], str]]:
-    """Return the offset in points and the side of each label, where it covers no point and no other label."""
-    scale = np.array([250 / math.log(5.5 / 0.6), 190 / math.log(110)])  # points of a panel, about
+    """Return the offset in points and the side of each label, where it covers no point, line or other label."""
+    scale = np.array([220 / math.log(5.5 / 0.6), 190 / math.log(110 / 1.8)])  # points of a panel, about
     at = {norm: np.log(point[:2]) * scale for norm, point in points.items()}
     boxes = [(*place - 4, *place + 4) for place in at.values()]
+    for norm, point in points.items():
+        low, high = (math.log(end) * scale[1] for end in point[2:])
+        boxes.append((at[norm][0] - 1, low, at[norm][0] + 1, high))
     found = {}
     for norm, (x, y) in at.items():
         width, best = 6.0 * len(_SHORT_NAMES[norm]), None

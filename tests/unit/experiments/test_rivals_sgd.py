@@ -54,12 +54,31 @@ def test_the_verdicts_follow_from_the_errors(monkeypatch):
     for better, expected in (("Full Norm", "wins"), ("batch norm", "loses")):
         monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick", b=better: {place: errors | {b: near}})
         assert rivals_sgd.verdicts() == {place: expected}
-        verdict, *rows = rivals_sgd.verdict_rows(place[0])
-        assert list(verdict.values()) == ["verdict on Full Norm", expected]
-        assert [row["norm"] for row in rows if "●" in row["batch size", str(place[1])]] == [better]
+        assert [row["Full Norm"] for row in rivals_sgd.verdict_rows()] == [expected]
+        assert best_norms(place) == [rivals_sgd.COMPARED[better]]
     monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick": {place: errors})
     assert rivals_sgd.verdicts() == {place: "among the best"}
-    assert str(rivals_sgd.verdict_rows(place[0])).count("●") == 11
+    assert len(best_norms(place)) == 11
+
+
+def best_norms(place):
+    """Return the norms whose row in the table has the batch size of a place."""
+    return [row["norm"] for row in rivals_sgd.best_rows() if str(place[1]) in row[place[0]].split(", ")]
+
+
+def test_where_no_norm_learns_the_tables_and_the_picture_count_nothing(monkeypatch):
+    guessing, little = [0.9, 0.85, None], [0.8, 0.8, 0.79]
+    hopeless, learned = ("sorted stream", 4), ("shuffled", 4)
+    errors = {
+        hopeless: {norm: guessing for norm in rivals.NORMS},
+        learned: {norm: guessing for norm in rivals.NORMS} | {"batch norm": little},
+    }
+    monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick": errors)
+    assert not rivals_sgd.some_norm_learns(*hopeless) and rivals_sgd.some_norm_learns(*learned)
+    assert rivals_sgd.verdicts() == {learned: "loses", hopeless: "among the best"}
+    assert [row["Full Norm"] for row in rivals_sgd.verdict_rows()] == ["loses", "no norm learns"]
+    assert rivals_sgd.best_rows()[0].keys() == {"norm", "shuffled"} and best_norms(learned) == ["BN"]
+    assert rivals_sgd.errors_and_times().keys() == {"shuffled"}
 
 
 def test_a_star_marks_a_rate_at_an_end_of_its_grid():
@@ -70,18 +89,24 @@ def test_a_star_marks_a_rate_at_an_end_of_its_grid():
         assert rivals_sgd.at_an_end_of_the_grid(norm, construction, size) != inside
 
 
-def test_the_table_has_the_errors_of_each_norm_at_each_place():
-    for place in PLACES:
-        rows = {row["norm"]: row["batch size", str(place[1])] for row in rivals_sgd.verdict_rows(place[0])}
-        assert rows.pop("verdict on Full Norm") == rivals_sgd.verdicts()[place]
-        assert rows.keys() == rivals.NORMS.keys()
-        of = rivals_sgd.errors()[place]
-        for norm, told in rows.items():
-            errors = [rivals.WORST if value is None else value for value in of[norm]]
-            mean = f"{rivals_sgd.mean_error(of[norm]):.1f}"
-            star = "*" * rivals_sgd.at_an_end_of_the_grid(norm, *place)
-            assert told.removeprefix("● ") == f"{mean}{star} ({100 * min(errors):.1f}–{100 * max(errors):.1f})"
-            assert told.startswith("●") == (norm in rivals.best(of))
+def test_the_table_has_the_errors_and_the_verdict_at_each_place():
+    rows = rivals_sgd.verdict_rows()
+    assert [row["batches"] for row in rows] == [f"{construction}, {size}" for construction, size in PLACES]
+    for place, row in zip(PLACES, rows, strict=True):
+        learned = rivals_sgd.some_norm_learns(*place)
+        assert row["Full Norm"] == (rivals_sgd.verdicts()[place] if learned else "no norm learns")
+        for norm, name in rivals_sgd.COMPARED.items():
+            errors = [rivals.WORST if value is None else value for value in rivals_sgd.errors()[place][norm]]
+            mean = f"{rivals_sgd.mean_error(errors):.1f}" + "*" * rivals_sgd.at_an_end_of_the_grid(norm, *place)
+            assert row[f"{name} (%)"] == f"{mean} ({100 * min(errors):.1f}–{100 * max(errors):.1f})"
+
+
+def test_the_table_of_the_best_norms_has_each_place_where_a_norm_learns():
+    rows = rivals_sgd.best_rows()
+    assert len(rows) == len(rivals.NORMS)
+    for place in filter(lambda place: rivals_sgd.some_norm_learns(*place), PLACES):
+        found = rivals.best(rivals_sgd.errors()[place])
+        assert set(best_norms(place)) == {rivals_sgd.COMPARED.get(norm, norm) for norm in found}
 
 
 def test_the_benchmark_has_all_norms_and_shows_its_noise():
