@@ -1,7 +1,7 @@
 """Select the setting and the learning rate of each norm for the contest of Full Normalization, with plain SGD.
 
-The rule, the grids and the networks are those of ``rivals``. The scale ``"quick"`` has ``PLACES``, the places that are
-complete so far, and the scale ``"paper"`` all places; it goes on where the other ended, and takes hours.
+The rule, the grids and the networks are those of ``rivals``. Both scales have the same runs, which take about two
+hours; a run that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -36,20 +36,12 @@ ORDER = (
     ("sorted stream", 1),
 )
 """All places, a construction and a batch size each, in the order in which they are trained."""
-PLACES = ORDER[:9]
-"""The places whose runs are complete. `python -m bnlib experiments run full_normalization.rivals_sgd_selection
-full_normalization.rivals_sgd --scale paper` does the others; it resumes where it stopped."""
-
-
-def places(scale: Scale) -> tuple[tuple[str, int], ...]:
-    """Return the places of a scale."""
-    return PLACES if scale == "quick" else ORDER
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
     """Return the runs by norm, setting, construction, batch size and learning rate, one place after another."""
     every = rivals.selection_cells(OPTIMISER)
-    return {cell: runs for place in places(scale) for cell, runs in every.items() if cell[2:4] == place}
+    return {cell: runs for place in ORDER for cell, runs in every.items() if cell[2:4] == place}
 
 
 EXPERIMENT = Experiment(
