@@ -84,7 +84,7 @@ def mean_error(values: list) -> float:
 def some_norm_learns(construction: str, batch_size: int, scale: Scale = "quick") -> bool:
     """Return whether any norm has a mean test error below ``LEARNED`` at a place.
 
-    Where none has, all are about equal, so that the rule calls all of them best. Such a verdict says nothing.
+    Where none has, all are about equal, and the rule calls all of them best; such a verdict says nothing.
     """
     return min(map(mean_error, errors(scale)[construction, batch_size].values())) < LEARNED
 
