@@ -99,8 +99,8 @@ def verdict_rows(scale: Scale = "quick") -> list[dict[str, str]]:
 
     return [
         {"batches": f"{place[0]}, {place[1]}"}
-        | {"Full Norm": verdict if some_norm_learns(*place, scale) else "no norm learns"}
-        | {f"{name} (%)": told(norm, place) for norm, name in COMPARED.items()}
+        | {"verdict": verdict if some_norm_learns(*place, scale) else "no norm learns"}
+        | {name: told(norm, place) for norm, name in COMPARED.items()}
         for place, verdict in verdicts(scale).items()
     ]
 

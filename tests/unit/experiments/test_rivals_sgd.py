@@ -54,7 +54,7 @@ def test_the_verdicts_follow_from_the_errors(monkeypatch):
     for better, expected in (("Full Norm", "wins"), ("batch norm", "loses")):
         monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick", b=better: {place: errors | {b: near}})
         assert rivals_sgd.verdicts() == {place: expected}
-        assert [row["Full Norm"] for row in rivals_sgd.verdict_rows()] == [expected]
+        assert [row["verdict"] for row in rivals_sgd.verdict_rows()] == [expected]
         assert best_norms(place) == [rivals_sgd.COMPARED[better]]
     monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick": {place: errors})
     assert rivals_sgd.verdicts() == {place: "among the best"}
@@ -76,7 +76,7 @@ def test_where_no_norm_learns_the_tables_and_the_picture_count_nothing(monkeypat
     monkeypatch.setattr(rivals_sgd, "errors", lambda scale="quick": errors)
     assert not rivals_sgd.some_norm_learns(*hopeless) and rivals_sgd.some_norm_learns(*learned)
     assert rivals_sgd.verdicts() == {learned: "loses", hopeless: "among the best"}
-    assert [row["Full Norm"] for row in rivals_sgd.verdict_rows()] == ["loses", "no norm learns"]
+    assert [row["verdict"] for row in rivals_sgd.verdict_rows()] == ["loses", "no norm learns"]
     assert rivals_sgd.best_rows()[0].keys() == {"norm", "shuffled"} and best_norms(learned) == ["BN"]
     assert rivals_sgd.errors_and_times().keys() == {"shuffled"}
 
@@ -94,11 +94,11 @@ def test_the_table_has_the_errors_and_the_verdict_at_each_place():
     assert [row["batches"] for row in rows] == [f"{construction}, {size}" for construction, size in PLACES]
     for place, row in zip(PLACES, rows, strict=True):
         learned = rivals_sgd.some_norm_learns(*place)
-        assert row["Full Norm"] == (rivals_sgd.verdicts()[place] if learned else "no norm learns")
+        assert row["verdict"] == (rivals_sgd.verdicts()[place] if learned else "no norm learns")
         for norm, name in rivals_sgd.COMPARED.items():
             errors = [rivals.WORST if value is None else value for value in rivals_sgd.errors()[place][norm]]
             mean = f"{rivals_sgd.mean_error(errors):.1f}" + "*" * rivals_sgd.at_an_end_of_the_grid(norm, *place)
-            assert row[f"{name} (%)"] == f"{mean} ({100 * min(errors):.1f}–{100 * max(errors):.1f})"
+            assert row[name] == f"{mean} ({100 * min(errors):.1f}–{100 * max(errors):.1f})"
 
 
 def test_the_table_of_the_best_norms_has_each_place_where_a_norm_learns():
