@@ -100,8 +100,8 @@ def report(judgement: Judgement) -> str:
         Tested on feed-forward stacks in place of recurrent networks, which decides nothing about the claim.
           growth per layer, tanh: 1.1 (1.1 to 1.11)
           growth per layer, tanh, gamma 0.1: 1.01
-          holds: in 100 layers the gradient grows by less than 2 % a layer with gamma 0.1
-          holds: without, it grows by more than 5 % a layer
+          holds: in 100 layers the gradient grows by less than 2 % per layer with gamma 0.1
+          holds: without, it grows by more than 5 % per layer
         In the recurrent networks of the paper gradients vanish rather than explode.
         measured by depth.gradient_growth (scale quick, 3 seeds); see
         chapters/08_deep_stacks.ipynb#exercise-1-a-gamma-that-does-nothing

@@ -189,7 +189,29 @@ def _round_coordinates(match: re.Match) -> str:
     # A tenth of a point is finer than the resolution of a screen, and takes a third of the bytes.
     text = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), match[0])
     # After "M x y", further pairs of numbers are lines. Only paths with curves need the letter L.
-    return text if re.search("[CQ]", text) else text.replace(" L ", " ")
+    if re.search("[CQ]", text):
+        return text
+    return re.sub(r"(?<=M )[-\d. ]+(?= |\")", _without_points_within_lines, text.replace(" L ", " "))
+
+
+def _without_points_within_lines(match: re.Match) -> str:
+    """Leave out the points of a path that change nothing, because they lie between their neighbours."""
+    numbers = match[0].split()
+    kept: list[tuple[str, str]] = []
+    for point in zip(numbers[::2], numbers[1::2], strict=True):
+        if len(kept) > 1 and _lies_between(*kept[-2:], point):
+            kept.pop()
+        kept.append(point)
+    return " ".join(map(" ".join, kept))
+
+
+def _lies_between(one: tuple[str, str], point: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Return whether ``point`` lies between two others on a horizontal or vertical line."""
+    return any(
+        one[same] == point[same] == other[same]
+        and point[along] == sorted((one[along], point[along], other[along]), key=float)[1]
+        for same, along in ((0, 1), (1, 0))
+    )
 
 
 def _without(match: re.Match) -> str:

@@ -55,6 +55,32 @@ def test_every_line_break_is_between_elements():
         assert line.startswith("<") and line.endswith(">")
 
 
+def test_points_that_change_nothing_are_left_out_of_a_path():
+    def draw(figure):
+        figure.subplots().fill_between(range(9), 0, [1, 1, 1, 1, 0.5, 1, 1, 1, 1], color=figures.BLUE)
+        return "A band with a notch."
+
+    path = max(re.findall(r'<path[^>]* d="M ([^"]*) z"', figures.picture(draw, size=(10, 10)).svg), key=len)
+    numbers = [float(number) for number in path.split()]
+    points = list(dict.fromkeys(zip(numbers[::2], numbers[1::2], strict=True)))
+    xs, ys = (sorted({point[axis] for point in points}) for axis in (0, 1))
+    assert len(points) == 7 and len(xs) == 5 and len(ys) == 3
+
+
+def test_a_line_that_turns_back_keeps_its_ends():
+    def draw(figure):
+        axes = figure.subplots()
+        axes.plot([0, 1, 4, 3, 2, 2, 2], [1, 1, 1, 1, 1, 2, 3])
+        axes.set(xlim=(0, 10), ylim=(0, 10))
+        axes.axis("off")
+        return "A line that turns back."
+
+    (path,) = re.findall(r'<path[^>]* d="M ([^"]*)" clip', figures.picture(draw, size=(10, 10)).svg)
+    start, right, back, end = zip(*[iter(map(float, path.split()))] * 2, strict=True)
+    assert start[1] == right[1] == back[1] > end[1] and start[0] < back[0] == end[0] < right[0]
+    assert right[0] - start[0] == pytest.approx(2 * (back[0] - start[0]), abs=0.11)
+
+
 def test_a_figure_without_words_is_refused():
     with pytest.raises(ValueError, match="alt must describe"):
         figures.picture(lambda figure: " ")
