@@ -30,11 +30,17 @@ LIMIT = 1800
 """Seconds for one framework, without its installation."""
 
 
+def newest(package: str, framework: dict) -> str:
+    """Return the package without its version, unless the framework works with this one only."""
+    name = re.sub(r"(?<=.)(==|@)[\d.]+$", "", package)
+    return package if name in framework.get("fixed", []) else name
+
+
 def environment(folder: Path, framework: dict, pinned: bool) -> Path:
     """Return the Python of an environment with its packages; frameworks with the same packages share one."""
     wanted, from_npm = framework["packages"], framework.get("npm", [])
     if not pinned:
-        wanted, from_npm = ([re.sub(r"(?<=.)(==|@)[\d.]+$", "", each) for each in some] for some in (wanted, from_npm))
+        wanted, from_npm = ([newest(each, framework) for each in some] for some in (wanted, from_npm))
     place = folder / re.sub(r"[^\w.]+", "-", "_".join(sorted([*wanted, *from_npm])))
     python = place / "bin" / "python"
     if not (place / "complete").exists():

@@ -210,6 +210,11 @@ def test_the_packages_of_npm_are_installed_beside_those_of_python(scripts, monke
     assert commands[4][-1] == "setuptools==80.9.0" and commands[5][-2:] == ["--no-build-isolation", "chainer"]
 
 
+def test_a_package_stays_at_its_version_where_the_framework_needs_that(scripts):
+    newest, framework = scripts("measure").newest, {"fixed": ["numpy"]}
+    assert newest("numpy==1.23.5", framework) == "numpy==1.23.5" and newest("chainer==7.8.1", framework) == "chainer"
+
+
 def test_a_situation_that_raises_is_an_answer(scripts):
     found = scripts("protocol").types({"plain": ("torch.bfloat16", "dtypes.float"), "broken": lambda: 1 / 0})
     assert found == {
