@@ -8,6 +8,8 @@ operation on (C,) values counts; while there are no corrections, PyTorch's own b
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
@@ -43,7 +45,9 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, layer, buff
         r_max, d_max = (limit(count) if callable(limit) else limit for limit in (r_max, d_max))
     eps = torch.full_like(running_mean, layer.eps)  # to add a number takes three times as long for few channels
     running_sigma = torch.add(running_var, eps).sqrt_()
-    corrected, image, output = r_max != 1 or d_max != 0, x.dim() > 2, None
+    # Without limits above 1 and 0 the corrections are 1 and 0, unless statistics are not finite.
+    finite = math.isfinite(torch.dot(running_mean, running_sigma).item())
+    corrected, image, output = r_max != 1 or d_max != 0 or not finite, x.dim() > 2, None
     # A second pass in torch.utils.checkpoint ends as soon as the last tensor is saved; it must have moved the buffers.
     if image or corrected or _backward_pass() != -1:
         mean, variance = batch_statistics(x.detach(), running_mean, layer.eps)

@@ -77,6 +77,20 @@ def test_a_channel_without_variance_and_one_that_is_not_finite_do_not_disturb_th
     assert (found[:, 1].abs() < 1e-3).all() and found[:, 2].isnan().all()
 
 
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_statistics_that_are_not_finite_have_the_effect_of_the_general_step(shape, limits, name, value, monkeypatch):
+    """Chapter 11: after a batch with an infinite pixel no loss of Batch Renorm is finite."""
+    ours = made(**limits)
+    getattr(ours, name)[1] = value
+    theirs = general(ours, monkeypatch)
+    for seed in range(2):
+        torch.testing.assert_close(*[layer(batch(shape, seed)) for layer in (ours, theirs)], equal_nan=True)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), equal_nan=True)
+
+
 # torch sets off its own DeprecationWarning in forward mode.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5, 2)])
