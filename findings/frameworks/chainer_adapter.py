@@ -52,7 +52,7 @@ def _frozen() -> dict[str, str]:
 def _names() -> list[str]:
     target: dict = {}
     Layer(1).norm.serialize(chainer.serializers.DictionarySerializer(target))
-    return list(target)
+    return sorted(target)  # their order differs between processes
 
 
 OTHER = {
