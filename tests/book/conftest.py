@@ -24,6 +24,20 @@ SCREEN = {"width": 1280, "height": 720}
 PHONE = {"width": 390, "height": 800}
 PATIENCE = 300_000  # of each wait, in milliseconds: on a busy machine all takes long
 SHOWS = "scheme => document.documentElement.dataset.theme === scheme"
+# The words of the chosen cells whose parts lie on two lines; names with other signs than letters may break.
+BROKEN_WORDS = """
+selector => [...document.querySelectorAll(selector)].flatMap(cell => {
+  const text = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
+  for (let node = text.nextNode(); node; node = text.nextNode())
+    for (const { 0: word, index } of node.data.matchAll(/(?<!\\S)[A-Za-z]+(?![^\\s,)])/g)) {
+      const range = document.createRange();
+      range.setStart(node, index);
+      range.setEnd(node, index + word.length);
+      if (range.getClientRects().length > 1) found.push(word);
+    }
+  return found;
+})
+"""
 EVERY_CHAPTER = pytest.mark.parametrize("opened_once", CHAPTERS, indirect=True)
 WITH_SLIDERS = pytest.mark.parametrize("opened_once", [FRONT, *CHAPTERS], indirect=True)
 # Files whose tests share nothing, so that each may run where there is room.

@@ -1,7 +1,7 @@
 """Each page of the site in Chromium, with no kernel: nothing from elsewhere, light, whole and readable."""
 
 import pytest
-from conftest import EVERY_CHAPTER, PHONE, SHOWS, WITH_SLIDERS, check_that_it_is_at_home
+from conftest import BROKEN_WORDS, EVERY_CHAPTER, PHONE, SHOWS, WITH_SLIDERS, check_that_it_is_at_home
 
 
 def test_a_page_asks_no_other_host_and_does_not_complain(visited, address):
@@ -53,6 +53,10 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(narrow):
     assert narrow.page.evaluate(CUT_OFF) == []
     for slider in narrow.page.locator("input[type=range]").all():
         assert slider.bounding_box()["width"] > 200
+
+
+def test_names_of_rows_break_between_words_only_on_a_phone(narrow):
+    assert narrow.page.evaluate(BROKEN_WORDS, ".bnb-results th[scope=row]") == []
 
 
 @pytest.mark.parametrize("path", ["genindex.html", "py-modindex.html", "404.html", "CHANGELOG.html"])

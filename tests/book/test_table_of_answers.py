@@ -3,6 +3,7 @@
 from urllib.parse import unquote_plus
 
 import pytest
+from conftest import BROKEN_WORDS
 
 from bnlib import frameworks
 
@@ -62,17 +63,5 @@ def test_on_paper_all_answers_are_there(answers):
 
 def test_frameworks_and_properties_break_between_words_only(answers):
     """The parts of a word that breaks lie on two lines."""
-    broken = answers.evaluate(
-        """() => [...document.querySelectorAll("table.bnb-answers :is(th, td):not(:last-child)")].flatMap(cell => {
-          const text = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
-          for (let node = text.nextNode(); node; node = text.nextNode())
-            for (const { 0: word, index } of node.data.matchAll(/[A-Za-z]+/g)) {
-              const range = document.createRange();
-              range.setStart(node, index);
-              range.setEnd(node, index + word.length);
-              if (range.getClientRects().length > 1) found.push(word);
-            }
-          return found;
-        })"""
-    )
+    broken = answers.evaluate(BROKEN_WORDS, "table.bnb-answers :is(th, td):not(:last-child)")
     assert broken == []
