@@ -44,7 +44,7 @@ def norms(
 
             - a path: ``.npz``, ``.safetensors``, PyTorch's ``.pt`` or ``.pth`` (opened with ``weights_only=True``),
               Keras's ``.weights.h5``, ``.keras`` and ``.h5``, Flax's ``.msgpack``, ``.onnx``, or a folder that Orbax
-              wrote;
+              wrote; a pickle, such as Paddle's ``.pdparams``, is not opened, and the error says how to convert it;
             - a mapping of arrays, flat or nested: a ``state_dict``, the variables of flax.linen with ``params`` and
               ``batch_stats``, an ``nnx.State``;
             - a pair: ``(model, state)`` of Equinox, ``(params, state)`` of Haiku; for an ``.eqx`` file, which has no
@@ -59,7 +59,8 @@ def norms(
             the same outputs; False takes the raw ones.
 
     Returns:
-        ``BatchNormState`` by the name of its layer. ``ordered`` is False if the source sorts its layers by name.
+        ``BatchNormState`` by the name of its layer. ``ordered`` is False if the source sorts its layers by name, as
+        safetensors and JAX do.
 
     Raises:
         ModuleNotFoundError: if a package that the file needs is missing; the message names the extra.

@@ -13,6 +13,7 @@ from torch import nn
 
 from bnlib.arguments import shown
 from bnlib.extras import optional
+from bnlib.port.closed import is_closed, refuse
 from bnlib.port.conventions import Convention, convention
 from bnlib.port.found import Found, Key, Source, by_name, flatten, in_order_of_numbers, is_array
 from bnlib.port.jax_files import read_eqx, read_msgpack, read_orbax, without_names
@@ -35,6 +36,9 @@ FILES = (".npz", ".safetensors", ".onnx", ".msgpack", *KERAS_FILES, *TORCH_FILES
 
 ORDERED = ("torch", "onnx", "mlx", "paddle", "mindspore", "tinygrad", "mxnet")
 """Frameworks whose checkpoints keep the order of the network; JAX sorts the keys of its trees."""
+
+SORTED = (".safetensors",)
+"""Files that sort their arrays by type and name, whatever framework wrote them."""
 
 
 def opened(source: Any, framework: str, momentum: float | None, without: str | None, debias: bool) -> Source:
@@ -75,6 +79,8 @@ def _file(path: Path, framework: str, without: str | None) -> Source:
         raise ValueError(without_names(path))
     if path.is_dir() and framework in ("flax", "nnx"):
         return tree(read_orbax(path), framework)
+    if is_closed(path, framework):
+        refuse(path, framework)
     if kind not in FILES:
         raise ValueError(
             f"source must be a file that ends in {', '.join(FILES)}, or with Flax a folder of Orbax, got {str(path)!r}"
@@ -89,7 +95,7 @@ def _file(path: Path, framework: str, without: str | None) -> Source:
         return read_onnx(path)
     if kind in KERAS_FILES:
         return read_keras_file(path, without)
-    return tree(_arrays(path, kind), framework)
+    return tree(_arrays(path, kind), framework, framework in ORDERED and kind not in SORTED)
 
 
 def _arrays(path: Path, kind: str) -> Mapping[str, Any]:
@@ -106,14 +112,14 @@ def _arrays(path: Path, kind: str) -> Mapping[str, Any]:
     return loaded
 
 
-def tree(source: Mapping[Any, Any], framework: str) -> Source:
-    """Return the batch norms of a tree of named arrays."""
+def tree(source: Mapping[Any, Any], framework: str, ordered: bool | None = None) -> Source:
+    """Return the batch norms of a tree of named arrays; ``ordered`` is that of the framework unless it is given."""
     arrays = flatten(source)
     names = ["/".join(map(str, key)) for key in arrays]
     if framework == "flax":
         return Source(in_order_of_numbers(_linen(arrays)), False, names)
     found = by_name(arrays)
-    ordered = framework in ORDERED
+    ordered = framework in ORDERED if ordered is None else ordered
     return Source(found if ordered else in_order_of_numbers(found), ordered, names)
 
 

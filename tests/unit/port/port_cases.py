@@ -1,4 +1,4 @@
-"""The files that real frameworks wrote, and what those frameworks answered; see findings/frameworks/port_files.py."""
+"""The files that real frameworks wrote, and what those frameworks answered; see findings/frameworks/port_files*.py."""
 
 import zipfile
 from pathlib import Path
@@ -56,6 +56,9 @@ SOURCES = {
     "haiku": (haiku_pair, "haiku", {"eps": EPS, "momentum": 0.8}, "haiku"),
     "onnx": (lambda: FILES / "torch.onnx", "onnx", {}, "torch"),
     "torch": (lambda: FILES / "torch.safetensors", "torch", {"eps": EPS, "momentum": MOMENTUM}, "torch"),
+    "paddle": (lambda: FILES / "paddle.npz", "paddle", {"eps": EPS, "momentum": 0.8}, "paddle"),
+    "mxnet": (lambda: FILES / "mxnet.npz", "mxnet", {"eps": EPS, "momentum": 0.8}, "mxnet"),
+    "mindspore": (lambda: FILES / "mindspore.npz", "mindspore", {"eps": EPS, "momentum": 0.8}, "mindspore"),
 }
 
 
