@@ -153,9 +153,10 @@ def _batch(answer: Any) -> str:
         return answer.partition(":")[0]
     mean, variance = answer["statistics"]
     output = f"output {answer['output'][0]:g}; " if answer["output"] else ""
+    hangs = "; some calls never return" if answer.get("calls that returned") == "some" else ""
     if [mean, variance] == ["nan", "nan"]:
-        return f"{output}both statistics become NaN"
-    return f"{output}mean {mean}, variance {variance}"
+        return f"{output}both statistics become NaN{hangs}"
+    return f"{output}mean {mean}, variance {variance}{hangs}"
 
 
 def _spread_of_nan(answer: Any) -> str:
@@ -190,7 +191,7 @@ def half_rows() -> list[dict[str, str | None]]:
     """
     rows: dict[tuple[str, str], dict[str, str | None]] = {}
     for each in load().values():
-        for question, found in each["answers"].get("half precision", {}).items():
+        for question, found in each["answers"]["half precision"].items():
             situation, _, what = (
                 question.rpartition(": ") if not found.startswith("raises") else (question, "", "output")
             )
@@ -250,8 +251,6 @@ def _answer(question: str, answers: Mapping[str, Any]) -> str:
 
 
 def _words(answer: Any) -> str:
-    if answer is None:
-        return "not asked"
     if isinstance(answer, float):
         return f"{answer:g}"
     if isinstance(answer, dict):

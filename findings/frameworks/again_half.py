@@ -166,6 +166,14 @@ def tinygrad(situation):
     return y.dtype, layer.running_var.dtype
 
 
+def tfjs(situation):
+    """TensorFlow.js: the documentation of ``tf.cast`` lists the types, and a layer has the option ``dtype``."""
+    import again_layers
+
+    said = again_layers.in_node({"half": situation, "batches": [TEN]})
+    return said["types"]
+
+
 def sonnet(situation):
     """Sonnet 2: variables are made when the module is connected for the first time, here by a bfloat16 input."""
     import sonnet
@@ -198,6 +206,7 @@ FRAMEWORKS = {
     "keras-jax": (keras, KERAS),
     "keras-torch": (keras, KERAS),
     "keras-tensorflow": (keras, KERAS),
+    "tfjs": (tfjs, ("input float16", "dtype: 'float16'")),
     "sonnet": (sonnet, ("input bfloat16",)),
     "flax-linen": (flax_linen, FLAX),
     "flax-nnx": (flax_nnx, FLAX),
@@ -215,9 +224,7 @@ FRAMEWORKS = {
 
 
 def answer(name):
-    """Return the types by situation, or None for a framework whose layer takes no type but float32 on a CPU."""
-    if name not in FRAMEWORKS:
-        return None
+    """Return the types by situation."""
     types, situations = FRAMEWORKS[name]
     found = {}
     for situation in situations:

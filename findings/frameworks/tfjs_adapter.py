@@ -28,6 +28,10 @@ def _node() -> subprocess.Popen:
     return node
 
 
+class Error(Exception):
+    """What JavaScript calls an error."""
+
+
 def _said(name: str, **values):
     node = _node()
     print(json.dumps({"name": name, **values}), file=node.stdin, flush=True)
@@ -36,7 +40,7 @@ def _said(name: str, **values):
             raise RuntimeError("Node has ended")
     answer = json.loads(line[1:])
     if "error" in answer:
-        raise RuntimeError(answer["error"])
+        raise Error(answer["error"])
     return answer["value"]
 
 
@@ -78,9 +82,20 @@ def _frozen() -> dict[str, str]:
     }
 
 
+def _half() -> dict[str, str]:
+    situations = {"input float16": ({}, "float16"), "dtype: 'float16'": ({"dtype": "float16"}, "float32")}
+    return protocol.types(
+        {
+            name: functools.partial(_said, "types", options=options, type=kind)
+            for name, (options, kind) in situations.items()
+        }
+    )
+
+
 OTHER = {
     "momentum argument": lambda: {"name": "momentum", "default": _said("config")["momentum"]},
     "channel axis": lambda: _said("config")["axis"],
+    "half precision": _half,
     "frozen": _frozen,
     "names in a checkpoint": lambda: _said("config")["names"],
 }

@@ -24,6 +24,11 @@ const commands = {
   freeze({ layer }) {
     layers[layer].trainable = false;
   },
+  types({ options, type }) {
+    const layer = tf.layers.batchNormalization(options);
+    const output = layer.apply(tf.ones([4, 1]).cast(type), { training: true });
+    return [output.dtype, layer.movingMean.dtype];
+  },
   config() {
     const layer = tf.layers.batchNormalization({});
     layer.build([null, 1]);
