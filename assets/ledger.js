@@ -1,5 +1,5 @@
-// A form above tables that filters their rows: by lists of values, which the rows have as data attributes, and by words.
-// It serves the ledger of claims, and the tables of bnlib.tables.FilterTable, which name their lists themselves.
+// A form above tables that filters their rows: by lists of values, and by words. It serves the ledger of claims, whose
+// rows have the values as data attributes, and the tables of bnlib.tables.FilterTable, which name the columns to filter by.
 // Without this script the tables are complete. The choices are kept in the address, so that they can be linked.
 addEventListener("DOMContentLoaded", () => {
   const ledger = document.querySelectorAll("table.bnb-ledger");
@@ -8,6 +8,10 @@ addEventListener("DOMContentLoaded", () => {
   if (!rows.length) return;
   const keys = tables[0].dataset.filters?.split(" ") ?? ["verdict", "source", "chapter"];
   const noun = tables[0].dataset.noun ?? "claims";
+  const columns = [...tables[0].querySelectorAll("thead th")].map((cell) => cell.textContent);
+  for (const row of ledger.length ? [] : rows) {
+    for (const key of keys) row.dataset[key] = row.cells[columns.indexOf(key)].textContent;
+  }
   const asked = new URLSearchParams(location.search);
   const form = document.createElement("form");
   form.className = "bnb-filter";

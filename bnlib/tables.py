@@ -244,11 +244,11 @@ class FilterTable:
             f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
         )
 
-    def _row(self, row: Mapping[str, str]) -> str:
-        data = "".join(f' data-{name}="{escape(row[name])}"' for name in self.filters)
+    @staticmethod
+    def _row(row: Mapping[str, str]) -> str:
         (_, head), *others = row.items()
         cells = "".join(f"<td>{_inline(powers_of_ten(text))}</td>" for _, text in others)
-        return f'<tr{data}><th scope="row">{_inline(head)}</th>{cells}</tr>'
+        return f'<tr><th scope="row">{_inline(head)}</th>{cells}</tr>'
 
 
 _CODE = r"`([^`]+)`"
