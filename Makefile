@@ -4,7 +4,7 @@
 # make lab     open the chapters in JupyterLab, sliders and training live
 # make serve   look at the built site on http://localhost:8000
 # make bench   print the ratios that benchmarks/ measures
-# make frameworks  ask other frameworks' batch norms again, in their newest releases (downloads much)
+# make frameworks  ask other frameworks' batch norms again, in their newest releases (downloads much; ONLY="mlx objax")
 # make notebooks   execute the chapters and store them normalised
 # make address     write the repository's address, set in _config.yml, into the chapters
 # make clean   remove what was built and the environment
@@ -108,7 +108,7 @@ bench: $(INSTALLED)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 frameworks:
-	$(PYTHON) findings/frameworks/measure.py
+	$(PYTHON) findings/frameworks/measure.py $(ONLY:%=--only %)
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks
