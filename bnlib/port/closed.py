@@ -53,3 +53,26 @@ mxnet.nd.load('net.params').items()})
         how = f"store its arrays as .npz: import {owner}, numpy; numpy.savez({target!r}, **{arrays})"
     joined = f"{why}, {how}" if kind in PICKLES else f"{why}; {how}"
     raise ValueError(f"source must be a file that bnlib can open, got {str(path)!r}, {joined}")
+
+
+def refuse_objects(path: Path) -> NoReturn:
+    """Raise the error for a file of PyTorch that holds other objects than tensors, such as a whole model.
+
+    Raises:
+        ValueError: always.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from bnlib.port.closed import refuse_objects
+        >>> refuse_objects(Path("net.pt"))
+        Traceback (most recent call last):
+        ValueError: source must be a file of tensors, got 'net.pt', which holds other objects, and these can run any \
+code when they are loaded; if you trust whoever wrote it, store its state_dict: import torch; \
+torch.save(torch.load('net.pt', weights_only=False).state_dict(), 'net_state.pt')
+    """
+    target = str(path.with_name(f"{path.stem}_state.pt"))
+    raise ValueError(
+        f"source must be a file of tensors, got {str(path)!r}, which holds other objects, and these can run any code "
+        "when they are loaded; if you trust whoever wrote it, store its state_dict: import torch; "
+        f"torch.save(torch.load({str(path)!r}, weights_only=False).state_dict(), {target!r})"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 
 from bnlib.arguments import shown
 from bnlib.extras import optional
-from bnlib.port.closed import is_closed, refuse
+from bnlib.port.closed import is_closed, refuse, refuse_objects
 from bnlib.port.conventions import Convention, convention
 from bnlib.port.found import Found, Key, Source, by_name, flatten, in_order_of_numbers, is_array
 from bnlib.port.jax_files import read_eqx, read_msgpack, read_orbax, without_names
@@ -106,7 +107,10 @@ def _arrays(path: Path, kind: str) -> Mapping[str, Any]:
         return read_msgpack(path)
     if kind == ".safetensors":
         return optional("safetensors.torch", "reading safetensors").load_file(path)
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        refuse_objects(path)
     if not isinstance(loaded, Mapping):
         raise ValueError(f"source must be a file of named arrays, got {str(path)!r} with a {type(loaded).__name__}")
     return loaded

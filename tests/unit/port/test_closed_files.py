@@ -69,6 +69,21 @@ def test_the_line_runs(tmp_path, monkeypatch):
         assert model(torch.from_numpy(expected["x"])).numpy() == pytest.approx(expected["y"], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_file_of_pytorch_with_other_objects_is_not_loaded(tmp_path):
+    path, touched = tmp_path / "net.pt", tmp_path / "touched"
+    for harmful in ({"norm": Harmful(touched)}, nn.Sequential(nn.BatchNorm1d(2))):
+        torch.save(harmful, path)
+        with pytest.raises(ValueError, match=r"a file of tensors, got .* can run any code") as raised:
+            port.norms(path, "torch")
+    path.with_suffix(".bin").write_bytes(pickle.dumps({"norm": Harmful(touched)}))
+    with pytest.raises(ValueError, match="can run any code"):
+        port.norms(path.with_suffix(".bin"), "torch")
+    assert not touched.exists()
+    exec(str(raised.value).partition("store its state_dict: ")[2])
+    assert port.read(tmp_path / "net_state.pt", "torch").channels == 2
+
+
 def test_a_checkpoint_of_pytorch_with_this_ending_is_opened(tmp_path):
     torch.save(nn.BatchNorm1d(2).state_dict(), tmp_path / "net.ckpt")
     assert port.read(tmp_path / "net.ckpt", "torch").channels == 2
