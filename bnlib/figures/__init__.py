@@ -17,14 +17,10 @@ from bnlib.figures.convergence import (
 )
 from bnlib.figures.convergence_training import draw_bias, draw_causes_of_failures, draw_stability_map
 from bnlib.figures.covariate_shift import (
-    draw_deep_linear,
-    draw_gradient_shift,
     draw_inputs_around_a_step,
     draw_mean_shifts,
-    draw_moving_activations,
     draw_noise_in_one_channel,
     draw_noisy_batch_norm,
-    draw_shift_and_loss,
     draw_step_and_shift,
     draw_two_gradients,
 )
@@ -152,7 +148,6 @@ __all__ = [
     "draw_causes_of_failures",
     "draw_convergence_rates",
     "draw_curves",
-    "draw_deep_linear",
     "draw_depth",
     "draw_discriminator",
     "draw_distribution_shift",
@@ -166,7 +161,6 @@ __all__ = [
     "draw_fine_tuning",
     "draw_fixed_batches",
     "draw_gradient_checkpointing",
-    "draw_gradient_shift",
     "draw_gradients",
     "draw_growing_weights",
     "draw_growth",
@@ -191,7 +185,6 @@ __all__ = [
     "draw_minima",
     "draw_momentum_conventions",
     "draw_monitor",
-    "draw_moving_activations",
     "draw_nested_averages",
     "draw_noise_in_one_channel",
     "draw_noisy_batch_norm",
@@ -209,7 +202,6 @@ __all__ = [
     "draw_running_averages",
     "draw_running_mean",
     "draw_sharpness_and_rates",
-    "draw_shift_and_loss",
     "draw_skipped_step",
     "draw_slopes",
     "draw_smoothness_by_loss",

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bnlib.experiments.covariate_shift.activation_shift import IMAGES
 from bnlib.experiments.framework.results import as_array
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
@@ -21,29 +19,6 @@ _LINES = {
     "without normalisation": (VERMILLION, "--"),
     "noise without BN": (GREY, ":"),
 }
-
-
-def draw_moving_activations(figure: Figure, data: Mapping, layer: int, lr: float) -> str:
-    """Draw quantiles of one unit's input over the training steps, one panel per network; see ``activation_shift``."""
-    panels = figure.subplots(1, len(data), sharey=True)
-    for axes, (network, history) in zip(panels, data.items(), strict=True):
-        lowest, low, middle, high, highest = history.quantiles(layer)
-        color = _COLORS[network]
-        axes.fill_between(history.steps, lowest, highest, color=color, alpha=0.22, linewidth=0)
-        axes.fill_between(history.steps, low, high, color=color, alpha=0.35, linewidth=0)
-        axes.plot(history.steps, middle, color=color, lw=1.4)
-        axes.set(title=network, xlim=(0, 100), ylim=(-5, 5), xlabel="step")
-    panels[0].set_ylabel("input of one activation function")
-    shifts = ", ".join(f"{network} {_shift_text(history.mean_shift(layer))}" for network, history in data.items())
-    return (
-        f"Layer {layer}, learning rate {lr:g}: median (line) and the middle 40 % and 80 % (bands) of the values of one "
-        f"unit over {IMAGES} images. Shift of the mean from the first step to the last, in standard deviations, median "
-        f"over all 100 units: {shifts}."
-    )
-
-
-def _shift_text(value: float) -> str:
-    return f"{value:.2g}" if np.isfinite(value) else "diverged"
 
 
 def draw_noise_in_one_channel(figure: Figure, data: Mapping[str, np.ndarray]) -> str:
@@ -178,104 +153,43 @@ def _final_loss_text(row: dict) -> str:
     return f"{last:.2g}" if np.isfinite(last) else "diverged"
 
 
-def draw_gradient_shift(figure: Figure, data: Mapping[str, Mapping], init: str, batch_size: int, lr: float) -> str:
-    """Draw cosine, relative shift and relative step of each layer, one panel each; see ``gradient_shift``."""
-    left, middle, right = figure.subplots(1, 3)
-    for position, (norm, values) in enumerate(data.items()):
-        for axes, name in ((left, "cosine"), (middle, "relative_ics"), (right, "step_ratio")):
-            _draw_layers(axes, values[name], position, _COLORS[norm], norm)
-    left.set(title="cosine of G and G′", ylim=(-0.1, 1.05))
-    middle.set(title="relative shift, ‖G − G′‖ / ‖G‖", ylim=(0, 1.45))
-    right.set(title="relative step, ‖ΔW‖ / ‖W‖", yscale="log", ylim=(1e-4, 1))
-    plain_ticks(right.yaxis, (1e-3, 1e-2, 1e-1, 1))
-    for axes in (left, middle, right):
-        axes.set(xlim=(1.5, 4.5), xticks=(2, 3, 4), xlabel="layer")
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    medians = "; ".join(
-        f"{norm}: cosine {_median_text(values['cosine'])}, relative shift {_median_text(values['relative_ics'])}, "
-        f"final loss {_median_text(values['loss'][:, -1])}"
-        for norm, values in data.items()
-    )
-    return (
-        f"{init} initialisation, batch size {batch_size}, learning rate {lr:g}, medians over layers and seeds. "
-        f"{medians}."
-    )
-
-
-def _median_text(values: np.ndarray) -> str:
-    finite = values[np.isfinite(values)]
-    return f"{np.median(finite):.2f}" if len(finite) > values.size / 2 else "undefined, because most runs diverged"
-
-
-def _draw_layers(axes: Axes, values: np.ndarray, position: int, color: str, label: str) -> None:
-    """Draw median and range over seeds for each layer from the second on, of values (seeds, layers)."""
-    x = np.arange(2, 2 + values.shape[1]) + (position - 0.5) * 0.24
-    values = values[np.isfinite(values).all(1)]
-    if len(values) == 0:
-        axes.plot([], "os"[position], color=color, label=f"{label}: diverged")
-        return
-    median = np.median(values, 0)
-    errors = np.abs(np.array([values.min(0), values.max(0)]) - median)
-    axes.errorbar(x, median, errors, fmt="os"[position], ms=5, color=color, lw=1.4, label=label)
-
-
-def draw_deep_linear(figure: Figure, cells: Mapping[str, Mapping]) -> str:
-    """Draw cosine by layer and loss by step of deep linear networks; see ``deep_linear_network``."""
-    left, right = figure.subplots(1, 2)
-    for (norm, values), dash in zip(cells.items(), ("--", "-"), strict=True):
-        layers = np.arange(2, 2 + values["cosine"].shape[1])
-        band(left, layers, values["cosine"], color=_COLORS[norm], ls=dash, label=norm)
-        steps = np.linspace(0, 300, values["loss"].shape[1])
-        band(right, steps, values["loss"], color=_COLORS[norm], ls=dash, label=norm)
-    left.axhline(0, color=GREY, lw=0.8)
-    left.set(xlim=(2, 25), ylim=(-1, 1.05), xlabel="layer", ylabel="cosine of G and G′")
-    right.set(xlim=(0, 300), yscale="log", xlabel="step", ylabel="loss (squared error)")
-    plain_ticks(right.yaxis, (10, 100))
-    right.legend()
-    return (
-        "; ".join(
-            f"{norm}: cosine {np.median(values['cosine'][:, -1]):.2f} at the last layer, loss "
-            f"{np.median(values['loss'][:, 0]):.0f} at step 0 and {np.median(values['loss'][:, -1]):.0f} at step 300"
-            for norm, values in cells.items()
-        )
-        + " (medians over five seeds)."
-    )
-
-
-def draw_step_and_shift(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
+def draw_step_and_shift(figure: Figure, cells: Mapping[tuple, Mapping], ringed: tuple[int, float]) -> str:
     """Draw the relative shift against the relative step, one panel per initialisation; see ``gradient_shift``.
 
-    A line joins the learning rates of one batch size; the mark grows with the batch size.
+    One mark is one setting, and grows with the batch size. ``ringed`` are the batch size and the learning rate of the
+    settings with a ring.
     """
-    lines = {}
-    for (_, init, norm, batch_size, _), row in cells.items():
-        point = tuple(np.median(np.median(row[name], 1)) for name in ("step_ratio", "relative_ics"))
-        if np.isfinite(point).all():
-            lines.setdefault((init, norm, batch_size), []).append(point)
-    inits, described = list(dict.fromkeys(init for init, *_ in lines)), []
+    points: dict[tuple, list] = {}
+    for (_, init, norm, batch_size, lr), row in cells.items():
+        step, shift = (np.median(np.median(row[name], 1)) for name in ("step_ratio", "relative_ics"))
+        if np.isfinite(step + shift):
+            points.setdefault((init, norm), []).append((1000 * step, shift, batch_size, lr))
+    inits, described = list(dict.fromkeys(init for init, _ in points)), []
     panels = dict(zip(inits, np.atleast_1d(figure.subplots(1, len(inits), sharex=True, sharey=True)), strict=True))
-    for (init, norm, batch_size), points in lines.items():
-        steps, shifts = 1000 * np.array(points)[:, 0], np.array(points)[:, 1]
-        panels[init].plot(steps, shifts, "-", lw=0.8, color=_COLORS[norm], alpha=0.6)
-        marker = "s" if norm == "batch norm" else "o"
-        panels[init].scatter(steps, shifts, _area(batch_size), color=_COLORS[norm], marker=marker)
-        between = np.interp(np.log(10), np.log(steps), shifts, np.nan, np.nan)
-        if batch_size in (4, 64) and np.isfinite(between):
-            described.append(f"{norm}, {init} initialisation, batch size {batch_size}: {between:.2f}")
+    for (init, norm), each in points.items():
+        axes, style = panels[init], {"color": _COLORS[norm], "marker": _MARKS[norm]}
+        steps, shifts, sizes, rates = np.array(each).T
+        axes.scatter(steps, shifts, _area(sizes), **style, alpha=0.75, linewidths=0)
+        (chosen,) = np.flatnonzero((sizes == ringed[0]) & (rates == ringed[1]))
+        axes.plot(steps[chosen], shifts[chosen], "o", mfc="none", color=GREY, ms=15, mew=1.5)
+        described.append(f"{norm}, {init} initialisation: {steps[chosen]:.1f} and {shifts[chosen]:.2f}")
     for init, axes in panels.items():
         axes.set(xscale="log", ylim=(0, 1.25), title=f"{init} initialisation", xlabel="relative step ‖ΔW‖ / ‖W‖ (‰)")
         plain_ticks(axes.xaxis, (1, 10, 100))
     panels[inits[0]].set_ylabel("relative shift ‖G − G′‖ / ‖G‖")
-    handles = [*_network_handles(lines), *_size_handles([size for *_, size in lines])]
+    sizes = [size for each in points.values() for *_, size, _ in each]
+    handles = [*_network_handles([norm for _, norm in points]), *_size_handles(sizes)]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    return f"The relative shift grows with the relative step. At a step of 10 thousandths: {'; '.join(described)}."
+    return (
+        "The relative shift grows with the relative step. Relative step (‰) and relative shift at a batch size of "
+        f"{ringed[0]} and a learning rate of {ringed[1]:g}: {'; '.join(described)}."
+    )
 
 
-def _network_handles(lines: Mapping[tuple, Sequence]) -> list[Line2D]:
-    """Return one legend handle per network, the second part of the keys."""
+def _network_handles(norms: Sequence[str]) -> list[Line2D]:
+    """Return one legend handle per network."""
     return [
-        Line2D([], [], color=_COLORS[norm], marker="s" if norm == "batch norm" else "o", lw=0.8, label=norm)
-        for norm in dict.fromkeys(norm for _, norm, _ in lines)
+        Line2D([], [], color=_COLORS[norm], marker=_MARKS[norm], ls="none", label=norm) for norm in dict.fromkeys(norms)
     ]
 
 
@@ -290,38 +204,3 @@ def _size_handles(batch_sizes: Sequence[int]) -> list[Line2D]:
         Line2D([], [], color=GREY, marker="o", ls="none", ms=_area(size) ** 0.5, label=f"batch size {size:g}")
         for size in (min(batch_sizes), max(batch_sizes))
     ]
-
-
-def draw_shift_and_loss(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
-    """Draw final loss against relative shift of each setting, one panel per initialisation; see ``gradient_shift``.
-
-    A line joins the settings that differ only in the batch size; the mark grows with the batch size.
-    """
-    lines = {}
-    for (_, init, norm, batch_size, lr), row in cells.items():
-        point = batch_size, np.median(np.median(row["relative_ics"], 1)), np.median(row["final_loss"])
-        if np.isfinite(point).all():
-            lines.setdefault((init, norm, lr), []).append(point)
-    inits, described = list(dict.fromkeys(init for init, *_ in lines)), []
-    panels = dict(zip(inits, np.atleast_1d(figure.subplots(1, len(inits), sharex=True, sharey=True)), strict=True))
-    for (init, norm, _), points in lines.items():
-        sizes, shifts, losses = np.array(sorted(points)).T
-        panels[init].plot(shifts, losses, "-", lw=0.8, color=_COLORS[norm], alpha=0.6)
-        panels[init].scatter(
-            shifts, losses, _area(sizes), color=_COLORS[norm], marker="s" if norm == "batch norm" else "o"
-        )
-    for init, axes in panels.items():
-        axes.set(xscale="log", yscale="log", title=f"{init} initialisation", xlabel="relative shift, ‖G − G′‖ / ‖G‖")
-        plain_ticks(axes.xaxis, (0.02, 0.1, 0.5))
-        plain_ticks(axes.yaxis, (0.01, 0.1, 1))
-        for norm in dict.fromkeys(norm for each, norm, _ in lines if each == init):
-            points = [point for (each, of, _), row in lines.items() if (each, of) == (init, norm) for point in row]
-            _, shifts, losses = np.array(points).T
-            described.append(
-                f"{norm}, {init} initialisation: relative shifts from {shifts.min():.2g} to {shifts.max():.2g}, losses "
-                f"from {losses.min():.2g} to {losses.max():.2g}"
-            )
-    panels[inits[0]].set_ylabel("loss after 50 steps (nats)")
-    handles = [*_network_handles(lines), *_size_handles(sizes)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    return "One point per batch size and learning rate. " + "; ".join(described) + "."

@@ -33,18 +33,17 @@ PREDICTIONS = [
         "is its own mean.",
     ),
     Prediction(
-        "dead-pixel",
-        "One corner pixel is black in every training image, and the first layer of the network is batch norm on the "
-        "pixels. In every test image you now set this pixel to the darkest grey, 1/16 of white. What happens to the "
-        "test error of the trained network?",
+        "largest-rate",
+        "With batches of 32, a small network without normalisation learns to read digits, with a test error of at most "
+        "6 %, up to a certain learning rate. How much larger may the learning rate be in the same network with batch "
+        "norm?",
         {
-            "It stays below 5 %": lambda error: error < 5,
-            "It rises to between 5 and 20 %": lambda error: 5 <= error <= 20,
-            "It rises to more than 20 %": lambda error: error > 20,
+            "Not larger": lambda plain, bn: bn <= plain,
+            "Up to 5 times as large": lambda plain, bn: plain < bn <= 5 * plain,
+            "More than 5 times as large": lambda plain, bn: bn > 5 * plain,
         },
-        reason="A pixel that never varied has a running variance of 0, so batch norm divides by the square root of "
-        "epsilon alone. The grey of 1/16 reaches the next layer as {arrives:.0f}, where ordinary values are about 1, "
-        "and it meets weights that were never trained.",
+        reason="Of the seven learning rates that were tried, the largest that works is {plain:g} without normalisation "
+        "and {bn:g} with batch norm.",
     ),
     Prediction(
         "smallest-batch",
@@ -61,16 +60,17 @@ PREDICTIONS = [
         "the input.",
     ),
     Prediction(
-        "largest-rate",
-        "With batches of 32, a small network without normalisation learns to read digits, with a test error of at most "
-        "6 %, up to a certain learning rate. How much larger may the learning rate be in the same network with batch "
-        "norm?",
+        "dead-pixel",
+        "One corner pixel is black in every training image, and the first layer of the network is batch norm on the "
+        "pixels. In every test image you now set this pixel to the darkest grey, 1/16 of white. What happens to the "
+        "test error of the trained network?",
         {
-            "Not larger": lambda plain, bn: bn <= plain,
-            "Up to 5 times as large": lambda plain, bn: plain < bn <= 5 * plain,
-            "More than 5 times as large": lambda plain, bn: bn > 5 * plain,
+            "It stays below 5 %": lambda error: error < 5,
+            "It rises to between 5 and 20 %": lambda error: 5 <= error <= 20,
+            "It rises to more than 20 %": lambda error: error > 20,
         },
-        reason="Of the seven learning rates that were tried, the largest that works is {plain:g} without normalisation "
-        "and {bn:g} with batch norm.",
+        reason="A pixel that never varied has a running variance of 0, so batch norm divides by the square root of "
+        "epsilon alone. The grey of 1/16 reaches the next layer as {arrives:.0f}, where ordinary values are about 1, "
+        "and it meets weights that were never trained.",
     ),
 ]

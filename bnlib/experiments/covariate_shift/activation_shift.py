@@ -23,11 +23,8 @@ from bnlib.training import iterate
 SIZES = (64, *[100] * 8, 10)
 NETWORKS = {"without normalisation": None, "batch norm": BatchNorm, "noisy BN": NoisyBatchNorm}
 LAYERS = (1, 2, 4, 6, 8)
-LEARNING_RATES = (0.01, 0.03, 0.1, 0.3)
-BATCH_SIZE, STEPS, INTERVAL, IMAGES = 64, 100, 4, 200
-"""Images per step, steps, steps between two snapshots, and images on which the statistics are measured."""
-LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Levels of the recorded quantiles."""
+BATCH_SIZE, IMAGES = 64, 200
+"""Images per step, and images on which the statistics are measured."""
 
 
 @dataclass
@@ -42,19 +39,13 @@ class ActivationHistory:
     steps: list[int] = field(default_factory=list)
     statistics: dict[int, list[ChannelStatistics]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
 
-    def quantiles(self, layer: int, unit: int = 0) -> np.ndarray:
-        """Return the quantiles of one unit at ``LEVELS``, shape (5, snapshots)."""
-        return np.array([each.quantiles[:, unit].numpy() for each in self.statistics[layer]]).T
-
     def mean_shift(self, layer: int, first: int = 0, last: int = -1) -> float:
         """Return the distance (2.1) of the means of two snapshots in standard deviations, the median over units."""
         snapshots = self.statistics[layer]
         return statistics_distance(snapshots[first], snapshots[last]).mean.nanmedian().item()
 
 
-def train(
-    network: str, lr: float, *, steps: int = STEPS, interval: int = INTERVAL, seed: int = 0
-) -> Iterator[ActivationHistory]:
+def train(network: str, lr: float, *, steps: int, interval: int, seed: int = 0) -> Iterator[ActivationHistory]:
     """Train one of ``NETWORKS`` on digits and yield the history so far, about ten times."""
     model, data = mlp(SIZES, NETWORKS[network], init=nn.init.kaiming_normal_, seed=seed), datasets.load("digits")
     history = ActivationHistory()
@@ -63,7 +54,7 @@ def train(
     def take_snapshot(step: int, model: nn.Module, index=None) -> bool:
         if step % interval == 0:
             history.steps.append(step)
-            found = activation_statistics(model, data.train_x[:IMAGES], names, num_quantiles=len(LEVELS))
+            found = activation_statistics(model, data.train_x[:IMAGES], names, num_quantiles=1)
             for layer, name in zip(LAYERS, names, strict=True):
                 history.statistics[layer].append(found[name])
         return step >= steps
@@ -77,9 +68,7 @@ def train(
 
 
 @cache
-def history_of(
-    network: str, lr: float, steps: int = STEPS, interval: int = INTERVAL, seed: int = 0
-) -> ActivationHistory:
+def history_of(network: str, lr: float, steps: int, interval: int, seed: int = 0) -> ActivationHistory:
     """Train one of ``NETWORKS`` and return the complete history."""
     *_, history = train(network, lr, steps=steps, interval=interval, seed=seed)
     return history
@@ -111,11 +100,6 @@ def _inputs_of_activations(model: nn.Module) -> list[str]:
     """Return the names of the layers in front of the ReLUs."""
     layers = list(model.named_children())
     return [name for (name, _), (_, after) in itertools.pairwise(layers) if isinstance(after, nn.ReLU)]
-
-
-def histories(layer: int, lr: float) -> dict[str, ActivationHistory]:
-    """Train all ``NETWORKS`` now and return their histories, which hold every layer."""
-    return {network: history_of(network, lr) for network in NETWORKS}
 
 
 def mean_shifts(network: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

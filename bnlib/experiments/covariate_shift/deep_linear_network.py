@@ -102,14 +102,14 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
 
 
 def shift_and_loss_rows(learning_rates: Sequence[float]) -> list[dict]:
-    """Return the cosine, the relative step and the final loss, a row per learning rate and norm."""
+    """Return the relative step, the cosine and the final loss, a row per learning rate and norm."""
     rows = {(lr, norm): load()[norm, lr, STEPS["quick"]] for lr, norm in itertools.product(learning_rates, NORMS)}
     return [
         {
             "learning rate": f"{lr:g}",
             "network": norm,
+            "relative step (‰)": 1000 * np.median(row["step_ratio"], 1),
             "cosine of G and G′": np.median(row["cosine"], 1),
-            "relative step (thousandths)": 1000 * np.median(row["step_ratio"], 1),
             "loss after 300 steps": row["loss"][:, -1],
         }
         for (lr, norm), row in rows.items()

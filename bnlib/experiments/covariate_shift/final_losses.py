@@ -107,16 +107,26 @@ def best_learning_rate(norm: str, init: str) -> float:
     return min(LEARNING_RATES, key=lambda lr: float(np.median(final_values(norm, init, lr))))
 
 
-def loss_and_error_rows(lr: float) -> list[dict]:
-    """Return training losses and test errors in eval mode at one learning rate, a row per initialisation and network.
+def loss_and_error_rows(lr: float, init: str) -> list[dict]:
+    """Return training losses and test errors in eval mode at one learning rate, a row per network."""
+    return [_row(norm, norm, init, lr) for norm in NORMS]
 
-    Noisy BN has a second row, with its mean factor kept.
-    """
-    columns = {"training loss (nats)": ("train_loss", 1), "test error (%)": ("test_error", 100)}
-    networks = [(norm, norm, "") for norm in NORMS]
-    networks.insert(2, (f"noisy BN, factor {MEAN_FACTOR:g} kept", "noisy BN", "_factor_kept"))
+
+def mean_factor_rows(lr: float) -> list[dict]:
+    """Return losses and errors of BN and of noisy BN, as eval mode has it and with its mean factor kept."""
+    networks = (
+        ("batch norm", "batch norm", ""),
+        ("noisy BN", "noisy BN", ""),
+        (f"noisy BN, factor {MEAN_FACTOR:g} kept", "noisy BN", "_factor_kept"),
+    )
     return [
-        {"network": network, "initialisation": init}
-        | {header: unit * final_values(norm, init, lr, name + end) for header, (name, unit) in columns.items()}
+        {"initialisation": init} | _row(network, norm, init, lr, end)
         for init, (network, norm, end) in itertools.product(INITS, networks)
     ]
+
+
+def _row(network: str, norm: str, init: str, lr: float, end: str = "") -> dict:
+    columns = {"training loss (nats)": ("train_loss", 1), "test error (%)": ("test_error", 100)}
+    return {"network": network} | {
+        header: unit * final_values(norm, init, lr, name + end) for header, (name, unit) in columns.items()
+    }

@@ -29,13 +29,13 @@ __all__ = [
     "LEARNING_RATES",
     "NORMS",
     "SIZES",
-    "by_norm",
     "final_losses",
     "load",
     "measure",
     "median_over_layers",
     "rank_correlation_rows",
     "rank_correlations",
+    "step_shift_and_loss_rows",
     "summarise",
 ]
 
@@ -101,11 +101,6 @@ def load() -> dict[tuple, dict[str, np.ndarray]]:
     return EXPERIMENT.load("quick")
 
 
-def by_norm(init: str, batch_size: int, lr: float) -> dict[str, dict[str, np.ndarray]]:
-    """Return the committed measurements of one setting, by norm."""
-    return {norm: load()["mlp", init, norm, batch_size, lr] for norm in NORMS}
-
-
 def median_over_layers(
     norm: str, init: str, batch_size: int, lr: float, measurement: str = "relative_ics"
 ) -> np.ndarray:
@@ -139,4 +134,21 @@ def rank_correlation_rows() -> list[dict]:
         {"network": norm, "initialisation": init}
         | {("learning rate", f"{lr:g}"): rank_correlations(norm, init, lr) for lr in LEARNING_RATES if lr < 1}
         for norm, init in itertools.product(NORMS, INITS)
+    ]
+
+
+def step_shift_and_loss_rows(batch_size: int, lr: float) -> list[dict]:
+    """Return relative step, relative shift and final loss, a row for each initialisation and norm.
+
+    Step and shift are medians over the layers. Each cell has one value per seed.
+    """
+    return [
+        {
+            "initialisation": init,
+            "network": norm,
+            "relative step (‰)": 1000 * median_over_layers(norm, init, batch_size, lr, "step_ratio"),
+            "relative shift": median_over_layers(norm, init, batch_size, lr),
+            "loss after 50 steps (nats)": final_losses(norm, init, batch_size, lr),
+        }
+        for init, norm in itertools.product(INITS, NORMS)
     ]

@@ -171,19 +171,6 @@ def predictions(batch_size: int) -> Predictions:
     return Predictions(data.test_x[IMAGE, 0].numpy(), int(data.test_y[IMAGE]), counts, BATCH_SIZES, changed, errors)
 
 
-def batch_size_rows() -> list[dict]:
-    """Return the shares in per cent, a row per size of the batches in which the networks predict."""
-    return [
-        {
-            "batch size": str(size),
-            "images with at least one different prediction": 100 * load()[size,]["changed"],
-            "test error in train mode": 100 * load()[size,]["train_mode_error"],
-            "test error in eval mode": 100 * load()[size,]["eval_mode_error"],
-        }
-        for size in BATCH_SIZES
-    ]
-
-
 def prediction_rows(train_mode: torch.Tensor, eval_mode: torch.Tensor, labels: torch.Tensor) -> list[dict]:
     """Compare the classes predicted in train mode, in random batches, with those predicted in eval mode.
 

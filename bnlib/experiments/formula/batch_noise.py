@@ -5,7 +5,6 @@ The channel is one unit of the first layer of an untrained network for digits: 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -75,23 +74,6 @@ def expected_std_of_mean(batch_size: int) -> float:
     values = channel_values()
     n = len(values)
     return float(np.sqrt(values.var() / batch_size * (n - batch_size) / (n - 1)))
-
-
-def std_of_mean_rows(batch_sizes: Sequence[int]) -> list[dict]:
-    """Compare the measured standard deviation of the batch mean with the expected one.
-
-    Returns:
-        rows for ``tables.Table``, in standard deviations of the channel over the training set.
-    """
-    deviation = channel_values().std()
-    return [
-        {
-            "batch size": size,
-            "measured": random_batches(size).means.std() / deviation,
-            "expected": expected_std_of_mean(size) / deviation,
-        }
-        for size in batch_sizes
-    ]
 
 
 def _draw_batches(values: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

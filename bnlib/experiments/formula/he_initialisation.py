@@ -89,21 +89,6 @@ def working_learning_rates(init: str, norm: str, batch_size: int = 32) -> list[f
     return [lr for lr in LEARNING_RATES if np.median(final_test_errors(init, norm, batch_size, lr)) <= LARGEST_ERROR]
 
 
-def learning_rate_rows() -> list[dict]:
-    """Return the learning rates that work at batch size 32 and the errors at 1, a row per norm and initialisation."""
-    return [
-        {
-            "network": norm,
-            "initialisation": init,
-            "learning rates with a median error of 6 % or less": ", ".join(
-                f"{lr:g}" for lr in working_learning_rates(init, norm)
-            ),
-            "error at learning rate 1 (%)": 100 * final_test_errors(init, norm, 32, 1.0),
-        }
-        for norm, init in itertools.product(NORMS, INITS)
-    ]
-
-
 def lowest_error_rows() -> list[dict]:
     """Return the test errors at the best learning rate in per cent, a row per batch size, a column per network."""
     columns = list(itertools.product(NORMS, INITS))

@@ -44,23 +44,6 @@ def variance_ratio(batch_size: int, convention: str, momentum: float = 0.05, run
     return float(final[:, 1].mean() / channel_values().var())
 
 
-def variance_ratio_rows(batch_sizes: Sequence[int]) -> list[dict]:
-    """Compare ``variance_ratio`` with unbiased (PyTorch) and with biased batch variances (Algorithm 1).
-
-    Returns:
-        rows for ``tables.Table``, with the ratio that is expected of the biased variance.
-    """
-    return [
-        {
-            "batch size N": size,
-            "unbiased": variance_ratio(size, "torch"),
-            "biased": variance_ratio(size, "algorithm1"),
-            "(N − 1) / N": (size - 1) / size,
-        }
-        for size in batch_sizes
-    ]
-
-
 def equivalent_sample_size(momentum: float, batch_size: int = 16, runs: int = 300) -> float:
     """Return how many samples a plain mean needs to be as noisy as the running mean after 100 batches.
 
@@ -73,18 +56,6 @@ def equivalent_sample_size(momentum: float, batch_size: int = 16, runs: int = 30
 def expected_sample_size(momentum: float, batch_size: int = 16) -> float:
     r"""Return the ``equivalent_sample_size`` that theory predicts for independent batches: $b\,(2-\alpha)/\alpha$."""
     return batch_size * (2 - momentum) / momentum
-
-
-def equivalent_sample_size_rows(momenta: Sequence[float], batch_size: int = 16) -> list[dict]:
-    """Compare ``equivalent_sample_size`` with ``expected_sample_size``; returns rows for ``tables.Table``."""
-    return [
-        {
-            "momentum": f"{momentum:g}",
-            "measured": equivalent_sample_size(momentum, batch_size),
-            "expected": expected_sample_size(momentum, batch_size),
-        }
-        for momentum in momenta
-    ]
 
 
 def _trajectories(batch_size: int, momentum: float, convention: str, steps: int, seeds: Sequence[int]) -> np.ndarray:

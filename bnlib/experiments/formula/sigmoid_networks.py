@@ -64,20 +64,3 @@ def best_test_errors(depth: int, norm: str) -> tuple[str, float, np.ndarray]:
     }
     init, lr = min(errors, key=lambda setting: np.median(errors[setting]))
     return init, lr, errors[init, lr]
-
-
-def best_test_error_rows() -> list[dict]:
-    """Return the lowest test errors (%) for ``tables.Table``, a row per depth and network, with where they occur."""
-    rows = []
-    for depth, norm in itertools.product(DEPTHS, NORMS):
-        init, lr, errors = best_test_errors(depth, norm)
-        rows.append(
-            {
-                "hidden layers": str(depth),
-                "network": norm,
-                "initialisation": init,
-                "learning rate": f"{lr:g}",
-                "test error (%)": errors,
-            }
-        )
-    return rows

@@ -139,12 +139,12 @@ def test_he_initialisation_is_that_of_he_and_all_else_is_alike():
     assert usual.std().item() == pytest.approx((1 / 64 / 3) ** 0.5, rel=0.05)
 
 
-def test_predictions_in_larger_batches_change_less_and_the_trained_batch_size_is_in_the_table():
-    rows = {row["batch size"]: row for row in batch_dependence.batch_size_rows()}
-    assert list(rows) == [str(size) for size in batch_dependence.BATCH_SIZES]
-    assert str(batch_dependence.TRAINING["batch_size"]) in rows
-    changed = [np.median(row["images with at least one different prediction"]) for row in rows.values()]
-    assert (np.diff(changed) < 0).all() and len(rows["8"]["test error in eval mode"]) == 5
+def test_predictions_in_larger_batches_change_less_and_those_of_the_trained_batch_size_are_measured():
+    found = batch_dependence.load()
+    assert [size for (size,) in found] == list(batch_dependence.BATCH_SIZES)
+    assert batch_dependence.TRAINING["batch_size"] in batch_dependence.BATCH_SIZES
+    assert (np.diff([np.median(row["changed"]) for row in found.values()]) < 0).all()
+    assert len(found[8,]["eval_mode_error"]) == 5
 
 
 def test_the_image_of_the_opening_is_the_one_that_network_0_changes_most_often():
