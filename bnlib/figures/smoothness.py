@@ -112,6 +112,36 @@ def _right_angle(corner: np.ndarray, along: np.ndarray, size: float = 0.13) -> n
     return corner + np.array([back, back + ahead, ahead])
 
 
+def draw_three_samples(figure: Figure, wide, narrow) -> str:
+    """Draw which part of a gradient BN sends back: what a straight line through it does not explain, rescaled.
+
+    ``wide`` and ``narrow`` come from ``experiments.smoothness.three_samples.send_back`` at two spreads of the inputs.
+    Returns the description of the figure.
+    """
+    left, right = figure.subplots(1, 2)
+    left.plot(wide.normalised, wide.line, color=GREY, ls="--", label="best straight line")
+    left.vlines(wide.normalised, wide.line, wide.gradient, color=GREEN, lw=3, label="rest")
+    left.plot(wide.normalised, wide.gradient, "o", color=VERMILLION, ms=8, label="gradient at the output")
+    left.set(xlabel="normalised value of the sample", ylabel="gradient", xlim=(-1.6, 1.6), ylim=(-1, 7.5))
+    left.legend(loc="upper left", fontsize=8)
+    samples = np.arange(1, 4)
+    names = [f"at the input, x = ±{data.x[-1]:g}" for data in (wide, narrow)]
+    bars = ((wide.gradient, VERMILLION, "at the output"), (wide.back, BLUE, names[0]), (narrow.back, PURPLE, names[1]))
+    for place, (values, color, name) in enumerate(bars):
+        right.bar(samples + 0.26 * (place - 1), values, 0.24, color=color, label=name)
+    right.axhline(0, color=GREY, lw=0.8)
+    right.set(xlabel="sample", ylabel="gradient", ylim=(-14, 17))
+    right.set_xticks(samples)
+    right.legend(loc="upper center", fontsize=8)
+    rest = ", ".join(f"{value:.1f}" for value in wide.gradient - wide.line)
+    lengths = [np.linalg.norm(values) for values, _, _ in bars]
+    return (
+        f"A gradient of length {lengths[0]:.1f} at the outputs of BN. The best line leaves the rest {rest}. The "
+        f"gradient at the inputs has length {lengths[1]:.1f} for inputs between -{wide.x[-1]:g} and {wide.x[-1]:g}, "
+        f"and {lengths[2]:.1f} for inputs between -{narrow.x[-1]:g} and {narrow.x[-1]:g}."
+    )
+
+
 def draw_landscape(figure: Figure, data: Mapping[str, Mapping], init: str, batch_size: int, lr: float) -> str:
     """Draw the loss and its range along the gradient, the range of the change of the gradient, and the effective M.
 
