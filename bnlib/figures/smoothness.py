@@ -189,29 +189,24 @@ def _last(values: np.ndarray) -> str:
 
 
 def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> str:
-    """Draw effective and relative smoothness against the training loss, with one kind of mark for each series.
+    """Draw the relative M of the weight matrices against the training loss, with one kind of mark for each series.
 
     Arguments:
         figure: where to draw.
         series: by name, the numbers of a setting of ``experiments.smoothness.landscape_over_training``; at most four.
     """
-    left, right = figure.subplots(1, 2)
+    axes = figure.subplots()
     for (name, values), mark in zip(series.items(), "osD^", strict=False):
         color = _COLORS["batch norm" if name.startswith("batch norm") else "without normalisation"]
-        loss = np.median(values["loss"], 0)
-        for axes, kind in ((left, "beta"), (right, "relative_beta")):
-            axes.plot(loss, np.median(values[kind], 0), mark, ms=4, color=color, label=name, alpha=0.8, ls="none",
-                      mfc="none" if "PyTorch default" in name else color)  # fmt: skip
-    left.set(title="effective M")
-    right.set(title="relative M of the weight matrices")
-    for axes in (left, right):
-        axes.set(xscale="log", yscale="log", xlim=(4, 0.02), xlabel="training loss (nats)")
-        plain_ticks(axes.xaxis, (2, 0.5, 0.1, 0.03))
-    plain_ticks(left.yaxis, (0.3, 1, 3, 10, 30))
-    plain_ticks(right.yaxis, (10, 30, 100, 300, 1000, 3000))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    medians = "; ".join(f"{name}: {np.median(values['beta']):.2g}" for name, values in series.items())
-    return f"Smoothness against training loss, one mark per probed step. Medians of the effective M: {medians}."
+        loss, relative = (np.median(values[kind], 0) for kind in ("loss", "relative_beta"))
+        axes.plot(loss, relative, mark, ms=5, color=color, label=name, alpha=0.8, ls="none",
+                  mfc="none" if "PyTorch default" in name else color)  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=(4, 0.02), xlabel="training loss (nats)", ylabel="relative M")
+    plain_ticks(axes.xaxis, (2, 0.5, 0.1, 0.03))
+    plain_ticks(axes.yaxis, (10, 30, 100, 300, 1000, 3000))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    medians = "; ".join(f"{name}: {np.median(values['relative_beta']):.0f}" for name, values in series.items())
+    return f"Relative M against training loss, one mark per probed step. Medians of the relative M: {medians}."
 
 
 def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], learned: float) -> str:
