@@ -255,7 +255,7 @@ CLAIMS = (
     Claim(
         "santurkar-initialisation", "santurkar2018", "Lemma 4.5",
         "With BN the closest optimum is never further away than without, because all weights on a ray are equivalent.",
-        "03_lipschitz_smoothness#weights-instead-of-activations", _distances_to_solutions,
+        "03_lipschitz_smoothness#a-favourable-start", _distances_to_solutions,
         (("the rays on which trained weights lie are closer to the initial weights than the trained weights, in each "
           "hidden layer and seed", lambda e: all(v.max() < 1 for name, v in e.items() if "to the rays" in name)),),
         quantifier="always",
@@ -265,7 +265,7 @@ CLAIMS = (
     Claim(
         "santurkar-favourable", "santurkar2018", "section 4.2, on Lemma 4.5",
         "BN leads to a favourable initialisation: training has a shorter way to go.",
-        "03_lipschitz_smoothness#weights-instead-of-activations", _distances_to_solutions,
+        "03_lipschitz_smoothness#a-favourable-start", _distances_to_solutions,
         (("until the loss is below 0.1, each at its best learning rate, weights move less with BN than without, in "
           "every seed: He initialisation", lambda e: _moves_less_with_bn(e, "He")),
          ("the same with PyTorch's default initialisation", lambda e: _moves_less_with_bn(e, "PyTorch default"))),

@@ -115,6 +115,7 @@ from bnlib.figures.smoothness import (
     draw_smoothness_by_loss,
     draw_stable_rates,
     draw_step,
+    draw_three_samples,
     draw_weight_gradients,
 )
 from bnlib.figures.training_code import draw_averaged_weights, draw_fine_tuning
@@ -210,6 +211,7 @@ __all__ = [
     "draw_step",
     "draw_step_and_shift",
     "draw_suspects",
+    "draw_three_samples",
     "draw_train_mode_at_inference",
     "draw_training_curves",
     "draw_two_averages",

@@ -112,6 +112,36 @@ def _right_angle(corner: np.ndarray, along: np.ndarray, size: float = 0.13) -> n
     return corner + np.array([back, back + ahead, ahead])
 
 
+def draw_three_samples(figure: Figure, wide, narrow) -> str:
+    """Draw which part of a gradient BN sends back: what a straight line through it does not explain, rescaled.
+
+    ``wide`` and ``narrow`` come from ``experiments.smoothness.three_samples.send_back`` at two spreads of the inputs.
+    Returns the description of the figure.
+    """
+    left, right = figure.subplots(1, 2)
+    left.plot(wide.normalised, wide.line, color=GREY, ls="--", label="best straight line")
+    left.vlines(wide.normalised, wide.line, wide.gradient, color=GREEN, lw=3, label="rest")
+    left.plot(wide.normalised, wide.gradient, "o", color=VERMILLION, ms=8, label="gradient at the output")
+    left.set(xlabel="normalised value of the sample", ylabel="gradient", xlim=(-1.6, 1.6), ylim=(-1, 7.5))
+    left.legend(loc="upper left", fontsize=8)
+    samples = np.arange(1, 4)
+    names = [f"at the input, x = ±{data.x[-1]:g}" for data in (wide, narrow)]
+    bars = ((wide.gradient, VERMILLION, "at the output"), (wide.back, BLUE, names[0]), (narrow.back, PURPLE, names[1]))
+    for place, (values, color, name) in enumerate(bars):
+        right.bar(samples + 0.26 * (place - 1), values, 0.24, color=color, label=name)
+    right.axhline(0, color=GREY, lw=0.8)
+    right.set(xlabel="sample", ylabel="gradient", ylim=(-14, 17))
+    right.set_xticks(samples)
+    right.legend(loc="upper center", fontsize=8)
+    rest = ", ".join(f"{value:.1f}" for value in wide.gradient - wide.line)
+    lengths = [np.linalg.norm(values) for values, _, _ in bars]
+    return (
+        f"A gradient of length {lengths[0]:.1f} at the outputs of BN. The best line leaves the rest {rest}. The "
+        f"gradient at the inputs has length {lengths[1]:.1f} for inputs between -{wide.x[-1]:g} and {wide.x[-1]:g}, "
+        f"and {lengths[2]:.1f} for inputs between -{narrow.x[-1]:g} and {narrow.x[-1]:g}."
+    )
+
+
 def draw_landscape(figure: Figure, data: Mapping[str, Mapping], init: str, batch_size: int, lr: float) -> str:
     """Draw the loss and its range along the gradient, the range of the change of the gradient, and the effective M.
 
@@ -159,29 +189,24 @@ def _last(values: np.ndarray) -> str:
 
 
 def draw_smoothness_by_loss(figure: Figure, series: Mapping[str, Mapping]) -> str:
-    """Draw effective and relative smoothness against the training loss, with one kind of mark for each series.
+    """Draw the relative M of the weight matrices against the training loss, with one kind of mark for each series.
 
     Arguments:
         figure: where to draw.
         series: by name, the numbers of a setting of ``experiments.smoothness.landscape_over_training``; at most four.
     """
-    left, right = figure.subplots(1, 2)
+    axes = figure.subplots()
     for (name, values), mark in zip(series.items(), "osD^", strict=False):
         color = _COLORS["batch norm" if name.startswith("batch norm") else "without normalisation"]
-        loss = np.median(values["loss"], 0)
-        for axes, kind in ((left, "beta"), (right, "relative_beta")):
-            axes.plot(loss, np.median(values[kind], 0), mark, ms=4, color=color, label=name, alpha=0.8, ls="none",
-                      mfc="none" if "PyTorch default" in name else color)  # fmt: skip
-    left.set(title="effective M")
-    right.set(title="relative M of the weight matrices")
-    for axes in (left, right):
-        axes.set(xscale="log", yscale="log", xlim=(4, 0.02), xlabel="training loss (nats)")
-        plain_ticks(axes.xaxis, (2, 0.5, 0.1, 0.03))
-    plain_ticks(left.yaxis, (0.3, 1, 3, 10, 30))
-    plain_ticks(right.yaxis, (10, 30, 100, 300, 1000, 3000))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    medians = "; ".join(f"{name}: {np.median(values['beta']):.2g}" for name, values in series.items())
-    return f"Smoothness against training loss, one mark per probed step. Medians of the effective M: {medians}."
+        loss, relative = (np.median(values[kind], 0) for kind in ("loss", "relative_beta"))
+        axes.plot(loss, relative, mark, ms=5, color=color, label=name, alpha=0.8, ls="none",
+                  mfc="none" if "PyTorch default" in name else color)  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=(4, 0.02), xlabel="training loss (nats)", ylabel="relative M")
+    plain_ticks(axes.xaxis, (2, 0.5, 0.1, 0.03))
+    plain_ticks(axes.yaxis, (10, 30, 100, 300, 1000, 3000))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    medians = "; ".join(f"{name}: {np.median(values['relative_beta']):.0f}" for name, values in series.items())
+    return f"Relative M against training loss, one mark per probed step. Medians of the relative M: {medians}."
 
 
 def draw_stable_rates(figure: Figure, cells: Mapping[tuple, Mapping], learned: float) -> str:

@@ -33,7 +33,6 @@ __all__ = [
     "LEARNING_RATES",
     "NORMS",
     "SIZES",
-    "landscape_rows",
     "load",
     "lookup",
     "measure",
@@ -146,28 +145,6 @@ def lookup(init: str, batch_size: int, lr: float) -> dict[str, dict[str, np.ndar
 def median_over_probes(values: np.ndarray, probes: slice) -> np.ndarray:
     """Return for each seed the median over some of the probes, of values (seeds, probes); NaN counts as infinite."""
     return np.median(np.nan_to_num(values[:, probes], nan=np.inf), axis=1)
-
-
-def landscape_rows(batch_size: int = 64, lr: float = 0.1) -> list[dict]:
-    """Return table rows, one per initialisation, part of the training and norm; each cell has one number per seed."""
-    parts = [
-        ("PyTorch default", "steps 10 to 50", EARLY),
-        ("PyTorch default", "steps 120 to 190", LATE),
-        ("He", "steps 10 to 50", EARLY),
-        ("He", "steps 120 to 190", LATE),
-    ]
-    columns = {
-        "loss (nats)": "loss",
-        "highest loss along the gradient (nats)": "highest_loss",
-        "effective M": "beta",
-        "cosine of gradients before and after a step": "cosine",
-    }
-    rows = []
-    for (init, when, probes), norm in itertools.product(parts, NORMS):
-        row = load()["mlp", init, norm, batch_size, lr]
-        cells = {header: median_over_probes(row[name], probes) for header, name in columns.items()}
-        rows.append({"setting": f"{init}, {when}, {norm}"} | cells)
-    return rows
 
 
 def relative_beta_at_equal_loss(row: dict[str, np.ndarray], low: float = 0.3, high: float = 0.6) -> np.ndarray:

@@ -18,6 +18,7 @@ from bnlib.experiments.smoothness import (
     one_gradient_step,
     stable_learning_rates,
     stable_rates_near_border,
+    three_samples,
     weight_gradients,
 )
 
@@ -191,3 +192,16 @@ def test_the_first_panel_of_the_landscape_shows_the_loss_before_the_step_and_its
         np.testing.assert_allclose(line.get_ydata(), before)
         assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(highest.max())
     assert (highest < before).all()  # with BN, the last one drawn, no trial step raises the loss
+
+
+@pytest.mark.parametrize(("spread", "factor"), [(1.0, 1.5**0.5), (0.1, 150**0.5)])
+def test_three_samples_send_back_what_a_line_does_not_explain(spread, factor):
+    """By hand: the line is 0.5, 3, 5.5; the rest 0.5, -1, 0.5 is divided by the standard deviation of the inputs."""
+    found = three_samples.send_back(spread)
+    assert np.allclose(found.line, (0.5, 3, 5.5)) and np.allclose(found.normalised, (-(1.5**0.5), 0, 1.5**0.5))
+    assert np.allclose(found.back, factor * np.array([0.5, -1, 0.5]), atol=1e-6)
+
+
+def test_the_figure_of_three_samples_names_the_lengths():
+    told = figures.picture(figures.draw_three_samples, three_samples.send_back(1.0), three_samples.send_back(0.1)).alt
+    assert "length 6.4" in told and "length 1.5 " in told and "and 15.0" in told and "0.5, -1.0, 0.5" in told
