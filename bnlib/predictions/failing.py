@@ -46,6 +46,21 @@ PREDICTIONS = [
         "momentum of 0.01 more than half of the average is still its initial value, mean 0 and variance 1.",
     ),
     Prediction(
+        "tiny-inputs",
+        "All inputs of a network are multiplied by 0.0001, and the ε of batch norm is lowered to 10⁻¹⁴ to make up for "
+        "it. The linear layers in front of batch norm have a bias in one network and none in the other. Which of them "
+        "has a test error below 10 %?",
+        {
+            "Both": lambda bias, without: bias < 10 and without < 10,
+            "Only the one with biases": lambda bias, without: bias < 10 <= without,
+            "Only the one without biases": lambda bias, without: without < 10 <= bias,
+            "Neither": lambda bias, without: bias >= 10 and without >= 10,
+        },
+        reason="The test error is {bias:.0f} % with biases and {without:.1f} % without. The gradient of a bias in "
+        "front of batch norm is 0 on paper, but rounding errors move it by many standard deviations of these tiny "
+        "inputs, and the running mean cannot follow.",
+    ),
+    Prediction(
         "small-gamma",
         "All batch norm layers start with γ = 0.001 in place of 1 and stand in front of a ReLU. One network has two "
         "hidden layers, another has eight. Which of them learns to read digits with a test error below 20 %?",
@@ -69,21 +84,6 @@ PREDICTIONS = [
         },
         reason="The test error is {zero:.1f} % from γ = 0 and {one:.1f} % from γ = 1. The skip connection carries the "
         "gradient past the zero, so γ gets a gradient and starts to grow.",
-    ),
-    Prediction(
-        "tiny-inputs",
-        "All inputs of a network are multiplied by 0.0001, and the ε of batch norm is lowered to 10⁻¹⁴ to make up for "
-        "it. The linear layers in front of batch norm have a bias in one network and none in the other. Which of them "
-        "has a test error below 10 %?",
-        {
-            "Both": lambda bias, without: bias < 10 and without < 10,
-            "Only the one with biases": lambda bias, without: bias < 10 <= without,
-            "Only the one without biases": lambda bias, without: without < 10 <= bias,
-            "Neither": lambda bias, without: bias >= 10 and without >= 10,
-        },
-        reason="The test error is {bias:.0f} % with biases and {without:.1f} % without. The gradient of a bias in "
-        "front of batch norm is 0 on paper, but rounding errors move it by many standard deviations of these tiny "
-        "inputs, and the running mean cannot follow.",
     ),
     Prediction(
         "layers-in-a-list",

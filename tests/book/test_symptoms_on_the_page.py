@@ -36,9 +36,16 @@ def test_the_page_has_a_row_for_each_advice_and_the_links_lead_to_pages(site):
     assert {row.a["href"] for row in rows} == places
 
 
+def test_each_table_is_folded_so_that_the_headings_of_all_fit_on_a_screen_or_two(site):
+    folds = soup(site / PAGE).select("details:has(table.bnb-cases)")
+    assert [fold.select_one("summary .collapsed").text for fold in folds] == ["Show the table"] * len(SYMPTOM_GROUPS)
+    assert not any(fold.has_attr("open") for fold in folds)
+
+
 @pytest.mark.parametrize(("screen", "below"), [(SCREEN, False), (PHONE, True)])
 def test_what_belongs_to_a_symptom_stands_beside_it_and_on_a_phone_below(visit, screen, below):
     page = visit(PAGE, viewport=screen).page
+    page.locator("details:has(table.bnb-cases) > summary").first.click()
     row = page.locator("table.bnb-cases tr").nth(5)
     head, cell = row.locator("th").bounding_box(), row.locator("td").bounding_box()
     assert (cell["y"] >= head["y"] + head["height"] - 1) == below

@@ -238,32 +238,6 @@ def median(values: np.ndarray) -> float:
     return float(np.median(np.nan_to_num(values, nan=np.inf, posinf=np.inf)))
 
 
-def loss_change_rows(variant: str = "batch norm", depth: int = 100) -> list[dict]:
-    """Return table rows, one per learning rate: jitter, progress and final loss in nats, one number per seed."""
-    runs = {lr: load()[variant, depth, lr] for lr in LEARNING_RATES}
-    return [
-        {
-            "learning rate": f"{lr:g}",
-            "jitter: mean |change of the loss| in the last 30 steps (nats)": run.jitter,
-            "mean decrease of the loss per step in the last 30 steps (nats)": run.progress,
-            "final loss (nats)": run.losses[:, -1],
-        }
-        for lr, run in runs.items()
-    ]
-
-
-def roughness_rows() -> list[dict]:
-    """Return table rows, one per depth: median roughness of the stack with BN at the two compared learning rates."""
-    return [
-        {"hidden layers": depth}
-        | {
-            f"learning rate {lr:g}": tables.significant(median(load()["batch norm", depth, lr].roughness), 3)
-            for lr in COMPARED
-        }
-        for depth in DEPTHS
-    ]
-
-
 def variant_rows() -> list[dict]:
     """Return table rows, one per variant of 100 layers: medians of the first loss, jitter, roughness and final loss."""
     measures = {

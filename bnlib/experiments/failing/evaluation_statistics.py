@@ -275,15 +275,6 @@ def large_batch_errors(momentum: float) -> tuple[np.ndarray, np.ndarray]:
     return 100 * row["running"][:, -1, MOMENTA.index(momentum), 1], 100 * row["precise"][:, -1, 1]
 
 
-def large_batch_rows(momentum: float) -> list[dict]:
-    """Return ``large_batch_errors``, a row per kind of statistics."""
-    running, precise = large_batch_errors(momentum)
-    return [
-        {"statistics in eval mode": f"running averages, momentum {momentum:g}", "test error (%)": running},
-        {"statistics in eval mode": "those of the training data", "test error (%)": precise},
-    ]
-
-
 def excess_loss_of_recomputed_statistics() -> np.ndarray:
     """Return the median test loss with recomputed minus that with precise statistics, one per entry of ``RECOMPUTED``.
 

@@ -59,17 +59,3 @@ def after_minus_before(curve: str) -> dict[tuple[int, float], np.ndarray]:
 def best_median(curve: str, placement: str, depth: int) -> float:
     """Return the smallest median over seeds among the learning rates."""
     return min(float(np.median(final_values(curve)[placement, depth, lr])) for lr in LEARNING_RATES)
-
-
-def difference_rows(curve: str, factor: float = 1) -> list[dict]:
-    """Return median and sign of ``after_minus_before``, times ``factor``, a row per depth."""
-    differences = after_minus_before(curve)
-    return [
-        {"hidden layers": str(depth)}
-        | {
-            ("learning rate", f"{lr:g}"): f"{factor * np.median(differences[depth, lr]):+.2f}".replace("-", "−")
-            + f" ({(differences[depth, lr] > 0).sum()})"
-            for lr in LEARNING_RATES
-        }
-        for depth in DEPTHS
-    ]

@@ -200,13 +200,3 @@ def last_epoch_rows() -> list[dict]:
         }
         for network, batch_size in rows
     ]
-
-
-def placement_rows() -> list[dict]:
-    """Return the mean loss of the last epoch's steps with BN before and after the ReLU, a row per placement."""
-    networks = {"before the ReLU": "BN, ReLU", "after the ReLU": "ReLU, BN"}
-    return [
-        {"BN": placement}
-        | {f"batches of {size}": load()[network, "printed", size, 1.0]["last_epoch_mean"] for size in (32, 4)}
-        for placement, network in networks.items()
-    ]
