@@ -391,7 +391,8 @@ CALLS = {
 }
 
 WITHOUT_WRONG_VALUES = {
-    *(training.best_device, training.progress_bar, training.step_is_proportional_to_gradient, training.History),
+    *(training.best_device, training.progress_bar, training.step_is_elementwise, training.History),
+    *(training.step_is_proportional_to_gradient, training.step_is_proportional_to_rate),
     *(sweep.describe, sweep.code_hash, sweep.cache_key, schedules.check_schedule, mcsgd.State),
     *(stacked.Stack, stacked.VmapStack, stacked.LayerStack, objective.Layer, objective.Estimate),
     *(datasets.DatasetError, datasets.digits, datasets.three_points, distributed.rank_and_world_size),

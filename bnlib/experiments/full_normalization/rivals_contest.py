@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms with an optimiser: errors, verdicts and rates at an edge.
+"""The contest of Full Normalization and ten other norms: errors, verdicts and rates at an edge.
 
 The rule, the grids and the networks are those of ``rivals``; setting and rate are those of ``rivals_selection``.
 """
@@ -42,7 +42,7 @@ def experiment(optimiser: str) -> Experiment:
     """
     return Experiment(
         name=f"full_normalization.rivals_{optimiser.lower()}",
-        question="On small batches, is Full Normalization better than ten other norms, each with its own best settings?",
+        question="On small batches, is Full Normalization better than ten other norms, each with its own settings?",
         source="the rule of full_normalization.rivals",
         axes=("norm", "setting", "construction", "batch_size", "lr"),
         cells=partial(cells, optimiser),
@@ -71,7 +71,9 @@ def verdicts(optimiser: str, scale: Scale = "quick") -> dict[tuple[str, int], st
     return {place: rivals.verdict(errors(optimiser, scale)[place]) for place in places(optimiser, scale)}
 
 
-def at_an_end_of_the_grid(optimiser: str, norm: str, construction: str, batch_size: int, scale: Scale = "quick") -> bool:
+def at_an_end_of_the_grid(
+    optimiser: str, norm: str, construction: str, batch_size: int, scale: Scale = "quick"
+) -> bool:
     """Return whether the chosen learning rate is the smallest or the largest that was tried."""
     _, rate = rivals_selection.chosen(optimiser, scale)[norm, construction, batch_size]
     rates = rivals.learning_rates(optimiser, batch_size)

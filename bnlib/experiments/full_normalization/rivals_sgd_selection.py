@@ -1,4 +1,4 @@
-"""Select the setting and the learning rate of each norm for the contest of Full Normalization, with plain SGD."""
+"""Select setting and learning rate of each norm for the contest of Full Normalization, with plain SGD."""
 
 from bnlib.experiments.full_normalization import rivals_selection
 
