@@ -5,6 +5,7 @@ The rule, the grids and the networks are those of ``rivals``; setting and rate a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -99,19 +100,59 @@ def some_norm_learns(optimiser: str, construction: str, batch_size: int, scale: 
     return min(map(mean_error, errors(optimiser, scale)[construction, batch_size].values())) < LEARNED
 
 
+def _told(optimiser: str, norm: str, place: tuple[str, int], scale: Scale) -> str:
+    """Return the mean error of a norm (%), a star if its rate is an end of the grid, and the range over the seeds."""
+    values = [rivals.WORST if value is None else value for value in errors(optimiser, scale)[place][norm]]
+    star = "*" * at_an_end_of_the_grid(optimiser, norm, *place, scale)
+    return f"{mean_error(values):.1f}{star} ({100 * min(values):.1f}–{100 * max(values):.1f})"
+
+
+def _verdict(optimiser: str, place: tuple[str, int], scale: Scale) -> str:
+    return verdicts(optimiser, scale)[place] if some_norm_learns(optimiser, *place, scale) else "no norm learns"
+
+
 def verdict_rows(optimiser: str, scale: Scale = "quick") -> list[dict[str, str]]:
     """Return a row for each place: the verdict on Full Normalization, and the errors (%) of the norms ``COMPARED``."""
-
-    def told(norm: str, place: tuple[str, int]) -> str:
-        values = [rivals.WORST if value is None else value for value in errors(optimiser, scale)[place][norm]]
-        star = "*" * at_an_end_of_the_grid(optimiser, norm, *place, scale)
-        return f"{mean_error(values):.1f}{star} ({100 * min(values):.1f}–{100 * max(values):.1f})"
-
     return [
         {"batches": f"{place[0]}, {place[1]}"}
-        | {"verdict": verdict if some_norm_learns(optimiser, *place, scale) else "no norm learns"}
-        | {name: told(norm, place) for norm, name in COMPARED.items()}
-        for place, verdict in verdicts(optimiser, scale).items()
+        | {"verdict": _verdict(optimiser, place, scale)}
+        | {name: _told(optimiser, norm, place, scale) for norm, name in COMPARED.items()}
+        for place in places(optimiser, scale)
+    ]
+
+
+def optimiser_rows(optimisers: Sequence[str], scale: Scale = "quick") -> list[dict[str, str]]:
+    """Return a row for each place: for each optimiser the verdict on Full Normalization, and its errors (%).
+
+    A place that is not complete with an optimiser has a dash.
+    """
+
+    def told(optimiser: str, place: tuple[str, int]) -> str:
+        if place not in places(optimiser, scale):
+            return "–"
+        return f"{_verdict(optimiser, place, scale)}, {_told(optimiser, 'Full Norm', place, scale)}"
+
+    return [
+        {"batches": f"{place[0]}, {place[1]}"} | {optimiser: told(optimiser, place) for optimiser in optimisers}
+        for place in rivals.places()
+        if any(place in places(optimiser, scale) for optimiser in optimisers)
+    ]
+
+
+def best_count_rows(optimisers: Sequence[str], scale: Scale = "quick") -> list[dict[str, str | int]]:
+    """Return a row for each norm: at how many places it is one of the best, by optimiser.
+
+    Counted are the places that are complete with all these optimisers, but for those where no norm learns.
+    """
+    shared = [place for place in rivals.places() if all(place in places(each, scale) for each in optimisers)]
+    found = {
+        each: [rivals.best(errors(each, scale)[at]) for at in shared if some_norm_learns(each, *at, scale)]
+        for each in optimisers
+    }
+    return [
+        {"norm": COMPARED.get(norm, norm)}
+        | {f"{each}, of {len(best)}": sum(norm in names for names in best) for each, best in found.items()}
+        for norm in rivals.NORMS
     ]
 
 
