@@ -128,10 +128,13 @@ class Stack(nn.Module):
 
     def broadcast_to_parameters(self, values: Tensor) -> list[Tensor]:
         """Expand one number per model, shape (E,), to a list of tensors that broadcast against the parameters."""
-        return [
-            values.repeat_interleave(len(each) // self.size).view(-1, *[1] * (each.dim() - 1)).to(each.dtype)
+        wide = [
+            (each, values.repeat_interleave(len(each) // self.size).view(-1, *[1] * (each.dim() - 1)))
             for each in self.parameters()
         ]
+        return [
+            value.to(each.dtype).to(each.device) for each, value in wide
+        ]  # the type first: not every device has all
 
     def unstack(self) -> list[nn.Module]:
         """Return copies of the models with their current parameters, buffers and modes."""

@@ -32,7 +32,8 @@ from bnlib.training import (
     iterate,
     iterate_many,
     progress_bar,
-    step_is_proportional_to_gradient,
+    step_is_elementwise,
+    step_is_proportional_to_rate,
 )
 
 _PACKAGE = Path(__file__).parent
@@ -128,7 +129,8 @@ def run(
     """Train the runs that are not in the cache, and return the histories of all runs in the order of ``runs``.
 
     Runs that differ only in learning rate and seed are trained as one stacked model (``bnlib.stacked``) if that is
-    faster; their curves equal those of separate runs up to rounding. Finished runs are stored in the cache, so the same
+    faster and the optimiser allows it (``training.step_is_proportional_to_rate``); their curves equal those of separate
+    runs up to rounding. Finished runs are stored in the cache, so the same
     call after an interruption (even by SIGKILL) continues and gives exactly the same result. Before the first training
     the call checks that the cache can be written and that its files are complete. A stored result is used only if the
     run, the source code of bnlib and of other functions in the run, the version of PyTorch, the type of
@@ -294,7 +296,7 @@ def code_hash() -> str:
 def _chunks(runs: Iterable[Run], max_stacked: int, device_type: str) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for each in runs:
-        free = ("lr", "seed") if step_is_proportional_to_gradient(each.optimiser) else ("seed",)
+        free = ("lr", "seed") if step_is_proportional_to_rate(each.optimiser) else ("seed",)
         shape = {name: value for name, value in describe(each).items() if name not in free}
         groups.setdefault(json.dumps(shape), []).append(each)
     chunks = []
@@ -307,7 +309,8 @@ def _chunks(runs: Iterable[Run], max_stacked: int, device_type: str) -> list[lis
 def _stacking_pays(run: Run, device_type: str) -> bool:
     """Return whether stacked runs are faster. On a CPU, convolutions under vmap are slower except for small inputs."""
     model = run.model(seed=run.seed)
-    if distributed.rank_and_world_size()[1] > 1 or not stacked.can_stack(model):
+    stackable = step_is_elementwise(run.optimiser) and stacked.can_stack(model)
+    if distributed.rank_and_world_size()[1] > 1 or not stackable:
         return False
     values = run.batch_size * _load(run.data).train_x[0].numel()
     return device_type != "cpu" or values <= _MOST_VALUES_UNDER_VMAP or stacked.has_stacked_layers(model)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from bnlib.experiments.full_normalization import rivals_sgd
+from bnlib.experiments.full_normalization import rivals_contest
 from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
 from bnlib.figures.curves import NORM_STYLES, describe_errors, draw_curves, draw_loss_and_error
 from bnlib.figures.methods import method_color
@@ -272,14 +272,14 @@ _SHORT_NAMES = {
 }
 
 
-def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, rivals_sgd.Point]]) -> str:
+def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, rivals_contest.Point]]) -> str:
     """Draw test error against the time of a step, one panel per construction of the batches and one point per norm.
 
     A line through a point reaches from the best to the worst seed.
 
     Arguments:
         figure: where to draw.
-        data: from ``experiments.full_normalization.rivals_sgd.errors_and_times``.
+        data: from ``experiments.full_normalization.rivals_contest.errors_and_times``.
 
     Returns:
         a description of the figure.
@@ -309,7 +309,7 @@ def draw_errors_and_times(figure: Figure, data: Mapping[str, Mapping[str, rivals
     return f"{head}. {'. '.join(told)}."
 
 
-def _label_places(points: Mapping[str, rivals_sgd.Point]) -> dict[str, tuple[tuple[float, float], str]]:
+def _label_places(points: Mapping[str, rivals_contest.Point]) -> dict[str, tuple[tuple[float, float], str]]:
     """Return the offset in points and the side of each label, where it covers no point, line or other label."""
     scale = np.array([220 / math.log(5.5 / 0.6), 190 / math.log(110 / 1.8)])  # points of a panel, about
     at = {norm: np.log(point[:2]) * scale for norm, point in points.items()}
@@ -333,7 +333,7 @@ def _label_places(points: Mapping[str, rivals_sgd.Point]) -> dict[str, tuple[tup
     return found
 
 
-def _pareto_front(points: Mapping[str, rivals_sgd.Point]) -> list[str]:
+def _pareto_front(points: Mapping[str, rivals_contest.Point]) -> list[str]:
     """Return the norms that no other one beats in both time and error, from the fastest on."""
     front: list[str] = []
     for norm in sorted(points, key=lambda norm: points[norm]):

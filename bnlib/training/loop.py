@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD
 
 from bnlib import distributed
 from bnlib.arguments import check_kind
@@ -17,14 +17,9 @@ from bnlib.schedules import Schedule
 from bnlib.stacked import Stack, stack
 from bnlib.training.evaluation import check_logits, errors_of, logits_in_eval_mode, losses_of
 from bnlib.training.history import History
-from bnlib.training.settings import (
-    Callback,
-    OptimiserMaker,
-    check_settings,
-    check_step,
-    loaded,
-    step_is_proportional_to_gradient,
-)
+from bnlib.training.optimisers import OptimiserMaker
+from bnlib.training.rates import Steps
+from bnlib.training.settings import Callback, check_settings, loaded
 from bnlib.training.threads import products_per_step, threads_for
 
 
@@ -141,7 +136,8 @@ def iterate_many(
 
     Raises:
         ValueError: if there is not one learning rate and one seed per model; if the learning rates differ and
-            ``step_is_proportional_to_gradient`` is False for the optimiser; and as ``iterate`` and ``stacked.stack``.
+            ``step_is_proportional_to_rate`` is False for the optimiser; if the optimiser is one of PyTorch's and
+            ``step_is_elementwise`` is False; and as ``iterate`` and ``stacked.stack``.
 
     Example:
         >>> data, rates = datasets.load("three_points"), [0.01, 0.5]
@@ -191,15 +187,7 @@ class _Loop:
         self.per_epoch = len(data.train_x) // self.batch_size
         self.total = epochs * self.per_epoch
         self.checkpoints = {round(self.total * number / checkpoints) for number in range(1, checkpoints + 1)}
-        mixed = len(set(lrs)) > 1
-        if mixed and not step_is_proportional_to_gradient(optimiser):
-            raise ValueError(f"lrs must be equal unless the optimiser is SGD without weight decay, got {lrs}")
-        # Different learning rates are applied to the gradients.
-        self.rates = model.broadcast_to_parameters(torch.tensor(lrs).to(device)) if mixed else []
-        self.lr, self.schedule = 1.0 if mixed else lrs[0], schedule
-        self.optimiser = optimiser(self.model.parameters(), lr=self.lr)
-        check_kind("optimiser(parameters, lr=...)", self.optimiser, Optimizer, "an optimiser of torch.optim")
-        check_step(self.optimiser)
+        self.optimiser, self.schedule = Steps(self.model, optimiser, lrs), schedule
         self.histories = [History() for _ in lrs]
         self.losses: list[Tensor] = []
         self.errors: list[Tensor] = []
@@ -256,19 +244,9 @@ class _Loop:
 
     def step(self, loss: Tensor, number: int) -> None:
         """Do one optimisation step."""
-        if self.schedule is not None:
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.lr * self.schedule((number - 1) / self.per_epoch)
-        self.optimiser.zero_grad(set_to_none=False)
+        self.optimiser.zero_grad()
         loss.sum().backward()
-        if self.rates:
-            moved = [
-                (each.grad, rate)
-                for each, rate in zip(self.model.parameters(), self.rates, strict=True)
-                if each.grad is not None
-            ]
-            torch._foreach_mul_(*map(list, zip(*moved, strict=True)))
-        self.optimiser.step()
+        self.optimiser.step(self.schedule and self.schedule((number - 1) / self.per_epoch))
 
     def record(self, step: int) -> None:
         """Add a checkpoint to the histories of the runs that have not diverged."""

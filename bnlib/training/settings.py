@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from bnlib import samplers
 from bnlib.arguments import check_integer, check_kind, check_number, check_one_of, shown, suggestion
 from bnlib.datasets import NAMES, Dataset, load
-
-OptimiserMaker = Callable[..., Optimizer]
-"""Takes the parameters and ``lr=``, and returns an optimiser."""
+from bnlib.training.optimisers import OptimiserMaker
 
 Callback = Callable[[int, nn.Module, Tensor], object]
 """``callback(steps, model, indices)``, called after each step; a true result ends the run."""
@@ -31,19 +28,6 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def step_is_proportional_to_gradient(optimiser: OptimiserMaker) -> bool:
-    """Return whether an optimiser's step is proportional to the gradient, as for SGD without weight decay.
-
-    Scaling the gradients is then the same as scaling the learning rate.
-
-    Example:
-        >>> [training.step_is_proportional_to_gradient(each) for each in (torch.optim.SGD, torch.optim.Adam)]
-        [True, False]
-    """
-    kind = optimiser.func if isinstance(optimiser, partial) else optimiser
-    return kind is SGD and not (isinstance(optimiser, partial) and optimiser.keywords.get("weight_decay"))
 
 
 def check_device(name: str, device: torch.device | str) -> None:

@@ -391,10 +391,10 @@ CALLS = {
 }
 
 WITHOUT_WRONG_VALUES = {
-    *(training.best_device, training.progress_bar, training.step_is_proportional_to_gradient, training.History),
-    *(sweep.describe, sweep.code_hash, sweep.cache_key, schedules.check_schedule, mcsgd.State),
-    *(stacked.Stack, stacked.VmapStack, stacked.LayerStack, objective.Layer, objective.Estimate),
-    *(datasets.DatasetError, datasets.digits, datasets.three_points, distributed.rank_and_world_size),
+    *(training.step_is_elementwise, training.step_is_proportional_to_gradient, training.step_is_proportional_to_rate),
+    *(sweep.describe, sweep.code_hash, sweep.cache_key, schedules.check_schedule, mcsgd.State, training.progress_bar),
+    *(stacked.Stack, stacked.VmapStack, stacked.LayerStack, objective.Layer, objective.Estimate, training.best_device),
+    *(datasets.DatasetError, datasets.digits, datasets.three_points, distributed.rank_and_world_size, training.History),
     *(distributed.broadcast_from_rank_0, monitor.lightning, monitor.transformers, port.Norms, port.Written),
 }
 """Functions that take nothing or anything, and classes that only hold results, as the probes' own."""

@@ -72,7 +72,9 @@ def test_curves_are_those_of_separate_runs(options, tmp_path):
     ("options", "sizes"),
     [
         ({}, [6]),
-        ({"optimiser": torch.optim.Adam}, [3, 3]),
+        ({"optimiser": torch.optim.Adam}, [6]),
+        ({"optimiser": torch.optim.Rprop}, [3, 3]),
+        ({"optimiser": torch.optim.Adafactor}, [1] * 6),
         ({"model": models.small_cnn, "batch_size": 256}, [1] * 6),
         ({"model": models.small_cnn, "batch_size": 64}, [6]),
         ({"model": functools.partial(models.mlp, (64, 12, 10), NoisyBatchNorm)}, [1] * 6),

@@ -1,7 +1,5 @@
 """The training loop, the networks it trains and the batches it draws."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -168,34 +166,6 @@ def test_the_optimiser_and_the_schedule_of_its_learning_rate_are_used():
         torch.nn.functional.cross_entropy(twin(POINTS.train_x), POINTS.train_y).backward()
         optimiser.step()
     torch.testing.assert_close(model.state_dict(), twin.state_dict())
-
-
-@pytest.mark.parametrize("optimiser", [torch.optim.SGD, partial(torch.optim.SGD, momentum=0.9), torch.optim.Adam])
-def test_models_trained_as_one_have_the_histories_of_single_ones(optimiser):
-    lrs = [0.1, 0.1, 0.1] if optimiser is torch.optim.Adam else [0.1, 0.2, 0.3]
-    settings = {
-        "batch_size": 2,
-        "optimiser": optimiser,
-        "schedule": StepDecay(2, 0.5),
-        "epochs": 4,
-        "record_step_loss": True,
-    }
-    # Adam makes steps of what BN leaves of a gradient that is 0 but for rounding.
-    norm = None if optimiser is torch.optim.Adam else bnlib.BatchNorm
-    stacked = [small(norm, seed) for seed in range(3)]
-    *_, (_, total, together) = training.iterate_many(stacked, POINTS, lrs=lrs, seeds=range(3), **settings)
-    for seed, (lr, history) in enumerate(zip(lrs, together, strict=True)):
-        alone = training.fit(small(norm, seed), POINTS, lr=lr, seed=seed, progress=False, **settings)
-        assert len(history.step_loss) == total == 4
-        for name in ("epoch", "train_loss", "train_error", "test_loss", "test_error", "step_loss"):
-            assert getattr(history, name) == pytest.approx(getattr(alone, name), rel=1e-4, abs=1e-6), name
-
-
-@pytest.mark.parametrize("optimiser", [torch.optim.Adam, partial(torch.optim.SGD, weight_decay=0.1)])
-def test_different_rates_need_an_optimiser_that_scales(optimiser):
-    settings = {"batch_size": 2, "lrs": [0.1, 0.2], "seeds": [0, 1], "optimiser": optimiser}
-    with pytest.raises(ValueError, match="lrs must be equal unless the optimiser is SGD without weight decay"):
-        next(training.iterate_many([small(), small()], POINTS, **settings))
 
 
 def test_each_step_is_recorded_if_asked_for():

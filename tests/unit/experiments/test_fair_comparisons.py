@@ -10,13 +10,14 @@ from bnlib.experiments.framework.best_rates import AXES, best_rates
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from bnlib.experiments.framework.results import FOLDER, result_path
 
+SELECTIONS = [f"full_normalization.rivals_{optimiser}_selection" for optimiser in ("sgd", "momentum", "adam")]
 FEWER_SEEDS = {
-    "full_normalization.rivals_sgd_selection": "only chooses rates; the contest tests them with five other seeds",
+    **dict.fromkeys(SELECTIONS, "only chooses rates; the contest tests them with five other seeds"),
     "failing.published_examples": "each seed trains ten networks at once, so two seeds are twenty networks",
     "machines.real_processes": "checks that real processes equal their simulation, which does not depend on chance",
 }
 NOT_AT_THE_BEST_RATE = {
-    "full_normalization.rivals_sgd_selection": "errors on images kept apart; the contest's table marks rates at an end",
+    **dict.fromkeys(SELECTIONS, "errors on images kept apart; the contest's table marks rates at an end"),
     "covariate_shift.deep_linear_network": "each rate is compared by itself, the published one among them",
     "covariate_shift.gradient_shift": "each rate is compared by itself, and the shift is drawn against the loss",
     "smoothness.distance_to_solution": "each rate is compared by itself",

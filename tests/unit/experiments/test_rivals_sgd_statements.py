@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from bnlib.experiments.full_normalization import rivals, rivals_sgd, rivals_sgd_selection
+from bnlib.experiments.full_normalization import rivals, rivals_contest, rivals_selection
 
-CONTEST, VERDICTS = rivals_sgd.errors(), rivals_sgd.verdicts()
-MEANS = {place: {norm: rivals_sgd.mean_error(of[norm]) for norm in of} for place, of in CONTEST.items()}
-LEARNED = [place for place in VERDICTS if rivals_sgd.some_norm_learns(*place)]
+CONTEST, VERDICTS = rivals_contest.errors("SGD"), rivals_contest.verdicts("SGD")
+MEANS = {place: {norm: rivals_contest.mean_error(of[norm]) for norm in of} for place, of in CONTEST.items()}
+LEARNED = [place for place in VERDICTS if rivals_contest.some_norm_learns("SGD", *place)]
 BEST = {place: rivals.best(CONTEST[place]) for place in LEARNED}
 STANDARDISED, MOVING = "weight standardisation + GN", "Moving Average BN"
 
@@ -21,7 +21,7 @@ def test_full_normalization_wins_nowhere_and_loses_seven_times():
         ("sorted stream", 64),
     ]
     assert len(LEARNED) == 13 and sum("Full Norm" in each for each in BEST.values()) == 6
-    assert 5 == sum(rivals_sgd.at_an_end_of_the_grid("Full Norm", *place) for place in LEARNED)
+    assert 5 == sum(rivals_contest.at_an_end_of_the_grid("SGD", "Full Norm", *place) for place in LEARNED)
 
 
 def test_no_norm_learns_from_a_sorted_stream_in_small_batches():
@@ -67,10 +67,10 @@ def test_where_full_normalization_and_batch_norm_differ(norm, told):
 
 def in_selection(norm: str, place: tuple[str, int]) -> list[float]:
     """The errors (%) of the chosen setting and rate on the images kept apart."""
-    setting, rate = rivals_sgd_selection.chosen()[norm, *place]
-    row = rivals_sgd_selection.EXPERIMENT.load()[norm, setting, *place, rate]
+    setting, rate = rivals_selection.chosen("SGD")[norm, *place]
+    row = rivals_selection.experiment("SGD").load()[norm, setting, *place, rate]
     images = len(rivals.selection_images().test_y)
-    return [100 * float(each) for each in rivals_sgd_selection.errors_at_the_end(row, images)]
+    return [100 * float(each) for each in rivals_selection.errors_at_the_end(row, images)]
 
 
 def test_two_seeds_do_not_show_instability():
@@ -91,7 +91,7 @@ def test_full_normalization_in_large_batches():
 
 
 def test_the_picture_of_errors_and_times():
-    points = rivals_sgd.errors_and_times()
+    points = rivals_contest.errors_and_times("SGD")
     lowest = {construction: min(of, key=lambda norm, of=of: of[norm].error) for construction, of in points.items()}
     assert lowest == {"shuffled": STANDARDISED, "two labels": "Batch Renorm", "one label": STANDARDISED}
     for of in points.values():

@@ -1,0 +1,5 @@
+"""Select setting and learning rate of each norm for the contest of Full Normalization, with Adam."""
+
+from bnlib.experiments.full_normalization import rivals_selection
+
+EXPERIMENT = rivals_selection.experiment("Adam")

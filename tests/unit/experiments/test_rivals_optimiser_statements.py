@@ -1,0 +1,84 @@
+"""What chapter 5 says of the contest with momentum and with Adam, in "Against ten other norms"."""
+
+import numpy as np
+import pytest
+
+from bnlib.experiments.full_normalization import rivals, rivals_contest, rivals_selection
+
+MOMENTUM = {place: rivals.best(of) for place, of in rivals_contest.errors("momentum").items()}
+STANDARDISED, MOVING, ONLINE = "weight standardisation + GN", "Moving Average BN", "Online Norm"
+
+
+def learned(optimiser):
+    """The complete places where a norm learns."""
+    return [place for place in rivals_contest.places(optimiser) if rivals_contest.some_norm_learns(optimiser, *place)]
+
+
+def mean(optimiser, norm, *place):
+    return rivals_contest.mean_error(rivals_contest.errors(optimiser)[place][norm])
+
+
+def test_with_momentum_full_normalization_wins_nowhere_and_loses_five_times():
+    verdicts = rivals_contest.verdicts("momentum")
+    assert {size for _, size in verdicts} == {4, 16, 64} and len(verdicts) == 12 and "wins" not in verdicts.values()
+    assert [place for place in verdicts if verdicts[place] == "loses"] == [
+        ("shuffled", 64),
+        ("two labels", 4),
+        ("one label", 64),
+        ("sorted stream", 16),
+        ("sorted stream", 64),
+    ]
+    assert set(verdicts) - set(learned("momentum")) == {("sorted stream", 4)}
+
+
+def test_with_momentum_online_norm_is_always_among_the_best():
+    best = [MOMENTUM[place] for place in learned("momentum")]
+    counts = {norm: sum(norm in each for each in best) for norm in rivals.NORMS}
+    assert len(best) == 11 and counts[ONLINE] == 11 and counts[STANDARDISED] == 10 and counts["Full Norm"] == 6
+    assert [place for place in learned("momentum") if STANDARDISED not in MOMENTUM[place]] == [("two labels", 4)]
+    assert max(count for norm, count in counts.items() if norm not in (ONLINE, STANDARDISED)) == 9
+
+
+def test_momentum_lowers_the_errors_of_full_normalization_in_batches_of_16():
+    for construction, errors in {"shuffled": (22.2, 2.7), "two labels": (34.9, 4.7), "one label": (43.1, 16.1)}.items():
+        found = [mean(optimiser, "Full Norm", construction, 16) for optimiser in ("SGD", "momentum")]
+        assert np.allclose(found, errors, atol=0.051), construction
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_with_momentum_full_normalization_is_better_than_bn_in_small_batches_of_one_label(size):
+    both = ("Full Norm", "batch norm")
+    better = {
+        place: rivals.best({norm: of[norm] for norm in both}) for place, of in rivals_contest.errors("momentum").items()
+    }
+    assert better["one label", size] == ["Full Norm"]
+    assert [place for place in better if better[place] == ["Full Norm"]] == [("one label", 16), ("one label", 4)]
+
+
+def in_selection(optimiser):
+    """The errors (%) of the chosen settings and rates on the images kept apart, by norm and place, sizes from 4 on."""
+    images, rows = len(rivals.selection_images().test_y), rivals_selection.experiment(optimiser).load()
+    return {
+        (norm, *place): [
+            100 * (rivals.WORST if each is None else float(each))
+            for each in rivals_selection.errors_at_the_end(rows[norm, setting, *place, rate], images)
+        ]
+        for (norm, *place), (setting, rate) in rivals_selection.chosen(optimiser).items()
+        if place[1] >= 4
+    }
+
+
+def highest_in_the_test(optimiser):
+    """The highest test error (%) of each norm at each place where its two errors in the selection are below 10 %."""
+    return [
+        100 * max(rivals.WORST if each is None else each for each in rivals_contest.errors(optimiser)[place][norm])
+        for (norm, *key), selected in in_selection(optimiser).items()
+        if max(selected) < 10
+        for place in [tuple(key)]
+    ]
+
+
+def test_with_momentum_a_selection_with_two_seeds_is_enough():
+    plain, momentum = (sorted(highest_in_the_test(each)) for each in ("SGD", "momentum"))
+    assert len(plain) == 41 and sum(error > 60 for error in plain) == 5
+    assert len(momentum) == 41 and 13 < momentum[-1] < 14
