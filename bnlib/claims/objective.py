@@ -265,7 +265,7 @@ CLAIMS = (
     Claim(
         "lian-figure-3", "lian2019", "figure 3",
         "If BN is added to a logistic regression on data of large variation, it no longer converges.",
-        "04_the_objective#figures-1-to-3-of-the-paper", _figure_3_errors,
+        "04_the_objective#what-a-batch-hides", _figure_3_errors,
         tuple((f"with BN {where} the linear layer the median training error stays above 10 %",
                lambda e, n=name: np.median(e[f"train error, {n}, %"]) > 10)
               for name, where in (("BN first", "in front of"), ("BN last", "behind"))),
@@ -276,7 +276,7 @@ CLAIMS = (
     Claim(
         "lian-figure-3-easy", "lian2019", "figure 3",
         "A logistic regression without BN classifies this data set easily.",
-        "04_the_objective#figures-1-to-3-of-the-paper", _figure_3_errors,
+        "04_the_objective#what-a-batch-hides", _figure_3_errors,
         (("without BN the median test error is below 15 %, where one of 1,000 classes by chance has 99.9 %",
           lambda e: np.median(e["test error, without normalisation, %"]) < 15),),
         quantifier="tendency",
@@ -285,7 +285,7 @@ CLAIMS = (
     Claim(
         "lian-figure-3-fails", "lian2019", "introduction, on figure 3",
         "BN fails if the data have a large variation: it has more errors on new samples than a network without.",
-        "04_the_objective#figures-1-to-3-of-the-paper", _figure_3_errors,
+        "04_the_objective#what-a-batch-hides", _figure_3_errors,
         tuple((f"with BN {where} the linear layer the median test error is more than 2 points above that without",
                lambda e, n=name: _larger_error_than_without(e, n))
               for name, where in (("BN first", "in front of"), ("BN last", "behind"))),
