@@ -112,7 +112,7 @@ class Monitor:
         self._counter = StepHook(self._on_model, self._on_other_pass)
         self._counter.after_step = self._after_quiet_step
         self._watch_last_layer(list(self._layers))
-        self._handles = [model.register_forward_pre_hook(self._counter)]
+        self._handles = [self._counter.register(model)]
         states = Snapshot(self._layers).states()
         self._initial = {name: state.batches for name, state in states.items()}
         self._report_non_finite(states)
@@ -199,7 +199,7 @@ class Monitor:
     def __repr__(self) -> str:
         return f"<Monitor of {len(self._layers)} norm layers, every={self.every}, at step {self.step}>"
 
-    def _on_model(self, module: nn.Module, arguments: tuple) -> None:
+    def _on_model(self, module: nn.Module, arguments: tuple | None) -> None:
         if self._searching:
             self._end_search()
         self._begin_step(module, arguments)
@@ -217,7 +217,7 @@ class Monitor:
         if self._searching:
             self._end_search()
             self._handles[0].remove()
-            self._handles[0] = layer.register_forward_pre_hook(self._counter)
+            self._handles[0] = self._counter.register(layer)
             self._counter(layer, arguments)
 
     def _end_search(self) -> None:
@@ -225,7 +225,7 @@ class Monitor:
             handle.remove()
         self._searching = []
 
-    def _begin_step(self, module: nn.Module, arguments: tuple) -> None:
+    def _begin_step(self, module: nn.Module, arguments: tuple | None) -> None:
         passes = self._passes
         if passes:
             self._first_non_finite.note(self.step)
@@ -238,7 +238,7 @@ class Monitor:
             self._window = Window(self._layers, self._hidden, self._by_input)
         if self._window is not None:
             self._window.begin_pass(self.step)
-            if begins:
+            if begins and arguments is not None:
                 # Hooks of this call run already, so the window's own hook is called from the next call on.
                 for name in (name for name, layer in self._layers.items() if layer is module):
                     self._window.note_call(name, module, arguments)
