@@ -116,9 +116,7 @@ class StepHook(Hook):
 
 
 class CountedCall:
-    """The call of a module, counted: it stands in the attribute of the module that ``module.compile()`` uses.
-
-    Copies do not have it. It decides itself what most calls are, the quiet steps, and leaves all others to the counter.
+    """The call of a module, counted: a function in the attribute of the module that ``module.compile()`` uses.
 
     Arguments:
         counter: what counts.
@@ -126,48 +124,58 @@ class CountedCall:
     """
 
     def __init__(self, counter: StepHook, module: nn.Module) -> None:
-        self._counter, self._module, self._call = counter, module, module._call_impl
-        module._compiled_call_impl = self
+        self._module, self._function = module, _counted(counter, module)
+        module._compiled_call_impl = self._function
 
     @staticmethod
     def is_possible(module: nn.Module) -> bool:
-        """Return whether PyTorch looks at the attribute, nothing uses it, and DataParallel cannot copy it."""
+        """Return whether PyTorch looks at the attribute, nothing else uses it, and no copy will have it.
+
+        ``DataParallel``, which copies modules to several GPUs, would copy it.
+        """
         return (
             type(module).__call__ is nn.Module.__call__
+            and type(module).__getstate__ is nn.Module.__getstate__
             and module._compiled_call_impl is None
             and not isinstance(module, torch.jit.ScriptModule)
             and all(value.is_cpu for value in (*module.parameters(), *module.buffers()))
         )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Count the call, and call the module."""
-        counter, module = self._counter, self._module
-        holder, variance, pointer, address, memory = counter.watched
-        if (
-            (quiet := counter.quiet_steps)
-            and module.training
-            and holder.get("running_var") is variance
-            and pointer() == address
-            and memory[0] - memory[0] == 0.0
-            and _has_gradients()
-            and _backward_pass() == -1
-            and not (_is_transformed() or _is_probe() or _is_compiling())
-        ):
-            counter.quiet_steps = quiet - 1
-        else:
-            counter(module, None)
-        return self._call(*args, **kwargs)
-
     def remove(self) -> None:
         """Let PyTorch call the module itself."""
-        if self._module._compiled_call_impl is self:
+        if self._module._compiled_call_impl is self._function:
             self._module._compiled_call_impl = None
 
-    def __deepcopy__(self, memo: dict) -> None:
-        return None
 
-    def __reduce__(self) -> tuple:
-        return type(None), ()
+def _counted(counter: StepHook, module: nn.Module) -> Callable:
+    """Return a function that counts a call and calls the module.
+
+    It decides itself what most calls are, the quiet steps, and leaves all others to the counter. Between the operations
+    of a training, an attribute takes much longer than a variable.
+    """
+    call, own, state = module._call_impl, vars(module), vars(counter)
+    has_gradients, backward_pass, is_transformed = _has_gradients, _backward_pass, _is_transformed
+    is_probe, is_compiling = _is_probe, _is_compiling
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        holder, variance, pointer, address, memory = state["watched"]
+        if (
+            (quiet := state["quiet_steps"])
+            and own.get("training")
+            and holder.get("running_var") is variance
+            and pointer() == address
+            and (value := memory[0]) - value == 0.0
+            and has_gradients()
+            and backward_pass() == -1
+            and not (is_transformed() or is_probe() or is_compiling())
+        ):
+            state["quiet_steps"] = quiet - 1
+        else:
+            counter(module, None)
+        return call(*args, **kwargs)
+
+    counted.counts_calls = True
+    return counted
 
 
 def is_transformed_pass() -> bool:
@@ -189,4 +197,5 @@ def is_compiled(module: nn.Module) -> bool:
 
 def is_compiled_in_place(module: nn.Module) -> bool:
     """Return whether ``module.compile()`` was called."""
-    return not isinstance(module._compiled_call_impl, CountedCall | None)
+    call = module._compiled_call_impl
+    return call is not None and not getattr(call, "counts_calls", False)
