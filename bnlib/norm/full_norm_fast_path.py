@@ -196,9 +196,9 @@ def fast_gradients(g: Tensor, x: Tensor, weight: Tensor | None, mean, gain, scal
     """
     if g.stride() != x.stride():
         g = torch.empty_like(x, dtype=g.dtype).copy_(g)
+    if oracle != "running" and weight is not None and weight.dtype is not x.dtype:  # layer.double() after the step
+        weight = weight.to(x.dtype)
     if oracle == "batch":
-        if weight is not None and weight.dtype is not x.dtype:
-            weight = weight.to(x.dtype)
         return _backward_kernel(g, x, weight, None, None, mean, gain, True, 0.0, (of_input, True, True))
     if oracle == "leave_one_out" and of_input and x.dim() == 2 and x.numel() < LARGE:
         return _without_own_value(g, x, weight, mean, gain, scale)
