@@ -22,9 +22,9 @@ class FirstNonFinite:
         found: called in the first step after which the number is not finite, if that can be told at once.
 
     Attributes:
-        watched: the dictionary that holds the layer's running variance, the tensor in it, and a sequence that begins
-            with the number: nan if only ``note`` can tell it. While the tensor is the same and the number is finite,
-            ``note`` has nothing to do.
+        watched: the dictionary that holds the layer's running variance, the tensor in it, a function that returns the
+            address of its memory, the address, and a sequence that begins with the number: nan if only ``note`` can
+            tell it. While tensor and address are the same and the number is finite, ``note`` has nothing to do.
     """
 
     def __init__(self, layer: nn.Module | None, steps: int, found: Callable[[], None]) -> None:
@@ -33,7 +33,7 @@ class FirstNonFinite:
         if layer is not None:
             # Where the attribute is: getattr on a module takes ten times as long.
             self._holder = layer._buffers if "running_var" in layer._buffers else vars(layer)
-        self.watched = self._holder, None, (math.nan if layer is not None else 0.0,)
+        self.watched = self._holder, None, int, 0, (math.nan if layer is not None else 0.0,)
         self._first, self._noted = None, []
 
     def clear(self, step: int) -> None:
@@ -46,7 +46,7 @@ class FirstNonFinite:
     def note(self, step: int) -> None:
         """Note the number after a step."""
         variance = self._holder.get("running_var")
-        if variance is not self._variance:
+        if variance is not self._variance or (self._memory is not None and variance.data_ptr() != self._address):
             self._prepare(variance)
         if self._memory is not None:
             value = self._memory[0]
@@ -67,14 +67,14 @@ class FirstNonFinite:
 
     def _prepare(self, variance: Tensor | None) -> None:
         self._variance, self._memory = variance, None
-        self.watched = self._holder, variance, (math.nan if variance is not None else 0.0,)
+        self.watched = self._holder, variance, int, 0, (math.nan if variance is not None else 0.0,)
         if variance is None:
             return
-        # The detached tensor keeps the memory alive that it shares, whatever happens to the buffer.
+        # The detached tensor keeps the memory alive that it shares, unless the memory itself moves: share_memory().
         flat = variance.detach().flatten()
         if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
-            self._memory = memoryview(flat.numpy())
-            self.watched = self._holder, variance, self._memory
+            self._memory, self._address = memoryview(flat.numpy()), variance.data_ptr()
+            self.watched = self._holder, variance, variance.data_ptr, self._address, self._memory
             return
         self._channel = flat[0]
         if not self._slots or self._slots[0].device != flat.device:

@@ -7,7 +7,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnlib.arguments import shown
 from bnlib.doctor.norm_layers import is_norm_layer
-from bnlib.monitor.hooks import is_compiled
+from bnlib.monitor.hooks import is_compiled, is_compiled_in_place
 
 
 def layers_to_watch(model: nn.Module) -> tuple[dict[str, nn.Module], set[str]]:
@@ -16,7 +16,7 @@ def layers_to_watch(model: nn.Module) -> tuple[dict[str, nn.Module], set[str]]:
     Raises:
         ValueError: see ``Monitor``.
     """
-    if model._compiled_call_impl is not None:
+    if is_compiled_in_place(model):
         raise ValueError(
             "model must be compiled by torch.compile, because model.compile() hides its calls from the monitor, got "
             f"{shown(model)}: use model = torch.compile(model), and then Monitor(model)"

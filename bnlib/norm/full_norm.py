@@ -219,7 +219,9 @@ class FullNorm(nn.Module):
         if not self.training:
             return self._evaluate(input, eager)
         if eager:
-            weight, bias = self._parameter("weight"), self._parameter("bias")
+            own = self._parameters  # much faster than getattr; parametrised and pruned parameters are not there
+            weight = own["weight"] if "weight" in own else self.weight
+            bias = own["bias"] if "bias" in own else self.bias
             return eager_step(input, weight, bias, (self, first_pass(self, input)))
         alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]

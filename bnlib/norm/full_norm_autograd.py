@@ -16,7 +16,7 @@ from torch.autograd import Function
 from bnlib.norm.buffers import newest
 from bnlib.norm.checks import check_real
 from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
-from bnlib.norm.full_norm_passes import gradients, is_vectorised, normalise, update_running_gradients
+from bnlib.norm.full_norm_passes import gradients, normalise, update_running_gradients
 
 _ESTIMATES = ("running_mean", "running_mean_rest", "running_var", "running_grad_weight", "running_grad_bias")
 _NO_FORWARD_MODE = (
@@ -24,8 +24,10 @@ _NO_FORWARD_MODE = (
     "pass only. Use eval mode, where the estimates are constants, or reverse mode (torch.func.vjp, torch.func.jacrev)."
 )
 
-# PyTorch has no public function for this question.
-_is_transformed = torch._C._are_functorch_transforms_active
+# PyTorch has no public function for this question, and none to call operations as a kernel in C++ calls them, without
+# asking of each one whether autograd must record it. Inside of a Function it need not.
+_is_transformed, _below_autograd = torch._C._are_functorch_transforms_active, torch._C._AutoDispatchBelowAutograd
+_is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 class Step(Function):
@@ -51,7 +53,8 @@ class Step(Function):
                     raise ValueError(f"alpha must lie in (0, 1] at every step, got {alpha} at step {count}")
             else:  # a number is faster, but reading it from a GPU would have to wait for the GPU
                 alpha = alpha(steps.double())
-        done = fast_step(x, weight, bias, alpha, layer, buffers)
+        with _below_autograd():
+            done = fast_step(x, weight, bias, alpha, layer, buffers)
         if done is not None:
             output, mean, gain, scale, known = done
         else:
@@ -75,24 +78,16 @@ class Step(Function):
         x, weight = ctx.saved_tensors
         mean, gain, scale, free, known, has_bias, oracle, layer, alpha = ctx.step
         differentiated, transformed = torch.is_grad_enabled(), _is_transformed()
-        if is_vectorised(g):  # is_grads_batched, and jacobian(vectorize=True)
+        if _is_legacy_batched(g):  # is_grads_batched, and jacobian(vectorize=True)
             return _vectorised(ctx, g)
         if scale is not None and not (differentiated or transformed):  # it was a fast step
-            results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle, ctx.needs_input_grad[0])
-            if results is not None:
-                grad_input, grad_weight, grad_bias = results
-                if oracle == "running":
-                    earlier, estimates = ctx.backward_passes, ctx.estimates
-                    if (
-                        not earlier
-                        and layer._buffers["running_grad_bias"] is estimates[1]
-                        and math.isfinite(torch.dot(grad_weight, grad_bias).item())  # then each value is finite
-                    ):
-                        torch._foreach_lerp_(estimates, (grad_weight, grad_bias), alpha)
-                        ctx.backward_passes = 1
-                    else:
-                        _move(ctx, layer, grad_weight, grad_bias, alpha)
-                return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
+            with _below_autograd():
+                results = fast_gradients(g, x, weight, mean, gain, scale, known, oracle, ctx.needs_input_grad[0])
+                if results is not None:
+                    grad_input, grad_weight, grad_bias = results
+                    if oracle == "running":
+                        _move_or_lerp(ctx, layer, grad_weight, grad_bias, alpha)
+                    return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, None
         compute, of_input = gradients, ctx.needs_input_grad[0]
         if differentiated or transformed:
             compute, of_input = Gradients.apply, True
@@ -106,6 +101,21 @@ class Step(Function):
     def jvp(ctx, *tangents):
         """Raise an error."""
         raise RuntimeError(_NO_FORWARD_MODE)
+
+
+def _move_or_lerp(ctx, layer, grad_weight: Tensor, grad_bias: Tensor, alpha: float) -> None:
+    """Do the same as ``_move``, in two operations if it is the first backward pass and all values are finite."""
+    of_weight, of_bias = ctx.estimates
+    if (
+        ctx.backward_passes
+        or layer._buffers["running_grad_bias"] is not of_bias
+        or not math.isfinite(torch.dot(grad_weight, grad_bias).item())  # otherwise each value is finite
+    ):
+        _move(ctx, layer, grad_weight, grad_bias, alpha)
+        return
+    of_weight.lerp_(grad_weight, alpha)
+    of_bias.lerp_(grad_bias, alpha)
+    ctx.backward_passes = 1
 
 
 def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:

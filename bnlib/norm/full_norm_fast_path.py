@@ -33,6 +33,7 @@ _LARGEST_ALPHA = 0.9
 # Products of the gains of such channels are not yet rounded to 0 in float32.
 _LARGEST_VARIANCE = 1e24
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
+_ONLY_SUMS = (False, True, True)
 
 
 def is_near(x: Tensor, mean: Tensor, variance: Tensor, eps: float, offset: float = LARGEST_OFFSET) -> bool:
@@ -44,20 +45,6 @@ def is_near(x: Tensor, mean: Tensor, variance: Tensor, eps: float, offset: float
     return x.is_cpu and torch.addcmul(variance, mean, mean, value=-1 / offset**2).amin().item() > eps
 
 
-def has_fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: float, layer, buffers) -> bool:
-    """Return whether there is a fast step for such a batch, if its values are no special case."""
-    kind = x.dtype
-    return (
-        kind is buffers["running_var"].dtype
-        and (weight is None or weight.dtype is kind)
-        and (bias is None or bias.dtype is kind)
-        and layer.process_group is None
-        and x.is_cpu
-        and x.numel() > 0
-        and alpha >= _LEAST_ALPHA
-    )
-
-
 def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: float, layer, buffers):
     """Update the estimates in ``buffers`` and return output, mean, gain, scale and correction, or do nothing.
 
@@ -66,10 +53,22 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
     every step, because other code may write to the buffers between two steps, and PyTorch does not tell:
     DistributedDataParallel broadcasts them, for example.
     """
-    if not has_fast_step(x, weight, bias, alpha, layer, buffers):
+    kind = x.dtype
+    has_fast_step = (
+        kind is buffers["running_var"].dtype
+        and (weight is None or weight.dtype is kind)
+        and (bias is None or bias.dtype is kind)
+        and layer.process_group is None
+        and x.is_cpu
+        and x.numel() > 0
+        and alpha >= _LEAST_ALPHA
+    )
+    if not has_fast_step:
         return None
     done = None
-    if x.dim() == 2 or x.numel() < LARGE or not x.is_contiguous():
+    if x.dim() == 2 and alpha < 0.5:
+        done = _direct_vectors(x, weight, bias, alpha, layer.eps, buffers)
+    elif x.dim() == 2 or x.numel() < LARGE or not x.is_contiguous():
         done = _direct(x, weight, bias, alpha, layer.eps, buffers)
     elif alpha <= _LARGEST_ALPHA:
         done = _summed(x, weight, bias, alpha, layer.eps, buffers)
@@ -77,9 +76,10 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: floa
         done = _centred(x, weight, bias, alpha, layer.eps, buffers)
     if done is None or layer.oracle != "running":
         return done and (*done, None)
-    _, mean, gain, _ = done
+    output, mean, gain, scale = done
     slope = gain * buffers["running_grad_weight"]
-    return *done, (slope, torch.addcmul(buffers["running_grad_bias"], slope, mean, value=-1))
+    rest = torch.addcmul(buffers["running_grad_bias"], slope, mean, value=-1)
+    return output, mean, gain, scale, (slope, rest)
 
 
 def _summed(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
@@ -96,18 +96,30 @@ def _summed(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
 
 
 def _direct(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
-    stored = moved_estimates(x, alpha, eps, buffers)
+    mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+    difference = mean.sub_(buffers["running_mean"])
+    stored = _store_if_near(difference, variance, alpha, eps, LARGEST_OFFSET, buffers)
     return stored and _normalised(x, weight, bias, *stored)
 
 
-def moved_estimates(x: Tensor, alpha: float, eps: float, buffers) -> tuple[Tensor, Tensor] | None:
-    """Move the estimates to the statistics of ``x``, and return copies of mean and variance; or do nothing.
-
-    It returns None if a mean is far from 0 or a variance near ``eps``, or a value is not finite.
-    """
+def _direct_vectors(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
+    """Do the same for vectors if alpha is below 0.5, with the operations of the other functions in one."""
+    old_mean, old_var = buffers["running_mean"], buffers["running_var"]
     mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
-    difference = mean.sub_(buffers["running_mean"])
-    return _store_if_near(difference, variance, alpha, eps, LARGEST_OFFSET, buffers)
+    difference = mean.sub_(old_mean)
+    variance.addcmul_(difference, difference, value=1 - alpha)
+    variance = torch.lerp(old_var, variance, alpha, out=variance)
+    mean = old_mean.add(difference, alpha=alpha)
+    low, high = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2, out=difference).aminmax()
+    if not (low.item() > eps and high.item() < _LARGEST_VARIANCE):
+        return None
+    old_mean.copy_(mean)
+    old_var.copy_(variance)
+    buffers["running_mean_rest"].zero_()
+    gain = variance.rsqrt_()
+    scale = gain if weight is None else gain * weight
+    offset = torch.mul(mean, scale).neg_() if bias is None else torch.addcmul(bias, mean, scale, value=-1)
+    return torch.addcmul(offset, x, scale), mean, gain, scale
 
 
 def _store_if_near(difference: Tensor, variance: Tensor, alpha: float, eps: float, offset: float, buffers):
@@ -122,7 +134,8 @@ def _store_if_near(difference: Tensor, variance: Tensor, alpha: float, eps: floa
     low, high = torch.addcmul(variance, mean, mean, value=-1 / offset**2, out=difference).aminmax()
     if not (low.item() > eps and high.item() < _LARGEST_VARIANCE):
         return None
-    torch._foreach_copy_((old_mean, old_var), (mean, variance))
+    old_mean.copy_(mean)
+    old_var.copy_(variance)
     buffers["running_mean_rest"].zero_()
     return mean, variance
 
@@ -158,7 +171,8 @@ def _centred(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     moved = old_rest.add(difference, alpha=alpha)
     mean = old_mean + moved
     torch.sub(moved, mean - old_mean, out=old_rest)
-    torch._foreach_copy_((old_mean, old_var), (mean, variance))
+    old_mean.copy_(mean)
+    old_var.copy_(variance)
     gain = variance.rsqrt_()
     scale = gain if weight is None else gain * weight
     offset = moved.mul_(scale).neg_() if bias is None else torch.addcmul(bias, moved, scale, value=-1)
@@ -182,13 +196,34 @@ def fast_gradients(g: Tensor, x: Tensor, weight: Tensor | None, mean, gain, scal
     """
     if g.stride() != x.stride():
         g = torch.empty_like(x, dtype=g.dtype).copy_(g)
+    if oracle != "running" and weight is not None and weight.dtype is not x.dtype:  # layer.double() after the step
+        weight = weight.to(x.dtype)
     if oracle == "batch":
-        if weight is not None and weight.dtype is not x.dtype:
-            weight = weight.to(x.dtype)
         return _backward_kernel(g, x, weight, None, None, mean, gain, True, 0.0, (of_input, True, True))
+    if oracle == "leave_one_out" and of_input and x.dim() == 2 and x.numel() < LARGE:
+        return _without_own_value(g, x, weight, mean, gain, scale)
     if oracle != "running":
         return None
-    _, grad_weight, grad_bias = _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, (False, True, True))
+    _, grad_weight, grad_bias = _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, _ONLY_SUMS)
     if not of_input:
         return None, grad_weight, grad_bias
-    return weighted(g, x, *correction, scale, -x.size(1) / x.numel()), grad_weight, grad_bias
+    slope, rest = correction
+    share = -x.size(1) / x.numel()
+    if x.dim() == 2 and x.numel() < LARGE:
+        grad_input = torch.addcmul(g, x, slope, value=share).add_(rest, alpha=share).mul_(scale)
+    else:
+        grad_input = weighted(g, x, slope, rest, scale, share)
+    return grad_input, grad_weight, grad_bias
+
+
+def _without_own_value(g: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, gain: Tensor, scale: Tensor):
+    r"""Return the gradients with the oracle ``"leave_one_out"`` for few vectors, for which few operations count most.
+
+    With N samples the gradient of the input is that of batch norm times N / (N - 1), plus the part of the sample
+    itself, $\frac{\gamma}{\sigma}\,g\hat x^2/(N - 1)$.
+    """
+    others = x.size(0) - 1
+    weight = torch.full_like(gain, 1 + 1 / others) if weight is None else weight * (1 + 1 / others)
+    grad_input, *sums = _backward_kernel(g, x, weight, None, None, mean, gain, True, 0.0, (True, True, True))
+    own = torch.sub(x, mean).mul_(gain).square_().mul_(g)
+    return grad_input.addcmul_(own, scale / others), *sums

@@ -6,6 +6,7 @@ import torch.utils.checkpoint
 from full_norm_examples import data
 
 import bnlib
+from bnlib.norm import full_norm_autograd
 
 
 @pytest.mark.parametrize("write", ["fill", "no version", "load", "data moves off", "minus infinity"])
@@ -65,3 +66,33 @@ def test_a_checkpointed_pass_may_take_the_other_way():
     layer.eps = 1e-5
     y.sum().backward()
     assert x.grad.isfinite().all() and layer.num_batches_tracked == 1
+
+
+def test_autograd_sees_that_a_fast_step_changes_the_estimates():
+    layer, x = bnlib.FullNorm(3, alpha=0.1), data((8, 3), torch.float32).requires_grad_()
+    names = ("running_mean", "running_mean_rest", "running_var", "running_grad_weight", "running_grad_bias")
+    in_eval_mode = layer.eval()(x)
+    versions = [getattr(layer, name)._version for name in names]
+    layer.train()(x).square().sum().backward()
+    assert all(getattr(layer, name)._version > old for name, old in zip(names, versions, strict=True))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        in_eval_mode.sum().backward()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("offset", [0.0, 20.0, 1e3])
+@pytest.mark.parametrize("samples", [2, 3, 20])
+def test_leave_one_out_of_few_vectors_is_that_of_the_general_step(samples, offset, affine, monkeypatch):
+    def train():
+        layer, found = bnlib.FullNorm(4, alpha=0.1, oracle="leave_one_out", affine=affine, dtype=torch.float64), []
+        if affine:
+            layer.weight.data.copy_(torch.tensor([1.0, -2.0, 0.5, 0.0]))
+        for k in range(3):
+            x = (data((samples, 4), torch.float64, seed=k) + offset).requires_grad_()
+            layer(x).backward(data((samples, 4), torch.float64, seed=9 + k))
+            found += [x.grad, *[each.grad.clone() for each in layer.parameters()]]
+        return found
+
+    fast = train()
+    monkeypatch.setattr(full_norm_autograd, "fast_step", lambda *_: None)
+    torch.testing.assert_close(fast, train(), rtol=1e-9, atol=1e-9)

@@ -80,7 +80,8 @@ def test_the_random_numbers_after_a_training_are_the_same():
 
 
 def hooks(model):
-    return [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    calls = [module._compiled_call_impl for module in model.modules() if module._compiled_call_impl is not None]
+    return calls + [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 7])
@@ -137,3 +138,53 @@ def test_two_monitors_of_one_model_do_not_disturb_each_other():
     first.remove()
     train(model, steps=5)
     assert (first.step, second.step) == (5, 10)
+
+
+class WithOwnState(nn.Linear):
+    def __getstate__(self):
+        return self.__dict__
+
+
+def test_a_copy_by_the_state_that_a_class_defines_is_not_watched():
+    model = WithOwnState(6, 3)
+    model.norm = nn.BatchNorm1d(3)
+    monitor = bnlib.Monitor(model)
+    for each in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert each._compiled_call_impl is None
+        assert each(torch.ones(2, 6)).shape == (2, 3)
+    assert monitor.step == 0
+    model(torch.ones(2, 6))
+    assert monitor.step == 1
+
+
+class WithOwnCall(nn.Sequential):
+    def __call__(self, x):
+        return super().__call__(x) + 1
+
+
+@pytest.mark.parametrize("own_call", [True, False])
+def test_hooks_and_named_arguments_of_the_model_are_as_without_a_monitor(own_call):
+    model, seen = (WithOwnCall if own_call else nn.Sequential)(nn.Linear(6, 4), nn.BatchNorm1d(4)), []
+    model.register_forward_pre_hook(lambda module, arguments: seen.append("before") or (arguments[0] + 1,))
+    model.register_forward_hook(lambda module, arguments, output: seen.append("after") or output * 2)
+    x, twin = torch.randn(5, 6), copy.deepcopy(model)
+    monitor = bnlib.Monitor(model, every=3, warn=False)
+    for step in range(1, 8):
+        assert torch.equal(model(x), twin(x)) and monitor.step == step
+    assert seen == ["before", "after"] * 14
+    named = perceptron()
+    named.forward = lambda *, x: nn.Sequential.forward(named, x)
+    with bnlib.Monitor(named, warn=False) as monitor:
+        named(x=x)
+    assert monitor.step == 1
+
+
+def test_a_model_that_is_compiled_in_place_later_stays_so():
+    model = perceptron()
+    monitor = bnlib.Monitor(model, warn=False)
+    model.compile(backend="eager")
+    compiled = model._compiled_call_impl
+    monitor.remove()
+    assert model._compiled_call_impl is compiled
+    with pytest.raises(ValueError, match=r"model.compile\(\) hides its calls"):
+        bnlib.Monitor(model)

@@ -47,6 +47,20 @@ def test_the_step_of_a_bad_batch_is_named(bad, every):
     assert all(each.evidence.startswith(f"Since step {bad}, values are nan or infinite") for each in found)
 
 
+def test_the_step_of_a_bad_batch_is_named_where_the_memory_of_the_model_has_moved():
+    model, steps = perceptron(), 12
+    with bnlib.Monitor(model, every=50, warn=False) as monitor:
+        train(model, steps=5)
+        model.share_memory()
+        rubbish = [torch.full((5,), torch.nan) for _ in range(1000)]  # where the buffers were before
+        train(model, steps=3)
+        assert not monitor.findings and len(rubbish) == 1000
+        inputs = batches(steps)
+        inputs[1][0, 0] = torch.inf
+        train(model, inputs=inputs)
+    assert set(monitor.first_steps.values()) == {10}
+
+
 def test_the_statistics_of_a_skipped_step_are_found_on_other_number_formats_too():
     for dtype in (torch.float64, torch.bfloat16):
         model, inputs = perceptron().to(dtype), [x.to(dtype) for x in batches(12)]
