@@ -22,7 +22,7 @@ PREDICTIONS = [
     Prediction(
         "averaged-statistics",
         "We train a network with batch norm for 880 steps and average its weights (EMA, decay 0.999). With running "
-        "statistics that are recomputed from the training data, the averaged network has {recomputed:.0f} % test "
+        "statistics that are recomputed from the training data, the averaged network has {recomputed:.1f} % test "
         "errors. How many does it have if the running statistics are averaged in the same way as the weights?",
         {
             "About as many: at most two points more": lambda recomputed, averaged: averaged <= recomputed + 2,
