@@ -68,11 +68,21 @@ def test_batches_of_one_or_two_labels_in_the_table_of_chapter_9():
         assert sum("Full Norm" in each for each in few) == most
 
 
+def lowest(optimiser):
+    """The norms and places whose chosen rate is the lowest of its grid, where a norm learns."""
+    chosen = rivals_selection.chosen(optimiser)
+    keys = [(norm, *place) for norm in rivals.NORMS for place in learned(optimiser)]
+    return [key for key in keys if chosen[key][1] == rivals.learning_rates(optimiser, key[2])[0]]
+
+
 @pytest.mark.parametrize(("optimiser", "edges", "of"), [("SGD", 5, 13), ("momentum", 3, 11), ("Adam", 6, 10)])
-def test_at_how_many_places_the_rate_of_full_normalization_is_an_end_of_its_grid(optimiser, edges, of):
-    places = learned(optimiser)
-    assert len(places) == of
-    assert sum(rivals_contest.at_an_end_of_the_grid(optimiser, "Full Norm", *place) for place in places) == edges
+def test_where_the_chosen_rate_of_full_normalization_is_the_lowest(optimiser, edges, of):
+    places, found = learned(optimiser), lowest(optimiser)
+    assert len(places) == of and sum(norm == "Full Norm" for norm, *_ in found) == edges
+    ends = [at for at in places if rivals_contest.at_an_end_of_the_grid(optimiser, "Full Norm", *at)]
+    assert len(ends) == edges
+    if optimiser == "Adam":
+        assert len(found) == 51 and len(places) * len(rivals.NORMS) == 110
 
 
 def test_momentum_lowers_the_errors_of_full_normalization_in_batches_of_16():
