@@ -57,7 +57,8 @@ class Steps:
         self.trained: list[Tensor] = []
         self.shares: list[Tensor] = []
         if mixed:
-            shares = model.broadcast_to_parameters(torch.tensor([lr / self.lr for lr in lrs], dtype=torch.float64))
+            each = torch.tensor([lr / self.lr for lr in lrs], dtype=torch.float64, device="cpu")
+            shares = model.broadcast_to_parameters(each)
             pairs = [pair for pair in zip(model.parameters(), shares, strict=True) if pair[0].requires_grad]
             self.trained, self.shares = map(list, zip(*pairs, strict=True))
         # The parameters before the step, unless it is the gradients that are multiplied.

@@ -165,6 +165,14 @@ def test_a_model_that_breaks_down_does_not_touch_the_others():
     assert second[1].weight.isnan().any()
 
 
+def test_the_default_device_does_not_matter_for_the_rates():
+    whole = stacked.stack(networks()[:2])
+    with torch.device("meta"):
+        steps = Steps(whole, optim.Adam, [0.1, 0.2])
+    assert [value.flatten()[0].item() for value in steps.shares] == [0.5] * len(steps.shares)
+    assert {value.device.type for value in steps.shares} == {"cpu"}
+
+
 def test_every_optimiser_of_pytorch_is_known_or_refused():
     named = {name for name in optim.__all__ if isinstance(getattr(optim, name), type)} - {"Optimizer"}
     tried = {optimisers.class_of(each).__name__ for each in (*PROPORTIONAL, *OTHERS)}

@@ -21,7 +21,7 @@ ORDER = tuple(
     if (construction, size) in rivals.places()
 )
 """All places, a construction and a batch size each, in the order in which they are trained."""
-COMPLETE = {"SGD": 17, "momentum": 12, "Adam": 8}
+COMPLETE = {"SGD": 17, "momentum": 12, "Adam": 12}
 """How many places of ``ORDER`` the scale ``"quick"`` has, by optimiser; the scale ``"paper"`` has all."""
 
 

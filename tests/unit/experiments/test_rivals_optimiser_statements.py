@@ -5,7 +5,9 @@ import pytest
 
 from bnlib.experiments.full_normalization import rivals, rivals_contest, rivals_selection
 
-MOMENTUM = {place: rivals.best(of) for place, of in rivals_contest.errors("momentum").items()}
+MOMENTUM, ADAM = (
+    {place: rivals.best(of) for place, of in rivals_contest.errors(each).items()} for each in ("momentum", "Adam")
+)
 STANDARDISED, MOVING, ONLINE = "weight standardisation + GN", "Moving Average BN", "Online Norm"
 
 
@@ -37,6 +39,50 @@ def test_with_momentum_online_norm_is_always_among_the_best():
     assert len(best) == 11 and counts[ONLINE] == 11 and counts[STANDARDISED] == 10 and counts["Full Norm"] == 6
     assert [place for place in learned("momentum") if STANDARDISED not in MOMENTUM[place]] == [("two labels", 4)]
     assert max(count for norm, count in counts.items() if norm not in (ONLINE, STANDARDISED)) == 9
+
+
+def test_with_adam_full_normalization_wins_nowhere_and_loses_twice():
+    verdicts = rivals_contest.verdicts("Adam")
+    assert verdicts.keys() == rivals_contest.verdicts("momentum").keys() and "wins" not in verdicts.values()
+    assert [place for place in verdicts if verdicts[place] == "loses"] == [("two labels", 64), ("sorted stream", 64)]
+    assert set(verdicts) - set(learned("Adam")) == {("sorted stream", 4), ("sorted stream", 16)}
+
+
+def test_the_best_norms_with_adam():
+    best = [ADAM[place] for place in learned("Adam")]
+    counts = {norm: sum(norm in each for each in best) for norm in rivals.NORMS}
+    assert len(best) == 10 and counts[ONLINE] == counts[MOVING] == 9
+    assert counts[STANDARDISED] == counts["Full Norm"] == 8
+    assert max(count for norm, count in counts.items() if norm not in (ONLINE, MOVING, STANDARDISED, "Full Norm")) == 7
+    with_sgd = [rivals.best(rivals_contest.errors("SGD")[place]) for place in learned("SGD")]
+    assert len(with_sgd) == 13 and sum(ONLINE in each for each in with_sgd) == 8
+    assert ADAM["one label", 64][0] == "Full Norm" and len(ADAM["one label", 64]) == 4
+    assert np.isclose(mean("Adam", "Full Norm", "one label", 64), 43.7, atol=0.051)
+    assert np.isclose(mean("Adam", "Full Norm", "shuffled", 16), 4.1, atol=0.051)
+
+
+def test_batches_of_one_or_two_labels_in_the_table_of_chapter_9():
+    for best, most in ((MOMENTUM, 4), (ADAM, 5)):
+        few = [best[place] for place in best if place[0] in ("one label", "two labels")]
+        assert len(few) == 6 and all(ONLINE in each for each in few)
+        assert sum("Full Norm" in each for each in few) == most
+
+
+def lowest(optimiser):
+    """The norms and places whose chosen rate is the lowest of its grid, where a norm learns."""
+    chosen = rivals_selection.chosen(optimiser)
+    keys = [(norm, *place) for norm in rivals.NORMS for place in learned(optimiser)]
+    return [key for key in keys if chosen[key][1] == rivals.learning_rates(optimiser, key[2])[0]]
+
+
+@pytest.mark.parametrize(("optimiser", "edges", "of"), [("SGD", 5, 13), ("momentum", 3, 11), ("Adam", 6, 10)])
+def test_where_the_chosen_rate_of_full_normalization_is_the_lowest(optimiser, edges, of):
+    places, found = learned(optimiser), lowest(optimiser)
+    assert len(places) == of and sum(norm == "Full Norm" for norm, *_ in found) == edges
+    ends = [at for at in places if rivals_contest.at_an_end_of_the_grid(optimiser, "Full Norm", *at)]
+    assert len(ends) == edges
+    if optimiser == "Adam":
+        assert len(found) == 51 and len(places) * len(rivals.NORMS) == 110
 
 
 def test_momentum_lowers_the_errors_of_full_normalization_in_batches_of_16():
@@ -78,7 +124,8 @@ def highest_in_the_test(optimiser):
     ]
 
 
-def test_with_momentum_a_selection_with_two_seeds_is_enough():
-    plain, momentum = (sorted(highest_in_the_test(each)) for each in ("SGD", "momentum"))
+def test_with_momentum_and_adam_a_selection_with_two_seeds_is_enough():
+    plain, momentum, adam = (sorted(highest_in_the_test(each)) for each in ("SGD", "momentum", "Adam"))
     assert len(plain) == 41 and sum(error > 60 for error in plain) == 5
-    assert len(momentum) == 41 and 13 < momentum[-1] < 14
+    assert len(momentum) == 41 and 13 < momentum[-1] < 13.5
+    assert len(adam) == 54 and 21 < adam[-1] < 21.5
