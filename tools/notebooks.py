@@ -2,9 +2,9 @@
 
 A normalised notebook contains the text outputs that the tests compare, and nothing that differs from run to run, such
 as timings, widget state or progress bars. Figures, and explorers at their default setting, are stored as PNG, which
-every viewer shows (see ``static_pictures.py``). Tables, predictions and folded cases are stored as HTML. JupyterLab collapses the
-cells that the web page folds. The first code cell, after the title, is ``tools/first_cell.py``; ``make address``
-replaces only this cell and executes nothing.
+every viewer shows (see ``static_pictures.py``). Tables, predictions and folded cases are stored as HTML. JupyterLab
+collapses the cells that the web page folds. The first code cell, after the title, is ``tools/first_cell.py``;
+``make address`` replaces only this cell and executes nothing.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ def _output(output: nbformat.NotebookNode, executed: int, stored: Sequence[str])
 def _data(data: dict, stored: Sequence[str]) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode]:
     """Return the MIME types of a result that are stored, and the size at which its picture is shown.
 
-    Figures are stored as PNG. Tables, predictions and folded cases are stored as HTML, which GitHub shows and nbval compares.
+    Figures are stored as PNG. Tables, predictions and folded cases are stored as HTML, which GitHub shows and nbval
+    compares.
     """
     kept = {mime: content for mime, content in data.items() if mime in KEPT}
     markup = data.get("text/html", "")
