@@ -159,9 +159,10 @@ class CaseTable:
     Arguments:
         rows: one mapping per case, from names to texts, all with the same names. The first text heads the case.
         caption: what the cases have in common.
+        folded: show only the heading of each case, which opens its list.
 
     Attributes:
-        rows, caption: as given, the rows as a list.
+        rows, caption, folded: as given, the rows as a list.
 
     Raises:
         ValueError: there is no row, a row has other names than the first, or the caption is empty.
@@ -175,8 +176,8 @@ class CaseTable:
           cure: layer.float()
     """
 
-    def __init__(self, rows: Iterable[Mapping[str, str]], caption: str) -> None:
-        self.rows, self.caption = [dict(row) for row in rows], caption
+    def __init__(self, rows: Iterable[Mapping[str, str]], caption: str, *, folded: bool = False) -> None:
+        self.rows, self.caption, self.folded = [dict(row) for row in rows], caption, folded
         _check(self.rows, caption)
 
     def __repr__(self) -> str:
@@ -191,9 +192,13 @@ class CaseTable:
         for row in self.rows:
             (_, head), *others = row.items()
             listed = "".join(f"<dt>{escape(name)}</dt><dd>{_inline(text)}</dd>" for name, text in others)
-            cases.append(f'<tr><th scope="row">{_inline(head)}</th><td><dl>{listed}</dl></td></tr>')
+            cases.append((_inline(head), f"<dl>{listed}</dl>"))
+        if self.folded:
+            folds = "\n".join(f"<details><summary>{head}</summary>{listed}</details>" for head, listed in cases)
+            return f'<div class="bnb-cases" role="group" aria-label="{escape(self.caption)}">\n{folds}\n</div>'
+        rows = "\n".join(f'<tr><th scope="row">{head}</th><td>{listed}</td></tr>' for head, listed in cases)
         caption = f'<caption style="caption-side: top; text-align: left">{escape(self.caption)}</caption>'
-        return f'<table class="bnb-cases">{caption}<tbody>\n' + "\n".join(cases) + "\n</tbody></table>"
+        return f'<table class="bnb-cases">{caption}<tbody>\n{rows}\n</tbody></table>'
 
 
 class FilterTable:

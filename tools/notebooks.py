@@ -2,9 +2,9 @@
 
 A normalised notebook contains the text outputs that the tests compare, and nothing that differs from run to run, such
 as timings, widget state or progress bars. Figures, and explorers at their default setting, are stored as PNG, which
-every viewer shows (see ``static_pictures.py``). Tables and predictions are stored as HTML. JupyterLab collapses the
-cells that the web page folds. The first code cell, after the title, is ``tools/first_cell.py``; ``make address``
-replaces only this cell and executes nothing.
+every viewer shows (see ``static_pictures.py``). Tables, predictions and folded cases are stored as HTML. JupyterLab
+collapses the cells that the web page folds. The first code cell, after the title, is ``tools/first_cell.py``;
+``make address`` replaces only this cell and executes nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = ROOT / "chapters"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 KEPT = {"text/plain", "text/latex", "application/json"}
+# How the HTML of a result begins that consists of folds: a prediction, and cases in words.
+FOLDS = ('<div class="bnb-prediction"', '<div class="bnb-cases"')
 PREDICTION = re.compile(r'predictions\.ask\(\s*"([\w-]+)"')
 # JupyterLab's metadata that collapses the same parts of a cell as the web page folds.
 COLLAPSED = {
@@ -155,7 +157,8 @@ def _output(output: nbformat.NotebookNode, executed: int, stored: Sequence[str])
 def _data(data: dict, stored: Sequence[str]) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode]:
     """Return the MIME types of a result that are stored, and the size at which its picture is shown.
 
-    Figures are stored as PNG. Tables and predictions are stored as HTML, which GitHub shows and nbval compares.
+    Figures are stored as PNG. Tables, predictions and folded cases are stored as HTML, which GitHub shows and nbval
+    compares.
     """
     kept = {mime: content for mime, content in data.items() if mime in KEPT}
     markup = data.get("text/html", "")
@@ -164,7 +167,7 @@ def _data(data: dict, stored: Sequence[str]) -> tuple[nbformat.NotebookNode, nbf
         kept["image/png"] = static_pictures.kept(static_pictures.png(drawing), stored)
     elif "image/png" in data:
         kept["image/png"] = data["image/png"].rstrip()
-    elif "<table" in markup or markup.startswith('<div class="bnb-prediction"'):
+    elif "<table" in markup or markup.startswith(FOLDS):
         kept["text/html"] = markup
     shown = {mime: static_pictures.shown_size(content) for mime, content in kept.items() if mime == "image/png"}
     return nbformat.from_dict(kept), nbformat.from_dict(shown)

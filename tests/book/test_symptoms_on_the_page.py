@@ -1,4 +1,4 @@
-"""The symptom table of chapter 7: a row for each advice of the doctor, links that lead to sections, and a phone."""
+"""The symptoms of chapter 7: a fold for each advice of the doctor, links that lead to sections, and a phone."""
 
 import re
 
@@ -16,7 +16,7 @@ PAGE = f"chapters/{STEM}.html"
 
 
 @pytest.mark.parametrize("name", all_advice())
-def test_a_row_leads_to_a_section_of_the_book(name):
+def test_a_fold_leads_to_a_section_of_the_book(name):
     page, _, anchor = all_advice()[name].section.removeprefix("chapters/").partition(".ipynb#")
     assert (notebooks.CHAPTERS / f"{page}.ipynb").exists() and anchor in sections(page)
     assert re.search(f"^#+ {re.escape(heading(all_advice()[name].section))}$", sections(page)[anchor], re.MULTILINE)
@@ -27,25 +27,33 @@ def test_the_chapter_defines_the_names_in_the_tests():
     assert TEST_SETUP in cell.source
 
 
-def test_the_page_has_a_row_for_each_advice_and_the_links_lead_to_pages(site):
-    tables = soup(site / PAGE).select("table.bnb-cases")
-    assert [table.caption.get_text() for table in tables] == [*SYMPTOM_GROUPS.values()]
-    rows = [row for table in tables for row in table.select("tr")]
-    assert {row.th.get_text() for row in rows} == {each.symptom.replace("`", "") for each in all_advice().values()}
+def test_the_page_has_a_fold_for_each_advice_and_the_links_lead_to_pages(site):
+    lists = soup(site / PAGE).select("div.bnb-cases")
+    assert [each["aria-label"] for each in lists] == [*SYMPTOM_GROUPS.values()]
+    folds = [fold for each in lists for fold in each.select("details")]
+    assert {fold.summary.text for fold in folds} == {each.symptom.replace("`", "") for each in all_advice().values()}
     places = {each.section.removeprefix("chapters/").replace(".ipynb", ".html") for each in all_advice().values()}
-    assert {row.a["href"] for row in rows} == places
+    assert {fold.a["href"] for fold in folds} == places
+    assert not any(fold.has_attr("open") or fold.find_parent("details") for fold in folds)
 
 
-def test_each_table_is_folded_so_that_the_headings_of_all_fit_on_a_screen_or_two(site):
-    folds = soup(site / PAGE).select("details:has(table.bnb-cases)")
-    assert [fold.select_one("summary .collapsed").text for fold in folds] == ["Show the table"] * len(SYMPTOM_GROUPS)
-    assert not any(fold.has_attr("open") for fold in folds)
+@pytest.mark.parametrize("screen", [SCREEN, PHONE])
+def test_each_symptom_is_a_line_that_a_finger_hits_and_that_opens_without_scripts(visit, screen):
+    page = visit(PAGE, viewport=screen, java_script_enabled=False).page
+    folds = page.locator(".bnb-cases details")
+    for summary in folds.locator("summary").all():
+        box = summary.bounding_box()
+        assert box["height"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= screen["width"]
+    assert not page.locator(".bnb-cases dl:visible").count()
+    folds.nth(5).locator("summary").focus()
+    page.keyboard.press("Enter")
+    (opened,) = [each.bounding_box() for each in page.locator(".bnb-cases dl:visible").all()]
+    assert opened["x"] >= 0 and opened["x"] + opened["width"] <= screen["width"]
 
 
 @pytest.mark.parametrize(("screen", "below"), [(SCREEN, False), (PHONE, True)])
-def test_what_belongs_to_a_symptom_stands_beside_it_and_on_a_phone_below(visit, screen, below):
-    page = visit(PAGE, viewport=screen).page
-    page.locator("details:has(table.bnb-cases) > summary").first.click()
+def test_what_belongs_to_a_case_of_a_table_stands_beside_it_and_on_a_phone_below(visit, screen, below):
+    page = visit("chapters/torch_parts.html", viewport=screen).page
     row = page.locator("table.bnb-cases tr").nth(5)
     head, cell = row.locator("th").bounding_box(), row.locator("td").bounding_box()
     assert (cell["y"] >= head["y"] + head["height"] - 1) == below

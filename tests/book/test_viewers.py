@@ -42,7 +42,7 @@ def test_every_other_result_is_a_table_or_text_without_scripts(path):
     for cell in code_cells(path):
         for output in [] if shows_picture(cell) else results(cell):
             markup = output.data.get("text/html", "<table")
-            assert "<table" in markup or markup.startswith('<div class="bnb-prediction"'), cell.source
+            assert "<table" in markup or markup.startswith(notebooks.FOLDS), cell.source
             assert not re.search("<(script|svg|iframe|img)", markup), cell.source
             assert set(output.data) <= {"text/html", "text/plain", "text/latex", "application/json"}
 

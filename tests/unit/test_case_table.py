@@ -25,7 +25,18 @@ def test_each_case_is_a_row_with_a_list_of_what_belongs_to_it():
     assert (link.get("href"), link.text) == ("01_the_formula.ipynb#forward", "Chapter 1")
 
 
+def test_a_folded_case_shows_what_heads_it_and_hides_its_list():
+    group = ET.fromstring(CaseTable(ROWS, "What & why", folded=True)._repr_html_())
+    assert (group.tag, group.get("role"), group.get("aria-label")) == ("div", "group", "What & why")
+    folds = group.findall("details")
+    assert [fold.find("summary").text for fold in folds] == ["a < b & c", None]
+    assert folds[1].find("summary/code").text == "nan" and folds[0].get("open") is None
+    in_table = ET.fromstring(CaseTable(ROWS, "What & why")._repr_html_()).findall("tbody/tr/td/dl")
+    assert [ET.tostring(fold.find("dl")) for fold in folds] == [ET.tostring(each) for each in in_table]
+
+
 def test_a_terminal_shows_the_words_without_marks():
+    assert repr(CaseTable(ROWS, "What")) == repr(CaseTable(ROWS, "What", folded=True))
     assert repr(CaseTable(ROWS, "What")).splitlines()[:4] == [
         "What", "a < b & c", '  test: x["a"] < 2 No.', "  cure: Do. Chapter 1",
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 import nbformat
 import pytest
 
+from bnlib.tables import CaseTable
 from tools.notebooks import main, normalised, text
 
 HTML = {"text/html": "<div>a megabyte</div>", "text/plain": "[Explorer: it]"}
@@ -34,6 +35,14 @@ def test_normalising_twice_changes_nothing_and_is_valid():
     once = normalised(messy())
     nbformat.validate(once)
     assert text(normalised(once)) == text(once)
+
+
+def test_cases_that_are_folded_are_stored_as_html():
+    cell = nbformat.v4.new_code_cell("tables.CaseTable(rows, 'a', folded=True)")
+    shown = CaseTable([{"what you see": "nan", "cure": "none"}], "a", folded=True)
+    html = {"text/html": shown._repr_html_(), "text/plain": repr(shown)}
+    cell.outputs = [nbformat.v4.new_output("execute_result", data=html, execution_count=1)]
+    assert normalised(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs[0].data == html
 
 
 def test_predictions_solutions_and_checks_are_collapsed_and_renumber_no_other_cell():
