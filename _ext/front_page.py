@@ -1,4 +1,4 @@
-"""Sphinx directives of the front page: the explorer with a sentence above it, and a card for each chapter.
+"""Sphinx directives of the front page: the explorer with a sentence above it, a card and a picture for each chapter.
 
 The sentences are in the page's source. The numbers in braces, such as ``{without[1]}``, come from the committed
 results. The modules that draw are imported when a directive runs, because other books with these extensions have no
@@ -6,6 +6,8 @@ such page.
 """
 
 from __future__ import annotations
+
+from html import escape
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -46,6 +48,31 @@ class DigitsExplorer(Computed):
         return [sentence, nodes.raw("", explorer().html, format="html")]
 
 
+def drawn(name: str) -> tuple[str, dict[str, object]]:
+    """Draw the picture of a chapter; return it as HTML with the numbers that it shows."""
+    from chapter_pictures import PICTURES, SIZE
+
+    from bnlib.figures import new_figure, render, style
+
+    with style():
+        figure = new_figure(*SIZE)
+        numbers = PICTURES[name](figure)
+        svg = render(figure, f"Chapter {int(name[:2])}. {numbers['alt']}")
+    return f'<div class="bnb-figure">{svg}</div>', numbers
+
+
+class ChapterPicture(SphinxDirective):
+    """The picture of a chapter with its description as a caption."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Draw the picture of the chapter that the argument names."""
+        shown, numbers = drawn(self.arguments[0])
+        caption = f"<figcaption>{escape(numbers['alt'])}</figcaption>"
+        return [nodes.raw("", f'<figure class="bnb-chapter-picture">{shown}{caption}</figure>', format="html")]
+
+
 class ChapterCard(Computed):
     """A chapter's title, its picture, and one sentence on what it finds."""
 
@@ -53,18 +80,11 @@ class ChapterCard(Computed):
 
     def run(self) -> list[nodes.Node]:
         """Draw the picture of the chapter that the argument names, and fill in the numbers of the sentence."""
-        from chapter_pictures import PICTURES, SIZE
-
-        from bnlib.figures import new_figure, render, style
-
         name = self.arguments[0]
-        with style():
-            figure = new_figure(*SIZE)
-            numbers = PICTURES[name](figure)
-            svg = render(figure, f"Chapter {int(name[:2])}. {numbers['alt']}")
+        shown, numbers = drawn(name)
         # With a backslash, because a number with a full stop would start a list.
         card = self.parsed([rf"{int(name[:2])}\. [](/chapters/{name}.ipynb)"], "bnb-card")
-        card += nodes.raw("", f'<div class="bnb-figure">{svg}</div>', format="html")
+        card += nodes.raw("", shown, format="html")
         card += self.parsed(self.filled(**numbers), "bnb-finding")
         return [card]
 
@@ -79,5 +99,6 @@ def setup(app: Sphinx) -> dict:
     """Add the directives and the style."""
     app.add_directive("digits-explorer", DigitsExplorer)
     app.add_directive("chapter-card", ChapterCard)
+    app.add_directive("chapter-picture", ChapterPicture)
     app.connect("html-page-context", add_style)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
