@@ -38,12 +38,13 @@ def draw_one_input(figure: Figure) -> dict[str, object]:
     axes.hist(noise.outputs, bins=np.linspace(-2, 1.5, 50), color=BLUE, histtype="stepfilled")
     axes.axvline(noise.output_with_data_statistics, color=VERMILLION, ls="--", lw=1.5)
     _label(axes, "normalised value of one input", "batches")
-    low, high = np.quantile(noise.outputs, (0.05, 0.95))
+    values = (*np.quantile(noise.outputs, (0.05, 0.95)), noise.output_with_data_statistics)
+    low, high, usual = (f"{value:.1f}".replace("-", "−") for value in values)
     alt = (
-        f"Histogram: in random batches of {size} the normalised value of one input spreads from {low:.1f} to "
-        f"{high:.1f}; with the statistics of all data it is {noise.output_with_data_statistics:.1f}, a dashed line."
+        f"In nine of ten random batches of {size}, the normalised value of one input lies between {low} and {high}. "
+        f"With the statistics of all data it is {usual} (dashed line)."
     )
-    return {"alt": alt, "size": size, "low": f"{low:.1f}".replace("-", "−"), "high": f"{high:.1f}"}
+    return {"alt": alt, "size": size, "low": low, "high": high}
 
 
 def draw_noisy_bn(figure: Figure) -> dict[str, object]:
@@ -63,12 +64,9 @@ def draw_noisy_bn(figure: Figure) -> dict[str, object]:
     axes.set(xlim=(0, noisy_batch_norm.EPOCHS), ylim=(0, 100))
     _label(axes, "epoch", "test error (%)", legend="center right")
     alt = (
-        "At the end the test error is "
-        + ", ".join(
-            f"{value} % with {label}" if label != "without" else f"{value} % without normalisation"
-            for label, value in ends.items()
-        )
-        + "."
+        f"After {noisy_batch_norm.EPOCHS} epochs from PyTorch's default initialisation, the test error is "
+        f"{ends['without']} % without normalisation, {ends['noisy BN']} % with noisy BN and {ends['batch norm']} % "
+        "with batch norm."
     )
     return {"alt": alt, "noisy": ends["noisy BN"], "without": ends["without"]}
 
@@ -90,10 +88,10 @@ def draw_smoothness(figure: Figure) -> dict[str, object]:
     _label(axes, "training loss", "change of gradient", legend="upper left")
     times = round(found["without normalisation"] / found["batch norm"])
     alt = (
-        f"At the same training loss the gradient changes faster without batch norm, {times} times as fast at a loss "
-        f"of {at}."
+        f"At the same training loss, the gradient changes faster without batch norm: {times} times as fast at a loss "
+        f"of {at} (He initialisation, batches of {size})."
     )
-    return {"alt": alt, "times": times, "size": size}
+    return {"alt": alt, "times": times, "size": size, "loss": at}
 
 
 def draw_fixed_batches(figure: Figure) -> dict[str, object]:
@@ -109,8 +107,11 @@ def draw_fixed_batches(figure: Figure) -> dict[str, object]:
     axes.set(xlim=(0, 100))
     _label(axes, "wrong answers (%)", "")
     numbers = {key: _middle(values) for key, values in errors.items()}
-    alt = "Errors on the training set: " + ", ".join(f"{numbers[key]} % in {name}" for key, name in names.items())
-    return {"alt": f"{alt}.", **numbers}
+    alt = (
+        f"After training on random labels in batches that never change: {numbers['objective']} % errors in these "
+        f"batches, {numbers['reshuffled']} % in reshuffled ones, {numbers['evaluation']} % in eval mode."
+    )
+    return {"alt": alt, **numbers}
 
 
 def draw_labels(figure: Figure) -> dict[str, object]:
@@ -127,9 +128,9 @@ def draw_labels(figure: Figure) -> dict[str, object]:
     axes.set_xticks(labels)
     _label(axes, "different labels in a batch", "test error (%)", legend="upper right")
     alt = (
-        f"With one label in a batch the test error is {ends['batch norm'][0]} % with batch norm and "
-        f"{ends['FN, running'][0]} % with Full Normalization; with ten labels {ends['batch norm'][-1]} and "
-        f"{ends['FN, running'][-1]} %."
+        f"In batches of {size} images of one label, the test error is {ends['batch norm'][0]} % with batch norm and "
+        f"{ends['FN, running'][0]} % with Full Normalization. With ten labels per batch it is "
+        f"{ends['batch norm'][-1]} and {ends['FN, running'][-1]} %."
     )
     return {"alt": alt, "batch_norm": ends["batch norm"][0], "full_norm": ends["FN, running"][0], "size": size}
 
@@ -148,9 +149,9 @@ def draw_train_mode(figure: Figure) -> dict[str, object]:
     plain_ticks(axes.xaxis, sizes[::2])
     _label(axes, "batch size", "right in train mode (%)", legend="center")
     alt = (
-        f"Right answers in train mode rise with the batch size, from {ends['shuffled'][1]} % at 1 to "
-        f"{ends['shuffled'][128]} % at 128 in shuffled batches, and more slowly if images come sorted by class; "
-        f"in eval mode they are {usual} %, a dotted line."
+        f"In train mode, the accuracy in shuffled batches rises from {ends['shuffled'][1]} % with one image to "
+        f"{ends['shuffled'][128]} % with 128. If the images are sorted by class, it rises more slowly. "
+        f"In eval mode it is {usual} % (dotted line)."
     )
     return {"alt": alt, "eval_mode": usual, "one": ends["shuffled"][1], "sorted": ends["sorted"][32]}
 
@@ -171,8 +172,8 @@ def draw_young_averages(figure: Figure) -> dict[str, object]:
     plain_ticks(axes.xaxis, (1, 10, 100))
     _label(axes, "training steps", "test error (%)", legend="upper right")
     alt = (
-        f"After {step} steps the test error is {ends['running']} % with running averages of momentum {momentum} and "
-        f"{ends['precise']} % with statistics computed afresh."
+        f"After {step} steps, the test error is {ends['running']} % with running averages of momentum {momentum} and "
+        f"{ends['precise']} % with recomputed statistics."
     )
     return {"alt": alt, "momentum": momentum, "step": step, **ends}
 
@@ -196,8 +197,8 @@ def draw_deep_gradients(figure: Figure) -> dict[str, object]:
     _label(axes, "layer (1 is next to the input)", "gradient norm", legend="upper right")
     numbers = {"growth": f"{growth:.2f}", "depth": gradient_growth.DEPTH, "millions": round(whole / 1e6)}
     alt = (
-        f"With batch norm the gradient grows {growth:.2f} times per layer on its way back to the input, "
-        f"{numbers['millions']} million times in all; with layer norm, or without normalisation, it stays nearly level."
+        f"With batch norm, the gradient grows by a factor of {growth:.2f} per layer on its way back to the input, and "
+        f"of {numbers['millions']} million in all. With layer norm, or without normalisation, it stays nearly level."
     )
     return {"alt": alt, **numbers}
 
@@ -218,8 +219,11 @@ def draw_alternatives(figure: Figure) -> dict[str, object]:
     plain_ticks(axes.xaxis, sizes)
     plain_ticks(axes.yaxis, (1, 10, 100))
     _label(axes, "batch size", "test error (%)", legend="upper center")
-    told = [f"{norm} {each[0]} and {each[-1]} %" for norm, each in ends.items()]
-    alt = f"Test errors at batch sizes {sizes[0]} and {sizes[-1]}: {', '.join(told)}."
+    without, layer, batch = (f"{each[0]} and {each[-1]} %" for each in ends.values())
+    alt = (
+        f"At the best learning rates, the test errors in batches of {sizes[0]} and {sizes[-1]} are {without} without "
+        f"normalisation, {layer} with layer norm and {batch} with batch norm."
+    )
     return {"alt": alt} | {norm.replace(" ", "_"): dict(zip(sizes, each, strict=True)) for norm, each in ends.items()}
 
 
@@ -235,8 +239,11 @@ def draw_machines(figure: Figure) -> dict[str, object]:
         ends[method] = _errors(axes, skews, rows, mark, color, label)
     axes.set(ylim=(0, 100))
     _label(axes, "label skew between machines", "test error (%)", legend="upper left")
-    told = [f"{each[-1]} % with {method}" for method, each in ends.items()]
-    alt = f"Test error of {workers} machines against the label skew; at full skew it is {', '.join(told)}."
+    alt = (
+        f"If each of {workers} machines has the images of one digit (skew 1), the test error is "
+        f"{ends['local BN'][-1]} % with local batch norm and the running statistics of the first machine, "
+        f"{ends['SyncBN'][-1]} % with synchronised batch norm and {ends['shared FN'][-1]} % with shared Full Norm."
+    )
     return {"alt": alt, "local": ends["local BN"][-1], "sync": ends["SyncBN"][-1]}
 
 
@@ -252,8 +259,8 @@ def draw_averaged_weights(figure: Figure) -> dict[str, object]:
     plain_ticks(axes.xaxis, averaged_weights.CHECKPOINTS)
     _label(axes, "epochs", "test error (%)", legend="lower left")
     alt = (
-        f"Test error of averaged weights over {averaged_weights.EPOCHS} epochs: at the end {ends['averaged']} % with "
-        f"running statistics that are averaged like the weights, {ends['recomputed']} % with recomputed ones."
+        f"After {averaged_weights.EPOCHS} epochs, the test error of averaged weights is {ends['averaged']} % with "
+        f"running statistics that are averaged like the weights, and {ends['recomputed']} % with recomputed ones."
     )
     return {"alt": alt, **ends}
 
@@ -274,8 +281,9 @@ def draw_theorem(figure: Figure) -> dict[str, object]:
     _label(axes, "training steps", "sum of squared gradients", legend="upper left")
     first, last, times = int(ends[kept][0]), int(ends[-1]), f"{grown['largest bias']:.1f}"
     alt = (
-        f"From step {first} to step {last:,} the weighted sum of squared gradients becomes {times} times as large "
-        f"with the largest bias that the theorem allows, and {grown['independent']:.1f} times with independent batches."
+        f"From step {first} to step {last:,}, the weighted sum of squared gradients becomes {times} times as large "
+        f"with the largest bias that the theorem allows. With independent batches it grows by a factor of "
+        f"{grown['independent']:.1f}."
     )
     return {"alt": alt, "first": first, "last": f"{last:,}", "times": times}
 

@@ -69,7 +69,7 @@ class ChapterPicture(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Draw the picture of the chapter that the argument names."""
         shown, numbers = drawn(self.arguments[0])
-        caption = f"<figcaption>{escape(numbers['alt'])}</figcaption>"
+        caption = f"<figcaption>{escape(numbers['alt']).replace(' %', '&nbsp;%')}</figcaption>"
         return [nodes.raw("", f'<figure class="bnb-chapter-picture">{shown}{caption}</figure>', format="html")]
 
 
