@@ -1,4 +1,4 @@
-"""Sphinx hook: a folded cell says whether it contains a check, or the code of the result below it."""
+"""Sphinx hook: a folded cell says whether it contains a check, the code of the result below it, or a long table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sphinx.transforms import SphinxTransform
 WORDS = {
     "all": ("Show the check", "Hide the check"),
     "input": ("Show the code", "Hide the code"),
+    "output": ("Show the table", "Hide the table"),
 }
 
 

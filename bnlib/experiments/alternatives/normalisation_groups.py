@@ -89,17 +89,6 @@ def sizes(norm: str, batch_size: int, kind: str = "vectors") -> tuple[int, int]:
     return int(found.forward.sum()), int(found.backward.sum())
 
 
-def size_rows() -> list[dict]:
-    """Return ``sizes`` of four norms for vectors, in batches of three and of one."""
-    rows = []
-    for norm in ("batch norm", "Full Norm", "Batch Renorm", "layer norm"):
-        row: dict = {"norm": norm}
-        for batch_size, group in ((3, "3 vectors"), (1, "1 vector")):
-            row[group, "forward"], row[group, "backward"] = sizes(norm, batch_size)
-        rows.append(row)
-    return rows
-
-
 def _output(layer: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         return copy.deepcopy(layer).train()(x)
