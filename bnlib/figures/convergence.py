@@ -220,7 +220,7 @@ def draw_weighted_sums(figure: Figure, sums: Mapping[tuple, Mapping[str, np.ndar
     axes, told = figure.subplots(), []
     steps = bin_ends(theorem_2.STEPS)
     start = int(np.searchsorted(steps, 1000))
-    dashes = dict(zip(dict.fromkeys(key[1:] for key in sums), ("-", ":", "--", "-."), strict=True))
+    dashes = dict(zip(dict.fromkeys(key[1:] for key in sums), ("-", ":", "--", "-."), strict=False))
     for (oracle, p, a), values in sums.items():
         color = VERMILLION if oracle == "largest bias" else BLUE
         runs = values["weighted"] / values["weighted"][:, [start]]

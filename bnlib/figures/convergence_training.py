@@ -76,11 +76,11 @@ _ARMS = {
     "BN, batches of 16": "BN, batches of 16",
     "FN, batches of 16": "batches of 16",
 }
-_GROUPS = (0, 2, 6, 9, 13)
+_GROUPS = [list(_ARMS)[start:end] for start, end in ((0, 2), (2, 6), (6, 9), (9, 13), (13, 15))]
 
 
 def draw_causes_of_failures(figure: Figure, results: Mapping[tuple[str, str], Mapping[str, np.ndarray]]) -> str:
-    """Draw the test error at the end of trainings that differ in one thing, a row for each.
+    """Draw the test error at the end of trainings that differ in one thing, a row for each that ``results`` has.
 
     Arguments:
         figure: where to draw.
@@ -90,8 +90,10 @@ def draw_causes_of_failures(figure: Figure, results: Mapping[tuple[str, str], Ma
         a description of the figure.
     """
     axes, told = figure.subplots(), []
+    groups = [[arm for arm in group if any(arm == name for _, name in results)] for group in _GROUPS]
     # A row of space above each group.
-    places = {arm: row + sum(row >= start for start in _GROUPS) * 0.6 for row, arm in enumerate(_ARMS)}
+    space = {arm: 0.6 * number for number, group in enumerate(filter(None, groups), 1) for arm in group}
+    places = {arm: row + above for row, (arm, above) in enumerate(space.items())}
     for network, (color, mark, shift) in _NETWORK_STYLES.items():
         for arm, place in places.items():
             if (network, arm) in results:
@@ -99,7 +101,7 @@ def draw_causes_of_failures(figure: Figure, results: Mapping[tuple[str, str], Ma
                 told.append(f"{network}, {_ARMS[arm]}: {found}")
         axes.plot([], [], mark, color=color, ls="none", label=f"{network}, running statistics")
         axes.plot([], [], mark, color=color, mfc="none", ls="none", label=f"{network}, exact at the end")
-    axes.set_yticks(list(places.values()), list(_ARMS.values()), fontsize=9)
+    axes.set_yticks(list(places.values()), [_ARMS[arm] for arm in places], fontsize=9)
     axes.tick_params(axis="y", length=0)
     axes.set(xscale="log", xlim=(0.2, 110), xlabel="test error (%)", ylim=(max(places.values()) + 0.7, 0))
     plain_ticks(axes.xaxis, (0.3, 1, 3, 10, 30, 100))

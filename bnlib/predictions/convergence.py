@@ -9,20 +9,6 @@ _POINTS = 3
 
 PREDICTIONS = [
     Prediction(
-        "equation-7-as-printed",
-        "Equation (7) is read as printed: the bracket of (12.2) is the direct derivative of one output, plus its "
-        "derivative with respect to mean and mean square, times the averages of 1 and 2x over the data. The true "
-        "gradient for the weights below has the length {exact:.1f}. How long is the one of this formula?",
-        {
-            "About as long": lambda exact, printed: 0.8 * exact <= printed <= 1.25 * exact,
-            "Longer": lambda exact, printed: printed > 1.25 * exact,
-            "Shorter, but not 0": lambda exact, printed: 1e-4 * exact < printed < 0.8 * exact,
-            "0, or nearly": lambda exact, printed: printed <= 1e-4 * exact,
-        },
-        reason="It is {printed:.1f}. The bracket tells how an output changes when a constant is added to all inputs, "
-        "and a normaliser subtracts this constant again.",
-    ),
-    Prediction(
         "oracle-that-stops",
         "Three oracles minimise the toy problem quadratic with one sample per step. Learning rate and α fall with the "
         "powers of Corollary 3, and with each oracle the error of the running average falls. With which oracles does "
@@ -67,6 +53,20 @@ PREDICTIONS = [
             "None of the two": lambda bn, statistics, adjoints: min(statistics, adjoints) > bn + _POINTS,
         },
         reason="The error is {statistics:.1f} % with exact statistics and {adjoints:.0f} % with exact adjoints.",
+    ),
+    Prediction(
+        "equation-7-as-printed",
+        "Equation (7) is read as printed: the bracket of (12.9) is the direct derivative of one output, plus its "
+        "derivative with respect to mean and mean square, times the averages of 1 and 2x over the data. The true "
+        "gradient for the weights below has the length {exact:.1f}. How long is the one of this formula?",
+        {
+            "About as long": lambda exact, printed: 0.8 * exact <= printed <= 1.25 * exact,
+            "Longer": lambda exact, printed: printed > 1.25 * exact,
+            "Shorter, but not 0": lambda exact, printed: 1e-4 * exact < printed < 0.8 * exact,
+            "0, or nearly": lambda exact, printed: printed <= 1e-4 * exact,
+        },
+        reason="It is {printed:.1f}. The bracket tells how an output changes when a constant is added to all inputs, "
+        "and a normaliser subtracts this constant again.",
     ),
     Prediction(
         "corrected-average",

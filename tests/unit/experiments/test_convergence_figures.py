@@ -40,6 +40,15 @@ def test_the_figure_of_the_causes_has_a_row_for_each_arm_and_tells_medians():
     assert f"fully connected, exact statistics: {median:.1f} and " in told
 
 
+def test_the_figure_of_the_causes_leaves_out_arms_without_results():
+    shown = {key: each for key, each in causes_of_failures.load().items() if key[1] in ("BN", "FN, floor 0.1")}
+    figure, _ = drawn(figures.draw_causes_of_failures, shown)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["BN", "floor 0.1"]
+    # A row apart, and the space above a group.
+    assert axes.get_yticks().tolist() == pytest.approx([0.6, 2.2])
+
+
 def test_an_error_that_was_not_measured_is_not_drawn():
     errors = {"test_error": np.array([0.1, 0.2, 0.4]), "test_error_exact": np.full(3, np.nan)}
     figure, told = drawn(figures.draw_causes_of_failures, {("convolutional", "BN"): errors})
