@@ -89,7 +89,7 @@ def only_shows_rows(source: str) -> bool:
 @NUMBERED
 def test_a_table_of_stored_results_hides_its_code(path):
     for cell in code_cells(path):
-        assert {"hide-input", "remove-input"} & tags(cell) or not only_shows_rows(cell.source), cell.source
+        assert tags(cell) & FOLDED or not only_shows_rows(cell.source), cell.source
 
 
 def test_a_table_of_stored_results_is_told_from_code_that_teaches():
