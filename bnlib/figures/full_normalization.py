@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from bnlib.experiments.full_normalization import rivals_contest
 from bnlib.experiments.full_normalization.oracle_names import ORACLE_NAMES
-from bnlib.figures.curves import NORM_STYLES, describe_errors, draw_curves, draw_loss_and_error
+from bnlib.figures.curves import describe_errors, draw_loss_and_error
 from bnlib.figures.methods import method_color
 from bnlib.figures.picture import BLUE, GREEN, GREY, PURPLE, VERMILLION, band, plain_ticks
 
@@ -66,12 +66,13 @@ _ORACLE_MARKS = {"batch": "s--", "literal": "v:", "constant": "x:", "leave_one_o
 def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
     """Draw the bias of each oracle's gradient against the batch size, one panel per depth; return a description.
 
-    ``cells`` is the result of ``experiments.full_normalization.oracle_bias``.
+    ``cells`` is the result of ``experiments.full_normalization.oracle_bias``, or that of some of the oracles.
     """
     told = []
     depths = sorted({depth for depth, _, _ in cells})
+    marks = {oracle: mark for oracle, mark in _ORACLE_MARKS.items() if any(name == oracle for _, name, _ in cells)}
     for axes, depth in zip(figure.subplots(1, len(depths), sharey=True), depths, strict=True):
-        for shift, (oracle, mark) in zip(np.linspace(-0.08, 0.08, 5), _ORACLE_MARKS.items(), strict=True):
+        for shift, (oracle, mark) in zip(np.linspace(-0.08, 0.08, len(marks)), marks.items(), strict=True):
             color = ORACLE_COLORS[oracle]
             sizes = [b for d, name, b in cells if (d, name) == (depth, oracle)]
             bias = np.array([cells[depth, oracle, b]["bias"] for b in sizes])
@@ -85,20 +86,6 @@ def draw_oracle_bias(figure: Figure, cells: Mapping[tuple, Mapping]) -> str:
     figure.axes[0].set_ylabel("bias / norm of the gradient")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return f"Median bias by oracle and number of layers, at batch sizes from 1 or 2 to 3: {'; '.join(told)}."
-
-
-_LIAN_STYLES = {
-    "BN": NORM_STYLES["batch norm"],
-    "FN, same batch": (ORACLE_COLORS["batch"], "--"),
-    "FN, literal": (ORACLE_COLORS["literal"], ":"),
-    "FN, running": (ORACLE_COLORS["running"], "-."),
-    "FN, default": (ORACLE_COLORS["running"], "-"),  # the same oracle with another alpha
-}
-
-
-def draw_lian_figures(figure: Figure, panels: dict[str, dict[str, dict]], curves: Sequence[str]) -> str:
-    """Draw ``draw_curves`` of BN and of Full Normalization, each oracle in its own colour; return a description."""
-    return draw_curves(figure, panels, curves, _LIAN_STYLES)
 
 
 def draw_labels_per_batch(figure: Figure, data: dict[str, dict], labels: int, batch_size: int, lr: float) -> str:

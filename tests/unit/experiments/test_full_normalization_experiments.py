@@ -9,7 +9,6 @@ from bnlib.experiments.convergence import convergence_rates
 from bnlib.experiments.full_normalization import (
     labels_per_batch,
     lag_and_noise,
-    lian_comparison,
     mcsgd_paths,
     oracle_bias,
     oracles_on_digits,
@@ -60,17 +59,13 @@ def colors_by_name(draw, *data):
 
 
 def test_an_oracle_has_one_colour_in_all_figures():
-    """Figures 5.3, 5.6, 5.7 and 12.3, and the same of another problem."""
+    """Figures 5.3, 5.6 and 12.3, and the same of another problem."""
     rates = {key: values for key, values in convergence_rates.load().items() if key[2:4] in [(0.8, 0.4), (0.0, 0.4)]}
-    kept = lian_comparison.load(4, "quick")
-    norms = ("BN", "FN, batch", "FN, literal", "FN, running", "FN, default")
-    panels = {"one label": {lian_comparison.NORMS[norm]: kept["convolutional", norm] for norm in norms}}
     drawn = [
         (figures.draw_oracle_bias, oracle_bias.load()),
         (figures.draw_convergence_rates, convergence_rates.rate_curves(rates, "quadratic")),
         (figures.draw_convergence_rates, convergence_rates.rate_curves(rates, "network")),
         (figures.draw_labels_per_batch, labels_per_batch.lookup(1, 64, 0.1), 1, 64, 0.1),
-        (figures.draw_lian_figures, panels, ("train_loss", "test_error")),
     ]
     found = {"running": set(), "literal": set(), "same batch": set()}
     for draw, *data in drawn:
