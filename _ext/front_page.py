@@ -1,4 +1,4 @@
-"""Sphinx directives of the front page: the explorer with a sentence above it, a card and a picture for each chapter.
+"""The explorer and the cards of the front page, and the pictures of the chapters, which the summaries show, too.
 
 The sentences are in the page's source. The numbers in braces, such as ``{without[1]}``, come from the committed
 results. The modules that draw are imported when a directive runs, because other books with these extensions have no
@@ -7,14 +7,16 @@ such page.
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
-PAGE = "index"
+PAGE, SUMMARIES = "index", "chapters/summaries"
 
 
 class Computed(SphinxDirective):
@@ -61,16 +63,30 @@ def drawn(name: str) -> tuple[str, dict[str, object]]:
     return f'<div class="bnb-figure">{svg}</div>', numbers
 
 
-class ChapterPicture(SphinxDirective):
-    """The picture of a chapter with its description as a caption."""
+class SummaryPictures(SphinxTransform):
+    """In the summaries, put each chapter's picture below the sentence that answers its question.
 
-    required_arguments = 1
+    The notebook has no directive for them, because other programs would show it as code.
+    """
 
-    def run(self) -> list[nodes.Node]:
-        """Draw the picture of the chapter that the argument names."""
-        shown, numbers = drawn(self.arguments[0])
-        caption = f"<figcaption>{escape(numbers['alt']).replace(' %', '&nbsp;%')}</figcaption>"
-        return [nodes.raw("", f'<figure class="bnb-chapter-picture">{shown}{caption}</figure>', format="html")]
+    default_priority = 400
+
+    def apply(self) -> None:
+        """Insert the pictures, with their descriptions as captions."""
+        if self.env.docname != SUMMARIES:
+            return
+        from chapter_pictures import PICTURES
+
+        names = {int(name[:2]): name for name in PICTURES}
+        for section in list(self.document.findall(nodes.section)):
+            number = re.match(r"Chapter (\d+):", section[0].astext())
+            if number is None:
+                continue
+            answer = next(each for each in section.findall(nodes.paragraph) if each.astext().startswith("Answer."))
+            shown, numbers = drawn(names[int(number[1])])
+            caption = f"<figcaption>{escape(numbers['alt']).replace(' %', '&nbsp;%')}</figcaption>"
+            html = f'<figure class="bnb-chapter-picture">{shown}{caption}</figure>'
+            answer.parent.insert(answer.parent.index(answer) + 1, nodes.raw("", html, format="html"))
 
 
 class ChapterCard(Computed):
@@ -99,6 +115,6 @@ def setup(app: Sphinx) -> dict:
     """Add the directives and the style."""
     app.add_directive("digits-explorer", DigitsExplorer)
     app.add_directive("chapter-card", ChapterCard)
-    app.add_directive("chapter-picture", ChapterPicture)
+    app.add_transform(SummaryPictures)
     app.connect("html-page-context", add_style)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

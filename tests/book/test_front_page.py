@@ -119,3 +119,11 @@ def test_the_explorer_is_on_the_first_screen(visit, width, height, lowest):
     box = opened.locator("#explorer-digits").bounding_box()
     assert box["y"] + box["height"] <= lowest
     assert opened.locator("#explorer-digits svg").first.bounding_box()["width"] <= box["width"]
+
+
+def test_the_summaries_show_the_picture_of_each_chapter_with_its_description(site):
+    sections = soup(site / "chapters" / "summaries.html").select("section:has(> h2)")
+    shown = [section.select_one("figure.bnb-chapter-picture") for section in sections[:12]]
+    assert all(str(int(name[:2])) in section.h2.get_text() for name, section in zip(PICTURES, sections, strict=False))
+    for figure in shown:
+        assert figure.svg["aria-label"].split(". ", 1)[1].split() == figure.figcaption.get_text().split()
