@@ -193,9 +193,8 @@ ADVICE: dict[str, Advice] = {
         test="bns[0].weight.grad.norm() > 1000 * bns[-1].weight.grad.norm()",
         remedy=(
             "Use fewer layers, or residual (skip) connections. A residual network trains at large learning rates if "
-            "it has a norm before its last layer, as with pre-activation blocks, or gamma 0 in the last norm of each "
-            "branch; with neither, only at small ones. Rescaling the weights, a larger eps, Batch Renorm, gradient "
-            "clipping or warm-up do not help."
+            "it has a norm before its last layer, as with pre-activation blocks; without one, only at small ones. "
+            "Rescaling the weights, a larger eps, Batch Renorm, gradient clipping or warm-up do not help."
         ),
         section=DEPTH + "#why-the-gradient-grows",
     ),
