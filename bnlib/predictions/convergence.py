@@ -11,8 +11,8 @@ PREDICTIONS = [
     Prediction(
         "oracle-that-stops",
         "Three oracles minimise the toy problem quadratic with one or two samples per step. Learning rate and α fall "
-        "with the powers of Corollary 3, and with each oracle the error of the running average falls. With which oracles does "
-        "the mean squared gradient stop falling?",
+        "with the powers of Corollary 3, and with each oracle the error of the running average falls. With which "
+        "oracles does the mean squared gradient stop falling?",
         {
             "With none of them": lambda independent, same, running: min(independent, same, running) >= _FALLS,
             "Only with same batch": lambda independent, same, running: same < _FALLS <= min(independent, running),
