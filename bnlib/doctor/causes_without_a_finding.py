@@ -16,6 +16,20 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         remedy="Remove the features that hardly vary, or use a larger eps in the first layer.",
         section="chapters/01_the_formula.ipynb#epsilon-and-features-that-hardly-vary",
     ),
+    "sync-norm-on-cpu": Advice(
+        group="error",
+        symptom="On a CPU, the model stops with “SyncBatchNorm expected input tensor to be on GPU”",
+        cause=(
+            "In train mode, and once a process group exists, PyTorch's SyncBatchNorm works on GPUs only. In eval mode "
+            "it runs everywhere."
+        ),
+        test="any(isinstance(bn, nn.SyncBatchNorm) and bn.training for bn in bns) and x.device.type == 'cpu'",
+        remedy=(
+            "For predictions, call `model.eval()` first, or load the same `state_dict` into a model with `BatchNorm`. "
+            "To train on CPUs, use `bnlib.SyncBatchNorm`."
+        ),
+        section="chapters/10_many_machines.ipynb#joining-the-batches",
+    ),
     "rounded-bias": Advice(
         group="eval",
         symptom="The training loss is low, but the test error is that of guessing, with inputs in tiny units",
@@ -99,6 +113,31 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         section="chapters/06_perils.ipynb#the-discriminator",
     ),
+    "gradient-penalty": Advice(
+        group="training",
+        symptom="WGAN-GP: with batch norm in the critic, the gradient penalty does not help, or training gets worse",
+        cause=(
+            "The penalty limits the gradient for each image by itself. With BN, the output for an image depends on "
+            "the whole batch. Here `critic` is the critic, `real` is a batch."
+        ),
+        test="not torch.allclose(critic(real)[:2], critic(real[:2]), atol=1e-3)",
+        remedy="In the critic, use a norm that does not depend on the batch, such as LayerNorm.",
+        section="chapters/06_perils.ipynb#the-discriminator",
+    ),
+    "contrastive-training": Advice(
+        group="training",
+        symptom="Contrastive training (MoCo, SimCLR): the loss falls fast, but the features are useless",
+        cause=(
+            "A query and its key are normalised with the same other images, so the batch statistics can tell which "
+            "key belongs to it (information leak). Here `encoder` is the network of the keys, `keys` is a batch."
+        ),
+        test="not torch.allclose(encoder(keys)[:2], encoder(keys[:2]), atol=1e-3)",
+        remedy=(
+            "Shuffle the keys over the devices before the encoder, and sort them again behind it (shuffling BN), use "
+            "SyncBatchNorm, or use a norm that does not depend on the batch."
+        ),
+        section="chapters/06_perils.ipynb#which-promise-was-broken",
+    ),
     "exported-in-train-mode": Advice(
         group="after",
         symptom=(
@@ -108,6 +147,17 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         cause="The model was traced or exported in train mode. Here `exported` is the exported model.",
         test="not torch.allclose(exported(x), model.eval()(x), atol=1e-3)",
         remedy="Call `model.eval()` before you export, and export again.",
+        section="chapters/06_perils.ipynb#stuck-in-train-mode",
+    ),
+    "exported-without-statistics": Advice(
+        group="after",
+        symptom="The exported ONNX model has batch norm in training mode, although `eval()` was called before",
+        cause=(
+            "The layers keep no running averages (`track_running_stats=False`), so they use the statistics of the "
+            "batch in eval mode, too."
+        ),
+        test="any(bn.running_mean is None for bn in bns)",
+        remedy="Set `track_running_stats=True`, train again, and export again.",
         section="chapters/06_perils.ipynb#stuck-in-train-mode",
     ),
     "checkpoint-without-buffers": Advice(
@@ -176,6 +226,35 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "depend on the batch."
         ),
         section="chapters/10_many_machines.ipynb#joining-the-batches",
+    ),
+    "sync-norm-hangs": Advice(
+        group="devices",
+        symptom="With SyncBatchNorm, training hangs (it is stuck, a deadlock) without an error",
+        cause=(
+            "Every SyncBatchNorm layer waits for all processes, and one of them does not call it: it has fewer "
+            "batches, skips a batch, or takes another branch. Here `lengths` holds the number of batches of each "
+            "process."
+        ),
+        test="len(set(lengths)) > 1",
+        remedy=(
+            "Give all processes the same number of batches (DistributedSampler does), and let all of them call the "
+            "same layers in the same order in each step."
+        ),
+        section="chapters/10_many_machines.ipynb#joining-the-batches",
+    ),
+    "averaged-parameters": Advice(
+        group="devices",
+        symptom="Federated averaging (FedAvg): each client's model is good, the averaged model is bad",
+        cause=(
+            "Only `parameters()` were averaged, and the running averages are buffers. So the averaged model has those "
+            "of another model, or none. Here `model` is the averaged model."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Average the floating-point numbers of the whole `state_dict()`, or recompute the statistics: "
+            "`torch.optim.swa_utils.update_bn(batches, model)`."
+        ),
+        section="chapters/10_many_machines.ipynb#local-steps",
     ),
     "federated-clients": Advice(
         group="devices",

@@ -22,6 +22,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "Test-time adaptation",
         "The discriminator",
         "Two towers",
+        "Which promise was broken?",
         "Why no single statistic is right",
     ),
     "07_why_is_my_bn_failing": (

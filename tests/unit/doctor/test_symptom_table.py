@@ -289,6 +289,10 @@ CASES = {
     "unusual-momentum": (lambda: {"model": with_layer(lambda layer: setattr(layer, "momentum", 0.99))}, dict),
     "non-finite-values": (lambda: {"model": with_layer(lambda layer: layer.running_var[3].fill_(torch.nan))}, dict),
     "feature-hardly-varies": (lambda: {"model": normalised_inputs(40)}, dict),
+    "sync-norm-on-cpu": tuple(
+        lambda mode=mode: {"model": nn.SyncBatchNorm.convert_sync_batchnorm(trained("mlp")).train(mode)}
+        for mode in (True, False)
+    ),
     "rounded-bias": (lambda: {"batches": batches(change=scaled(1e-4))}, dict),
     "covariate-shift": (lambda: {"batches": batches(change=negative)}, dict),
     "test-time-adaptation": (lambda: {"batches": one_label()}, dict),
@@ -310,6 +314,15 @@ CASES = {
         }
         for norm in (nn.BatchNorm1d, nn.LayerNorm)
     ),
+    "gradient-penalty": tuple(
+        lambda norm=norm: {"critic": models.mlp((64, 32, 1), norm), "real": batches()[0][0]}
+        for norm in (nn.BatchNorm1d, nn.LayerNorm)
+    ),
+    "contrastive-training": tuple(
+        lambda norm=norm: {"encoder": models.mlp((64, 32, 8), norm), "keys": batches()[0][0]}
+        for norm in (nn.BatchNorm1d, nn.LayerNorm)
+    ),
+    "exported-without-statistics": (lambda: {"model": with_layer(forget_statistics)}, dict),
     "exported-in-train-mode": tuple(
         lambda mode=mode: {"model": trained("mlp").eval(), "exported": exported(trained("mlp").train(mode))}
         for mode in (True, False)
@@ -328,6 +341,8 @@ CASES = {
         lambda: {"states": [other_process(None), other_process(None)]},
     ),
     "small-batch-per-device": (lambda: {"batches": batches(4)}, dict),
+    "sync-norm-hangs": (lambda: {"lengths": [20, 19]}, lambda: {"lengths": [20, 20]}),
+    "averaged-parameters": (lambda: {"model": averaged(False)}, lambda: {"model": averaged(True)}),
     "federated-clients": (lambda: {"batches": few_labels(3)}, dict),
     "mixed-precision": (lambda: {"model": with_layer(overflow)}, dict),
     "gradient-checkpointing": (lambda: after_steps(Checkpointed), lambda: after_steps(nn.Sequential)),
