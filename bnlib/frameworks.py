@@ -153,10 +153,9 @@ def _batch(answer: Any) -> str:
         return answer.partition(":")[0]
     mean, variance = answer["statistics"]
     output = f"output {answer['output'][0]:g}; " if answer["output"] else ""
-    hangs = "; some calls do not return in 20 s" if answer.get("calls that returned") == "some" else ""
     if [mean, variance] == ["nan", "nan"]:
-        return f"{output}both statistics become NaN{hangs}"
-    return f"{output}mean {mean}, variance {variance}{hangs}"
+        return f"{output}both statistics become NaN"
+    return f"{output}mean {mean}, variance {variance}"
 
 
 def _spread_of_nan(answer: Any) -> str:

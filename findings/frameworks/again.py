@@ -44,25 +44,24 @@ TEN = np.array([[9.0], [11.0], [9.0], [11.0]], np.float32)
 """Mean 10; variance 1 if the sum is divided by 4, and 4/3 if it is divided by 3."""
 
 
-HANGS = {("mlx", "empty batch"): (20, 30)}
-"""Where some calls do not return: after how many seconds a call is stopped, and how many are tried."""
+NOT_ASKED = {"mlx": {"empty batch"}}
+"""Where a framework does not return."""
 
 
 STEPS = {"sonnet": 10_000}
 """How many batches a framework needs to forget its start, if 1,500 are too few."""
 
 
-def answers(name, wanted=None, limited=False):
+def answers(name, wanted=None):
     """Return the answers of one framework; a question that it refuses is answered by the type of its error.
 
-    ``wanted`` are the names of the questions, all unless it is given. ``limited`` says that another process stops this
-    one if it does not return.
+    ``wanted`` are the names of the questions, all unless it is given.
     """
     framework = again_layers.FRAMEWORKS[name]
 
     def asked(question):
         try:
-            return questions[question]()
+            return question()
         except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return f"raises {type(error).__name__}"
@@ -163,33 +162,8 @@ def answers(name, wanted=None, limited=False):
         "names in a checkpoint": again_names.FRAMEWORKS[name],
     }
     questions |= again_single.QUESTIONS.get(name, {})
-    chosen = [key for key in wanted or questions if key in questions]
-    if limited:
-        return {key: asked(key) for key in chosen}
-    return {key: in_time(name, key) if (name, key) in HANGS else asked(key) for key in chosen}
-
-
-def in_time(name, question):
-    """Ask in processes of their own until one returned and one did not, and return the answer with what was seen.
-
-    An answer that no other process gives is an error.
-    """
-    seconds, most = HANGS[name, question]
-    answer, stopped = None, False
-    command = [sys.executable, __file__, name, "--ask", question, "--limited"]
-    for _ in range(most):
-        try:
-            ran = subprocess.run(command, stdout=subprocess.PIPE, timeout=seconds, check=True)
-        except subprocess.TimeoutExpired:
-            stopped = True
-        else:
-            found = json.loads(ran.stdout)["answers"][question]
-            if answer not in (None, found):
-                raise AssertionError(f"{name} answers {answer} and {found}")
-            answer = found
-        if answer and stopped:
-            break
-    return answer | {"calls that returned": "some" if stopped else "all"} if answer else "no call returns"
+    chosen = [key for key in wanted or questions if key in questions and key not in NOT_ASKED.get(name, ())]
+    return {key: asked(questions[key]) for key in chosen}
 
 
 def digits(values):
@@ -206,7 +180,7 @@ def where_nan(values):
     ]
 
 
-def ask(name, wanted, limited=False):
+def ask(name, wanted):
     """Return versions, date and answers of a framework whose packages this Python has."""
     packages = [re.split(r"[\[=]", each)[0] for each in listed()[name]["packages"]]
     versions = {package: importlib.metadata.version(package) for package in packages}
@@ -216,7 +190,7 @@ def ask(name, wanted, limited=False):
     return {
         "versions": versions,
         "date": datetime.date.today().isoformat(),
-        "answers": answers(name, wanted, limited),
+        "answers": answers(name, wanted),
     }
 
 
@@ -252,10 +226,9 @@ def main():
     parser.add_argument("--in", dest="folder", type=Path, help="folder of the environments, one per framework")
     parser.add_argument("--of", action="append", choices=names, help="a framework to ask, in its environment")
     parser.add_argument("--ask", action="append", metavar="QUESTION", help="a question; the other answers are kept")
-    parser.add_argument("--limited", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.name:
-        json.dump(ask(chosen.name, chosen.ask, chosen.limited), sys.stdout, indent=1)
+        json.dump(ask(chosen.name, chosen.ask), sys.stdout, indent=1)
         return
     found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in chosen.of or names:

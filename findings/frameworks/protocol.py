@@ -1,10 +1,11 @@
 """The questions that every framework answers about its batch norm, and the inputs with which they are asked.
 
 An adapter is a module with ``versions()``, ``Layer`` and ``OTHER``, which is what can only be asked in the words of
-the framework, or must be asked in another way. ``Layer(channels)`` is a batch norm with the framework's defaults. It
-has ``train(x)``, which normalises NumPy values (N, C) in training mode, moves the statistics and returns the output,
-``evaluate(x)``, and ``statistics()``, which returns the running mean and variance as they are stored. ``STEPS``, if
-there, is how many batches the layer needs to forget its start.
+the framework. ``Layer(channels)`` is a batch norm with the framework's defaults. It has ``train(x)``, which normalises
+NumPy values (N, C) in training mode, moves the statistics and returns the output, ``evaluate(x)``, and
+``statistics()``, which returns the running mean and variance as they are stored. ``NOT_ASKED``, if there, has the
+questions that are left out, each with the reason; ``STEPS``, if there, is how many batches the layer needs to forget
+its start.
 """
 
 from __future__ import annotations
@@ -39,8 +40,13 @@ def ask(adapter: ModuleType) -> dict[str, Any]:
         "NaN in one channel": nan_in_one_channel,
         "offset of 10,000": large_offset,
     }
-    own = {name: lambda _, question=question: question() for name, question in adapter.OTHER.items()}
-    answers = {name: _tried(question, adapter) for name, question in (questions | own).items()}
+    skipped = getattr(adapter, "NOT_ASKED", {})
+    answers = {
+        name: f"not asked: {skipped[name]}" if name in skipped else _tried(question, adapter)
+        for name, question in questions.items()
+    }
+    for name, question in adapter.OTHER.items():
+        answers[name] = _tried(lambda _, question=question: question(), adapter)
     return {"versions": adapter.versions(), "answers": answers}
 
 

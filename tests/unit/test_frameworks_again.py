@@ -3,11 +3,9 @@
 import copy
 import importlib
 import json
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +15,9 @@ FOLDER = Path(__file__).parents[2] / "findings" / "frameworks"
 AGAIN = json.loads((FOLDER / "again.json").read_text())
 TOLERANCE = 1e-3
 """Relative. Both files keep four digits, so two numbers may differ by one unit of the last digit, or by less."""
+
+MISSING = {"mlx": {"empty batch"}}
+"""What a framework is not asked, because it does not return."""
 
 ANOTHER_WAY = {"channel axis", "who chooses the start"}
 """Words of the documentation; the second script measures the axis, and the start."""
@@ -51,9 +52,12 @@ def test_the_second_script_finds_the_same_answers(name):
     assert len(names[0]) == len(names[1])
     # A file of Equinox has no names; some frameworks return them in another order in each process.
     assert name.startswith("equinox") or sorted(names[0]) == sorted(names[1])
+    for each in (first, second):
+        for question in MISSING.get(name, ()):
+            each.pop(question, None)
     assert first.keys() - ANOTHER_WAY == second.keys() - ({IMAGES} - first.keys())
     shared = first.keys() & second.keys()
-    assert len(shared) >= 15
+    assert len(shared) >= 15 - len(MISSING.get(name, ()))
     assert differences({each: first[each] for each in shared}, {each: second[each] for each in shared}) == []
 
 
@@ -100,37 +104,10 @@ def test_a_changed_answer_is_noticed():
     assert differences("raises ValueError: a message", "raises TypeError") != []
 
 
-@pytest.fixture
-def again(monkeypatch):
+def test_the_second_script_runs_on_this_torch(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("again")
-    for name in [name for name in sys.modules if name.startswith("again")]:
-        del sys.modules[name]
-
-
-@pytest.mark.parametrize(
-    ("calls", "answer"),
-    [
-        ("yny", {"statistics": ["nan"], "calls that returned": "some"}),
-        ("yyyyn", {"statistics": ["nan"], "calls that returned": "some"}),
-        ("y" * 30, {"statistics": ["nan"], "calls that returned": "all"}),
-        ("n" * 30, "no call returns"),
-    ],
-)
-def test_a_question_that_may_not_return_is_asked_until_both_were_seen(again, monkeypatch, calls, answer):
-    made = iter(calls)
-
-    def run(command, timeout, **_):
-        assert command[-3:] == ["--ask", "empty batch", "--limited"] and timeout == 20
-        if next(made) == "n":
-            raise subprocess.TimeoutExpired(command, timeout)
-        return SimpleNamespace(stdout=json.dumps({"answers": {"empty batch": {"statistics": ["nan"]}}}))
-
-    monkeypatch.setattr(again.subprocess, "run", run)
-    assert again.in_time("mlx", "empty batch") == answer
-    assert len([*made]) == (1 if calls == "yny" else 0)
-
-
-def test_the_second_script_runs_on_this_torch(again):
+    again = importlib.import_module("again")
     assert again.answers("torch") == AGAIN["torch"]["answers"]
     assert {*again.again_layers.FRAMEWORKS} == {*AGAIN} and list(again.listed()) == list(AGAIN)
+    for name in [name for name in sys.modules if name.startswith("again")]:
+        del sys.modules[name]
