@@ -170,54 +170,53 @@ def draw_objective_surface(figure: Figure, data, construction: str, batch_size: 
 
 
 CONSTRUCTION_STYLES = {
-    "all subsets": (BLUE, "o", "-"),
-    "one worker": (GREEN, "D", "--"),
-    "one label": (GREY, "^", ":"),
-    "fixed": (PURPLE, "s", "-."),
+    "all subsets": (BLUE, "o"),
+    "one worker": (GREEN, "D"),
+    "one label": (GREY, "^"),
+    "fixed": (PURPLE, "s"),
 }
-"""Colour, mark and dashes of each way to put twelve samples into batches."""
+"""Colour and mark of each way to put twelve samples into batches."""
 
 
-def draw_minima(figure: Figure, surfaces: Mapping[tuple[str, int], Any], minimum: tuple[np.ndarray, float]) -> str:
+def draw_minima(
+    figure: Figure, surfaces: Mapping[tuple[str, int], Any], minimum: tuple[np.ndarray, float], batch_size: int
+) -> str:
     """Draw where objective (4) has its minimum for each set of batches, and two losses there.
 
     Arguments:
         figure: where to draw.
         surfaces: from ``experiments.objective.two_weights.surfaces``.
         minimum: weights and loss at the minimum of objective (5).
+        batch_size: which surfaces to draw.
 
     Returns:
         a description of the figure.
     """
     left, right = figure.subplots(1, 2)
-    left.plot(*minimum[0], "*", color=VERMILLION, ms=12, label="all data")
+    left.plot(*minimum[0], "*", color=VERMILLION, ms=12)
+    left.annotate("all data", minimum[0], xytext=(8, -3), textcoords="offset points", color=VERMILLION)
     right.axhline(minimum[1], color=VERMILLION, lw=1)
     right.axhline(np.log(2), color=GREY, ls=":", lw=1)
-    sizes = sorted({size for (_, size), each in surfaces.items() if each.minimiser is not None})
     told = []
-    for number, (name, (color, mark, dash)) in enumerate(CONSTRUCTION_STYLES.items()):
-        found = [surfaces[name, size] for size in sizes]
-        weights = np.array([each.minimiser for each in found])
-        left.plot(*weights.T, color=color, ls=dash, lw=1)
-        left.plot([], [], mark, color=color, ms=6, label=name)
-        left.scatter(*weights.T, 10 + 5 * np.array(sizes) ** 1.4, color=color, marker=mark)
-        places = np.arange(len(sizes)) + 0.18 * (number - 1.5)
-        values = np.array([(each.minimum, each.full_batch_loss) for each in found])
-        right.vlines(places, *values.T, color=color, lw=1)
-        for column, inside in ((0, color), (1, "none")):
-            right.plot(places, values[:, column], mark, color=color, mfc=inside, ms=6)
-        told += [
-            f"{name}, batch size {size}: ({_signed(first)}, {_signed(second)}), losses {low:.2f} and {high:.2f}"
-            for size, (first, second), (low, high) in zip(sizes, weights, values, strict=True)
-        ]
-    left.set(xlabel="weight of input 1", ylabel="weight of input 2", xlim=(-0.4, 5.5), title="minimum of (4)")
-    right.set(xlabel="batch size", ylabel="loss (nats)", xlim=(-0.5, len(sizes) - 0.5), ylim=(0.25, 0.9))
-    right.set(title="loss there")
-    right.set_xticks(range(len(sizes)), sizes)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    best = f"({minimum[0][0]:.2f}, {minimum[0][1]:.2f}), loss {minimum[1]:.2f}"
-    told.insert(0, f"all data: {best}")
-    return f"Weights at the minimum of objective (4), and objectives (4) and (5) there. {'; '.join(told)}."
+    for place, (name, (color, mark)) in enumerate(CONSTRUCTION_STYLES.items()):
+        found = surfaces[name, batch_size]
+        weights, losses = found.minimiser, (found.minimum, found.full_batch_loss)
+        left.plot(*weights, mark, color=color, ms=8)
+        left.annotate(name, weights, xytext=(8, -3), textcoords="offset points", color=color)
+        right.vlines(place, *losses, color=color, lw=1)
+        for loss, inside in zip(losses, (color, "none"), strict=True):
+            right.plot(place, loss, mark, color=color, mfc=inside, ms=8)
+        first, second = map(_signed, weights)
+        told.append(f"{name}: ({first}, {second}), losses {losses[0]:.2f} and {losses[1]:.2f}")
+    left.set(xlabel="weight of input 1", ylabel="weight of input 2", title="minimum of (4)")
+    left.set(xlim=(-0.4, 2.8), ylim=(-0.5, 2.3))
+    right.set(ylabel="loss (nats)", xlim=(-0.5, place + 0.5), ylim=(0.3, 0.8), title="loss there")
+    right.set_xticks(range(len(CONSTRUCTION_STYLES)), [name.replace(" ", "\n") for name in CONSTRUCTION_STYLES])
+    best = f"all data: ({minimum[0][0]:.2f}, {minimum[0][1]:.2f}), loss {minimum[1]:.2f}"
+    return (
+        f"Weights at the minimum of objective (4) at batch size {batch_size}, and objectives (4) and (5) there. "
+        f"{'; '.join([best, *told])}."
+    )
 
 
 def _samples(count: int) -> str:

@@ -140,12 +140,13 @@ def test_the_label_of_the_figure_of_memorised_labels_is_not_cut_off():
 
 
 def test_the_figure_of_minima_tells_weights_and_both_losses():
-    told = figures.picture(figures.draw_minima, two_weights.surfaces(), two_weights.full_batch_minimum()).alt
+    minimum = two_weights.full_batch_minimum()
+    told = figures.picture(figures.draw_minima, two_weights.surfaces(), minimum, 6).alt
     workers = two_weights.surface("one worker", 6)
     losses = f"losses {workers.minimum:.2f} and {workers.full_batch_loss:.2f}"
     first, second = workers.minimiser
-    assert f"one worker, batch size 6: ({first:.2f}, {second:.2f}), {losses};" in told
-    assert "one label, batch size 2: (0.00, 0.00)" in told and "batch size 1:" not in told
+    assert "at batch size 6" in told and f"one worker: ({first:.2f}, {second:.2f}), {losses};" in told
+    assert "one label: (0.00, 0.00)" in told and f"loss {minimum[1]:.2f}" in told
 
 
 def test_fixed_batches_leave_out_what_does_not_fill_one():
