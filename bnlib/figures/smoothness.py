@@ -289,11 +289,9 @@ def draw_sharpness_and_rates(figure: Figure, rates: Mapping[tuple, tuple[np.ndar
     return f"2 / sharpness and the smallest unstable rate, medians, and their median ratio: {'; '.join(described)}."
 
 
-_RATIOS = {  # name of the ratio: colour, mark and place above the row
-    "worst case of Theorem 4.4": (GREY, "o", 0.24),
-    "real inputs, only the mean taken out": (GREEN, "^", 0.08),
-    "real inputs": (BLUE, "s", -0.08),
-    "γ = 1 and β = 0": (PURPLE, "D", -0.24),
+_RATIOS = {  # name of the ratio: label, colour, mark and place above the row
+    "real inputs": ("same outputs, γ = √v", BLUE, "s", 0.12),
+    "γ = 1 and β = 0": ("γ = 1 and β = 0", PURPLE, "D", -0.12),
 }
 
 
@@ -304,8 +302,8 @@ def draw_weight_gradients(figure: Figure, ratios: Mapping[str, Mapping[str, np.n
     """
     left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
     for row, values in enumerate(ratios.values()):
-        for name, (color, mark, above) in _RATIOS.items():
-            _draw_ratio(left, values[name], row - above, color, mark, name if row == 0 else None)
+        for name, (label, color, mark, above) in _RATIOS.items():
+            _draw_ratio(left, values[name], row - above, color, mark, label if row == 0 else None)
         _draw_ratio(right, values["sharpness"], row, BLUE, "s", None)
     names = [name.replace(", ", ",\n") for name in ratios]
     for axes, title in ((left, "norm of the gradient of the weights"), (right, "sharpness")):
@@ -318,7 +316,7 @@ def draw_weight_gradients(figure: Figure, ratios: Mapping[str, Mapping[str, np.n
     plain_ticks(right.xaxis, (0.1, 0.3, 1))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     told = "; ".join(
-        f"{network}: {', '.join(f'{name} {np.median(values):.2f}' for name, values in found.items())}"
+        f"{network}: {', '.join(f'{name} {np.median(found[name]):.2f}' for name in (*_RATIOS, 'sharpness'))}"
         for network, found in ratios.items()
     )
     return f"Ratios, with BN over without, medians. {told}."
