@@ -316,7 +316,9 @@ def draw_weight_gradients(figure: Figure, ratios: Mapping[str, Mapping[str, np.n
     plain_ticks(right.xaxis, (0.1, 0.3, 1))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     told = "; ".join(
-        f"{network}: {', '.join(f'{name} {np.median(found[name]):.2f}' for name in (*_RATIOS, 'sharpness'))}"
+        f"{network}: "
+        + ", ".join(f"{label} {np.median(found[name]):.2f}" for name, (label, *_) in _RATIOS.items())
+        + f", sharpness {np.median(found['sharpness']):.2f}"
         for network, found in ratios.items()
     )
     return f"Ratios, with BN over without, medians. {told}."
