@@ -146,10 +146,10 @@ def draw_norm_properties(
 def draw_batch_sizes(
     figure: Figure, data: Mapping[str, np.ndarray], budget: str, construction: str, batch_size: int
 ) -> str:
-    """Draw test errors of all norms, (learning rates, seeds) each; see ``alternatives.contest.lookup``."""
+    """Draw test errors of the main norms, (learning rates, seeds) each; see ``alternatives.contest.lookup``."""
     axes = figure.subplots()
     errors, rates, live = data["errors"], data["rates"], data.get("live", {})
-    names = list(contest.NORMS) if not errors else list(errors)
+    names = list(contest.MAIN) if not errors else list(errors)
     title = f"{construction}, batch size {batch_size}, {budget}"
     told = []
     for row, name in enumerate(names):

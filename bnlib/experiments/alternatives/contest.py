@@ -41,7 +41,18 @@ NORMS = (
     "cosine normalisation",
     "dynamic tanh",
 )
-"""The norms in the order of the figure and the tables."""
+"""The norms in the order of the tables."""
+
+MAIN = (
+    "without normalisation",
+    "batch norm",
+    "Full Norm",
+    "Batch Renorm",
+    "layer norm",
+    "RMSNorm",
+    "group norm",
+)
+"""The norms of the figure, which the chapter compares with each other; the others are in its folded tables."""
 
 
 @cache
@@ -88,8 +99,8 @@ def _curves(norm: str, construction: str, batch_size: int, lr: float) -> list:
 
 
 def lookup(budget: str, construction: str, batch_size: int) -> dict[str, object]:
-    """Return the errors, the learning rates, and the index of the best rate for each norm that was trained."""
-    names = [norm for norm in NORMS if trained(norm, budget, construction, batch_size)]
+    """Return the errors, the learning rates, and the index of the best rate, for each trained norm of ``MAIN``."""
+    names = [norm for norm in MAIN if trained(norm, budget, construction, batch_size)]
     found = {norm: errors(norm, budget, construction, batch_size) for norm in names}
     return {
         "errors": found,
@@ -101,7 +112,7 @@ def lookup(budget: str, construction: str, batch_size: int) -> dict[str, object]
 def train(
     budget: str, construction: str, batch_size: int, device: torch.device | str | None = None
 ) -> Iterator[tuple[int, int, dict[str, object]]]:
-    """Train all norms now, each at its best learning rate; see ``Experiment.live``.
+    """Train the norms of ``MAIN`` now, each at its best learning rate; see ``Experiment.live``.
 
     Raises:
         ValueError: no class has ``batch_size`` samples.

@@ -105,6 +105,12 @@ def test_batches_that_cannot_be_are_refused():
         next(contest.train(batch_sizes.EQUAL_STEPS, "one label", 256))
 
 
+def test_the_figure_of_the_contest_has_the_main_norms_where_they_were_trained():
+    assert {*contest.MAIN} < {*contest.NORMS}
+    assert list(contest.lookup(batch_sizes.EQUAL_SAMPLES, "shuffled", 256)["errors"]) == list(contest.MAIN)
+    assert "RMSNorm" not in contest.lookup(batch_sizes.EQUAL_STEPS, "one label", 64)["errors"]
+
+
 def test_all_norms_start_from_the_same_weights():
     x = torch.randn(5, 1, 8, 8)
     plain, normed = (batch_sizes.model(norm, seed=1)(x) for norm in ("without normalisation", "weight norm"))
