@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -30,6 +31,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "residual, gamma 0.1",
         "residual, gamma 0",
         "residual, norm before the head",
+        "post-activation, gamma 1",
+        "post-activation, gamma 0",
         "pre-activation",
     ),
 }
@@ -43,6 +46,8 @@ LABELS = descent.LABELS | {
     "adaptive gradient clipping": "AGC",
     "without normalisation, He init": "without BN, He init",
     "without normalisation": "without BN",
+    "post-activation, gamma 1": "skip connections, post-activation, gamma 1",
+    "post-activation, gamma 0": "skip connections, post-activation, gamma 0",
     "pre-activation": "skip connections, pre-activation",
     "Batch Renorm, statistics of the first batch": "Batch Renorm, warm start",
 }
@@ -95,6 +100,16 @@ def outcome(variant: str, depth: int = DEPTH) -> Outcome:
     row = cures_by_depth.load().get((variant, depth, rate)) if row is None else row
     final_loss = best.losses[:, -1] if row is None else row["final_loss"]
     return Outcome(small.roughness, small.losses[:, 0], rate, final_loss, best.roughness)
+
+
+def compare(variant: str, lr: float) -> dict[str, Curves]:
+    """Return the curves of a variant and of the baseline with BN, both with 100 layers."""
+    return {name: runs()[name, lr] for name in ("batch norm", variant)}
+
+
+def train_variant(variant: str, lr: float) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
+    """Train a variant and the baseline with BN now, both with 100 layers; yields as ``descent.train`` does."""
+    yield from descent.live(compare(variant, lr), DEPTH, lr, descent.VARIANTS | cures.VARIANTS)
 
 
 def outcomes() -> dict[str, dict[str, Outcome]]:
