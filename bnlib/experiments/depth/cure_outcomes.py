@@ -54,6 +54,10 @@ LABELS = descent.LABELS | {
 """Names of variants in figures and tables, where they differ from the keys."""
 
 
+SMALL_AT_THE_START = ("residual, norm before the head", "post-activation, gamma 0", "pre-activation")
+"""The networks with skip connections whose output is small before training."""
+
+
 @cache
 def all_runs() -> dict[tuple[str, int, float], Curves]:
     """Load the committed results by variant, depth and learning rate."""
@@ -118,8 +122,8 @@ def outcomes() -> dict[str, dict[str, Outcome]]:
 
 
 def residual_rows() -> list[dict]:
-    """Return table rows, one per residual network: losses, and the best learning rate."""
-    shown = {LABELS.get(name, name): outcome(name) for name in ("batch norm", *GROUPS["skip connections"])}
+    """Return table rows, one per network: without skip connections, with them, and with a small output at the start."""
+    shown = {LABELS.get(name, name): outcome(name) for name in ("batch norm", "residual", *SMALL_AT_THE_START)}
     return [
         {
             "100 layers with BN": label,

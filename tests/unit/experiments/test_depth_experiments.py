@@ -10,7 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib import BatchNorm, figures, models
-from bnlib.experiments.depth import descent, gradient_growth, longer_descent, loss_jumps, stability_limit, stacked_lstms
+from bnlib.experiments.depth import (
+    cure_outcomes,
+    descent,
+    gradient_growth,
+    longer_descent,
+    loss_jumps,
+    stability_limit,
+    stacked_lstms,
+)
 from bnlib.models import SkipConnection
 
 
@@ -89,7 +97,7 @@ def test_a_live_run_is_drawn_beside_the_result():
     assert (done, total) == (10, descent.STEPS) and len(shown) == 4
     told = figures.picture(figures.draw_depth, shown, 5, 0.1).alt
     assert "5 hidden layers, learning rate 0.1" in told and "batch norm, your run: final loss" in told
-    shown = next(descent.train_variant("linear", 1e-4))[2]
+    shown = next(cure_outcomes.train_variant("linear", 1e-4))[2]
     assert "linear, your run: just started" in figures.picture(figures.draw_variant, shown, "linear", 1e-4).alt
 
 
