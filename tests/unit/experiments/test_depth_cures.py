@@ -82,7 +82,7 @@ def trained_layers(variant, depth=5):
 
 def test_from_gamma_0_all_layers_train_if_the_relu_stands_behind_the_sum():
     """A ReLU in the branch, at 0, passes no gradient, so only the first and the last layer train."""
-    x, _ = descent.sentence(torch.float32)
+    x, _ = descent.sentence()
     quiet = built("post-activation, gamma 0")
     torch.testing.assert_close(quiet[:-1](x), quiet[:4](x))  # the blocks pass on their input at first
     assert trained_layers("post-activation, gamma 0") == [True] * 6
