@@ -102,7 +102,8 @@ def outcome(variant: str, depth: int = DEPTH) -> Outcome:
     # The rounded changes do not add up to a tiny loss, so the later results keep it.
     row = cures.load().get((variant, rate)) if depth == DEPTH else None
     row = cures_by_depth.load().get((variant, depth, rate)) if row is None else row
-    final_loss = best.losses[:, -1] if row is None else row["final_loss"]
+    ended = best.losses[:, -1]
+    final_loss = ended if row is None else np.where(np.isfinite(ended), row["final_loss"], np.nan)
     return Outcome(small.roughness, small.losses[:, 0], rate, final_loss, best.roughness)
 
 

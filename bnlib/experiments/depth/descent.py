@@ -23,6 +23,8 @@ CHARACTERS, WIDTH, STEPS = 50, 63, 60
 DEPTHS = (5, 10, 20, 40, 100)
 LEARNING_RATES = (1e-4, 1e-3, 1e-2, 0.1, 0.4, 10.0)
 SEEDS = {"quick": range(3), "paper": range(20)}
+DIVERGED = 1e6
+"""A run whose loss (nats) exceeds this has diverged, even if a later loss is smaller."""
 
 
 def batch_norm_with(value: float, shift: float = 0.0) -> Callable[[int], nn.Module]:
@@ -188,9 +190,15 @@ class Curves:
 
 
 def curves(initial_loss: np.ndarray, loss_changes: np.ndarray) -> Curves:
-    """Add up initial losses (runs,) and changes (runs, steps) to losses."""
+    """Add up initial losses (runs,) and changes (runs, steps) to losses.
+
+    A run has diverged, and is nan from there on, once its loss is above ``DIVERGED``: the changes of so large a loss,
+    which are rounded, do not add up to a small one.
+    """
     first = initial_loss[:, None]
-    return Curves(np.concatenate([first, first + np.cumsum(loss_changes, 1)], 1))
+    losses = np.concatenate([first, first + np.cumsum(loss_changes, 1)], 1)
+    diverged = np.maximum.accumulate(~(losses <= DIVERGED), 1)
+    return Curves(np.where(diverged, np.nan, losses))
 
 
 @cache

@@ -83,6 +83,13 @@ def test_jitter_progress_and_roughness():
     np.testing.assert_allclose(found.roughness, [7, 1])
 
 
+def test_a_run_that_exceeds_a_million_has_diverged_even_if_the_changes_lead_back():
+    """Beside a change of 1e20 the loss of 4 is lost to rounding."""
+    found = descent.curves(np.array([4.0, 4.0]), np.array([[1e20, -1e20, 0.0], [1e5, -1e5, 0.0]]))
+    np.testing.assert_array_equal(found.losses[0], [4, np.nan, np.nan, np.nan])
+    np.testing.assert_allclose(found.losses[1], [4, 100004, 4, 4])
+
+
 def test_a_run_that_diverges_ends_in_nan():
     found = descent.measure("without normalisation, He init", 5, 1e6, seed=0, device="cpu")
     assert (
