@@ -122,8 +122,8 @@ ADVICE: dict[str, Advice] = {
         cause="Gamma and beta of a layer in front of a ReLU are 0.",
         test="any(not bn.weight.grad.any() for bn in bns)",
         remedy=(
-            "Initialise gamma to 1. Use 0 only in the last norm of a residual branch, where the skip connection "
-            "passes the gradient on."
+            "Initialise gamma to 1. Use 0 only in the last norm of a residual branch, with the ReLU after the sum: a "
+            "ReLU behind this norm would pass no gradient on to it."
         ),
         section=FAILING + "#gamma-is-zero",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -30,6 +31,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "residual, gamma 0.1",
         "residual, gamma 0",
         "residual, norm before the head",
+        "post-activation, gamma 1",
+        "post-activation, gamma 0",
         "pre-activation",
     ),
 }
@@ -43,10 +46,16 @@ LABELS = descent.LABELS | {
     "adaptive gradient clipping": "AGC",
     "without normalisation, He init": "without BN, He init",
     "without normalisation": "without BN",
+    "post-activation, gamma 1": "skip connections, post-activation, gamma 1",
+    "post-activation, gamma 0": "skip connections, post-activation, gamma 0",
     "pre-activation": "skip connections, pre-activation",
     "Batch Renorm, statistics of the first batch": "Batch Renorm, warm start",
 }
 """Names of variants in figures and tables, where they differ from the keys."""
+
+
+SMALL_AT_THE_START = ("residual, norm before the head", "post-activation, gamma 0", "pre-activation")
+"""The networks with skip connections whose output is small before training."""
 
 
 @cache
@@ -93,8 +102,19 @@ def outcome(variant: str, depth: int = DEPTH) -> Outcome:
     # The rounded changes do not add up to a tiny loss, so the later results keep it.
     row = cures.load().get((variant, rate)) if depth == DEPTH else None
     row = cures_by_depth.load().get((variant, depth, rate)) if row is None else row
-    final_loss = best.losses[:, -1] if row is None else row["final_loss"]
+    ended = best.losses[:, -1]
+    final_loss = ended if row is None else np.where(np.isfinite(ended), row["final_loss"], np.nan)
     return Outcome(small.roughness, small.losses[:, 0], rate, final_loss, best.roughness)
+
+
+def compare(variant: str, lr: float) -> dict[str, Curves]:
+    """Return the curves of a variant and of the baseline with BN, both with 100 layers."""
+    return {name: runs()[name, lr] for name in ("batch norm", variant)}
+
+
+def train_variant(variant: str, lr: float) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
+    """Train a variant and the baseline with BN now, both with 100 layers; yields as ``descent.train`` does."""
+    yield from descent.live(compare(variant, lr), DEPTH, lr, descent.VARIANTS | cures.VARIANTS)
 
 
 def outcomes() -> dict[str, dict[str, Outcome]]:
@@ -103,8 +123,8 @@ def outcomes() -> dict[str, dict[str, Outcome]]:
 
 
 def residual_rows() -> list[dict]:
-    """Return table rows, one per residual network: losses, and the best learning rate."""
-    shown = {LABELS.get(name, name): outcome(name) for name in ("batch norm", *GROUPS["skip connections"])}
+    """Return table rows, one per network: without skip connections, with them, and with a small output at the start."""
+    shown = {LABELS.get(name, name): outcome(name) for name in ("batch norm", "residual", *SMALL_AT_THE_START)}
     return [
         {
             "100 layers with BN": label,

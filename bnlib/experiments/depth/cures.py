@@ -18,7 +18,7 @@ from bnlib.experiments.depth.descent import Variant, batch_norm_with, sentence
 from bnlib.experiments.framework.experiment import Scale
 from bnlib.experiments.framework.measurement import Measurement
 from bnlib.gradient_clipping import clipped
-from bnlib.models import deep_stack, residual_stack
+from bnlib.models import SkipConnection, deep_stack, residual_stack
 from bnlib.probes import gradient_norms_by_layer, growth_per_layer
 
 DEPTH = 100
@@ -91,6 +91,15 @@ def _residual(block: str, norm_before_head: bool = False, **sizes) -> nn.Module:
     return residual_stack(norm=BatchNorm, block=block, norm_before_head=norm_before_head, **sizes)
 
 
+def _post_activation(gamma: float, **sizes) -> nn.Module:
+    """Build the stack of relu(x + norm(linear(x))), with an initial gamma in each residual branch."""
+    model = _residual("post-activation", **sizes)
+    for block in model.modules():
+        if isinstance(block, SkipConnection):
+            nn.init.constant_(block.branch[1].weight, gamma)
+    return model
+
+
 def _stack(norm: Callable[[int], nn.Module]) -> Variant:
     return Variant(partial(deep_stack, norm=norm))
 
@@ -111,8 +120,11 @@ VARIANTS: dict[str, Variant] = {
     "variance at least 0.01": _stack(partial(VarianceClippedBatchNorm, least=0.01)),
     "variance at least 0.1": _stack(partial(VarianceClippedBatchNorm, least=0.1)),
     "residual": descent.VARIANTS["residual"],
+    "residual, gamma 0.1": descent.VARIANTS["residual, gamma 0.1"],
     "residual, gamma 0": descent.VARIANTS["residual, gamma 0"],
     "residual, norm before the head": _blocks("activation in the branch", True),
+    "post-activation, gamma 1": Variant(partial(_post_activation, 1.0)),
+    "post-activation, gamma 0": Variant(partial(_post_activation, 0.0)),
     "pre-activation": _blocks("pre-activation"),
 }
 """What is tried with 100 layers, in addition to ``descent.VARIANTS``; some of those are here at more learning rates."""
@@ -132,7 +144,10 @@ RATES: dict[str, tuple[float, ...]] = {
     "variance at least 0.1": _CURE,
     "residual": (0.0064, 0.025),
     "residual, norm before the head": (SMALL_RATE, 0.4, 1.6, 6.4),
-    "pre-activation": (SMALL_RATE, 0.4, 1.6, 6.4),
+    "post-activation, gamma 1": (SMALL_RATE, 0.0064, 0.025, 0.1, 0.4),
+    "post-activation, gamma 0": (SMALL_RATE, 0.1, 0.4, 1.6, 6.4),
+    "pre-activation": (SMALL_RATE, 0.4, 1.6, 6.4, 25.6),
+    "residual, gamma 0.1": (0.025, 0.1, 1.6),
     "residual, gamma 0": (1.6, 6.4),
 }
 """The learning rates of each variant; ``descent`` has 0.0001 and 0.4 for those that it has, too."""

@@ -23,6 +23,8 @@ CHARACTERS, WIDTH, STEPS = 50, 63, 60
 DEPTHS = (5, 10, 20, 40, 100)
 LEARNING_RATES = (1e-4, 1e-3, 1e-2, 0.1, 0.4, 10.0)
 SEEDS = {"quick": range(3), "paper": range(20)}
+DIVERGED = 1e6
+"""A run whose loss (nats) exceeds this has diverged, even if a later loss is smaller."""
 
 
 def batch_norm_with(value: float, shift: float = 0.0) -> Callable[[int], nn.Module]:
@@ -188,9 +190,15 @@ class Curves:
 
 
 def curves(initial_loss: np.ndarray, loss_changes: np.ndarray) -> Curves:
-    """Add up initial losses (runs,) and changes (runs, steps) to losses."""
+    """Add up initial losses (runs,) and changes (runs, steps) to losses.
+
+    A run has diverged, and is nan from there on, once its loss is above ``DIVERGED``: the changes of so large a loss,
+    which are rounded, do not add up to a small one.
+    """
     first = initial_loss[:, None]
-    return Curves(np.concatenate([first, first + np.cumsum(loss_changes, 1)], 1))
+    losses = np.concatenate([first, first + np.cumsum(loss_changes, 1)], 1)
+    diverged = np.maximum.accumulate(~(losses <= DIVERGED), 1)
+    return Curves(np.where(diverged, np.nan, losses))
 
 
 @cache
@@ -204,33 +212,26 @@ def lookup(depth: int, lr: float) -> dict[str, Curves]:
     return {name: load()[name, depth, lr] for name in ("batch norm", "without normalisation")}
 
 
-def compare(variant: str, lr: float) -> dict[str, Curves]:
-    """Return the curves of a variant and of the baseline with BN, both with 100 layers."""
-    return {name: load()[name, 100, lr] for name in ("batch norm", variant)}
-
-
 _live_seed = itertools.count(100)
 
 
 def train(depth: int, lr: float) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
     """Train both now, with a new seed in each call; yield steps done, total steps and the curves so far."""
-    yield from _live(lookup(depth, lr), depth, lr)
+    yield from live(lookup(depth, lr), depth, lr)
 
 
-def train_variant(variant: str, lr: float) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
-    """Train a variant and the baseline with BN now, both with 100 layers; yields as ``train`` does."""
-    yield from _live(compare(variant, lr), 100, lr)
-
-
-def _live(shown: dict[str, Curves], depth: int, lr: float) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
+def live(
+    shown: Mapping[str, Curves], depth: int, lr: float, variants: Mapping[str, Variant] = VARIANTS
+) -> Iterator[tuple[int, int, Mapping[str, Curves]]]:
+    """Train each of the variants that are shown now, with a new seed in each call; yields as ``train`` does."""
     seed = next(_live_seed)
-    runs = {name: descend(name, depth, lr, seed) for name in shown}
+    runs = {name: descend(variants[name], depth, lr, seed) for name in shown}
     losses: dict[str, list[float]] = {f"{name}, your run": [] for name in runs}
     for step in range(STEPS + 1):
         for name, run in runs.items():
             losses[f"{name}, your run"].append(next(run))
         if step % 5 == 0:
-            yield step, STEPS, shown | {name: Curves(np.array([values])) for name, values in losses.items()}
+            yield step, STEPS, {**shown} | {name: Curves(np.array([values])) for name, values in losses.items()}
 
 
 def median(values: np.ndarray) -> float:

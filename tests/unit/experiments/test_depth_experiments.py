@@ -10,7 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib import BatchNorm, figures, models
-from bnlib.experiments.depth import descent, gradient_growth, longer_descent, loss_jumps, stability_limit, stacked_lstms
+from bnlib.experiments.depth import (
+    cure_outcomes,
+    descent,
+    gradient_growth,
+    longer_descent,
+    loss_jumps,
+    stability_limit,
+    stacked_lstms,
+)
 from bnlib.models import SkipConnection
 
 
@@ -75,6 +83,13 @@ def test_jitter_progress_and_roughness():
     np.testing.assert_allclose(found.roughness, [7, 1])
 
 
+def test_a_run_that_exceeds_a_million_has_diverged_even_if_the_changes_lead_back():
+    """Beside a change of 1e20 the loss of 4 is lost to rounding."""
+    found = descent.curves(np.array([4.0, 4.0]), np.array([[1e20, -1e20, 0.0], [1e5, -1e5, 0.0]]))
+    np.testing.assert_array_equal(found.losses[0], [4, np.nan, np.nan, np.nan])
+    np.testing.assert_allclose(found.losses[1], [4, 100004, 4, 4])
+
+
 def test_a_run_that_diverges_ends_in_nan():
     found = descent.measure("without normalisation, He init", 5, 1e6, seed=0, device="cpu")
     assert (
@@ -89,7 +104,7 @@ def test_a_live_run_is_drawn_beside_the_result():
     assert (done, total) == (10, descent.STEPS) and len(shown) == 4
     told = figures.picture(figures.draw_depth, shown, 5, 0.1).alt
     assert "5 hidden layers, learning rate 0.1" in told and "batch norm, your run: final loss" in told
-    shown = next(descent.train_variant("linear", 1e-4))[2]
+    shown = next(cure_outcomes.train_variant("linear", 1e-4))[2]
     assert "linear, your run: just started" in figures.picture(figures.draw_variant, shown, "linear", 1e-4).alt
 
 
