@@ -59,7 +59,7 @@ def test_the_powers_satisfy_what_is_printed_but_not_the_missing_condition():
     # gamma_k L_g <= alpha_{k+1} / 2
     k = np.arange(1000)
     assert (theorem_2.SCALE * (k + 2.0) ** -p / 16 <= (k + 2.0) ** -a / 2).all()
-    # The proof of exercise 4 needs a lag that is smaller than the noise.
+    # The proof that the sum has no bound needs a lag that is smaller than the noise.
     assert a < 2 * p / 3
 
 
