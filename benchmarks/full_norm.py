@@ -2,9 +2,8 @@
 
 ``python benchmarks/full_norm.py`` prints one table: the median over interleaved rounds of the time of a forward and
 backward pass, divided by the time of torch.nn.BatchNorm in the same situation and round. The row "noise" compares
-torch.nn.BatchNorm with itself; a size is measured again, at most four times in all, until that ratio is within 5 % of
-1, and a line says so where it never is. With ``--save`` it also writes
-``data/results/benchmarks/full_norm_THREADS.json``.
+torch.nn.BatchNorm with itself; a size is measured a second time if that ratio is not within 5 % of 1, and a line says
+so where it never is. With ``--save`` it also writes ``data/results/benchmarks/full_norm_THREADS.json``.
 
 Where a goal (``GOALS``) is missed, the goal and the floor of that row stand beside the ratio. A floor is what no
 FullNorm written in Python can be faster than, without its numbers being right: a ``torch.autograd.Function`` that calls
@@ -177,7 +176,7 @@ def measure(threads: int) -> list[dict]:
         def measured(make=make, gradient=gradient, rounds=rounds) -> dict[str, list[float]]:
             return ratios(make(), gradient, rounds)  # new layers, because some places in memory are slower
 
-        found = until_quiet(measured)
+        found = until_quiet(measured, most=2)
         rows += [row(threads, size, name, found) for name in found]
     return rows
 
