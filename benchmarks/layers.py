@@ -83,13 +83,13 @@ def compare(made: dict[str, nn.Module], shape: tuple[int, ...], device: str) -> 
     return rows
 
 
-def until_quiet(measured: Callable[[], dict[str, list[float]]]) -> dict[str, list[float]]:
+def until_quiet(measured: Callable[[], dict[str, list[float]]], most: int = MOST_ATTEMPTS) -> dict[str, list[float]]:
     """Measure quartiles of ratios until the median of the row "noise" is near 1; return those with the least noise.
 
-    Without such a row, they are measured once.
+    They are measured ``most`` times at most, and once if there is no such row.
     """
     attempts: list[tuple[float, dict[str, list[float]]]] = []
-    while len(attempts) < MOST_ATTEMPTS and not (attempts and attempts[-1][0] <= MOST_NOISE):
+    while len(attempts) < most and not (attempts and attempts[-1][0] <= MOST_NOISE):
         found = measured()
         attempts.append((abs(found["noise"][1] - 1) if "noise" in found else 0.0, found))
     noise, found = min(attempts, key=lambda each: each[0])

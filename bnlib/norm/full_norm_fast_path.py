@@ -155,7 +155,8 @@ def _normalised(x: Tensor, weight, bias, mean: Tensor, variance: Tensor):
 def _centred(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     old_mean, old_rest, old_var = (buffers[name] for name in ("running_mean", "running_mean_rest", "running_var"))
     centred = x - per_channel(old_mean, x)
-    if x.dim() > 2 and x.is_contiguous():
+    image = x.dim() > 2 and x.is_contiguous()
+    if image:
         zero = torch.zeros_like(old_mean)
         squares, total = sums(centred, centred, zero, zero + 1)
         count = x.numel() // x.size(1)
@@ -176,8 +177,10 @@ def _centred(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     gain = variance.rsqrt_()
     scale = gain if weight is None else gain * weight
     offset = moved.mul_(scale).neg_() if bias is None else torch.addcmul(bias, moved, scale, value=-1)
-    output = centred.mul_(per_channel(scale, x)).add_(per_channel(offset, x))
-    return output, mean, gain, scale
+    scale_of_values, offset_of_values = per_channel(scale, x), per_channel(offset, x)
+    if image:
+        return centred.mul_(scale_of_values).add_(offset_of_values), mean, gain, scale
+    return torch.addcmul(offset_of_values, centred, scale_of_values, out=centred), mean, gain, scale
 
 
 def _moved_variance(old: Tensor, variance: Tensor, difference: Tensor, alpha: float) -> Tensor:
@@ -226,4 +229,4 @@ def _without_own_value(g: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor
     weight = torch.full_like(gain, 1 + 1 / others) if weight is None else weight * (1 + 1 / others)
     grad_input, *sums = _backward_kernel(g, x, weight, None, None, mean, gain, True, 0.0, (True, True, True))
     own = torch.sub(x, mean).mul_(gain).square_().mul_(g)
-    return grad_input.addcmul_(own, scale / others), *sums
+    return grad_input.addcmul_(own, scale, value=1 / others), *sums

@@ -225,7 +225,7 @@ def _own_sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor,
         return tuple(each.unflatten(-1, (size, -1)) for each in own)
     by_rows = x.dim() > 2 and x.stride(1) == 1 and g.stride() == x.stride() and x[0].numel() >= _LARGE_SAMPLE
     if by_rows and is_eager(g) and not is_vectorised(g):  # channels-last
-        own = [sums(g[index : index + 1], x[index : index + 1], mean, gain) for index in range(x.size(0))]
+        own = [sums(*sample, mean, gain) for sample in zip(g.split(1), x.split(1), strict=True)]
         return torch.stack([each for each, _ in own]), torch.stack([each for _, each in own])
     space = tuple(range(2, x.dim()))
     normalised = (x - per_channel(mean, x)).mul_(per_channel(gain, x))
