@@ -145,6 +145,25 @@ def optimiser_rows(optimisers: Sequence[str], scale: Scale = "quick") -> list[di
     ]
 
 
+def verdict_count_rows(optimisers: Sequence[str], scale: Scale = "quick") -> list[dict[str, str | int]]:
+    """Return a row for each optimiser: its complete places, those of each verdict, and those at the lowest rate.
+
+    The last number counts the places where a norm learns and the rate chosen for Full Normalization is the lowest.
+    """
+
+    def at_the_lowest_rate(optimiser: str, place: tuple[str, int]) -> bool:
+        _, rate = rivals_selection.chosen(optimiser, scale=scale)["Full Norm", *place]
+        return rate == rivals.learning_rates(optimiser, place[1])[0] and some_norm_learns(optimiser, *place, scale)
+
+    found = {each: [_verdict(each, place, scale) for place in places(each, scale)] for each in optimisers}
+    return [
+        {"optimiser": each, "cases": len(told)}
+        | {name: told.count(name) for name in ("wins", "among the best", "loses", "no norm learns")}
+        | {"lowest rate": sum(at_the_lowest_rate(each, place) for place in places(each, scale))}
+        for each, told in found.items()
+    ]
+
+
 def best_count_rows(optimisers: Sequence[str], scale: Scale = "quick") -> list[dict[str, str | int]]:
     """Return a row for each norm: at how many places it is one of the best, by optimiser.
 
