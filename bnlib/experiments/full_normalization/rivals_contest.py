@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,19 +22,19 @@ COMPARED = {"Full Norm": "FN", "batch norm": "BN", "weight standardisation + GN"
 """The norms whose errors the table of verdicts shows, with their short names."""
 
 
-def cells(optimiser: str, scale: Scale) -> dict[tuple, list[Run]]:
+def cells(optimiser: str, part: str, scale: Scale) -> dict[tuple, list[Run]]:
     """Return the runs of the chosen pairs by norm, setting, construction, batch size and learning rate."""
     return {
         (norm, setting, construction, batch_size, lr): rivals.runs(
             optimiser, norm, setting, construction, batch_size, lr, selection=False
         )
-        for (norm, construction, batch_size), (setting, lr) in rivals_selection.chosen(optimiser, scale).items()
+        for (norm, construction, batch_size), (setting, lr) in rivals_selection.chosen(optimiser, part, scale).items()
     }
 
 
 @cache
-def experiment(optimiser: str) -> Experiment:
-    """Return the experiment of an optimiser.
+def experiment(optimiser: str, part: str = "") -> Experiment:
+    """Return the experiment of an optimiser, or of a part of its places, a key of ``rivals_selection.PARTS``.
 
     Example:
         >>> from bnlib.experiments.full_normalization import rivals_contest
@@ -42,13 +42,19 @@ def experiment(optimiser: str) -> Experiment:
         'full_normalization.rivals_sgd'
     """
     return Experiment(
-        name=f"full_normalization.rivals_{optimiser.lower()}",
+        name=f"full_normalization.rivals_{optimiser.lower()}{part}",
         question="On small batches, is Full Normalization better than ten other norms, each with its own settings?",
         source="the rule of full_normalization.rivals",
         axes=("norm", "setting", "construction", "batch_size", "lr"),
-        cells=partial(cells, optimiser),
+        cells=partial(cells, optimiser, part),
         curves=("train_loss", "test_error"),
     )
+
+
+def rows(optimiser: str, scale: Scale = "quick") -> dict[tuple, dict[str, Any]]:
+    """Return the committed rows of all parts, by norm, setting, construction, batch size and learning rate."""
+    loaded = [experiment(optimiser, part).load(scale) for part in rivals_selection.PARTS[optimiser]]
+    return {cell: row for part in loaded for cell, row in part.items()}
 
 
 @cache
@@ -56,7 +62,7 @@ def errors(optimiser: str, scale: Scale = "quick") -> dict[tuple[str, int], dict
     """Return the test errors of all norms at each place, one per seed; None for a run that diverged."""
     images = len(rivals.images().test_y)
     found: dict[tuple[str, int], dict[str, list]] = {}
-    for (norm, _, construction, batch_size, _), row in experiment(optimiser).load(scale).items():
+    for (norm, _, construction, batch_size, _), row in rows(optimiser, scale).items():
         ends = rivals_selection.errors_at_the_end(row, images)
         found.setdefault((construction, batch_size), {})[norm] = [None if end is None else float(end) for end in ends]
     return found
@@ -76,7 +82,7 @@ def at_an_end_of_the_grid(
     optimiser: str, norm: str, construction: str, batch_size: int, scale: Scale = "quick"
 ) -> bool:
     """Return whether the chosen learning rate is the smallest or the largest that was tried."""
-    _, rate = rivals_selection.chosen(optimiser, scale)[norm, construction, batch_size]
+    _, rate = rivals_selection.chosen(optimiser, scale=scale)[norm, construction, batch_size]
     rates = rivals.learning_rates(optimiser, batch_size)
     return rate in (rates[0], rates[-1])
 
@@ -136,6 +142,25 @@ def optimiser_rows(optimisers: Sequence[str], scale: Scale = "quick") -> list[di
         {"batches": f"{place[0]}, {place[1]}"} | {optimiser: told(optimiser, place) for optimiser in optimisers}
         for place in rivals.places()
         if any(place in places(optimiser, scale) for optimiser in optimisers)
+    ]
+
+
+def verdict_count_rows(optimisers: Sequence[str], scale: Scale = "quick") -> list[dict[str, str | int]]:
+    """Return a row for each optimiser: its complete places, those of each verdict, and those at the lowest rate.
+
+    The last number counts the places where a norm learns and the rate chosen for Full Normalization is the lowest.
+    """
+
+    def at_the_lowest_rate(optimiser: str, place: tuple[str, int]) -> bool:
+        _, rate = rivals_selection.chosen(optimiser, scale=scale)["Full Norm", *place]
+        return rate == rivals.learning_rates(optimiser, place[1])[0] and some_norm_learns(optimiser, *place, scale)
+
+    found = {each: [_verdict(each, place, scale) for place in places(each, scale)] for each in optimisers}
+    return [
+        {"optimiser": each, "cases": len(told)}
+        | {name: told.count(name) for name in ("wins", "among the best", "loses", "no norm learns")}
+        | {"lowest rate": sum(at_the_lowest_rate(each, place) for place in places(each, scale))}
+        for each, told in found.items()
     ]
 
 

@@ -21,44 +21,45 @@ ORDER = tuple(
     if (construction, size) in rivals.places()
 )
 """All places, a construction and a batch size each, in the order in which they are trained."""
-COMPLETE = {"SGD": 17, "momentum": 12, "Adam": 12}
-"""How many places of ``ORDER`` the scale ``"quick"`` has, by optimiser; the scale ``"paper"`` has all."""
+PARTS: dict[str, dict[str, tuple[tuple[str, int], ...]]] = {
+    "SGD": {"": ORDER},
+    "momentum": {"": ORDER[:12], "_small_batches": ORDER[12:]},
+    "Adam": {"": ORDER[:12], "_small_batches": ORDER[12:]},
+}
+"""The places of each optimiser by experiment; the key is what the experiment's name has after the optimiser's."""
 
 
-def places(optimiser: str, scale: Scale) -> tuple[tuple[str, int], ...]:
-    """Return the places of a scale, in the order in which they are trained.
-
-    Example:
-        >>> from bnlib.experiments.full_normalization import rivals_selection
-        >>> rivals_selection.places("SGD", "quick")[:2]
-        (('shuffled', 16), ('two labels', 16))
-    """
-    return ORDER[: COMPLETE[optimiser]] if scale == "quick" else ORDER
-
-
-def cells(optimiser: str, scale: Scale) -> dict[tuple, list[Run]]:
+def cells(optimiser: str, part: str, scale: Scale) -> dict[tuple, list[Run]]:
     """Return the runs by norm, setting, construction, batch size and learning rate, one place after another."""
     every = rivals.selection_cells(optimiser)
-    return {cell: runs for place in places(optimiser, scale) for cell, runs in every.items() if cell[2:4] == place}
+    return {cell: runs for place in PARTS[optimiser][part] for cell, runs in every.items() if cell[2:4] == place}
 
 
 @cache
-def experiment(optimiser: str) -> Experiment:
-    """Return the experiment of an optimiser.
+def experiment(optimiser: str, part: str = "") -> Experiment:
+    """Return the experiment of an optimiser, or of a part of its places.
 
     Example:
         >>> from bnlib.experiments.full_normalization import rivals_selection
         >>> rivals_selection.experiment("SGD").name
         'full_normalization.rivals_sgd_selection'
+        >>> rivals_selection.experiment("Adam", "_small_batches").name
+        'full_normalization.rivals_adam_small_batches_selection'
     """
     return Experiment(
-        name=f"full_normalization.rivals_{optimiser.lower()}_selection",
+        name=f"full_normalization.rivals_{optimiser.lower()}{part}_selection",
         question="Which setting and learning rate of each of eleven norms has the smallest error on images kept apart?",
         source="the rule of full_normalization.rivals",
         axes=("norm", "setting", "construction", "batch_size", "lr"),
-        cells=partial(cells, optimiser),
+        cells=partial(cells, optimiser, part),
         curves=("train_loss", "test_error"),
     )
+
+
+def rows(optimiser: str, scale: Scale = "quick") -> dict[tuple, dict[str, Any]]:
+    """Return the committed rows of all parts, by norm, setting, construction, batch size and learning rate."""
+    loaded = [experiment(optimiser, part).load(scale) for part in PARTS[optimiser]]
+    return {cell: row for part in loaded for cell, row in part.items()}
 
 
 def errors_at_the_end(row: Mapping[str, Any], images: int) -> list[Fraction | None]:
@@ -79,11 +80,18 @@ def errors_at_the_end(row: Mapping[str, Any], images: int) -> list[Fraction | No
 
 
 @cache
-def chosen(optimiser: str, scale: Scale = "quick") -> dict[tuple[str, str, int], tuple[str, float]]:
-    """Return the setting and learning rate that the rule chooses, by norm, construction and batch size."""
+def chosen(
+    optimiser: str, part: str | None = None, scale: Scale = "quick"
+) -> dict[tuple[str, str, int], tuple[str, float]]:
+    """Return the setting and learning rate that the rule chooses, by norm, construction and batch size.
+
+    Arguments:
+        part: a key of ``PARTS``, None for all places.
+    """
     images = len(rivals.selection_images().test_y)
     grouped: dict[tuple[str, str, int], dict[tuple[str, float], list]] = {}
-    for (norm, setting, construction, batch_size, lr), row in experiment(optimiser).load(scale).items():
+    loaded = rows(optimiser, scale) if part is None else experiment(optimiser, part).load(scale)
+    for (norm, setting, construction, batch_size, lr), row in loaded.items():
         pairs = grouped.setdefault((norm, construction, batch_size), {})
         pairs[setting, lr] = errors_at_the_end(row, images)
     return {place: rivals.choose(pairs) for place, pairs in grouped.items()}

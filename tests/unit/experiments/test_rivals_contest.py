@@ -160,6 +160,17 @@ def test_the_counts_of_best_norms_are_those_of_the_places_that_all_optimisers_sh
     assert rivals_contest.best_count_rows(["SGD", "Adam"])[0] == {"norm": "FN", "SGD, of 1": 1, "Adam, of 0": 0}
 
 
+@EACH
+def test_the_counts_of_verdicts_are_those_of_the_places(optimiser):
+    (row,) = rivals_contest.verdict_count_rows([optimiser])
+    verdicts, chosen = rivals_contest.verdicts(optimiser), rivals_selection.chosen(optimiser)
+    learned = [place for place in verdicts if rivals_contest.some_norm_learns(optimiser, *place)]
+    lowest = [chosen["Full Norm", *at][1] == rivals.learning_rates(optimiser, at[1])[0] for at in learned]
+    assert row.pop("optimiser") == optimiser and row.pop("cases") == len(verdicts) == sum(row.values()) - sum(lowest)
+    assert row.pop("no norm learns") == len(verdicts) - len(learned) and row.pop("lowest rate") == sum(lowest)
+    assert row == {name: sum(verdicts[at] == name for at in learned) for name in ("wins", "among the best", "loses")}
+
+
 def test_the_benchmark_has_all_norms_and_shows_its_noise():
     rows = read_result("benchmarks/rivals_cpu", "python benchmarks/rivals.py --save")["rows"]
     assert {(row["norm"], row["batch_size"]) for row in rows} == {

@@ -1,4 +1,4 @@
-"""What chapter 5 says of the contest with plain SGD, in "Against ten other norms"."""
+"""What chapter 5 says of the contest with plain SGD, in "Against ten other norms" and "More results"."""
 
 import numpy as np
 import pytest
