@@ -23,8 +23,8 @@ ORDER = tuple(
 """All places, a construction and a batch size each, in the order in which they are trained."""
 PARTS: dict[str, dict[str, tuple[tuple[str, int], ...]]] = {
     "SGD": {"": ORDER},
-    "momentum": {"": ORDER[:12], "_small_batches": ORDER[12:]},
-    "Adam": {"": ORDER[:12], "_small_batches": ORDER[12:]},
+    "momentum": {"": ORDER[:12], "_pairs": ORDER[12:15], "_single_images": ORDER[15:]},
+    "Adam": {"": ORDER[:12], "_pairs": ORDER[12:15]},
 }
 """The places of each optimiser by experiment; the key is what the experiment's name has after the optimiser's."""
 
@@ -43,8 +43,8 @@ def experiment(optimiser: str, part: str = "") -> Experiment:
         >>> from bnlib.experiments.full_normalization import rivals_selection
         >>> rivals_selection.experiment("SGD").name
         'full_normalization.rivals_sgd_selection'
-        >>> rivals_selection.experiment("Adam", "_small_batches").name
-        'full_normalization.rivals_adam_small_batches_selection'
+        >>> rivals_selection.experiment("Adam", "_pairs").name
+        'full_normalization.rivals_adam_pairs_selection'
     """
     return Experiment(
         name=f"full_normalization.rivals_{optimiser.lower()}{part}_selection",

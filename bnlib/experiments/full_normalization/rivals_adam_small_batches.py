@@ -1,5 +1,0 @@
-"""The contest of Full Normalization and ten other norms with Adam, batches of 1 and 2."""
-
-from bnlib.experiments.full_normalization import rivals_contest
-
-EXPERIMENT = rivals_contest.experiment("Adam", "_small_batches")
