@@ -1,6 +1,7 @@
 """The contest with each optimiser: the committed runs are those that the rule asks for; verdicts follow from errors."""
 
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,26 +15,31 @@ from bnlib.experiments.full_normalization import rivals, rivals_contest, rivals_
 OPTIMISERS = [name for name in rivals.OPTIMISERS if f"full_normalization.rivals_{name.lower()}" in EXPERIMENTS]
 EACH = pytest.mark.parametrize("optimiser", OPTIMISERS)
 PLACES = rivals_contest.places("SGD")
+PARTS = rivals_selection.PARTS
 
 
 def test_the_places_are_those_of_the_contest():
     assert sorted(rivals_selection.ORDER) == sorted(rivals.places()) == sorted(PLACES)
-    assert len(set(rivals_selection.ORDER)) == 17 and rivals_selection.COMPLETE.keys() == rivals.OPTIMISERS.keys()
+    assert len(set(rivals_selection.ORDER)) == 17 and rivals_selection.PARTS.keys() == rivals.OPTIMISERS.keys()
+    for parts in rivals_selection.PARTS.values():
+        places = [place for part in parts.values() for place in part]
+        assert places == list(rivals_selection.ORDER[: len(places)]), "parts follow one another in the order"
 
 
 @EACH
 def test_the_runs_are_those_that_the_rule_asks_for(optimiser):
     found, errors = rivals_contest.places(optimiser), rivals_contest.errors(optimiser)
-    assert sorted(found) == sorted(rivals_selection.places(optimiser, "quick")) == sorted(errors)
-    assert len(found) == rivals_selection.COMPLETE[optimiser]
+    assert sorted(found) == sorted(place for part in PARTS[optimiser].values() for place in part) == sorted(errors)
     assert all(errors[place].keys() == rivals.NORMS.keys() for place in found)
     assert {len(values) for of in errors.values() for values in of.values()} == {5}
-    assert rivals_selection.cells(optimiser, "paper").keys() == rivals.selection_cells(optimiser).keys()
-    for kind in (rivals_selection, rivals_contest):
-        runs = [run for cell in kind.experiment(optimiser).cells("quick").values() for run in cell]
+    asked = {cell for cell in rivals.selection_cells(optimiser) if cell[2:4] in found}
+    assert rivals_selection.rows(optimiser).keys() == asked
+    for kind, part in product((rivals_selection, rivals_contest), PARTS[optimiser]):
+        experiment = kind.experiment(optimiser, part)
+        assert experiment.load().keys() == experiment.cells("quick").keys()
+        runs = [run for cell in experiment.cells("quick").values() for run in cell]
         assert {run.optimiser for run in runs} == {rivals.OPTIMISERS[optimiser]}
-        name = kind.experiment(optimiser).name
-        assert EXPERIMENTS[name] is kind.experiment(optimiser) and optimiser.lower() in name
+        assert EXPERIMENTS[experiment.name] is experiment and optimiser.lower() + part in experiment.name
 
 
 def test_rounded_errors_are_exact_again():
@@ -53,7 +59,7 @@ def test_no_other_pair_of_setting_and_rate_is_better_in_the_selection(optimiser)
     images = len(rivals.selection_images().test_y)
     wrong = {
         cell: sum(90 * images if end is None else 100 * images * end for end in ends)
-        for cell, row in rivals_selection.experiment(optimiser).load("quick").items()
+        for cell, row in rivals_selection.rows(optimiser).items()
         for ends in [rivals_selection.errors_at_the_end(row, images)]
     }
     for (norm, construction, size), (setting, lr) in rivals_selection.chosen(optimiser).items():
