@@ -71,7 +71,7 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         section=FAILING + "#running-averages",
     ),
     "negative-variance": Advice(
-        group="eval",
+        group="error",
         symptom="Eval mode gives NaN, although the loss in train mode and all weights are finite",
         cause=(
             "`running_var` is negative: the buffers were subtracted, extrapolated or averaged with a negative weight "

@@ -41,6 +41,20 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         remedy="Standardise the inputs, and use `bias=False` in front of BN.",
         section="chapters/07_why_is_my_bn_failing.ipynb#inputs-in-other-units",
     ),
+    "dropout-in-front": Advice(
+        group="eval",
+        symptom="Dropout and batch norm together are worse than either alone: eval mode is worse than train mode",
+        cause=(
+            "Dropout in front of BN raises the variance of BN's input in train mode only. So the running variance is "
+            "too large for eval mode (variance shift)."
+        ),
+        test=('"dropout" in str(bnlib.diagnose(model, batches)) and loss["eval"] > 1.5 * loss["eval_recomputed"]'),
+        remedy=(
+            "Move dropout behind the last BN layer, or lower its rate. For a trained model, recompute the statistics "
+            "with BN in train mode and dropout in eval mode."
+        ),
+        section="chapters/07_why_is_my_bn_failing.ipynb#running-averages",
+    ),
     "covariate-shift": Advice(
         group="eval",
         symptom="Good on the test set, but bad on data from another camera, hospital or site",
@@ -53,6 +67,20 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "Recompute the statistics on new inputs, if their labels have about the same frequencies as in training."
         ),
         section="chapters/06_perils.ipynb#different-data-at-inference",
+    ),
+    "predictions-change-the-model": Advice(
+        group="batch",
+        symptom=(
+            "The prediction for an image changes after other predictions, although nothing is trained: no optimiser, "
+            "`requires_grad=False` or `torch.no_grad()`"
+        ),
+        cause=(
+            "Each forward pass in train mode updates the running averages, with or without gradients. So predictions "
+            "in train mode change what the model predicts in eval mode."
+        ),
+        test="any(bn.training and bn.running_mean is not None for bn in bns)",
+        remedy="Call `model.eval()` before predicting, and load the running averages again from the checkpoint.",
+        section="chapters/06_perils.ipynb#predictions-in-train-mode",
     ),
     "test-time-adaptation": Advice(
         group="batch",
@@ -303,12 +331,32 @@ IN_TRAINING_CODE: dict[str, Advice] = {
         ),
         section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
     ),
+    "pretrained-keras-base": Advice(
+        group="after",
+        symptom=(
+            "Keras, transfer learning with a pretrained base: accuracy in `fit` is good and in `evaluate` bad, or the "
+            "loss jumps after `base.trainable = True`"
+        ),
+        cause=(
+            "The base's BN layers are not frozen: `fit` normalises with the batch, `evaluate` with the moving "
+            "averages. In Keras 3, `base(x, training=False)` in a functional model does not change that in `fit`. Here "
+            "`base` is the pretrained part."
+        ),
+        test='any(layer.trainable for layer in base.layers if type(layer).__name__ == "BatchNormalization")',
+        remedy=(
+            "After `base.trainable = True`, set `layer.trainable = False` for each BatchNormalization layer of the "
+            "base, and compile again. A frozen BN layer runs in inference mode, even with `training=True` (in "
+            "TensorFlow 1 it still used the batch)."
+        ),
+        section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
     "folded": Advice(
         group="after",
-        symptom="Accuracy drops after BN was folded (fused) into the convolutions",
+        symptom="Accuracy drops, or the outputs differ, after BN was folded (fused) into the convolutions",
         cause=(
             "BN was folded before its running averages had settled, or into a convolution behind it that pads with "
-            "zeros. Here `folded` is the new model."
+            "zeros. If only your own comparison shows a difference, it compares with train mode: folding repeats "
+            "eval mode. Here `folded` is the new model."
         ),
         test="not torch.allclose(folded(x), model.eval()(x), atol=1e-2)",
         remedy=(
