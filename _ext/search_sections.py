@@ -1,9 +1,9 @@
 """Sphinx extension: a search that finds sections, instead of Sphinx's search, which finds pages.
 
 The script ``search_data.js`` contains one entry for each section, each term of the glossary, each name of the
-reference and each row of the symptom table. The page ``search.html`` searches them with ``assets/search_engine.js``. Other names of a section come from
-``chapters/index.yml``, the glossary and the doctor's symptoms, and synonyms of search words from
-``chapters/synonyms.yml``.
+reference and each row of the symptom table. The page ``search.html`` searches them with ``assets/search_engine.js``.
+Other names of a section come from ``chapters/index.yml``, the glossary and the doctor's symptoms, and synonyms of
+search words from ``chapters/synonyms.yml``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 from docutils import nodes
+from mdit_py_plugins.anchors.index import slugify
 from pylatexenc.latex2text import LatexNodes2Text
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -98,6 +99,8 @@ def other_names(srcdir: Path, linked: list[tuple[str, str]]) -> dict[str, list[s
             names[f"chapters/{page}#{section}"] += terms
     for place, term in linked:
         names[place].append(term)
+    for title in SYMPTOM_GROUPS.values():
+        names[f"{SYMPTOM_TABLE}#{slugify(title)}"].append(f"symptom; {title}")
     for advice in all_advice().values():
         names[advice.section.replace(".ipynb", "")].append(f"symptom; {advice.symptom}")
     return names

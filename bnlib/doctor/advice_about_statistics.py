@@ -55,8 +55,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "running-statistics-mismatch": Advice(
         group="eval",
         symptom=(
-            "The training loss goes down, but the validation loss explodes or jumps; accuracy drops when I call "
-            "`model.eval()`"
+            "The training loss goes down, but the validation loss explodes or jumps, even on the training data; "
+            "accuracy drops when I call `model.eval()`"
         ),
         cause=(
             "The running averages do not describe the current network: they have seen too few batches, they are "

@@ -16,7 +16,7 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "value makes the whole channel NaN. That BN's own numbers are float32 does not help, because its input "
             "is already infinite."
         ),
-        test="not torch.autocast(x.device.type, torch.float16)(model)(x).isfinite().all() and model(x).isfinite().all()",
+        test="model(x).isfinite().all() and torch.autocast(x.device.type, torch.float16)(model)(x).isnan().any()",
         remedy=(
             "Scale the inputs to a variance near 1, use bfloat16, or compute this layer and BN in float32 "
             "(`torch.autocast(..., enabled=False)` and `x.float()`). Then recompute the running statistics."

@@ -107,6 +107,17 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         remedy="Start with gamma = 1. Use a smaller gamma only at the end of residual branches.",
         section="chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero",
     ),
+    "norm-at-the-output": Advice(
+        group="training",
+        symptom="Regression with batch norm behind the last layer (at the output) predicts badly",
+        cause=(
+            "BN gives the outputs of every batch the same mean and the same variance, so in train mode the network "
+            "cannot say that the targets of one batch are larger than those of another."
+        ),
+        test="isinstance([m for m in model.modules() if not [*m.children()]][-1], nn.modules.batchnorm._BatchNorm)",
+        remedy="Leave out BN behind the last layer, and standardise the targets with numbers of the training set.",
+        section="chapters/01_the_formula.ipynb#forward",
+    ),
     "q-network": Advice(
         group="training",
         symptom=(
@@ -243,7 +254,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "small-batch-per-device": Advice(
         group="devices",
-        symptom="Accuracy drops with more GPUs, as from 1 GPU to 8, at the same global batch size",
+        symptom="Accuracy drops with more GPUs: 8 GPUs are worse than 1 at the same global batch size",
         cause=(
             "Each device normalises by its own samples, which are fewer than before. Here `x` is the batch of one "
             "device. If that batch is as large as before, BN is not the cause."

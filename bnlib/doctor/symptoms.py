@@ -39,7 +39,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     },
     "training": {
         "Any network": "zero-gamma small-batches loss-higher-in-train-mode trained-in-eval-mode "
-        "batches-never-reshuffled repeated-samples variance-below-eps unstable-rate",
+        "batches-never-reshuffled repeated-samples variance-below-eps norm-at-the-output unstable-rate",
         "A deep network": "gradient-explosion small-gamma",
         "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension",
         "A GAN": "discriminator gradient-penalty",

@@ -22,7 +22,7 @@ def test_bn_in_float32_takes_half_precision_and_not_the_other_way_round():
     assert nn.BatchNorm1d(3)(torch.randn(4, 3).half()).dtype == torch.float16
     with pytest.raises(RuntimeError, match="expect parameter to have scalar type of Float"):
         nn.BatchNorm1d(3).half()(torch.randn(4, 3))
-    with pytest.raises(RuntimeError, match="Input type .* and bias type .* should be the same"):
+    with pytest.raises(RuntimeError, match=r"Input type .* and bias type .* should be the same"):
         nn.Sequential(nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3)).half()(torch.randn(4, 2, 5))
 
 
@@ -34,6 +34,13 @@ def test_a_counter_that_one_side_lacks_is_an_error_and_harmless():
         model.load_state_dict(old)
     missing, unexpected = model.load_state_dict(old, strict=False)
     assert missing and all(key.endswith("num_batches_tracked") for key in missing) and not unexpected
+
+
+def test_a_norm_at_the_output_gives_batches_of_large_and_of_small_values_the_same_mean_and_variance():
+    layer = nn.BatchNorm1d(1, eps=0.0)
+    small, large = torch.randn(64, 1), 100 + 5 * torch.randn(64, 1)
+    for values in (small, large):
+        assert abs(layer(values).mean()) < 1e-5 and abs(layer(values).var(correction=0) - 1) < 1e-4
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -274,6 +274,7 @@ CASES = {
     "test-time-adaptation": (lambda: {"batches": one_label()}, dict),
     "loss-higher-in-train-mode": (lambda: {"batches": batches(3, 40)}, dict),
     "small-gamma": (lambda: {"model": deep(0.001)}, lambda: {"model": deep(1.0)}),
+    "norm-at-the-output": (lambda: {"model": trained("mlp").append(nn.BatchNorm1d(10))}, dict),
     "q-network": tuple(
         lambda mode=mode: {
             "q": trained("mlp").train(mode),
