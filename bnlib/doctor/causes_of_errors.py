@@ -26,8 +26,8 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
     "number-types-differ": Advice(
         group="error",
         symptom=(
-            "“expected scalar type Half but found Float”, “mixed dtype: expect parameter to have scalar type of Float”,"
-            " or “Input type and bias type should be the same”"
+            "The model stops with “expected scalar type Half but found Float”, “mixed dtype: expect parameter to have "
+            "scalar type of Float”, or “Input type and bias type should be the same”"
         ),
         cause=(
             "The model and its input have different number formats, for example after `model.half()`. A BN layer in "
@@ -42,7 +42,10 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
     ),
     "counter-in-checkpoint": Advice(
         group="error",
-        symptom="“Unexpected key(s)” or “Missing key(s) in state_dict: bn1.num_batches_tracked”",
+        symptom=(
+            "Loading a checkpoint fails with “Unexpected key(s)” or “Missing key(s) in state_dict: "
+            "bn1.num_batches_tracked”"
+        ),
         cause=(
             "Only one side has BN's counter of batches: the other is older than PyTorch 0.4.1, or has a frozen layer "
             "of its own. Here `checkpoint` is the loaded dictionary."
@@ -59,9 +62,9 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
     "two-passes-in-ddp": Advice(
         group="error",
         symptom=(
-            "“one of the variables needed for gradient computation has been modified by an inplace operation” with "
-            "DistributedDataParallel (DDP), as in a GAN whose discriminator sees real and fake images one after the "
-            "other"
+            "Training stops with “one of the variables needed for gradient computation has been modified by an inplace "
+            "operation” with DistributedDataParallel (DDP), as in a GAN whose discriminator sees real and fake images "
+            "one after the other"
         ),
         cause=(
             "Before each forward pass, DDP writes the buffers of process 0 into BN's running averages. The backward "

@@ -1,5 +1,7 @@
 """More examples: towers, dropout in front of BN, tiny batches, and what error messages are about."""
 
+import warnings
+
 import torch
 from doctor_examples import batches, settle, train, trained
 from torch import distributed, nn
@@ -61,7 +63,9 @@ def in_one_process(broadcast):
     """A network in DistributedDataParallel, in a group of one process."""
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
-        return DistributedDataParallel(trained("mlp"), broadcast_buffers=broadcast)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the argument has another name since PyTorch 2.13
+            return DistributedDataParallel(trained("mlp"), broadcast_buffers=broadcast)
     finally:
         distributed.destroy_process_group()
 

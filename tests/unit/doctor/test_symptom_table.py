@@ -337,7 +337,9 @@ CASES = {
     ),
     "two-passes-in-ddp": tuple(lambda each=each: {"ddp": in_one_process(each)} for each in (True, False)),
     "immutable-statistics": (lambda: {"mutable": ["intermediates"]}, lambda: {"mutable": ["batch_stats"]}),
-    "dropout-in-front": tuple(lambda rate=rate: {"model": behind_dropout(rate)} for rate in (0.7, 0.0)),
+    "dropout-in-front": tuple(
+        lambda rate=rate: {"model": behind_dropout(rate), "batches": batches(64, 8)} for rate in (0.7, 0.0)
+    ),
     "predictions-change-the-model": (dict, lambda: {"model": trained("mlp").eval()}),
     "pretrained-keras-base": tuple(
         lambda each=each: {"base": SimpleNamespace(layers=[BatchNormalization(each)])} for each in (True, False)
