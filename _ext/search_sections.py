@@ -1,9 +1,9 @@
 """Sphinx extension: a search that finds sections, instead of Sphinx's search, which finds pages.
 
-The script ``search_data.js`` contains one entry for each section, each term of the glossary and each name of the
-reference. The page ``search.html`` searches them with ``assets/search_engine.js``. Other names of a section come from
-``chapters/index.yml``, the glossary and the doctor's symptoms, and synonyms of search words from
-``chapters/synonyms.yml``.
+The script ``search_data.js`` contains one entry for each section, each term of the glossary, each name of the
+reference and each row of the symptom table. The page ``search.html`` searches them with ``assets/search_engine.js``.
+Other names of a section come from ``chapters/index.yml``, the glossary and the doctor's symptoms, and synonyms of
+search words from ``chapters/synonyms.yml``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.search import IndexBuilder
 
-from bnlib.doctor import SYMPTOM_GROUPS, all_advice
+from bnlib.doctor import SYMPTOM_GROUPS, all_advice, symptom_anchor
 
 SYNONYMS, DATA = "chapters/synonyms.yml", "_static/search_data.js"
 SYMPTOM_TABLE = "chapters/07_why_is_my_bn_failing"
@@ -99,11 +99,27 @@ def other_names(srcdir: Path, linked: list[tuple[str, str]]) -> dict[str, list[s
             names[f"chapters/{page}#{section}"] += terms
     for place, term in linked:
         names[place].append(term)
+    for title in SYMPTOM_GROUPS.values():
+        names[f"{SYMPTOM_TABLE}#{slugify(title)}"].append(f"symptom; {title}")
     for advice in all_advice().values():
-        row = f"{SYMPTOM_TABLE}#{slugify(SYMPTOM_GROUPS[advice.group])}"
-        for place in (row, advice.section.replace(".ipynb", "")):
-            names[place].append(f"symptom; {advice.symptom}")
+        names[advice.section.replace(".ipynb", "")].append(f"symptom; {advice.symptom}")
     return names
+
+
+def symptom_entries(app: Sphinx) -> Iterator[dict]:
+    """Yield an entry for each row of the symptom table, if the book has the page with the table."""
+    if SYMPTOM_TABLE in app.env.found_docs:
+        page = app.builder.get_target_uri(SYMPTOM_TABLE)
+        for name, advice in all_advice().items():
+            title, cause, remedy = (text.replace("`", "") for text in (advice.symptom, advice.cause, advice.remedy))
+            yield {
+                "id": f"{page}#{symptom_anchor(name)}",
+                "page": f"Symptom. {SYMPTOM_GROUPS[advice.group]}",
+                "title": title,
+                "text": f"{cause} {remedy}",
+                "names": [name.replace("-", " ")],
+                "symptoms": [title],
+            }
 
 
 def sections(app: Sphinx) -> Iterator[dict]:
@@ -154,7 +170,9 @@ def search_page(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
     """Write the search data, with Sphinx's English stemmer, and yield the search page."""
     synonyms = Path(app.srcdir) / SYNONYMS
     words = yaml.safe_load(synonyms.read_text()) if synonyms.exists() else {"same": [], "see": {}}
-    book = json.dumps({"sections": list(sections(app)), **words}, ensure_ascii=False, separators=(",", ":"))
+    book = json.dumps(
+        {"sections": [*sections(app), *symptom_entries(app)], **words}, ensure_ascii=False, separators=(",", ":")
+    )
     english = IndexBuilder(app.env, "en", {}, None).context_for_searchtool()
     stop_words, stemmer = english["search_language_stop_words"], english["search_language_stemming_code"]
     data = f"const stopwords = {stop_words};\n{stemmer}\nconst BOOK = {book};\n"

@@ -159,7 +159,9 @@ class CaseTable:
     Arguments:
         rows: one mapping per case, from names to texts, all with the same names. The first text heads the case.
         caption: what the cases have in common.
-        folded: show only the heading of each case, which opens its list.
+        folded: show only the heading of each case, which opens its list. In a folded table, a text named ``anchor``
+            is the address of the case on its page, and cases with the same text named ``part`` stand together below
+            it; these two are not listed.
 
     Attributes:
         rows, caption, folded: as given, the rows as a list.
@@ -178,12 +180,14 @@ class CaseTable:
 
     def __init__(self, rows: Iterable[Mapping[str, str]], caption: str, *, folded: bool = False) -> None:
         self.rows, self.caption, self.folded = [dict(row) for row in rows], caption, folded
+        self._places = {"part", "anchor"} if folded else set()
         _check(self.rows, caption)
 
     def __repr__(self) -> str:
         lines = [self.caption]
         for row in self.rows:
             (_, head), *others = row.items()
+            others = [(name, text) for name, text in others if name not in self._places]
             lines += [_without_marks(head), *(f"  {name}: {_without_marks(text)}" for name, text in others)]
         return "\n".join(lines)
 
@@ -191,10 +195,19 @@ class CaseTable:
         cases = []
         for row in self.rows:
             (_, head), *others = row.items()
+            others = [(name, text) for name, text in others if name not in self._places]
             listed = "".join(f"<dt>{escape(name)}</dt><dd>{_inline(text)}</dd>" for name, text in others)
-            cases.append((_inline(head), f"<dl>{listed}</dl>"))
+            # An address inside of the fold, because browsers open a fold in which the target of a link stands.
+            place = f' id="{escape(row["anchor"])}"' if "anchor" in row else ""
+            cases.append((_inline(head), f"<dl{place}>{listed}</dl>"))
         if self.folded:
-            folds = "\n".join(f"<details><summary>{head}</summary>{listed}</details>" for head, listed in cases)
+            lines, part = [], ""
+            for row, (head, listed) in zip(self.rows, cases, strict=True):
+                if row.get("part", "") != part:
+                    part = row["part"]
+                    lines.append(f'<p class="bnb-part">{escape(part)}</p>')
+                lines.append(f"<details><summary>{head}</summary>{listed}</details>")
+            folds = "\n".join(lines)
             return f'<div class="bnb-cases" role="group" aria-label="{escape(self.caption)}">\n{folds}\n</div>'
         rows = "\n".join(f'<tr><th scope="row">{head}</th><td>{listed}</td></tr>' for head, listed in cases)
         caption = f'<caption style="caption-side: top; text-align: left">{escape(self.caption)}</caption>'

@@ -6,11 +6,12 @@ from bnlib.doctor.diagnosis import diagnose, losses_by_mode
 from bnlib.doctor.explanations import explain, list_explanations
 from bnlib.doctor.losses import Score
 from bnlib.doctor.report import Finding, Report
-from bnlib.doctor.symptoms import SYMPTOM_GROUPS, TEST_SETUP, all_advice, symptom_rows
+from bnlib.doctor.symptoms import SYMPTOM_GROUPS, SYMPTOM_PARTS, TEST_SETUP, all_advice, symptom_anchor, symptom_rows
 
 __all__ = [
     "ADVICE",
     "SYMPTOM_GROUPS",
+    "SYMPTOM_PARTS",
     "TEST_SETUP",
     "Advice",
     "Finding",
@@ -23,5 +24,6 @@ __all__ = [
     "explain",
     "list_explanations",
     "losses_by_mode",
+    "symptom_anchor",
     "symptom_rows",
 ]

@@ -28,8 +28,8 @@ ADVICE: dict[str, Advice] = {
     "train-mode-at-inference": Advice(
         group="batch",
         symptom=(
-            "The same image gets a different prediction in each batch, or with batch size 1 a single image gets the "
-            "same output as any other: always the same class"
+            "The same image gets a different prediction in each batch, the test accuracy depends on the batch size, or "
+            "with batch size 1 a single image gets the same output as any other: always the same class"
         ),
         cause="The network predicts in train mode, because `model.eval()` was not called.",
         test="any(bn.training for bn in bns)",

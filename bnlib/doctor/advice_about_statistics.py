@@ -55,8 +55,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "running-statistics-mismatch": Advice(
         group="eval",
         symptom=(
-            "The training loss goes down, but the validation loss explodes or jumps; accuracy drops when I call "
-            "`model.eval()`"
+            "The training loss goes down, but the validation loss explodes or jumps, even on the training data; "
+            "accuracy drops when I call `model.eval()`"
         ),
         cause=(
             "The running averages do not describe the current network: they have seen too few batches, they are "
@@ -71,7 +71,7 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         section=FAILING + "#running-averages",
     ),
     "negative-variance": Advice(
-        group="eval",
+        group="error",
         symptom="Eval mode gives NaN, although the loss in train mode and all weights are finite",
         cause=(
             "`running_var` is negative: the buffers were subtracted, extrapolated or averaged with a negative weight "

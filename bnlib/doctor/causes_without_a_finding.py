@@ -41,6 +41,20 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         remedy="Standardise the inputs, and use `bias=False` in front of BN.",
         section="chapters/07_why_is_my_bn_failing.ipynb#inputs-in-other-units",
     ),
+    "dropout-in-front": Advice(
+        group="eval",
+        symptom="Dropout and batch norm together are worse than either alone: eval mode is worse than train mode",
+        cause=(
+            "Dropout in front of BN raises the variance of BN's input in train mode only. So the running variance is "
+            "too large for eval mode (variance shift)."
+        ),
+        test='"dropout" in str(bnlib.diagnose(model, batches))',
+        remedy=(
+            "Move dropout behind the last BN layer, or lower its rate. For a trained model, recompute the statistics "
+            "with BN in train mode and dropout in eval mode."
+        ),
+        section="chapters/07_why_is_my_bn_failing.ipynb#running-averages",
+    ),
     "covariate-shift": Advice(
         group="eval",
         symptom="Good on the test set, but bad on data from another camera, hospital or site",
@@ -53,6 +67,20 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "Recompute the statistics on new inputs, if their labels have about the same frequencies as in training."
         ),
         section="chapters/06_perils.ipynb#different-data-at-inference",
+    ),
+    "predictions-change-the-model": Advice(
+        group="batch",
+        symptom=(
+            "The prediction for an image changes after other predictions, although nothing is trained: no optimiser, "
+            "`requires_grad=False` or `torch.no_grad()`"
+        ),
+        cause=(
+            "Each forward pass in train mode updates the running averages, with or without gradients. So predictions "
+            "in train mode change what the model predicts in eval mode."
+        ),
+        test="any(bn.training and bn.running_mean is not None for bn in bns)",
+        remedy="Call `model.eval()` before predicting, and load the running averages again from the checkpoint.",
+        section="chapters/06_perils.ipynb#predictions-in-train-mode",
     ),
     "test-time-adaptation": Advice(
         group="batch",
@@ -78,6 +106,17 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         test="all(bn.weight.abs().max() < 3 * bn.eps**0.5 for bn in bns)",
         remedy="Start with gamma = 1. Use a smaller gamma only at the end of residual branches.",
         section="chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero",
+    ),
+    "norm-at-the-output": Advice(
+        group="training",
+        symptom="Regression with batch norm behind the last layer (at the output) predicts badly",
+        cause=(
+            "BN gives the outputs of every batch the same mean and the same variance, so in train mode the network "
+            "cannot say that the targets of one batch are larger than those of another."
+        ),
+        test="isinstance([m for m in model.modules() if not [*m.children()]][-1], nn.modules.batchnorm._BatchNorm)",
+        remedy="Leave out BN behind the last layer, and standardise the targets with numbers of the training set.",
+        section="chapters/01_the_formula.ipynb#forward",
     ),
     "q-network": Advice(
         group="training",
@@ -215,7 +254,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "small-batch-per-device": Advice(
         group="devices",
-        symptom="Accuracy drops with more GPUs, as from 1 GPU to 8, at the same global batch size",
+        symptom="Accuracy drops with more GPUs: 8 GPUs are worse than 1 at the same global batch size",
         cause=(
             "Each device normalises by its own samples, which are fewer than before. Here `x` is the batch of one "
             "device. If that batch is as large as before, BN is not the cause."
@@ -303,12 +342,32 @@ IN_TRAINING_CODE: dict[str, Advice] = {
         ),
         section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
     ),
+    "pretrained-keras-base": Advice(
+        group="after",
+        symptom=(
+            "Keras, transfer learning with a pretrained base: accuracy in `fit` is good and in `evaluate` bad, or the "
+            "loss jumps after `base.trainable = True`"
+        ),
+        cause=(
+            "The base's BN layers are not frozen: `fit` normalises with the batch, `evaluate` with the moving "
+            "averages. In Keras 3, `base(x, training=False)` in a functional model does not change that in `fit`. Here "
+            "`base` is the pretrained part."
+        ),
+        test='any(layer.trainable for layer in base.layers if type(layer).__name__ == "BatchNormalization")',
+        remedy=(
+            "After `base.trainable = True`, set `layer.trainable = False` for each BatchNormalization layer of the "
+            "base, and compile again. A frozen BN layer runs in inference mode, even with `training=True` (in "
+            "TensorFlow 1 it still used the batch)."
+        ),
+        section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
     "folded": Advice(
         group="after",
-        symptom="Accuracy drops after BN was folded (fused) into the convolutions",
+        symptom="Accuracy drops, or the outputs differ, after BN was folded (fused) into the convolutions",
         cause=(
             "BN was folded before its running averages had settled, or into a convolution behind it that pads with "
-            "zeros. Here `folded` is the new model."
+            "zeros. If only your own comparison shows a difference, it compares with train mode: folding repeats "
+            "eval mode. Here `folded` is the new model."
         ),
         test="not torch.allclose(folded(x), model.eval()(x), atol=1e-2)",
         remedy=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bnlib.doctor.advice import ADVICE, Advice
+from bnlib.doctor.causes_of_errors import CAUSES_OF_ERRORS
 from bnlib.doctor.causes_without_a_finding import CAUSES_WITHOUT_A_FINDING, IN_TRAINING_CODE
 from bnlib.doctor.headings import heading
 
@@ -15,6 +16,51 @@ SYMPTOM_GROUPS: dict[str, str] = {
     "devices": "Several devices",
 }
 """What one sees first: the headings of the symptom table by the key of the group."""
+
+SYMPTOM_PARTS: dict[str, dict[str, str]] = {
+    "error": {
+        "An error message": "one-value-per-channel number-types-differ counter-in-checkpoint two-passes-in-ddp "
+        "sync-norm-on-cpu immutable-statistics",
+        "NaN or inf": "overflow-in-half-precision non-finite-values mixed-precision negative-variance "
+        "feature-hardly-varies",
+    },
+    "eval": {
+        "Any network": "running-statistics-mismatch running-statistics-never-updated eval-worse-than-train "
+        "eval-mode-distorted dropout-in-front unusual-momentum",
+        "Small, sorted or fixed batches": "relies-on-batch-statistics batches-not-representative "
+        "batch-composition-memorised",
+        "New or unusual data": "covariate-shift domain-statistics-differ outliers rounded-bias",
+        "A layer that is called or loaded in an unusual way": "shared-layer gradient-checkpointing "
+        "statistics-of-constant-batches statistics-not-tracked layers-share-statistics",
+    },
+    "batch": {
+        "": "train-mode-at-inference eval-depends-on-batch no-running-statistics predictions-change-the-model "
+        "test-time-adaptation",
+    },
+    "training": {
+        "Any network": "zero-gamma small-batches loss-higher-in-train-mode trained-in-eval-mode "
+        "batches-never-reshuffled repeated-samples variance-below-eps norm-at-the-output unstable-rate",
+        "A deep network": "gradient-explosion small-gamma",
+        "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension",
+        "A GAN": "discriminator gradient-penalty",
+        "Reinforcement learning, contrastive training": "q-network contrastive-training",
+    },
+    "after": {
+        "Loading a checkpoint": "checkpoint-without-buffers counters-differ",
+        "Fine-tuning and frozen layers": "fine-tuning frozen-layer-updates-statistics frozen-statistics-mismatch "
+        "pretrained-keras-base gamma-and-beta-not-trained",
+        "Averaged weights (EMA, SWA)": "averaged-weights",
+        "Export, and conversion from Keras or TensorFlow": "exported-in-train-mode exported-without-statistics "
+        "keras-defaults",
+        "Folding, quantisation, half precision": "folded quantised half-precision-statistics",
+    },
+    "devices": {
+        "Data parallelism and SyncBatchNorm": "small-batch-per-device statistics-per-process sync-norm-hangs "
+        "sampler-without-set-epoch",
+        "Federated learning": "averaged-parameters federated-clients",
+    },
+}
+"""The parts of each group, with the names of their rows in the order of the table."""
 
 TEST_SETUP = """\
 model = copy.deepcopy(model)  # some of the tests change the mode or the statistics
@@ -34,11 +80,13 @@ def all_advice() -> dict[str, Advice]:
         >>> doctor.all_advice()["zero-gamma"].section
         'chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero'
     """
-    return {**ADVICE, **CAUSES_WITHOUT_A_FINDING, **IN_TRAINING_CODE}
+    return {**ADVICE, **CAUSES_OF_ERRORS, **CAUSES_WITHOUT_A_FINDING, **IN_TRAINING_CODE}
 
 
 def symptom_rows(group: str) -> list[dict[str, str]]:
     """Return the rows of the symptom table for one group, for ``tables.CaseTable``.
+
+    Beside its texts, a row has its ``part`` of the group and its ``anchor`` on the page.
 
     Arguments:
         group: a key of ``SYMPTOM_GROUPS``.
@@ -56,16 +104,29 @@ def symptom_rows(group: str) -> list[dict[str, str]]:
     """
     if group not in SYMPTOM_GROUPS:
         raise ValueError(f"group must be one of {', '.join(SYMPTOM_GROUPS)}, got {group!r}")
-    return [_row(name, each) for name, each in all_advice().items() if each.group == group]
+    advice, parts = all_advice(), SYMPTOM_PARTS[group]
+    return [_row(name, advice[name], part) for part, names in parts.items() for name in names.split()]
 
 
-def _row(name: str, advice: Advice) -> dict[str, str]:
+def symptom_anchor(name: str) -> str:
+    """Return where the row of a name stands on the page of chapter 7.
+
+    Example:
+        >>> doctor.symptom_anchor("zero-gamma")
+        'symptom-zero-gamma'
+    """
+    return f"symptom-{name}"
+
+
+def _row(name: str, advice: Advice, part: str) -> dict[str, str]:
     doctor = f"\nThe doctor reports `{name}`." if name in ADVICE else ""
     return {
         "what you see": advice.symptom,
         "likely cause": advice.cause,
         "how to tell": f"`{advice.test}`{doctor}",
         "cure": f"{advice.remedy} {_link(advice.section)}",
+        "part": part,
+        "anchor": symptom_anchor(name),
     }
 
 

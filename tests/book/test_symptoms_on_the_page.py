@@ -6,7 +6,7 @@ import pytest
 from conftest import PHONE, SCREEN, soup
 from test_words import sections
 
-from bnlib.doctor import SYMPTOM_GROUPS, TEST_SETUP, all_advice
+from bnlib.doctor import SYMPTOM_GROUPS, SYMPTOM_PARTS, TEST_SETUP, all_advice, symptom_anchor
 from bnlib.doctor.headings import heading
 from chapters import code_cells
 from tools import notebooks
@@ -49,6 +49,28 @@ def test_each_symptom_is_a_line_that_a_finger_hits_and_that_opens_without_script
     page.keyboard.press("Enter")
     (opened,) = [each.bounding_box() for each in page.locator(".bnb-cases dl:visible").all()]
     assert opened["x"] >= 0 and opened["x"] + opened["width"] <= screen["width"]
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("screen", [SCREEN, PHONE])
+def test_the_address_of_a_case_opens_it_and_shows_its_first_line(visit, screen, scripts):
+    page = visit(f"{PAGE}#{symptom_anchor('q-network')}", viewport=screen, java_script_enabled=scripts).page
+    (opened,) = page.locator(".bnb-cases details[open]").all()
+    summary, text = (opened.locator(each).bounding_box() for each in ("summary", "dl"))
+    assert "Q-learning" in opened.locator("summary").inner_text()
+    bar = page.locator(".bd-header-article").first.bounding_box()
+    assert bar["y"] + bar["height"] <= summary["y"] < screen["height"] / 2 and text["y"] > summary["y"]
+
+
+def test_the_cases_of_a_part_stand_below_its_name(site):
+    for group, each in zip(SYMPTOM_PARTS.values(), soup(site / PAGE).select("div.bnb-cases"), strict=True):
+        found, part = {}, ""
+        for child in each.find_all(["p", "details"], recursive=False):
+            if child.name == "p":
+                part = child.text
+            else:
+                found.setdefault(part, []).append(child.dl["id"])
+        assert found == {part: [symptom_anchor(name) for name in names.split()] for part, names in group.items()}
 
 
 @pytest.mark.parametrize(("screen", "below"), [(SCREEN, False), (PHONE, True)])

@@ -12,6 +12,19 @@ ROWS = [
 ]  # fmt: skip
 
 
+def test_folded_cases_stand_below_the_name_of_their_part_and_have_an_address_inside_of_the_fold():
+    rows = [
+        row | {"part": part, "anchor": part[:1] or "z"} for row, part in zip(ROWS * 2, ["", "A", "A", "B"], strict=True)
+    ]
+    table = CaseTable(rows, "What", folded=True)
+    group = ET.fromstring(table._repr_html_())
+    assert [each.text if each.tag == "p" else each.tag for each in group] == [
+        "details", "A", "details", "details", "B", "details"
+    ]  # fmt: skip
+    assert [each.get("id") for each in group.iter("dl")] == ["z", "A", "A", "B"]
+    assert {each.text for each in group.iter("dt")} == {"test", "cure"} and "anchor" not in repr(table)
+
+
 def test_each_case_is_a_row_with_a_list_of_what_belongs_to_it():
     table = ET.fromstring(CaseTable(ROWS, "What & why")._repr_html_())
     assert table.find("caption").text == "What & why"

@@ -5,7 +5,8 @@ import re
 
 import pytest
 import torch
-from doctor_examples import batches, digits, settle, train, trained
+from doctor_examples import batches, digits, train, trained
+from more_examples import behind_dropout
 from torch import nn
 from torch.nn import functional as F
 
@@ -167,23 +168,9 @@ def test_what_follows_from_a_dead_layer_is_not_reported(inference):
     assert [(each.code, each.layer) for each in report.at_least("warning")] == [("zero-gamma", name)], str(report)
 
 
-class Droppy(nn.Sequential):
-    """Dropout in front of each norm layer but the first, where the layer gets its variance."""
-
-    def __init__(self, rate):
-        super().__init__()
-        self.append(nn.Flatten())
-        for width in (64, 32, 32, 32):
-            self.extend([nn.Linear(width, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(rate)])
-        self.append(nn.Linear(32, 10))
-
-
 @pytest.mark.parametrize("rate", [0.0, 0.7])
 def test_dropout_in_front_of_norm_layers_is_named_as_the_cause(rate):
-    some = [batch for seed in range(8) for batch in batches(64, 25, seed=seed)]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = settle(train(Droppy(rate), some, 200), some[:40])
+    model = behind_dropout(rate)
     for inference in (False, True):
         report = diagnose(model.train(not inference), batches(64, 8), inference=inference)
         assert report.codes == (["eval-mode-distorted"] if rate else []), str(report)

@@ -2,10 +2,12 @@
 
 import re
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from doctor_examples import batches, digits, displaced, negative, train, trained
+from more_examples import BatchNormalization, Twice, behind_dropout, exposures, in_one_process, without_counters
 from torch import nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import bnlib
 from bnlib import models, samplers
-from bnlib.doctor import ADVICE, SYMPTOM_GROUPS, TEST_SETUP, all_advice, symptom_rows
+from bnlib.doctor import ADVICE, SYMPTOM_GROUPS, SYMPTOM_PARTS, TEST_SETUP, all_advice, symptom_rows
 from bnlib.experiments.failing import broken_networks
 
 IMPORTS = """
@@ -84,36 +86,10 @@ def with_shared_statistics():
     return model
 
 
-class Twice(nn.Module):
-    """A tower that sees an image and its negative, with more contrast."""
-
-    def __init__(self):
-        super().__init__()
-        self.tower = models.mlp((64, 32, 10), nn.BatchNorm1d)
-
-    def forward(self, x):
-        return self.tower(x) + self.tower(6 - 4 * x)
-
-
 def two_domains(model):
     domains = {"paper": batches(), "negative": batches(change=negative)}
     mixed = [each for pair in zip(*domains.values(), strict=True) for each in pair]
     return {"model": train(model, mixed * 5, 120), "batches": mixed, "domains": domains}
-
-
-def exposures(size):
-    """Is a pixel brighter than its image? Only the statistics of a batch of one image tell its exposure."""
-    generator = torch.Generator().manual_seed(0)
-    plain = torch.randn(256, 1, 64, generator=generator)
-    x = plain + 5 * torch.randn(256, 1, 1, generator=generator)
-    few = list(zip(x.split(size), (plain[:, 0] > plain[:, 0].mean(1, keepdim=True)).long().split(size), strict=True))
-    model = nn.Sequential(nn.Conv1d(1, 8, 1), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 2, 1))
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    for inputs, targets in few * max(1, size // 4):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(inputs), targets).backward()
-        optimiser.step()
-    return {"model": model, "batches": few}
 
 
 def scaled(factor):
@@ -298,6 +274,7 @@ CASES = {
     "test-time-adaptation": (lambda: {"batches": one_label()}, dict),
     "loss-higher-in-train-mode": (lambda: {"batches": batches(3, 40)}, dict),
     "small-gamma": (lambda: {"model": deep(0.001)}, lambda: {"model": deep(1.0)}),
+    "norm-at-the-output": (lambda: {"model": trained("mlp").append(nn.BatchNorm1d(10))}, dict),
     "q-network": tuple(
         lambda mode=mode: {
             "q": trained("mlp").train(mode),
@@ -352,6 +329,21 @@ CASES = {
         lambda: {"weight": torch.randn(8, 9) * torch.tensor([100.0, *[1.0] * 7])[:, None]},
         lambda: {"weight": torch.randn(8, 9)},
     ),
+    "overflow-in-half-precision": (lambda: {"batches": batches(change=scaled(1e6))}, dict),
+    "number-types-differ": (lambda: {"batches": [*batches(), *batches(change=lambda x, y: (x.half(), y))]}, dict),
+    "counter-in-checkpoint": (
+        lambda: {"checkpoint": without_counters(trained("mlp").state_dict())},
+        lambda: {"checkpoint": trained("mlp").state_dict()},
+    ),
+    "two-passes-in-ddp": tuple(lambda each=each: {"ddp": in_one_process(each)} for each in (True, False)),
+    "immutable-statistics": (lambda: {"mutable": ["intermediates"]}, lambda: {"mutable": ["batch_stats"]}),
+    "dropout-in-front": tuple(
+        lambda rate=rate: {"model": behind_dropout(rate), "batches": batches(64, 8)} for rate in (0.7, 0.0)
+    ),
+    "predictions-change-the-model": (dict, lambda: {"model": trained("mlp").eval()}),
+    "pretrained-keras-base": tuple(
+        lambda each=each: {"base": SimpleNamespace(layers=[BatchNormalization(each)])} for each in (True, False)
+    ),
     "folded": (
         lambda: {"model": trained("mlp").eval(), "folded": folded(with_layer(nn.BatchNorm1d.reset_running_stats))},
         lambda: {"model": trained("mlp").eval(), "folded": folded(trained("mlp"))},
@@ -375,6 +367,14 @@ def test_each_advice_says_what_one_sees_why_and_what_to_do():
         assert each.cause.endswith(".") and each.remedy.endswith(".")
         assert not any(text.count("`") % 2 for text in (each.symptom, each.cause, each.remedy))
         assert re.fullmatch(r"chapters/\d\d_\w+\.ipynb#[\w-]+", each.section)
+
+
+def test_each_row_stands_in_one_part_of_its_group():
+    placed = [
+        (group, name) for group, parts in SYMPTOM_PARTS.items() for names in parts.values() for name in names.split()
+    ]
+    assert sorted(placed) == sorted((each.group, name) for name, each in all_advice().items())
+    assert list(SYMPTOM_PARTS) == list(SYMPTOM_GROUPS)
 
 
 def test_the_rows_of_a_group_come_from_the_advice():
