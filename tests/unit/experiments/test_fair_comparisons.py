@@ -10,9 +10,8 @@ from bnlib.experiments.framework.best_rates import AXES, best_rates
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from bnlib.experiments.framework.results import FOLDER, result_path
 
-SELECTIONS = [
-    name for name in EXPERIMENTS if name.startswith("full_normalization.rivals_") and name.endswith("_selection")
-]
+CONTEST = "full_normalization.rivals_"
+SELECTIONS = [name for name in EXPERIMENTS if name.startswith(CONTEST) and name.endswith("_selection")]
 FEWER_SEEDS = {
     **dict.fromkeys(SELECTIONS, "only chooses rates; the contest tests them with five other seeds"),
     "failing.published_examples": "each seed trains ten networks at once, so two seeds are twenty networks",
