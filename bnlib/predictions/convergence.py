@@ -42,15 +42,15 @@ PREDICTIONS = [
     ),
     Prediction(
         "exact-estimates",
-        "With Full Normalization a network of three fully connected layers ends at {plain:.0f} % test error at "
-        "learning rate 1, and with BN at {bn:.1f} %. Full Normalization has running averages for the statistics and "
-        "for the adjoints. We replace one of them by exact values in every step. Which one brings the error within 3 "
-        "points of BN's?",
+        "With Full Normalization a fully connected network with three normalised layers ends at {plain:.0f} % test "
+        "error at learning rate 1, and with BN at {bn:.1f} %. Full Normalization has running averages for the "
+        "statistics and for the adjoints. We replace one of them by exact values in every step. Which one brings the "
+        "error within 3 points of BN's?",
         {
             "Exact statistics": lambda bn, statistics, adjoints: statistics <= bn + _POINTS < adjoints,
             "Exact adjoints": lambda bn, statistics, adjoints: adjoints <= bn + _POINTS < statistics,
-            "Each of the two": lambda bn, statistics, adjoints: max(statistics, adjoints) <= bn + _POINTS,
-            "None of the two": lambda bn, statistics, adjoints: min(statistics, adjoints) > bn + _POINTS,
+            "Each of them alone": lambda bn, statistics, adjoints: max(statistics, adjoints) <= bn + _POINTS,
+            "Neither": lambda bn, statistics, adjoints: min(statistics, adjoints) > bn + _POINTS,
         },
         reason="The error is {statistics:.1f} % with exact statistics and {adjoints:.0f} % with exact adjoints.",
     ),
