@@ -10,7 +10,8 @@ from bnlib.experiments.framework.best_rates import AXES, best_rates
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from bnlib.experiments.framework.results import FOLDER, result_path
 
-SELECTIONS = [f"full_normalization.rivals_{optimiser}_selection" for optimiser in ("sgd", "momentum", "adam")]
+CONTESTS = ("sgd", "momentum", "adam", "images", "local_steps", "joined_gradients")
+SELECTIONS = [f"full_normalization.rivals_{contest}_selection" for contest in CONTESTS]
 FEWER_SEEDS = {
     **dict.fromkeys(SELECTIONS, "only chooses rates; the contest tests them with five other seeds"),
     "failing.published_examples": "each seed trains ten networks at once, so two seeds are twenty networks",
