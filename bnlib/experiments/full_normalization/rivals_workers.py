@@ -27,8 +27,8 @@ def experiment(way: str) -> Measurement:
 
     Example:
         >>> from bnlib.experiments.full_normalization import rivals_workers
-        >>> rivals_workers.experiment("joined gradients").name
-        'full_normalization.rivals_joined_gradients'
+        >>> rivals_workers.experiment("local steps").name
+        'full_normalization.rivals_local_steps'
     """
     return Measurement(
         name=f"full_normalization.rivals_{way.replace(' ', '_')}",

@@ -10,7 +10,7 @@ from bnlib.experiments.framework.best_rates import AXES, best_rates
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from bnlib.experiments.framework.results import FOLDER, result_path
 
-CONTESTS = ("sgd", "momentum", "adam", "images", "local_steps", "joined_gradients")
+CONTESTS = ("sgd", "momentum", "adam", "images", "local_steps")
 SELECTIONS = [f"full_normalization.rivals_{contest}_selection" for contest in CONTESTS]
 FEWER_SEEDS = {
     **dict.fromkeys(SELECTIONS, "only chooses rates; the contest tests them with five other seeds"),
