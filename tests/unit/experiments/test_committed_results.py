@@ -9,6 +9,7 @@ from operator import attrgetter
 import numpy as np
 import pytest
 
+from bnlib.datasets import DatasetError, load
 from bnlib.experiments.framework.experiment import Experiment
 from bnlib.experiments.framework.registry import EXPERIMENTS
 from bnlib.experiments.framework.results import FOLDER, as_array, read_result, result_path
@@ -22,6 +23,8 @@ ALL = [
     if (FOLDER / f"{result_path(name, scale)}.json").exists()
 ]
 SECONDS = 0.5
+FROM_A_PACKAGE = [f"full_normalization.{name}" for name in ("rivals_images", "rivals_images_selection")]
+"""Experiments on Fashion-MNIST, which a package of the system has; without it their results are only read."""
 
 
 @pytest.mark.parametrize(("name", "scale"), ALL)
@@ -97,6 +100,11 @@ def test_a_random_part_comes_out_again(name):
     """
     experiment = EXPERIMENTS[name]
     cells, kept = experiment.cells("quick"), experiment.load("quick")
+    if name in FROM_A_PACKAGE:
+        try:
+            load("fashion_mnist")
+        except DatasetError:
+            pytest.skip("no Fashion-MNIST: apt install dataset-fashion-mnist")
     cell = affordable(cells)
     number, run = random.choice(list(enumerate(cells[cell])))
     history = beginning(run)
