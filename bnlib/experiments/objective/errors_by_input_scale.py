@@ -126,7 +126,7 @@ def error_rows(scale: Scale = "paper") -> list[dict]:
 
 def error_by_signal_rows(scale: Scale = "paper") -> list[dict]:
     """Return the errors on new samples in eval mode (%), one number per seed, by the signal of the sample."""
-    headers = [("number added to the input of the class", f"{a} to {b}") for a, b in itertools.pairwise(SIGNAL_EDGES)]
+    headers = [("value of the input of the class", f"{a} to {b}") for a, b in itertools.pairwise(SIGNAL_EDGES)]
     return [
         {"network": norm} | dict(zip(headers, 100 * found["test_by_signal"].T, strict=True))
         for norm, found in load(scale).items()
