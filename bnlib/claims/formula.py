@@ -164,7 +164,7 @@ CLAIMS = (
     ),
     Claim(
         "kariya-trapped", "kariya2018", "back to the original question",
-        "Larger steps with BN carry no risk of getting trapped in a local minimum or on a plateau.",
+        "With BN one can take larger steps without a risk of getting trapped in a local minimum or on a plateau.",
         "01_the_formula#the-experiment-batch-size-and-learning-rate", _working_rates_and_stuck_runs,
         (("at the learning rates at which the median run works with BN and not without, no run with BN is stuck, with "
           "an error above 50 %",
