@@ -16,21 +16,21 @@ PREDICTIONS = [
         },
         reason="It reads {digits:.0f} % of the digits and {inverted:.0f} % of the inverted digits. In training each "
         "kind was normalised with its own statistics, but the running averages mix both. With the same weights and "
-        "separate averages for each kind, it reads at least {own:.0f} % of each kind.",
+        "separate averages for each kind, it reads at least {own:.0f} % of each kind (medians).",
     ),
     Prediction(
         "target-networks",
         "A Q network with batch norm learns the values of a policy from a replay buffer, which was filled by random "
         "actions. In each step the buffer's states and actions pass through the network as one batch, the next states "
-        "and the policy's actions through the target network as another, both in train mode. What are the learned "
-        "values close to?",
+        "and the policy's actions through the target network as another, both in train mode. Which values are the "
+        "learned values closer to?",
         {
-            "The values of the policy": lambda policy, buffer: policy <= buffer and policy < 1.5,
-            "The values of the random actions in the buffer": lambda policy, buffer: buffer < policy and buffer < 1.5,
-            "Neither": lambda policy, buffer: min(policy, buffer) >= 1.5,
+            "The values of the policy": lambda policy, buffer: policy < 0.8 * buffer,
+            "The values of the random actions in the buffer": lambda policy, buffer: buffer < 0.8 * policy,
+            "Both are about equally far": lambda policy, buffer: 0.8 <= policy / buffer <= 1.25,
         },
-        reason="Their root mean square distance is {policy:.1f} standard deviations from the values of the policy, and "
-        "{buffer:.1f} from those of the random actions. Each batch is normalised with its own statistics, so the "
+        reason="Their root mean square distance is {policy:.2f} standard deviations from the values of the policy, and "
+        "{buffer:.2f} from those of the random actions. Each batch is normalised with its own statistics, so the "
         "network hardly sees that the policy's actions differ from those of the buffer.",
     ),
 ]
