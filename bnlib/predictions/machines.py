@@ -10,7 +10,8 @@ PREDICTIONS = [
         "own-digit",
         "Ten machines train one network with batch norm. Each normalises with the statistics of its own batch. A share "
         "of each machine's images is chosen to show one digit, a different one on each machine. The other images are "
-        "dealt at random. From which share on is the test error above 10 %?",
+        "dealt at random. The network is tested with the running statistics of the first machine. From which share on "
+        "is the test error above 10 %?",
         {
             "At 50 %": lambda half, most, all: half > _SUFFERS,
             "At 90 %, but not yet at 50 %": lambda half, most, all: most > _SUFFERS >= half,

@@ -27,7 +27,7 @@ PREDICTIONS = [
             "At smaller weights, but not at 0": lambda length, mixed: 0.05 * mixed <= length < 0.9 * mixed,
             "At the same weights or at larger ones": lambda length, mixed: length >= 0.9 * mixed,
         },
-        reason="The weight vector at the minimum has length {length:.2f}, against {mixed:.2f} for mixed batches. In a "
+        reason="The weight vector at the minimum has length {length:.2f}, against {mixed:.2f} for mixed batches of four. In a "
         "batch of one class, batch norm subtracts the mean of the class, which tells the classes apart.",
     ),
     Prediction(
