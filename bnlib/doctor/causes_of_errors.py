@@ -76,8 +76,8 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         test="ddp.broadcast_buffers and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in ddp.modules())",
         remedy=(
             "Call `backward()` before the next forward pass, or pass both batches through the network in one call, or "
-            "use `DistributedDataParallel(..., broadcast_buffers=False)`. (Each process then keeps its own running "
-            "averages.)"
+            "use `DistributedDataParallel(..., broadcast_buffers=False)`. Each process then keeps its own running "
+            "averages."
         ),
         section="chapters/10_many_machines.ipynb#whose-statistics",
     ),
