@@ -167,8 +167,8 @@ ADVICE: dict[str, Advice] = {
         test="not any(bn.training or bn.num_batches_tracked for bn in bns)",
         remedy=(
             "Call `model.train()` at the beginning of each epoch and after each validation, and train again. Do not "
-            "recompute the statistics: the weights are adapted to these. If you froze the statistics on purpose, "
-            "take them from the data first."
+            "recompute the statistics: the weights are adapted to the present ones. If you froze the statistics "
+            "on purpose, compute them from the data before you freeze them."
         ),
         section=FORMULA + "#two-modes-and-the-averages-between-them",
     ),

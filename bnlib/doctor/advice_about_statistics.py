@@ -75,8 +75,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         symptom="Eval mode gives NaN, although the loss in train mode and all weights are finite",
         cause=(
             "`running_var` is negative: the buffers were subtracted, extrapolated or averaged with a negative weight "
-            "(task arithmetic, merged models), the momentum is not between 0 and 1, or an own layer computes E[x²] - "
-            "E[x]² in low precision."
+            "(task arithmetic, merged models), the momentum is not between 0 and 1, or a layer of your own computes "
+            "E[x²] - E[x]² in low precision."
         ),
         test="any((bn.running_var < 0).any() for bn in bns)",
         remedy=(
@@ -93,8 +93,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
             "count operations"
         ),
         cause=(
-            "The dry run was in train mode, so the running averages took in its constant batches, and no real ones "
-            "followed."
+            "The dry run was in train mode, so the running averages contain its constant batches, and no real "
+            "batches followed."
         ),
         test=(
             "any(bn.num_batches_tracked > 0 and bn.running_var.unique().numel() == 1 and bn.running_var[0] < 1 for bn "
@@ -125,7 +125,7 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         symptom="Fine-tuning with frozen batch norm (in eval mode) learns badly from a good pretrained network",
         cause=(
             "The frozen running averages do not describe the inputs, because these are not prepared as in the first "
-            "training: 0 to 255 in place of 0 to 1, without mean and deviation, or of another kind."
+            "training: from 0 to 255 in place of 0 to 1, not standardised, or of another kind."
         ),
         test='"frozen-statistics-mismatch" in bnlib.diagnose(model, batches).codes',
         remedy=(
@@ -146,7 +146,7 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         ),
         test="len({bn.running_mean.data_ptr() for bn in bns}) < len(bns)",
         remedy=(
-            "Give each layer its own buffers: `layer.running_mean = layer.running_mean.clone()`, and so for "
+            "Give each layer its own buffers: `layer.running_mean = layer.running_mean.clone()`, and the same for "
             "`running_var` and `num_batches_tracked`; or load with `assign=False`. Then recompute the statistics: "
             "`torch.optim.swa_utils.update_bn(batches, model)`."
         ),

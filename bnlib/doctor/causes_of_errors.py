@@ -8,13 +8,13 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
     "overflow-in-half-precision": Advice(
         group="error",
         symptom=(
-            "NaN in train mode as soon as autocast, AMP or float16 (fp16) is on: the loss or `running_mean` is NaN "
-            "after the first batches"
+            "NaN in train mode as soon as autocast, AMP or float16 (fp16) is on: the loss is NaN, and `running_mean` "
+            "or `running_var` is NaN or inf, after the first batches"
         ),
         cause=(
             "The layer in front of BN computes in float16, where values above 65,504 become infinite. One infinite "
-            "value makes the whole channel NaN. That BN's own numbers are float32 does not help, because its input "
-            "is already infinite."
+            "value makes the whole channel NaN. BN itself computes in float32, but this does not help, because its "
+            "input is already infinite."
         ),
         test="model(x).isfinite().all() and torch.autocast(x.device.type, torch.float16)(model)(x).isnan().any()",
         remedy=(
@@ -26,14 +26,15 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
     "number-types-differ": Advice(
         group="error",
         symptom=(
-            "The model stops with “expected scalar type Half but found Float”, “mixed dtype: expect parameter to have "
-            "scalar type of Float”, or “Input type and bias type should be the same”"
+            "The model stops with “mat1 and mat2 must have the same dtype”, “Input type and bias type should be the "
+            "same”, “mixed dtype: expect parameter to have scalar type of Float”, or “expected scalar type Half but "
+            "found Float”"
         ),
         cause=(
             "The model and its input have different number formats, for example after `model.half()`. A BN layer in "
-            "float32 takes inputs in half precision, but not the other way round."
+            "float32 accepts inputs in half precision, but a BN layer in half precision accepts no float32 inputs."
         ),
-        test="{x.dtype for x, y in batches} != {value.dtype for value in model.parameters()}",
+        test="any(x.dtype != next(model.parameters()).dtype for x, y in batches)",
         remedy=(
             "Train with `torch.autocast` in place of `model.half()`. For a model in half precision, convert the "
             "inputs as well, and keep BN in float32: `bn.float()`."
@@ -47,8 +48,9 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "bn1.num_batches_tracked”"
         ),
         cause=(
-            "Only one side has BN's counter of batches: the other is older than PyTorch 0.4.1, or has a frozen layer "
-            "of its own. Here `checkpoint` is the loaded dictionary."
+            "Only the model or only the checkpoint has BN's counter of batches. The other one has frozen layers of a "
+            "class such as `FrozenBatchNorm2d`, or lost its counters, or is a model in PyTorch before 0.4.1. Here "
+            "`checkpoint` is the loaded dictionary."
         ),
         test=(
             '{key.split(".")[-1] for key in model.state_dict().keys() ^ checkpoint.keys()} == {"num_batches_tracked"}'
@@ -67,14 +69,15 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "one after the other"
         ),
         cause=(
-            "Before each forward pass, DDP writes the buffers of process 0 into BN's running averages. The backward "
-            "pass of an earlier forward pass still needs them. PyTorch 2.13 no longer raises the error. Here `ddp` is "
-            "the wrapped network."
+            "Before each forward pass, DDP overwrites BN's running averages with those of process 0. Autograd keeps "
+            "them for the backward pass of the earlier forward pass, and notices the change. PyTorch 2.13 no longer "
+            "raises the error. Here `ddp` is the wrapped network."
         ),
         test="ddp.broadcast_buffers and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in ddp.modules())",
         remedy=(
             "Call `backward()` before the next forward pass, or pass both batches through the network in one call, or "
-            "use `DistributedDataParallel(..., broadcast_buffers=False)`."
+            "use `DistributedDataParallel(..., broadcast_buffers=False)`. Each process then keeps its own running "
+            "averages."
         ),
         section="chapters/10_many_machines.ipynb#whose-statistics",
     ),
@@ -85,10 +88,10 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "mean … because collection batch_stats is immutable”"
         ),
         cause=(
-            "In train mode, BN updates its running statistics, the collection `batch_stats`, and `apply` was not told "
-            "that it may. Here `mutable` is the argument of `apply`."
+            "In train mode, BN updates its running statistics, the collection `batch_stats`, but `apply` was not told "
+            "that this collection may change. Here `mutable` is the argument of `apply`, by default False."
         ),
-        test='"batch_stats" not in mutable',
+        test='"batch_stats" not in (mutable or [])',
         remedy=(
             'In training, call `y, new = model.apply(variables, x, mutable=["batch_stats"])`, and keep '
             '`new["batch_stats"]` for the next step. For predictions, use `use_running_average=True`.'

@@ -111,11 +111,12 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="training",
         symptom="Regression with batch norm behind the last layer (at the output) predicts badly",
         cause=(
-            "BN gives the outputs of every batch the same mean and the same variance, so in train mode the network "
-            "cannot say that the targets of one batch are larger than those of another."
+            "BN gives the outputs of every batch the same mean and the same variance. So in train mode the network "
+            "cannot predict larger targets for one batch than for another."
         ),
         test="isinstance([m for m in model.modules() if not [*m.children()]][-1], nn.modules.batchnorm._BatchNorm)",
-        remedy="Leave out BN behind the last layer, and standardise the targets with numbers of the training set.",
+        remedy="Leave out BN behind the last layer, and standardise the targets with their mean and standard deviation "
+        "in the training set.",
         section="chapters/01_the_formula.ipynb#forward",
     ),
     "q-network": Advice(
@@ -156,7 +157,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="training",
         symptom="WGAN-GP: with batch norm in the critic, the gradient penalty does not help, or training gets worse",
         cause=(
-            "The penalty limits the gradient for each image by itself. With BN, the output for an image depends on "
+            "The penalty treats the gradient of each image by itself. With BN, the output for an image depends on "
             "the whole batch. Here `critic` is the critic, `real` is a batch."
         ),
         test="not torch.allclose(critic(real)[:2], critic(real[:2]), atol=1e-3)",
@@ -167,8 +168,9 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="training",
         symptom="Contrastive training (MoCo, SimCLR): the loss falls fast, but the features are useless",
         cause=(
-            "A query and its key are normalised with the same other images, so the batch statistics can tell which "
-            "key belongs to it (information leak). Here `encoder` is the network of the keys, `keys` is a batch."
+            "A query and its key are normalised with the same other images, so the network can tell from the batch "
+            "statistics which key belongs to the query (information leak). Here `encoder` is the network of the keys, "
+            "`keys` is a batch."
         ),
         test="not torch.allclose(encoder(keys)[:2], encoder(keys[:2]), atol=1e-3)",
         remedy=(
@@ -350,8 +352,8 @@ IN_TRAINING_CODE: dict[str, Advice] = {
         ),
         cause=(
             "The base's BN layers are not frozen: `fit` normalises with the batch, `evaluate` with the moving "
-            "averages. In Keras 3, `base(x, training=False)` in a functional model does not change that in `fit`. Here "
-            "`base` is the pretrained part."
+            "averages. In Keras 3, `base(x, training=False)` in a functional model does not prevent this, because "
+            "`fit` overrides the argument. Here `base` is the pretrained part."
         ),
         test='any(layer.trainable for layer in base.layers if type(layer).__name__ == "BatchNormalization")',
         remedy=(
@@ -366,8 +368,8 @@ IN_TRAINING_CODE: dict[str, Advice] = {
         symptom="Accuracy drops, or the outputs differ, after BN was folded (fused) into the convolutions",
         cause=(
             "BN was folded before its running averages had settled, or into a convolution behind it that pads with "
-            "zeros. If only your own comparison shows a difference, it compares with train mode: folding repeats "
-            "eval mode. Here `folded` is the new model."
+            "zeros. Or you compared with train mode: the folded model computes what the original computes in eval "
+            "mode. Here `folded` is the new model."
         ),
         test="not torch.allclose(folded(x), model.eval()(x), atol=1e-2)",
         remedy=(

@@ -336,7 +336,7 @@ CASES = {
         lambda: {"checkpoint": trained("mlp").state_dict()},
     ),
     "two-passes-in-ddp": tuple(lambda each=each: {"ddp": in_one_process(each)} for each in (True, False)),
-    "immutable-statistics": (lambda: {"mutable": ["intermediates"]}, lambda: {"mutable": ["batch_stats"]}),
+    "immutable-statistics": (lambda: {"mutable": False}, lambda: {"mutable": ["batch_stats"]}),
     "dropout-in-front": tuple(
         lambda rate=rate: {"model": behind_dropout(rate), "batches": batches(64, 8)} for rate in (0.7, 0.0)
     ),
