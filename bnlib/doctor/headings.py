@@ -7,6 +7,7 @@ from importlib import metadata
 
 HEADINGS: dict[str, tuple[str, ...]] = {
     "01_the_formula": (
+        "Convolutions",
         "Epsilon, and features that hardly vary",
         "Exercise 3: find the bug",
         "Forward",
@@ -34,6 +35,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "The mode is read from the wrong place",
     ),
     "08_deep_stacks": ("Why: the gradient grows",),
+    "09_alternatives": ("Which values are normalised together?",),
     "10_many_machines": (
         "Joining the batches",
         "Local steps",

@@ -20,7 +20,8 @@ SYMPTOM_GROUPS: dict[str, str] = {
 SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     "error": {
         "An error message": "one-value-per-channel number-types-differ counter-in-checkpoint two-passes-in-ddp "
-        "sync-norm-on-cpu immutable-statistics",
+        "sync-norm-on-cpu immutable-statistics number-of-dimensions one-position-per-channel "
+        "layer-norm-with-channels-first fused-in-train-mode",
         "NaN or inf": "overflow-in-half-precision non-finite-values mixed-precision negative-variance "
         "feature-hardly-varies",
     },

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases_of_messages import MORE_CASES
 from doctor_examples import batches, digits, displaced, negative, train, trained
 from more_examples import BatchNormalization, Twice, behind_dropout, exposures, in_one_process, without_counters
 from torch import nn
@@ -348,7 +349,7 @@ CASES = {
         lambda: {"model": trained("mlp").eval(), "folded": folded(with_layer(nn.BatchNorm1d.reset_running_stats))},
         lambda: {"model": trained("mlp").eval(), "folded": folded(trained("mlp"))},
     ),
-}  # fmt: skip
+} | MORE_CASES  # fmt: skip
 
 
 @pytest.mark.parametrize("name", all_advice())
