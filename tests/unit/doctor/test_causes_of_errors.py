@@ -101,7 +101,7 @@ def test_fusing_needs_one_mode_and_quantisation_aware_training_another_function(
     assert isinstance(quantization.fuse_modules(layers(False, False).eval(), names)[0], nn.Conv2d)
 
 
-@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:Please use quant_min and quant_max")
 def test_fusing_for_quantisation_aware_training_keeps_bn_which_can_be_frozen_afterwards():
     model = quantization.fuse_modules_qat(nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)), [["0", "1"]])
     model.qconfig = quantization.get_default_qat_qconfig("fbgemm")

@@ -1,11 +1,19 @@
-"""For rows about error messages what is broken, and what is healthy: see ``CASES``."""
+"""More cases for the rows of the symptom table: what is broken, and what is healthy; see ``CASES``."""
 
+import numpy as np
 import torch
+from doctor_examples import trained
 from torch import nn
 
 
 def convolution_and_norm(*modes):
     return [layer.train(mode) for layer, mode in zip((nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)), modes, strict=True)]
+
+
+def without_tracking():
+    model = trained("mlp")
+    model[2].track_running_stats = False
+    return model
 
 
 MORE_CASES = {
@@ -21,4 +29,9 @@ MORE_CASES = {
     "fused-in-train-mode": tuple(
         lambda modes=modes: {"parts": convolution_and_norm(*modes)} for modes in ((True, False), (False, False))
     ),
+    # Arrays as a session of TensorFlow 1 returns them.
+    "update-operations-not-run": tuple(
+        lambda mean=mean: {"moving": [(np.zeros(3), np.ones(3)), (np.full(3, mean), np.ones(3))]} for mean in (0, 0.2)
+    ),
+    "tracking-off-is-not-freezing": (lambda: {"model": without_tracking()}, dict),
 }
