@@ -103,9 +103,9 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         ),
         cause=(
             "BatchNorm1d takes inputs with 2 or 3 dimensions (samples, channels, positions), BatchNorm2d takes 4 "
-            "(images), and BatchNorm3d 5 (volumes). SyncBatchNorm takes any number from 2 on, so a wrong layer shows "
-            "only when BatchNorm2d replaces SyncBatchNorm on one GPU. Here `layer` is the layer that stops, `values` "
-            "is its input."
+            "(images), and BatchNorm3d 5 (volumes). SyncBatchNorm takes any number from 2 on, so code that was "
+            "written for it can stop once BatchNorm2d takes its place on one GPU. Here `layer` is the layer that "
+            "stops, `values` is its input."
         ),
         test=(
             'values.dim() not in {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}'
@@ -161,9 +161,9 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "be in the same mode (train or eval)”"
         ),
         cause=(
-            "`fuse_modules` folds BN's running averages into the layer in front, which repeats eval mode only. With "
-            "the second message, one of the two layers is frozen by `eval()`. Here `parts` are the layers that you "
-            "fuse."
+            "`fuse_modules` folds BN's running averages into the layer in front, so the result is right in eval "
+            "mode only. With the second message, one of the two layers is frozen by `eval()`. Here `parts` are the "
+            "layers that you fuse."
         ),
         test="any(part.training for part in parts)",
         remedy=(
