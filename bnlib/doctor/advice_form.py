@@ -26,7 +26,7 @@ class Advice:
     section: str
 
 
-FORMULA, OBJECTIVE, PERILS, FAILING, DEPTH, TRAINING = (
+FORMULA, OBJECTIVE, PERILS, FAILING, DEPTH, ALTERNATIVES, TRAINING = (
     f"chapters/{stem}.ipynb"
     for stem in (
         "01_the_formula",
@@ -34,6 +34,7 @@ FORMULA, OBJECTIVE, PERILS, FAILING, DEPTH, TRAINING = (
         "06_perils",
         "07_why_is_my_bn_failing",
         "08_deep_stacks",
+        "09_alternatives",
         "11_training_code",
     )
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnlib.doctor.advice_form import FORMULA, TRAINING, Advice
+from bnlib.doctor.advice_form import ALTERNATIVES, FORMULA, TRAINING, Advice
 
 CAUSES_OF_ERRORS: dict[str, Advice] = {
     "overflow-in-half-precision": Advice(
@@ -97,6 +97,85 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             '`new["batch_stats"]` for the next step. For predictions, use `use_running_average=True`.'
         ),
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+    "number-of-dimensions": Advice(
+        group="error",
+        symptom=(
+            "The model stops with “expected 4D input (got 3D input)”, “expected 4D input (got 2D input)”, “expected 2D "
+            "or 3D input (got 4D input)” or “expected 5D input”"
+        ),
+        cause=(
+            "BatchNorm1d takes inputs with 2 or 3 dimensions (samples, channels, positions), BatchNorm2d takes 4 "
+            "(images), and BatchNorm3d 5 (volumes). SyncBatchNorm takes any number from 2 on, so code that was "
+            "written for it can stop once BatchNorm2d takes its place on one GPU. Here `layer` is the layer that "
+            "stops, `values` is its input."
+        ),
+        test=(
+            'values.dim() not in {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}'
+            "[type(layer).__name__]"
+        ),
+        remedy=(
+            "Use BatchNorm1d behind Linear and Conv1d, BatchNorm2d behind Conv2d, and BatchNorm3d behind Conv3d. If "
+            "the input is a single image without the dimension of the batch, pass `x[None]`."
+        ),
+        section=f"{FORMULA}#convolutions",
+    ),
+    "one-position-per-channel": Advice(
+        group="error",
+        symptom=(
+            "Instance norm stops with “Expected more than 1 spatial element when training, got input size [32, 512, 1, "
+            "1]”"
+        ),
+        cause=(
+            "Instance norm normalises each channel of each image over its positions, and here the feature map has "
+            "shrunk to one position (1×1). Larger batches do not help, and `eval()` helps only with "
+            "`track_running_stats=True`. Here `values` is the input of the layer."
+        ),
+        test="values.shape[2:].numel() == 1",
+        remedy=(
+            "Leave out the norm there, use larger images or fewer strides and poolings, or normalise over the channels "
+            "as well: `nn.GroupNorm(1, channels)`."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "layer-norm-with-channels-first": Advice(
+        group="error",
+        symptom=(
+            "LayerNorm stops with “Given normalized_shape=[256], expected input with shape [*, 256], but got input of "
+            "size [32, 256, 128, 128]”"
+        ),
+        cause=(
+            "LayerNorm normalises over the last dimension, and the channels of an image are the second one in PyTorch. "
+            "If the width is equal to the number of channels, there is no error, and the layer normalises over the "
+            "width. Here `layer` is the LayerNorm, `values` is its input."
+        ),
+        test="values.dim() > 2 and values.shape[1:2] == layer.normalized_shape",
+        remedy=(
+            "Move the channels to the end and back: `layer(values.movedim(1, -1)).movedim(-1, 1)`. It normalises each "
+            "position by itself. `nn.GroupNorm(1, channels)` takes channels first, but it is another norm: it has one "
+            "mean and one variance for all positions of an image together."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "fused-in-train-mode": Advice(
+        group="error",
+        symptom=(
+            "Quantisation-aware training: `fuse_modules` stops with “Fusion only for eval!” or “Conv and BN both must "
+            "be in the same mode (train or eval)”"
+        ),
+        cause=(
+            "`fuse_modules` folds BN's running averages into the layer in front, so the result is right in eval "
+            "mode only. With the second message, one of the two layers is frozen by `eval()`. Here `parts` are the "
+            "layers that you fuse."
+        ),
+        test="any(part.training for part in parts)",
+        remedy=(
+            "For quantisation-aware training, call `torch.ao.quantization.fuse_modules_qat` in train mode, which "
+            "keeps BN, then `prepare_qat`. To freeze BN, call "
+            "`model.apply(torch.ao.nn.intrinsic.qat.freeze_bn_stats)` after that. For quantisation after training, "
+            "call `model.eval()` before `fuse_modules`."
+        ),
+        section=f"{TRAINING}#folding-batch-norm-into-the-convolution",
     ),
 }
 """Causes of errors and of NaN in the first steps, by a short name."""

@@ -126,12 +126,13 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         cause=(
             "Actions of the replay buffer and of the policy are normalised in separate batches, so BN removes the "
-            "difference between them. Here `q` is the network, `now` and `following` are its two batches."
+            "difference between them. Or a soft (Polyak) update over `parameters()` leaves out the target network's "
+            "running averages, which are buffers. Here `q` is the network, `now` and `following` are its two batches."
         ),
         test="not torch.allclose(q(now), q(torch.cat([now, following]))[: len(now)], atol=1e-3)",
         remedy=(
-            "Put the target network in eval mode, pass both batches through the network as one joint batch (CrossQ), "
-            "or use LayerNorm."
+            "Copy the buffers to the target network as well as the parameters, and put it in eval mode. Or pass both "
+            "batches through the network as one joint batch (CrossQ), or use LayerNorm."
         ),
         section="chapters/06_perils.ipynb#target-networks",
     ),

@@ -7,6 +7,7 @@ from importlib import metadata
 
 HEADINGS: dict[str, tuple[str, ...]] = {
     "01_the_formula": (
+        "Convolutions",
         "Epsilon, and features that hardly vary",
         "Exercise 3: find the bug",
         "Forward",
@@ -34,6 +35,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "The mode is read from the wrong place",
     ),
     "08_deep_stacks": ("Why: the gradient grows",),
+    "09_alternatives": ("Which values are normalised together?",),
     "10_many_machines": (
         "Joining the batches",
         "Local steps",
@@ -48,6 +50,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "Should I freeze batch norm when I fine-tune?",
         "Which statistics belong to averaged weights?",
     ),
+    "frameworks": ("What does my framework do?",),
 }
 """Headings by the name of the notebook that has them."""
 
@@ -74,7 +77,18 @@ def described_section(section: str) -> str:
     page, _, anchor = section.removeprefix("chapters/").partition(".ipynb#")
     if anchor not in map(_anchor, HEADINGS.get(page, ())):
         return section
-    return f"chapter {int(page[:2])}, “{heading(section)}”"
+    return f"{place(section)}, “{heading(section)}”"
+
+
+def place(section: str) -> str:
+    """Return the chapter or the appendix of a section, in words, from the path of its notebook.
+
+    Example:
+        >>> place("chapters/01_the_formula.ipynb#forward"), place("chapters/frameworks.ipynb#port-a-layer")
+        ('chapter 1', 'Appendix C')
+    """
+    number = section.removeprefix("chapters/")[:2]
+    return f"chapter {int(number)}" if number.isdigit() else "Appendix C"
 
 
 def section_address(section: str, book: str) -> str:

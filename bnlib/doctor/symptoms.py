@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bnlib.doctor.advice import ADVICE, Advice
 from bnlib.doctor.causes_of_errors import CAUSES_OF_ERRORS
+from bnlib.doctor.causes_of_stale_statistics import CAUSES_OF_STALE_STATISTICS
 from bnlib.doctor.causes_without_a_finding import CAUSES_WITHOUT_A_FINDING, IN_TRAINING_CODE
-from bnlib.doctor.headings import heading
+from bnlib.doctor.headings import heading, place
 
 SYMPTOM_GROUPS: dict[str, str] = {
     "error": "The loss is NaN, or training raises an error",
@@ -20,13 +21,14 @@ SYMPTOM_GROUPS: dict[str, str] = {
 SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     "error": {
         "An error message": "one-value-per-channel number-types-differ counter-in-checkpoint two-passes-in-ddp "
-        "sync-norm-on-cpu immutable-statistics",
+        "sync-norm-on-cpu immutable-statistics number-of-dimensions one-position-per-channel "
+        "layer-norm-with-channels-first fused-in-train-mode",
         "NaN or inf": "overflow-in-half-precision non-finite-values mixed-precision negative-variance "
         "feature-hardly-varies",
     },
     "eval": {
         "Any network": "running-statistics-mismatch running-statistics-never-updated eval-worse-than-train "
-        "eval-mode-distorted dropout-in-front unusual-momentum",
+        "eval-mode-distorted dropout-in-front unusual-momentum update-operations-not-run",
         "Small, sorted or fixed batches": "relies-on-batch-statistics batches-not-representative "
         "batch-composition-memorised",
         "New or unusual data": "covariate-shift domain-statistics-differ outliers rounded-bias",
@@ -48,7 +50,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     "after": {
         "Loading a checkpoint": "checkpoint-without-buffers counters-differ",
         "Fine-tuning and frozen layers": "fine-tuning frozen-layer-updates-statistics frozen-statistics-mismatch "
-        "pretrained-keras-base gamma-and-beta-not-trained",
+        "pretrained-keras-base gamma-and-beta-not-trained tracking-off-is-not-freezing",
         "Averaged weights (EMA, SWA)": "averaged-weights",
         "Export, and conversion from Keras or TensorFlow": "exported-in-train-mode exported-without-statistics "
         "keras-defaults",
@@ -80,7 +82,8 @@ def all_advice() -> dict[str, Advice]:
         >>> doctor.all_advice()["zero-gamma"].section
         'chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero'
     """
-    return {**ADVICE, **CAUSES_OF_ERRORS, **CAUSES_WITHOUT_A_FINDING, **IN_TRAINING_CODE}
+    more = CAUSES_OF_ERRORS | CAUSES_WITHOUT_A_FINDING | IN_TRAINING_CODE | CAUSES_OF_STALE_STATISTICS
+    return ADVICE | more
 
 
 def symptom_rows(group: str) -> list[dict[str, str]]:
@@ -133,4 +136,5 @@ def _row(name: str, advice: Advice, part: str) -> dict[str, str]:
 def _link(section: str) -> str:
     """Return a link, in Markdown, from a notebook in the same folder."""
     page = section.rpartition("/")[2]
-    return f"[Chapter {int(page[:2])}, “{heading(section)}”]({page})"
+    where = place(section)
+    return f"[{where[0].upper()}{where[1:]}, “{heading(section)}”]({page})"

@@ -5,6 +5,7 @@ import torch
 from doctor_examples import trained
 from more_examples import without_counters
 from torch import nn
+from torch.ao import quantization
 
 
 def test_float16_overflows_in_front_of_bn_and_bfloat16_does_not():
@@ -51,3 +52,65 @@ def test_writing_into_the_running_averages_between_forward_and_backward_is_the_e
         layer.running_mean.copy_(layer.running_mean.clone())
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.BatchNorm2d(3), (2, 3, 4)),
+        (nn.BatchNorm2d(3), (2, 3)),
+        (nn.BatchNorm1d(3), (2, 3, 4, 4)),
+        (nn.BatchNorm3d(3), (2, 3, 4, 4)),
+    ],
+)
+def test_a_norm_for_another_number_of_dimensions_stops_and_sync_batch_norm_takes_any(layer, shape):
+    with pytest.raises(ValueError, match=rf"expected .*D input \(got {len(shape)}D input\)"):
+        layer(torch.randn(shape))
+    assert nn.SyncBatchNorm.convert_sync_batchnorm(layer).eval()(torch.randn(shape)).shape == shape
+
+
+def test_instance_norm_needs_two_positions_and_a_norm_over_the_channels_one():
+    for norm in (nn.InstanceNorm2d(3), nn.InstanceNorm2d(3).eval(), nn.InstanceNorm2d(3, track_running_stats=True)):
+        with pytest.raises(ValueError, match="Expected more than 1 spatial element when training"):
+            norm(torch.randn(8, 3, 1, 1))
+    for norm in (nn.InstanceNorm2d(3, track_running_stats=True).eval(), nn.GroupNorm(1, 3)):
+        assert norm(torch.randn(8, 3, 1, 1)).any()
+
+
+def test_layer_norm_takes_channels_last_and_group_norm_in_one_group_is_another_norm():
+    layer, x = nn.LayerNorm(3), torch.randn(2, 3, 4, 4)
+    with pytest.raises(RuntimeError, match=r"Given normalized_shape=\[3\], expected input with shape \[\*, 3\]"):
+        layer(x)
+    y, z = layer(x.movedim(1, -1)).movedim(-1, 1), nn.GroupNorm(1, 3)(x)
+    torch.testing.assert_close(y.mean(1), torch.zeros(2, 4, 4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(z.mean((1, 2, 3)), torch.zeros(2), atol=1e-6, rtol=0)
+    assert z.mean(1).abs().max() > 0.1
+    assert nn.LayerNorm(4)(torch.randn(2, 4, 3, 4)).shape == (2, 4, 3, 4)
+
+
+def test_fusing_needs_one_mode_and_quantisation_aware_training_another_function():
+    def layers(convolution, norm):
+        return nn.Sequential(nn.Conv2d(1, 3, 3).train(convolution), nn.BatchNorm2d(3).train(norm))
+
+    names = [["0", "1"]]
+    with pytest.raises(AssertionError, match="Fusion only for eval!"):
+        quantization.fuse_modules(layers(True, True), names)
+    for fuse in (quantization.fuse_modules, quantization.fuse_modules_qat):
+        with pytest.raises(AssertionError, match="must be in the same mode"):
+            fuse(layers(True, False), names)
+    assert isinstance(quantization.fuse_modules(layers(False, False).eval(), names)[0], nn.Conv2d)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:Please use quant_min and quant_max")
+def test_fusing_for_quantisation_aware_training_keeps_bn_which_can_be_frozen_afterwards():
+    model = quantization.fuse_modules_qat(nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)), [["0", "1"]])
+    model.qconfig = quantization.get_default_qat_qconfig("fbgemm")
+    model = quantization.prepare_qat(model)
+    (norm,) = (each for each in model.modules() if isinstance(each, nn.BatchNorm2d))
+    means = [norm.running_mean.clone()]
+    for freeze in (False, True):
+        if freeze:
+            model.apply(torch.ao.nn.intrinsic.qat.freeze_bn_stats)
+        model.train()(torch.randn(4, 1, 8, 8))
+        means.append(norm.running_mean.clone())
+    assert not torch.equal(*means[:2]) and torch.equal(*means[1:])

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from doctor_examples import batches, digits, displaced, negative, train, trained
+from more_cases import MORE_CASES
 from more_examples import BatchNormalization, Twice, behind_dropout, exposures, in_one_process, without_counters
 from torch import nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
@@ -348,7 +349,7 @@ CASES = {
         lambda: {"model": trained("mlp").eval(), "folded": folded(with_layer(nn.BatchNorm1d.reset_running_stats))},
         lambda: {"model": trained("mlp").eval(), "folded": folded(trained("mlp"))},
     ),
-}  # fmt: skip
+} | MORE_CASES  # fmt: skip
 
 
 @pytest.mark.parametrize("name", all_advice())
@@ -366,7 +367,7 @@ def test_each_advice_says_what_one_sees_why_and_what_to_do():
         assert each.symptom[0].isupper() and not each.symptom.endswith(".")
         assert each.cause.endswith(".") and each.remedy.endswith(".")
         assert not any(text.count("`") % 2 for text in (each.symptom, each.cause, each.remedy))
-        assert re.fullmatch(r"chapters/\d\d_\w+\.ipynb#[\w-]+", each.section)
+        assert re.fullmatch(r"chapters/(\d\d_\w+|frameworks)\.ipynb#[\w-]+", each.section)
 
 
 def test_each_row_stands_in_one_part_of_its_group():

@@ -1,0 +1,49 @@
+"""What the rows about running averages that are not updated say of PyTorch, and how a row names an appendix."""
+
+import copy
+
+import torch
+from doctor_examples import batches, trained
+from torch import nn
+
+from bnlib.doctor import symptom_rows
+
+
+def test_track_running_stats_set_to_false_normalises_with_the_batch_in_train_mode_and_keeps_old_averages():
+    layer, x = nn.BatchNorm1d(3), 5 + torch.randn(64, 3)
+    layer.track_running_stats = False
+    assert abs(layer(x).mean()) < 1e-5 and not layer.running_mean.any()
+    torch.testing.assert_close(layer.eval()(x), x, atol=1e-3, rtol=1e-3)
+
+
+def test_a_layer_built_without_running_averages_uses_the_batch_in_eval_mode_too():
+    layer, x = nn.BatchNorm1d(3, track_running_stats=False).eval(), 5 + torch.randn(64, 3)
+    assert layer.running_mean is None and abs(layer(x).mean()) < 1e-5
+
+
+def test_eval_mode_freezes_where_the_flag_does_not():
+    layer, x = nn.BatchNorm1d(3), 5 + torch.randn(64, 3)
+    torch.testing.assert_close(layer.eval()(x), x, atol=1e-3, rtol=1e-3)
+    assert not layer.running_mean.any()
+
+
+def test_a_soft_update_over_parameters_leaves_the_running_averages_of_the_target_network_behind():
+    target = copy.deepcopy(trained("mlp"))
+    for module in target:
+        if isinstance(module, nn.BatchNorm1d):
+            module.reset_running_stats()
+    network, ((x, _), *_) = trained("mlp").eval(), batches()
+    with torch.no_grad():
+        for old, new in zip(target.parameters(), network.parameters(), strict=True):
+            old.lerp_(new, 0.005)
+        assert not torch.allclose(target.eval()(x), network(x), atol=0.1)
+        assert not any(value.any() for key, value in target.named_buffers() if key.endswith("running_mean"))
+        for old, new in zip(target.buffers(), network.buffers(), strict=True):
+            old.copy_(new)
+        torch.testing.assert_close(target(x), network(x))
+
+
+def test_a_row_about_another_framework_links_to_the_appendix():
+    (row,) = (row for row in symptom_rows("eval") if row["anchor"] == "symptom-update-operations-not-run")
+    link = "[Appendix C, “What does my framework do?”](frameworks.ipynb#what-does-my-framework-do)"
+    assert row["cure"].endswith(link)
