@@ -45,6 +45,11 @@ def verdicts(part: str) -> dict[tuple[str, int], str]:
     return {place: rivals.verdict(of) if _learned(of) else "no norm learns" for place, of in errors(part).items()}
 
 
+def where_among_the_best(norm: str) -> list[tuple[str, int]]:
+    """Return the places where a norm is one of the best."""
+    return [place for part in PARTS for place, of in errors(part).items() if norm in rivals.best(of)]
+
+
 def _learned(of: dict[str, list]) -> bool:
     return min(map(rivals_contest.mean_error, of.values())) < rivals_contest.LEARNED
 
