@@ -27,8 +27,8 @@ PREDICTIONS = [
             "At smaller weights, but not at 0": lambda length, mixed: 0.05 * mixed <= length < 0.9 * mixed,
             "At the same weights or at larger ones": lambda length, mixed: length >= 0.9 * mixed,
         },
-        reason="The weight vector at the minimum has length {length:.2f}, against {mixed:.2f} for mixed batches of four. In a "
-        "batch of one class, batch norm subtracts the mean of the class, which tells the classes apart.",
+        reason="The weights at the minimum have length {length:.2f}, against {mixed:.2f} for mixed batches of four. In "
+        "a batch of one class, batch norm subtracts the mean of the class, which tells the classes apart.",
     ),
     Prediction(
         "workers-minimum",
@@ -82,7 +82,8 @@ PREDICTIONS = [
             "No, higher than in eval mode": lambda evaluation, train: train > 1.25 * evaluation,
         },
         reason="The error is {train:.0f} % in train mode and {evaluation:.0f} % in eval mode. In a batch of "
-        "20, batch norm limits every value to 4.36, so the strong input that marks the class is hardly larger than the "
-        "noise. Eval mode does not limit it.",
+        "20, batch norm limits every value to 4.36, but the strong input that marks the class still exceeds nearly all "
+        "of the noise. The network seems to have learnt to recognise the training samples by their noise. In eval mode "
+        "the strong input is not limited, so it prevails more often.",
     ),
 ]
