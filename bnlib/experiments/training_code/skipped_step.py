@@ -127,7 +127,7 @@ def _test_error(model: nn.Module, data: datasets.Dataset) -> float:
 EXPERIMENT = Measurement(
     name="training_code.skipped_step",
     question="What remains in a network of one batch with an infinite value whose optimiser step was skipped?",
-    source="PyTorch issues 88474 and 115500; Micikevicius et al. 2018, section 3.2",
+    source="PyTorch issues 88474 and 90342; Micikevicius et al. 2018, section 3.2",
     axes=("norm", "treatment"),
     cells=cells,
     measure=measure,
