@@ -19,8 +19,8 @@ from bnlib.experiments.full_normalization import (
 )
 from bnlib.experiments.full_normalization.rivals_selection import errors_at_the_end
 
-PARTS = ("Fashion-MNIST", "local steps")
-"""Fashion-MNIST, and the way to train together that the workers have been trained in."""
+PARTS = ("Fashion-MNIST", *rivals_on_workers.WAYS)
+"""Fashion-MNIST, and the two ways in which workers train together."""
 
 
 @cache

@@ -24,7 +24,7 @@ ORDER = tuple(
 PARTS: dict[str, dict[str, tuple[tuple[str, int], ...]]] = {
     "SGD": {"": ORDER},
     "momentum": {"": ORDER[:12], "_pairs": ORDER[12:15], "_single_images": ORDER[15:]},
-    "Adam": {"": ORDER[:12], "_pairs": ORDER[12:15]},
+    "Adam": {"": ORDER[:12], "_pairs": ORDER[12:15], "_single_images": ORDER[15:]},
 }
 """The places of each optimiser by experiment; the key is what the experiment's name has after the optimiser's."""
 

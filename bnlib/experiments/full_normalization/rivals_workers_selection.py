@@ -1,7 +1,6 @@
 """Select setting and learning rate of each norm for the contest on workers whose images show different labels.
 
-The rule and the training are those of ``rivals_on_workers``. Each way to train together is an experiment of its own; so
-far only local steps have been run (``rivals_local_steps``).
+The rule and the training are those of ``rivals_on_workers``. Each way to train together is an experiment of its own.
 """
 
 from __future__ import annotations

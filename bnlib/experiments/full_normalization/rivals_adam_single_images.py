@@ -1,0 +1,5 @@
+"""The contest of Full Normalization and ten other norms with Adam and batches of 1."""
+
+from bnlib.experiments.full_normalization import rivals_contest
+
+EXPERIMENT = rivals_contest.experiment("Adam", "_single_images")
