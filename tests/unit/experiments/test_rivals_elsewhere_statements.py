@@ -6,7 +6,7 @@ ERRORS = {place: of for part in rivals_elsewhere.PARTS for place, of in rivals_e
 VERDICTS = {place: word for part in rivals_elsewhere.PARTS for place, word in rivals_elsewhere.verdicts(part).items()}
 
 
-def test_full_normalization_wins_nowhere_and_loses_in_four_of_six_cases():
+def test_full_normalization_wins_nowhere_and_loses_in_six_of_eight_cases():
     assert VERDICTS == {
         ("shuffled", 4): "loses",
         ("shuffled", 16): "among the best",
@@ -14,15 +14,18 @@ def test_full_normalization_wins_nowhere_and_loses_in_four_of_six_cases():
         ("one label", 16): "among the best",
         ("local steps", 4): "loses",
         ("local steps", 16): "loses",
+        ("joined gradients", 4): "loses",
+        ("joined gradients", 16): "loses",
     }
 
 
-def test_two_norms_are_among_the_best_in_all_cases_with_lower_means():
-    always = [norm for norm in rivals.NORMS if len(rivals_elsewhere.where_among_the_best(norm)) == len(ERRORS)]
-    assert sorted(always) == ["Moving Average BN", "weight standardisation + GN"]
+def test_one_norm_is_among_the_best_in_all_cases_with_lower_means():
+    often = {norm: len(rivals_elsewhere.where_among_the_best(norm)) for norm in rivals.NORMS}
+    assert often.pop("weight standardisation + GN") == len(ERRORS) == 8
+    assert often.pop("Moving Average BN") == 6 > max(often.values())
     for of in ERRORS.values():
         means = {norm: rivals_contest.mean_error(values) for norm, values in of.items()}
-        assert all(means[norm] < means["Full Norm"] for norm in always)
+        assert means["weight standardisation + GN"] < means["Full Norm"]
 
 
 def test_full_normalization_is_better_than_batch_norm_with_one_label_only():
