@@ -1,4 +1,4 @@
-"""What chapters 5 and 9 say of the contest with momentum and with Adam; all but SGD in batches of four and more."""
+"""What chapters 5 and 9 say of the contest with momentum and with Adam, most of it in batches of four and more."""
 
 import numpy as np
 import pytest
@@ -124,17 +124,31 @@ def in_selection(optimiser):
 
 
 def highest_in_the_test(optimiser):
-    """The highest test error (%) of each norm at each place where its two errors in the selection are below 10 %."""
-    return [
-        100 * max(rivals.WORST if each is None else each for each in rivals_contest.errors(optimiser)[place][norm])
+    """The highest test error (%) by norm and place where the two errors in the selection are below 10 %."""
+    return {
+        (norm, *place): 100
+        * max(rivals.WORST if each is None else each for each in rivals_contest.errors(optimiser)[place][norm])
         for (norm, *key), selected in in_selection(optimiser).items()
         if max(selected) < 10
         for place in [tuple(key)]
-    ]
+    }
 
 
 def test_with_momentum_and_adam_a_selection_with_two_seeds_is_enough():
-    plain, momentum, adam = (sorted(highest_in_the_test(each)) for each in ("SGD", "momentum", "Adam"))
-    assert len(plain) == 41 and sum(error > 60 for error in plain) == 5
+    plain, *others = (highest_in_the_test(each) for each in ("SGD", "momentum", "Adam"))
+    assert len(plain) == 41 and {key for key, error in plain.items() if error > 60} == {
+        ("Full Norm", "shuffled", 16),
+        *((norm, "shuffled", 64) for norm in ("batch norm", "Batch Renorm", STANDARDISED)),
+        (STANDARDISED, "two labels", 16),
+    }
+    momentum, adam = (sorted(of.values()) for of in others)
     assert len(momentum) == 41 and 13 < momentum[-1] < 13.5
     assert len(adam) == 54 and 21 < adam[-1] < 21.5
+
+
+@pytest.mark.parametrize("optimiser", ["momentum", "Adam"])
+def test_full_normalization_is_among_the_best_in_batches_of_one_and_two_wherever_a_norm_learns(optimiser):
+    small = [place for place in rivals_contest.places(optimiser) if place[1] <= 2]
+    told = {place for place in small if rivals_contest.some_norm_learns(optimiser, *place)}
+    assert len(small) == 5 and told == {("shuffled", 1), ("shuffled", 2), ("one label", 2)}
+    assert {rivals_contest.verdicts(optimiser)[place] for place in told} == {"among the best"}
