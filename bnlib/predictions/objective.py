@@ -33,8 +33,9 @@ PREDICTIONS = [
     Prediction(
         "workers-minimum",
         "Logistic regression follows a batch norm layer. Two workers share the samples, and each batch holds samples "
-        "of one worker. Input 1 shows the class, with some noise. Input 2 mainly shows which worker has the sample. "
-        "Which input gets the larger weight at the minimum of the training objective?",
+        "of one worker. Input 1 shows the class, with some noise. Input 2 mainly shows which worker has the sample, "
+        "and depends a little on the class. Which input gets the larger weight at the minimum of the training "
+        "objective?",
         {
             "Input 1": lambda first, second: first > 1.5 * second,
             "Both get about the same": lambda first, second: second <= 1.5 * first and first <= 1.5 * second,
@@ -68,8 +69,8 @@ PREDICTIONS = [
             "Above 40 %": lambda evaluation: evaluation > 40,
         },
         reason="The error rises from {train:.0f} % to {evaluation:.0f} %. In training, the statistics of a batch were "
-        "always those of one digit. The running averages are those of all digits, and the network was "
-        "never trained on values that were normalised with them.",
+        "always those of one digit. The running averages mix those of many digits, and the network was never "
+        "trained on values that were normalised with them.",
     ),
     Prediction(
         "new-samples",
