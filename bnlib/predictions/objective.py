@@ -13,9 +13,7 @@ PREDICTIONS = [
             "25 to 75 %": lambda right: 25 <= right <= 75,
             "Less than 25 %": lambda right: right < 25,
         },
-        reason="{right:.0f} % of the labels are correct. The network has partly memorised which images share a batch. "
-        "A network without normalisation memorises less in the same time, but keeps all of it: {plain:.0f} % before "
-        "and after.",
+        reason="{right:.0f} % of the labels are correct. The network has partly memorised which images share a batch.",
     ),
     Prediction(
         "one-label-minimum",
@@ -84,7 +82,6 @@ PREDICTIONS = [
         },
         reason="The error is {train:.0f} % in train mode and {evaluation:.0f} % in eval mode. In a batch of "
         "20, batch norm limits every value to 4.36, but the strong input that marks the class still exceeds nearly all "
-        "of the noise. The network seems to have learnt to recognise the training samples by their noise. In eval mode "
-        "the strong input is not limited, so it prevails more often.",
+        "of the noise. The network seems to have learnt to recognise the training samples by their noise.",
     ),
 ]
