@@ -93,8 +93,8 @@ export class Plane extends Plot {
       return { x, y };
     };
     const { star } = this.plane;
-    const minima = [{ ...at(star), text: `Star: the minimum of objective (5) is at the weights ${pair(star)}.` }];
-    if (this.dot) minima.push({ ...at(this.dot), text: `Dot: the minimum of objective (4) is at ${pair(this.dot)}.` });
+    const minima = [{ ...at(star), text: `Star: the minimum of the full-batch objective is at the weights ${pair(star)}.` }];
+    if (this.dot) minima.push({ ...at(this.dot), text: `Dot: the minimum of the BN objective is at ${pair(this.dot)}.` });
     const steps = this.runs.flatMap(({ number, name, points }) =>
       points.map(({ step, weights }) => {
         const outside = weights.some((weight) => !(weight >= low && weight <= high)) ? ", outside the picture" : "";

@@ -88,8 +88,8 @@ def draw_two_averages(figure: Figure, data) -> str:
         left.plot(data.inputs, function, color=GREY, lw=0.9)
         right.plot(data.weights, loss, color=GREY, lw=0.9)
     left.plot([], [], color=GREY, lw=0.9, label="one batch of two")
-    left.plot([], [], color=BLUE, label="(4): mean of the six losses")
-    left.plot(data.inputs, data.function_of_all, color=VERMILLION, ls="--", label="(5): statistics of all data")
+    left.plot([], [], color=BLUE, label="BN objective: mean of the six losses")
+    left.plot(data.inputs, data.function_of_all, color=VERMILLION, ls="--", label="full batch: statistics of all data")
     left.plot(*data.samples, "o", color=PURPLE, ms=6, label="samples")
     best = []
     for values, color, dash in ((data.objective, BLUE, "-"), (data.objective_of_all, VERMILLION, "--")):
@@ -104,7 +104,7 @@ def draw_two_averages(figure: Figure, data) -> str:
     return (
         f"Left: the {len(data.functions)} functions of one network, one for each batch of two of four samples, and the "
         "function with the statistics of all data. Right: the loss of each batch against the weight; "
-        f"their mean, objective (4), is lowest at w = {best[0]}, and objective (5) at w = {best[1]}."
+        f"their mean, the BN objective, is lowest at w = {best[0]}, and the full-batch objective at w = {best[1]}."
     )
 
 
@@ -130,7 +130,7 @@ def draw_normalised_signal(figure: Figure, numbers: np.ndarray, train: np.ndarra
 
 
 def draw_objective_surface(figure: Figure, data, construction: str, batch_size: int, lr: float) -> str:
-    """Draw contours of objective (4), its minimum, a path of SGD and three losses.
+    """Draw contours of the BN objective, its minimum, a path of SGD and three losses.
 
     ``data`` comes from ``experiments.objective.two_weights.lookup``. Returns the description of the figure.
     """
@@ -141,13 +141,15 @@ def draw_objective_surface(figure: Figure, data, construction: str, batch_size: 
         left.contour(surface.axis, surface.axis, surface.values, _LEVELS, colors=[GREY], linewidths=0.7)
     left.plot(*data.path.T, color=GREEN, lw=0.9)
     left.plot(*data.path[0], "o", color=GREEN, ms=5)
-    left.plot(*best_weights, "*", color=VERMILLION, ms=12, label="minimum of (5), all data")
-    left.plot(*((np.nan, np.nan) if flat else surface.minimiser), "o", color=BLUE, ms=8, label="minimum of (4)")
+    left.plot(*best_weights, "*", color=VERMILLION, ms=12, label="full-batch minimum")
+    left.plot(
+        *((np.nan, np.nan) if flat else surface.minimiser), "o", color=BLUE, ms=8, label="minimum of BN objective"
+    )
     left.plot([], [], color=GREEN, lw=0.9, marker="o", ms=5, label="SGD from its initial weights")
     limits = surface.axis[0], surface.axis[-1]
     left.set(xlim=limits, ylim=limits, aspect="equal", xlabel="weight of input 1", ylabel="weight of input 2")
     values = (surface.minimum, surface.full_batch_loss, lowest_loss)
-    rows = ("minimum of (4)", "objective (5)\nat these weights", "minimum of (5)")
+    rows = ("BN objective,\nminimum", "full batch,\nsame weights", "full batch,\nminimum")
     right.barh(rows, values, color=[BLUE, PURPLE, VERMILLION], height=0.55)
     for row, value in enumerate(values):
         right.text(max(value, np.log(2)) + 0.03, row, f"{value:.3f}", va="center", fontsize=9)
@@ -161,8 +163,8 @@ def draw_objective_surface(figure: Figure, data, construction: str, batch_size: 
         else f"has its minimum at ({_signed(surface.minimiser[0])}, {_signed(surface.minimiser[1])})"
     )
     return (
-        f"Batches: {construction}, {_samples(batch_size)} each, {len(surface.batches)} different ones. Objective (4) "
-        f"{minimum}: {surface.minimum:.3f}. With the statistics of all samples, the loss at these weights is "
+        f"Batches: {construction}, {_samples(batch_size)} each, {len(surface.batches)} different ones. The BN "
+        f"objective {minimum}: {surface.minimum:.3f}. With the statistics of all samples, the loss at these weights is "
         f"{surface.full_batch_loss:.3f}; the lowest is {lowest_loss:.3f}, at ({best_weights[0]:.2f}, "
         f"{best_weights[1]:.2f}). After {len(data.path) - 1} steps at learning rate {lr:g} SGD is at "
         f"({_signed(data.path[-1, 0])}, {_signed(data.path[-1, 1])})."
@@ -181,12 +183,12 @@ CONSTRUCTION_STYLES = {
 def draw_minima(
     figure: Figure, surfaces: Mapping[tuple[str, int], Any], minimum: tuple[np.ndarray, float], batch_size: int
 ) -> str:
-    """Draw where objective (4) has its minimum for each set of batches, and two losses there.
+    """Draw where the BN objective has its minimum for each set of batches, and two losses there.
 
     Arguments:
         figure: where to draw.
         surfaces: from ``experiments.objective.two_weights.surfaces``.
-        minimum: weights and loss at the minimum of objective (5).
+        minimum: weights and loss at the minimum of the full-batch objective.
         batch_size: which surfaces to draw.
 
     Returns:
@@ -208,14 +210,14 @@ def draw_minima(
             right.plot(place, loss, mark, color=color, mfc=inside, ms=8)
         first, second = map(_signed, weights)
         told.append(f"{name}: ({first}, {second}), losses {losses[0]:.2f} and {losses[1]:.2f}")
-    left.set(xlabel="weight of input 1", ylabel="weight of input 2", title="minimum of (4)")
+    left.set(xlabel="weight of input 1", ylabel="weight of input 2", title="minimum of BN objective")
     left.set(xlim=(-0.4, 2.8), ylim=(-0.5, 2.3))
     right.set(ylabel="loss (nats)", xlim=(-0.5, place + 0.5), ylim=(0.3, 0.8), title="loss there")
     right.set_xticks(range(len(CONSTRUCTION_STYLES)), [name.replace(" ", "\n") for name in CONSTRUCTION_STYLES])
     best = f"all data: ({minimum[0][0]:.2f}, {minimum[0][1]:.2f}), loss {minimum[1]:.2f}"
     return (
-        f"Weights at the minimum of objective (4) at batch size {batch_size}, and objectives (4) and (5) there. "
-        f"{'; '.join([best, *told])}."
+        f"Weights at the minimum of the BN objective at batch size {batch_size}, and the BN and full-batch objectives "
+        f"there. {'; '.join([best, *told])}."
     )
 
 

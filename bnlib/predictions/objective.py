@@ -13,9 +13,7 @@ PREDICTIONS = [
             "25 to 75 %": lambda right: 25 <= right <= 75,
             "Less than 25 %": lambda right: right < 25,
         },
-        reason="{right:.0f} % of the labels are correct. The network has partly memorised which images share a batch. "
-        "A network without normalisation memorises less in the same time, but keeps all of it: {plain:.0f} % before "
-        "and after.",
+        reason="{right:.0f} % of the labels are correct. The network has partly memorised which images share a batch.",
     ),
     Prediction(
         "one-label-minimum",
@@ -33,8 +31,9 @@ PREDICTIONS = [
     Prediction(
         "workers-minimum",
         "Logistic regression follows a batch norm layer. Two workers share the samples, and each batch holds samples "
-        "of one worker. Input 1 shows the class, with some noise. Input 2 mainly shows which worker has the sample. "
-        "Which input gets the larger weight at the minimum of the training objective?",
+        "of one worker. Input 1 shows the class, with some noise. Input 2 mainly shows which worker has the sample, "
+        "and depends a little on the class. Which input gets the larger weight at the minimum of the training "
+        "objective?",
         {
             "Input 1": lambda first, second: first > 1.5 * second,
             "Both get about the same": lambda first, second: second <= 1.5 * first and first <= 1.5 * second,
@@ -68,8 +67,8 @@ PREDICTIONS = [
             "Above 40 %": lambda evaluation: evaluation > 40,
         },
         reason="The error rises from {train:.0f} % to {evaluation:.0f} %. In training, the statistics of a batch were "
-        "always those of one digit. The running averages are those of all digits, and the network was "
-        "never trained on values that were normalised with them.",
+        "always those of one digit. The running averages mix those of many digits, and the network was never "
+        "trained on values that were normalised with them.",
     ),
     Prediction(
         "new-samples",
@@ -83,7 +82,6 @@ PREDICTIONS = [
         },
         reason="The error is {train:.0f} % in train mode and {evaluation:.0f} % in eval mode. In a batch of "
         "20, batch norm limits every value to 4.36, but the strong input that marks the class still exceeds nearly all "
-        "of the noise. The network seems to have learnt to recognise the training samples by their noise. In eval mode "
-        "the strong input is not limited, so it prevails more often.",
+        "of the noise. The network seems to have learnt to recognise the training samples by their noise.",
     ),
 ]

@@ -23,7 +23,7 @@ LARGEST_BATCHES = {"all subsets": 12, "one worker": 6, "one label": 6, "fixed": 
 
 @cache
 def minima() -> dict[str, list[list[float] | None]]:
-    """Return the weights at the minimum of objective (4) for each construction, by batch size from 1 on.
+    """Return the weights at the minimum of the BN objective for each construction, by batch size from 1 on.
 
     None stands for an objective that is the same for all weights.
     """
@@ -43,7 +43,7 @@ def two_weights() -> TrainHere:
     """Return the training of chapter 4's explorer: SGD on the BN objective over two weights."""
     low, high = objective.WEIGHT_RANGE
     weights, least = objective.full_batch_minimum()
-    lines = [{"key": "objective", "label": "objective (4)"}, {"key": "full_batch", "label": "objective (5)"}]
+    lines = [{"key": "objective", "label": "BN objective"}, {"key": "full_batch", "label": "full-batch objective"}]
     loss = {
         "label": "loss (nats)",
         "lines": lines,
@@ -51,7 +51,7 @@ def two_weights() -> TrainHere:
         "range": [0.2, 5],
         "ticks": [0.3, 1, 3],
         "levels": [
-            {"label": "minimum of (5)", "value": round(least, 3)},
+            {"label": "full-batch minimum", "value": round(least, 3)},
             {"label": "ln 2", "value": round(math.log(2), 3)},
         ],
     }
@@ -64,7 +64,7 @@ def two_weights() -> TrainHere:
             "ticks": [0, 2, 4, 6],
             "star": [round(each, 3) for each in weights.tolist()],
             "dots": minima(),
-            "told": "Star: minimum of (5); dot: minimum of (4) for the batches and the batch size in the fields",
+            "told": "Star: full-batch minimum; dot: minimum of the BN objective for the chosen batches and batch size",
         },
     }
 

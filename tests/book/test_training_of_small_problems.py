@@ -92,12 +92,12 @@ def test_the_two_weights_train_beyond_the_grid_and_end_where_bnlib_ends(visit):
     path = torch.cat(list(itertools.islice(iterates, 41)))
     losses = two_weights.objective(path, batches)[-1], two_weights.full_batch_objective(path)[-1]
     numbers = [as_told(loss.item()) for loss in losses]
-    assert told == f"Finished at step 40 of 40: objective (4) {numbers[0]}, objective (5) {numbers[1]}."
+    assert told == f"Finished at step 40 of 40: BN objective {numbers[0]}, full-batch objective {numbers[1]}."
     star, dot, *steps = read_out(box, "path over the two weights")
     best, _ = two_weights.full_batch_minimum()
     own = two_weights.minimiser(lambda weights: two_weights.objective(weights, batches))
-    assert star == f"Star: the minimum of objective (5) is at the weights {pair(best)}."
-    assert dot == f"Dot: the minimum of objective (4) is at {pair(own)}."
+    assert star == f"Star: the minimum of the full-batch objective is at the weights {pair(best)}."
+    assert dot == f"Dot: the minimum of the BN objective is at {pair(own)}."
     for step, (text, weights) in enumerate(zip(steps, path, strict=True)):
         assert text == f"Run 1 (one worker), step {step}: weights {pair(weights)}."
 

@@ -122,12 +122,3 @@ def error_rows(scale: Scale = "paper") -> list[dict]:
         {"network": norm} | {header: 100 * found[key] for key, header in headers.items()}
         for norm, found in load(scale).items()
     ]
-
-
-def error_by_signal_rows(scale: Scale = "paper") -> list[dict]:
-    """Return the errors on new samples in eval mode (%), one number per seed, by the signal of the sample."""
-    headers = [("value of the input of the class", f"{a} to {b}") for a, b in itertools.pairwise(SIGNAL_EDGES)]
-    return [
-        {"network": norm} | dict(zip(headers, 100 * found["test_by_signal"].T, strict=True))
-        for norm, found in load(scale).items()
-    ]

@@ -80,26 +80,14 @@ def share_of_rising_test_losses(scale: Scale, norm: str) -> float:
     return 100 * float((final_losses(scale, norm, "test_loss") > start).mean())
 
 
-def final_loss_rows() -> list[dict]:
-    """Return the losses after training in nats, one number per seed, for both scales, as rows of a table."""
-    columns = [
-        ((f"{len(SEEDS[scale])} seeds", header), scale, curve)
-        for scale in ("quick", "paper")
-        for header, curve in (("training loss", "train_loss"), ("test loss", "test_loss"))
-    ]
-    return [
-        {"norm": title} | {header: final_losses(scale, norm, curve) for header, scale, curve in columns}
-        for title, norm in TABLE_NORMS.items()
-    ]
-
-
-def failure_rows(scale: Scale = "paper") -> list[dict]:
-    """Return the shares of seeds (%) whose test loss rose, and whose test loss ends above 0.5 nats."""
+def final_loss_rows(scale: Scale = "paper") -> list[dict]:
+    """Return the losses after training in nats, one number per seed, and how often the test loss rose."""
     return [
         {
             "norm": title,
-            "test loss rose": share_of_rising_test_losses(scale, norm),
-            "test loss ends above 0.5 nats": 100 * float((final_losses(scale, norm, "test_loss") > 0.5).mean()),
+            "training loss": final_losses(scale, norm, "train_loss"),
+            "test loss": final_losses(scale, norm, "test_loss"),
+            "test loss rose (% of seeds)": round(share_of_rising_test_losses(scale, norm)),
         }
         for title, norm in TABLE_NORMS.items()
     ]

@@ -118,7 +118,8 @@ def test_objective_4_is_the_mean_of_the_losses_and_objective_5_is_not():
     expected = [np.mean((w * normalised + 1.5 - y) ** 2) for w in found.weights]
     np.testing.assert_allclose(found.objective_of_all, expected, rtol=1e-9)
     assert (
-        "lowest at w = 0.833, and objective (5) at w = 1.072" in figures.picture(figures.draw_two_averages, found).alt
+        "lowest at w = 0.833, and the full-batch objective at w = 1.072"
+        in figures.picture(figures.draw_two_averages, found).alt
     )
 
 
