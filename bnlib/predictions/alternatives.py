@@ -34,8 +34,8 @@ PREDICTIONS = [
             "The output and the gradient": lambda forward, backward: forward > 1 and backward > 1,
         },
         reason="The output depends on {forward:.0f} of the three samples, and its gradient reaches {backward:.0f}. "
-        "Full Norm is the opposite: its output depends on the batch a little, through the running averages, and its "
-        "gradient reaches its own sample only.",
+        "Full Norm is the opposite: its output depends on the batch, through the running averages, and its gradient "
+        "reaches its own sample only.",
     ),
     Prediction(
         "few-steps",
