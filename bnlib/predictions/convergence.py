@@ -55,20 +55,6 @@ PREDICTIONS = [
         reason="The error is {statistics:.1f} % with exact statistics and {adjoints:.0f} % with exact adjoints.",
     ),
     Prediction(
-        "equation-7-as-printed",
-        "Equation (7) is read as printed: the bracket of (12.9) is the direct derivative of one output, plus its "
-        "derivative with respect to mean and mean square, times the averages of 1 and 2x over the data. The true "
-        "gradient for the weights below has the length {exact:.1f}. How long is the one of this formula?",
-        {
-            "About as long": lambda exact, printed: 0.8 * exact <= printed <= 1.25 * exact,
-            "Longer": lambda exact, printed: printed > 1.25 * exact,
-            "Shorter, but not 0": lambda exact, printed: 1e-4 * exact < printed < 0.8 * exact,
-            "0, or nearly": lambda exact, printed: printed <= 1e-4 * exact,
-        },
-        reason="It is {printed:.1f}. The bracket tells how an output changes when a constant is added to all inputs, "
-        "and a normaliser subtracts this constant again.",
-    ),
-    Prediction(
         "corrected-average",
         "A network trains on digits with single images as batches. An exponential average estimates the mean of each "
         "layer's inputs. A corrected average also adds what the last training step has changed, measured on the newest "
@@ -82,5 +68,19 @@ PREDICTIONS = [
         reason="Its error is {first:.1f} times that of the exponential average in the first layer, and {last:.1f} "
         "times in the last. The inputs of the first layer never change, so there the correction follows only that "
         "layer's weights. In the last layer it is noisier, and its errors add up.",
+    ),
+    Prediction(
+        "equation-7-as-printed",
+        "Equation (7) is read as printed: the bracket of (12.9) is the direct derivative of one output, plus its "
+        "derivative with respect to mean and mean square, times the averages of 1 and 2x over the data. The true "
+        "gradient for the weights below has the length {exact:.1f}. How long is the one of this formula?",
+        {
+            "About as long": lambda exact, printed: 0.8 * exact <= printed <= 1.25 * exact,
+            "Longer": lambda exact, printed: printed > 1.25 * exact,
+            "Shorter, but not 0": lambda exact, printed: 1e-4 * exact < printed < 0.8 * exact,
+            "0, or nearly": lambda exact, printed: printed <= 1e-4 * exact,
+        },
+        reason="It is {printed:.1f}. The bracket tells how an output changes when a constant is added to all inputs, "
+        "and a normaliser subtracts this constant again.",
     ),
 ]
