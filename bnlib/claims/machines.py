@@ -94,7 +94,7 @@ CLAIMS = (
         quantifier="tendency",
         stand_in=_STAND_IN,
         note="Tested where the workers average after every step. With more local steps group norm loses accuracy, too: "
-        "see figure 10.3.",
+        "see figure 10.5.",
     ),
     Claim(
         "hsieh-degree", "hsieh2020", "abstract",

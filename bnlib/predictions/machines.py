@@ -19,14 +19,14 @@ PREDICTIONS = [
             "Never": lambda half, most, all: max(half, most, all) <= _SUFFERS,
         },
         reason="The test error is {half:.0f} % at a share of 50 %, {most:.0f} % at 90 % and {all:.0f} % at 100 %. "
-        "Without normalisation it is {plain:.0f} % even at 100 %, because the machines average their gradients, and "
-        "together their batches are well mixed.",
+        "Without normalisation it is {plain:.0f} % even at 100 %, because the averaged gradient is that of all ten "
+        "batches together, and these are well mixed.",
     ),
     Prediction(
         "variance-between-workers",
         "Ten workers normalise with their own statistics. If all images of a worker show its own digit, this removes a "
-        "certain part of a unit's variance: the part between the workers. How much of this part is removed if only "
-        "half of a worker's images are chosen to show its own digit, and the other half is dealt at random?",
+        "certain part of a unit's variance. How much of this part is removed if only half of a worker's images are "
+        "chosen to show its own digit, and the other half is dealt at random?",
         {
             "All of it, or nearly all": lambda half, all: half > 0.65 * all,
             "About half of it": lambda half, all: 0.35 * all < half <= 0.65 * all,
@@ -86,8 +86,7 @@ PREDICTIONS = [
             "Both lose about the same": lambda bn, bn_16, gn, gn_16: abs((bn_16 - bn) - (gn_16 - gn)) <= _EQUAL,
         },
         reason="The test error of batch norm goes from {bn:.1f} to {bn_16:.1f} %, that of group norm from {gn:.1f} to "
-        "{gn_16:.1f} %. Skewed labels harm batch norm even if the workers average after every step, and local steps "
-        "add little. They do not harm group norm by themselves, but its workers drift apart during the local steps, as "
-        "with any norm.",
+        "{gn_16:.1f} %. Batch norm has many errors even if the workers average after every step, and local steps add "
+        "few. Group norm has many only with the local steps.",
     ),
 ]

@@ -242,6 +242,9 @@ def test_the_paths_of_the_weights_start_at_the_averages():
     data = averaging_paths.weight_paths()
     torch.testing.assert_close(data.workers[:, 0], data.averages[:-1, None].expand(-1, 5, -1))
     torch.testing.assert_close(data.workers[:, -1].mean(1), data.averages[1:], rtol=0, atol=1e-5)
+    moved = data.averages.diff(dim=0).norm(dim=1)
+    drifted = (data.workers[:, -1] - data.workers[:, 0]).norm(dim=2)
+    assert moved.max() < drifted.min() / 3, "the average moves little between two rounds"
     every_step, rounds = data.distances[1], data.distances[averaging_paths.ROUND]
     assert rounds[16] < 0.6 * rounds[15] and (rounds[:16].diff() > 0).all() and every_step.max() == every_step[0]
     alt = figures.picture(figures.draw_averaging_paths, data).alt
