@@ -82,25 +82,20 @@ def load() -> dict[tuple[str, int], dict[str, np.ndarray]]:
     return found
 
 
-NETWORKS = ("without BN", "BN inserted", "BN with γ = 1")
-
-
 def by_network(init: str, depth: int) -> dict[str, dict[str, np.ndarray]]:
-    """Return ``sharpness``, ``first_unstable`` and ``last_stable`` of the three ``NETWORKS``, one number per seed."""
-    plain, bn = (
-        initial_sharpness.load()[init, norm, depth] | stable_rates_near_border.load()[init, norm, depth]
-        for norm in ("without normalisation", "batch norm")
-    )
-    return dict(zip(NETWORKS, (plain, load()[init, depth], bn), strict=True))
+    """Return the numbers of ``load`` for the network without BN and for the one with BN inserted."""
+    key = init, "without normalisation", depth
+    plain = initial_sharpness.load()[key] | stable_rates_near_border.load()[key]
+    return {"without BN": plain, "BN inserted": load()[init, depth]}
 
 
-def rows(init: str = "He") -> list[dict]:
-    """Return table rows, one per depth: medians over seeds of the sharpness and of the largest stable rate."""
-    headers = {"sharpness": "sharpness before training", "last_stable": "largest stable learning rate"}
+def rows() -> list[dict]:
+    """Return table rows, one per depth with He initialisation: medians of the sharpness and the largest stable rate."""
+    headers = {"sharpness": "sharpness", "last_stable": "largest stable rate"}
     found = []
     for depth in DEPTHS:
         row: dict = {"hidden layers": str(depth)}
-        for (name, header), (kind, values) in itertools.product(headers.items(), by_network(init, depth).items()):
+        for (name, header), (kind, values) in itertools.product(headers.items(), by_network("He", depth).items()):
             row[header, kind] = tables.significant(np.median(values[name]))
         found.append(row)
     return found
