@@ -83,10 +83,10 @@ def load() -> dict[tuple[str, int], dict[str, np.ndarray]]:
 
 
 def by_network(init: str, depth: int) -> dict[str, dict[str, np.ndarray]]:
-    """Return the numbers of ``load`` for the network without BN and for the one with BN inserted."""
+    """Return the numbers of ``load`` by network: that without BN, and the same with BN inserted."""
     key = init, "without normalisation", depth
     plain = initial_sharpness.load()[key] | stable_rates_near_border.load()[key]
-    return {"without BN": plain, "BN inserted": load()[init, depth]}
+    return {"without": plain, "with BN": load()[init, depth]}
 
 
 def rows() -> list[dict]:
@@ -94,7 +94,7 @@ def rows() -> list[dict]:
     headers = {"sharpness": "sharpness", "last_stable": "largest stable rate"}
     found = []
     for depth in DEPTHS:
-        row: dict = {"hidden layers": str(depth)}
+        row: dict = {"layers": str(depth)}
         for (name, header), (kind, values) in itertools.product(headers.items(), by_network("He", depth).items()):
             row[header, kind] = tables.significant(np.median(values[name]))
         found.append(row)
