@@ -86,7 +86,7 @@ def by_network(init: str, depth: int) -> dict[str, dict[str, np.ndarray]]:
     """Return the numbers of ``load`` by network: that without BN, and the same with BN inserted."""
     key = init, "without normalisation", depth
     plain = initial_sharpness.load()[key] | stable_rates_near_border.load()[key]
-    return {"without": plain, "with BN": load()[init, depth]}
+    return {"without": plain, "with": load()[init, depth]}
 
 
 def rows() -> list[dict]:
