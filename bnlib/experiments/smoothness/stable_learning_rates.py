@@ -45,16 +45,10 @@ def samples(device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     return data.train_x[:SAMPLES], data.train_y[:SAMPLES]
 
 
-def measure(init: str, norm: str, depth: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
-    """Run ``STEPS`` steps of full-batch gradient descent.
-
-    Returns:
-        ``stable``: 1 if no step leads to a loss above the initial one, else 0; ``loss``: the last loss in nats, nan
-        where training was not stable.
-    """
-    x, y = samples(device)
-    model = network(init, norm, depth, seed).to(device)
-    optimiser, first = torch.optim.SGD(model.parameters(), lr=lr), math.inf
+def descend(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], lr: float) -> dict[str, float]:
+    """Run ``STEPS`` steps of full-batch gradient descent; change the model and return what ``measure`` returns."""
+    (x, y), first = batch, math.inf
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr)
     for step in range(STEPS + 1):
         value = F.cross_entropy(model(x), y)
         first = value.item() if step == 0 else first
@@ -64,6 +58,16 @@ def measure(init: str, norm: str, depth: int, lr: float, *, seed: int, device: s
         value.backward()
         optimiser.step()
     return {"stable": 1, "loss": value.item()}
+
+
+def measure(init: str, norm: str, depth: int, lr: float, *, seed: int, device: str) -> dict[str, Any]:
+    """Run ``STEPS`` steps of full-batch gradient descent.
+
+    Returns:
+        ``stable``: 1 if no step leads to a loss above the initial one, else 0; ``loss``: the last loss in nats, nan
+        where training was not stable.
+    """
+    return descend(network(init, norm, depth, seed).to(device), samples(device), lr)
 
 
 EXPERIMENT = Measurement(

@@ -13,6 +13,7 @@ from bnlib.experiments.smoothness import (
     distance_to_solution,
     growing_weights,
     initial_sharpness,
+    inserted_batch_norm,
     landscape_over_training,
     loss_along_gradient,
     one_gradient_step,
@@ -112,6 +113,14 @@ def test_the_real_gradients_of_weights_are_found_by_the_chain_rule():
     assert weight_gradients.centred(plain, (x.double(), y), 0) == pytest.approx(removed.item(), rel=1e-6)
     ratio = weight_gradients.worst_case(plain, (x.double(), y), 0)
     assert ratio == pytest.approx((projected.norm() / v.norm()).item(), rel=1e-6) and ratio < 1
+
+
+def test_batch_norm_is_inserted_and_every_rate_tried_from_the_same_start(monkeypatch):
+    monkeypatch.setattr(inserted_batch_norm, "LEARNING_RATES", (0.1, 0.1, 30.0))
+    found = inserted_batch_norm.measure("He", 2, seed=0, device="cpu")
+    assert found["stable"] == [1, 1, 0] and found["loss"][0] == found["loss"][1] < 2 and math.isnan(found["loss"][2])
+    kept = inserted_batch_norm.EXPERIMENT.load("quick")["He", 2]["sharpness"][0]
+    assert found["sharpness"] == pytest.approx(kept, rel=1e-2)
 
 
 def test_the_nearest_point_of_a_ray_is_nearer_by_the_amount_in_the_lemma():
