@@ -32,7 +32,7 @@ PREDICTIONS = [
             "No ReLU between the layers": lambda eps, warmup, lengths, linear: linear <= min(eps, warmup, lengths),
         },
         reason="The roughness, which is 1 for a loss that only falls, is {linear:.1f} without ReLU. It is {eps:.0f} "
-        "with the larger ε, {lengths:.0f} with fixed lengths and {warmup:.0f} with warm-up. Only the change of the "
-        "activation stops the growth of the gradient from layer to layer.",
+        "with the larger ε, {lengths:.0f} with fixed lengths and {warmup:.0f} with warm-up. Without ReLU the gradient "
+        "hardly grows from layer to layer.",
     ),
 ]
