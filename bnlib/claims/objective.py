@@ -49,12 +49,14 @@ def _condition_numbers(results: Results) -> Effects:
     """Return for a linear model the condition number of the Hessian with normalised inputs over that without.
 
     The Hessian of the mean squared error is that of the inputs' products, with a bias. Digits are those of 500 random
-    pictures each, without the pixels that are constant in them.
+    pictures each, without the pixels that are constant in them. A condition number is that of the directions in which
+    the error is not flat: in one draw of the digits two pixels vary together.
     """
 
     def condition_number(x: np.ndarray) -> float:
-        values = np.linalg.svd(np.column_stack((x, np.ones(len(x)))), compute_uv=False)
-        return (values[0] / values[-1]) ** 2
+        inputs = np.column_stack((x, np.ones(len(x))))
+        values = np.linalg.svd(inputs, compute_uv=False)
+        return (values[0] / values[np.linalg.matrix_rank(inputs) - 1]) ** 2
 
     found: dict[str, list[float]] = {}
     for seed in range(5):
