@@ -193,8 +193,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         test='"domain-statistics-differ" in bnlib.diagnose(model, batches, domains=domains).codes',
         remedy=(
             "Mix the domains in each batch, or keep statistics for each domain with `bnlib.DomainBatchNorm`. If you "
-            "cannot train again, recompute the statistics on each domain separately; statistics of the pooled data do"
-            " not help."
+            "cannot train again, recompute the statistics on each domain separately; statistics of the pooled data are"
+            " not enough."
         ),
         section=PERILS + "#why-no-single-statistic-is-right",
     ),

@@ -29,8 +29,8 @@ PREDICTIONS = [
             "The values of the random actions in the buffer": lambda policy, buffer: buffer < 0.8 * policy,
             "Both are about equally far": lambda policy, buffer: 0.8 <= policy / buffer <= 1.25,
         },
-        reason="Their root mean square distance is {policy:.2f} standard deviations from the values of the policy, and "
-        "{buffer:.2f} from those of the random actions. Each batch is normalised with its own statistics, so the "
-        "network hardly sees that the policy's actions differ from those of the buffer.",
+        reason="The learned values are {policy:.2f} standard deviations (root mean square) from the values of the "
+        "policy, and {buffer:.2f} from those of the random actions. Each batch is normalised with its own statistics, "
+        "so the network hardly sees that the policy's actions differ from those of the buffer.",
     ),
 ]
