@@ -26,7 +26,7 @@ PREDICTIONS = [
             "At the same weights or at larger ones": lambda length, mixed: length >= 0.9 * mixed,
         },
         reason="The weights at the minimum have length {length:.2f}, against {mixed:.2f} for mixed batches of four. In "
-        "a batch of one class, batch norm subtracts the mean of the class, which tells the classes apart.",
+        "a batch of one class, batch norm subtracts the batch mean, so in both classes the inputs have the mean 0.",
     ),
     Prediction(
         "workers-minimum",

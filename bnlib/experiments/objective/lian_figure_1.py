@@ -62,7 +62,7 @@ EXPERIMENT = Experiment(
 
 TABLE_NORMS = {
     "BN, variance of Algorithm 1": "BN, algorithm 1",
-    "BN, variance as in PyTorch": "BN",
+    "BN, running variance kept": "BN",
     "without normalisation": "without normalisation",
     "Full Normalization": "FN, default",
 }
