@@ -102,8 +102,8 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
             "track_running_stats=False” or “Unexpected key(s) in state_dict: running_mean, running_var”"
         ),
         cause=(
-            "The checkpoint has running averages, and the layers of the model keep none "
-            "(`track_running_stats=False`). Here `checkpoint` is the loaded dictionary."
+            "The checkpoint has running averages, and the layers of the model keep none (`track_running_stats=False`). "
+            "Here `checkpoint` is the loaded dictionary."
         ),
         test='any(key.endswith("running_mean") for key in checkpoint.keys() - model.state_dict().keys())',
         remedy=(

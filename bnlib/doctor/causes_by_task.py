@@ -25,8 +25,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
     "discriminator": Advice(
         group="training",
         symptom=(
-            "GAN training with batch norm in the discriminator fails: the discriminator wins (its loss goes to 0), "
-            "and the generator does not improve"
+            "GAN training with batch norm in the discriminator fails, with real and fake images in separate batches: "
+            "the discriminator wins (its loss goes to 0), and the generator does not improve"
         ),
         cause=(
             "The discriminator sees real and generated images in separate batches, and BN normalises each with its "
@@ -110,10 +110,10 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         ),
         cause=(
             "In training with one image per batch, BN normalises each image by its own statistics, as instance norm "
-            "does. Eval mode uses averages over all images, which the network never saw. Here `images` is one batch "
-            "of training."
+            "does. Eval mode uses averages over all images, which the network never saw. Here `network` is the "
+            "network, `images` is one batch of training."
         ),
-        test="(model.train()(images) - model.eval()(images)).abs().mean() > 0.5 * model.train()(images).std()",
+        test="(network.train()(images) - network.eval()(images)).abs().mean() > 0.5 * network.train()(images).std()",
         remedy=(
             "Predict as in training: one image per batch, BN in train mode (Keras: `model(x, training=True)` in place "
             "of `predict`). For eval mode, train with InstanceNorm, or with larger batches. If dropout is to be off, "
@@ -201,8 +201,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         cause="`train()` turns on dropout, and it also lets BN use the statistics of the batch.",
         test="any(bn.training for bn in bns)",
         remedy=(
-            "Call `model.eval()`, then turn on dropout only: "
-            "`for m in model.modules(): m.train(isinstance(m, nn.modules.dropout._DropoutNd))`."
+            "Call `model.eval()`, then turn on dropout only: `for m in model.modules(): m.train(isinstance(m, "
+            "nn.modules.dropout._DropoutNd))`."
         ),
         section=f"{PERILS}#predictions-in-train-mode",
     ),

@@ -8,8 +8,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
     "pretrained-keras-base": Advice(
         group="after",
         symptom=(
-            "Keras, transfer learning with a pretrained base: accuracy in `fit` is good and in `evaluate` bad, or the "
-            "loss jumps after `base.trainable = True`"
+            "Keras, transfer learning with a pretrained base: accuracy in `fit` is good and in `evaluate` bad (a low "
+            "validation accuracy with a frozen ResNet50), or the loss jumps after `base.trainable = True`"
         ),
         cause=(
             "The base's BN layers are not frozen: `fit` normalises with the batch, `evaluate` with the moving "
@@ -38,8 +38,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
     "immutable-statistics": Advice(
         group="error",
         symptom=(
-            "Flax (JAX): ModifyScopeVariableError, “Cannot update variable "
-            "mean … because collection batch_stats is immutable”"
+            "Flax (JAX): ModifyScopeVariableError, “Cannot update variable mean … because collection batch_stats is "
+            "immutable”"
         ),
         cause=(
             "In train mode, BN updates its running statistics, the collection `batch_stats`, but `apply` was not told "
@@ -65,8 +65,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         ),
         test="all((mean == 0).all() and (variance == 1).all() for mean, variance in moving)",
         remedy=(
-            "Create the training step inside "
-            "`with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):` (in slim, "
+            "Create the training step inside `with "
+            "tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):` (in slim, "
             "`updates_collections=None` or `slim.learning.create_train_op`), and train again. Keras's `fit` in "
             "TensorFlow 2 updates them by itself."
         ),
@@ -85,8 +85,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         ),
         test="all((mean == 0).all() and (variance == 1).all() for mean, variance in moving)",
         remedy=(
-            "In a training loop, call `model(x, training=True)`. In a subclassed model, define "
-            "`call(self, x, training=None)`, and pass the argument on: `self.norm(x, training=training)`."
+            "In a training loop, call `model(x, training=True)`. In a subclassed model, define `call(self, x, "
+            "training=None)`, and pass the argument on: `self.norm(x, training=training)`."
         ),
         section="chapters/frameworks.ipynb#what-does-my-framework-do",
     ),
@@ -108,8 +108,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
     "statistics-collection-missing": Advice(
         group="error",
         symptom=(
-            "Flax (JAX): ScopeCollectionNotFound, “Tried to access "
-            "mean from collection batch_stats in /BatchNorm_0 but the collection is empty”"
+            "Flax (JAX): ScopeCollectionNotFound, “Tried to access mean from collection batch_stats in /BatchNorm_0 "
+            "but the collection is empty”"
         ),
         cause=(
             "`apply` was given the parameters only. BN's running statistics are a collection of their own, "

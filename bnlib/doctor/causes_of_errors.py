@@ -95,8 +95,8 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "stops, `values` is its input."
         ),
         test=(
-            'values.dim() not in {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}'
-            "[type(layer).__name__]"
+            'values.dim() not in {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": '
+            "(5,)}[type(layer).__name__]"
         ),
         remedy=(
             "Use BatchNorm1d behind Linear and Conv1d, BatchNorm2d behind Conv2d, and BatchNorm3d behind Conv3d. If "
@@ -117,10 +117,9 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         ),
         test="any(part.training for part in parts)",
         remedy=(
-            "For quantisation-aware training, call `torch.ao.quantization.fuse_modules_qat` in train mode, which "
-            "keeps BN, then `prepare_qat`. To freeze BN, call "
-            "`model.apply(torch.ao.nn.intrinsic.qat.freeze_bn_stats)` after that. For quantisation after training, "
-            "call `model.eval()` before `fuse_modules`."
+            "For quantisation-aware training, call `torch.ao.quantization.fuse_modules_qat` in train mode, which keeps "
+            "BN, then `prepare_qat`. To freeze BN, call `model.apply(torch.ao.nn.intrinsic.qat.freeze_bn_stats)` after "
+            "that. For quantisation after training, call `model.eval()` before `fuse_modules`."
         ),
         section=f"{TRAINING}#folding-batch-norm-into-the-convolution",
     ),
@@ -138,8 +137,8 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         test="values.shape[1] != len(layer.weight)",
         remedy=(
             "Build the layer for the channels of its input, `nn.BatchNorm2d(256)`, or use `nn.LazyBatchNorm2d()`, "
-            "which reads their number from the first batch. With the shape (N, L, C), call "
-            "`layer(values.transpose(1, 2)).transpose(1, 2)`."
+            "which reads their number from the first batch. With the shape (N, L, C), call `layer(values.transpose(1, "
+            "2)).transpose(1, 2)`."
         ),
         section=f"{FORMULA}#convolutions",
     ),
@@ -163,8 +162,8 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
     "functional-transform": Advice(
         group="error",
         symptom=(
-            "`torch.func` (functorch): `grad`, `vmap` or per-sample gradients stop at batch norm, with “attempted to "
-            "call in-place operation … that would mutate a captured Tensor” or “Batch norm got a batched tensor as "
+            "With `torch.func` (functorch), `grad`, `vmap` or per-sample gradients stop at batch norm, with “attempted "
+            "to call in-place operation … that would mutate a captured Tensor” or “Batch norm got a batched tensor as "
             "input while the running_mean or running_var, which will be updated in place”"
         ),
         cause=(

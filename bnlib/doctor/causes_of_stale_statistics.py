@@ -70,8 +70,8 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
             "too, because the network was in train mode. Here `adapter` is the loaded dictionary."
         ),
         test=(
-            'any(key.endswith("running_mean") for key in model.state_dict()) and '
-            'not any(key.endswith("running_mean") for key in adapter)'
+            'any(key.endswith("running_mean") for key in model.state_dict()) and not any(key.endswith("running_mean") '
+            "for key in adapter)"
         ),
         remedy=(
             "Keep BN in eval mode in training: call `eval()` on its layers after each `model.train()`. Or save the "

@@ -18,10 +18,13 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "sync-norm-on-cpu": Advice(
         group="error",
-        symptom="On a CPU, the model stops with “SyncBatchNorm expected input tensor to be on GPU”",
+        symptom=(
+            "On a CPU, the model stops with “SyncBatchNorm expected input tensor to be on GPU”, or on one GPU with "
+            "“SyncBatchNorm is only supported within torch.nn.parallel.DistributedDataParallel”"
+        ),
         cause=(
             "In train mode, and once a process group exists, PyTorch's SyncBatchNorm works on GPUs only. In eval mode "
-            "it runs everywhere."
+            "it runs everywhere. The second message is that of old versions, such as PyTorch 1.7."
         ),
         test="any(isinstance(bn, nn.SyncBatchNorm) and bn.training for bn in bns) and x.device.type == 'cpu'",
         remedy=(
@@ -71,12 +74,13 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     "predictions-change-the-model": Advice(
         group="batch",
         symptom=(
-            "The prediction for an image changes after other predictions, although nothing is trained: no optimiser, "
-            "`requires_grad=False` or `torch.no_grad()`"
+            "The prediction for an image changes after other predictions, or a teacher (distillation) or a loss "
+            "network changes, although nothing is trained: no optimiser, no gradient, `requires_grad=False` or "
+            "`torch.no_grad()`"
         ),
         cause=(
-            "Each forward pass in train mode updates the running averages, with or without gradients. So predictions "
-            "in train mode change what the model predicts in eval mode."
+            "Each forward pass in train mode updates the running averages (`running_mean`), with or without gradients. "
+            "So predictions in train mode change what the model predicts in eval mode."
         ),
         test="any(bn.training and bn.running_mean is not None for bn in bns)",
         remedy="Call `model.eval()` before predicting, and load the running averages again from the checkpoint.",
@@ -122,8 +126,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     "exported-in-train-mode": Advice(
         group="after",
         symptom=(
-            "The exported model (TorchScript, torch.export, ONNX) gives other outputs than the original, or `eval()`"
-            " is refused"
+            "The exported model (TorchScript, torch.export, ONNX, and TFLite or TensorRT made from it) gives other "
+            "(wrong) outputs than the original, or `eval()` is refused"
         ),
         cause="The model was traced or exported in train mode. Here `exported` is the exported model.",
         test="not torch.allclose(exported(x), model.eval()(x), atol=1e-3)",
@@ -185,15 +189,18 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "small-batch-per-device": Advice(
         group="devices",
-        symptom="Accuracy drops with more GPUs: 8 GPUs are worse than 1 at the same global batch size",
+        symptom=(
+            "Accuracy drops with more GPUs: 8 GPUs are worse than 1 at the same global batch size (DataParallel, DDP, "
+            "Keras's MirroredStrategy)"
+        ),
         cause=(
             "Each device normalises by its own samples, which are fewer than before. Here `x` is the batch of one "
             "device. If that batch is as large as before, BN is not the cause."
         ),
         test="len(x) < 16",
         remedy=(
-            "Use SyncBatchNorm (`torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`), or a norm that does not "
-            "depend on the batch."
+            "Use SyncBatchNorm (`torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` with DDP; Keras on TensorFlow: "
+            "`BatchNormalization(synchronized=True)`), or a norm that does not depend on the batch."
         ),
         section="chapters/10_many_machines.ipynb#joining-the-batches",
     ),
@@ -261,8 +268,8 @@ IN_TRAINING_CODE: dict[str, Advice] = {
     "fine-tuning": Advice(
         group="after",
         symptom=(
-            "A pretrained network gets worse when I fine-tune it with batch norm unfrozen, in tiny batches "
-            "(detection, segmentation)"
+            "A pretrained network gets worse when I fine-tune it with batch norm unfrozen "
+            "(`fine_tune_batch_norm=True`), in tiny batches (detection, segmentation)"
         ),
         cause="In train mode the network is trained on the noise of the statistics of one or two images.",
         test="any(bn.training for bn in bns) and len(x) < 4",

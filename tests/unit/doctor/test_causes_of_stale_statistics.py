@@ -4,6 +4,7 @@ import copy
 
 import torch
 from doctor_examples import batches, trained
+from more_cases import trained_frozen
 from torch import nn
 
 from bnlib.doctor import symptom_rows
@@ -47,3 +48,17 @@ def test_a_row_about_another_framework_links_to_the_appendix():
     (row,) = (row for row in symptom_rows("eval") if row["anchor"] == "symptom-update-operations-not-run")
     link = "[Appendix C, “What does my framework do?”](frameworks.ipynb#what-does-my-framework-do)"
     assert row["cure"].endswith(link)
+
+
+def test_the_initial_values_still_have_a_weight_of_37_percent_after_100_steps_of_momentum_one_hundredth():
+    layer = nn.BatchNorm1d(1, momentum=0.01)
+    for steps, weight in ((10, 0.90), (90, 0.37)):
+        for _ in range(steps):
+            layer(torch.tensor([[9.0], [11.0]]))
+        assert abs(1 - layer.running_mean.item() / 10 - weight) < 0.01
+
+
+def test_after_a_training_with_frozen_statistics_the_loss_jumps_in_train_mode():
+    model, ((x, y), *_) = trained_frozen(), batches(128, change=lambda x, y: (4 * x, y))
+    frozen = nn.functional.cross_entropy(model.eval()(x), y)
+    assert nn.functional.cross_entropy(model.train()(x), y) > 2 * frozen
