@@ -10,8 +10,8 @@ ADVICE: dict[str, Advice] = {
     "one-value-per-channel": Advice(
         group="error",
         symptom=(
-            "Training stops with “Expected more than 1 value per channel when training, got input size "
-            "torch.Size([1, 512])”"
+            "Training stops with “Expected more than 1 value per channel when training, got input size torch.Size([1, "
+            "512])”, often at the last batch of an epoch"
         ),
         cause=(
             "A batch gives a layer one value per channel: one sample after a linear layer, or one image after global "

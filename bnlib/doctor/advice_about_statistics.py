@@ -58,8 +58,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "running-statistics-mismatch": Advice(
         group="eval",
         symptom=(
-            "Results are better without `model.eval()`: the training loss goes down, but the validation loss explodes "
-            "or jumps, even on the training data; accuracy drops when I call `model.eval()`"
+            "Training is good and evaluation is bad: with `model.eval()` the accuracy drops and the error is high, "
+            "even on the training data, and results are better in train mode (without `eval()`); or the validation "
+            "loss explodes or jumps"
         ),
         cause=(
             "The running averages do not describe the current network: they have seen too few batches, they are "
@@ -176,8 +177,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "shared-layer": Advice(
         group="eval",
         symptom=(
-            "Eval mode is bad even with recomputed statistics, in a Siamese network, a recurrent network or another "
-            "network that uses a layer several times"
+            "In a Siamese network, a recurrent network (LSTM, one layer for all time steps) or another network that "
+            "uses a layer several times, eval mode is worse than train mode, even with recomputed statistics"
         ),
         cause="The network calls one BN layer several times in a pass, on inputs with different statistics.",
         test='"shared-layer" in bnlib.diagnose(model, batches).codes',
@@ -252,8 +253,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "frozen-layer-updates-statistics": Advice(
         group="after",
         symptom=(
-            "I froze the backbone with `requires_grad_(False)` or set it to `eval()`, but its running statistics and "
-            "outputs still change during fine-tuning, for example after a validation (Lightning, Hugging Face)"
+            "I froze the backbone with `requires_grad_(False)` or `eval()`, but its running statistics and outputs "
+            "still change during fine-tuning, or `model.train()` resets the mode after a validation (Lightning, "
+            "Hugging Face)"
         ),
         cause=(
             "In train mode a frozen layer still updates its running averages, and each `model.train()`, which trainers "

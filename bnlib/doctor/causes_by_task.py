@@ -106,7 +106,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         group="eval",
         symptom=(
             "Pix2pix, U-Net or another image-to-image network (image translation): good images in training, and "
-            "blurred, noisy or black images in the test with `eval()`"
+            "blurred, noisy or black images at test time with `eval()` or Keras's `predict`; it needs batch norm in "
+            "train mode"
         ),
         cause=(
             "In training with one image per batch, BN normalises each image by its own statistics, as instance norm "
@@ -161,8 +162,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
     "differential-privacy": Advice(
         group="error",
         symptom=(
-            "Opacus stops with “BatchNorm cannot support training with differential privacy” or “grad sampler is not "
-            "yet implemented for BatchNorm2d”"
+            "Opacus stops with “BatchNorm cannot support training with differential privacy” or (older versions) “grad "
+            "sampler is not yet implemented for BatchNorm2d”"
         ),
         cause=(
             "Differential privacy needs the gradient of each sample by itself. With BN, the gradient of a sample "

@@ -8,8 +8,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
     "pretrained-keras-base": Advice(
         group="after",
         symptom=(
-            "Keras, transfer learning with a pretrained base: accuracy in `fit` is good and in `evaluate` bad (a low "
-            "validation accuracy with a frozen ResNet50), or the loss jumps after `base.trainable = True`"
+            "Keras, transfer learning with a pretrained base (such as ResNet50, `trainable=False`): accuracy in `fit` "
+            "is good and in `evaluate` bad (low validation accuracy), or the loss jumps after `base.trainable = True`"
         ),
         cause=(
             "The base's BN layers are not frozen: `fit` normalises with the batch, `evaluate` with the moving "
@@ -56,7 +56,7 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         group="eval",
         symptom=(
             "TensorFlow 1 (`tf.compat.v1`, slim): after training, every moving mean is still 0 and every moving "
-            "variance 1, and with `is_training=False` the accuracy is that of guessing"
+            "variance 1, and with `is_training=False` the test accuracy is that of guessing (random)"
         ),
         cause=(
             "In a graph of TensorFlow 1, the updates of the moving averages are operations of their own, in the "
@@ -125,8 +125,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
     "statistics-thrown-away": Advice(
         group="eval",
         symptom=(
-            "Flax (JAX): the training accuracy is high, but with `use_running_average=True` the accuracy is that of "
-            "guessing (random), in eval mode"
+            "Flax (JAX): the training accuracy is high, but with `use_running_average=True` (evaluation) it is that of "
+            "guessing"
         ),
         cause=(
             "The new running statistics were thrown away: `apply` returns them beside the outputs, but the training "

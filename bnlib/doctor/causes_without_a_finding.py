@@ -127,7 +127,7 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="after",
         symptom=(
             "The exported model (TorchScript, torch.export, ONNX, and TFLite or TensorRT made from it) gives other "
-            "(wrong) outputs than the original, or `eval()` is refused"
+            "(wrong, different) outputs than the PyTorch model, or `eval()` is refused"
         ),
         cause="The model was traced or exported in train mode. Here `exported` is the exported model.",
         test="not torch.allclose(exported(x), model.eval()(x), atol=1e-3)",
