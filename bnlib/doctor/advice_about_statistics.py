@@ -58,9 +58,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "running-statistics-mismatch": Advice(
         group="eval",
         symptom=(
-            "Training is good and evaluation is bad: with `model.eval()` the accuracy drops and the error is high, "
-            "even on the training data, and results are better in train mode (without `eval()`); or the validation "
-            "loss explodes or jumps"
+            "The training loss goes down, but evaluation is bad: with `model.eval()` the accuracy drops and the error "
+            "is high, even on the training data, and results are better in train mode (without `eval()`); or the "
+            "validation loss explodes or jumps"
         ),
         cause=(
             "The running averages do not describe the current network: they have seen too few batches, they are "
