@@ -190,7 +190,10 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     ),
     "domain-statistics-differ": Advice(
         group="eval",
-        symptom="Training on several data sets works in train mode, but eval mode is bad on each data set",
+        symptom=(
+            "Training on several data sets, or on labelled and unlabelled data (semi-supervised) in separate batches, "
+            "works in train mode, but eval mode is bad on each of them"
+        ),
         cause=(
             "Each training batch comes from one domain, but the running averages pool all domains. `domains` holds "
             "the batches of each domain by its name."

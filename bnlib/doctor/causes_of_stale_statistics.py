@@ -43,6 +43,23 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
         ),
         section="chapters/07_why_is_my_bn_failing.ipynb#running-averages",
     ),
+    "two-passes-per-step": Advice(
+        group="eval",
+        symptom=(
+            "SAM (sharpness-aware minimisation) or another optimiser with two forward passes per step: the running "
+            "averages are updated twice, and they contain statistics of perturbed weights"
+        ),
+        cause=(
+            "The second pass runs in train mode with weights that were moved for the gradient only, so its statistics "
+            "belong to a network that you do not keep. Here `steps` counts the training steps."
+        ),
+        test="any(bn.num_batches_tracked > 1.5 * steps for bn in bns)",
+        remedy=(
+            "Set `momentum = 0` on the BN layers for the second pass, and set it back after the pass. Do not call "
+            "`eval()` for it, because BN would then normalise with the running averages."
+        ),
+        section="chapters/torch_parts.ipynb#what-runs-the-forward-pass-again",
+    ),
     "unfrozen-later": Advice(
         group="after",
         symptom=(

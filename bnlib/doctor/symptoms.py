@@ -41,7 +41,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "Image translation, GANs, meta-learning": "image-to-image instance-norm-tracks generator-in-eval-mode "
         "meta-learning",
         "New or unusual data": "covariate-shift domain-statistics-differ outliers rounded-bias",
-        "A layer that is called or loaded in an unusual way": "shared-layer gradient-checkpointing "
+        "A layer that is called or loaded in an unusual way": "shared-layer gradient-checkpointing two-passes-per-step "
         "statistics-of-constant-batches statistics-not-tracked layers-share-statistics",
     },
     "batch": {

@@ -31,6 +31,30 @@ def after_few_updates():
     return train(model, batches(count=40), 40)
 
 
+def sharpness_aware(passes, steps=10, momentum=None):
+    """A network after steps of sharpness-aware minimisation, or of plain descent with one pass."""
+    model = models.mlp((64, 32, 32, 10), nn.BatchNorm1d)
+    norms = [layer for layer in model if isinstance(layer, nn.BatchNorm1d)]
+    for x, y in batches(count=steps):
+        nn.functional.cross_entropy(model(x), y).backward()
+        moves = [0.05 * each.grad for each in model.parameters()]
+        with torch.no_grad():
+            for each, move in zip(model.parameters(), moves, strict=True):
+                each += move
+        if passes == 2:
+            model.zero_grad()
+            for norm in norms:
+                norm.momentum = 0.1 if momentum is None else momentum
+            nn.functional.cross_entropy(model(x), y).backward()
+            for norm in norms:
+                norm.momentum = 0.1
+        with torch.no_grad():
+            for each, move in zip(model.parameters(), moves, strict=True):
+                each -= move + 0.1 * each.grad
+        model.zero_grad()
+    return {"model": model, "steps": steps}
+
+
 def trained_frozen():
     """A trained network, trained on with frozen statistics on inputs on a larger scale."""
     model = trained("mlp")
@@ -68,6 +92,7 @@ MORE_CASES = {
     "plain-tensor-statistics": (lambda: {"model": with_plain_tensor()}, dict),
     "functional-transform": (dict, lambda: {"model": trained("mlp").eval()}),
     "too-few-updates": (lambda: {"model": after_few_updates()}, dict),
+    "two-passes-per-step": tuple(lambda passes=passes: sharpness_aware(passes) for passes in (2, 1)),
     "unfrozen-later": (
         lambda: {"model": trained_frozen(), "batches": batches(change=lambda x, y: (4 * x, y))},
         dict,
