@@ -106,8 +106,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         group="eval",
         symptom=(
             "Pix2pix, U-Net or another image-to-image network (image translation): good images in training, and "
-            "blurred, noisy or black images at test time with `eval()` or Keras's `predict`; it needs batch norm in "
-            "train mode"
+            "blurred, noisy or black images at test time with `eval()` or Keras's `predict`, which are good again with "
+            "batch norm in train mode"
         ),
         cause=(
             "In training with one image per batch, BN normalises each image by its own statistics, as instance norm "
