@@ -28,8 +28,8 @@ def link_tables_to_pages(app: Sphinx, exception: Exception | None) -> None:
         return
     for page in (Path(app.outdir) / "chapters").glob("*.html"):
         text = page.read_text()
-        linked = re.sub(r'(href="(?:claims|frameworks|\d\d_\w+))\.ipynb\b', r"\1.html", text)
-        named = r'<cite data-section="chapters/(frameworks|\d\d_\w+)\.ipynb(#[\w-]+)">(.*?)</cite>'
+        linked = re.sub(r'(href="(?:claims|frameworks|torch_parts|\d\d_\w+))\.ipynb\b', r"\1.html", text)
+        named = r'<cite data-section="chapters/(frameworks|torch_parts|\d\d_\w+)\.ipynb(#[\w-]+)">(.*?)</cite>'
         linked = re.sub(named, r'<a href="\1.html\2">\3</a>', linked)
         if linked != text:
             page.write_text(linked)

@@ -10,12 +10,13 @@ ADVICE: dict[str, Advice] = {
     "one-value-per-channel": Advice(
         group="error",
         symptom=(
-            "Training stops with “Expected more than 1 value per channel when training, got input size "
-            "torch.Size([1, 512])”"
+            "Training stops with “Expected more than 1 value per channel when training, got input size torch.Size([1, "
+            "512])”, often at the last batch of an epoch"
         ),
         cause=(
-            "A batch gives a layer one value per channel: one sample after a linear layer, or after pooling to one "
-            "position. Often it is the incomplete last batch of an epoch."
+            "A batch gives a layer one value per channel: one sample after a linear layer, or one image after global "
+            "pooling (as in DeepLab's ASPP). Often it is the incomplete last batch of an epoch. Keras and Flax raise "
+            "no error: the layer outputs beta."
         ),
         test="min(len(x) for x, y in batches) == 1",
         remedy=(
@@ -28,13 +29,15 @@ ADVICE: dict[str, Advice] = {
     "train-mode-at-inference": Advice(
         group="batch",
         symptom=(
-            "The same image gets a different prediction in each batch, the test accuracy depends on the batch size, or "
-            "with batch size 1 a single image gets the same output as any other: always the same class"
+            "The same image gets a different prediction in each batch (in a GAN, the same noise vector a different "
+            "image), the test accuracy depends on the batch size, or with batch size 1 a single image gets the same "
+            "output as any other: always the same class"
         ),
         cause="The network predicts in train mode, because `model.eval()` was not called.",
         test="any(bn.training for bn in bns)",
         remedy=(
-            "Call `model.eval()` before predicting. If the model was traced or exported in train mode, export it "
+            "Call `model.eval()` before predicting (Keras: `model(x, training=False)` or `predict`; Flax: "
+            "`use_running_average=True`). If the model was traced or exported in train mode, export it "
             "again in eval mode."
         ),
         section=PERILS + "#predictions-in-train-mode",
@@ -59,7 +62,7 @@ ADVICE: dict[str, Advice] = {
         group="eval",
         symptom=(
             "The training accuracy is nearly 100 %, but eval mode guesses, even on the training set; the data are "
-            "sorted by class"
+            "sorted by class, or all images of a batch come from one video clip or one patient"
         ),
         cause="Each batch holds one kind of sample, so its statistics give away the label.",
         test="any(len(y.unique()) == 1 for x, y in batches)",
@@ -201,8 +204,8 @@ ADVICE: dict[str, Advice] = {
     "small-batches": Advice(
         group="training",
         symptom=(
-            "Training is erratic or inaccurate with a small batch size, as in detection or segmentation; gradient "
-            "accumulation does not help"
+            "Training is erratic or inaccurate with a small batch size, as in detection or segmentation (low mIoU or "
+            "mAP); gradient accumulation does not help"
         ),
         cause="The statistics of a few samples are noisy.",
         test="len(x) < 16",

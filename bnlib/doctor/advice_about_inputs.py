@@ -17,8 +17,8 @@ ABOUT_INPUTS: dict[str, Advice] = {
         ),
         test="x.dim() == 3 and x.size(1) == x.size(2)",
         remedy=(
-            "Put the features in dimension 1: `norm(x.transpose(1, 2)).transpose(1, 2)`, or "
-            "`norm(x.flatten(0, 1)).view_as(x)`. Or use LayerNorm, which takes the last dimension."
+            "Put the features in dimension 1: `norm(x.transpose(1, 2)).transpose(1, 2)`, or `norm(x.flatten(0, "
+            "1)).view_as(x)`. Or use LayerNorm, which takes the last dimension."
         ),
         section=FORMULA + "#forward",
     ),
@@ -39,8 +39,8 @@ ABOUT_INPUTS: dict[str, Advice] = {
     "padding-in-statistics": Advice(
         group="training",
         symptom=(
-            "With padded sequences or images, the training loss depends on which sizes share a batch; sorting by "
-            "length changes the result"
+            "With padded sequences, graphs or images, the training loss depends on which sizes share a batch; sorting "
+            "by length changes the result"
         ),
         cause="The zeros behind short sequences or around small images enter the mean and the variance of each batch.",
         test="(x == 0).all(1).float().mean() > 0.2",
@@ -74,10 +74,10 @@ ABOUT_INPUTS: dict[str, Advice] = {
         ),
         test="any((bn.weight == 1).all() and (bn.bias == 0).all() for bn in bns)",
         remedy=(
-            "Compare the parameters of the optimiser with `model.parameters()`: "
-            "`sum(len(group['params']) for group in optimiser.param_groups)`. Look for `detach()`, for outputs that "
-            "the loss does not use, and for an initialisation after the weights were loaded. If gamma and beta are "
-            "meant to stay, use `affine=False` or `requires_grad_(False)`."
+            "Compare the parameters of the optimiser with `model.parameters()`: `sum(len(group['params']) for group in "
+            "optimiser.param_groups)`. Look for `detach()`, for outputs that the loss does not use, and for an "
+            "initialisation after the weights were loaded. If gamma and beta are meant to stay, use `affine=False` or "
+            "`requires_grad_(False)`."
         ),
         section=TRAINING + "#should-i-freeze-batch-norm-when-i-fine-tune",
     ),

@@ -25,7 +25,10 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     ),
     "eval-worse-than-train": Advice(
         group="eval",
-        symptom="Eval mode is worse than train mode, and recomputing the running statistics does not help",
+        symptom=(
+            "Adding batch norm makes the validation or test accuracy worse (decreases it): eval mode is worse than "
+            "train mode, and recomputing the running statistics does not help"
+        ),
         cause="Train mode uses something that eval mode does not have, such as the statistics of these very batches.",
         test='loss["eval"] > 1.5 * loss["train"]',
         remedy=(
@@ -55,8 +58,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "running-statistics-mismatch": Advice(
         group="eval",
         symptom=(
-            "The training loss goes down, but the validation loss explodes or jumps, even on the training data; "
-            "accuracy drops when I call `model.eval()`"
+            "The training loss goes down, but evaluation is bad: with `model.eval()` the accuracy drops and the error "
+            "is high, even on the training data, and results are better in train mode (without `eval()`); or the "
+            "validation loss explodes or jumps"
         ),
         cause=(
             "The running averages do not describe the current network: they have seen too few batches, they are "
@@ -64,9 +68,10 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
-            "Recompute the statistics on data like these: call `torch.optim.swa_utils.update_bn(batches, model)`; for"
-            " FullNorm and BatchRenorm, call the model on batches in train mode. Then look for the cause: different "
-            "preprocessing, a learning rate too large for the momentum, or buffers of another checkpoint."
+            "Recompute the statistics on data like these: call `torch.optim.swa_utils.update_bn(batches, model)`; for "
+            "FullNorm and BatchRenorm, call the model on batches in train mode (Keras: `model(x, training=True)`). "
+            "Then look for the cause: different preprocessing, a learning rate too large for the momentum, or buffers "
+            "of another checkpoint."
         ),
         section=FAILING + "#running-averages",
     ),
@@ -172,8 +177,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "shared-layer": Advice(
         group="eval",
         symptom=(
-            "Eval mode is bad even with recomputed statistics, in a Siamese network, a recurrent network or another "
-            "network that uses a layer several times"
+            "In a Siamese network, a recurrent network (LSTM, one layer for all time steps) or another network that "
+            "uses a layer several times, eval mode is worse than train mode, even with recomputed statistics"
         ),
         cause="The network calls one BN layer several times in a pass, on inputs with different statistics.",
         test='"shared-layer" in bnlib.diagnose(model, batches).codes',
@@ -185,7 +190,10 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     ),
     "domain-statistics-differ": Advice(
         group="eval",
-        symptom="Training on several data sets works in train mode, but eval mode is bad on each data set",
+        symptom=(
+            "Training on several data sets, or on labelled and unlabelled data (semi-supervised) in separate batches, "
+            "works in train mode, but eval mode is bad on each of them"
+        ),
         cause=(
             "Each training batch comes from one domain, but the running averages pool all domains. `domains` holds "
             "the batches of each domain by its name."
@@ -201,7 +209,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "unusual-momentum": Advice(
         group="eval",
         symptom=(
-            "The validation accuracy jumps from one epoch to the next, with a momentum copied from Keras or TensorFlow"
+            "The validation loss or accuracy is noisy: it jumps (spikes, fluctuates) from one epoch to the next, with "
+            "a momentum copied from Keras or TensorFlow"
         ),
         cause="The momentum is near 1, so the running averages describe the last batch only.",
         test="max(bn.momentum or 0 for bn in bns) > 0.5",
@@ -213,7 +222,10 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     ),
     "averaged-weights": Advice(
         group="after",
-        symptom="The model with averaged weights (EMA, SWA) is much worse than the model it averages",
+        symptom=(
+            "The model with averaged weights (EMA, SWA), such as the EMA generator of a GAN, is much worse than the "
+            "model it averages"
+        ),
         cause=(
             "The running averages belong to other weights than the averaged ones, or still contain their initial "
             "values. Here `model` is the averaged model."
@@ -221,7 +233,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
             "Recompute the statistics for the averaged weights: `torch.optim.swa_utils.update_bn(batches, "
-            "averaged_model)`."
+            "averaged_model)`. In Keras, call the averaged model with `training=True` on batches until its moving "
+            "averages have settled."
         ),
         section=TRAINING + "#which-statistics-belong-to-averaged-weights",
     ),
@@ -242,8 +255,15 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     ),
     "frozen-layer-updates-statistics": Advice(
         group="after",
-        symptom="I froze the backbone with `requires_grad_(False)`, but its outputs still change during fine-tuning",
-        cause="In train mode a frozen layer still updates its running averages.",
+        symptom=(
+            "I froze the backbone with `requires_grad_(False)` or `eval()`, but its running statistics and outputs "
+            "still change during fine-tuning, or `model.train()` resets the mode after a validation (Lightning, "
+            "Hugging Face)"
+        ),
+        cause=(
+            "In train mode a frozen layer still updates its running averages, and each `model.train()`, which trainers "
+            "call too, puts all layers in train mode again."
+        ),
         test="any(bn.training and not bn.weight.requires_grad for bn in bns)",
         remedy=(
             "Call `eval()` on frozen norm layers after each `model.train()`, because `requires_grad_(False)` does not"

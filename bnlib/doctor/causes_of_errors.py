@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnlib.doctor.advice_form import ALTERNATIVES, FORMULA, TRAINING, Advice
+from bnlib.doctor.advice_form import FORMULA, TRAINING, Advice
 
 CAUSES_OF_ERRORS: dict[str, Advice] = {
     "overflow-in-half-precision": Advice(
@@ -27,17 +27,18 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         group="error",
         symptom=(
             "The model stops with “mat1 and mat2 must have the same dtype”, “Input type and bias type should be the "
-            "same”, “mixed dtype: expect parameter to have scalar type of Float”, or “expected scalar type Half but "
-            "found Float”"
+            "same”, “mixed dtype: expect parameter to have scalar type of Float”, “expected scalar type Half but "
+            "found Float”, or “batch_norm not implemented for 'Byte'”"
         ),
         cause=(
             "The model and its input have different number formats, for example after `model.half()`. A BN layer in "
-            "float32 accepts inputs in half precision, but a BN layer in half precision accepts no float32 inputs."
+            "float32 accepts inputs in half precision, but a BN layer in half precision accepts no float32 inputs. "
+            "No BN layer accepts integers (Byte, Long), such as images as they are loaded."
         ),
         test="any(x.dtype != next(model.parameters()).dtype for x, y in batches)",
         remedy=(
             "Train with `torch.autocast` in place of `model.half()`. For a model in half precision, convert the "
-            "inputs as well, and keep BN in float32: `bn.float()`."
+            "inputs as well, and keep BN in float32: `bn.float()`. Convert images: `x.float() / 255`."
         ),
         section=f"{TRAINING}#running-statistics-in-half-precision",
     ),
@@ -81,23 +82,6 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         ),
         section="chapters/10_many_machines.ipynb#whose-statistics",
     ),
-    "immutable-statistics": Advice(
-        group="error",
-        symptom=(
-            "Flax (JAX): ModifyScopeVariableError, “Cannot update variable "
-            "mean … because collection batch_stats is immutable”"
-        ),
-        cause=(
-            "In train mode, BN updates its running statistics, the collection `batch_stats`, but `apply` was not told "
-            "that this collection may change. Here `mutable` is the argument of `apply`, by default False."
-        ),
-        test='"batch_stats" not in (mutable or [])',
-        remedy=(
-            'In training, call `y, new = model.apply(variables, x, mutable=["batch_stats"])`, and keep '
-            '`new["batch_stats"]` for the next step. For predictions, use `use_running_average=True`.'
-        ),
-        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
-    ),
     "number-of-dimensions": Advice(
         group="error",
         symptom=(
@@ -111,51 +95,14 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "stops, `values` is its input."
         ),
         test=(
-            'values.dim() not in {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}'
-            "[type(layer).__name__]"
+            'values.dim() not in {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": '
+            "(5,)}[type(layer).__name__]"
         ),
         remedy=(
             "Use BatchNorm1d behind Linear and Conv1d, BatchNorm2d behind Conv2d, and BatchNorm3d behind Conv3d. If "
             "the input is a single image without the dimension of the batch, pass `x[None]`."
         ),
         section=f"{FORMULA}#convolutions",
-    ),
-    "one-position-per-channel": Advice(
-        group="error",
-        symptom=(
-            "Instance norm stops with “Expected more than 1 spatial element when training, got input size [32, 512, 1, "
-            "1]”"
-        ),
-        cause=(
-            "Instance norm normalises each channel of each image over its positions, and here the feature map has "
-            "shrunk to one position (1×1). Larger batches do not help, and `eval()` helps only with "
-            "`track_running_stats=True`. Here `values` is the input of the layer."
-        ),
-        test="values.shape[2:].numel() == 1",
-        remedy=(
-            "Leave out the norm there, use larger images or fewer strides and poolings, or normalise over the channels "
-            "as well: `nn.GroupNorm(1, channels)`."
-        ),
-        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
-    ),
-    "layer-norm-with-channels-first": Advice(
-        group="error",
-        symptom=(
-            "LayerNorm stops with “Given normalized_shape=[256], expected input with shape [*, 256], but got input of "
-            "size [32, 256, 128, 128]”"
-        ),
-        cause=(
-            "LayerNorm normalises over the last dimension, and the channels of an image are the second one in PyTorch. "
-            "If the width is equal to the number of channels, there is no error, and the layer normalises over the "
-            "width. Here `layer` is the LayerNorm, `values` is its input."
-        ),
-        test="values.dim() > 2 and values.shape[1:2] == layer.normalized_shape",
-        remedy=(
-            "Move the channels to the end and back: `layer(values.movedim(1, -1)).movedim(-1, 1)`. It normalises each "
-            "position by itself. `nn.GroupNorm(1, channels)` takes channels first, but it is another norm: it has one "
-            "mean and one variance for all positions of an image together."
-        ),
-        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
     ),
     "fused-in-train-mode": Advice(
         group="error",
@@ -170,12 +117,66 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         ),
         test="any(part.training for part in parts)",
         remedy=(
-            "For quantisation-aware training, call `torch.ao.quantization.fuse_modules_qat` in train mode, which "
-            "keeps BN, then `prepare_qat`. To freeze BN, call "
-            "`model.apply(torch.ao.nn.intrinsic.qat.freeze_bn_stats)` after that. For quantisation after training, "
-            "call `model.eval()` before `fuse_modules`."
+            "For quantisation-aware training, call `torch.ao.quantization.fuse_modules_qat` in train mode, which keeps "
+            "BN, then `prepare_qat`. To freeze BN, call `model.apply(torch.ao.nn.intrinsic.qat.freeze_bn_stats)` after "
+            "that. For quantisation after training, call `model.eval()` before `fuse_modules`."
         ),
         section=f"{TRAINING}#folding-batch-norm-into-the-convolution",
+    ),
+    "features-differ": Advice(
+        group="error",
+        symptom=(
+            "The model stops with “running_mean should contain 256 elements not 512”, “weight should contain 256 "
+            "elements not 512” or “Expected weight to be a vector of size equal to the number of channels in input”"
+        ),
+        cause=(
+            "The layer was built for another number of channels (512) than its input has (256). If the input has the "
+            "shape (N, L, C), BatchNorm1d takes L for the number of channels. Here `layer` is the layer that stops, "
+            "`values` is its input."
+        ),
+        test="values.shape[1] != len(layer.weight)",
+        remedy=(
+            "Build the layer for the channels of its input, `nn.BatchNorm2d(256)`, or use `nn.LazyBatchNorm2d()`, "
+            "which reads their number from the first batch. With the shape (N, L, C), call `layer(values.transpose(1, "
+            "2)).transpose(1, 2)`."
+        ),
+        section=f"{FORMULA}#convolutions",
+    ),
+    "plain-tensor-statistics": Advice(
+        group="error",
+        symptom=(
+            "A batch norm of your own (custom layer) stops with “Expected all tensors to be on the same device”, or "
+            "the checkpoint lacks its running mean"
+        ),
+        cause=(
+            "The running averages are plain tensors, such as `self.running_mean = torch.zeros(n)`. Plain tensors do "
+            "not follow `model.to(device)`, and `state_dict()` does not contain them."
+        ),
+        test="any(torch.is_tensor(value) for m in model.modules() for value in vars(m).values())",
+        remedy=(
+            'Register them as buffers in `__init__`: `self.register_buffer("running_mean", torch.zeros(n))`, and '
+            "change them in place, for example with `lerp_`."
+        ),
+        section=f"{FORMULA}#exercise-3-find-the-bug",
+    ),
+    "functional-transform": Advice(
+        group="error",
+        symptom=(
+            "With `torch.func` (functorch), `grad`, `vmap` or per-sample gradients stop at batch norm, with “attempted "
+            "to call in-place operation … that would mutate a captured Tensor” or “Batch norm got a batched tensor as "
+            "input while the running_mean or running_var, which will be updated in place”"
+        ),
+        cause=(
+            "In train mode, BN updates its running averages in place, and a function under `grad` or `vmap` must not "
+            "change tensors that are not its arguments."
+        ),
+        test="any(bn.training and bn.track_running_stats for bn in bns)",
+        remedy=(
+            "For gradients of single samples, call `model.eval()`: in train mode a single sample has no gradient of "
+            "its own. Otherwise pass the buffers to the function as an argument and return the new ones, or, if you "
+            "need no running averages, call `torch.func.replace_all_batch_norm_modules_(model)`."
+        ),
+        section="chapters/torch_parts.ipynb#what-do-functional-transforms-do",
     ),
 }
 """Causes of errors and of NaN in the first steps, by a short name."""

@@ -5,26 +5,6 @@ from __future__ import annotations
 from bnlib.doctor.advice_form import TRAINING, Advice
 
 CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
-    "update-operations-not-run": Advice(
-        group="eval",
-        symptom=(
-            "TensorFlow 1 (`tf.compat.v1`, slim): after training, every moving mean is still 0 and every moving "
-            "variance 1, and with `is_training=False` the accuracy is that of guessing"
-        ),
-        cause=(
-            "In a graph of TensorFlow 1, the updates of the moving averages are operations of their own, in the "
-            "collection `UPDATE_OPS`, and the training step does not depend on them, so they never run. Here `moving` "
-            "holds the moving mean and the moving variance of each layer, as arrays."
-        ),
-        test="all((mean == 0).all() and (variance == 1).all() for mean, variance in moving)",
-        remedy=(
-            "Create the training step inside "
-            "`with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):` (in slim, "
-            "`updates_collections=None` or `slim.learning.create_train_op`), and train again. Keras's `fit` in "
-            "TensorFlow 2 updates them by itself."
-        ),
-        section="chapters/frameworks.ipynb#what-does-my-framework-do",
-    ),
     "tracking-off-is-not-freezing": Advice(
         group="after",
         symptom=(
@@ -41,6 +21,78 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
         remedy=(
             "Leave `track_running_stats=True`, load the pretrained checkpoint again, and call `eval()` on the BN "
             "layers after each `model.train()`, or use `torchvision.ops.FrozenBatchNorm2d`."
+        ),
+        section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
+    "too-few-updates": Advice(
+        group="eval",
+        symptom=(
+            "The training accuracy is 100 % after a few epochs, and Keras's `evaluate` (or eval mode, "
+            "`set_learning_phase(0)`) guesses, even on the training data: small data set, few steps, and momentum "
+            "(decay) 0.99 or 0.999"
+        ),
+        cause=(
+            "The running averages are still near their initial values, mean 0 and variance 1. With Keras's momentum "
+            "0.99 (PyTorch's 0.01), the initial values still have a weight of 37 % after 100 steps, and 90 % after 10."
+        ),
+        test="any((1 - (bn.momentum or 1)) ** int(bn.num_batches_tracked) > 0.1 for bn in bns)",
+        remedy=(
+            "Use momentum 0.1 (Keras 0.9), or train for more steps. To repair a trained model, recompute the "
+            "statistics: `torch.optim.swa_utils.update_bn(batches, model)`; in Keras, build the layers with momentum "
+            "0.9 and call `model(x, training=True)` on 50 batches."
+        ),
+        section="chapters/07_why_is_my_bn_failing.ipynb#running-averages",
+    ),
+    "two-passes-per-step": Advice(
+        group="eval",
+        symptom=(
+            "SAM (sharpness-aware minimisation) or another optimiser with two forward passes per step: the running "
+            "averages are updated twice, and they contain statistics of perturbed weights"
+        ),
+        cause=(
+            "The second pass runs in train mode with weights that were moved for the gradient only, so its statistics "
+            "belong to a network that you do not keep. Here `steps` counts the training steps."
+        ),
+        test="any(bn.num_batches_tracked > 1.5 * steps for bn in bns)",
+        remedy=(
+            "Set `momentum = 0` on the BN layers for the second pass, and set it back after the pass. Do not call "
+            "`eval()` for it, because BN would then normalise with the running averages."
+        ),
+        section="chapters/torch_parts.ipynb#what-runs-the-forward-pass-again",
+    ),
+    "unfrozen-later": Advice(
+        group="after",
+        symptom=(
+            "The loss jumps (is huge) when I unfreeze batch norm, after a training with frozen batch norm, or when I "
+            "resume it in train mode"
+        ),
+        cause=(
+            "The weights were trained with the frozen statistics. In train mode, BN uses the statistics of the batch, "
+            "which differ from the frozen ones, so each layer gets other inputs than before."
+        ),
+        test='loss["train"] > 1.5 * loss["eval"]',
+        remedy=(
+            "Keep BN frozen to the end: call `eval()` on its layers after each `model.train()` (Keras: "
+            "`layer.trainable = False`). If you want to train with BN, unfreeze it from the start."
+        ),
+        section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
+    "adapter-without-buffers": Advice(
+        group="after",
+        symptom=(
+            "LoRA (PEFT) or another adapter in a network with batch norm: the outputs differ after saving and loading"
+        ),
+        cause=(
+            "The file of the adapter has the trained parameters only. But BN's running averages changed in training, "
+            "too, because the network was in train mode. Here `adapter` is the loaded dictionary."
+        ),
+        test=(
+            'any(key.endswith("running_mean") for key in model.state_dict()) and not any(key.endswith("running_mean") '
+            "for key in adapter)"
+        ),
+        remedy=(
+            "Keep BN in eval mode in training: call `eval()` on its layers after each `model.train()`. Or save the "
+            "buffers as well; PEFT does so for the layers named in `modules_to_save`."
         ),
         section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
     ),

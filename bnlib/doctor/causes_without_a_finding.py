@@ -18,10 +18,13 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "sync-norm-on-cpu": Advice(
         group="error",
-        symptom="On a CPU, the model stops with “SyncBatchNorm expected input tensor to be on GPU”",
+        symptom=(
+            "On a CPU, the model stops with “SyncBatchNorm expected input tensor to be on GPU”, or on one GPU with "
+            "“SyncBatchNorm is only supported within torch.nn.parallel.DistributedDataParallel”"
+        ),
         cause=(
             "In train mode, and once a process group exists, PyTorch's SyncBatchNorm works on GPUs only. In eval mode "
-            "it runs everywhere."
+            "it runs everywhere. The second message is that of old versions, such as PyTorch 1.7."
         ),
         test="any(isinstance(bn, nn.SyncBatchNorm) and bn.training for bn in bns) and x.device.type == 'cpu'",
         remedy=(
@@ -71,12 +74,13 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     "predictions-change-the-model": Advice(
         group="batch",
         symptom=(
-            "The prediction for an image changes after other predictions, although nothing is trained: no optimiser, "
-            "`requires_grad=False` or `torch.no_grad()`"
+            "The prediction for an image changes after other predictions, or a teacher (distillation) or a loss "
+            "network changes, although nothing is trained: no optimiser, no gradient, `requires_grad=False` or "
+            "`torch.no_grad()`"
         ),
         cause=(
-            "Each forward pass in train mode updates the running averages, with or without gradients. So predictions "
-            "in train mode change what the model predicts in eval mode."
+            "Each forward pass in train mode updates the running averages (`running_mean`), with or without gradients. "
+            "So predictions in train mode change what the model predicts in eval mode."
         ),
         test="any(bn.training and bn.running_mean is not None for bn in bns)",
         remedy="Call `model.eval()` before predicting, and load the running averages again from the checkpoint.",
@@ -119,72 +123,11 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         "in the training set.",
         section="chapters/01_the_formula.ipynb#forward",
     ),
-    "q-network": Advice(
-        group="training",
-        symptom=(
-            "Deep Q-learning (DQN) or actor-critic (reinforcement learning) fails with batch norm and works without it"
-        ),
-        cause=(
-            "Actions of the replay buffer and of the policy are normalised in separate batches, so BN removes the "
-            "difference between them. Or a soft (Polyak) update over `parameters()` leaves out the target network's "
-            "running averages, which are buffers. Here `q` is the network, `now` and `following` are its two batches."
-        ),
-        test="not torch.allclose(q(now), q(torch.cat([now, following]))[: len(now)], atol=1e-3)",
-        remedy=(
-            "Copy the buffers to the target network as well as the parameters, and put it in eval mode. Or pass both "
-            "batches through the network as one joint batch (CrossQ), or use LayerNorm."
-        ),
-        section="chapters/06_perils.ipynb#target-networks",
-    ),
-    "discriminator": Advice(
-        group="training",
-        symptom=(
-            "GAN training with batch norm in the discriminator fails: the discriminator wins (its loss goes to 0), "
-            "and the generator does not improve"
-        ),
-        cause=(
-            "The discriminator sees real and generated images in separate batches, and BN normalises each with its "
-            "own statistics. So it can learn to tell the batches apart in place of the images. Here `critic` is the "
-            "discriminator, `real` and `fake` are its batches."
-        ),
-        test="not torch.allclose(critic(real), critic(torch.cat([real, fake]))[: len(real)], atol=1e-3)",
-        remedy=(
-            "In the discriminator, use a norm that does not depend on the batch, such as LayerNorm or spectral norm, "
-            "or pass real and generated images through it in one batch, also in the generator's step."
-        ),
-        section="chapters/06_perils.ipynb#the-discriminator",
-    ),
-    "gradient-penalty": Advice(
-        group="training",
-        symptom="WGAN-GP: with batch norm in the critic, the gradient penalty does not help, or training gets worse",
-        cause=(
-            "The penalty treats the gradient of each image by itself. With BN, the output for an image depends on "
-            "the whole batch. Here `critic` is the critic, `real` is a batch."
-        ),
-        test="not torch.allclose(critic(real)[:2], critic(real[:2]), atol=1e-3)",
-        remedy="In the critic, use a norm that does not depend on the batch, such as LayerNorm.",
-        section="chapters/06_perils.ipynb#the-discriminator",
-    ),
-    "contrastive-training": Advice(
-        group="training",
-        symptom="Contrastive training (MoCo, SimCLR): the loss falls fast, but the features are useless",
-        cause=(
-            "A query and its key are normalised with the same other images, so the network can tell from the batch "
-            "statistics which key belongs to the query (information leak). Here `encoder` is the network of the keys, "
-            "`keys` is a batch."
-        ),
-        test="not torch.allclose(encoder(keys)[:2], encoder(keys[:2]), atol=1e-3)",
-        remedy=(
-            "Shuffle the keys over the devices before the encoder, and sort them again behind it (shuffling BN), use "
-            "SyncBatchNorm, or use a norm that does not depend on the batch."
-        ),
-        section="chapters/06_perils.ipynb#which-promise-was-broken",
-    ),
     "exported-in-train-mode": Advice(
         group="after",
         symptom=(
-            "The exported model (TorchScript, torch.export, ONNX) gives other outputs than the original, or `eval()`"
-            " is refused"
+            "The exported model (TorchScript, torch.export, ONNX, and TFLite or TensorRT made from it) gives other "
+            "(wrong, different) outputs than the PyTorch model, or `eval()` is refused"
         ),
         cause="The model was traced or exported in train mode. Here `exported` is the exported model.",
         test="not torch.allclose(exported(x), model.eval()(x), atol=1e-3)",
@@ -216,17 +159,6 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         section="chapters/01_the_formula.ipynb#exercise-3-find-the-bug",
     ),
-    "keras-defaults": Advice(
-        group="after",
-        symptom="A model converted from Keras or TensorFlow gives slightly different outputs in PyTorch",
-        cause=(
-            "The defaults differ: `eps` is 0.001 in Keras and 0.00001 in PyTorch, and Keras's momentum 0.99 is "
-            "PyTorch's 0.01."
-        ),
-        test="any(bn.eps != 1e-3 for bn in bns)",
-        remedy="Copy eps as well as the weights and buffers, and set momentum to 1 minus Keras's.",
-        section="chapters/01_the_formula.ipynb#two-modes-and-the-averages-between-them",
-    ),
     "sampler-without-set-epoch": Advice(
         group="devices",
         symptom=(
@@ -257,15 +189,18 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "small-batch-per-device": Advice(
         group="devices",
-        symptom="Accuracy drops with more GPUs: 8 GPUs are worse than 1 at the same global batch size",
+        symptom=(
+            "Accuracy drops with more GPUs: 8 GPUs are worse than 1 at the same global batch size (DataParallel, DDP, "
+            "Keras's MirroredStrategy)"
+        ),
         cause=(
             "Each device normalises by its own samples, which are fewer than before. Here `x` is the batch of one "
             "device. If that batch is as large as before, BN is not the cause."
         ),
         test="len(x) < 16",
         remedy=(
-            "Use SyncBatchNorm (`torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`), or a norm that does not "
-            "depend on the batch."
+            "Use SyncBatchNorm (`torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` with DDP; Keras on TensorFlow: "
+            "`BatchNormalization(synchronized=True)`), or a norm that does not depend on the batch."
         ),
         section="chapters/10_many_machines.ipynb#joining-the-batches",
     ),
@@ -333,8 +268,8 @@ IN_TRAINING_CODE: dict[str, Advice] = {
     "fine-tuning": Advice(
         group="after",
         symptom=(
-            "A pretrained network gets worse when I fine-tune it with batch norm unfrozen, in tiny batches "
-            "(detection, segmentation)"
+            "A pretrained network gets worse when I fine-tune it with batch norm unfrozen "
+            "(`fine_tune_batch_norm=True`), in tiny batches (detection, segmentation)"
         ),
         cause="In train mode the network is trained on the noise of the statistics of one or two images.",
         test="any(bn.training for bn in bns) and len(x) < 4",
@@ -342,25 +277,6 @@ IN_TRAINING_CODE: dict[str, Advice] = {
             "Re-estimate the statistics with `torch.optim.swa_utils.update_bn(batches, model)`, then freeze BN: call "
             "`eval()` on its layers after each `model.train()` (Keras: `layer.trainable = False`). In larger batches,"
             " train as usual."
-        ),
-        section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
-    ),
-    "pretrained-keras-base": Advice(
-        group="after",
-        symptom=(
-            "Keras, transfer learning with a pretrained base: accuracy in `fit` is good and in `evaluate` bad, or the "
-            "loss jumps after `base.trainable = True`"
-        ),
-        cause=(
-            "The base's BN layers are not frozen: `fit` normalises with the batch, `evaluate` with the moving "
-            "averages. In Keras 3, `base(x, training=False)` in a functional model does not prevent this, because "
-            "`fit` overrides the argument. Here `base` is the pretrained part."
-        ),
-        test='any(layer.trainable for layer in base.layers if type(layer).__name__ == "BatchNormalization")',
-        remedy=(
-            "After `base.trainable = True`, set `layer.trainable = False` for each BatchNormalization layer of the "
-            "base, and compile again. A frozen BN layer runs in inference mode, even with `training=True` (in "
-            "TensorFlow 1 it still used the batch)."
         ),
         section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
     ),

@@ -51,6 +51,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "Which statistics belong to averaged weights?",
     ),
     "frameworks": ("What does my framework do?",),
+    "torch_parts": ("What do functional transforms do?", "What runs the forward pass again?"),
 }
 """Headings by the name of the notebook that has them."""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from bnlib.doctor.advice import ADVICE, Advice
+from bnlib.doctor.causes_about_other_norms import CAUSES_ABOUT_OTHER_NORMS
+from bnlib.doctor.causes_by_task import CAUSES_BY_TASK
+from bnlib.doctor.causes_in_other_frameworks import CAUSES_IN_OTHER_FRAMEWORKS
 from bnlib.doctor.causes_of_errors import CAUSES_OF_ERRORS
 from bnlib.doctor.causes_of_stale_statistics import CAUSES_OF_STALE_STATISTICS
 from bnlib.doctor.causes_without_a_finding import CAUSES_WITHOUT_A_FINDING, IN_TRAINING_CODE
@@ -20,40 +23,47 @@ SYMPTOM_GROUPS: dict[str, str] = {
 
 SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     "error": {
-        "An error message": "one-value-per-channel number-types-differ counter-in-checkpoint two-passes-in-ddp "
-        "sync-norm-on-cpu immutable-statistics number-of-dimensions one-position-per-channel "
-        "layer-norm-with-channels-first fused-in-train-mode",
-        "NaN or inf": "overflow-in-half-precision non-finite-values mixed-precision negative-variance "
-        "feature-hardly-varies",
+        "An error message about the shape of the input": "one-value-per-channel features-differ number-of-dimensions "
+        "one-position-per-channel layer-norm-with-channels-first groups-do-not-divide-channels",
+        "Another error message": "number-types-differ counter-in-checkpoint instance-norm-buffers "
+        "plain-tensor-statistics two-passes-in-ddp sync-norm-on-cpu fused-in-train-mode functional-transform "
+        "differential-privacy",
+        "An error message of Flax": "immutable-statistics statistics-collection-missing",
+        "NaN or inf": "overflow-in-half-precision own-norm-overflows non-finite-values mixed-precision "
+        "negative-variance feature-hardly-varies",
     },
     "eval": {
-        "Any network": "running-statistics-mismatch running-statistics-never-updated eval-worse-than-train "
-        "eval-mode-distorted dropout-in-front unusual-momentum update-operations-not-run",
+        "Any network": "running-statistics-mismatch too-few-updates running-statistics-never-updated "
+        "eval-worse-than-train eval-mode-distorted dropout-in-front unusual-momentum",
+        "Keras, TensorFlow or Flax": "keras-call-without-training update-operations-not-run statistics-thrown-away",
         "Small, sorted or fixed batches": "relies-on-batch-statistics batches-not-representative "
         "batch-composition-memorised",
+        "Image translation, GANs, meta-learning": "image-to-image instance-norm-tracks generator-in-eval-mode "
+        "meta-learning",
         "New or unusual data": "covariate-shift domain-statistics-differ outliers rounded-bias",
-        "A layer that is called or loaded in an unusual way": "shared-layer gradient-checkpointing "
+        "A layer that is called or loaded in an unusual way": "shared-layer gradient-checkpointing two-passes-per-step "
         "statistics-of-constant-batches statistics-not-tracked layers-share-statistics",
     },
     "batch": {
         "": "train-mode-at-inference eval-depends-on-batch no-running-statistics predictions-change-the-model "
-        "test-time-adaptation",
+        "test-time-adaptation attack-in-train-mode dropout-at-inference",
     },
     "training": {
         "Any network": "zero-gamma small-batches loss-higher-in-train-mode trained-in-eval-mode "
         "batches-never-reshuffled repeated-samples variance-below-eps norm-at-the-output unstable-rate",
+        "Another norm, or another axis": "one-value-per-group keras-wrong-axis",
         "A deep network": "gradient-explosion small-gamma",
         "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension",
-        "A GAN": "discriminator gradient-penalty",
-        "Reinforcement learning, contrastive training": "q-network contrastive-training",
+        "A GAN": "discriminator joint-batch-in-one-step gradient-penalty",
+        "Reinforcement learning, contrastive training": "q-network policy-in-two-modes contrastive-training",
     },
     "after": {
-        "Loading a checkpoint": "checkpoint-without-buffers counters-differ",
+        "Loading a checkpoint": "checkpoint-without-buffers adapter-without-buffers counters-differ",
         "Fine-tuning and frozen layers": "fine-tuning frozen-layer-updates-statistics frozen-statistics-mismatch "
-        "pretrained-keras-base gamma-and-beta-not-trained tracking-off-is-not-freezing",
+        "unfrozen-later pretrained-keras-base norm-replaced gamma-and-beta-not-trained tracking-off-is-not-freezing",
         "Averaged weights (EMA, SWA)": "averaged-weights",
-        "Export, and conversion from Keras or TensorFlow": "exported-in-train-mode exported-without-statistics "
-        "keras-defaults",
+        "Export, conversion from Keras or TensorFlow, a batch norm of your own": "exported-in-train-mode "
+        "exported-without-statistics keras-defaults own-norm-differs",
         "Folding, quantisation, half precision": "folded quantised half-precision-statistics",
     },
     "devices": {
@@ -83,7 +93,7 @@ def all_advice() -> dict[str, Advice]:
         'chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero'
     """
     more = CAUSES_OF_ERRORS | CAUSES_WITHOUT_A_FINDING | IN_TRAINING_CODE | CAUSES_OF_STALE_STATISTICS
-    return ADVICE | more
+    return ADVICE | more | CAUSES_BY_TASK | CAUSES_IN_OTHER_FRAMEWORKS | CAUSES_ABOUT_OTHER_NORMS
 
 
 def symptom_rows(group: str) -> list[dict[str, str]]:

@@ -75,3 +75,50 @@ class BatchNormalization:
 
     def __init__(self, trainable):
         self.trainable = trainable
+
+
+class RootMeanSquareNorm(nn.Module):
+    """A norm of one's own that computes in the number format of its input."""
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def with_plain_tensor():
+    """A network with a norm layer whose running mean is not a buffer."""
+    model = trained("mlp")
+    model[2].own_mean = torch.zeros(32)
+    return model
+
+
+def by_hand(unbiased):
+    """Batch norm as a function, with one of the two variances."""
+    return lambda x: (x - x.mean(0)) / (x.var(0, unbiased=unbiased) + 1e-5).sqrt()
+
+
+def norm_replaced(steps):
+    """A trained network with group norm in place of batch norm, the same gamma and beta, and more training."""
+    model = trained("mlp")
+    for place, layer in enumerate(model):
+        if isinstance(layer, nn.BatchNorm1d):
+            model[place] = nn.GroupNorm(4, 32)
+            model[place].load_state_dict({name: getattr(layer, name) for name in ("weight", "bias")})
+    return train(model, batches(count=max(steps, 1)), steps).eval()
+
+
+def on_single_images(norm, steps=100):
+    """A network that takes the exposure out of images, trained on one image at a time, and a batch for it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), norm(8), nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1), norm(8), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1),
+        )  # fmt: skip
+        clean = batches(count=1, size=steps)[0][0]
+        seen = (clean + 3 * torch.randn(steps, 1, 1, 1)) * (0.5 + 2 * torch.rand(steps, 1, 1, 1))
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    for image, target in zip(seen.split(1), clean.split(1), strict=True):
+        optimiser.zero_grad()
+        nn.functional.mse_loss(model(image), target).backward()
+        optimiser.step()
+    return {"network": model, "images": seen[:1], "seen": seen, "clean": clean}

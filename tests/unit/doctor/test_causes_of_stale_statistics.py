@@ -4,6 +4,7 @@ import copy
 
 import torch
 from doctor_examples import batches, trained
+from more_cases import sharpness_aware, trained_frozen
 from torch import nn
 
 from bnlib.doctor import symptom_rows
@@ -47,3 +48,36 @@ def test_a_row_about_another_framework_links_to_the_appendix():
     (row,) = (row for row in symptom_rows("eval") if row["anchor"] == "symptom-update-operations-not-run")
     link = "[Appendix C, “What does my framework do?”](frameworks.ipynb#what-does-my-framework-do)"
     assert row["cure"].endswith(link)
+
+
+def test_the_initial_values_still_have_a_weight_of_37_percent_after_100_steps_of_momentum_one_hundredth():
+    layer = nn.BatchNorm1d(1, momentum=0.01)
+    for steps, weight in ((10, 0.90), (90, 0.37)):
+        for _ in range(steps):
+            layer(torch.tensor([[9.0], [11.0]]))
+        assert abs(1 - layer.running_mean.item() / 10 - weight) < 0.01
+
+
+def test_after_a_training_with_frozen_statistics_the_loss_jumps_in_train_mode():
+    model, ((x, y), *_) = trained_frozen(), batches(128, change=lambda x, y: (4 * x, y))
+    frozen = nn.functional.cross_entropy(model.eval()(x), y)
+    assert nn.functional.cross_entropy(model.train()(x), y) > 2 * frozen
+
+
+def test_with_momentum_zero_the_second_pass_of_a_step_leaves_the_running_averages_alone():
+    layer, x = nn.BatchNorm1d(3), 5 + torch.randn(8, 3)
+    layer(x)
+    before = [layer.running_mean.clone(), layer.running_var.clone()]
+    layer.momentum = 0
+    assert abs(layer(10 * x).mean()) < 1e-5
+    assert torch.equal(layer.running_mean, before[0]) and torch.equal(layer.running_var, before[1])
+
+
+def test_two_passes_per_step_change_the_running_averages_of_the_same_training():
+    found = {}
+    for momentum in (None, 0):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            found[momentum] = sharpness_aware(2, momentum=momentum)["model"]
+    assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in found.values()), strict=True))
+    assert not torch.allclose(*(each[2].running_mean for each in found.values()), atol=1e-3)

@@ -367,7 +367,7 @@ def test_each_advice_says_what_one_sees_why_and_what_to_do():
         assert each.symptom[0].isupper() and not each.symptom.endswith(".")
         assert each.cause.endswith(".") and each.remedy.endswith(".")
         assert not any(text.count("`") % 2 for text in (each.symptom, each.cause, each.remedy))
-        assert re.fullmatch(r"chapters/(\d\d_\w+|frameworks)\.ipynb#[\w-]+", each.section)
+        assert re.fullmatch(r"chapters/(\d\d_\w+|frameworks|torch_parts)\.ipynb#[\w-]+", each.section)
 
 
 def test_each_row_stands_in_one_part_of_its_group():

@@ -1,0 +1,168 @@
+"""Trouble with layer, group and instance norm, or a norm of one's own: ``bnlib.diagnose`` does not look for it."""
+
+from __future__ import annotations
+
+from bnlib.doctor.advice_form import ALTERNATIVES, FORMULA, TRAINING, Advice
+
+CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
+    "one-position-per-channel": Advice(
+        group="error",
+        symptom=(
+            "Instance norm stops with “Expected more than 1 spatial element when training, got input size [32, 512, 1, "
+            "1]”"
+        ),
+        cause=(
+            "Instance norm normalises each channel of each image over its positions, and here the feature map has "
+            "shrunk to one position (1×1). Larger batches do not help, and `eval()` helps only with "
+            "`track_running_stats=True`. Here `values` is the input of the layer."
+        ),
+        test="values.shape[2:].numel() == 1",
+        remedy=(
+            "Leave out the norm there, use larger images or fewer strides and poolings, or normalise over the channels "
+            "as well: `nn.GroupNorm(1, channels)`."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "layer-norm-with-channels-first": Advice(
+        group="error",
+        symptom=(
+            "LayerNorm stops with “Given normalized_shape=[256], expected input with shape [*, 256], but got input of "
+            "size [32, 256, 128, 128]”"
+        ),
+        cause=(
+            "LayerNorm normalises over the last dimension, and the channels of an image are the second one in PyTorch. "
+            "If the width is equal to the number of channels, there is no error, and the layer normalises over the "
+            "width. Here `layer` is the LayerNorm, `values` is its input."
+        ),
+        test="values.dim() > 2 and values.shape[1:2] == layer.normalized_shape",
+        remedy=(
+            "Move the channels to the end and back: `layer(values.movedim(1, -1)).movedim(-1, 1)`. It normalises each "
+            "position by itself. `nn.GroupNorm(1, channels)` takes channels first, but it is another norm: it has one "
+            "mean and one variance for all positions of an image together."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "groups-do-not-divide-channels": Advice(
+        group="error",
+        symptom=(
+            "GroupNorm stops with “num_channels (48) must be divisible by num_groups (32)”; Keras: “Number of groups "
+            "(32) must be a multiple of the number of channels (48)”; Flax: “Number of groups (32) does not divide the "
+            "number of channels (48)”"
+        ),
+        cause=(
+            "GroupNorm splits the channels into groups of the same size, so the number of groups must divide the "
+            "number of channels. Here `channels` and `groups` are the two numbers."
+        ),
+        test="channels % groups != 0",
+        remedy=(
+            "Use a number that divides all widths of the network, such as 8, or `math.gcd(32, channels)` groups in "
+            "each layer."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "one-value-per-group": Advice(
+        group="training",
+        symptom=(
+            "After BatchNorm1d was replaced by GroupNorm, as by Opacus's `ModuleValidator.fix`, the model gives the "
+            "same output for every input, and the loss stays at that of guessing"
+        ),
+        cause=(
+            "Behind a linear layer, a group holds very few values. A single value minus its own mean is 0, and two "
+            "values become -1 and 1, so most of the input is lost. Here `layer` is the GroupNorm, `values` is its "
+            "input."
+        ),
+        test="values[0].numel() <= 2 * layer.num_groups",
+        remedy="Use fewer groups, such as `nn.GroupNorm(1, features)`, or LayerNorm.",
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "instance-norm-tracks": Advice(
+        group="eval",
+        symptom=(
+            "Style transfer or image translation with InstanceNorm and `track_running_stats=True` is good in train "
+            "mode and bad after `eval()`"
+        ),
+        cause=(
+            "In train mode, instance norm normalises each image by itself. With this option, eval mode uses running "
+            "averages, the same for each image, as batch norm does. So the two modes differ."
+        ),
+        test=(
+            "any(isinstance(m, nn.modules.instancenorm._InstanceNorm) and m.track_running_stats for m in "
+            "model.modules())"
+        ),
+        remedy=(
+            "Build the layers with `track_running_stats=False`, the default, and load the checkpoint without the keys "
+            "of the running averages."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "instance-norm-buffers": Advice(
+        group="error",
+        symptom=(
+            "Loading a checkpoint fails with “Unexpected running stats buffer(s) … for InstanceNorm2d with "
+            "track_running_stats=False” or “Unexpected key(s) in state_dict: running_mean, running_var”"
+        ),
+        cause=(
+            "The checkpoint has running averages, and the layers of the model keep none (`track_running_stats=False`). "
+            "Here `checkpoint` is the loaded dictionary."
+        ),
+        test='any(key.endswith("running_mean") for key in checkpoint.keys() - model.state_dict().keys())',
+        remedy=(
+            "If the network was used in eval mode with these averages, build the layers with "
+            "`track_running_stats=True`. If it was used in train mode, as many instance norms were, delete the keys."
+        ),
+        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+    "own-norm-overflows": Advice(
+        group="error",
+        symptom=(
+            "LayerNorm, RMSNorm (as in T5) or a custom norm gives NaN, inf or only zeros in float16 (fp16, half "
+            "precision)"
+        ),
+        cause=(
+            "In float16, squares are infinite from 256² on (overflow), and an eps of 1e-12 is 0. PyTorch's "
+            "own layers compute in float32 inside, so only an input that is already infinite gives NaN. Here `layer` "
+            "is the norm, `values` is its input in float16."
+        ),
+        test=("not torch.allclose(layer(values).float(), copy.deepcopy(layer).float()(values.float()), atol=0.05)"),
+        remedy=(
+            "In a norm of your own, compute the mean and the variance in float32 (`x.float()`), and convert the result "
+            "back. If the input is infinite, use bfloat16, or compute the layer in front in float32."
+        ),
+        section=f"{TRAINING}#running-statistics-in-half-precision",
+    ),
+    "norm-replaced": Advice(
+        group="after",
+        symptom=(
+            "I replaced BatchNorm by GroupNorm, LayerNorm or InstanceNorm in a pretrained network, and the accuracy "
+            "fell, in the worst case to that of guessing (random)"
+        ),
+        cause=(
+            "The pretrained weights expect BN's running statistics, which are the same for all images. The other norm "
+            "divides each image by its own statistics. Here `replaced` is the new network in eval mode."
+        ),
+        test="F.cross_entropy(replaced(x), y) > 1.5 * F.cross_entropy(model.eval()(x), y)",
+        remedy=(
+            "Keep BN, and freeze it if your batches are small. Or train the new network: copying gamma and beta is not "
+            "enough."
+        ),
+        section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
+    "own-norm-differs": Advice(
+        group="after",
+        symptom=(
+            "My own (manual) batch norm does not match PyTorch: the outputs are slightly different, or with momentum=1 "
+            "the outputs of train mode and eval mode differ"
+        ),
+        cause=(
+            "PyTorch divides by the biased variance of the batch (divided by N) and stores the unbiased one (divided "
+            "by N - 1). It adds eps under the square root. Here `own` is your function, `values` is a batch of vectors."
+        ),
+        test="not torch.allclose(own(values), nn.BatchNorm1d(values.shape[1])(values), atol=1e-4)",
+        remedy=(
+            "In train mode, use `(x - x.mean(0)) / (x.var(0, unbiased=False) + eps).sqrt()`. Store `x.var(0)` in "
+            "`running_var`."
+        ),
+        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+}
+"""Causes with other norms, or norms of one's own, by a short name."""

@@ -1,0 +1,145 @@
+"""Causes in Keras, TensorFlow and Flax, or on the way from them to PyTorch, that ``bnlib.diagnose`` cannot see."""
+
+from __future__ import annotations
+
+from bnlib.doctor.advice_form import FORMULA, TRAINING, Advice
+
+CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
+    "pretrained-keras-base": Advice(
+        group="after",
+        symptom=(
+            "Keras, transfer learning with a pretrained base (such as ResNet50, `trainable=False`): accuracy in `fit` "
+            "is good and in `evaluate` bad (low validation accuracy), or the loss jumps after `base.trainable = True`"
+        ),
+        cause=(
+            "The base's BN layers are not frozen: `fit` normalises with the batch, `evaluate` with the moving "
+            "averages. In Keras 3, `base(x, training=False)` in a functional model does not prevent this, because "
+            "`fit` overrides the argument. Here `base` is the pretrained part."
+        ),
+        test='any(layer.trainable for layer in base.layers if type(layer).__name__ == "BatchNormalization")',
+        remedy=(
+            "After `base.trainable = True`, set `layer.trainable = False` for each BatchNormalization layer of the "
+            "base, and compile again. A frozen BN layer runs in inference mode, even with `training=True` (in "
+            "TensorFlow 1 it still used the batch)."
+        ),
+        section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
+    "keras-defaults": Advice(
+        group="after",
+        symptom="A model converted from Keras or TensorFlow gives slightly different outputs in PyTorch",
+        cause=(
+            "The defaults differ: `eps` is 0.001 in Keras and 0.00001 in PyTorch, and Keras's momentum 0.99 is "
+            "PyTorch's 0.01."
+        ),
+        test="any(bn.eps != 1e-3 for bn in bns)",
+        remedy="Copy eps as well as the weights and buffers, and set momentum to 1 minus Keras's.",
+        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+    "immutable-statistics": Advice(
+        group="error",
+        symptom=(
+            "Flax (JAX): ModifyScopeVariableError, “Cannot update variable mean … because collection batch_stats is "
+            "immutable”"
+        ),
+        cause=(
+            "In train mode, BN updates its running statistics, the collection `batch_stats`, but `apply` was not told "
+            "that this collection may change. Here `mutable` is the argument of `apply`, by default False."
+        ),
+        test='"batch_stats" not in (mutable or [])',
+        remedy=(
+            'In training, call `y, new = model.apply(variables, x, mutable=["batch_stats"])`, and keep '
+            '`new["batch_stats"]` for the next step. For predictions, use `use_running_average=True`.'
+        ),
+        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+    "update-operations-not-run": Advice(
+        group="eval",
+        symptom=(
+            "TensorFlow 1 (`tf.compat.v1`, slim): after training, every moving mean is still 0 and every moving "
+            "variance 1, and with `is_training=False` the test accuracy is that of guessing (random)"
+        ),
+        cause=(
+            "In a graph of TensorFlow 1, the updates of the moving averages are operations of their own, in the "
+            "collection `UPDATE_OPS`, and the training step does not depend on them, so they never run. Here `moving` "
+            "holds the moving mean and the moving variance of each layer, as arrays."
+        ),
+        test="all((mean == 0).all() and (variance == 1).all() for mean, variance in moving)",
+        remedy=(
+            "Create the training step inside `with "
+            "tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):` (in slim, "
+            "`updates_collections=None` or `slim.learning.create_train_op`), and train again. Keras's `fit` in "
+            "TensorFlow 2 updates them by itself."
+        ),
+        section="chapters/frameworks.ipynb#what-does-my-framework-do",
+    ),
+    "keras-call-without-training": Advice(
+        group="eval",
+        symptom=(
+            "Keras: BatchNormalization has no effect, `moving_mean` is still 0 and `moving_variance` is still 1 (not "
+            "updated) after training, in a custom training loop, in DDPG, or in a subclassed model"
+        ),
+        cause=(
+            "A call without `training=True` uses the moving averages and does not update them. In Keras 3, `fit` does "
+            "the same for a subclassed model whose own `call` has no argument `training`. Here `moving` holds the "
+            "moving mean and the moving variance of each layer, as arrays."
+        ),
+        test="all((mean == 0).all() and (variance == 1).all() for mean, variance in moving)",
+        remedy=(
+            "In a training loop, call `model(x, training=True)`. In a subclassed model, define `call(self, x, "
+            "training=None)`, and pass the argument on: `self.norm(x, training=training)`."
+        ),
+        section="chapters/frameworks.ipynb#what-does-my-framework-do",
+    ),
+    "keras-wrong-axis": Advice(
+        group="training",
+        symptom=(
+            "Keras with `channels_first` (NCHW): BatchNormalization hardly helps, or it has as many weights as the "
+            "image has columns (wrong axis)"
+        ),
+        cause=(
+            "BatchNormalization takes the last axis for the channels, whatever the data format is. With "
+            "`channels_first` the last axis is the width of the image. Here `layer` is the layer, `values` is its "
+            "input."
+        ),
+        test="layer.moving_mean.shape[0] != values.shape[1]",
+        remedy="With `channels_first`, build the layer with `BatchNormalization(axis=1)`.",
+        section=f"{FORMULA}#convolutions",
+    ),
+    "statistics-collection-missing": Advice(
+        group="error",
+        symptom=(
+            "Flax (JAX): ScopeCollectionNotFound, “Tried to access mean from collection batch_stats in /BatchNorm_0 "
+            "but the collection is empty”"
+        ),
+        cause=(
+            "`apply` was given the parameters only. BN's running statistics are a collection of their own, "
+            "`batch_stats`. Here `variables` is the first argument of `apply`."
+        ),
+        test='"batch_stats" not in variables',
+        remedy=(
+            'Call `model.apply({"params": params, "batch_stats": batch_stats}, x)`, and keep both in the training '
+            "state."
+        ),
+        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+    "statistics-thrown-away": Advice(
+        group="eval",
+        symptom=(
+            "Flax (JAX): the training accuracy is high, but with `use_running_average=True` (evaluation) it is that of "
+            "guessing"
+        ),
+        cause=(
+            "The new running statistics were thrown away: `apply` returns them beside the outputs, but the training "
+            "state still has the initial ones, with mean 0 and variance 1. Here `means` holds the running means of "
+            "the training state."
+        ),
+        test="not any(mean.any() for mean in means)",
+        remedy=(
+            'In each step, take them from `y, new = model.apply(variables, x, mutable=["batch_stats"])`, and put '
+            '`new["batch_stats"]` into the training state. Inside `jax.value_and_grad`, return them with '
+            "`has_aux=True`."
+        ),
+        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+}
+"""Causes in other frameworks, by a short name."""
