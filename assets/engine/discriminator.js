@@ -115,7 +115,6 @@ export class Discriminator extends SmallProblem {
     const trainLoss = this.counted > 0 ? this.lossSum / this.counted : this.pass();
     norms.forEach((norm, i) => norm.restore(before[i]));
     const accuracies = this.accuracies();
-    norms.forEach((norm, i) => norm.restore(before[i]));
     this.lossSum = this.counted = 0;
     return { trainLoss, ...accuracies };
   }
@@ -124,10 +123,13 @@ export class Discriminator extends SmallProblem {
   accuracies() {
     const random = new RandomNumbers(this.settings.seed + 1);
     const right = { separate: 0, mixed: 0, evalMode: 0 };
+    const { norms } = this.judge;
+    const trained = norms.map((norm) => norm.snapshot());
     for (let i = 0; i < EVALUATED; i++) {
       const pair = this.draw(random);
       right.separate += this.right(pair, "separate", true);
       right.mixed += this.right(pair, "mixed", true);
+      norms.forEach((norm, i) => norm.restore(trained[i])); // train mode changes the running statistics
       right.evalMode += this.right(pair, "mixed", false);
     }
     return right;

@@ -75,11 +75,7 @@ def _reference(text: str) -> dict[str, np.ndarray]:
     model = gan_discriminator.network(name_of(settings), seed, settings["width"]).double()
 
     def accuracies() -> dict[str, float]:
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        found = gan_discriminator.accuracies_on(model, partial(draw, torch.Generator().manual_seed(seed + 1)))
-        model.load_state_dict(before)
-        model.train()
-        return found
+        return gan_discriminator.accuracies_on(model, partial(draw, torch.Generator().manual_seed(seed + 1)))
 
     rows, losses = [accuracies()], []
     generator = torch.Generator().manual_seed(seed)
@@ -195,7 +191,7 @@ MUTATIONS = [
     ('this.right(pair, "mixed", true)', 'this.right(pair, "separate", true)'),
     ('this.right(pair, "mixed", false)', 'this.right(pair, "mixed", true)'),
     ("* outputs[i] < 0", "* outputs[i] > 0"),
-    ("    norms.forEach((norm, i) => norm.restore(before[i]));\n    this.lossSum", "    this.lossSum"),
+    ("norms.forEach((norm, i) => norm.restore(trained[i]));", ""),
     ("this.pass();\n    norms.forEach((norm, i) => norm.restore(before[i]));", "this.pass();"),
     ("this.lossSum = this.counted = 0", "this.lossSum = 0"),
     ("body.linears[0] = body.hidden[0].linear;", ""),

@@ -70,7 +70,8 @@ def measure(norm: str, kind: str, batches: str, *, seed: int, device, lr: float 
     generator = torch.Generator().manual_seed(seed)
     model, losses = trained(norm, kind, batches, seed, generator, device, lr=lr)
     last = losses[-STEPS // 5 :].mean().item()
-    alignment = np.mean([_gradient_alignment(model, kind, batches, generator, device) for _ in range(20)])
+    copied = copy.deepcopy(model)  # train mode changes the running statistics
+    alignment = np.mean([_gradient_alignment(copied, kind, batches, generator, device) for _ in range(20)])
     accuracies = accuracies_on(model, partial(pair, kind, generator, device))
     return {"loss": last, "gradient_alignment": float(alignment)} | accuracies
 
@@ -153,19 +154,19 @@ def _gradient_alignment(model: nn.Module, kind: str, batches: str, generator: to
 
 @torch.no_grad()
 def accuracies_on(model: nn.Module, draw: Draw) -> dict[str, float]:
-    """Return mean accuracies on 20 pairs of batches.
+    """Return mean accuracies on 20 pairs of batches, without changing the model or its running statistics.
 
     Returns:
-        ``separate`` and ``mixed`` in train mode, which changes the running statistics of ``model``, and ``eval``.
+        ``separate`` and ``mixed`` in train mode, and ``eval`` in eval mode.
     """
+    in_train_mode, in_eval_mode = copy.deepcopy(model).train(), copy.deepcopy(model).eval()
     rows: dict[str, list[float]] = {"separate": [], "mixed": [], "eval": []}
     for _ in range(20):
         drawn = draw()
         for name, row in rows.items():
-            model.train(name != "eval")
-            ours, theirs = _outputs(model, *drawn, "mixed" if name == "eval" else name)
+            one, batches = (in_eval_mode, "mixed") if name == "eval" else (in_train_mode, name)
+            ours, theirs = _outputs(one, *drawn, batches)
             row.append(torch.cat((ours > 0, theirs < 0)).float().mean().item())
-        model.eval()
     return {name: float(np.mean(row)) for name, row in rows.items()}
 
 
@@ -211,7 +212,7 @@ def train(kind: str, batches: str, points: int = 10) -> Iterator[tuple[int, int,
         for step, _ in enumerate(itertools.islice(steps, STEPS), 1):
             if step % every == 0 or step == STEPS:
                 new = partial(pair, kind, torch.Generator().manual_seed(seed + 1))
-                run = run | {norm: accuracies_on(copy.deepcopy(model), new)}
+                run = run | {norm: accuracies_on(model, new)}
                 yield number * STEPS + step, total, shown | {"run": run}
 
 

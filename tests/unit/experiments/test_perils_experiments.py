@@ -1,7 +1,9 @@
 """The experiments of chapter 6, and a model with the statistics of other data."""
 
+import copy
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -180,6 +182,20 @@ def test_a_live_run_ends_with_its_accuracies_beside_the_committed_ones():
     *_, (done, total, data) = two_towers.train("inverted", 1.0, 64, points=2)
     assert done == total and set(data["run"]) == set(two_towers.STATISTICS)
     assert data["run"]["per_domain"][0] > 0.9 > data["run"]["running"][0]
+
+
+def test_the_accuracies_of_a_discriminator_do_not_change_it():
+    """Passes in train mode update running statistics: a copy's, so that eval mode is that of the trained network."""
+    generator = torch.Generator().manual_seed(0)
+    model, _ = gan_discriminator.trained("batch norm", "shifted", "separate", 0, generator, steps=20)
+    before, draw = copy.deepcopy(model.state_dict()), partial(gan_discriminator.pair, "shifted", generator)
+    pairs = [draw() for _ in range(20)]
+    found = gan_discriminator.accuracies_on(model, iter(pairs).__next__)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()) and model.training
+    model.eval()
+    with torch.no_grad():
+        right = [torch.cat((model(ours) > 0, model(theirs) < 0)).float().mean().item() for ours, theirs in pairs]
+    assert found["eval"] == pytest.approx(np.mean(right))
 
 
 def test_live_discriminators_end_with_the_accuracies_of_each_norm(monkeypatch):
