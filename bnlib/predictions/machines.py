@@ -46,8 +46,8 @@ PREDICTIONS = [
             "10 to 40 %": lambda two: 10 <= two <= 40,
             "Above 40 %": lambda two: two > 40,
         },
-        reason="Two workers end with a test error of {two:.0f} %. The mean over five digits is close to the "
-        "mean over all ten, so the statistics of two workers hardly differ.",
+        reason="Two workers end with a test error of {two:.0f} %. The mean over five digits is closer to the mean over "
+        "all ten than that of one digit is, so the statistics of the workers differ less.",
     ),
     Prediction(
         "local-full-norm",

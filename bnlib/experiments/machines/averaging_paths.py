@@ -23,11 +23,13 @@ class Paths(NamedTuple):
         averages: the averages, (4, 2), the initial weights first.
         distances: by number of local steps: mean distance of the workers' weights from their average after each step,
             (64,), in units of the norm of all weights at the start.
+        moved: by number of local steps: distance of the average from the start after 64 steps, in the same units.
     """
 
     workers: Tensor
     averages: Tensor
     distances: dict[int, Tensor]
+    moved: dict[int, float]
 
 
 @cache
@@ -53,6 +55,7 @@ def weight_paths(seed: int = 0) -> Paths:
     start = weights[0][0, 0]
     trained = torch.stack(weights[1:], dim=1)  # (settings, steps, workers, weights)
     away = (trained - trained.mean(2, keepdim=True)).norm(dim=3).mean(2) / start.norm()
+    moved = (trained[:, -1].mean(1) - start).norm(dim=1) / start.norm()
     rounds = trained[settings.index((ROUND, LEARNING_RATE)), : 3 * ROUND].unflatten(0, (3, ROUND))
     averages = torch.cat([start[None], rounds[:, -1].mean(1)])
     begin = averages[:-1, None, None].expand(-1, 1, local_steps.WORKERS, -1)
@@ -63,4 +66,5 @@ def weight_paths(seed: int = 0) -> Paths:
         (paths - center) @ plane,
         (averages - center) @ plane,
         {steps: away[number] for number, (steps, _) in enumerate(settings)},
+        {steps: moved[number].item() for number, (steps, _) in enumerate(settings)},
     )

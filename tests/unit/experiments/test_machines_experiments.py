@@ -244,7 +244,9 @@ def test_the_paths_of_the_weights_start_at_the_averages():
     torch.testing.assert_close(data.workers[:, -1].mean(1), data.averages[1:], rtol=0, atol=1e-5)
     moved = data.averages.diff(dim=0).norm(dim=1)
     drifted = (data.workers[:, -1] - data.workers[:, 0]).norm(dim=2)
-    assert moved.max() < drifted.min() / 3, "the average moves little between two rounds"
+    assert moved.max() < drifted.min() / 3, "the average moves little in the plane"
+    assert data.moved[averaging_paths.ROUND] < data.moved[1] / 2, "chapter 10, below figure 10.4"
+    assert np.all(np.diff(list(data.moved.values())) < 0), "the longer the rounds, the less the average moves"
     every_step, rounds = data.distances[1], data.distances[averaging_paths.ROUND]
     assert rounds[16] < 0.6 * rounds[15] and (rounds[:16].diff() > 0).all() and every_step.max() == every_step[0]
     alt = figures.picture(figures.draw_averaging_paths, data).alt
