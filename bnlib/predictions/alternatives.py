@@ -77,8 +77,8 @@ PREDICTIONS = [
             "Batch norm is worse by more than 10 points": lambda bn, instance: bn - instance > 10,
         },
         reason="Each at its best learning rate, the test error is {bn:.0f} % with batch norm and {instance:.0f} % with "
-        "instance norm. The running averages are averages over many images, but in training every image was normalised "
-        "by itself.",
+        "instance norm. The running averages are averages over earlier images, but in training every image was "
+        "normalised by itself.",
     ),
     Prediction(
         "transformer-norms",

@@ -224,19 +224,3 @@ def selection_bias() -> float:
         chosen = [table[best_learning_rate(np.delete(table, seed, 1)), seed] for seed in seeds]
         rises.append(np.median(chosen) - np.median(table[best_learning_rate(table)]))
     return float(np.mean(rises))
-
-
-def good_learning_rate_rows(margin: float = 2.0) -> list[dict]:
-    """Return for each norm how many learning rates have a median error within ``margin`` points of the best.
-
-    Shuffled batches of 16, 64 and 256, after equal steps.
-    """
-
-    def count(norm: str, batch_size: int) -> int:
-        medians = np.median(100 * errors(norm, EQUAL_STEPS, "shuffled", batch_size), 1)
-        return int((medians <= medians.min() + margin).sum())
-
-    return [
-        {"norm": norm} | {("batch size", f"{size}"): count(norm, size) for size in (16, 64, 256)}
-        for norm in batch_sizes.NORMS
-    ]

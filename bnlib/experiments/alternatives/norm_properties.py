@@ -136,7 +136,7 @@ def numbers_per_channel_rows() -> list[dict]:
         {
             "norm": LAYERS[name].title,
             "learned parameters added": round(found.parameters_per_channel),
-            "running averages": round(found.buffers_per_channel),
+            "numbers in buffers": round(found.buffers_per_channel),
             "free at inference": folds_at_inference(name, kind),
         }
         for (name, kind), found in table().items()
