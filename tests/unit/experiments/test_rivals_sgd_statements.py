@@ -88,6 +88,24 @@ def test_full_normalization_in_large_batches():
     for size, error in ((16, 22), (64, 47)):
         assert round(MEANS["shuffled", size]["Full Norm"]) == error
     assert [round(min(MEANS[place].values())) for place in LEARNED if place[1] == 64] == [17, 32, 52, 58]
+    of = CONTEST["shuffled", 64]
+    better = [
+        norm
+        for norm in of
+        if norm != "Full Norm" and rivals.best({each: of[each] for each in (norm, "Full Norm")}) == [norm]
+    ]
+    assert BEST["shuffled", 64][0] == "batch norm" and better == [MOVING, "layer norm"]
+
+
+def test_the_grids_and_settings_of_full_normalization_end_early():
+    chosen = rivals_selection.chosen("SGD")
+    lowest = {
+        norm: sum(chosen[norm, *at][1] == rivals.learning_rates("SGD", at[1])[0] for at in LEARNED)
+        for norm in rivals.NORMS
+    }
+    assert lowest.pop("Full Norm") == 5 > max(lowest.values())
+    assert sum(chosen["Full Norm", *at][0] == "alpha floor 0.1" for at in LEARNED) == 9
+    assert sum("group norm" in each for each in BEST.values()) == 6
 
 
 def test_the_picture_of_errors_and_times():
