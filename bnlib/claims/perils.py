@@ -250,7 +250,7 @@ CLAIMS = (
           lambda e: _below_in_both_domains(e, "two towers", "mixed batches", True)),
          ("their range over seeds is more than twice as wide in both", _two_towers_vary_more)),
         quantifier="tendency",
-        note="Digits and inverted digits; on digits and MNIST they cost 2 and 11 percentage points.",
+        note="Digits and inverted digits; on digits and MNIST, two towers cost 2 and 11 percentage points.",
     ),
     Claim(
         "irpan-own-norms", "irpan2017", "third story, aside",
