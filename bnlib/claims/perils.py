@@ -138,7 +138,7 @@ def _accuracy_under_distribution_shift(results: Results) -> Effects:
     return {
         "right, as in training, %": same[:, even],
         "right, nine in ten of one class, %": same[:, skewed],
-        "right, other pictures (0.8 brighter), %": brighter[:, even],
+        "right, other pictures (0.8 added to each pixel), %": brighter[:, even],
     }
 
 
@@ -151,7 +151,7 @@ def _accuracy_by_statistics(results: Results) -> Effects:
     for shift, share in ((0.8, 0.1), (0.0, 0.9)):
         row, place = results("perils.distribution_shift", shift), distribution_shift.CLASS_SHARES.index(share)
         for title, statistics in (("training", "training"), ("new", "recomputed")):
-            name = f"right, {shift:g} brighter, {share:.0%} of one class, {title} statistics, %"
+            name = f"right, {shift:g} added to each pixel, {share:.0%} of one class, {title} statistics, %"
             found[name] = 100 * row[statistics][:, place]
     return found
 
@@ -250,7 +250,7 @@ CLAIMS = (
           lambda e: _below_in_both_domains(e, "two towers", "mixed batches", True)),
          ("their range over seeds is more than twice as wide in both", _two_towers_vary_more)),
         quantifier="tendency",
-        note="Digits and inverted digits; on digits and MNIST the loss is 2 and 11 points.",
+        note="Digits and inverted digits; on digits and MNIST, two towers cost 2 and 11 percentage points.",
     ),
     Claim(
         "irpan-own-norms", "irpan2017", "third story, aside",
@@ -261,8 +261,8 @@ CLAIMS = (
          ("their median is more than 2 points above that of mixed batches in both domains",
           lambda e: _below_in_both_domains(e, "mixed batches", "own norms", False))),
         quantifier="tendency",
-        note="Against mixed batches the two are comparable: the medians are about a point apart, and the ranges "
-        "overlap.",
+        note="Against mixed batches the two are comparable: the medians are about one percentage point apart, and the "
+        "ranges overlap.",
     ),
     Claim(
         "irpan-one-gradient", "irpan2017", "third story",
@@ -296,9 +296,9 @@ CLAIMS = (
         (("the statistics from training cost over 5 points where nine in ten samples at inference are of one class",
           lambda e: _loses_5_points(e, "right, nine in ten of one class, %")),
          ("they do where the images are different",
-          lambda e: _loses_5_points(e, "right, other pictures (0.8 brighter), %"))),
+          lambda e: _loses_5_points(e, "right, other pictures (0.8 added to each pixel), %"))),
         quantifier="tendency",
-        note="Other class frequencies do no harm; statistics re-estimated from them do.",
+        note="Other class frequencies do not lower the accuracy; statistics recomputed under them do.",
     ),
     Claim(
         "irpan-leaky", "irpan2017", "comment of M. Görner",
@@ -328,12 +328,12 @@ CLAIMS = (
         "li-domain", "li2016", "the method",
         "New statistics, without training, adapt a network with BN to new data.",
         "06_perils#different-data-at-inference", _accuracy_by_statistics,
-        (("they do where the pictures are brighter, in every seed",
-          lambda e: _new_statistics_better(e, "0.8 brighter, 10% of one class")),
+        (("they do where 0.8 is added to each pixel, in every seed",
+          lambda e: _new_statistics_better(e, "0.8 added to each pixel, 10% of one class")),
          ("they do where nine in ten are of one class",
-          lambda e: _new_statistics_better(e, "0 brighter, 90% of one class"))),
+          lambda e: _new_statistics_better(e, "0 added to each pixel, 90% of one class"))),
         quantifier="tendency",
-        note="They are the wrong cure where only the frequencies of the classes are other ones.",
+        note="New statistics lower the accuracy if only the class frequencies change.",
     ),
     Claim(
         "chintala-separate", "chintala2016", "tip 4",
@@ -344,7 +344,8 @@ CLAIMS = (
               for norm in ("batch norm, layer 2 only", "batch norm")),
         quantifier="tendency",
         stand_in="a discriminator of points in the plane without a generator in place of a GAN",
-        note="With BN in the first layer nothing is learnt of a shift; further up it judges the batch, not the sample.",
+        note="With BN in both layers it learns nothing about a shift; in layer 2 only, it classifies the batch, not "
+        "the sample.",
     ),
     Claim(
         "schneider-few", "schneider2020", "abstract and method",

@@ -176,12 +176,13 @@ def draw_distribution_shift(
         right.plot(shift, middle, mark, color=color, ms=9)
         told.append(f"{name} {middle:.1f} %")
     left.set(ylim=(0, 103), xlabel="share of one class (%)", ylabel="accuracy (%)")
-    left.set_title(f"images {shift:g} brighter")
+    pixels = f"{shift:g} added to each pixel" if shift else "unchanged pixels"
+    left.set_title(pixels)
     right.set(xlabel="value added to each pixel (black 0, white 1)", title=f"{share:.0%} of one class")
     right.set_xticks(shifts)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return (
-        f"Images {shift:g} brighter, {share:.0%} of them from one class. Accuracy with statistics of: "
+        f"Test images: {pixels}, {share:.0%} of the images from one class. Accuracy with statistics of: "
         f"{', '.join(told)}. Medians and ranges over five seeds."
     )
 

@@ -112,11 +112,16 @@ def accuracies(statistics: str, shift: float, share: float) -> np.ndarray:
     return load()[(shift,)][statistics][:, CLASS_SHARES.index(share)]
 
 
+def change(shift: float) -> str:
+    """Return the words for a value added to each pixel."""
+    return f"{shift:g} added to each pixel" if shift else "unchanged pixels"
+
+
 def accuracy_rows(settings: Sequence[tuple[float, float]]) -> list[dict]:
     """Return accuracies (%) for ``tables.Table`` at pairs of a brightness shift and a share of one class."""
     titles = dict(zip(STATISTICS, ("training data", "halfway", "test data", "test data, balanced"), strict=True))
     return [
-        {"test images": f"{shift:g} brighter, {share:.0%} of one class"}
+        {"test images": f"{change(shift)}, {share:.0%} of one class"}
         | {("statistics of", title): 100 * accuracies(name, shift, share) for name, title in titles.items()}
         for shift, share in settings
     ]

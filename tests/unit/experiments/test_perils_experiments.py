@@ -237,7 +237,7 @@ def test_rows_of_discriminators_and_of_shifted_data_name_their_setting():
     assert list(row["accuracy (%)", "eval mode"]) == list(100 * found["eval"])
     assert gan_discriminator.gradient_alignment_rows()[1]["training batches", "separate"].max() < 1e-3
     (row,) = distribution_shift.accuracy_rows([(0.8, 0.9)])
-    assert row["test images"] == "0.8 brighter, 90% of one class"
+    assert row["test images"] == "0.8 added to each pixel, 90% of one class"
     expected = distribution_shift.load()[(0.8,)]["halfway"][:, distribution_shift.CLASS_SHARES.index(0.9)]
     assert list(row["statistics of", "halfway"]) == list(100 * expected)
 
