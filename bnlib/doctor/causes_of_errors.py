@@ -70,9 +70,9 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "one after the other"
         ),
         cause=(
-            "Before each forward pass, DDP overwrites BN's running averages with those of process 0. Autograd keeps "
-            "them for the backward pass of the earlier forward pass, and notices the change. PyTorch 2.13 no longer "
-            "raises the error. Here `ddp` is the wrapped network."
+            "While gradients are synchronised, DDP overwrites BN's running averages with those of process 0 at the "
+            "beginning of each forward pass. Autograd keeps them for the backward pass of the earlier forward pass, "
+            "and notices the change. PyTorch 2.13 no longer raises the error. Here `ddp` is the wrapped network."
         ),
         test="ddp.broadcast_buffers and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in ddp.modules())",
         remedy=(

@@ -179,9 +179,9 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "rank 0 is bad"
         ),
         cause=(
-            "At each forward pass, DDP copies the running averages of process 0 to all others, and then each process "
-            "adds its own batch. So they describe the data of process 0. Here `states` holds the `state_dict` of "
-            "each rank."
+            "At the beginning of the forward pass of each training step, DDP copies the running averages of process 0 "
+            "to all other processes, and then each process adds its own batch. So the averages describe the data of "
+            "process 0. Here `states` holds the `state_dict` of each rank."
         ),
         test="any(not torch.equal(states[0][key], states[1][key]) for key in states[0])",
         remedy="Average the buffers over the processes before you evaluate or save, or use SyncBatchNorm.",

@@ -96,8 +96,9 @@ def draw_averaging_paths(figure: Figure, data) -> str:
     figure.legend(loc="outside lower center", ncols=3)
     ends = ", ".join(f"{steps}: {float(distance.max()):.2f}" for steps, distance in data.distances.items())
     return (
-        "Five paths leave a common point in different directions. After 16 steps their average, in this plane close to "
-        "where they started, is the start of the next round; three rounds are shown. Largest distance of the workers "
+        "Five paths leave a common point in different directions. After 16 steps, the next round starts from the "
+        "average of the five workers. In this plane, the average is close to the start of the round before. Three "
+        "rounds are shown. Largest distance of the workers "
         f"from their average, as a share of the norm of the weights, by local steps: {ends}."
     )
 

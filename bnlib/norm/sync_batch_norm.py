@@ -1,4 +1,4 @@
-"""Batch Normalization with the statistics of the global batch of several processes, on any device."""
+"""Batch Normalization with the statistics of the global batch of several processes, on a CPU, too."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class SyncBatchNorm(BatchNorm):
     The batches of the processes may have different sizes. In train mode the layer communicates twice per step: the
     forward pass adds up the number, the sum and the sum of squares of the values of each channel over the processes,
     and the backward pass adds up $\sum g$ and $\sum g\hat x$, all in float64. With a single process, and in eval mode,
-    the layer is the same as ``BatchNorm``. The ``state_dict`` is that of torch.nn.SyncBatchNorm, which does the same on
-    GPUs only.
+    the layer is the same as ``BatchNorm``. So several processes need devices with float64, which MPS lacks. The
+    ``state_dict`` is that of torch.nn.SyncBatchNorm, which does the same on GPUs only.
 
     All processes must call their layers in the same order, and either all or none of them must compute gradients. A
     process with an empty batch must take part, too. As in PyTorch, the gradients of ``weight`` and ``bias`` come from

@@ -37,7 +37,7 @@ def weight_paths(seed: int = 0) -> Paths:
     """Train networks with BN by federated averaging at rate 0.3, with 1, 4, 16 and 64 local steps.
 
     The plane is that of the two largest principal components of the workers' weights in the first three rounds of 16
-    steps. Labels are dealt at skew 1.
+    steps. Labels are assigned at skew 1.
 
     Arguments:
         seed: seed of the shards, of the batches and of the network.

@@ -64,7 +64,7 @@ def train_in_process(
     Arguments:
         x, y: the training data of all workers; this process takes its shard.
         method, skew, seed, batch_size, steps: see ``label_skew.simulate``.
-        broadcast: overwrite the running statistics with those of process 0 before each forward pass, the default of
+        broadcast: overwrite the running statistics with those of process 0 before each step, the default of
             DistributedDataParallel.
 
     Returns:
