@@ -10,7 +10,7 @@ PREDICTIONS = [
         "one-image-batches",
         "A small fully connected network is trained on digits, one image per batch, with each of eight norms at its "
         "best learning rate. Three of the norms use statistics of the batch: batch norm, Batch Renorm and Full Norm. "
-        "Which of the three have more than 15 % test errors?",
+        "Which of the three lead to a test error of more than 15 %?",
         {
             "Batch norm only": lambda bn, renorm, full: bn > _FAILS >= max(renorm, full),
             "Batch norm and Batch Renorm": lambda bn, renorm, full: min(bn, renorm) > _FAILS >= full,
@@ -19,8 +19,8 @@ PREDICTIONS = [
         },
         reason="The test errors are {bn:.0f} % with batch norm, {renorm:.0f} % with Batch Renorm and {full:.0f} % with "
         "Full Norm. With one value per channel, batch norm and Batch Renorm pass no gradient to the layers below, and "
-        "the running standard deviations of Batch Renorm shrink to almost zero. The norms within a sample, or of the "
-        "weights, have at most {others:.0f} %.",
+        "the running standard deviations of Batch Renorm shrink to almost zero. The norms that use one sample or the "
+        "weights have an error of at most {others:.0f} %.",
     ),
     Prediction(
         "renorm-gradient",
@@ -33,15 +33,15 @@ PREDICTIONS = [
             "The gradient only": lambda forward, backward: backward > 1 >= forward,
             "The output and the gradient": lambda forward, backward: forward > 1 and backward > 1,
         },
-        reason="The output depends on {forward:.0f} of the three samples, and its gradient reaches {backward:.0f}. "
-        "Full Norm is the opposite: its output depends on the batch, through the running averages, and its gradient "
-        "reaches its own sample only.",
+        reason="The output depends on {forward:.0f} of the three samples, and the gradient at the output reaches "
+        "{backward:.0f} of them. Full Norm is different: its output depends on all samples, through the running "
+        "averages, but the gradient at the output reaches its own sample only.",
     ),
     Prediction(
         "few-steps",
         "A small network is trained on digits with different norms, all for the same number of images. In shuffled "
-        "batches of 256 this leaves only 25 steps. Each norm has its best learning rate. Which one has the lowest test "
-        "error?",
+        "batches of 256 this leaves only 25 steps. Each norm has its best learning rate. Which norm has the lowest "
+        "test error?",
         {
             "Batch norm or Batch Renorm": lambda bn, layer, weight, plain: bn < min(layer, weight, plain),
             "Layer norm or group norm": lambda bn, layer, weight, plain: layer <= bn and layer < min(weight, plain),
@@ -52,7 +52,7 @@ PREDICTIONS = [
         },
         reason="The lowest test error is {bn:.0f} % with batch norm or Batch Renorm, {weight:.0f} % with weight norm "
         "or weight standardisation, {layer:.0f} % with layer norm or group norm, and {plain:.0f} % without "
-        "normalisation. Given many more steps, all are close to each other.",
+        "normalisation. After many more steps, all errors are close to each other.",
     ),
     Prediction(
         "two-labels",
@@ -69,12 +69,12 @@ PREDICTIONS = [
     Prediction(
         "instance-norm-twin",
         "A convolutional network is trained on one image at a time. In train mode batch norm and instance norm are "
-        "then the same function, with the same gradients, so both learn the same weights. They differ in evaluation "
-        "mode only, where batch norm uses running averages. How do their test errors compare?",
+        "then the same function, with the same gradients, so both networks learn the same weights. The two differ in "
+        "eval mode only, where batch norm uses running averages. How do their test errors compare?",
         {
-            "They are within 10 points": lambda bn, instance: abs(bn - instance) <= 10,
-            "Batch norm is better by more than 10 points": lambda bn, instance: instance - bn > 10,
-            "Batch norm is worse by more than 10 points": lambda bn, instance: bn - instance > 10,
+            "They are within 10 percentage points": lambda bn, instance: abs(bn - instance) <= 10,
+            "Batch norm is better by more than 10 percentage points": lambda bn, instance: instance - bn > 10,
+            "Batch norm is worse by more than 10 percentage points": lambda bn, instance: bn - instance > 10,
         },
         reason="Each at its best learning rate, the test error is {bn:.0f} % with batch norm and {instance:.0f} % with "
         "instance norm. The running averages are averages over earlier images, but in training every image was "
@@ -82,9 +82,10 @@ PREDICTIONS = [
     ),
     Prediction(
         "transformer-norms",
-        "A small transformer reads digits row by row. Its layer norm is replaced by RMSNorm, by batch norm over all "
-        "tokens of the batch, or by dynamic tanh with the initial alpha of its paper, each at its best learning rate. "
-        "Which replacements have more test errors than layer norm, by more than two points?",
+        "A small transformer classifies digits, which it receives row by row. Its layer norm is replaced by RMSNorm, "
+        "by batch norm over all tokens of the batch, or by dynamic tanh with the initial alpha of its paper, each at "
+        "its best learning rate. "
+        "Which replacements have a test error more than two percentage points above that of layer norm?",
         {
             "None of them": lambda layer, rms, bn, tanh: max(rms, bn, tanh) <= layer + _COMPARABLE,
             "Batch norm only": lambda layer, rms, bn, tanh: max(rms, tanh) <= layer + _COMPARABLE < bn,

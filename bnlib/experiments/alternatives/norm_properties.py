@@ -1,4 +1,4 @@
-"""Measure the invariances and contracts of each norm on one layer, for vectors and for images.
+"""Measure the invariances and promises of each norm on one layer, for vectors and for images.
 
 The layer starts with a bias of zero, is trained for a few steps, and is measured in train mode. A norm is invariant to
 a change of the layer or the input if its output stays the same. A norm that divides by running averages becomes
@@ -27,7 +27,9 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 FACTOR, ADAPTATION_PASSES = 3.0, 300
 _CORRECTING_RENORM = Norm(
-    "batch_renorm, corrects", "Batch Renorm, corrects", partial(BatchRenorm, momentum=0.1, r_max=3.0, d_max=5.0)
+    "batch_renorm_with_correction",
+    "Batch Renorm with correction",
+    partial(BatchRenorm, momentum=0.1, r_max=3.0, d_max=5.0),
 )
 _FAST_ONLINE_NORM = replace(NORMS["online_norm"], make_layer=partial(OnlineNorm, alpha_forward=0.99))
 LAYERS = {
@@ -40,12 +42,12 @@ LAYERS = {
 The averages of Online Norm move as fast as those of BN: by 1 % per sample, which is 15 % per batch.
 """
 TOLERANCE = 0.01
-"""Smaller relative changes come from rounding, eps or averages that have nearly adapted; broken contracts are above."""
+"""Smaller relative changes come from rounding, eps or averages that have nearly adapted; broken promises are above."""
 
 
 @dataclass(frozen=True)
 class NormProperties:
-    """Measured properties of one norm on one kind of input; relative changes are 0 if a contract or invariance holds.
+    """Measured properties of one norm on one kind of input; relative changes are 0 if a promise or invariance holds.
 
     Attributes:
         batch_dependence: ``probes.batch_dependence``.
@@ -147,7 +149,7 @@ def numbers_per_channel_rows() -> list[dict]:
 PROPERTIES = {
     "batch-independent output": "batch_dependence",
     "batch-independent gradient": "gradient_dependence",
-    "train = eval": "train_eval_difference",
+    "train = test": "train_eval_difference",
     "weight-scale invariant": "weight_scale",
     "channel-scale invariant": "channel_scale",
     "bias invariant": "channel_bias",

@@ -22,7 +22,7 @@ KINDS = ("vectors", "images")
 NORMS = {
     "batch norm": "batch_norm",
     "Full Norm": "full_norm",
-    "Batch Renorm": "batch_renorm, corrects",
+    "Batch Renorm": "batch_renorm_with_correction",
     "layer norm": "layer_norm",
     "group norm": "group_norm",
     "instance norm": "instance_norm",

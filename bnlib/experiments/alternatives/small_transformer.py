@@ -149,7 +149,7 @@ def scale_behind_first_norm(norm: str, seed: int = 0) -> float:
 
 
 def error_rows() -> list[dict]:
-    """Return for each norm the scale behind it, its best rate, and the errors (%) at it and at that of layer norm."""
+    """Return for each norm the scale after it, its best rate, and the errors (%) at it and at that of layer norm."""
     usual = learning_rates("layer norm")[best_learning_rate(errors("layer norm"))]
     rows = []
     for norm in NORMS:
@@ -158,9 +158,9 @@ def error_rows() -> list[dict]:
         rows.append(
             {
                 "norm": norm,
-                "scale behind the first norm": scale_behind_first_norm(norm),
+                "scale after the first norm": scale_behind_first_norm(norm),
                 "best rate": f"{rates[best]:g}",
-                "error at it": table[best],
+                "error at this rate": table[best],
                 f"error at rate {usual:g}": table[rates.index(usual)] if usual in rates else None,
             }
         )

@@ -159,7 +159,7 @@ def test_each_property_of_each_norm_has_a_mark():
     names = {"layer_norm": "LN", "instance_norm": "IN"}
     note = figures.picture(figures.draw_norm_properties, found, names, size=(7, 4)).alt
     expected = (
-        "LN, vectors: batch-independent output, batch-independent gradient, train = eval, weight-scale invariant, "
+        "LN, vectors: batch-independent output, batch-independent gradient, train = test, weight-scale invariant, "
     )
     assert expected + "input-scale invariant, learns from one sample" in note
 
