@@ -293,8 +293,8 @@ CLAIMS = (
               for name, where in (("BN first", "in front of"), ("BN last", "behind"))),
         quantifier="tendency",
         scale="paper",
-        note="At the size of the paper. It depends on the placement, which the paper does not state, and on the numbers "
-        "of classes and samples.",
+        note="At the size of the paper. It depends on the placement, which the paper does not state, and on the "
+        "numbers of classes and samples.",
     ),
     Claim(
         "ioffe-regularises", "ioffe2015", "abstract and section 3.4",
