@@ -59,9 +59,9 @@ def final_errors(lr: float, curve: str, scale: Scale = "paper") -> np.ndarray:
 def placement_rows(scale: Scale = "paper") -> list[dict]:
     """Return the errors after training (%), one number per seed, by norm, its place, and learning rate."""
     arms = {
-        "BN before linear": partial(lian_figure_3.final_errors, "BN"),
-        "BN after linear": final_errors,
-        "Full Normalization before linear": partial(lian_figure_3.final_errors, "FN, default"),
+        "BN before the linear layer": partial(lian_figure_3.final_errors, "BN"),
+        "BN after the linear layer": final_errors,
+        "Full Normalization before the linear layer": partial(lian_figure_3.final_errors, "FN, default"),
         "without normalisation": partial(lian_figure_3.final_errors, "without normalisation"),
     }
     return [
@@ -72,5 +72,5 @@ def placement_rows(scale: Scale = "paper") -> list[dict]:
             "test error": errors(lr, "test_error", scale),
         }
         for title, errors in arms.items()
-        for lr in (RATES[scale] if title == "BN after linear" else LEARNING_RATES)
+        for lr in (RATES[scale] if title == "BN after the linear layer" else LEARNING_RATES)
     ]
