@@ -91,7 +91,8 @@ def draw_curves(
         axes.set_xlabel("epoch")
     # A norm may be missing in some panels.
     handles = {line.get_label(): line for axes in grid[:, 0] for line in axes.lines}
-    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(4, len(names)))
+    columns = 2 if sum(map(len, names)) > 80 else min(4, len(names))  # long names would be cut off
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=columns)
     cells = {f"{title}, {name}".strip(", "): cell for title, norms in panels.items() for name, cell in norms.items()}
     return describe_errors(cells) + "."
 

@@ -15,7 +15,7 @@ METHOD_COLORS = {
     "noisy BN": GREEN,
     "FN, same batch": VERMILLION,
     "FN, literal": PURPLE,
-    **dict.fromkeys(("BN behind", "BN after the ReLU"), PURPLE),
+    **dict.fromkeys(("BN after the linear layer", "BN after the ReLU"), PURPLE),
     "frozen BN": VERMILLION,
     "re-estimated BN": GREEN,
 }

@@ -23,7 +23,7 @@ _TRAINED = {  # network and batches of the training: mark, dashes, inside of the
 
 
 def draw_memorised_labels(figure: Figure, shares: Mapping[str, np.ndarray]) -> str:
-    """Draw how many random labels each network predicts in its batches, in reshuffled ones, and in eval mode.
+    """Draw how many random labels each network predicts in its batches, in new ones, and in eval mode.
 
     ``shares`` comes from ``experiments.objective.objective_and_evaluation.random_labels_predicted``. Returns the
     description of the figure.
@@ -40,10 +40,10 @@ def draw_memorised_labels(figure: Figure, shares: Mapping[str, np.ndarray]) -> s
         told.append(f"{name}: {', '.join(f'{value:.0f}' for value in middle)} %")
     axes.axhline(10, color=GREY, ls=":", lw=1)
     axes.set(xlim=(-0.5, 2.5), ylim=(0, 105), ylabel="labels predicted (%)")
-    axes.set_xticks(range(3), ("train mode,\nbatches as in\ntraining", "train mode,\nreshuffled\nbatches", "eval mode"))
+    axes.set_xticks(range(3), ("train mode,\nbatches as in\ntraining", "train mode,\nnew\nbatches", "eval mode"))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return (
-        "Random labels that are predicted in train mode in the batches of the training, in train mode in reshuffled "
+        "Random labels that are predicted in train mode in the batches of the training, in train mode in new "
         f"batches, and in eval mode, medians: {'; '.join(told)}. Bars: range over five seeds. Guessing gives 10 %."
     )
 
@@ -269,7 +269,7 @@ def _bound(value: float) -> str:
 
 _EVALUATIONS = {
     "objective": "train\nmode,\nas in\ntraining",
-    "reshuffled": "train\nmode,\nre-\nshuffled",
+    "reshuffled": "train\nmode,\nnew\nbatches",
     "evaluation": "eval\nmode,\ntraining\nset",
     "test": "eval\nmode,\ntest\nset",
 }
@@ -306,11 +306,11 @@ def draw_objective_and_evaluation(
     left, right = figure.axes
     left.set(yscale="log", ylim=(1e-4, 20), ylabel="loss (nats)")
     plain_ticks(left.yaxis, (0.001, 0.01, 0.1, 1, 10))
-    right.set(ylim=(-3, 103), ylabel="errors (%)")
+    right.set(ylim=(-3, 103), ylabel="error (%)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return (
         f"Labels {labels}, batches {construction}, {_samples(batch_size)} each: median errors in batches as in "
-        f"training, in reshuffled batches, in eval mode and on the test set: {'; '.join(described)}. "
+        f"training, in new batches, in eval mode and on the test set: {'; '.join(described)}. "
         "Bars: range over five seeds."
     )
 

@@ -57,7 +57,7 @@ def evaluation() -> TrainHere:
 
     lines = (
         {"key": "train_error", "label": "batches of the training"},
-        {"key": "reshuffled_error", "label": "reshuffled batches"},
+        {"key": "reshuffled_error", "label": "new batches"},
         {"key": "memorised_error", "label": "eval mode"},
     )
     return TrainHere(
@@ -70,7 +70,7 @@ def evaluation() -> TrainHere:
         ),
         ends=(
             {"label": "error on the training images in train mode", "key": "train_error", "unit": " %"},
-            {"label": "in reshuffled batches", "key": "reshuffled_error", "unit": " %"},
+            {"label": "in new batches", "key": "reshuffled_error", "unit": " %"},
             {"label": "in eval mode", "key": "memorised_error", "unit": " %"},
             {"label": "test error", "key": "test_error", "unit": " %"},
         ),

@@ -1,7 +1,7 @@
-"""Repeat figure 3 of Lian and Liu (2019) with BN behind the linear layer, where it normalises the logits.
+"""Repeat figure 3 of Lian and Liu (2019) with BN after the linear layer, where it normalises the logits.
 
 Equation (1) of the paper normalises the inputs of a linear layer, as ``lian_figure_3`` does; the network of the paper's
-own figure 1 has BN behind the linear layer. The settings are those of ``lian_figure_3``, with more test samples,
+own figure 1 has BN after the linear layer. The settings are those of ``lian_figure_3``, with more test samples,
 because one error among 100 is a whole point.
 """
 
@@ -32,7 +32,7 @@ def logistic_regression_norm_last(num_classes: int, norm: Callable[[int], nn.Mod
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Return the runs at each learning rate with BN behind the linear layer."""
+    """Return the runs at each learning rate with BN after the linear layer."""
     num_classes, num_train, _ = SIZES[scale]
     model = partial(logistic_regression_norm_last, num_classes, BatchNorm)
     data = partial(wide_variation, num_classes, num_train, TESTS)
@@ -59,9 +59,9 @@ def final_errors(lr: float, curve: str, scale: Scale = "paper") -> np.ndarray:
 def placement_rows(scale: Scale = "paper") -> list[dict]:
     """Return the errors after training (%), one number per seed, by norm, its place, and learning rate."""
     arms = {
-        "BN in front": partial(lian_figure_3.final_errors, "BN"),
-        "BN behind": final_errors,
-        "Full Normalization in front": partial(lian_figure_3.final_errors, "FN, default"),
+        "BN before the linear layer": partial(lian_figure_3.final_errors, "BN"),
+        "BN after the linear layer": final_errors,
+        "Full Normalization before the linear layer": partial(lian_figure_3.final_errors, "FN, default"),
         "without normalisation": partial(lian_figure_3.final_errors, "without normalisation"),
     }
     return [
@@ -72,5 +72,5 @@ def placement_rows(scale: Scale = "paper") -> list[dict]:
             "test error": errors(lr, "test_error", scale),
         }
         for title, errors in arms.items()
-        for lr in (RATES[scale] if title == "BN behind" else LEARNING_RATES)
+        for lr in (RATES[scale] if title == "BN after the linear layer" else LEARNING_RATES)
     ]

@@ -1,4 +1,4 @@
-"""Compare the training objective of BN with the loss in reshuffled batches and in eval mode.
+"""Compare the training objective of BN with the loss in new batches and in eval mode.
 
 With random labels a network can only memorise the training set. With fixed batches it can also memorise which samples
 share a batch.
@@ -46,8 +46,8 @@ def measure(labels: str, construction: str, batch_size: int, norm: str, *, seed:
 
     Returns:
         ``objective``: training set in train mode, in batches as in training (the same batches if they are fixed).
-        ``reshuffled``: training set in train mode, in shuffled batches of the same size. ``evaluation``: training set
-        in eval mode. ``test``: test set in eval mode. Each is a list of loss and error.
+        ``reshuffled``: training set in train mode, in new, shuffled batches of the same size. ``evaluation``: training
+        set in eval mode. ``test``: test set in eval mode. Each is a list of loss and error.
     """
     data, sampler = datasets.load("digits"), CONSTRUCTIONS[construction]
     classes = data.train_y if labels == "true" else _random_labels(data.train_y, data.num_classes, seed)
@@ -151,7 +151,7 @@ def largest_difference_without_bn(labels: str = "true") -> float:
 def random_labels_predicted(batch_size: int = 16) -> dict[str, np.ndarray]:
     """Return the share of random training labels that are predicted (%), shape (3, seeds), by network and batches.
 
-    The three measurements are train mode in batches as in training, train mode in reshuffled batches, and eval mode.
+    The three measurements are train mode in batches as in training, train mode in new batches, and eval mode.
     """
     trained = {
         "batch norm, fixed batches": ("fixed", batch_size, "batch norm"),
@@ -171,7 +171,7 @@ def true_label_rows() -> list[dict]:
     """
     headers = {
         "objective": ("train mode", "batches as in training"),
-        "reshuffled": ("train mode", "reshuffled batches"),
+        "reshuffled": ("train mode", "new batches"),
         "evaluation": ("eval mode", "training set"),
         "test": ("eval mode", "test set"),
     }
