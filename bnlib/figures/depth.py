@@ -177,7 +177,7 @@ def _draw_theory(axes: Axes, values: Mapping, color: str) -> None:
 _GROUP_STYLES = {
     "baseline": ("o", BLUE),
     "growth removed, BN kept": ("^", PURPLE),
-    "without BN, or almost": ("^", PURPLE),
+    "without BN": ("^", PURPLE),
     "skip connections": ("D", GREEN),
 }
 """Mark and colour of groups of cures; in all others the gradient grows."""
