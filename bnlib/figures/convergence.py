@@ -66,7 +66,7 @@ def draw_convergence_rates(figure: Figure, curves: Mapping[str, Mapping]) -> str
 def draw_slopes(figure: Figure, slopes: Mapping[tuple, Mapping[str, tuple]]) -> str:
     """Draw the measured slopes of errors and of mean squared gradients over the range that the theory allows.
 
-    A bar ends at the theory's bound; a slope in the bar falls at least as fast as promised. Marks are hollow for the
+    A bar ends at the theory's bound; a slope in the bar falls at least as fast as promised. Markers are open for the
     gradients of runs that end far from the minimum.
 
     Arguments:

@@ -4,7 +4,7 @@ from bnlib.predictions.prediction import Prediction
 
 # A mean that ten times as many steps divide by less than this has stopped falling.
 _FALLS = 1.25
-# As good as BN: at most this many points above its error.
+# As good as BN: at most this many percentage points above its error.
 _POINTS = 3
 
 PREDICTIONS = [
@@ -31,21 +31,22 @@ PREDICTIONS = [
         "rate-for-alpha",
         "For a toy problem the border of stability is a learning rate of 0.68 α. A network with one normalised layer "
         "trains on digits with SGD in batches of 64, with Full Normalization and the floor α = 0.01, so the border is "
-        "at 0.007. What is the largest learning rate of our grid at which its test error is within 3 points of BN's?",
+        "at 0.007. What is the largest learning rate of our grid at which its test error is within 3 percentage points "
+        "of BN's?",
         {
             "0.01 or less, about the border": lambda largest: largest <= 0.01,
             "0.03 to 0.1": lambda largest: 0.01 < largest <= 0.1,
             "0.3 or more": lambda largest: largest > 0.1,
         },
-        reason="It trains up to a rate of {largest:g}, more than a hundred times the border. The rest of this section "
-        "asks what does limit the rate.",
+        reason="The network trains up to a rate of {largest:g}, more than a hundred times the border. The rest of this "
+        "section asks what does limit the rate.",
     ),
     Prediction(
         "exact-estimates",
-        "With Full Normalization a fully connected network with three normalised layers ends at {plain:.0f} % test "
-        "error at learning rate 1, and with BN at {bn:.1f} %. Full Normalization has running averages for the "
-        "statistics and for the adjoints. We replace one of them by exact values in every step. Which one brings the "
-        "error within 3 points of BN's?",
+        "With Full Normalization a fully connected network with three normalised layers ends at a test error of "
+        "{plain:.0f} % at learning rate 1, and with BN at {bn:.1f} %. Full Normalization has running averages for the "
+        "statistics and for the adjoints. We replace the averages of one kind by exact values in every step. Which "
+        "replacement brings the error within 3 percentage points of BN's?",
         {
             "Exact statistics": lambda bn, statistics, adjoints: statistics <= bn + _POINTS < adjoints,
             "Exact adjoints": lambda bn, statistics, adjoints: adjoints <= bn + _POINTS < statistics,
@@ -58,29 +59,30 @@ PREDICTIONS = [
         "corrected-average",
         "A network trains on digits with single images as batches. An exponential average estimates the mean of each "
         "layer's inputs. A corrected average also adds what the last training step has changed, measured on the newest "
-        "image. Where is the corrected average more accurate, each at its best weight α?",
+        "image. Where is the corrected average more accurate, if each average has its best weight α?",
         {
             "In the first layer and in the last": lambda first, last: first < 1 and last < 1,
             "Only in the first layer": lambda first, last: first < 1 <= last,
             "Only in the last layer": lambda first, last: last < 1 <= first,
             "In neither": lambda first, last: first >= 1 and last >= 1,
         },
-        reason="Its error is {first:.1f} times that of the exponential average in the first layer, and {last:.1f} "
-        "times in the last. The inputs of the first layer never change, so there the correction follows only that "
-        "layer's weights. In the last layer it is noisier, and its errors add up.",
+        reason="The error of the corrected average is {first:.1f} times that of the exponential average in the first "
+        "layer, and {last:.1f} times in the last. The inputs of the first layer never change, so the correction "
+        "follows only the weights of this layer. In the last layer the correction is noisier, and its errors add up.",
     ),
     Prediction(
         "equation-7-as-printed",
-        "Equation (7) is read as printed: the bracket of (12.9) is the direct derivative of one output, plus its "
-        "derivative with respect to mean and mean square, times the averages of 1 and 2x over the data. The true "
-        "gradient for the weights below has the length {exact:.1f}. How long is the one of this formula?",
+        "Take equation (7) as printed: the bracket of (12.9) is the direct derivative of one output, plus its "
+        "derivatives with respect to mean and mean square, times the averages of 1 and 2x over the data. The true "
+        "gradient for the weights before the normaliser has the length {exact:.1f}. How long is the gradient of this "
+        "formula?",
         {
             "About as long": lambda exact, printed: 0.8 * exact <= printed <= 1.25 * exact,
             "Longer": lambda exact, printed: printed > 1.25 * exact,
             "Shorter, but not 0": lambda exact, printed: 1e-4 * exact < printed < 0.8 * exact,
             "0, or nearly": lambda exact, printed: printed <= 1e-4 * exact,
         },
-        reason="It is {printed:.1f}. The bracket tells how an output changes when a constant is added to all inputs, "
-        "and a normaliser subtracts this constant again.",
+        reason="Its length is {printed:.1f}. The bracket tells how an output changes when a constant is added to all "
+        "inputs, but a normaliser subtracts this constant again.",
     ),
 ]
