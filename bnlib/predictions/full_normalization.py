@@ -6,17 +6,17 @@ PREDICTIONS = [
     Prediction(
         "which-gradient",
         "A network on MNIST normalises with running averages in training, and every batch holds images of one digit. "
-        "The gradient either takes these averages for constants, or takes the chain rule through the statistics of the "
-        "batch, as batch norm does. Which of the two trains to a test error below 10 %?",
+        "The gradient either treats these averages as constants, or applies the chain rule through the statistics of "
+        "the batch, as batch norm does. Which of the two gradients leads to a test error below 10 %?",
         {
-            "Only the constant": lambda constant, batch: constant < 10 <= batch,
+            "Only the gradient with constants": lambda constant, batch: constant < 10 <= batch,
             "Only the chain rule through the batch": lambda constant, batch: batch < 10 <= constant,
-            "Both": lambda constant, batch: constant < 10 and batch < 10,
-            "Neither": lambda constant, batch: constant >= 10 and batch >= 10,
+            "Both gradients": lambda constant, batch: constant < 10 and batch < 10,
+            "Neither gradient": lambda constant, batch: constant >= 10 and batch >= 10,
         },
-        reason="The test error is {constant:.0f} % with the constant and {batch:.0f} % with the chain rule through the "
-        "batch. On shuffled batches the chain rule works, with {shuffled:.1f} %. The rest of the chapter looks for a "
-        "gradient that works in both cases.",
+        reason="The test error is {constant:.0f} % with constants and {batch:.0f} % with the chain rule through the "
+        "batch. On shuffled batches, the chain rule leads to a test error of {shuffled:.1f} %. The rest of the chapter "
+        "looks for a gradient that works on both kinds of batches.",
     ),
     Prediction(
         "same-oracle",
@@ -26,25 +26,27 @@ PREDICTIONS = [
         {
             "Close to the best value": lambda end, best: end > 0.7 * best,
             "Between 0 and the best value": lambda end, best: 0 <= end <= 0.7 * best,
-            "Below 0: it never gets near the best value": lambda end, best: end < 0,
+            "Below 0, far from the best value": lambda end, best: end < 0,
         },
         reason="The parameter ends at {end:.1f}, and the best value is {best:.2f}. The expectation of a product is the "
-        "product of the expectations plus a covariance, and this covariance pulls the parameter away. With independent "
-        "samples for the two factors, or with a running average for one of them, it vanishes.",
+        "product of the expectations plus a covariance, and this covariance pulls the parameter away from the best "
+        "value. The covariance vanishes if the two factors come from independent samples, or if one factor is a "
+        "running average over earlier samples.",
     ),
     Prediction(
         "leave-one-out-in-two-layers",
-        "The oracle leave one out replaces an average over the data set by one over the other samples of the batch. "
-        "With one normalised layer its gradient has no bias. How large is its bias with two normalised layers, in "
-        "batches of two samples?",
+        "The oracle leave one out replaces an average over the data set by an average over the other samples of the "
+        "batch. With one normalised layer, its gradient has no bias. How large is the bias with two normalised layers, "
+        "in batches of two samples?",
         {
-            "0, or nearly": lambda two_layers: two_layers < 0.01,
+            "0, or nearly 0": lambda two_layers: two_layers < 0.01,
             "Less than half of the gradient": lambda two_layers: 0.01 <= two_layers < 0.5,
-            "Between half of the gradient and the whole": lambda two_layers: 0.5 <= two_layers < 1,
+            "Between half of the gradient and the whole gradient": lambda two_layers: 0.5 <= two_layers < 1,
             "More than the gradient": lambda two_layers: two_layers >= 1,
         },
-        reason="Its median is {two_layers:.1f} times the gradient. The upper layer has mixed the samples of the batch "
-        "before the gradient arrives at the lower one, so the two factors there are not independent.",
+        reason="The median bias is {two_layers:.1f} times the gradient. The upper layer has mixed the samples of the "
+        "batch before the gradient arrives at the lower layer, so the two factors in the lower layer are not "
+        "independent.",
     ),
     Prediction(
         "alpha-for-one-image",
