@@ -19,9 +19,9 @@ PREDICTIONS = [
     ),
     Prediction(
         "noise-of-the-mean",
-        "A unit of a network takes one value for each training image. You estimate its mean value from a random batch "
-        "of 32 images, and once more from a random batch of 2. How much larger is the typical error of the estimate "
-        "from 2 images?",
+        "A unit of a network has one value for each training image. You estimate the mean of these values from a "
+        "random batch of 32 images, and then from a random batch of 2. How much larger is the typical error of the "
+        "estimate from 2 images?",
         {
             "It is about the same": lambda ratio: ratio < 1.4,
             "About 2 times as large": lambda ratio: 1.4 <= ratio < 2.8,
@@ -29,14 +29,14 @@ PREDICTIONS = [
             "About 16 times as large": lambda ratio: ratio >= 8,
         },
         reason="The measured ratio is {ratio:.1f}. The standard deviation of a mean falls with the square root of the "
-        "number of values, and 32 is 16 times as many as 2. From a batch of 1 there is nothing to normalise: the value "
-        "is its own mean.",
+        "number of values, and 32 is 16 times as many as 2. In a batch of 1 nothing can be normalised, because the "
+        "value is its own mean.",
     ),
     Prediction(
         "largest-rate",
-        "With batches of 32, a small network without normalisation learns to read digits, with a test error of at most "
-        "6 %, up to a certain learning rate. How much larger may the learning rate be in the same network with batch "
-        "norm?",
+        "A small network without normalisation is trained on handwritten digits in batches of 32. Up to a certain "
+        "learning rate, its test error is at most 6 %. How much larger can the learning rate be in the same network "
+        "with batch norm?",
         {
             "Not larger": lambda plain, bn: bn <= plain,
             "Up to 5 times as large": lambda plain, bn: plain < bn <= 5 * plain,
@@ -55,22 +55,22 @@ PREDICTIONS = [
             "4": lambda smallest: 4 <= smallest < 8,
             "8 or more": lambda smallest: smallest >= 8,
         },
-        reason="The smallest batch size that works is {smallest}. With 2 samples nearly every normalised value is near "
-        "+1 or −1, and the best test error is {error:.0f} %. With 1 sample the output of batch norm does not depend on "
-        "the input.",
+        reason="The smallest batch size that works is {smallest}. With 2 samples nearly every normalised value is "
+        "close to +1 or −1, and the lowest test error is {error:.0f} %. With 1 sample the output of batch norm does "
+        "not depend on the input.",
     ),
     Prediction(
         "dead-pixel",
         "One corner pixel is black in every training image, and the first layer of the network is batch norm on the "
-        "pixels. In every test image you now set this pixel to the darkest grey, 1/16 of white. What happens to the "
-        "test error of the trained network?",
+        "pixels. After training you set this pixel in every test image to the darkest grey, 1/16 of white. What "
+        "happens to the test error of the network?",
         {
             "It stays below 5 %": lambda error: error < 5,
             "It rises to between 5 and 20 %": lambda error: 5 <= error <= 20,
             "It rises to more than 20 %": lambda error: error > 20,
         },
         reason="A pixel that never varied has a running variance of 0, so batch norm divides by the square root of "
-        "epsilon alone. The grey of 1/16 reaches the next layer as {arrives:.0f}, where ordinary values are about 1, "
-        "and it meets weights that were never trained.",
+        "epsilon alone. The grey of 1/16 reaches the next layer as {arrives:.0f}, while ordinary values are about 1, "
+        "and is multiplied by weights that did not change in training.",
     ),
 ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bnlib
-from bnlib import datasets, models
+from bnlib import datasets, models, training
 from bnlib.experiments.formula import (
     batch_dependence,
     batch_noise,
@@ -96,6 +96,18 @@ def test_pixel_gains_are_the_factors_of_batch_norm():
 def test_the_corner_pixel_is_black_in_every_training_image():
     assert datasets.load("digits").train_x[..., 0, 0].max() == 0
     assert eps_and_small_variance.pixel_variances()[0] == 0
+
+
+def test_the_weights_after_a_pixel_that_never_varies_do_not_change_in_training():
+    """The chapter says so of the pixel that makes the network fail; the linear layer is followed by BN."""
+    norm = bnlib.BatchNorm(64)
+    model = torch.nn.Sequential(torch.nn.Flatten(), norm, *models.mlp((64, 20, 10), bnlib.BatchNorm, seed=0))
+    (linear,) = (each for each in model if isinstance(each, torch.nn.Linear) and each.in_features == 64)
+    before = linear.weight.detach().clone()
+    training.fit(model, datasets.load("digits"), batch_size=32, lr=0.1, epochs=1, seed=0, progress=False)
+    change = (linear.weight - before).norm(dim=0)
+    assert change[0] < 1e-5 and change[20] > 0.01
+    assert abs(norm.bias[0]) < 1e-5 and norm.weight[0] == 1
 
 
 def test_brightness_rows_have_a_column_per_brightness_with_one_error_per_seed():
