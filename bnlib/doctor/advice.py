@@ -224,7 +224,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "loss-higher-in-train-mode": Advice(
         group="training",
-        symptom="With small batches, the training loss is higher than the validation loss",
+        symptom="The training loss is higher than the validation loss",
         cause="In train mode, the noise of small batches raises the loss; eval mode does not have this noise.",
         test='loss["train"] > 1.5 * loss["eval"]',
         remedy="No cure is needed. Judge the network by its loss in eval mode.",
