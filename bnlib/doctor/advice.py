@@ -88,12 +88,15 @@ ADVICE: dict[str, Advice] = {
     ),
     "eval-depends-on-batch": Advice(
         group="batch",
-        symptom="After `model.eval()` the output for an image still depends on the other images in the batch",
+        symptom=(
+            "After `model.eval()` the output for an image still depends on the other images in the batch, by much more "
+            "than rounding"
+        ),
         cause=(
             "A layer does not follow the mode: `F.batch_norm(training=True)`, layers in a plain list, or a call of "
             "`train()` in `forward`."
         ),
-        test="not torch.allclose(model.eval()(x)[:2], model(x[:2]), atol=1e-3)",
+        test="not torch.allclose(model.eval()(x)[:2], model(torch.cat([x[:2], 0 * x[2:]]))[:2], atol=1e-3)",
         remedy=(
             "Make each layer follow its own mode: call `F.batch_norm(..., training=self.training)`, keep layers in "
             "`nn.ModuleList` or `nn.Sequential` instead of a list, and do not call `train()` on a submodule in "
@@ -191,7 +194,10 @@ ADVICE: dict[str, Advice] = {
     ),
     "gradient-explosion": Advice(
         group="training",
-        symptom="A deep network without skip connections does not train, and the gradients of its first layers explode",
+        symptom=(
+            "A deep network without skip connections does not train: the loss is noisy from step to step, even with "
+            "the full batch, and the gradients of the first layers explode"
+        ),
         cause="With BN and ReLU, the gradient grows by a factor of about 1.2 in each layer.",
         test="bns[0].weight.grad.norm() > 1000 * bns[-1].weight.grad.norm()",
         remedy=(
@@ -204,8 +210,8 @@ ADVICE: dict[str, Advice] = {
     "small-batches": Advice(
         group="training",
         symptom=(
-            "Training is erratic or inaccurate with a small batch size, as in detection or segmentation (low mIoU or "
-            "mAP); gradient accumulation does not help"
+            "Training is erratic or inaccurate with a small batch size, as in detection, segmentation (low mIoU or "
+            "mAP), video or 3D volumes; gradient accumulation does not help"
         ),
         cause="The statistics of a few samples are noisy.",
         test="len(x) < 16",

@@ -60,7 +60,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         symptom=(
             "The training loss goes down, but evaluation is bad: with `model.eval()` the accuracy drops and the error "
             "is high, even on the training data, and results are better in train mode (without `eval()`); or the "
-            "validation loss explodes or jumps"
+            "validation loss explodes or jumps, or all images get the same class, so the validation accuracy stays "
+            "constant"
         ),
         cause=(
             "The running averages do not describe the current network: they have seen too few batches, they are "
@@ -177,8 +178,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "shared-layer": Advice(
         group="eval",
         symptom=(
-            "In a Siamese network, a recurrent network (LSTM, one layer for all time steps) or another network that "
-            "uses a layer several times, eval mode is worse than train mode, even with recomputed statistics"
+            "In a Siamese network, a network with several inputs (multi-input, multimodal), a recurrent network (LSTM, "
+            "one layer for all time steps) or another network that uses a layer several times, eval mode is worse than "
+            "train mode, even with recomputed statistics"
         ),
         cause="The network calls one BN layer several times in a pass, on inputs with different statistics.",
         test='"shared-layer" in bnlib.diagnose(model, batches).codes',
@@ -223,12 +225,13 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "averaged-weights": Advice(
         group="after",
         symptom=(
-            "The model with averaged weights (EMA, SWA), such as the EMA generator of a GAN, is much worse than the "
-            "model it averages"
+            "The model with averaged weights (EMA, SWA), such as the EMA generator of a GAN or of a diffusion model or "
+            "diffusion policy (its loss converges, its samples or actions are bad), is much worse than the model it "
+            "averages; with GroupNorm it works"
         ),
         cause=(
             "The running averages belong to other weights than the averaged ones, or still contain their initial "
-            "values. Here `model` is the averaged model."
+            "values. GroupNorm has no running averages. Here `model` is the averaged model."
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(

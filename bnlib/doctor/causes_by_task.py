@@ -8,7 +8,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
     "q-network": Advice(
         group="training",
         symptom=(
-            "Deep Q-learning (DQN) or actor-critic (reinforcement learning) fails with batch norm and works without it"
+            "Deep Q-learning (DQN) or actor-critic (DDPG, TD3, SAC; reinforcement learning) fails or gets worse with "
+            "batch norm, and works without it"
         ),
         cause=(
             "Actions of the replay buffer and of the policy are normalised in separate batches, so BN removes the "
@@ -105,9 +106,9 @@ CAUSES_BY_TASK: dict[str, Advice] = {
     "image-to-image": Advice(
         group="eval",
         symptom=(
-            "Pix2pix, U-Net or another image-to-image network (image translation): good images in training, and "
-            "blurred, noisy or black images at test time with `eval()` or Keras's `predict`, which are good again with "
-            "batch norm in train mode"
+            "Pix2pix, U-Net, an autoencoder or another image-to-image network (image translation): good "
+            "images in training, and blurred, noisy or black images at test time with `eval()` or Keras's `predict`, "
+            "which are good again with batch norm in train mode"
         ),
         cause=(
             "In training with one image per batch, BN normalises each image by its own statistics, as instance norm "

@@ -1,8 +1,8 @@
-"""Causes in Keras, TensorFlow and Flax, or on the way from them to PyTorch, that ``bnlib.diagnose`` cannot see."""
+"""Causes in Keras, TensorFlow, Flax and Equinox, or on the way to PyTorch, that ``bnlib.diagnose`` cannot see."""
 
 from __future__ import annotations
 
-from bnlib.doctor.advice_form import FORMULA, TRAINING, Advice
+from bnlib.doctor.advice_form import FORMULA, PERILS, TRAINING, Advice
 
 CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
     "pretrained-keras-base": Advice(
@@ -140,6 +140,95 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
             "`has_aux=True`."
         ),
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+    "training-written-into-the-call": Advice(
+        group="batch",
+        symptom=(
+            "Keras: `predict` gives different results for a single image and for the same image in a batch, although "
+            "the model is trained"
+        ),
+        cause=(
+            "A call of the layer has `training=True` written into it (hard-coded), so `predict` normalises with the "
+            "batch, too. This happens in a model with its own `call`, and in Keras 2 in every model; in a functional "
+            "model, Keras 3 overrides the argument. Here `network` is the model, and `images` is a batch, as an array."
+        ),
+        test="abs(network.predict(images)[:1] - network.predict(images[:1])).max() > 1e-3",
+        remedy=(
+            "Write `self.norm(x, training=training)` with the argument of `call(self, x, training=None)`, or leave the "
+            "argument out. If the network was trained with it, compare its accuracy again: `predict` now uses the "
+            "moving averages."
+        ),
+        section="chapters/frameworks.ipynb#what-does-my-framework-do",
+    ),
+    "replicas-keep-their-own-averages": Advice(
+        group="devices",
+        symptom=(
+            "Keras with MirroredStrategy: `evaluate` gives a different result after saving and loading the model than "
+            "right after training"
+        ),
+        cause=(
+            "Each replica has moving averages of its own, from its part of the batch. In memory, each replica "
+            "evaluates with its own, and Keras 3 saves those of the first replica. Here `replicas` holds the moving "
+            "mean of one layer on each replica, as arrays."
+        ),
+        test="any(abs(each - replicas[0]).max() > 1e-3 for each in replicas)",
+        remedy=(
+            "Build the layers with `BatchNormalization(synchronized=True)`, or evaluate the saved model. Shuffle the "
+            "data, so that all replicas see similar samples."
+        ),
+        section="chapters/10_many_machines.ipynb#whose-statistics",
+    ),
+    "converted-in-training-mode": Advice(
+        group="after",
+        symptom=(
+            "A TFLite model or a frozen graph (`.pb`), converted from Keras or TensorFlow, gives completely wrong "
+            "results with batch norm, and right ones without BN"
+        ),
+        cause=(
+            "The graph was built for training (`training=True`, `is_training=True` or learning phase 1), so its BN "
+            "uses the statistics of the batch. Here `network` is the model, and `converted` holds the outputs of the "
+            "new file for `images`, as an array."
+        ),
+        test="abs(converted - network.predict(images)).max() > 1e-3",
+        remedy=(
+            "Convert the graph of inference: `tf.lite.TFLiteConverter.from_keras_model(model)`, or trace "
+            "`model(x, training=False)`. In TensorFlow 1, build the graph again with `is_training=False` (Keras: "
+            "`set_learning_phase(0)` before the model is loaded), restore the checkpoint, and freeze that graph."
+        ),
+        section=f"{PERILS}#stuck-in-train-mode",
+    ),
+    "converted-in-the-wrong-order": Advice(
+        group="after",
+        symptom=(
+            "Weights converted by hand (Keras, TensorFlow, Caffe, Darknet or MXNet to PyTorch) give completely wrong "
+            "outputs: gamma, beta, mean and variance in the wrong order"
+        ),
+        cause=(
+            "Frameworks store the four arrays in different orders or forms. Keras: gamma, beta, mean, variance. "
+            "Darknet (YOLO): beta, gamma, mean, variance. Caffe: mean, variance and a factor that divides both; gamma "
+            "and beta are in the Scale layer. Here `values` is the input of `layer`, and `expected` is the output of "
+            "the original layer."
+        ),
+        test="not torch.allclose(layer.eval()(values), expected, atol=1e-3)",
+        remedy=(
+            "Assign the arrays by name: `weight` is gamma, `bias` is beta. Store the variance, not its root, and copy "
+            "eps. `bnlib.port` reads the files of several frameworks."
+        ),
+        section="chapters/frameworks.ipynb#port-a-layer",
+    ),
+    "equinox-in-mode-ema": Advice(
+        group="training",
+        symptom=(
+            "Equinox (JAX): training with BatchNorm is unstable or worse than without, and it depends strongly on "
+            "the momentum"
+        ),
+        cause=(
+            'By default (`mode="ema"`), Equinox normalises with running averages in training, too, so the layer '
+            "computes something other than batch norm. Here `layer` is the layer."
+        ),
+        test='layer.mode == "ema"',
+        remedy='Build the layer with `eqx.nn.BatchNorm(..., mode="batch")`.',
+        section="chapters/frameworks.ipynb#why-is-my-ported-network-worse",
     ),
 }
 """Causes in other frameworks, by a short name."""

@@ -96,5 +96,58 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
         ),
         section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
     ),
+    "weights-changed-afterwards": Advice(
+        group="after",
+        symptom=(
+            "The accuracy collapses after pruning, or after another change of a trained network's weights, such as "
+            "interpolation between two networks"
+        ),
+        cause=(
+            "The weights changed, and the running averages are still those of the old weights. Here `model` is the "
+            "changed network."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`. Only the rest of the loss in "
+            "accuracy comes from the weights."
+        ),
+        section="chapters/07_why_is_my_bn_failing.ipynb#running-averages",
+    ),
+    "average-too-long": Advice(
+        group="after",
+        symptom=(
+            "The validation accuracy of the EMA model lags far behind that of the model, or stays at that of guessing "
+            "(with a diffusion model: its samples are noise), and recomputing the statistics does not help"
+        ),
+        cause=(
+            "The decay is too long for this number of steps. With a decay of 0.9998, the initial weights still count "
+            "19 % after 8,370 steps. Here `decay` is the decay, `steps` counts the updates."
+        ),
+        test="decay**steps > 0.01",
+        remedy=(
+            "Use a smaller decay, so that the training has at least 5 / (1 - decay) steps. Or start with a small decay "
+            "(warm-up): `min(decay, (1 + step) / (10 + step))`."
+        ),
+        section=f"{TRAINING}#which-statistics-belong-to-averaged-weights",
+    ),
+    "frozen-before-training": Advice(
+        group="training",
+        symptom=(
+            "A detector (Detectron2, MMDetection, YOLACT) with a new backbone does not train: the losses stay high and "
+            "mAP is 0, perhaps with small batches only"
+        ),
+        cause=(
+            "Detection code freezes BN in the backbone: Detectron2 (`FrozenBN`, or `FrozenBatchNorm2d`), MMDetection "
+            "(`norm_eval`), and YOLACT with fewer than 6 images per GPU. A backbone that was not pretrained, or loaded "
+            "without its statistics, is then frozen at mean 0 and variance 1, so BN does not normalise."
+        ),
+        test='any((v == 1).all() for key, v in model.named_buffers() if key.endswith("running_var"))',
+        remedy=(
+            "Load a pretrained backbone with its running averages. To train from scratch, do not freeze BN "
+            '(`norm_eval=False`, `MODEL.RESNETS.NORM: "SyncBN"` and `FREEZE_AT: 0`), and use larger batches or '
+            "GroupNorm."
+        ),
+        section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
 }
 """Causes of running averages that are not updated, by a short name."""

@@ -7,10 +7,13 @@ from bnlib.doctor.advice import Advice
 CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     "feature-hardly-varies": Advice(
         group="error",
-        symptom="The loss becomes NaN or huge, or a few samples get huge outputs, while the test error looks fine",
+        symptom=(
+            "The loss becomes NaN or huge, or a few samples get huge outputs, while the test error looks fine; among "
+            "the inputs are constant pixels, or one-hot, binary or sparse features that are rarely 1"
+        ),
         cause=(
-            "A feature or a pixel hardly varies in the training data. If it varies later, BN multiplies the change by "
-            "up to 316."
+            "A feature or a pixel hardly varies in the training data, or is constant in most batches. If it varies "
+            "later, BN multiplies the change by up to 316."
         ),
         test="any((bn.running_var < bn.eps).any() for bn in bns)",
         remedy="Remove the features that hardly vary, or use a larger eps in the first layer.",
@@ -46,7 +49,10 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "dropout-in-front": Advice(
         group="eval",
-        symptom="Dropout and batch norm together are worse than either alone: eval mode is worse than train mode",
+        symptom=(
+            "Dropout and batch norm together (dropout before BN) are worse than either alone: eval mode is worse than "
+            "train mode"
+        ),
         cause=(
             "Dropout in front of BN raises the variance of BN's input in train mode only. So the running variance is "
             "too large for eval mode (variance shift)."
@@ -111,6 +117,17 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         remedy="Start with gamma = 1. Use a smaller gamma only at the end of residual branches.",
         section="chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero",
     ),
+    "small-last-batch": Advice(
+        group="training",
+        symptom="The training loss jumps (spikes) at the last batch of each epoch",
+        cause=(
+            "The last batch is incomplete and has only a few samples, so its statistics are noisy, and its loss in "
+            "train mode is high. This batch also enters the running averages with full weight."
+        ),
+        test="min(len(x) for x, y in batches) < 8",
+        remedy="Drop the incomplete batch: `DataLoader(drop_last=True)`, or choose a batch size that leaves no rest.",
+        section="chapters/07_why_is_my_bn_failing.ipynb#small-batches",
+    ),
     "norm-at-the-output": Advice(
         group="training",
         symptom="Regression with batch norm behind the last layer (at the output) predicts badly",
@@ -129,9 +146,16 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "The exported model (TorchScript, torch.export, ONNX, and TFLite or TensorRT made from it) gives other "
             "(wrong, different) outputs than the PyTorch model, or `eval()` is refused"
         ),
-        cause="The model was traced or exported in train mode. Here `exported` is the exported model.",
+        cause=(
+            "The model was traced or exported in train mode. Or the exported model is right, and PyTorch's own outputs "
+            "were computed in train mode: `torch.onnx.export` writes what the model computes in eval mode, whatever "
+            "its mode is. Here `exported` is the exported model."
+        ),
         test="not torch.allclose(exported(x), model.eval()(x), atol=1e-3)",
-        remedy="Call `model.eval()` before you export, and export again.",
+        remedy=(
+            "Call `model.eval()` before you export and before you compare. If the test is true, export again. If it is "
+            "false, the exported model is right."
+        ),
         section="chapters/06_perils.ipynb#stuck-in-train-mode",
     ),
     "exported-without-statistics": Advice(
@@ -147,7 +171,10 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "checkpoint-without-buffers": Advice(
         group="after",
-        symptom="Validation accuracy is good when I save the checkpoint and bad after I load it",
+        symptom=(
+            "Validation accuracy is good when I save the checkpoint and bad (drops) after I load it or resume the "
+            "training"
+        ),
         cause=(
             "The checkpoint lacks the running averages, because only the parameters were saved, or `strict=False` "
             "hid that keys are missing. Here `checkpoint` is the loaded dictionary."

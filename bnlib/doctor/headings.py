@@ -11,6 +11,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "Epsilon, and features that hardly vary",
         "Exercise 3: find the bug",
         "Forward",
+        "Three consequences",
         "Two modes, and the averages between them",
     ),
     "04_the_objective": ("Objective and evaluation",),
@@ -28,6 +29,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     ),
     "07_why_is_my_bn_failing": (
         "Batches that are never reshuffled",
+        "Four numbers",
         "Gamma is zero",
         "Inputs in other units",
         "Running averages",
@@ -50,8 +52,12 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "Should I freeze batch norm when I fine-tune?",
         "Which statistics belong to averaged weights?",
     ),
-    "frameworks": ("What does my framework do?",),
-    "torch_parts": ("What do functional transforms do?", "What runs the forward pass again?"),
+    "frameworks": ("Port a layer", "What does my framework do?", "Why is my ported network worse?"),
+    "torch_parts": (
+        "What changes with the number format?",
+        "What do functional transforms do?",
+        "What runs the forward pass again?",
+    ),
 }
 """Headings by the name of the notebook that has them."""
 

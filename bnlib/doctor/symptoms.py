@@ -8,6 +8,7 @@ from bnlib.doctor.causes_by_task import CAUSES_BY_TASK
 from bnlib.doctor.causes_in_other_frameworks import CAUSES_IN_OTHER_FRAMEWORKS
 from bnlib.doctor.causes_of_errors import CAUSES_OF_ERRORS
 from bnlib.doctor.causes_of_stale_statistics import CAUSES_OF_STALE_STATISTICS
+from bnlib.doctor.causes_that_are_no_fault import CAUSES_THAT_ARE_NO_FAULT
 from bnlib.doctor.causes_without_a_finding import CAUSES_WITHOUT_A_FINDING, IN_TRAINING_CODE
 from bnlib.doctor.headings import heading, place
 
@@ -34,7 +35,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     },
     "eval": {
         "Any network": "running-statistics-mismatch too-few-updates running-statistics-never-updated "
-        "eval-worse-than-train eval-mode-distorted dropout-in-front unusual-momentum",
+        "eval-worse-than-train eval-mode-distorted dropout-in-front unusual-momentum not-trained-yet overfitting",
         "Keras, TensorFlow or Flax": "keras-call-without-training update-operations-not-run statistics-thrown-away",
         "Small, sorted or fixed batches": "relies-on-batch-statistics batches-not-representative "
         "batch-composition-memorised",
@@ -45,15 +46,17 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "statistics-of-constant-batches statistics-not-tracked layers-share-statistics",
     },
     "batch": {
-        "": "train-mode-at-inference eval-depends-on-batch no-running-statistics predictions-change-the-model "
-        "test-time-adaptation attack-in-train-mode dropout-at-inference",
+        "": "train-mode-at-inference eval-depends-on-batch no-running-statistics training-written-into-the-call "
+        "rounding predictions-change-the-model test-time-adaptation attack-in-train-mode dropout-at-inference",
     },
     "training": {
         "Any network": "zero-gamma small-batches loss-higher-in-train-mode trained-in-eval-mode "
-        "batches-never-reshuffled repeated-samples variance-below-eps norm-at-the-output unstable-rate",
-        "Another norm, or another axis": "one-value-per-group keras-wrong-axis",
+        "batches-never-reshuffled repeated-samples small-last-batch variance-below-eps norm-at-the-output "
+        "bias-without-gradient unstable-rate",
+        "Another norm, another axis or another framework": "one-value-per-group keras-wrong-axis equinox-in-mode-ema",
         "A deep network": "gradient-explosion small-gamma",
         "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension",
+        "A detector": "frozen-before-training",
         "A GAN": "discriminator joint-batch-in-one-step gradient-penalty",
         "Reinforcement learning, contrastive training": "q-network policy-in-two-modes contrastive-training",
     },
@@ -61,14 +64,16 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "Loading a checkpoint": "checkpoint-without-buffers adapter-without-buffers counters-differ",
         "Fine-tuning and frozen layers": "fine-tuning frozen-layer-updates-statistics frozen-statistics-mismatch "
         "unfrozen-later pretrained-keras-base norm-replaced gamma-and-beta-not-trained tracking-off-is-not-freezing",
-        "Averaged weights (EMA, SWA)": "averaged-weights",
+        "Averaged weights (EMA, SWA), other changes of the weights": "averaged-weights average-too-long "
+        "weights-changed-afterwards",
         "Export, conversion from Keras or TensorFlow, a batch norm of your own": "exported-in-train-mode "
-        "exported-without-statistics keras-defaults own-norm-differs",
-        "Folding, quantisation, half precision": "folded quantised half-precision-statistics",
+        "exported-without-statistics keras-defaults converted-in-the-wrong-order converted-in-training-mode "
+        "own-norm-differs",
+        "Folding, quantisation, half precision": "folded quantised half-precision-statistics rounded-to-half-precision",
     },
     "devices": {
         "Data parallelism and SyncBatchNorm": "small-batch-per-device statistics-per-process sync-norm-hangs "
-        "sampler-without-set-epoch",
+        "sampler-without-set-epoch replicas-keep-their-own-averages",
         "Federated learning": "averaged-parameters federated-clients",
     },
 }
@@ -93,7 +98,8 @@ def all_advice() -> dict[str, Advice]:
         'chapters/07_why_is_my_bn_failing.ipynb#gamma-is-zero'
     """
     more = CAUSES_OF_ERRORS | CAUSES_WITHOUT_A_FINDING | IN_TRAINING_CODE | CAUSES_OF_STALE_STATISTICS
-    return ADVICE | more | CAUSES_BY_TASK | CAUSES_IN_OTHER_FRAMEWORKS | CAUSES_ABOUT_OTHER_NORMS
+    more = more | CAUSES_BY_TASK | CAUSES_IN_OTHER_FRAMEWORKS | CAUSES_ABOUT_OTHER_NORMS
+    return ADVICE | more | CAUSES_THAT_ARE_NO_FAULT
 
 
 def symptom_rows(group: str) -> list[dict[str, str]]:

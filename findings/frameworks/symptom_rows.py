@@ -1,15 +1,20 @@
-"""Check what the symptom table of chapter 7 says of Keras, Flax and Opacus, each in an environment that has it.
+"""Check what the symptom table of chapter 7 says of other frameworks, each in an environment that has it.
 
     KERAS_BACKEND=jax python findings/frameworks/symptom_rows.py keras flax
+    KERAS_BACKEND=tensorflow python findings/frameworks/symptom_rows.py tensorflow replicas
+    KERAS_BACKEND=tensorflow python findings/frameworks/symptom_rows.py synchronized
+    python findings/frameworks/symptom_rows.py equinox
     python findings/frameworks/symptom_rows.py opacus
 
-Checked with Keras 3.15.1 on JAX and PyTorch, Flax 0.12.8 on JAX 0.10.2, and Opacus 1.6.0 on PyTorch 2.13.0.
+Checked with Keras 3.15.1 on JAX, PyTorch and TensorFlow 2.21.0, Keras 2 (tf-keras 2.21.0), Flax 0.12.8 on JAX 0.10.2,
+Equinox 0.13.8, and Opacus 1.6.0 on PyTorch 2.13.0.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import tempfile
 
 import numpy as np
 
@@ -101,6 +106,99 @@ def flax() -> None:
     refused(lambda: group.init(jax.random.key(0), np.zeros((2, 48))), r"\(32\) does not divide the number of channels")
 
 
+def tensorflow() -> None:
+    """``training=True`` in the call of a layer, the order of the arrays, and TFLite; needs tf-keras, too."""
+    import keras
+    import tensorflow as tf
+    import tf_keras
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.norm = keras.layers.BatchNormalization()
+
+        def call(self, x):
+            return self.norm(x, training=True)
+
+    def functional(keras):
+        entry = keras.Input((8,))
+        return keras.Model(entry, keras.layers.BatchNormalization()(entry, training=True))
+
+    for model, wrong in ((Own(), True), (functional(keras), False), (functional(tf_keras), True)):
+        alone, together = (model.predict(VALUES[:n], verbose=0)[:1] for n in (1, 64))
+        assert (abs(alone - together).max() > 1e-3) == wrong
+    layer = keras.layers.BatchNormalization()
+    layer(VALUES)
+    assert [each.name for each in layer.weights] == ["gamma", "beta", "moving_mean", "moving_variance"]
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.BatchNormalization(momentum=0.9), keras.layers.Dense(1)])
+    for _ in range(50):
+        model(VALUES, training=True)
+    expected = model.predict(VALUES[:2], verbose=0)
+    for training in (False, True):
+        archive, folder = keras.export.ExportArchive(), tempfile.mkdtemp()
+        archive.track(model)
+        entry = [tf.TensorSpec((2, 8), tf.float32)]
+        archive.add_endpoint("serve", lambda x, training=training: model(x, training=training), input_signature=entry)
+        archive.write_out(folder, verbose=False)
+        lite = tf.lite.Interpreter(model_content=tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+        lite.allocate_tensors()
+        lite.set_tensor(lite.get_input_details()[0]["index"], VALUES[:2])
+        lite.invoke()
+        found = lite.get_tensor(lite.get_output_details()[0]["index"])
+        assert np.allclose(found, expected, atol=1e-3) != training
+
+
+def replicas(synchronized: bool = False) -> None:
+    """Two replicas of MirroredStrategy have moving averages of their own, and saving writes those of the first."""
+    import keras
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+    shifted = VALUES.reshape(2, 32, 8) / 5 + np.array([0, 3], np.float32)[:, None, None]  # one half for each replica
+    data = tf.data.Dataset.from_tensors((shifted.reshape(64, 8), shifted.mean(2).reshape(64, 1))).repeat(20)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        norm = keras.layers.BatchNormalization(momentum=0.9, synchronized=synchronized)
+        model = keras.Sequential([keras.Input((8,)), norm, keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+    model.fit(data, verbose=0)
+    means = [each.numpy() for each in norm.moving_mean.value.values]
+    assert (abs(means[0] - means[1]).max() > 1e-3) != synchronized
+    before, file = model.evaluate(data, verbose=0), tempfile.mkdtemp() + "/model.keras"
+    model.save(file)
+    loaded = keras.models.load_model(file)
+    assert np.isclose(before, loaded.evaluate(data, verbose=0), rtol=1e-3) == synchronized
+    assert np.allclose(keras.ops.convert_to_numpy(loaded.layers[0].moving_mean), means[0], atol=1e-3)
+
+
+def synchronized() -> None:
+    """With ``synchronized=True`` they have the same."""
+    replicas(synchronized=True)
+
+
+def equinox() -> None:
+    """In mode ``ema``, the default, training normalises with running averages."""
+    import warnings
+
+    import equinox
+    import jax
+
+    for mode, normal in ((None, False), ("batch", True)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(
+                8, "batch", **({"mode": mode} if mode else {})
+            )
+        assert layer.mode == (mode or "ema")
+        call = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
+        for shift in (0, 100):
+            y, state = call(VALUES + shift, state)
+        assert (abs(y.mean()) < 1e-2) == normal
+
+
 def opacus() -> None:
     """Batch norm is refused, frozen batch norm is not, and ``fix`` makes groups of few values."""
     from opacus.validators import ModuleValidator
@@ -115,5 +213,5 @@ def opacus() -> None:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        {"keras": keras, "flax": flax, "opacus": opacus}[name]()
+        {each.__name__: each for each in (keras, tensorflow, replicas, synchronized, flax, equinox, opacus)}[name]()
         print(name, "as the table says")
