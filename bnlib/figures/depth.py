@@ -225,13 +225,13 @@ def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) ->
     for group in groups:
         mark, color = _GROUP_STYLES.get(group, ("s", GREY))
         style = {"fmt": mark, "color": color, "ms": 5, "lw": 1.2}
-        if group != first:  # the name of the group has a row of its own
+        if group != first and [*groups[group]] != [group]:  # the name of the group has a row of its own
             rows.append(rows[-1] + 1.4)
             names.append(f"{group}:")
             with_rates.append(names[-1])
         for name, each in groups[group].items():
             if group != first:
-                rows.append(rows[-1] + 1)
+                rows.append(rows[-1] + (1.4 if name == group else 1))
                 names.append(name.removeprefix(f"{group}, "))
                 with_rates.append(f"{names[-1]} ({each.rate:g})")
             _dot(left, rows[-1], each.roughness, **style)
