@@ -225,13 +225,13 @@ def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) ->
     for group in groups:
         mark, color = _GROUP_STYLES.get(group, ("s", GREY))
         style = {"fmt": mark, "color": color, "ms": 5, "lw": 1.2}
-        if group != first:  # the name of the group has a row of its own
+        if group != first and [*groups[group]] != [group]:  # the name of the group has a row of its own
             rows.append(rows[-1] + 1.4)
             names.append(f"{group}:")
             with_rates.append(names[-1])
         for name, each in groups[group].items():
             if group != first:
-                rows.append(rows[-1] + 1)
+                rows.append(rows[-1] + (1.4 if name == group else 1))
                 names.append(name.removeprefix(f"{group}, "))
                 with_rates.append(f"{names[-1]} ({each.rate:g})")
             _dot(left, rows[-1], each.roughness, **style)
@@ -245,9 +245,9 @@ def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) ->
     left.axvline(np.median(baseline.roughness), color=GREY, lw=0.8, ls=":")
     right.axvline(np.median(baseline.final_loss), color=GREY, lw=0.8, ls=":")
     left.set(xlabel="roughness at 0.0001", xlim=(0.8, 2000))
-    right.set(xlabel="loss after 60 steps (nats)", xlim=(5e-4, 90))
+    right.set(xlabel="loss after 60 steps (nats)", xlim=(0.05, 90))
     plain_ticks(left.xaxis, (1, 10, 100, 1000))
-    plain_ticks(right.xaxis, (0.001, 0.1, 10))
+    plain_ticks(right.xaxis, (0.1, 1, 10))
     return "Roughness, and loss after 60 steps in nats, of 100 layers: " + "; ".join(told) + "."
 
 

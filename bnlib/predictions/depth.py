@@ -13,9 +13,9 @@ PREDICTIONS = [
             "By 10 to 1,000": lambda factor: 10 <= factor <= 1000,
             "By less than 10": lambda factor: factor < 10,
         },
-        reason="The jumps shrink only by a factor of {factor:.1f}: at 0.0001 the loss still jumps by {jump:.2f} in a "
-        "typical step. The gradient of this stack grows from the last layer to the first, so even a tiny step makes a "
-        "different network.",
+        reason="The jumps shrink only by a factor of {factor:.1f}: at 0.0001 the loss still changes by {jump:.2f} nats "
+        "in a typical step. The gradient of this stack grows from the last layer to the first, so even a step at this "
+        "small rate changes the network completely.",
     ),
     Prediction(
         "what-calms",
@@ -26,13 +26,13 @@ PREDICTIONS = [
             "A learning rate that warms up slowly": lambda eps, warmup, lengths, linear: (
                 warmup <= eps and warmup < min(lengths, linear)
             ),
-            "Weights whose lengths are kept fixed": lambda eps, warmup, lengths, linear: (
+            "Weights whose norms are kept fixed": lambda eps, warmup, lengths, linear: (
                 lengths <= min(eps, warmup) and lengths < linear
             ),
             "No ReLU between the layers": lambda eps, warmup, lengths, linear: linear <= min(eps, warmup, lengths),
         },
         reason="The roughness, which is 1 for a loss that only falls, is {linear:.1f} without ReLU. It is {eps:.0f} "
-        "with the larger ε, {lengths:.0f} with fixed lengths and {warmup:.0f} with warm-up. Without ReLU the gradient "
-        "hardly grows from layer to layer.",
+        "with the larger ε, {lengths:.0f} with fixed weight norms and {warmup:.0f} with warm-up. Without ReLU the "
+        "gradient hardly grows from layer to layer.",
     ),
 ]

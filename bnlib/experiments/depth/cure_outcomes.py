@@ -41,8 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 LABELS = descent.LABELS | {
     "batch norm": "batch norm and ReLU",
     "linear": "no activation",
-    "residual": "skip connections, gamma 1",
-    "residual, norm before the head": "skip connections, norm before head",
+    "residual, norm before the head": "skip connections, norm before last layer",
     "adaptive gradient clipping": "AGC",
     "without normalisation, He init": "without BN, He init",
     "without normalisation": "without BN",
@@ -123,8 +122,9 @@ def outcomes() -> dict[str, dict[str, Outcome]]:
 
 
 def residual_rows() -> list[dict]:
-    """Return table rows, one per network: without skip connections, with them, and with a small output at the start."""
-    shown = {LABELS.get(name, name): outcome(name) for name in ("batch norm", "residual", *SMALL_AT_THE_START)}
+    """Return table rows: without skip connections, with them, and with a norm before the last layer in two ways."""
+    names = ("batch norm", "residual", "residual, norm before the head", "pre-activation")
+    shown = {LABELS.get(name, name): outcome(name) for name in names}
     return [
         {
             "100 layers with BN": label,
