@@ -130,7 +130,7 @@ def norm_rows() -> list[dict]:
     changed = [name for name in NAMES if found[name]["state"].any()]
     groups = {_title(name): [name] for name in changed}
     groups[f"the {len(NAMES) - len(changed)} others"] = [name for name in NAMES if name not in changed]
-    headings = {"gradients": "gradients", "state": "step of the buffers"}
+    headings = {"gradients": "gradients", "state": "update of the buffers"}
     return [
         {"norm": title}
         | {heading: 100 * np.max([found[name][key] for name in names], axis=0) for key, heading in headings.items()}

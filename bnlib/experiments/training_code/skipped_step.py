@@ -151,5 +151,4 @@ def treatment_rows() -> list[dict]:
             "test error, eval mode (%)": 100 * found["test_error"][:, -1],
         }
         for (norm, treatment), found in load().items()
-        if treatment != CLEAN or norm == "batch norm"
     ]

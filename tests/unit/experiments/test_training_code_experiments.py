@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from bnlib import BatchNorm, FullNorm, datasets
 from bnlib.experiments.training_code import averaged_weights, fine_tuning
 from bnlib.samplers import shuffled
+from bnlib.training import error_rate
 
 AT_THE_EDGE = {
     # Training does more harm than good, so the best rate is the one that trains least.
@@ -87,6 +88,26 @@ def test_an_arm_keeps_what_it_freezes_and_re_estimates_from_the_new_images(monke
         norms(start := fine_tuning.prepared(fine_tuning.FROZEN[2], data, 0))[0].running_mean, inputs.mean(0)
     )
     assert not any(layer.training for layer in norms(start))
+
+
+def test_in_batches_of_one_train_mode_changes_little_more_than_the_running_means():
+    """The layers before the last BN learn nothing, and the new running means alone help on darker digits."""
+    fixed = ["1.weight", "1.bias", "2.weight", "2.bias", "4.weight", "4.bias", "5.weight"]
+    fixed += ["2.running_var", "5.running_var"]
+    errors, before = [], []
+    for seed in fine_tuning.SEEDS["quick"]:
+        data = fine_tuning.new_images("darker", seed)
+        start = fine_tuning.prepared("train mode", data, seed)
+        untrained, tuned = fine_tuning.fine_tune(start, "train mode", data, 1, seed, rates=(0.0, 0.3))
+        states = start.state_dict(), tuned.state_dict()
+        changed = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+        assert changed - {name for name in changed if "num_batches" in name} == {
+            "2.running_mean", "5.running_mean", "5.bias", "7.weight", "7.bias"
+        }  # fmt: skip
+        assert not changed & set(fixed)
+        errors.append(100 * error_rate(untrained, data.test_x, data.test_y))
+        before.append(100 * error_rate(start, data.test_x, data.test_y))
+    assert 8.55 < np.median(errors) < 8.65 and 47.5 < np.median(before) < 48.5
 
 
 def test_best_rates_of_fine_tuning_lie_inside_the_grid_or_are_named():
