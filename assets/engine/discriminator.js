@@ -129,7 +129,7 @@ export class Discriminator extends SmallProblem {
       const pair = this.draw(random);
       right.separate += this.right(pair, "separate", true);
       right.mixed += this.right(pair, "mixed", true);
-      norms.forEach((norm, i) => norm.restore(trained[i])); // train mode changes the running statistics
+      norms.forEach((norm, place) => norm.restore(trained[place])); // train mode changes the running statistics
       right.evalMode += this.right(pair, "mixed", false);
     }
     return right;

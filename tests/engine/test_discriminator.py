@@ -191,7 +191,7 @@ MUTATIONS = [
     ('this.right(pair, "mixed", true)', 'this.right(pair, "separate", true)'),
     ('this.right(pair, "mixed", false)', 'this.right(pair, "mixed", true)'),
     ("* outputs[i] < 0", "* outputs[i] > 0"),
-    ("norms.forEach((norm, i) => norm.restore(trained[i]));", ""),
+    ("norms.forEach((norm, place) => norm.restore(trained[place]));", ""),
     ("this.pass();\n    norms.forEach((norm, i) => norm.restore(before[i]));", "this.pass();"),
     ("this.lossSum = this.counted = 0", "this.lossSum = 0"),
     ("body.linears[0] = body.hidden[0].linear;", ""),
