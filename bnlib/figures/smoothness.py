@@ -137,7 +137,7 @@ def draw_three_samples(figure: Figure, wide, narrow) -> str:
     lengths = [np.linalg.norm(values) for values, _, _ in bars]
     return (
         f"A gradient of length {lengths[0]:.1f} at the outputs of BN. The best line leaves the residuals {residuals}. "
-        f"The gradient at the inputs has length {lengths[1]:.1f} for inputs between -{wide.x[-1]:g} and {wide.x[-1]:g}, "
+        f"The gradient at the inputs has length {lengths[1]:.1f} for inputs between -{wide.x[-1]:g} and {wide.x[-1]:g} "
         f"and {lengths[2]:.1f} for inputs between -{narrow.x[-1]:g} and {narrow.x[-1]:g}."
     )
 

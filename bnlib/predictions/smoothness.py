@@ -20,8 +20,8 @@ PREDICTIONS = [
     Prediction(
         "rougher-start",
         "Two networks start from PyTorch's default initialisation and are trained at a learning rate of 0.1, one with "
-        "batch norm and one without. The effective M measures how fast the gradient changes along a step: the smaller it "
-        "is, the smoother the loss. Which network has the larger effective M over the first 100 steps?",
+        "batch norm and one without. The effective M measures how fast the gradient changes along a step: the smaller "
+        "it is, the smoother the loss. Which network has the larger effective M over the first 100 steps?",
         {
             "With batch norm": lambda bn, plain: bn > 1.5 * plain,
             "Without normalisation": lambda bn, plain: plain > 1.5 * bn,
