@@ -276,7 +276,7 @@ CLAIMS = (
         "santurkar-lp", "santurkar2018", "section 3.3",
         "Networks train equally well if their activations are normalised by the L1 or the L-infinity norm in place "
         "of L2.",
-        "03_lipschitz_smoothness#dissent", _errors_by_lp_norm,
+        "03_lipschitz_smoothness#more-results", _errors_by_lp_norm,
         tuple((f"at the best rate of each the median test error with {p} is within 2 points of that with L2",
                lambda e, p=p: abs(np.median(e[f"test error at the best rate, {p}, %"])
                                   - np.median(e["test error at the best rate, L2, %"])) < COMPARABLE)

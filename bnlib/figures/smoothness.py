@@ -98,7 +98,7 @@ def draw_growing_weights(figure: Figure, data) -> str:
     right.set_xticks(steps)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return (
-        f"The two weights of a unit in front of BN in {len(data.gradients)} steps of gradient descent at a learning "
+        f"The two weights of a unit before BN in {len(data.gradients)} steps of gradient descent at a learning "
         f"rate of {data.lr:g}. Each step is at a right angle to the weights. Their length grows from "
         f"{data.lengths[0]:.2f} to {data.lengths[-1]:.2f}, and the effective learning rate falls from "
         f"{data.effective_lr[0]:.2f} to {data.effective_lr[-1]:.2f}. The first step turns the weights by "
@@ -120,7 +120,7 @@ def draw_three_samples(figure: Figure, wide, narrow) -> str:
     """
     left, right = figure.subplots(1, 2)
     left.plot(wide.normalised, wide.line, color=GREY, ls="--", label="best straight line")
-    left.vlines(wide.normalised, wide.line, wide.gradient, color=GREEN, lw=3, label="rest")
+    left.vlines(wide.normalised, wide.line, wide.gradient, color=GREEN, lw=3, label="residual")
     left.plot(wide.normalised, wide.gradient, "o", color=VERMILLION, ms=8, label="gradient at the output")
     left.set(xlabel="normalised value of the sample", ylabel="gradient", xlim=(-1.6, 1.6), ylim=(-1, 7.5))
     left.legend(loc="upper left", fontsize=8)
@@ -133,11 +133,11 @@ def draw_three_samples(figure: Figure, wide, narrow) -> str:
     right.set(xlabel="sample", ylabel="gradient", ylim=(-14, 17))
     right.set_xticks(samples)
     right.legend(loc="upper center", fontsize=8)
-    rest = ", ".join(f"{value:.1f}" for value in wide.gradient - wide.line)
+    residuals = ", ".join(f"{value:.1f}" for value in wide.gradient - wide.line)
     lengths = [np.linalg.norm(values) for values, _, _ in bars]
     return (
-        f"A gradient of length {lengths[0]:.1f} at the outputs of BN. The best line leaves the rest {rest}. The "
-        f"gradient at the inputs has length {lengths[1]:.1f} for inputs between -{wide.x[-1]:g} and {wide.x[-1]:g}, "
+        f"A gradient of length {lengths[0]:.1f} at the outputs of BN. The best line leaves the residuals {residuals}. "
+        f"The gradient at the inputs has length {lengths[1]:.1f} for inputs between -{wide.x[-1]:g} and {wide.x[-1]:g} "
         f"and {lengths[2]:.1f} for inputs between -{narrow.x[-1]:g} and {narrow.x[-1]:g}."
     )
 

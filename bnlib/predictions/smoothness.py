@@ -6,8 +6,8 @@ PREDICTIONS = [
     Prediction(
         "stable-rate",
         "Two networks have eight hidden layers and He's initialisation, one with batch norm and one without. Both are "
-        "trained by full-batch gradient descent. How does the largest stable learning rate of the network with batch "
-        "norm compare with that of the other?",
+        "trained by full-batch gradient descent. How does the largest stable learning rate with batch norm compare "
+        "with the largest stable rate without?",
         {
             "It is no larger": lambda deep: deep <= 1,
             "It is larger, but less than 5 times": lambda deep: 1 < deep < 5,
@@ -20,14 +20,14 @@ PREDICTIONS = [
     Prediction(
         "rougher-start",
         "Two networks start from PyTorch's default initialisation and are trained at a learning rate of 0.1, one with "
-        "batch norm and one without. The effective smoothness constant M measures how fast the gradient changes along "
-        "a step; a large M means a rough landscape. In which network is it larger over the first 100 steps?",
+        "batch norm and one without. The effective M measures how fast the gradient changes along a step: the smaller "
+        "it is, the smoother the loss. Which network has the larger effective M over the first 100 steps?",
         {
             "With batch norm": lambda bn, plain: bn > 1.5 * plain,
             "Without normalisation": lambda bn, plain: plain > 1.5 * bn,
             "In neither: they are within a factor of 1.5": lambda bn, plain: bn <= 1.5 * plain and plain <= 1.5 * bn,
         },
         reason="The effective M is {bn:.1f} with batch norm and {plain:.1f} without. The network without normalisation "
-        "is on a plateau: its loss is still {loss:.1f}, almost that of random guesses.",
+        "is on a plateau: its loss is still {loss:.1f}, almost the loss of random guesses.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Train the two weights of one unit in front of BN by gradient descent, to see in the plane how they grow."""
+"""Train the two weights of one unit before BN by gradient descent, to see in the plane how they grow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START = (0.6, -0.8)
 
 @dataclass(frozen=True)
 class GrowingWeights:
-    r"""Steps of gradient descent on weights in front of BN.
+    r"""Steps of gradient descent on weights before BN.
 
     Attributes:
         weights: the weights before each step and after the last, shape (steps + 1, 2).

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,6 +47,16 @@ def test_training_lowers_the_loss_and_a_diverged_run_counts_as_wrong():
     assert learnt["train_loss"] < 1 and learnt["test_error"] < 0.3
     lost = lp_norms.train(mlp((64, 20, 10), None, seed=0), data, 32, 1e20, 1, 0)
     assert not math.isfinite(lost["train_loss"]) and lost["test_error"] == 1
+
+
+def test_at_the_best_rate_no_norm_changes_the_error_by_two_percentage_points():
+    """Also not the lack of a norm, as chapter 3 says."""
+    row = lp_norms.EXPERIMENT.load("quick")
+    best = {
+        norm: min(np.median(100 * row[norm, lr]["test_error"]) for lr in lp_norms.LEARNING_RATES)
+        for norm in lp_norms.NORMS
+    }
+    assert all(abs(error - best["L2"]) < 2 for error in best.values())
 
 
 def test_each_activation_has_its_own_initialisation():
