@@ -88,8 +88,8 @@ def draw_smoothness(figure: Figure) -> dict[str, object]:
     _label(axes, "training loss", "change of gradient", legend="upper left")
     times = round(found["without normalisation"] / found["batch norm"])
     alt = (
-        f"At the same training loss, the gradient changes faster without batch norm: {times} times as fast at a loss "
-        f"of {at} (He initialisation, batches of {size})."
+        f"At the same training loss, and in units of the weights, the gradient changes faster without batch norm: "
+        f"{times} times as fast at a loss of {at} (He initialisation, batches of {size})."
     )
     return {"alt": alt, "times": times, "size": size, "loss": at}
 
@@ -105,11 +105,11 @@ def draw_fixed_batches(figure: Figure) -> dict[str, object]:
     axes.set_yticks(range(len(names)), names.values())
     axes.invert_yaxis()
     axes.set(xlim=(0, 100))
-    _label(axes, "wrong answers (%)", "")
+    _label(axes, "error (%)", "")
     numbers = {key: _middle(values) for key, values in errors.items()}
     alt = (
-        f"After training on random labels in batches that never change: {numbers['objective']} % errors in these "
-        f"batches, {numbers['reshuffled']} % in reshuffled ones, {numbers['evaluation']} % in eval mode."
+        f"After training on random labels in batches that never change: an error of {numbers['objective']} % in "
+        f"these batches, {numbers['reshuffled']} % in reshuffled batches and {numbers['evaluation']} % in eval mode."
     )
     return {"alt": alt, **numbers}
 
@@ -198,7 +198,8 @@ def draw_deep_gradients(figure: Figure) -> dict[str, object]:
     numbers = {"growth": f"{growth:.2f}", "depth": gradient_growth.DEPTH, "millions": round(whole / 1e6)}
     alt = (
         f"With batch norm, the gradient grows by a factor of {growth:.2f} per layer on its way back to the input, and "
-        f"of {numbers['millions']} million in all. With layer norm, or without normalisation, it stays nearly level."
+        f"of {numbers['millions']} million in all. With layer norm, or without normalisation from He "
+        "initialisation, the gradient stays nearly level."
     )
     return {"alt": alt, **numbers}
 

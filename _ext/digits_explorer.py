@@ -35,12 +35,12 @@ def draw(figure: Figure, data: Mapping[str, dict], batch_size: int, lr: float) -
         band(axes, data[norm]["epoch"], 100 * as_array(data[norm]["test_error"]), color=color, label=label, ls=dash)
     axes.set(xlim=(0, 10), ylim=(0, 101))
     axes.set_xlabel("epoch", fontsize=11)
-    axes.set_ylabel("digits misread (%)", fontsize=11)
+    axes.set_ylabel("test error (%)", fontsize=11)
     axes.tick_params(labelsize=11)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=11)
     counts = [f"{label} {misread(norm, batch_size, lr)} in 100" for norm, (label, *_) in _LOOKS.items()]
     number = f"{batch_size} images" if batch_size > 1 else "1 image"
-    return f"Batches of {number}, learning rate {lr:g}. Digits misread after ten epochs: {', '.join(counts)}."
+    return f"Batches of {number}, learning rate {lr:g}. Digits misclassified after ten epochs: {', '.join(counts)}."
 
 
 @cache

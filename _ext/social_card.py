@@ -52,7 +52,7 @@ def _chart(figure) -> None:
     plain_ticks(axes.xaxis, BATCH_SIZES)
     axes.tick_params(labelsize=17)
     axes.set_xlabel(f"batch size (learning rate {LEARNING_RATE:g})", fontsize=19)
-    axes.set_ylabel("digits misread (%)", fontsize=19)
+    axes.set_ylabel("test error (%)", fontsize=19)
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
