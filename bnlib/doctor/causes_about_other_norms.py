@@ -119,7 +119,7 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
             "precision)"
         ),
         cause=(
-            "In float16, squares are infinite from 256² on (overflow), and an eps of 1e-12 is 0. PyTorch's "
+            "In float16, squares are infinite from 256² on (overflow), and an eps of 10⁻¹² is 0. PyTorch's "
             "own layers compute in float32 inside, so only an input that is already infinite gives NaN. Here `layer` "
             "is the norm, `values` is its input in float16."
         ),
