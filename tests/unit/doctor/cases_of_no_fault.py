@@ -50,20 +50,6 @@ def predicts(with_the_batch):
     return SimpleNamespace(predict=lambda x: x - (x.mean(0) if with_the_batch else 0.5))
 
 
-class Wrapped:
-    """A layer in Keras's ``TimeDistributed``, which normalises each step by itself in Keras 3."""
-
-    def __init__(self, step_by_step):
-        self.axes = 0 if step_by_step else (0, 1)
-
-    def __call__(self, x, training):
-        return x - x.mean(self.axes, keepdims=True)
-
-    @staticmethod
-    def layer(x, training):
-        return x - x.mean((0, 1), keepdims=True)
-
-
 def from_memory(from_the_start):
     """A layer in train mode that reads a slice where the memory of the whole tensor begins, or where it should."""
     layer = nn.BatchNorm1d(3)
@@ -71,6 +57,7 @@ def from_memory(from_the_start):
 
 
 IMAGES = np.arange(12.0).reshape(4, 3)
+STEPS = IMAGES[..., None]  # four sequences of three steps
 
 CASES_OF_NO_FAULT = {
     "not-trained-yet": (lambda: {"model": models.mlp((64, 32, 10), nn.BatchNorm1d)}, dict),
@@ -114,7 +101,8 @@ CASES_OF_NO_FAULT = {
         for each in (True, False)
     ),
     "one-average-for-all-steps": tuple(
-        lambda each=each: {"wrapped": Wrapped(each), "values": IMAGES[..., None]} for each in (True, False)
+        lambda axes=axes: {"wrapped": STEPS - STEPS.mean(axes, keepdims=True), "single": STEPS - STEPS.mean((0, 1))}
+        for axes in (0, (0, 1))
     ),
     # The names of the axes around the call of a layer of Flax.
     "axis-without-name": tuple(
