@@ -84,10 +84,10 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
             "In Keras 3, the wrapper calls the layer once for each time step. So training normalises each step with "
             "its own statistics, and `predict` normalises all steps with one moving mean. In early Keras 2 (TensorFlow "
             "1.13), public issues report that the moving averages stay at their initial values. Here `wrapped` and "
-            "`single` hold the outputs of the wrapped layer and of the layer inside it (`wrapper.layer`) for the same "
-            "input with `training=True`, as arrays."
+            "`single` are arrays: the outputs, with `training=True`, of the wrapper, and of its `layer` for the same "
+            "input with samples and steps merged into one axis."
         ),
-        test="abs(wrapped - single).max() > 1e-3",
+        test="abs(wrapped - single.reshape(wrapped.shape)).max() > 1e-3",
         remedy=(
             "Leave out the wrapper, and train again: with `axis=-1`, the default, `BatchNormalization()` takes videos "
             "and sequences as they are, and normalises each channel over all samples, steps and pixels."

@@ -99,10 +99,11 @@ def time_distributed() -> None:
     for _ in range(100):
         outputs = [step_means(layer(steps, training=True)) for layer in (wrapped, plain)]
     assert np.allclose(outputs[0], 0, atol=1e-3) and np.allclose(outputs[1], [-1.34, -0.45, 0.45, 1.34], atol=0.1)
-    assert np.allclose(step_means(wrapped.layer(steps, training=True)), outputs[1], atol=0.01)
     assert np.allclose(step_means(wrapped(steps, training=False)), [-16, -6, 4, 14], atol=1)
     assert np.allclose(step_means(plain(steps, training=False)), outputs[1], atol=0.01)
     assert np.allclose(keras.ops.convert_to_numpy(wrapped.layer.moving_mean), 16, atol=1)  # one for all steps
+    merged = keras.ops.reshape(wrapped.layer(steps.reshape(-1, 3), training=True), steps.shape)
+    assert np.allclose(step_means(merged), outputs[1], atol=0.01)
     videos = np.random.default_rng(0).normal(5, 2, size=(8, 4, 6, 6, 3)).astype(np.float32)
     assert np.allclose(keras.ops.mean(layers.BatchNormalization()(videos, training=True), (0, 1, 2, 3)), 0, atol=1e-3)
 

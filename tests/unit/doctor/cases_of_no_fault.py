@@ -57,7 +57,7 @@ def from_memory(from_the_start):
 
 
 IMAGES = np.arange(12.0).reshape(4, 3)
-STEPS = IMAGES[..., None]  # four sequences of three steps
+STEPS, MERGED = IMAGES[..., None], IMAGES.reshape(12, 1)  # four sequences of three steps
 
 CASES_OF_NO_FAULT = {
     "not-trained-yet": (lambda: {"model": models.mlp((64, 32, 10), nn.BatchNorm1d)}, dict),
@@ -101,7 +101,7 @@ CASES_OF_NO_FAULT = {
         for each in (True, False)
     ),
     "one-average-for-all-steps": tuple(
-        lambda axes=axes: {"wrapped": STEPS - STEPS.mean(axes, keepdims=True), "single": STEPS - STEPS.mean((0, 1))}
+        lambda axes=axes: {"wrapped": STEPS - STEPS.mean(axes, keepdims=True), "single": MERGED - MERGED.mean(0)}
         for axes in (0, (0, 1))
     ),
     # The names of the axes around the call of a layer of Flax.
