@@ -45,9 +45,9 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
     "groups-do-not-divide-channels": Advice(
         group="error",
         symptom=(
-            "GroupNorm stops with “num_channels (48) must be divisible by num_groups (32)”; Keras: “Number of groups "
-            "(32) must be a multiple of the number of channels (48)”; Flax: “Number of groups (32) does not divide the "
-            "number of channels (48)”"
+            "GroupNorm stops with “num_channels must be divisible by num_groups” or “num_channels (48) must be "
+            "divisible by num_groups (32)”; Keras: “Number of groups (32) must be a multiple of the number of channels "
+            "(48)”; Flax: “Number of groups (32) does not divide the number of channels (48)”"
         ),
         cause=(
             "GroupNorm splits the channels into groups of the same size, so the number of groups must divide the "
@@ -92,6 +92,26 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         remedy=(
             "Build the layers with `track_running_stats=False`, the default, and load the checkpoint without the keys "
             "of the running averages."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "droplets": Advice(
+        group="training",
+        symptom=(
+            "StyleGAN, CycleGAN or another generator with instance norm (AdaIN): droplets, blobs or coloured spots "
+            "(artefacts) in the generated images"
+        ),
+        cause=(
+            "Instance norm removes the strength of a feature map. According to the paper of StyleGAN2 (Karras et al., "
+            "2020), StyleGAN's generator learns to keep the strength by one huge spike: the spike dominates the "
+            "statistics, and the rest of the map stays small. This book did not reproduce it. Here `values` is the "
+            "input of an instance norm layer."
+        ),
+        test="((size := values.abs().flatten(2)).amax(2) > 20 * size.mean(2)).any()",
+        remedy=(
+            "In that paper, the droplets disappear without the norm. StyleGAN2 divides the weights of the convolution "
+            "by a norm of their own (weight demodulation), which does not depend on the feature map. For CycleGAN, "
+            "try the generator without instance norm in some layers."
         ),
         section=f"{ALTERNATIVES}#which-values-are-normalised-together",
     ),

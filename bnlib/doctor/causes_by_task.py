@@ -19,7 +19,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         test="not torch.allclose(q(now), q(torch.cat([now, following]))[: len(now)], atol=1e-3)",
         remedy=(
             "Copy the buffers to the target network as well as the parameters, and put it in eval mode. Or pass both "
-            "batches through the network as one joint batch (CrossQ), or use LayerNorm."
+            "batches through the network as one joint batch (CrossQ), or use LayerNorm. If batch norm changes "
+            "nothing at all, train mode is never on: see the case “BatchNormalization has no effect”."
         ),
         section=f"{PERILS}#target-networks",
     ),

@@ -35,6 +35,81 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         remedy="Copy eps as well as the weights and buffers, and set momentum to 1 minus Keras's.",
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
     ),
+    "momentum-of-the-other-convention": Advice(
+        group="after",
+        symptom=(
+            "A model converted from PyTorch to Keras is bad in `evaluate`, or gives NaN, once it is trained further; "
+            "the momentum of its batch norm is 0.1 or 1"
+        ),
+        cause=(
+            "The two conventions are opposite: momentum is the weight of the new statistics in PyTorch, and that of "
+            "the old ones in Keras. With PyTorch's 0.1 in Keras, the moving averages follow the last batch. With 1, "
+            "which the converter pytorch2keras wrote according to its issues, they never change. Here `layer` is the "
+            "layer in Keras."
+        ),
+        test="not 0.5 < layer.momentum < 1",
+        remedy=(
+            "Set Keras's momentum to 1 minus PyTorch's, so to 0.9 for PyTorch's default 0.1, before you compile the "
+            "model and train it."
+        ),
+        section="chapters/frameworks.ipynb#which-momentum-is-mine",
+    ),
+    "frozen-base-in-tensorflow-one": Advice(
+        group="after",
+        symptom=(
+            "Old Keras or TensorFlow 1, transfer learning: the base is frozen (`trainable=False`), and the accuracy "
+            "is good in training and bad in validation, even on the same images"
+        ),
+        cause=(
+            "Before TensorFlow 2, `trainable=False` froze gamma and beta, but `fit` still normalised with the batch, "
+            "and `evaluate` with the base's moving averages. Here `in_training` and `in_inference` are the base's "
+            "outputs for the same images in learning phases 1 and 0, as arrays."
+        ),
+        test="abs(in_training - in_inference).max() > 1e-3",
+        remedy=(
+            "Upgrade to TensorFlow 2, where a frozen BN layer runs in inference mode. Or call "
+            "`K.set_learning_phase(0)` before you load the base, which puts the whole model into inference mode. What "
+            "this case says of TensorFlow 1 rests on its documentation and Keras's public issues, not on an experiment "
+            "of this book."
+        ),
+        section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
+    ),
+    "one-average-for-all-steps": Advice(
+        group="eval",
+        symptom=(
+            "Keras, `TimeDistributed(BatchNormalization())` (video, sequences, time series): the training accuracy is "
+            "high and the validation accuracy stays low, or `moving_mean` is still 0"
+        ),
+        cause=(
+            "In Keras 3, the wrapper calls the layer once for each time step. So training normalises each step with "
+            "its own statistics, and `predict` normalises all steps with one moving mean. In early Keras 2 (TensorFlow "
+            "1.13), public issues report that the moving averages stay at their initial values. Here `wrapped` and "
+            "`single` are arrays: the outputs, with `training=True`, of the wrapper, and of its `layer` for the same "
+            "input with samples and steps merged into one axis."
+        ),
+        test="abs(wrapped - single.reshape(wrapped.shape)).max() > 1e-3",
+        remedy=(
+            "Leave out the wrapper, and train again: with `axis=-1`, the default, `BatchNormalization()` takes videos "
+            "and sequences as they are, and normalises each channel over all samples, steps and pixels."
+        ),
+        section="chapters/frameworks.ipynb#what-does-my-framework-do",
+    ),
+    "axis-without-name": Advice(
+        group="error",
+        symptom='Flax (JAX): NameError, “unbound axis name: batch”, with `BatchNorm(axis_name="batch")`',
+        cause=(
+            "With `axis_name`, BN averages its statistics over the devices of `jax.pmap`, or the parts of `jax.vmap`, "
+            "whose axis has this name. Outside of them the name does not exist. In eval mode BN does not need it. Here "
+            "`layer` is the layer, `axes` holds the names of the axes around the call."
+        ),
+        test="layer.axis_name not in (None, *axes)",
+        remedy=(
+            'Call the training step inside `jax.pmap(step, axis_name="batch")` or `jax.vmap(step, axis_name="batch")`. '
+            "On a single device, leave out `axis_name`: BN normalises over the batch without it. If an old version "
+            "of Flax stops in `init`, call `init` in eval mode."
+        ),
+        section="chapters/10_many_machines.ipynb#joining-the-batches",
+    ),
     "immutable-statistics": Advice(
         group="error",
         symptom=(
@@ -76,7 +151,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         group="eval",
         symptom=(
             "Keras: BatchNormalization has no effect, `moving_mean` is still 0 and `moving_variance` is still 1 (not "
-            "updated) after training, in a custom training loop, in DDPG, or in a subclassed model"
+            "updated) after training, in a custom training loop, in DDPG or other reinforcement learning, or in a "
+            "subclassed model"
         ),
         cause=(
             "A call without `training=True` uses the moving averages and does not update them. In Keras 3, `fit` does "
@@ -86,7 +162,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         test="all((mean == 0).all() and (variance == 1).all() for mean, variance in moving)",
         remedy=(
             "In a training loop, call `model(x, training=True)`. In a subclassed model, define `call(self, x, "
-            "training=None)`, and pass the argument on: `self.norm(x, training=training)`."
+            "training=None)`, and pass the argument on: `self.norm(x, training=training)`. If the layer is wrapped in "
+            "`TimeDistributed`, see the case about this wrapper."
         ),
         section="chapters/frameworks.ipynb#what-does-my-framework-do",
     ),

@@ -86,13 +86,14 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         group="error",
         symptom=(
             "The model stops with “expected 4D input (got 3D input)”, “expected 4D input (got 2D input)”, “expected 2D "
-            "or 3D input (got 4D input)” or “expected 5D input”"
+            "or 3D input (got 4D input)” or “expected 5D input”, also inside `vmap`"
         ),
         cause=(
             "BatchNorm1d takes inputs with 2 or 3 dimensions (samples, channels, positions), BatchNorm2d takes 4 "
             "(images), and BatchNorm3d 5 (volumes). SyncBatchNorm takes any number from 2 on, so code that was "
-            "written for it can stop once BatchNorm2d takes its place on one GPU. Here `layer` is the layer that "
-            "stops, `values` is its input."
+            "written for it can stop once BatchNorm2d takes its place on one GPU. Inside `torch.func.vmap`, a layer "
+            "sees one sample, without the dimension of the batch. Here `layer` is the layer that stops, `values` is "
+            "its input."
         ),
         test=(
             'values.dim() not in {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": '
@@ -100,7 +101,8 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         ),
         remedy=(
             "Use BatchNorm1d behind Linear and Conv1d, BatchNorm2d behind Conv2d, and BatchNorm3d behind Conv3d. If "
-            "the input is a single image without the dimension of the batch, pass `x[None]`."
+            "the input is a single image without the dimension of the batch, pass `x[None]`. Inside `vmap`, call "
+            "`model.eval()` first, and use `lambda x: model(x[None])[0]` in place of `model`."
         ),
         section=f"{FORMULA}#convolutions",
     ),
@@ -122,6 +124,25 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "that. For quantisation after training, call `model.eval()` before `fuse_modules`."
         ),
         section=f"{TRAINING}#folding-batch-norm-into-the-convolution",
+    ),
+    "too-large-for-cudnn": Advice(
+        group="error",
+        symptom=(
+            "Batch norm on an NVIDIA GPU stops with “cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if "
+            "you passed in a non-contiguous input” when the batch or the input is very large; small batches work"
+        ),
+        cause=(
+            "PyTorch's public issues report this error for batches above 65,535 samples in eval mode (PyTorch 1.0 to "
+            "1.3) and above 131,070 in train mode (PyTorch 0.2), and for a tensor of more than 2 billion values "
+            "(PyTorch 1.7). This book did not reproduce it. Here `works()` calls the model, and returns False if it "
+            "stops."
+        ),
+        test="not works() and torch.backends.cudnn.flags(enabled=False)(works)()",
+        remedy=(
+            "Upgrade PyTorch, split the batch, or run the model without cuDNN: `with "
+            "torch.backends.cudnn.flags(enabled=False):`. If the input is not contiguous, try `x.contiguous()` first."
+        ),
+        section="chapters/torch_parts.ipynb#what-was-not-measured",
     ),
     "features-differ": Advice(
         group="error",

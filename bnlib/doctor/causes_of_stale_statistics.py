@@ -134,7 +134,8 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
         group="training",
         symptom=(
             "A detector (Detectron2, MMDetection, YOLACT) with a new backbone does not train: the losses stay high and "
-            "mAP is 0, perhaps with small batches only"
+            "mAP is 0, perhaps with small batches only, or it stops with “Predicted boxes or scores contain Inf/NaN. "
+            "Training has diverged”"
         ),
         cause=(
             "Detection code freezes BN in the backbone: Detectron2 (`FrozenBN`, or `FrozenBatchNorm2d`), MMDetection "
@@ -145,7 +146,8 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
         remedy=(
             "Load a pretrained backbone with its running averages. To train from scratch, do not freeze BN "
             '(`norm_eval=False`, `MODEL.RESNETS.NORM: "SyncBN"` and `FREEZE_AT: 0`), and use larger batches or '
-            "GroupNorm."
+            "GroupNorm. For the error with a pretrained backbone, Detectron2's maintainers "
+            "suggest a smaller learning rate."
         ),
         section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
     ),

@@ -52,7 +52,8 @@ CAUSES_THAT_ARE_NO_FAULT: dict[str, Advice] = {
         test="torch.allclose(one(x.double()), other(x.double()), atol=1e-6)",
         remedy=(
             "If the difference disappears in float64, no cure is needed. For smaller errors in float32, switch off "
-            "TF32: `torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False`."
+            "TF32: `torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False`. MPS (Apple) has "
+            "no float64, and larger differences there can be a bug: see the case about MPS."
         ),
         section="chapters/torch_parts.ipynb#what-changes-with-the-number-format",
     ),

@@ -92,6 +92,28 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         remedy="Call `model.eval()` before predicting, and load the running averages again from the checkpoint.",
         section="chapters/06_perils.ipynb#predictions-in-train-mode",
     ),
+    "slices-on-mps": Advice(
+        group="batch",
+        symptom=(
+            "On Apple silicon (MPS), batch norm gives wrong outputs or gradients, other than on the CPU, or training "
+            "diverges or stops: the input is a slice of a larger tensor, permuted or in `channels_last`"
+        ),
+        cause=(
+            "MPS had bugs with inputs that do not lie in memory as one plain block. PyTorch's public issues report "
+            "wrong outputs for slices (2024), and wrong gradients or a crash for permuted or `channels_last` inputs "
+            "(2024 to 2026). This book did not reproduce them. Here `result` computes an output or a gradient from "
+            "`values`, the layer's input."
+        ),
+        test=(
+            "not torch.allclose(result(values), result(values.clone(memory_format=torch.contiguous_format)), atol=1e-3)"
+        ),
+        remedy=(
+            "Pass a copy to the layer: `x.clone(memory_format=torch.contiguous_format)`. For a slice such as `x[5:]`, "
+            "`contiguous()` is not enough, because it returns the slice itself. Upgrade PyTorch, and compare with the "
+            "CPU again."
+        ),
+        section="chapters/torch_parts.ipynb#what-was-not-measured",
+    ),
     "test-time-adaptation": Advice(
         group="batch",
         symptom="Test-time adaptation (TENT) makes predictions worse, or they collapse to one class",
@@ -236,13 +258,33 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         symptom="With SyncBatchNorm, training hangs (it is stuck, a deadlock) without an error",
         cause=(
             "Every SyncBatchNorm layer waits for all processes, and one of them does not call it: it has fewer "
-            "batches, skips a batch, or takes another branch. Here `lengths` holds the number of batches of each "
-            "process."
+            "batches, skips a batch, or takes another branch. With `nn.DataParallel` the cause is another: see the "
+            "case about it. Here `lengths` holds the number of batches of each process."
         ),
         test="len(set(lengths)) > 1",
         remedy=(
             "Give all processes the same number of batches (DistributedSampler does), and let all of them call the "
             "same layers in the same order in each step."
+        ),
+        section="chapters/10_many_machines.ipynb#joining-the-batches",
+    ),
+    "sync-norm-in-data-parallel": Advice(
+        group="devices",
+        symptom=(
+            "With `nn.DataParallel` and synchronised batch norm, training sticks (hangs) and never starts, without an "
+            "error, or the batch norm is not synchronised"
+        ),
+        cause=(
+            "PyTorch's SyncBatchNorm needs DistributedDataParallel (DDP), with one process per GPU. `nn.DataParallel` "
+            "is a single process, in which SyncBatchNorm computes what BatchNorm does. Layers of the package "
+            "Synchronized-BatchNorm-PyTorch hang if the model was converted after it was wrapped, according to the "
+            "package's issues. Here `wrapped` is the wrapped model."
+        ),
+        test="isinstance(wrapped, nn.DataParallel)",
+        remedy=(
+            "Use DDP with one process per GPU: call `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` first, then "
+            "wrap the model. With the package, call its `convert_model(model)` first, then wrap the model in its "
+            "`DataParallelWithCallback`."
         ),
         section="chapters/10_many_machines.ipynb#joining-the-batches",
     ),

@@ -52,11 +52,17 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "Should I freeze batch norm when I fine-tune?",
         "Which statistics belong to averaged weights?",
     ),
-    "frameworks": ("Port a layer", "What does my framework do?", "Why is my ported network worse?"),
+    "frameworks": (
+        "Port a layer",
+        "What does my framework do?",
+        "Which momentum is mine?",
+        "Why is my ported network worse?",
+    ),
     "torch_parts": (
         "What changes with the number format?",
         "What do functional transforms do?",
         "What runs the forward pass again?",
+        "What was not measured?",
     ),
 }
 """Headings by the name of the notebook that has them."""

@@ -28,15 +28,16 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "one-position-per-channel layer-norm-with-channels-first groups-do-not-divide-channels",
         "Another error message": "number-types-differ counter-in-checkpoint instance-norm-buffers "
         "plain-tensor-statistics two-passes-in-ddp sync-norm-on-cpu fused-in-train-mode functional-transform "
-        "differential-privacy",
-        "An error message of Flax": "immutable-statistics statistics-collection-missing",
+        "differential-privacy too-large-for-cudnn",
+        "An error message of Flax": "immutable-statistics statistics-collection-missing axis-without-name",
         "NaN or inf": "overflow-in-half-precision own-norm-overflows non-finite-values mixed-precision "
         "negative-variance feature-hardly-varies",
     },
     "eval": {
         "Any network": "running-statistics-mismatch too-few-updates running-statistics-never-updated "
         "eval-worse-than-train eval-mode-distorted dropout-in-front unusual-momentum not-trained-yet overfitting",
-        "Keras, TensorFlow or Flax": "keras-call-without-training update-operations-not-run statistics-thrown-away",
+        "Keras, TensorFlow or Flax": "keras-call-without-training one-average-for-all-steps "
+        "update-operations-not-run statistics-thrown-away",
         "Small, sorted or fixed batches": "relies-on-batch-statistics batches-not-representative "
         "batch-composition-memorised",
         "Image translation, GANs, meta-learning": "image-to-image instance-norm-tracks generator-in-eval-mode "
@@ -47,7 +48,8 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     },
     "batch": {
         "": "train-mode-at-inference eval-depends-on-batch no-running-statistics training-written-into-the-call "
-        "rounding predictions-change-the-model test-time-adaptation attack-in-train-mode dropout-at-inference",
+        "rounding slices-on-mps predictions-change-the-model test-time-adaptation attack-in-train-mode "
+        "dropout-at-inference",
     },
     "training": {
         "Any network": "zero-gamma small-batches loss-higher-in-train-mode trained-in-eval-mode "
@@ -57,22 +59,24 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "A deep network": "gradient-explosion small-gamma",
         "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension",
         "A detector": "frozen-before-training",
-        "A GAN": "discriminator joint-batch-in-one-step gradient-penalty",
+        "A GAN": "discriminator joint-batch-in-one-step gradient-penalty droplets",
         "Reinforcement learning, contrastive training": "q-network policy-in-two-modes contrastive-training",
     },
     "after": {
         "Loading a checkpoint": "checkpoint-without-buffers adapter-without-buffers counters-differ",
         "Fine-tuning and frozen layers": "fine-tuning frozen-layer-updates-statistics frozen-statistics-mismatch "
-        "unfrozen-later pretrained-keras-base norm-replaced gamma-and-beta-not-trained tracking-off-is-not-freezing",
+        "unfrozen-later pretrained-keras-base frozen-base-in-tensorflow-one norm-replaced "
+        "gamma-and-beta-not-trained tracking-off-is-not-freezing",
         "Averaged weights (EMA, SWA), other changes of the weights": "averaged-weights average-too-long "
         "weights-changed-afterwards",
-        "Export, conversion from Keras or TensorFlow, a batch norm of your own": "exported-in-train-mode "
-        "exported-without-statistics keras-defaults converted-in-the-wrong-order converted-in-training-mode "
-        "own-norm-differs",
+        "Export, conversion between frameworks, a batch norm of your own": "exported-in-train-mode "
+        "exported-without-statistics keras-defaults momentum-of-the-other-convention converted-in-the-wrong-order "
+        "converted-in-training-mode own-norm-differs",
         "Folding, quantisation, half precision": "folded quantised half-precision-statistics rounded-to-half-precision",
     },
     "devices": {
         "Data parallelism and SyncBatchNorm": "small-batch-per-device statistics-per-process sync-norm-hangs "
+        "sync-norm-in-data-parallel "
         "sampler-without-set-epoch replicas-keep-their-own-averages",
         "Federated learning": "averaged-parameters federated-clients",
     },

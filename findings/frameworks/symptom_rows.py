@@ -1,6 +1,6 @@
 """Check what the symptom table of chapter 7 says of other frameworks, each in an environment that has it.
 
-    KERAS_BACKEND=jax python findings/frameworks/symptom_rows.py keras flax
+    KERAS_BACKEND=jax python findings/frameworks/symptom_rows.py keras time_distributed momentum flax
     KERAS_BACKEND=tensorflow python findings/frameworks/symptom_rows.py tensorflow replicas
     KERAS_BACKEND=tensorflow python findings/frameworks/symptom_rows.py synchronized
     python findings/frameworks/symptom_rows.py equinox
@@ -86,8 +86,41 @@ def keras() -> None:
     )
 
 
+def time_distributed() -> None:
+    """``TimeDistributed`` normalises each time step by itself, and ``predict`` uses one moving mean for all steps."""
+    import keras
+    from keras import layers
+
+    def step_means(outputs):
+        return keras.ops.convert_to_numpy(outputs).mean((0, 2))
+
+    steps = (np.random.default_rng(0).normal(size=(64, 4, 3)) + 10 * np.arange(4)[:, None]).astype(np.float32)
+    wrapped, plain = (kind(layers.BatchNormalization(momentum=0.9)) for kind in (layers.TimeDistributed, lambda x: x))
+    for _ in range(100):
+        outputs = [step_means(layer(steps, training=True)) for layer in (wrapped, plain)]
+    assert np.allclose(outputs[0], 0, atol=1e-3) and np.allclose(outputs[1], [-1.34, -0.45, 0.45, 1.34], atol=0.1)
+    assert np.allclose(step_means(wrapped(steps, training=False)), [-16, -6, 4, 14], atol=1)
+    assert np.allclose(step_means(plain(steps, training=False)), outputs[1], atol=0.01)
+    assert np.allclose(keras.ops.convert_to_numpy(wrapped.layer.moving_mean), 16, atol=1)  # one for all steps
+    merged = keras.ops.reshape(wrapped.layer(steps.reshape(-1, 3), training=True), steps.shape)
+    assert np.allclose(step_means(merged), outputs[1], atol=0.01)
+    videos = np.random.default_rng(0).normal(5, 2, size=(8, 4, 6, 6, 3)).astype(np.float32)
+    assert np.allclose(keras.ops.mean(layers.BatchNormalization()(videos, training=True), (0, 1, 2, 3)), 0, atol=1e-3)
+
+
+def momentum() -> None:
+    """Keras's momentum is the weight of the old value, and with 1 the moving averages do not change."""
+    import keras
+
+    for weight in (0.1, 0.9, 1.0):
+        norm = keras.layers.BatchNormalization(momentum=weight)
+        norm(VALUES, training=True)
+        found = keras.ops.convert_to_numpy(norm.moving_mean)
+        assert np.allclose(found, (1 - weight) * VALUES.mean(0), rtol=1e-3, atol=1e-6)
+
+
 def flax() -> None:
-    """The collection ``batch_stats``: missing, immutable, returned; and groups."""
+    """The collection ``batch_stats``: missing, immutable, returned; the name of an axis; and groups."""
     import jax
     from flax import linen
 
@@ -102,6 +135,20 @@ def flax() -> None:
     _, new = Network().apply(variables, VALUES, train=True, mutable=["batch_stats"])
     means = [each["batch_stats"]["BatchNorm_0"]["mean"] for each in (variables, new)]
     assert not means[0].any() and means[1].all()
+    named = linen.BatchNorm(use_running_average=False, axis_name="batch", axis=-1)
+    inputs = VALUES.reshape(4, 16, 8)  # four devices with sixteen samples each
+
+    def step(x):
+        return named.apply(variables, x, mutable=["batch_stats"])[0]
+
+    variables = named.init(jax.random.key(0), VALUES)
+    refused(lambda: step(VALUES), "unbound axis name: batch")
+    together = jax.vmap(step, axis_name="batch")(inputs)
+    assert abs(together.mean((0, 1))).max() < 1e-3 < abs(together.mean(1)).max()
+    alone = named.clone(axis_name=None)
+    assert abs(alone.apply(variables, VALUES, mutable=["batch_stats"])[0].mean(0)).max() < 1e-3
+    in_eval_mode = linen.BatchNorm(use_running_average=True, axis_name="batch")
+    assert in_eval_mode.apply(variables, VALUES).shape == VALUES.shape
     group = linen.GroupNorm(num_groups=32)
     refused(lambda: group.init(jax.random.key(0), np.zeros((2, 48))), r"\(32\) does not divide the number of channels")
 
@@ -213,5 +260,6 @@ def opacus() -> None:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        {each.__name__: each for each in (keras, tensorflow, replicas, synchronized, flax, equinox, opacus)}[name]()
+        checks = (keras, time_distributed, momentum, tensorflow, replicas, synchronized, flax, equinox, opacus)
+        {each.__name__: each for each in checks}[name]()
         print(name, "as the table says")

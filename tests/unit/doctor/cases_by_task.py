@@ -1,5 +1,6 @@
 """Cases for the rows about GANs, image translation, reinforcement and meta-learning, and privacy; see ``CASES``."""
 
+import torch
 from doctor_examples import batches, displaced, negative, trained
 from more_examples import on_single_images
 from torch import nn
@@ -22,6 +23,13 @@ def with_norms(name, *norms):
     )
 
 
+def with_spike(height):
+    """Feature maps of which one has one large value."""
+    maps = torch.randn(4, 3, 16, 16)
+    maps[0, 1, 3, 3] = height
+    return maps
+
+
 CASES_BY_TASK = {
     "joint-batch-in-one-step": tuple(
         lambda norm=norm: {
@@ -35,6 +43,7 @@ CASES_BY_TASK = {
         lambda make=make: {"generator": make().train(), "noise": batches(128)[0][0]}
         for make in (lambda: displaced("mlp", "2"), lambda: trained("mlp"))
     ),
+    "droplets": tuple(lambda height=height: {"values": with_spike(height)} for height in (300, 1)),
     "image-to-image": tuple(
         lambda norm=norm: on_single_images(norm)
         for norm in (nn.BatchNorm2d, lambda channels: nn.InstanceNorm2d(channels, affine=True))

@@ -50,7 +50,14 @@ def predicts(with_the_batch):
     return SimpleNamespace(predict=lambda x: x - (x.mean(0) if with_the_batch else 0.5))
 
 
+def from_memory(from_the_start):
+    """A layer in train mode that reads a slice where the memory of the whole tensor begins, or where it should."""
+    layer = nn.BatchNorm1d(3)
+    return lambda x: layer(x.as_strided(x.shape, x.stride(), 0) if from_the_start else x)
+
+
 IMAGES = np.arange(12.0).reshape(4, 3)
+STEPS, MERGED = IMAGES[..., None], IMAGES.reshape(12, 1)  # four sequences of three steps
 
 CASES_OF_NO_FAULT = {
     "not-trained-yet": (lambda: {"model": models.mlp((64, 32, 10), nn.BatchNorm1d)}, dict),
@@ -85,6 +92,27 @@ CASES_OF_NO_FAULT = {
     ),
     "replicas-keep-their-own-averages": tuple(
         lambda mean=mean: {"replicas": [np.zeros(3), np.full(3, mean)]} for mean in (0.2, 0)
+    ),
+    "momentum-of-the-other-convention": tuple(
+        lambda momentum=momentum: {"layer": SimpleNamespace(momentum=momentum)} for momentum in (0.1, 0.9)
+    ),
+    "frozen-base-in-tensorflow-one": tuple(
+        lambda each=each: {"in_training": predicts(each).predict(IMAGES), "in_inference": IMAGES - 0.5}
+        for each in (True, False)
+    ),
+    "one-average-for-all-steps": tuple(
+        lambda axes=axes: {"wrapped": STEPS - STEPS.mean(axes, keepdims=True), "single": MERGED - MERGED.mean(0)}
+        for axes in (0, (0, 1))
+    ),
+    # The names of the axes around the call of a layer of Flax.
+    "axis-without-name": tuple(
+        lambda axes=axes: {"layer": SimpleNamespace(axis_name="batch"), "axes": axes} for axes in ([], ["batch"])
+    ),
+    "slices-on-mps": tuple(
+        lambda each=each: {"result": from_memory(each), "values": torch.randn(8, 3, 4)[5:]} for each in (True, False)
+    ),
+    "too-large-for-cudnn": tuple(
+        lambda each=each: {"works": lambda: not (each and torch.backends.cudnn.enabled)} for each in (True, False)
     ),
     "equinox-in-mode-ema": tuple(lambda mode=mode: {"layer": SimpleNamespace(mode=mode)} for mode in ("ema", "batch")),
 }  # fmt: skip

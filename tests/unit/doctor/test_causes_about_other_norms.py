@@ -79,3 +79,11 @@ def test_pytorch_divides_by_n_and_stores_the_variance_divided_by_n_minus_1():
     torch.testing.assert_close(layer(x), (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt())
     torch.testing.assert_close(layer.running_var, x.var(0))
     assert not torch.allclose(layer(x), layer.eval()(x), atol=0.01)
+
+
+def test_a_spike_decides_how_large_instance_norm_makes_the_rest_of_the_map():
+    maps, norm, sizes = torch.randn(1, 1, 16, 16), nn.InstanceNorm2d(1), []
+    for height in (0, 50, 500):
+        maps[0, 0, 3, 3] = height
+        sizes.append(norm(maps).flatten()[100:].std().item())
+    assert sizes[0] > 2 * sizes[1] > 10 * sizes[2]

@@ -1,10 +1,12 @@
 """What the rows about error messages say of PyTorch."""
 
+import copy
+
 import pytest
 import torch
 from doctor_examples import trained
 from more_examples import without_counters
-from torch import nn
+from torch import func, nn
 from torch.ao import quantization
 
 
@@ -67,6 +69,28 @@ def test_a_norm_for_another_number_of_dimensions_stops_and_sync_batch_norm_takes
     with pytest.raises(ValueError, match=rf"expected .*D input \(got {len(shape)}D input\)"):
         layer(torch.randn(shape))
     assert nn.SyncBatchNorm.convert_sync_batchnorm(layer).eval()(torch.randn(shape)).shape == shape
+
+
+def test_inside_vmap_a_layer_sees_one_sample_without_the_dimension_of_the_batch():
+    model, images = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)).eval(), torch.randn(5, 1, 6, 6)
+    with pytest.raises(ValueError, match=r"expected 4D input \(got 3D input\)"):
+        func.vmap(func.jacrev(model))(images)
+    jacobians = func.vmap(func.jacrev(lambda x: model(x[None])[0]))(images)
+    assert jacobians.shape == (5, 3, 4, 4, 1, 6, 6) and jacobians.any()
+
+
+def test_sync_batch_norm_in_one_process_is_batch_norm():
+    layer, x = nn.BatchNorm2d(3), torch.randn(4, 3, 5, 5)
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(layer))
+    assert torch.equal(synchronised(x), layer(x)) and torch.equal(synchronised.running_mean, layer.running_mean)
+
+
+def test_a_slice_is_contiguous_already_and_only_a_copy_starts_at_the_beginning_of_its_memory():
+    part = torch.randn(8, 3, 4)[5:]
+    assert part.contiguous() is part and part.storage_offset() > 0
+    for each in (part, part.movedim(1, 2)):
+        copied = each.clone(memory_format=torch.contiguous_format)
+        assert copied.is_contiguous() and copied.storage_offset() == 0 and torch.equal(copied, each)
 
 
 def test_instance_norm_needs_two_positions_and_a_norm_over_the_channels_one():

@@ -320,6 +320,10 @@ CASES = {
     ),
     "small-batch-per-device": (lambda: {"batches": batches(4)}, dict),
     "sync-norm-hangs": (lambda: {"lengths": [20, 19]}, lambda: {"lengths": [20, 20]}),
+    "sync-norm-in-data-parallel": (
+        lambda: {"wrapped": nn.DataParallel(trained("mlp"))},
+        lambda: {"wrapped": in_one_process(True)},
+    ),
     "averaged-parameters": (lambda: {"model": averaged(False)}, lambda: {"model": averaged(True)}),
     "federated-clients": (lambda: {"batches": few_labels(3)}, dict),
     "mixed-precision": (lambda: {"model": with_layer(overflow)}, dict),
