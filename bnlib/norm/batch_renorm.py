@@ -11,7 +11,7 @@ from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm_fast_path import corrected_affine, fast_step, is_ordinary
 from bnlib.norm.buffers import hold, is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
-from bnlib.norm.recomputation import FirstPass, first_pass
+from bnlib.norm.recomputation import FirstPass, first_pass, unseen
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
 
 
@@ -113,9 +113,13 @@ class BatchRenorm(_NormBase):
         kernels = torch.backends.cudnn.enabled
         if not self.training or input.numel() == 0:
             return torch.batch_norm(input, weight, bias, self.running_mean, running_var, False, 0.0, self.eps, kernels)
+        with unseen():
+            return self._normalise(input, weight, bias, kernels)
+
+    def _normalise(self, input: Tensor, weight: Tensor | None, bias: Tensor | None, kernels: bool) -> Tensor:
         eager = is_eager(input)
         again = first_pass(self, input) if eager else None
-        if eager and is_ordinary(input, weight, bias, running_var):
+        if eager and is_ordinary(input, weight, bias, self.running_var):
             buffers = self._buffers if again is None else again.copies()
             return fast_step(input, weight, bias, self, buffers)
         rho, delta = self._correct_and_track(input.detach(), again)

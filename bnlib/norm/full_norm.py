@@ -11,7 +11,7 @@ from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
-from bnlib.norm.recomputation import first_pass
+from bnlib.norm.recomputation import first_pass, unseen
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule, check_schedule
 
@@ -223,7 +223,8 @@ class FullNorm(nn.Module):
             own = self._parameters  # much faster than getattr; parametrised and pruned parameters are not there
             weight = own["weight"] if "weight" in own else self.weight
             bias = own["bias"] if "bias" in own else self.bias
-            return eager_step(input, weight, bias, (self, first_pass(self, input)))
+            with unseen():
+                return eager_step(input, weight, bias, (self, first_pass(self, input)))
         alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
         estimates = [getattr(self, name) for name in _ESTIMATES]
         if torch.jit.is_tracing():
