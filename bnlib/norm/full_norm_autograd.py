@@ -17,6 +17,7 @@ from bnlib.norm.buffers import count, newest, with_counter
 from bnlib.norm.checks import check_real
 from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
 from bnlib.norm.full_norm_passes import gradients, normalise, update_running_gradients
+from bnlib.norm.scheduled import ALPHA, at_step
 
 _ESTIMATES = ("running_mean", "running_mean_rest", "running_var", "running_grad_weight", "running_grad_bias")
 _NO_FORWARD_MODE = (
@@ -48,11 +49,9 @@ class Step(Function):
         if callable(alpha):
             if steps.is_cpu:
                 count = steps.item()
-                alpha = float(alpha(count))
-                if not 0 < alpha <= 1:
-                    raise ValueError(f"alpha must lie in (0, 1] at every step, got {alpha} at step {count}")
+                alpha = float(at_step("alpha", alpha, count, ALPHA))
             else:  # a number is faster, but reading it from a GPU would have to wait for the GPU
-                alpha = alpha(steps.double())
+                alpha = at_step("alpha", alpha, steps.double(), ALPHA)
         with _below_autograd():
             done = fast_step(x, weight, bias, alpha, layer, buffers)
         if done is not None:

@@ -31,6 +31,7 @@ _SELECTIVE = _CachedTorchDispatchMode, _CachingTorchDispatchMode
 # Enough for the micro-batches of a pipeline. A pass without gradients is remembered as well, because a checkpoint may
 # make its first pass without gradients.
 _MOST_PASSES = 64
+_SEEN = nullcontext()
 _recognised = True
 _MEMORIES: WeakKeyDictionary[nn.Module, Memory] = WeakKeyDictionary()
 _numbers = itertools.count()
@@ -41,10 +42,10 @@ def unseen() -> AbstractContextManager:
 
     Such a checkpoint expects the same operations in both passes, and what it saves must not be a view of a buffer.
     """
-    if torch.compiler.is_compiling() or not _number_of_modes():
+    if torch.compiler.is_compiling():
         return nullcontext()
-    selective = any(isinstance(each, _SELECTIVE) for each in _get_current_dispatch_mode_stack())
-    return _disable_current_modes() if selective else nullcontext()
+    selective = _number_of_modes() and any(isinstance(each, _SELECTIVE) for each in _get_current_dispatch_mode_stack())
+    return _disable_current_modes() if selective else _SEEN
 
 
 class FirstPass:

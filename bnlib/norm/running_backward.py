@@ -47,8 +47,8 @@ class Method(Protocol):
 def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     """Normalise ``x`` with the method and update the buffers of the layer; ``num_batches_tracked`` counts the batches.
 
-    ``torch.utils.checkpoint`` runs the forward pass twice. The second time is recognised by the batch: the output is
-    the same, and the buffers do not change again.
+    ``torch.utils.checkpoint`` runs the forward pass twice. The second time is recognised: the output is the same, and
+    the buffers do not change again.
     """
     with unseen():
         return _train_step(layer, x, method)

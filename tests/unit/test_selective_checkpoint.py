@@ -1,4 +1,4 @@
-"""Selective checkpoints: whatever operations they save, a layer gives the numbers of a plain step and counts it once."""
+"""Selective checkpoints: whatever they save, a layer gives the numbers of a plain step and counts it once."""
 
 import copy
 import functools
