@@ -230,7 +230,9 @@ class FullNorm(nn.Module):
             bias = own["bias"] if "bias" in own else self.bias
             with unseen():
                 return eager_step(input, weight, bias, (self, first_pass(self, input)))
-        alpha = at_step("alpha", self.alpha, self.num_batches_tracked.double(), ALPHA)
+        alpha = self.alpha
+        if callable(alpha):
+            alpha = at_step("alpha", alpha, self.num_batches_tracked.double(), ALPHA)
         estimates = [getattr(self, name) for name in _ESTIMATES]
         if torch.jit.is_tracing():
             raise RuntimeError(
