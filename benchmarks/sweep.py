@@ -156,7 +156,7 @@ def stacked_step(norm, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     optimiser = torch.optim.SGD(whole.parameters(), lr=0.01)
 
     def step() -> None:
-        optimiser.zero_grad(set_to_none=False)
+        optimiser.zero_grad()
         losses = F.cross_entropy(whole(x).flatten(0, 1), y.flatten(), reduction="none")
         losses.div(x.size(1)).sum().backward()
         optimiser.step()

@@ -34,8 +34,7 @@ def stack(models: Sequence[nn.Module]) -> Stack:
 
     Outputs, gradients and running statistics are those of the single models up to rounding. Parameters that are not
     trained (``requires_grad=False``) stay so, tied weights stay tied, and submodules keep their train or eval mode. The
-    models are copied and not changed; ``Stack.unstack`` returns the trained models. After ``backward`` the gradients
-    are in ``.grad``; ``torch.autograd.grad`` does not find the gradients of all weights.
+    models are copied and not changed; ``Stack.unstack`` returns the trained models.
 
     Arguments:
         models: E models with the same layers, shapes and settings.
@@ -220,31 +219,6 @@ class LayerStack(Stack):
         return {f"{position}.{name}": value for position, layer in layers for name, value in layer.of(index).items()}
 
 
-class _Product(torch.autograd.Function):
-    """A batched linear layer that adds the gradient of its weights to ``weight.grad`` itself.
-
-    Autograd would allocate a new large tensor for this gradient in each step, which takes longer than computing it.
-    """
-
-    @staticmethod
-    def forward(ctx, input, weight, bias):
-        ctx.save_for_backward(input, weight)
-        return torch.bmm(input, weight) if bias is None else torch.baddbmm(bias, input, weight)
-
-    @staticmethod
-    def backward(ctx, g):
-        input, weight = ctx.saved_tensors
-        x = input.transpose(1, 2)
-        if not weight.requires_grad:
-            pass
-        elif weight.grad is None:
-            weight.grad = x.bmm(g)
-        else:
-            weight.grad.baddbmm_(x, g)
-        down = g.bmm(weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
-        return down, None, g.sum(1, keepdim=True) if ctx.needs_input_grad[2] else None
-
-
 class _Linear(nn.Module):
     def __init__(self, layers: list[nn.Linear]) -> None:
         super().__init__()
@@ -257,14 +231,9 @@ class _Linear(nn.Module):
             self.bias = nn.Parameter(bias, first.bias.requires_grad)
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(input.device.type):  # PyTorch chooses the types
-            product = input.flatten(1, -2).matmul(self.weight)
-            product = product if self.bias is None else product + self.bias.to(product.dtype)
-            return product.view(*input.shape[:-1], -1)
-        if input.dim() == 3:
-            return _Product.apply(input, self.weight, self.bias)
-        rows = input.reshape(len(input), -1, input.shape[-1])
-        return _Product.apply(rows, self.weight, self.bias).view(*input.shape[:-1], -1)
+        rows = input if input.dim() == 3 else input.reshape(len(input), -1, input.shape[-1])
+        product = rows.bmm(self.weight) if self.bias is None else torch.baddbmm(self.bias, rows, self.weight)
+        return product if input.dim() == 3 else product.view(*input.shape[:-1], -1)
 
     def of(self, index: int) -> dict[str, Tensor]:
         found = {"weight": self.weight[index].T}

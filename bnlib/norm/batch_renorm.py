@@ -11,7 +11,8 @@ from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm_fast_path import corrected_affine, fast_step, is_ordinary
 from bnlib.norm.buffers import hold, is_eager, store
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
-from bnlib.norm.recomputation import FirstPass, first_pass
+from bnlib.norm.recomputation import FirstPass, first_pass, unseen
+from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
 
 
@@ -32,8 +33,10 @@ class BatchRenorm(_NormBase):
     load the other's ``state_dict`` and then computes the same function in eval mode. The schedules take
     ``num_batches_tracked``, which is part of the ``state_dict``, as their step, as a number or a 0-dimensional tensor.
 
-    ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
-    corrections are the same, and the running statistics move once. A compiled layer there raises an error.
+    ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time: the corrections are
+    the same, and the running statistics move once. A selective checkpoint computes the layer again, whatever else it
+    saves. A compiled layer there raises an error, and so does a checkpoint that is not a function of autograd and comes
+    after more than 64 passes without gradients.
 
     If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
     exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.
@@ -44,7 +47,8 @@ class BatchRenorm(_NormBase):
         momentum: weight of the newest batch in $\mu_r$ and $\sigma_r$, between 0 and 1; the paper's $\alpha$.
         r_max: limit of $\rho$, at least 1: a number, or a schedule of the number of earlier batches
             (``bnlib.schedules``).
-        d_max: limit of $\delta$, at least 0: a number or a schedule.
+        d_max: limit of $\delta$, at least 0: a number or a schedule. The first values of schedules are checked now, and
+            each value in its step, also in compiled code; devices other than CPUs and CUDA GPUs check none.
         affine: learn a scale ``weight`` (gamma).
         device: device of the parameters and buffers.
         dtype: dtype of the parameters and buffers.
@@ -113,9 +117,13 @@ class BatchRenorm(_NormBase):
         kernels = torch.backends.cudnn.enabled
         if not self.training or input.numel() == 0:
             return torch.batch_norm(input, weight, bias, self.running_mean, running_var, False, 0.0, self.eps, kernels)
+        with unseen():
+            return self._normalise(input, weight, bias, kernels)
+
+    def _normalise(self, input: Tensor, weight: Tensor | None, bias: Tensor | None, kernels: bool) -> Tensor:
         eager = is_eager(input)
         again = first_pass(self, input) if eager else None
-        if eager and is_ordinary(input, weight, bias, running_var):
+        if eager and is_ordinary(input, weight, bias, self.running_var):
             buffers = self._buffers if again is None else again.copies()
             return fast_step(input, weight, bias, self, buffers)
         rho, delta = self._correct_and_track(input.detach(), again)
@@ -140,7 +148,7 @@ class BatchRenorm(_NormBase):
         _, batch_mean, gain = torch.native_batch_norm(x, sigma, mean, None, None, True, 0.0, self.eps)
         batch_sigma = 1 / gain
         step = steps.to(dtype)
-        r_max, d_max = (limit(step) if callable(limit) else limit for limit in (self.r_max, self.d_max))
+        r_max, d_max = at_step("r_max", self.r_max, step, R_MAX), at_step("d_max", self.d_max, step, D_MAX)
         rho = (batch_sigma / sigma).clamp(1 / r_max, r_max)
         delta = ((batch_mean - mean) / sigma).clamp(-d_max, d_max)
         rho, delta = hold(rho, delta)

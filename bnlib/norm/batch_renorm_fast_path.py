@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
+from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
+
 # Sums of squares lose digits if a mean is further from 0 than this many standard deviations.
 LARGEST_OFFSET = 3.0
 _backward_pass = torch._C._current_graph_task_id  # PyTorch has no public function for it
@@ -42,7 +44,7 @@ def fast_step(x: Tensor, weight: Tensor | None, bias: Tensor | None, layer, buff
     r_max, d_max, count = layer.r_max, layer.d_max, None
     if callable(r_max) or callable(d_max):
         count = steps.item()
-        r_max, d_max = (limit(count) if callable(limit) else limit for limit in (r_max, d_max))
+        r_max, d_max = at_step("r_max", r_max, count, R_MAX), at_step("d_max", d_max, count, D_MAX)
     eps = torch.full_like(running_mean, layer.eps)  # to add a number takes three times as long for few channels
     running_sigma = torch.add(running_var, eps).sqrt_()
     # Without limits above 1 and 0 the corrections are 1 and 0, unless statistics are not finite.

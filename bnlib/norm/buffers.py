@@ -110,8 +110,33 @@ def _copy_in_first_pass(values: Tensor) -> Tensor:
     return values.clone()
 
 
+def with_counter(value: Tensor, *values: Tensor) -> list[Tensor]:
+    """Return held ``values`` (see ``hold``) and a new counter of backward passes, in which each channel has the same.
+
+    Compiled code cannot count in a Python object. One of the values must be used for the output or for the buffers.
+    """
+    return hold(value, *values, torch.zeros_like(value))
+
+
+def count(counter: Tensor, gradient: Tensor) -> Tensor:
+    """Return how many backward passes ``counter`` has counted, and count one more; for compiled code.
+
+    ``gradient`` is any tensor that depends on the gradient, so that it is done in the backward pass.
+    """
+    return torch.ops.bnlib.count(counter, gradient)
+
+
+def _count(counter: Tensor, gradient: Tensor) -> Tensor:
+    before = counter.clone()
+    if type(counter) is Tensor:  # the code runs, and is not only being compiled
+        counter.data.add_(1)  # not seen by autograd, for which a saved tensor must not change
+    return before
+
+
 if not hasattr(torch.ops.bnlib, "hold"):
     # torch.compile never repeats an operator that it does not know.
     _LIBRARY = torch.library.Library("bnlib", "FRAGMENT")
     _LIBRARY.define("hold(Tensor values) -> Tensor")
     _LIBRARY.impl("hold", _copy_in_first_pass, "CompositeExplicitAutograd")
+    _LIBRARY.define("count(Tensor counter, Tensor gradient) -> Tensor")
+    _LIBRARY.impl("count", _count, "CompositeExplicitAutograd")

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from bnlib.arguments import check_integer, is_number, shown
 from bnlib.norm.buffers import hold, is_eager, store
 from bnlib.norm.checks import check_layer, check_real, check_same_dtype
-from bnlib.norm.recomputation import first_pass
+from bnlib.norm.recomputation import first_pass, unseen
 from bnlib.norm.running_backward import affine, as_wide, is_exported
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -151,7 +151,8 @@ class CrossIterationBatchNorm(nn.Module):
             return torch.batch_norm(product, *kept, False, 0.0, self.eps, False)
         kind = torch.promote_types(product.dtype, torch.float32)
         if self.training and product.numel() > 0:
-            mean, variance = self._statistics(input, product.to(kind))
+            with unseen():
+                mean, variance = self._statistics(input, product.to(kind))
         else:
             mean, variance = self.running_mean.to(kind), self.running_var.to(kind)
         normalised = (product.to(kind) - as_wide(mean, product)) * as_wide((variance + self.eps).rsqrt(), product)

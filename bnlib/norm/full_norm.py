@@ -11,7 +11,8 @@ from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
-from bnlib.norm.recomputation import first_pass
+from bnlib.norm.recomputation import first_pass, unseen
+from bnlib.norm.scheduled import ALPHA, at_step
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule, check_schedule
 
@@ -94,7 +95,8 @@ class FullNorm(nn.Module):
         num_features: number of channels, C.
         eps: lower bound of the variance, positive.
         alpha: weight of the newest batch, in (0, 1], or a schedule (``bnlib.schedules``) of the number of earlier
-            batches. The schedule is called with a number or with a 0-dimensional tensor.
+            batches. The schedule is called with a number or with a 0-dimensional tensor. Its first value is checked
+            now, and each value in its step, also in compiled code; devices other than CPUs and CUDA GPUs check none.
         oracle: how the gradient is estimated, one of the names above.
         affine: learn a scale ``weight`` (gamma).
         process_group: a group of ``torch.distributed`` whose processes share one set of estimates, as if their batches,
@@ -123,8 +125,11 @@ class FullNorm(nn.Module):
     loads into a model with PyTorch's layers. ``torch.optim.swa_utils.update_bn`` ignores this layer; it is only
     needed after weight averaging.
 
-    ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
-    output is the same, and the estimates move once. A compiled layer there raises an error. Vectorised
+    ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time: the output is the
+    same, and the estimates move once. A selective checkpoint computes the layer again, whatever else it saves. A
+    compiled layer there raises an error, and so does a checkpoint that is not a function of autograd and comes after
+    more than 64 passes without gradients. Several backward passes through one forward pass leave the average of what
+    each would have made of the running gradients, also in compiled code and under ``torch.func``. Vectorised
     backward passes (``is_grads_batched``, ``jacobian`` with ``vectorize=True``, ``torch.func.jacrev``) move no
     estimates. If the type or the device of the layer changes between the forward and the backward pass, the new
     estimates are updated.
@@ -223,8 +228,11 @@ class FullNorm(nn.Module):
             own = self._parameters  # much faster than getattr; parametrised and pruned parameters are not there
             weight = own["weight"] if "weight" in own else self.weight
             bias = own["bias"] if "bias" in own else self.bias
-            return eager_step(input, weight, bias, (self, first_pass(self, input)))
-        alpha = self.alpha(self.num_batches_tracked.double()) if callable(self.alpha) else self.alpha
+            with unseen():
+                return eager_step(input, weight, bias, (self, first_pass(self, input)))
+        alpha = self.alpha
+        if callable(alpha):
+            alpha = at_step("alpha", alpha, self.num_batches_tracked.double(), ALPHA)
         estimates = [getattr(self, name) for name in _ESTIMATES]
         if torch.jit.is_tracing():
             raise RuntimeError(

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from bnlib.norm.buffers import newest
+from bnlib.norm.buffers import count, newest, with_counter
 from bnlib.norm.checks import check_real
 from bnlib.norm.full_norm_fast_path import fast_gradients, fast_step
 from bnlib.norm.full_norm_passes import gradients, normalise, update_running_gradients
+from bnlib.norm.scheduled import ALPHA, at_step
 
 _ESTIMATES = ("running_mean", "running_mean_rest", "running_var", "running_grad_weight", "running_grad_bias")
 _NO_FORWARD_MODE = (
@@ -48,11 +49,9 @@ class Step(Function):
         if callable(alpha):
             if steps.is_cpu:
                 count = steps.item()
-                alpha = float(alpha(count))
-                if not 0 < alpha <= 1:
-                    raise ValueError(f"alpha must lie in (0, 1] at every step, got {alpha} at step {count}")
+                alpha = float(at_step("alpha", alpha, count, ALPHA))
             else:  # a number is faster, but reading it from a GPU would have to wait for the GPU
-                alpha = alpha(steps.double())
+                alpha = at_step("alpha", alpha, steps.double(), ALPHA)
         with _below_autograd():
             done = fast_step(x, weight, bias, alpha, layer, buffers)
         if done is not None:
@@ -69,7 +68,8 @@ class Step(Function):
         steps.add_(1) if count is None else steps.fill_(count + 1)
         ctx.save_for_backward(x, weight)
         ctx.step = mean, gain, scale, free, known, bias is not None, oracle, layer, alpha
-        ctx.estimates, ctx.backward_passes = (estimates["running_grad_weight"], estimates["running_grad_bias"]), 0
+        ctx.estimates = estimates["running_grad_weight"], estimates["running_grad_bias"]
+        ctx.backward_passes, ctx.first_pass = 0, again
         return output
 
     @staticmethod
@@ -108,6 +108,7 @@ def _move_or_lerp(ctx, layer, grad_weight: Tensor, grad_bias: Tensor, alpha: flo
     of_weight, of_bias = ctx.estimates
     if (
         ctx.backward_passes
+        or ctx.first_pass is not None
         or layer._buffers["running_grad_bias"] is not of_bias
         or not math.isfinite(torch.dot(grad_weight, grad_bias).item())  # otherwise each value is finite
     ):
@@ -120,13 +121,15 @@ def _move_or_lerp(ctx, layer, grad_weight: Tensor, grad_bias: Tensor, alpha: flo
 
 def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
     """Update the running gradients that the layer had in the forward pass, or the tensors that took their place."""
-    estimates, earlier = ctx.estimates, ctx.backward_passes
-    ctx.backward_passes = earlier + 1
+    estimates = ctx.estimates
     if layer._buffers["running_grad_bias"] is not estimates[1]:
         estimates = [newest(each) for each in estimates]
+    earlier, before = 0, None
     if _is_transformed():
-        projection, total = UnlessVectorised.apply(projection, total, estimates[0])
-    before = None
+        earlier, projection, total = counted(ctx, projection, total, estimates[0])
+    else:
+        counter = ctx.first_pass or ctx  # older checkpoints make a new graph for each backward pass
+        earlier, counter.backward_passes = counter.backward_passes, counter.backward_passes + 1
     if earlier:
         mean, gain, scale, _, (slope, rest), *_ = ctx.step
         before = ctx.before if scale is None else (slope / gain, rest + slope * mean)
@@ -159,7 +162,12 @@ class PureStep(Function):
         """Return the output, the new estimates, and the values that ``backward`` needs."""
         estimates = mean, mean_rest, variance, of_weight, of_bias
         output, *new, used = normalise(x, weight, bias, *estimates, alpha, settings)
-        return output, *new, *used
+        before = []
+        if settings.oracle == "running":
+            before = [of_weight.clone(), of_bias.clone()]
+            if torch.compiler.is_compiling():
+                new[0], *before = with_counter(new[0], *before)
+        return output, *new, *before, *used
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -168,27 +176,31 @@ class PureStep(Function):
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, weight, *output[4:])
         ctx.layer = bias is not None, (of_weight, of_bias), None if isinstance(alpha, Tensor) else alpha, settings
+        ctx.backward_passes = 0
 
     @staticmethod
     def backward(ctx, g, *_):
         """Return the gradients and update the running gradients."""
         has_bias, estimates, alpha, settings = ctx.layer
-        x, weight, mean, gain, *others = ctx.saved_tensors
+        # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
+        compiling, running = torch.compiler.is_compiling(), settings.oracle == "running"
+        x, weight, *saved = ctx.saved_tensors
+        before, (mean, gain, *others) = saved[: (2 + compiling) * running], saved[(2 + compiling) * running :]
         free, slope, rest = None, None, None
-        if settings.oracle == "running":
+        if running:
             slope, rest, *newest = others
             alpha = newest[0] if newest else alpha
         else:
             (free,) = others
-        # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
-        compiling = torch.compiler.is_compiling()
         differentiate = gradients if compiling else Gradients.apply
         results = differentiate(g, x, weight, mean, gain, free, slope, rest, True, settings)
         grad_input, grad_weight, grad_bias, projection, total = results
-        if settings.oracle == "running":
-            if not compiling:
-                projection, total = UnlessVectorised.apply(projection, total, estimates[0])
-            update_running_gradients(estimates, projection, total, alpha)
+        if running:
+            if compiling:
+                earlier = count(before[2], total)
+            else:
+                earlier, projection, total = counted(ctx, projection, total, estimates[0])
+            update_running_gradients(estimates, projection, total, alpha, before, earlier)
         return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, *[None] * 7
 
 
@@ -232,14 +244,23 @@ class Gradients(Function):
         return _unfolded(info.batch_size, Gradients.apply(*_folded(info.batch_size, in_dims, inputs)))
 
 
+def counted(ctx, first: Tensor, last: Tensor, estimate: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return the number of earlier backward passes and the results of ``UnlessVectorised``; count unless vectorised."""
+    earlier, vectorised = ctx.backward_passes, set()  # torch.func would copy a list
+    first, last = UnlessVectorised.apply(first, last, estimate, vectorised)
+    ctx.backward_passes += not vectorised
+    return earlier, first, last
+
+
 class UnlessVectorised(Function):
     """The two sums that update the estimates; or NaN, which updates nothing, if only the sums are vectorised.
 
-    So the rows of a Jacobian matrix (``torch.func.jacrev``) are not taken for the gradients of losses.
+    So the rows of a Jacobian matrix (``torch.func.jacrev``) are not taken for the gradients of losses. In that case
+    something is added to the last argument, a set.
     """
 
     @staticmethod
-    def forward(projection, total, estimate):
+    def forward(projection, total, estimate, vectorised):
         """Return copies of the sums."""
         return projection.clone(), total.clone()
 
@@ -251,13 +272,14 @@ class UnlessVectorised(Function):
     @staticmethod
     def backward(ctx, *_):
         """Return no gradients."""
-        return None, None, None
+        return None, None, None, None
 
     @staticmethod
-    def vmap(info, in_dims, projection, total, estimate):
+    def vmap(info, in_dims, projection, total, estimate, vectorised):
         """Return the sums if each member of the mapped dimension has an estimate of its own."""
         if in_dims[2] is not None:
             return (projection.clone(), total.clone()), in_dims[:2]
+        vectorised.add(True)
         nothing = torch.full_like(estimate, torch.nan)
         return (nothing, nothing.clone()), (None, None)
 

@@ -294,19 +294,26 @@ def reduce_over_processes(group, count: int, first: Tensor, second: Tensor, weig
 
 
 def update_running_gradients(
-    estimates, projection: Tensor, total: Tensor, alpha, before=None, earlier: int = 0
+    estimates, projection: Tensor, total: Tensor, alpha, before=None, earlier: int | Tensor = 0
 ) -> None:
     """Update the running gradients in place; a channel whose update is not finite keeps its old estimates.
 
     If there were ``earlier`` backward passes through the same forward pass, the estimates become the average of what
-    each of the passes would have made of the values ``before``. So the order of the passes does not matter.
+    each of the passes would have made of the values ``before``. So the order of the passes does not matter. Compiled
+    code gives ``earlier`` as a tensor.
     """
+    unknown = isinstance(earlier, Tensor)
     if total.requires_grad:
         projection, total = projection.detach(), total.detach()
     for index, (old, new) in enumerate(zip(estimates, (projection, total), strict=True)):
         if new.dtype is not old.dtype:
             new = new.to(old.dtype)
         weight = alpha.to(old.dtype) if isinstance(alpha, Tensor) else alpha
-        moved = (before[index].to(old.dtype) if earlier else old).lerp(new, weight)
-        moved = old.lerp(moved, 1 / (earlier + 1)) if earlier else moved
+        if unknown:
+            start = torch.where(earlier > 0, before[index], old)
+        else:
+            start = before[index].to(old.dtype) if earlier else old
+        moved = start.lerp(new, weight)
+        if unknown or earlier:
+            moved = old.lerp(moved, 1 / (earlier + 1))
         old.copy_(torch.where(moved.isfinite(), moved, old))

@@ -11,6 +11,7 @@ from bnlib.arguments import check_integer, is_number, shown
 from bnlib.norm.buffers import followed, hold
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
 from bnlib.norm.running_backward import affine, as_wide, kept_apart, train_step
+from bnlib.norm.scheduled import R_MAX, at_step
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
 
 
@@ -45,7 +46,8 @@ class MovingAverageBatchNorm(nn.Module):
         eps: added to the mean square inside the square root, positive.
         momentum: weight of the newest $\bar q$ in $q_r$, between 0 and 1.
         r_max: limit of $\rho$, at least 1: a number, or a schedule of the number of earlier batches
-            (``bnlib.schedules``).
+            (``bnlib.schedules``). The first value of a schedule is checked now, and each value in its step, also in
+            compiled code; devices other than CPUs and CUDA GPUs check none.
         warmup: number of batches that are normalised by their own statistics, if larger than ``window``.
         affine: learn a scale ``weight`` (gamma).
         device: device of the parameters and buffers.
@@ -172,7 +174,7 @@ class _Method(NamedTuple):
         recent = torch.cat((recent[:, 1:], of_batch[:, None]), 1)
         averaged = (count >= self.first_averaged).expand_as(of_batch)
         mean_square = torch.where(averaged, recent.mean(1), of_batch)
-        limit = self.r_max(count.to(kind)) if callable(self.r_max) else self.r_max
+        limit = at_step("r_max", self.r_max, count.to(kind), R_MAX)
         root = (mean_square + self.eps).sqrt()
         ratio = (root / (running + self.eps).sqrt()).clamp(1 / limit, limit)
         needed = torch.stack((1 / root, ratio, averaged.to(kind)), 1)

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import is_fake, unset_fake_temporarily
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.buffers import explained, hold, is_eager, is_transformed, store
 from bnlib.norm.checks import check_layer, check_real
-from bnlib.norm.recomputation import first_pass
+from bnlib.norm.recomputation import first_pass, unseen
 
 
 class ActivationNoise(nn.Module):
@@ -77,12 +77,13 @@ class ActivationNoise(nn.Module):
             raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
         if not self.training:
             return input
-        again = first_pass(self, input) if is_eager(input) else None
-        steps = hold(self.num_batches_tracked)[0] if again is None else again.copies()["num_batches_tracked"]
-        output = self.add(input, _number(self, steps))
-        if again is None:
-            store(self, num_batches_tracked=self.num_batches_tracked + 1)
-        return output
+        with unseen():
+            again = first_pass(self, input) if is_eager(input) else None
+            steps = hold(self.num_batches_tracked)[0] if again is None else again.copies()["num_batches_tracked"]
+            output = self.add(input, _number(self, steps))
+            if again is None:
+                store(self, num_batches_tracked=self.num_batches_tracked + 1)
+            return output
 
     def add(self, input: Tensor, step: int) -> Tensor:
         """Return ``input`` with the noise of a step."""
@@ -168,6 +169,10 @@ class NoisyBatchNorm(BatchNorm):
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
+        with unseen():
+            return self._forward_with_noise(input)
+
+    def _forward_with_noise(self, input: Tensor) -> Tensor:
         again = first_pass(self, input) if is_eager(input) else None
         if again is None:
             step = _number(self, hold(self.num_batches_tracked)[0])

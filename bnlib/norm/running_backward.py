@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from bnlib.norm.buffers import is_eager, newest, store
-from bnlib.norm.full_norm_autograd import UnlessVectorised
+from bnlib.norm.buffers import count as count_pass
+from bnlib.norm.buffers import is_eager, newest, store, with_counter
+from bnlib.norm.full_norm_autograd import counted
 from bnlib.norm.full_norm_passes import is_vectorised
-from bnlib.norm.recomputation import first_pass
+from bnlib.norm.recomputation import first_pass, unseen
 
 # PyTorch has no public function for this question.
 _is_transformed = torch._C._are_functorch_transforms_active
@@ -46,9 +47,14 @@ class Method(Protocol):
 def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     """Normalise ``x`` with the method and update the buffers of the layer; ``num_batches_tracked`` counts the batches.
 
-    ``torch.utils.checkpoint`` runs the forward pass twice. The second time is recognised by the batch: the output is
-    the same, and the buffers do not change again.
+    ``torch.utils.checkpoint`` runs the forward pass twice. The second time is recognised: the output is the same, and
+    the buffers do not change again.
     """
+    with unseen():
+        return _train_step(layer, x, method)
+
+
+def _train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     eager = is_eager(x)
     again = first_pass(layer, x) if eager else None
     # Not layer._buffers: functional_call replaces the buffers for the duration of a call.
@@ -62,7 +68,7 @@ def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     state = [before[name] for name in method.forward_state] + [before[name].clone() for name in method.backward_state]
     state += [live[name] for name in method.backward_state]
     step = Step if eager or torch.compiler.is_compiling() else TransformedStep
-    output, *results = step.apply(x, method, count, *state)
+    output, *results = step.apply(x, method, again, count, *state)
     if again is None:
         new = dict(zip(method.forward_state, results, strict=False))
         store(layer, **new, num_batches_tracked=count + 1)
@@ -77,49 +83,54 @@ class Step(Function):
     """
 
     @staticmethod
-    def forward(x, method, count, *state):
+    def forward(x, method, again, count, *state):
         """Normalise ``x``."""
         output, new, kept = method.normalise(x, count, *state[: -len(method.backward_state)])
-        return output, *new, *kept
+        counter = []
+        if torch.compiler.is_compiling():
+            new[0], *counter = with_counter(new[0])
+        return output, *new, *counter, *kept
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         """Save what ``backward`` needs; the state that it updates is no saved tensor, because it changes."""
-        _, method, _, *state = inputs
+        _, method, again, _, *state = inputs
         start, live = len(method.forward_state), state[-len(method.backward_state) :]
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(inputs[0], output[0], *output[1 + start :])
-        ctx.method, ctx.state, ctx.backward_passes = method, live, 0
+        ctx.method, ctx.state, ctx.backward_passes, ctx.first_pass = method, live, 0, again
 
     @staticmethod
     def backward(ctx, g, *_):
         """Return the gradient of the input and update the backward state."""
         x, output, *kept = ctx.saved_tensors
-        size = len(ctx.state)
+        size, counter = len(ctx.state), None
+        if torch.compiler.is_compiling():
+            counter, *kept = kept
         kept, before = kept[:-size], kept[-size:]
         with torch.no_grad():
             grad_input, new = ctx.method.differentiate(g, output, kept, before)
             if not is_vectorised(g):
-                _update(ctx, g, output, kept, before, new)
+                _update(ctx, g, output, kept, before, new, counter)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             grad_input = Final.apply(grad_input, x, g)
-        return grad_input, None, None, *[None] * (len(ctx.method.forward_state) + 2 * size)
+        return grad_input, None, None, None, *[None] * (len(ctx.method.forward_state) + 2 * size)
 
 
 class TransformedStep(Step):
     """The same step for ``torch.func``; ``torch.compile`` does not accept a class with this method."""
 
     @staticmethod
-    def vmap(info, in_dims, x, method, count, *state):
+    def vmap(info, in_dims, x, method, again, count, *state):
         """Train many layers at once, as one layer with many channels."""
         size = info.batch_size
-        x_dim, _, count_dim, *state_dims = in_dims
+        x_dim, _, _, count_dim, *state_dims = in_dims
         channels = x.size(2 if x_dim is not None and x_dim <= 1 else 1)
         wide = _with_mapped(x, x_dim, size).movedim(0, 1).flatten(1, 2)
         if count_dim is not None:
             count = count.repeat_interleave(channels)
         wide_state = [_with_mapped(each, dim, size).flatten(0, 1) for each, dim in zip(state, state_dims, strict=True)]
-        output, *others = TransformedStep.apply(wide, method, count, *wide_state)
+        output, *others = TransformedStep.apply(wide, method, again, count, *wide_state)
         others = [each.unflatten(0, (size, -1)) for each in others]
         return (output.unflatten(1, (size, -1)), *others), (1, *[0] * len(others))
 
@@ -152,7 +163,7 @@ def _with_mapped(value: Tensor, dim: int | None, size: int) -> Tensor:
     return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
-def _update(ctx, g: Tensor, output: Tensor, kept: list[Tensor], before: list[Tensor], new: list[Tensor]) -> None:
+def _update(ctx, g: Tensor, output: Tensor, kept, before: list[Tensor], new: list[Tensor], counter) -> None:
     """Write the new backward state in place; values that are not finite are left out.
 
     ``new`` is what a state of ``before`` becomes. If the state has changed since the forward pass, it moves from where
@@ -160,20 +171,27 @@ def _update(ctx, g: Tensor, output: Tensor, kept: list[Tensor], before: list[Ten
     state ``before``. Vectorised backward passes, such as the rows of a Jacobian matrix, are no steps of training and
     update nothing.
     """
-    live, eager = ctx.state, not (torch.compiler.is_compiling() or _is_transformed())
-    has_values = is_eager(g) and not g.is_meta
-    if eager:
+    live, compiling = ctx.state, torch.compiler.is_compiling()
+    eager, earlier = not (compiling or _is_transformed()), ctx.backward_passes
+    if compiling:
+        earlier = count_pass(counter, new[0])
+    elif eager:
         live = [newest(each) for each in live]
-        earlier, ctx.backward_passes = ctx.backward_passes, ctx.backward_passes + 1
-        if earlier:
-            new = [old.to(value.dtype).lerp(value, 1 / (earlier + 1)) for old, value in zip(live, new, strict=True)]
-    now = [each.to(old.dtype) for each, old in zip(live, before, strict=True)]
-    if not eager or (has_values and not earlier and not all(map(torch.equal, now, before))):
-        _, new = ctx.method.differentiate(g, output, kept, now)
-    if not (eager or torch.compiler.is_compiling()):
-        first, last = UnlessVectorised.apply(new[0], new[-1], live[0])
-        new = [first, last][: len(new)]
-    for old, value in zip(live, new, strict=True):
+        counts = ctx.first_pass or ctx  # older checkpoints make a new graph for each backward pass
+        earlier, counts.backward_passes = counts.backward_passes, counts.backward_passes + 1
+    now, values = [each.to(old.dtype) for each, old in zip(live, before, strict=True)], new
+    if not eager or (not earlier and is_eager(g) and not g.is_meta and not all(map(torch.equal, now, before))):
+        _, values = ctx.method.differentiate(g, output, kept, now)
+    if compiling:
+        weights = [1 / (earlier.view(-1, *[1] * (old.dim() - 1)) + 1) for old in now]
+        averages = [old.lerp(value, weight) for old, value, weight in zip(now, new, weights, strict=True)]
+        values = [torch.where(weight < 1, *pair) for weight, *pair in zip(weights, averages, values, strict=True)]
+    elif earlier:
+        values = [old.to(value.dtype).lerp(value, 1 / (earlier + 1)) for old, value in zip(live, new, strict=True)]
+    if not (eager or compiling):
+        _, first, last = counted(ctx, values[0], values[-1], live[0])
+        values = [first, last][: len(values)]
+    for old, value in zip(live, values, strict=True):
         value = value.to(old.dtype)
         old.copy_(torch.where(value.isfinite(), value, old))
 

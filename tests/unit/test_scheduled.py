@@ -1,0 +1,111 @@
+"""The values of schedules are checked at every step: eagerly, compiled, and in stacks of models."""
+
+import copy
+import math
+import random
+
+import pytest
+import torch
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+import bnlib
+
+
+def by_table(values):
+    """A schedule that takes its values from a table."""
+
+    def schedule(step):
+        if isinstance(step, torch.Tensor):
+            found = torch.full_like(step, values[0])
+            for at, value in enumerate(values):
+                found = torch.where(step == at, value, found)
+            return found
+        return values[int(step)]
+
+    return schedule
+
+
+LAYERS = {
+    "alpha": lambda values: bnlib.FullNorm(3, alpha=by_table(values)),
+    "alpha, oracle": lambda values: bnlib.FullNorm(3, alpha=by_table(values), oracle="batch"),
+    "r_max": lambda values: bnlib.BatchRenorm(3, r_max=by_table(values)),
+    "d_max": lambda values: bnlib.BatchRenorm(3, d_max=by_table(values)),
+    "r_max, MABN": lambda values: bnlib.MovingAverageBatchNorm(3, window=2, r_max=by_table(values)),
+}
+BOUNDS = {  # in words, the least and the largest value, and wrong values
+    "alpha": (r"lie in \(0, 1\]", 1 / 64, 1, (0.0, -0.5, 1.25)),
+    "r_max": ("be at least 1", 1, 5, (0.75, 0.0, -3.0)),
+    "d_max": ("be at least 0", 0, 5, (-0.25, -3.0)),
+}
+
+
+def eager(layer):
+    return layer, layer
+
+
+def in_half(layer):  # the general step in place of a fast one
+    layer = layer.bfloat16()
+    return layer, lambda x: layer(x.bfloat16())
+
+
+def compiled(layer):
+    torch._dynamo.reset()
+    return layer, torch.compile(layer, backend="aot_eager")
+
+
+def mapped(layer):
+    """Two models, of which the second one has seen one batch less."""
+    state = stack_module_state([layer, copy.deepcopy(layer)])
+    layer.num_batches_tracked = state[1]["num_batches_tracked"]
+    state[1]["num_batches_tracked"][1] -= 1
+    call = vmap(lambda state, x: functional_call(layer, state, (x,)), in_dims=(0, None))
+    return layer, lambda x: call(state, x)
+
+
+def mapped_gradients(layer):
+    parameters, buffers = stack_module_state([layer, layer])
+    layer.num_batches_tracked = buffers["num_batches_tracked"]
+    loss = grad(lambda state, rest, x: functional_call(layer, (state, rest), (x,)).square().sum())
+    return layer, lambda x: vmap(loss, in_dims=(0, 0, None))(parameters, buffers, x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch sets off its own when it compiles
+@pytest.mark.parametrize("way", [eager, in_half, compiled, mapped, mapped_gradients], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_wrong_value_raises_an_error_at_its_step_and_changes_nothing(way, name, seed):
+    argument = name.split(",")[0]
+    text, low, high, wrong = BOUNDS[argument]
+    rng = random.Random(seed)
+    values, first_wrong = [rng.randint(round(64 * low), 64 * high) / 64 for _ in range(8)], rng.randint(2, 5)
+    values[0], values[1] = rng.choice(((low, high), (high, low)))
+    values[first_wrong] = rng.choice((*wrong, math.nan))
+    layer, call = way(LAYERS[name](values))
+    if way is mapped:
+        layer.num_batches_tracked.add_(1)
+    for step in range(first_wrong):
+        if step or way is not mapped:
+            call(torch.randn(6, 3) * 3 + 5)
+    before = copy.deepcopy(layer.state_dict())
+    expected = f"{argument} must {text} at every step, got {values[first_wrong]} at step {first_wrong};"
+    with pytest.raises(ValueError, match=expected):
+        call(torch.randn(6, 3) * 3 + 5)
+    torch.testing.assert_close(layer.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("way", [compiled, mapped_gradients], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("name", LAYERS)
+def test_values_within_the_bounds_give_the_numbers_of_an_eager_layer(way, name):
+    make, (_, low, high, _) = LAYERS[name], BOUNDS[name.split(",")[0]]
+    values = [low, high, *torch.linspace(low, high, 6).tolist()]
+    plain = make(values)
+    layer, call = way(make(values))
+    buffers = dict(layer.named_buffers())
+    for step in range(6):
+        x = torch.randn(6, 3) * 3 + 5
+        plain(x), call(x)
+        count = buffers["num_batches_tracked"] if way is compiled else layer.num_batches_tracked
+        assert (count == step + 1).all()
+    if way is compiled:
+        torch.testing.assert_close(buffers, dict(plain.named_buffers()), rtol=1e-4, atol=1e-4)
