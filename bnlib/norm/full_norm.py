@@ -129,9 +129,9 @@ class FullNorm(nn.Module):
     estimates. If the type or the device of the layer changes between the forward and the backward pass, the new
     estimates are updated.
 
-    Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e5 float32 values per channel
-    in channels-last layout, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a mean of 20 standard
-    deviations.
+    Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e4 float32 values per channel of a
+    tensor that is neither contiguous nor channels-last, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a
+    mean of 20 standard deviations.
 
     Source: Lian and Liu 2019, Algorithm 3 and equation (7).
 
