@@ -1,9 +1,9 @@
 """Sums and statistics of each channel that stay exact for many values, on the CPU.
 
 PyTorch's fast kernel for two sums adds up each plane of a contiguous image in float32. Its kernels for vectors and for
-channels-last images do the same with all values of a channel. From some ten thousand values on this loses digits. A part
-of a plane, or every k-th row, can be seen as a channel of its own; the sums over these are then added up in float64. It
-takes no more time.
+channels-last images do the same with all values of a channel. From some ten thousand values on this loses digits. A
+part of a plane, or every k-th row, can be seen as a channel of its own; the sums over these are then added up in
+float64. It takes no more time.
 """
 
 from __future__ import annotations
