@@ -80,6 +80,17 @@ def newest(buffer: Tensor) -> Tensor:
     return buffer
 
 
+def kept_for_backward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of running statistics if a backward pass in eval mode may need them.
+
+    A training step before that backward pass would change the statistics themselves, and the gradient with them. A
+    program that is compiled or exported gets the statistics themselves.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing():
+        return mean, variance
+    return mean.clone(), variance.clone()
+
+
 def hold(*values: Tensor) -> list[Tensor]:
     """Return values that a backward pass needs, so that ``torch.compile`` saves them in the forward pass.
 

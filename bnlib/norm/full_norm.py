@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_one_of, is_number, shown
-from bnlib.norm.buffers import followed, is_eager, store
+from bnlib.norm.buffers import followed, is_eager, kept_for_backward, store
 from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
+from bnlib.norm.layouts import in_readable_layout
 from bnlib.norm.recomputation import first_pass
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule, check_schedule
@@ -251,13 +252,19 @@ class FullNorm(nn.Module):
         weight, bias = self._parameter("weight"), self._parameter("bias")
         alike = all(each is None or each.dtype is kind for each in (mean, weight, bias))
         if eager and alike and is_near(input, mean, variance, self.eps):
-            return torch.batch_norm(input, weight, bias, mean, variance, False, 0.0, 0.0, False)
+            return self._normalise(input, weight, bias, *kept_for_backward(mean, variance))
         mean, variance = mean.to(kind), variance.clamp(min=self.eps).to(kind)
         weight, bias = (None if each is None else each.to(kind) for each in (weight, bias))
         # An exporter can fold the layer into a convolution if it is one batch norm with constant statistics.
         if needs_shift(input) and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
             input, mean = input - per_channel(mean, input), self.running_mean_rest.to(kind)
-        return torch.batch_norm(input, weight, bias, mean, variance, False, 0.0, 0.0, False)
+        return self._normalise(input, weight, bias, *kept_for_backward(mean, variance))
+
+    @staticmethod
+    def _normalise(input: Tensor, *kept: Tensor | None) -> Tensor:
+        if input.dim() < 4:
+            return torch.batch_norm(input, *kept, False, 0.0, 0.0, False)
+        return in_readable_layout(lambda x: torch.batch_norm(x, *kept, False, 0.0, 0.0, False), input)
 
     def _check_input(self, input: Tensor) -> None:
         check_input(self, input)

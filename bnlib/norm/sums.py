@@ -3,7 +3,7 @@
 PyTorch's fast kernel for two sums adds up each plane of a contiguous image in float32. Its kernels for vectors and for
 channels-last images do the same with all values of a channel. From some ten thousand values on this loses digits. A
 part of a plane, or every k-th row, can be seen as a channel of its own; the sums over these are then added up in
-float64. It takes no more time.
+float64. It takes no more time, and for images less.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from bnlib.norm.buffers import is_eager
 
 _FEW = 2**10
 """So many values are added up in float32 without a visible loss."""
-_LARGE_ROWS = 2**12
-_BLOCK = 2**11
-_COLUMNS = 2**9  # with more columns, the kernel's own sums would leave the processor's fastest cache
+_MANY = 2**20  # so many values are also divided for the sake of time, if each plane is at least _FEW / 2 long
+_MANY_ROWS, _ROWS = 2**13, 2**11
+"""More rows than the first number are divided into parts of at most the second."""
+_COLUMNS = 2**10  # with more columns, the kernel's own sums would leave the processor's fastest cache
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 
 
@@ -43,12 +44,17 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     rows = as_rows(x) if is_large(x) else None
     if rows is None:  # the kernel is exact for the planes of contiguous images
         return torch.batch_norm_update_stats(x, None, None, 0.0)
-    found = []
+    weights, means, variances = [], [], []
     for part, times in _parts(rows):
         mean, variance = torch.batch_norm_update_stats(part, None, None, 0.0)
-        found.append((len(part), mean.double().view(times, -1), variance.double().view(times, -1)))
-    weights = torch.cat([mean.new_full((len(mean), 1), size / len(rows)) for size, mean, _ in found])
-    means, variances = (torch.cat([each[k] for each in found]) for k in (1, 2))
+        weights.append(len(part) / len(rows))
+        means.append(mean.view(times, -1).double())
+        variances.append(variance.view(times, -1))
+    if len(weights) == 1:
+        spread, mean = torch.var_mean(means[0], 0, correction=0)
+        return mean.to(x.dtype), spread.add_(variances[0].mean(0, dtype=torch.float64)).to(x.dtype)
+    weights = torch.cat([each.new_full((len(each), 1), share) for share, each in zip(weights, means, strict=True)])
+    means, variances = torch.cat(means), torch.cat(variances)
     mean = (weights * means).sum(0)
     variance = (weights * (variances + (means - mean).square())).sum(0)
     return mean.to(x.dtype), variance.to(x.dtype)
@@ -61,7 +67,7 @@ def is_large(x: Tensor) -> bool:
 
 def as_rows(x: Tensor) -> Tensor | None:
     """View ``x`` as (M, C) if its memory holds many such rows, as for vectors and in channels-last layout."""
-    if x.numel() <= _LARGE_ROWS * x.size(1):
+    if x.numel() <= _MANY_ROWS * x.size(1):
         return None
     rows = x if x.dim() == 2 else x.movedim(1, -1)
     return rows.view(-1, x.size(1)) if rows.is_contiguous() else None
@@ -73,31 +79,38 @@ def _kernel(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor):
 
 def _sums_of_planes(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor):
     size, channels, plane = len(x), x.size(1), math.prod(x.shape[2:])
-    parts = number_of_parts(plane)
-    if parts == 1:
+    if plane <= _FEW and (x.numel() < _MANY or plane < _FEW / 2):
         return _kernel(g, x, mean, gain)
-    g, x = g.view(size, channels, plane), x.view(size, channels, plane)
+    parts = number_of_parts(plane)
     if extra := -plane % parts:  # a length without a suitable divisor
-        g, x = F.pad(g, (0, extra)), F.pad(x, (0, extra))
-    g, x = (each.view(size, channels * parts, -1) for each in (g, x))
-    found = _kernel(g, x, mean.repeat_interleave(parts), gain.repeat_interleave(parts))
-    return [each.view(channels, parts).sum(1, dtype=torch.float64).to(each.dtype) for each in found]
+        g, x = (F.pad(each.view(size, channels, plane), (0, extra)) for each in (g, x))
+    # Each part of each sample is a channel, so that the kernel reads the memory in its order: two or three times as
+    # fast as from sample to sample.
+    g, x = (each.view(1, size * channels * parts, -1) for each in (g, x))
+    mean, gain = (each.repeat_interleave(parts).repeat(size) for each in (mean, gain))
+    found = _kernel(g, x, mean, gain)
+    return [each.view(size, channels, parts).sum((0, 2), dtype=torch.float64).to(each.dtype) for each in found]
 
 
 def _sums_of_rows(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor):
-    total = 0
+    found = []
     for (of_g, times), (of_x, _) in zip(_parts(g), _parts(x), strict=True):
-        found = torch.stack(_kernel(of_g, of_x, mean.repeat(times), gain.repeat(times)))
-        total = total + found.view(2, times, -1).sum(1, dtype=torch.float64)
-    return tuple(total.to(found.dtype).unbind())
+        of_part = _kernel(of_g, of_x, mean.repeat(times), gain.repeat(times))
+        found.append([each.view(times, -1).sum(0, dtype=torch.float64) for each in of_part])
+    first, second = found[0] if len(found) == 1 else (sum(each) for each in zip(*found, strict=True))
+    return first.to(mean.dtype), second.to(mean.dtype)
 
 
 def _parts(rows: Tensor) -> list[tuple[Tensor, int]]:
     """Divide the rows into parts; each part sees ``times`` rows, which follow one another, as a single long one."""
-    times = max(1, min(len(rows) // _FEW, _COLUMNS // rows.size(1)))
-    fitting = len(rows) // times * times
-    parts = [(part, times) for part in rows[:fitting].view(fitting // times, -1).split(_BLOCK)]
-    return parts + [(rows[fitting:], 1)] * (fitting < len(rows))
+    count, most = len(rows), max(1, _COLUMNS // rows.size(1))
+    times = 1
+    while times * 2 <= most and times * _ROWS < count:
+        times *= 2
+    fitting = count // times * times
+    long = rows[:fitting].view(fitting // times, -1)
+    parts = [(long, times)] if len(long) <= _ROWS else [(part, times) for part in long.split(_ROWS)]
+    return parts if fitting == count else [*parts, (rows[fitting:], 1)]
 
 
 @functools.lru_cache(maxsize=256)

@@ -119,7 +119,7 @@ def test_statistics(shape):
         for layout in (x, x.movedim(1, -1).contiguous().movedim(-1, 1)):
             ours, precise = sums.statistics(layout), x.double()
             dims = over_channels(x)
-            assert error(ours[0], precise.mean(dims)) < 1e-6
+            assert error(ours[0], precise.mean(dims)) < 2e-6
             assert error(ours[1], precise.var(dims, unbiased=False)) < 3e-6
 
 
