@@ -215,7 +215,8 @@ class FullNorm(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         eager = is_eager(input)  # then it is a tensor; the general step and eval mode check what it holds
-        usual = eager and input.dim() > 1 and input.size(1) == self.num_features
+        dense = eager and input.layout is torch.strided and not input.is_nested
+        usual = dense and input.dim() > 1 and input.size(1) == self.num_features
         if not usual or (self.oracle == "leave_one_out" and input.size(0) == 1):
             self._check_input(input)
         if not self.training:
@@ -277,6 +278,7 @@ class FullNorm(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         own = [prefix + name for name in ("running_mean_rest", "running_grad_weight", "running_grad_bias")]
         mean = state_dict.get(prefix + "running_mean")
+        mean = mean if isinstance(mean, Tensor) else None  # PyTorch says what is wrong with another value
         # Another batch norm layer has none of FullNorm's own estimates, but both running statistics.
         if mean is not None and prefix + "running_var" in state_dict and not any(key in state_dict for key in own):
             state_dict |= {key: torch.zeros_like(mean) for key in own}
@@ -286,9 +288,11 @@ class FullNorm(nn.Module):
                 state_dict.setdefault(prefix + "num_batches_tracked", steps)
         # Loading a half-precision state_dict with assign=True would make the estimates half precision, too.
         for name in _ESTIMATES:
-            if prefix + name in state_dict:
-                state_dict[prefix + name] = state_dict[prefix + name].to(getattr(self, name).dtype)
-        if mean is not None and own[0] not in state_dict and not self.running_mean_rest.is_meta:
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor):
+                state_dict[prefix + name] = value.to(getattr(self, name).dtype)
+        loaded = mean is not None and mean.shape == self.running_mean.shape
+        if loaded and own[0] not in state_dict and not self.running_mean_rest.is_meta:
             self.running_mean_rest.zero_()  # it was the rounding error of the old mean
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 

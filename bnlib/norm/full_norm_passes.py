@@ -223,7 +223,9 @@ def _own_sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor,
         size, rows = x.size(0), (1, -1, *x.shape[2:])
         own = sums(g.view(rows), x.view(rows), mean.repeat(size), gain.repeat(size))
         return tuple(each.unflatten(-1, (size, -1)) for each in own)
-    by_rows = x.dim() > 2 and x.stride(1) == 1 and g.stride() == x.stride() and x[0].numel() >= _LARGE_SAMPLE
+    by_rows = (
+        x.dim() > 2 and x.stride(1) == 1 and g.stride() == x.stride() and x.numel() >= max(1, len(x)) * _LARGE_SAMPLE
+    )
     if by_rows and is_eager(g) and not is_vectorised(g):  # channels-last
         own = [sums(*sample, mean, gain) for sample in zip(g.split(1), x.split(1), strict=True)]
         return torch.stack([each for each, _ in own]), torch.stack([each for _, each in own])

@@ -8,6 +8,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.checks import check_same_dtype
 from bnlib.norm.full_norm_passes import Settings, gradients, moments, reduce_over_processes, statistics_dtype
 
 
@@ -68,6 +69,7 @@ class SyncBatchNorm(BatchNorm):
         if distributed.get_world_size(group) == 1:
             return super().forward(input)
         self._check_input_dim(input)
+        check_same_dtype(input, self.weight if self.running_mean is None else self.running_mean)
         if self.eps <= 0:
             raise ValueError(f"eps must be positive during training, got {self.eps}")
         settings = Settings(self.eps, "batch", self.num_features, group)
