@@ -32,7 +32,9 @@ class BatchNorm(_BatchNorm):
     On the CPU, a train step on contiguous images of at least 2^20 values equals PyTorch's up to rounding and takes less
     time, because the statistics come from a faster kernel.
     An empty batch behaves as in PyTorch: the output is empty, the running statistics do not change, and the batch is
-    counted. As in PyTorch, ``torch.utils.checkpoint`` moves the running statistics twice per batch.
+    counted. As in PyTorch, ``torch.utils.checkpoint`` moves the running statistics twice per batch, and the type of the
+    layer must not change between a forward pass and its backward pass: ``layer.double()`` there leads to PyTorch's
+    error about mixed types.
 
     Arguments:
         num_features: number of channels, C.

@@ -34,7 +34,9 @@ class BatchRenorm(_NormBase):
     ``num_batches_tracked``, which is part of the ``state_dict``, as their step, as a number or a 0-dimensional tensor.
 
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time by the batch: the
-    corrections are the same, and the running statistics move once. A compiled layer there raises an error.
+    corrections are the same, and the running statistics move once. A compiled layer there raises an error. If the type
+    of the layer changes between a forward pass and its backward pass, the gradients of train mode are right, except on
+    vectors while there are no corrections; there, and in eval mode, it leads to PyTorch's error about mixed types.
 
     If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
     exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.

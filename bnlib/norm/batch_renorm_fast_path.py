@@ -116,6 +116,8 @@ class CorrectedBatchNorm(Function):
         x, weight = ctx.saved_tensors
         mean, gain, rho, delta, eps = ctx.constants
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        if weight is not None and weight.dtype is not x.dtype:  # layer.double() after the forward pass
+            weight = weight.to(x.dtype)
         scale = weight if rho is None else rho if weight is None else weight * rho
         wanted = for_x, for_weight, for_weight or for_bias
         grad_x, grad_weight, grad_bias = _backward_kernel(g, x, scale, None, None, mean, gain, True, eps, wanted)

@@ -128,7 +128,7 @@ class FullNorm(nn.Module):
     output is the same, and the estimates move once. A compiled layer there raises an error. Vectorised
     backward passes (``is_grads_batched``, ``jacobian`` with ``vectorize=True``, ``torch.func.jacrev``) move no
     estimates. If the type or the device of the layer changes between the forward and the backward pass, the new
-    estimates are updated.
+    estimates are updated; in eval mode a change of the type there leads to PyTorch's error about mixed types.
 
     Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e4 float32 values per channel of a
     tensor that is neither contiguous nor channels-last, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a

@@ -24,7 +24,9 @@ class SyncBatchNorm(BatchNorm):
     All processes must call their layers in the same order, and either all or none of them must compute gradients. A
     process with an empty batch must take part, too. As in PyTorch, the gradients of ``weight`` and ``bias`` come from
     the samples of this process, and DistributedDataParallel averages them. If the batches have different sizes, this
-    average is not the gradient of the mean loss over all samples.
+    average is not the gradient of the mean loss over all samples. With several processes,
+    ``torch.utils.checkpoint(..., use_reentrant=False)`` moves the running statistics once per batch; with one process,
+    or with ``use_reentrant=True``, twice, as ``BatchNorm`` does.
 
     Arguments:
         num_features, eps, momentum, affine, track_running_stats: as in ``BatchNorm``.
@@ -35,7 +37,7 @@ class SyncBatchNorm(BatchNorm):
         Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: as ``BatchNorm``.
+        TypeError, ValueError: as ``BatchNorm``.
         RuntimeError: if the output is differentiated twice in more than one process.
 
     Example:
