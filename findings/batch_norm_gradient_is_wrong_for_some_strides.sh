@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # torch 2.13.0, CPU: the gradient of torch.nn.BatchNorm2d in train mode is wrong, without an error, if a dimension of
-# size 1 leaves open whether the input or the gradient at the output is channels-last. Three ordinary programs: an image in the order height, width, channels, permuted to a batch of one; sequences with
-# transpose(1, 2).unsqueeze(-1) in front of the layer; and sequences with squeeze(-1).transpose(1, 2) and a linear layer
-# behind it. Expected: the gradients of the formula, as with .contiguous() on the input, or on the gradient.
+# size 1 leaves open whether the input or the gradient at the output is channels-last. Three ordinary programs: an image
+# in the order height, width, channels, permuted to a batch of one; sequences with transpose(1, 2).unsqueeze(-1) in front
+# of the layer; and sequences with squeeze(-1).transpose(1, 2) and a linear layer behind it.
+# Expected: the gradients of the formula, as with .contiguous() on the input, or on the gradient.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

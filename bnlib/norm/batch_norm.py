@@ -28,7 +28,7 @@ class BatchNorm(_BatchNorm):
     batch. In the other two cases PyTorch's gradients are wrong, without an error, and those of this layer are right:
     on the CPU, if a dimension of size 1 leaves open whether the input or the gradient at the output is channels-last,
     as that behind ``y.squeeze(-1).transpose(1, 2)``; and in eval mode, if a batch goes through the layer in train mode
-    before the backward pass. ``torch.compile`` has a gradient of its own, which is right in the first case.
+    before the backward pass. ``torch.compile`` has a gradient of its own, which is right as well.
     On the CPU, a train step on contiguous images of at least 2^20 values equals PyTorch's up to rounding and takes less
     time, because the statistics come from a faster kernel.
     An empty batch behaves as in PyTorch: the output is empty, the running statistics do not change, and the batch is

@@ -83,12 +83,21 @@ def newest(buffer: Tensor) -> Tensor:
 def kept_for_backward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Return copies of running statistics if a backward pass in eval mode may need them.
 
-    A training step before that backward pass would change the statistics themselves, and the gradient with them. A
-    program that is compiled or exported gets the statistics themselves.
+    A training step before that backward pass would change the statistics themselves, and the gradient with them. An
+    exported program gets the statistics themselves.
     """
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing():
+    if not torch.is_grad_enabled() or torch._C._is_tracing():
         return mean, variance
+    if torch.compiler.is_compiling():
+        return copied_if_compiled(mean, variance)
     return mean.clone(), variance.clone()
+
+
+def copied_if_compiled(*statistics: Tensor) -> tuple[Tensor, ...]:
+    """Return copies of statistics in compiled code, which would else compute with them again in the backward pass."""
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting() or not torch.is_grad_enabled():
+        return statistics
+    return torch.ops.bnlib.copied(torch.stack(statistics)).unbind()
 
 
 def hold(*values: Tensor) -> list[Tensor]:
@@ -125,4 +134,6 @@ if not hasattr(torch.ops.bnlib, "hold"):
     # torch.compile never repeats an operator that it does not know.
     _LIBRARY = torch.library.Library("bnlib", "FRAGMENT")
     _LIBRARY.define("hold(Tensor values) -> Tensor")
+    _LIBRARY.define("copied(Tensor values) -> Tensor")
+    _LIBRARY.impl("copied", torch.clone, "CompositeExplicitAutograd")
     _LIBRARY.impl("hold", _copy_in_first_pass, "CompositeExplicitAutograd")

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from bnlib.arguments import check_integer, is_number, shown
-from bnlib.norm.buffers import hold, is_eager, store
+from bnlib.norm.buffers import copied_if_compiled, hold, is_eager, store
 from bnlib.norm.checks import check_layer, check_real, check_same_dtype
 from bnlib.norm.recomputation import first_pass
 from bnlib.norm.running_backward import affine, as_wide, is_exported
@@ -158,7 +158,7 @@ class CrossIterationBatchNorm(nn.Module):
         if self.training and product.numel() > 0:
             mean, variance = self._statistics(input, product.to(kind))
         else:
-            mean, variance = self.running_mean.to(kind), self.running_var.to(kind)
+            mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
         normalised = (product.to(kind) - as_wide(mean, product)) * as_wide((variance + self.eps).rsqrt(), product)
         return affine(normalised, self.weight, self.bias).to(product.dtype)
 

@@ -50,6 +50,19 @@ def test_eval_mode_without_gradients_copies_nothing(name):
     assert "aten::clone" not in [each.key for each in profile.key_averages()]
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, make in LAYERS.items() if "num_batches" in "".join(make().state_dict())]
+)
+def test_a_compiled_layer(name):
+    torch.compiler.reset()
+    layer, x = LAYERS[name](), torch.randn(6, 4, requires_grad=True)
+    layer(torch.randn(6, 4))
+    y = torch.compile(layer.eval(), backend="aot_eager")(x)
+    expected = gradients(layer, x, y)
+    layer.train()(5 * torch.randn(6, 4) + 3)
+    torch.testing.assert_close(gradients(layer, x, y), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", [bnlib.BatchNorm, bnlib.BatchRenorm, bnlib.FullNorm])
 def test_the_gradient_is_that_of_the_statistics_of_the_forward_pass(kind):
     layer, x = kind(4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
