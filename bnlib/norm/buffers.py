@@ -86,10 +86,10 @@ def kept_for_backward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     A training step before that backward pass would change the statistics themselves, and the gradient with them. An
     exported program gets the statistics themselves.
     """
-    if not torch.is_grad_enabled() or torch._C._is_tracing():
-        return mean, variance
     if torch.compiler.is_compiling():
         return copied_if_compiled(mean, variance)
+    if not torch.is_grad_enabled() or torch._C._is_tracing():
+        return mean, variance
     return mean.clone(), variance.clone()
 
 

@@ -50,6 +50,8 @@ def test_eval_mode_without_gradients_copies_nothing(name):
     assert "aten::clone" not in [each.key for each in profile.key_averages()]
 
 
+# torch sets off its own DeprecationWarnings when it compiles.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     "name", [name for name, make in LAYERS.items() if "num_batches" in "".join(make().state_dict())]
 )
@@ -57,7 +59,7 @@ def test_a_compiled_layer(name):
     torch.compiler.reset()
     layer, x = LAYERS[name](), torch.randn(6, 4, requires_grad=True)
     layer(torch.randn(6, 4))
-    y = torch.compile(layer.eval(), backend="aot_eager")(x)
+    y = torch.compile(layer.eval(), backend="aot_eager", fullgraph=True)(x)
     expected = gradients(layer, x, y)
     layer.train()(5 * torch.randn(6, 4) + 3)
     torch.testing.assert_close(gradients(layer, x, y), expected, rtol=0, atol=0)
