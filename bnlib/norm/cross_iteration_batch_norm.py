@@ -145,7 +145,8 @@ class CrossIterationBatchNorm(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to ``input`` and normalise its output; see the class."""
         self._check_input(input)
-        if self.layer.weight.is_inference() and not torch.is_inference_mode_enabled():
+        # torch.compile cannot ask this question.
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled() and self.layer.weight.is_inference():
             raise RuntimeError(
                 "layer must have weights that can be trained, got weights that were made in torch.inference_mode; make "
                 "the layer outside of it, or in a block of torch.inference_mode(False)"
