@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from bnlib.norm.full_norm_passes import LARGE, per_channel, sums
+from bnlib.norm.full_norm_passes import LARGE, per_channel
+from bnlib.norm.sums import sums
 
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 

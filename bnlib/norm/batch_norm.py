@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnlib.norm.batch_norm_fast_path import fast_step, has_fast_step
-from bnlib.norm.buffers import explained, is_eager, is_transformed
+from bnlib.norm.buffers import explained, is_eager, is_transformed, kept_for_backward
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+from bnlib.norm.layouts import in_readable_layout
 
 
 class BatchNorm(_BatchNorm):
@@ -20,14 +21,20 @@ class BatchNorm(_BatchNorm):
     ``state_dict``, and rules for dtype and device. As in PyTorch, the running variance is the unbiased one, and
     ``momentum=None`` gives a cumulative average.
 
-    There is one difference. If the batch holds a single value per channel (batch size 1 without spatial dimensions),
-    PyTorch's layers raise an error. This layer applies the formula: the value is its own mean, so the output is
-    $\beta$ (or 0 without a bias), the gradients of the input and of ``weight`` are 0, and ``running_mean`` is updated.
-    One value has no unbiased variance, so ``running_var`` does not change. ``num_batches_tracked`` counts the batch.
+    There are three differences. If the batch holds a single value per channel (batch size 1 without spatial
+    dimensions), PyTorch's layers raise an error. This layer applies the formula: the value is its own mean, so the
+    output is $\beta$ (or 0 without a bias), the gradients of the input and of ``weight`` are 0, and ``running_mean`` is
+    updated. One value has no unbiased variance, so ``running_var`` does not change. ``num_batches_tracked`` counts the
+    batch. In the other two cases PyTorch's gradients are wrong, without an error, and those of this layer are right:
+    on the CPU, if a dimension of size 1 leaves open whether the input or the gradient at the output is channels-last,
+    as that behind ``y.squeeze(-1).transpose(1, 2)``; and in eval mode, if a batch goes through the layer in train mode
+    before the backward pass. ``torch.compile`` has a gradient of its own, which is right as well.
     On the CPU, a train step on contiguous images of at least 2^20 values equals PyTorch's up to rounding and takes less
     time, because the statistics come from a faster kernel.
     An empty batch behaves as in PyTorch: the output is empty, the running statistics do not change, and the batch is
-    counted. As in PyTorch, ``torch.utils.checkpoint`` moves the running statistics twice per batch.
+    counted. As in PyTorch, ``torch.utils.checkpoint`` moves the running statistics twice per batch, and the type of the
+    layer must not change between a forward pass and its backward pass: ``layer.double()`` there leads to PyTorch's
+    error about mixed types.
 
     Arguments:
         num_features: number of channels, C.
@@ -100,9 +107,16 @@ class BatchNorm(_BatchNorm):
         uses_batch = self.training or self.running_mean is None
         if uses_batch and input.numel() == input.size(1) > 0:
             return self._forward_one_value(input)
-        if self.training and has_fast_step(input, self):
-            return fast_step(input, self)
-        return super().forward(input)
+        return self._normalise(input) if input.dim() < 4 else in_readable_layout(self._normalise, input)
+
+    def _normalise(self, input: Tensor) -> Tensor:
+        if self.training:
+            return fast_step(input, self) if has_fast_step(input, self) else super().forward(input)
+        mean, variance = self.running_mean, self.running_var
+        if mean is None or variance is None:
+            return super().forward(input)
+        kept = self.weight, self.bias, *kept_for_backward(mean, variance)
+        return torch.batch_norm(input, *kept, False, 0.0, self.eps, torch.backends.cudnn.enabled)
 
     def _forward_one_value(self, input: Tensor) -> Tensor:
         if self.eps <= 0:

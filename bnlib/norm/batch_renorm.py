@@ -9,8 +9,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from bnlib.arguments import is_number, shown
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm_fast_path import corrected_affine, fast_step, is_ordinary
-from bnlib.norm.buffers import hold, is_eager, store
+from bnlib.norm.buffers import hold, is_eager, kept_for_backward, store
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+from bnlib.norm.layouts import in_readable_layout
 from bnlib.norm.recomputation import FirstPass, first_pass, unseen
 from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
@@ -36,7 +37,9 @@ class BatchRenorm(_NormBase):
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time: the corrections are
     the same, and the running statistics move once. A selective checkpoint computes the layer again, whatever else it
     saves. A compiled layer there raises an error, and so does a checkpoint that is not a function of autograd and comes
-    after more than 64 passes without gradients.
+    after more than 64 passes without gradients. If the type of the layer changes between a forward pass and its
+    backward pass, the gradients of train mode are right, except on vectors while there are no corrections; there, and
+    in eval mode, it leads to PyTorch's error about mixed types.
 
     If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
     exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.
@@ -111,27 +114,32 @@ class BatchRenorm(_NormBase):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
-        weight, bias, running_var = self.weight, self.bias, self.running_var
-        if input.dtype is torch.float64:  # the corrections, which are the weights of the kernel, are at least float32
+        if torch.float64 in (input.dtype, self.running_mean.dtype):  # the corrections are at least float32
             check_same_dtype(input, self.running_mean)
-        kernels = torch.backends.cudnn.enabled
         if not self.training or input.numel() == 0:
-            return torch.batch_norm(input, weight, bias, self.running_mean, running_var, False, 0.0, self.eps, kernels)
+            return in_readable_layout(self._evaluate, input)
         with unseen():
-            return self._normalise(input, weight, bias, kernels)
+            again = first_pass(self, input) if is_eager(input) else None
+            return in_readable_layout(lambda x: self._train(x, again), input)
 
-    def _normalise(self, input: Tensor, weight: Tensor | None, bias: Tensor | None, kernels: bool) -> Tensor:
-        eager = is_eager(input)
-        again = first_pass(self, input) if eager else None
-        if eager and is_ordinary(input, weight, bias, self.running_var):
-            buffers = self._buffers if again is None else again.copies()
-            return fast_step(input, weight, bias, self, buffers)
-        rho, delta = self._correct_and_track(input.detach(), again)
-        if input.numel() == input.size(1):
+    def _evaluate(self, x: Tensor) -> Tensor:
+        kept = self.weight, self.bias, self.running_mean, self.running_var
+        if x.dtype is kept[2].dtype:
+            kept = *kept[:2], *kept_for_backward(*kept[2:])
+        else:  # half precision: the kernel takes it with statistics of float32, as in train mode
+            kept = [None if each is None else each.to(torch.float32, copy=True) for each in kept]
+        return torch.batch_norm(x, *kept, False, 0.0, self.eps, torch.backends.cudnn.enabled)
+
+    def _train(self, x: Tensor, again: FirstPass | None) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if is_eager(x) and is_ordinary(x, weight, bias, self.running_var):
+            return fast_step(x, weight, bias, self, self._buffers if again is None else again.copies())
+        rho, delta = self._correct_and_track(x.detach(), again)
+        if x.numel() == x.size(1):
             # The value minus its mean is exactly 0; the kernel alone would leave a rounding error times 1/sqrt(eps).
-            input = input - input
+            x = x - x
         scale, offset = corrected_affine(weight, bias, rho, delta)
-        return torch.batch_norm(input, scale, offset, None, None, True, 0.0, self.eps, kernels)
+        return torch.batch_norm(x, scale, offset, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
 
     def _correct_and_track(self, x: Tensor, again: FirstPass | None) -> tuple[Tensor, Tensor]:
         """Return the corrections rho and delta, shape (C,), and update the running statistics.

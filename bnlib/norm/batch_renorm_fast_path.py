@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
+from bnlib.norm.sums import sums
 
 # Sums of squares lose digits if a mean is further from 0 than this many standard deviations.
 LARGEST_OFFSET = 3.0
@@ -86,8 +87,7 @@ def batch_statistics(x: Tensor, running_mean: Tensor, eps: float) -> tuple[Tenso
     """
     if x.dim() > 2 and x.is_contiguous():
         ones, count = torch.ones_like(running_mean), x.numel() // x.size(1)
-        wanted = False, True, True
-        _, squares, total = _backward_kernel(x, x, None, None, None, running_mean, ones, True, 0.0, wanted)
+        squares, total = sums(x, x, running_mean, ones)
         mean = total.div_(count)
         variance = squares.div_(count).addcmul_(mean, mean - running_mean, value=-1)
         room = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2)
@@ -117,6 +117,8 @@ class CorrectedBatchNorm(Function):
         x, weight = ctx.saved_tensors
         mean, gain, rho, delta, eps = ctx.constants
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        if weight is not None and weight.dtype is not x.dtype:  # layer.double() after the forward pass
+            weight = weight.to(x.dtype)
         scale = weight if rho is None else rho if weight is None else weight * rho
         wanted = for_x, for_weight, for_weight or for_bias
         grad_x, grad_weight, grad_bias = _backward_kernel(g, x, scale, None, None, mean, gain, True, eps, wanted)

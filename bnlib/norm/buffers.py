@@ -80,6 +80,26 @@ def newest(buffer: Tensor) -> Tensor:
     return buffer
 
 
+def kept_for_backward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of running statistics if a backward pass in eval mode may need them.
+
+    A training step before that backward pass would change the statistics themselves, and the gradient with them. An
+    exported program gets the statistics themselves.
+    """
+    if torch.compiler.is_compiling():
+        return copied_if_compiled(mean, variance)
+    if not torch.is_grad_enabled() or torch._C._is_tracing():
+        return mean, variance
+    return mean.clone(), variance.clone()
+
+
+def copied_if_compiled(*statistics: Tensor) -> tuple[Tensor, ...]:
+    """Return copies of statistics in compiled code, which would else compute with them again in the backward pass."""
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting() or not torch.is_grad_enabled():
+        return statistics
+    return torch.ops.bnlib.copied(torch.stack(statistics)).unbind()
+
+
 def hold(*values: Tensor) -> list[Tensor]:
     """Return values that a backward pass needs, so that ``torch.compile`` saves them in the forward pass.
 
@@ -137,6 +157,8 @@ if not hasattr(torch.ops.bnlib, "hold"):
     # torch.compile never repeats an operator that it does not know.
     _LIBRARY = torch.library.Library("bnlib", "FRAGMENT")
     _LIBRARY.define("hold(Tensor values) -> Tensor")
+    _LIBRARY.define("copied(Tensor values) -> Tensor")
+    _LIBRARY.impl("copied", torch.clone, "CompositeExplicitAutograd")
     _LIBRARY.impl("hold", _copy_in_first_pass, "CompositeExplicitAutograd")
     _LIBRARY.define("count(Tensor counter, Tensor gradient) -> Tensor")
     _LIBRARY.impl("count", _count, "CompositeExplicitAutograd")

@@ -75,11 +75,19 @@ def check_input(layer: nn.Module, input: Any) -> None:
 
 
 def check_real(input: Any) -> None:
-    """Raise a TypeError if ``input`` is not a tensor of floating-point numbers."""
+    """Raise a TypeError if ``input`` is not a dense tensor of floating-point numbers that PyTorch computes with."""
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a tensor, got {shown(input)}")
     if not input.is_floating_point():
         raise TypeError(f"input must hold floating-point numbers, got {input.dtype}; convert it with input.float()")
+    if input.dtype.itemsize == 1:
+        raise TypeError(
+            f"input must hold floating-point numbers of at least 16 bits, got {input.dtype}; convert it with "
+            "input.float()"
+        )
+    if input.layout is not torch.strided or input.is_nested:
+        way = "torch.nested.to_padded_tensor" if input.is_nested else "input.to_dense()"
+        raise TypeError(f"input must be a dense tensor, got one of layout {input.layout}; convert it with {way}")
 
 
 def check_same_dtype(input: Tensor, own: Tensor | None, or_half: bool = True) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from bnlib.arguments import check_integer, is_number, shown
-from bnlib.norm.buffers import hold, is_eager, store
+from bnlib.norm.buffers import copied_if_compiled, hold, is_eager, store
 from bnlib.norm.checks import check_layer, check_real, check_same_dtype
 from bnlib.norm.recomputation import first_pass, unseen
 from bnlib.norm.running_backward import affine, as_wide, is_exported
@@ -145,6 +145,12 @@ class CrossIterationBatchNorm(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to ``input`` and normalise its output; see the class."""
         self._check_input(input)
+        # torch.compile cannot ask this question.
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled() and self.layer.weight.is_inference():
+            raise RuntimeError(
+                "layer must have weights that can be trained, got weights that were made in torch.inference_mode; make "
+                "the layer outside of it, or in a block of torch.inference_mode(False)"
+            )
         product = self.layer(input)
         if not self.training and is_exported():
             kept = self.weight, self.bias, self.running_mean, self.running_var
@@ -154,7 +160,7 @@ class CrossIterationBatchNorm(nn.Module):
             with unseen():
                 mean, variance = self._statistics(input, product.to(kind))
         else:
-            mean, variance = self.running_mean.to(kind), self.running_var.to(kind)
+            mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
         normalised = (product.to(kind) - as_wide(mean, product)) * as_wide((variance + self.eps).rsqrt(), product)
         return affine(normalised, self.weight, self.bias).to(product.dtype)
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_one_of, is_number, shown
-from bnlib.norm.buffers import followed, is_eager, store
+from bnlib.norm.buffers import followed, is_eager, kept_for_backward, store
 from bnlib.norm.checks import check_input, check_layer, check_real
 from bnlib.norm.full_norm_autograd import PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
+from bnlib.norm.layouts import in_readable_layout
 from bnlib.norm.recomputation import first_pass, unseen
 from bnlib.norm.scheduled import ALPHA, at_step
 from bnlib.reference import ORACLES
@@ -132,11 +133,13 @@ class FullNorm(nn.Module):
     each would have made of the running gradients, also in compiled code and under ``torch.func``. Vectorised
     backward passes (``is_grads_batched``, ``jacobian`` with ``vectorize=True``, ``torch.func.jacrev``) move no
     estimates. If the type or the device of the layer changes between the forward and the backward pass, the new
-    estimates are updated.
+    estimates are updated; in eval mode a change of the type there leads to PyTorch's error about mixed types.
 
-    Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e5 float32 values per channel
-    in channels-last layout, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a mean of 20 standard
-    deviations.
+    Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e4 float32 values per channel of a
+    tensor that is neither contiguous nor channels-last, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a
+    mean of 20 standard deviations. The forward pass is exact for means far from 0; the backward pass rounds them to
+    float32, as PyTorch does. At a mean of 1e4 standard deviations it takes an $\hat x$ that is off by up to 5e-4 in the
+    gradients of the input and of ``weight`` and in ``running_grad_weight``.
 
     Source: Lian and Liu 2019, Algorithm 3 and equation (7).
 
@@ -219,7 +222,8 @@ class FullNorm(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         eager = is_eager(input)  # then it is a tensor; the general step and eval mode check what it holds
-        usual = eager and input.dim() > 1 and input.size(1) == self.num_features
+        dense = eager and input.layout is torch.strided and not input.is_nested
+        usual = dense and input.dim() > 1 and input.size(1) == self.num_features
         if not usual or (self.oracle == "leave_one_out" and input.size(0) == 1):
             self._check_input(input)
         if not self.training:
@@ -259,13 +263,19 @@ class FullNorm(nn.Module):
         weight, bias = self._parameter("weight"), self._parameter("bias")
         alike = all(each is None or each.dtype is kind for each in (mean, weight, bias))
         if eager and alike and is_near(input, mean, variance, self.eps):
-            return torch.batch_norm(input, weight, bias, mean, variance, False, 0.0, 0.0, False)
+            return self._normalise(input, weight, bias, *kept_for_backward(mean, variance))
         mean, variance = mean.to(kind), variance.clamp(min=self.eps).to(kind)
         weight, bias = (None if each is None else each.to(kind) for each in (weight, bias))
         # An exporter can fold the layer into a convolution if it is one batch norm with constant statistics.
         if needs_shift(input) and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
             input, mean = input - per_channel(mean, input), self.running_mean_rest.to(kind)
-        return torch.batch_norm(input, weight, bias, mean, variance, False, 0.0, 0.0, False)
+        return self._normalise(input, weight, bias, *kept_for_backward(mean, variance))
+
+    @staticmethod
+    def _normalise(input: Tensor, *kept: Tensor | None) -> Tensor:
+        if input.dim() < 4:
+            return torch.batch_norm(input, *kept, False, 0.0, 0.0, False)
+        return in_readable_layout(lambda x: torch.batch_norm(x, *kept, False, 0.0, 0.0, False), input)
 
     def _check_input(self, input: Tensor) -> None:
         check_input(self, input)
@@ -278,6 +288,7 @@ class FullNorm(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         own = [prefix + name for name in ("running_mean_rest", "running_grad_weight", "running_grad_bias")]
         mean = state_dict.get(prefix + "running_mean")
+        mean = mean if isinstance(mean, Tensor) else None  # PyTorch says what is wrong with another value
         # Another batch norm layer has none of FullNorm's own estimates, but both running statistics.
         if mean is not None and prefix + "running_var" in state_dict and not any(key in state_dict for key in own):
             state_dict |= {key: torch.zeros_like(mean) for key in own}
@@ -287,9 +298,11 @@ class FullNorm(nn.Module):
                 state_dict.setdefault(prefix + "num_batches_tracked", steps)
         # Loading a half-precision state_dict with assign=True would make the estimates half precision, too.
         for name in _ESTIMATES:
-            if prefix + name in state_dict:
-                state_dict[prefix + name] = state_dict[prefix + name].to(getattr(self, name).dtype)
-        if mean is not None and own[0] not in state_dict and not self.running_mean_rest.is_meta:
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor):
+                state_dict[prefix + name] = value.to(getattr(self, name).dtype)
+        loaded = mean is not None and mean.shape == self.running_mean.shape
+        if loaded and own[0] not in state_dict and not self.running_mean_rest.is_meta:
             self.running_mean_rest.zero_()  # it was the rounding error of the old mean
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnlib.norm.full_norm_passes import LARGE, per_channel, sums, weighted
+from bnlib.norm.full_norm_passes import LARGE, per_channel, weighted
+from bnlib.norm.sums import statistics, sums
 
 # If a mean is further from 0 than this many standard deviations, the data must be centred.
 LARGEST_OFFSET = 30.0
@@ -34,6 +35,7 @@ _LARGEST_ALPHA = 0.9
 _LARGEST_VARIANCE = 1e24
 _backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 _ONLY_SUMS = (False, True, True)
+_FEW_VECTORS = 2**10  # their sums need no care, and a call less counts
 
 
 def is_near(x: Tensor, mean: Tensor, variance: Tensor, eps: float, offset: float = LARGEST_OFFSET) -> bool:
@@ -96,7 +98,7 @@ def _summed(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
 
 
 def _direct(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
-    mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+    mean, variance = statistics(x)
     difference = mean.sub_(buffers["running_mean"])
     stored = _store_if_near(difference, variance, alpha, eps, LARGEST_OFFSET, buffers)
     return stored and _normalised(x, weight, bias, *stored)
@@ -105,7 +107,7 @@ def _direct(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
 def _direct_vectors(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     """Do the same for vectors if alpha is below 0.5, with the operations of the other functions in one."""
     old_mean, old_var = buffers["running_mean"], buffers["running_var"]
-    mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+    mean, variance = statistics(x) if x.size(0) > _FEW_VECTORS else torch.batch_norm_update_stats(x, None, None, 0.0)
     difference = mean.sub_(old_mean)
     variance.addcmul_(difference, difference, value=1 - alpha)
     variance = torch.lerp(old_var, variance, alpha, out=variance)
@@ -163,7 +165,7 @@ def _centred(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
         mean = total.div_(count)
         variance = squares.div_(count).addcmul_(mean, mean, value=-1)
     else:
-        mean, variance = torch.batch_norm_update_stats(centred, None, None, 0.0)
+        mean, variance = statistics(centred)
     difference = mean.sub_(old_rest)
     variance = _moved_variance(old_var, variance, difference, alpha)
     low, high = variance.aminmax()
@@ -207,7 +209,10 @@ def fast_gradients(g: Tensor, x: Tensor, weight: Tensor | None, mean, gain, scal
         return _without_own_value(g, x, weight, mean, gain, scale)
     if oracle != "running":
         return None
-    _, grad_weight, grad_bias = _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, _ONLY_SUMS)
+    if x.size(0) > _FEW_VECTORS or x.dim() > 2:
+        grad_weight, grad_bias = sums(g, x, mean, gain)
+    else:
+        _, grad_weight, grad_bias = _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, _ONLY_SUMS)
     if not of_input:
         return None, grad_weight, grad_bias
     slope, rest = correction

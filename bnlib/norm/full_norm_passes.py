@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from bnlib.norm.buffers import hold, is_eager
+from bnlib.norm.sums import sums
 
-_backward_kernel = torch.ops.aten.native_batch_norm_backward.default
 _EXACT = (torch.float32, torch.float64)
 _LEAST_SCALE = 1e-12  # a product of two such numbers, divided by the number of values, is not yet rounded to 0
 _NEAR = 30.0  # up to so many standard deviations, a sum of a mean's multiple and of its negative loses few digits
@@ -223,7 +223,9 @@ def _own_sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor,
         size, rows = x.size(0), (1, -1, *x.shape[2:])
         own = sums(g.view(rows), x.view(rows), mean.repeat(size), gain.repeat(size))
         return tuple(each.unflatten(-1, (size, -1)) for each in own)
-    by_rows = x.dim() > 2 and x.stride(1) == 1 and g.stride() == x.stride() and x[0].numel() >= _LARGE_SAMPLE
+    by_rows = (
+        x.dim() > 2 and x.stride(1) == 1 and g.stride() == x.stride() and x.numel() >= max(1, len(x)) * _LARGE_SAMPLE
+    )
     if by_rows and is_eager(g) and not is_vectorised(g):  # channels-last
         own = [sums(*sample, mean, gain) for sample in zip(g.split(1), x.split(1), strict=True)]
         return torch.stack([each for each, _ in own]), torch.stack([each for _, each in own])
@@ -274,13 +276,6 @@ def _without_own_value(g, x, mean, gain, free, share, projection, total, count: 
 def _product(plain: Tensor, other: Tensor) -> Tensor:
     """Return ``plain * other``, in the memory of ``plain`` if PyTorch allows it."""
     return plain * other if is_vectorised(other) else plain.mul_(other)
-
-
-def sums(g: Tensor, x: Tensor, mean: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sums over each channel of g * (x - mean) * gain and of g, computed in one pass over the data."""
-    if x.numel() == 0:  # the kernel would divide by zero and crash the process
-        return torch.zeros_like(mean), torch.zeros_like(mean)
-    return _backward_kernel(g, x, None, None, None, mean, gain, True, 0.0, (False, True, True))[1:]
 
 
 def reduce_over_processes(group, count: int, first: Tensor, second: Tensor, weigh: bool = True):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_integer, is_number, shown
-from bnlib.norm.buffers import followed, hold
+from bnlib.norm.buffers import copied_if_compiled, followed, hold
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
 from bnlib.norm.running_backward import affine, as_wide, kept_apart, train_step
 from bnlib.norm.scheduled import R_MAX, at_step
@@ -140,7 +140,8 @@ class MovingAverageBatchNorm(nn.Module):
             output = kept_apart(train_step(self, input, method), self.weight)
         else:
             kind = torch.promote_types(input.dtype, torch.float32)
-            output = input.to(kind) * as_wide((self.running_mean_square.to(kind) + self.eps).rsqrt(), input)
+            (mean_square,) = copied_if_compiled(self.running_mean_square.to(kind))
+            output = input.to(kind) * as_wide((mean_square + self.eps).rsqrt(), input)
         return affine(output, self.weight, self.bias).to(input.dtype)
 
     def extra_repr(self) -> str:

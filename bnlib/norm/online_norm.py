@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import is_number
-from bnlib.norm.buffers import followed, hold
+from bnlib.norm.buffers import copied_if_compiled, followed, hold
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
 from bnlib.norm.running_backward import affine, as_wide, is_exported, kept_apart, train_step
 
@@ -137,8 +137,9 @@ class OnlineNorm(nn.Module):
             normalised = kept_apart(train_step(self, input, method), self.weight)
         else:
             kind = torch.promote_types(input.dtype, torch.float32)
-            gain = (self.running_var.to(kind) + self.eps).rsqrt()
-            normalised = (input.to(kind) - as_wide(self.running_mean.to(kind), input)) * as_wide(gain, input)
+            mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
+            gain = (variance + self.eps).rsqrt()
+            normalised = (input.to(kind) - as_wide(mean, input)) * as_wide(gain, input)
         output = affine(normalised, self.weight, self.bias)
         if self.layer_scaling:
             mean_square = output.square().mean(tuple(range(1, output.dim())), keepdim=True)

@@ -8,6 +8,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from bnlib.norm.batch_norm import BatchNorm
+from bnlib.norm.checks import check_same_dtype
 from bnlib.norm.full_norm_passes import Settings, gradients, moments, reduce_over_processes, statistics_dtype
 
 
@@ -23,7 +24,9 @@ class SyncBatchNorm(BatchNorm):
     All processes must call their layers in the same order, and either all or none of them must compute gradients. A
     process with an empty batch must take part, too. As in PyTorch, the gradients of ``weight`` and ``bias`` come from
     the samples of this process, and DistributedDataParallel averages them. If the batches have different sizes, this
-    average is not the gradient of the mean loss over all samples.
+    average is not the gradient of the mean loss over all samples. With several processes,
+    ``torch.utils.checkpoint(..., use_reentrant=False)`` moves the running statistics once per batch; with one process,
+    or with ``use_reentrant=True``, twice, as ``BatchNorm`` does.
 
     Arguments:
         num_features, eps, momentum, affine, track_running_stats: as in ``BatchNorm``.
@@ -34,7 +37,7 @@ class SyncBatchNorm(BatchNorm):
         Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: as ``BatchNorm``.
+        TypeError, ValueError: as ``BatchNorm``.
         RuntimeError: if the output is differentiated twice in more than one process.
 
     Example:
@@ -68,6 +71,7 @@ class SyncBatchNorm(BatchNorm):
         if distributed.get_world_size(group) == 1:
             return super().forward(input)
         self._check_input_dim(input)
+        check_same_dtype(input, self.weight if self.running_mean is None else self.running_mean)
         if self.eps <= 0:
             raise ValueError(f"eps must be positive during training, got {self.eps}")
         settings = Settings(self.eps, "batch", self.num_features, group)

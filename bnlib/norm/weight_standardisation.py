@@ -18,7 +18,7 @@ class WeightStandardisation(nn.Module):
     depends on the weights only, so it does not depend on the batch.
 
     Arguments:
-        eps: added to the variance inside the square root.
+        eps: added to the variance inside the square root, positive.
         dim: dimension of the output channels: 0, or 1 in transposed convolutions.
         groups: number of groups of a transposed convolution; 1 for all other layers.
 
@@ -38,7 +38,7 @@ class WeightStandardisation(nn.Module):
     """
 
     def __init__(self, eps: float = 1e-5, dim: int = 0, groups: int = 1) -> None:
-        check_number("eps", eps, at_least=0)
+        check_number("eps", eps, above=0)
         check_integer("dim", dim, at_least=0, at_most=1)
         check_integer("groups", groups)
         super().__init__()
@@ -76,7 +76,7 @@ def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight
 
     Arguments:
         module: a Linear, Conv1d to Conv3d, or ConvTranspose1d to ConvTranspose3d layer; changed in place.
-        eps: added to the variance inside the square root.
+        eps: added to the variance inside the square root, positive.
         name: name of the parameter to standardise.
 
     Returns:

@@ -316,3 +316,22 @@ def test_an_argument_outside_its_range_is_named(options, message):
 def test_a_wrong_shape_is_named(shape, message):
     with pytest.raises(ValueError, match=message):
         BatchRenorm(3)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kinds", [(torch.float16, torch.float32), (torch.bfloat16, torch.float32),
+                                   (torch.float32, torch.bfloat16), (torch.float16, torch.bfloat16)])  # fmt: skip
+def test_types_that_torch_does_not_mix(kinds, training):
+    """Half precision computes with statistics of float32, in both modes."""
+    own, given = kinds
+    layer = bnlib.BatchRenorm(3, momentum=0.5, r_max=2.0, d_max=1.0).to(own)
+    layer(torch.randn(8, 3).to(own) * 2 + 1)
+    twin = bnlib.BatchRenorm(3, momentum=0.5, r_max=2.0, d_max=1.0)
+    twin.load_state_dict({name: value.float() for name, value in layer.state_dict().items()})
+    x, found = torch.randn(8, 3, dtype=torch.float64).to(given), []
+    for each, values in ((layer, x), (twin, x.float())):
+        values = values.detach().requires_grad_()
+        y = each.train(training)(values)
+        y.float().pow(3).sum().backward()
+        found.append([part.float() for part in (y, values.grad, each.weight.grad)])
+    torch.testing.assert_close(*found, rtol=0.02, atol=0.05)

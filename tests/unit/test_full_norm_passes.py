@@ -268,3 +268,26 @@ def test_torch_compile_gives_the_same_steps(oracle):
         torch.testing.assert_close(*[torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)])
     torch.testing.assert_close(layer.state_dict(), twin.state_dict())
     assert all(value is held[name] for name, value in layer.named_buffers())
+
+
+@pytest.mark.parametrize("shape", [(64, 8), (64, 8, 4, 4)])
+@pytest.mark.parametrize("offset", [1e2, 1e3, 1e4])
+def test_the_backward_pass_rounds_a_mean_that_is_far_from_0(offset, shape):
+    """As the docstring says: the forward pass is exact, and the error of the gradients is that of a float32 mean."""
+    layer, alpha = bnlib.FullNorm(8, alpha=0.03), 0.03
+    x, g = data(shape, torch.float32, offset=offset).requires_grad_(), data(shape, torch.float32, seed=1) + 0.5
+    layer.running_mean.copy_(offset + torch.linspace(-1, 1, 8))
+    dims, view = [dim for dim in range(len(shape)) if dim != 1], (-1, *[1] * (len(shape) - 2))
+    precise, mean = x.detach().double(), layer.running_mean.double()
+    difference = precise.mean(dims) - mean
+    variance = precise.var(dims, unbiased=False) + (1 - alpha) * difference.square()
+    sigma = (1 - alpha + alpha * variance).sqrt()
+    normalised = (precise - (mean + alpha * difference).view(view)) / sigma.view(view)
+    y = layer(x)
+    assert (y - normalised).abs().max() < 1e-5
+    y.backward(g)
+    total, rounding = g.double().sum(dims), 2.0**-24 * 2 * offset / sigma
+    bound = rounding * total.abs() + 1e-6 * g.abs().sum(dims)
+    exact = (g.double() * normalised).sum(dims)
+    assert ((layer.weight.grad - exact).abs() < bound).all()
+    assert ((layer.running_grad_weight - alpha * exact).abs() < alpha * bound).all()

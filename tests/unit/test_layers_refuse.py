@@ -1,5 +1,7 @@
 """Wrong arguments, inputs and uses of layers: each message names the argument, what it was, and what it must be."""
 
+import itertools
+import warnings
 from fractions import Fraction
 
 import pytest
@@ -12,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import bnlib
 
 NAN = float("nan")
+TYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64
 ARGUMENTS = [
     (lambda: bnlib.BatchNorm(0), "num_features must be an integer, at least 1, got 0"),
     (lambda: bnlib.FullNorm(0), "num_features must be an integer, at least 1, got 0"),
@@ -54,9 +57,15 @@ ARGUMENTS = [
     (lambda: bnlib.CosineLinear(4, 4, device="gpu"), "device must be a device such as 'cpu' or 'cuda', got 'gpu'"),
     (lambda: bnlib.weight_standardise(nn.Embedding(3, 4)), "module must be a linear or convolutional layer, got Emb"),
     (lambda: bnlib.weight_standardise(nn.Linear(3, 4), name="wieght"), "got 'wieght'; did you mean 'weight'?"),
-    (lambda: bnlib.weight_standardise(nn.Linear(3, 4), eps="a"), "eps must be a finite number, at least 0, got 'a'"),
+    (lambda: bnlib.weight_standardise(nn.Linear(3, 4), eps="a"), "eps must be a finite number, above 0, got 'a'"),
+    (lambda: bnlib.norm.WeightStandardisation(eps=0), "eps must be a finite number, above 0, got 0"),
     (lambda: setattr(LAYERS["DomainBatchNorm"](), "domain", 1.0), "domain must be an integer from 0 to 1, got 1.0"),
 ]
+
+
+def nested(layout):
+    with warnings.catch_warnings(action="ignore"):  # nested tensors are a prototype
+        return torch.nested.nested_tensor([torch.ones(4), torch.ones(4)], layout=layout)
 
 
 @pytest.mark.parametrize(("make", "message"), ARGUMENTS)
@@ -75,6 +84,10 @@ def test_a_wrong_argument_is_named(make, message):
         (torch.ones(6, 4, dtype=torch.long), r"input must hold floating-point numbers, got torch.int64; .*float\(\)"),
         (torch.ones(6, 4, dtype=torch.bool), "input must hold floating-point numbers, got torch.bool"),
         (torch.ones(6, 4, dtype=torch.complex64), "input must hold floating-point numbers, got torch.complex64"),
+        (torch.ones(6, 4).to(torch.float8_e5m2), r"input must hold .* 16 bits, got torch.float8_e5m2; .*float\(\)"),
+        (torch.ones(6, 4).to_sparse(), r"must be a dense tensor, got one of layout torch.sparse_coo; .*to_dense\(\)"),
+        (nested(torch.strided), "input must be a dense tensor, got one of layout torch.strided; .*to_padded_tensor"),
+        (nested(torch.jagged), "input must be a dense tensor, got one of layout torch.jagged; .*to_padded_tensor"),
         (torch.ones(6, 3), "input must have (num_features|in_features)=4 .*3"),
         (torch.tensor(1.0), r"input must have .*\(\)"),
     ],
@@ -86,10 +99,11 @@ def test_a_wrong_input_is_named(name, training, input, message):
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # of torch's RMSNorm, which converts the input
 @EACH
-@pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), (torch.float16, torch.float32)])
-def test_an_input_of_another_type_is_normalised_or_named(name, kinds):
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kinds", list(itertools.permutations(TYPES, 2)))
+def test_an_input_of_another_type_is_normalised_or_named(name, kinds, training):
     own, given = kinds
-    layer, x = LAYERS[name](dtype=own), torch.randn(6, 4, dtype=given)
+    layer, x = LAYERS[name](dtype=own).train(training), torch.randn(6, 4).to(given)
     try:
         assert layer(x).isfinite().all()
     except TypeError as error:
@@ -113,6 +127,14 @@ def test_a_layer_made_in_inference_mode_can_be_trained(name):
     x = torch.randn(6, 4, requires_grad=True)
     layer(x).square().sum().backward()
     assert x.grad.isfinite().all() and all(value.grad is not None for value in layer.parameters())
+
+
+def test_a_convolution_made_in_inference_mode_is_named():
+    with torch.inference_mode():
+        layer = bnlib.CrossIterationBatchNorm(nn.Linear(4, 4))
+        layer(torch.randn(6, 4))
+    with pytest.raises(RuntimeError, match=r"layer must have weights .* made in torch.inference_mode; make the layer"):
+        layer(torch.randn(6, 4))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of torch.jit

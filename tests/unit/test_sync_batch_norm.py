@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.distributed
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import bnlib
 from bnlib import distributed
@@ -52,12 +53,30 @@ def of_one(parts):
         nn.SyncBatchNorm(2)(x)
     except ValueError as error:
         found["torch"] = str(error)
+    try:
+        single(x.double())
+    except TypeError as error:
+        found["type"] = str(error)
+    found["checkpointed"] = {way: batches_of_a_checkpoint(way) for way in (False, True)}
     (first,) = torch.autograd.grad(single(x).square().sum(), x, create_graph=True)
     try:
         first.sum().backward()
     except RuntimeError as error:
         found["twice"] = str(error)
     return found
+
+
+def batches_of_a_checkpoint(reentrant):
+    """How often a checkpointed batch is counted, and whether its output and gradient are those without checkpoint."""
+    results = []
+    for checkpointed in (True, False):
+        torch.manual_seed(0)
+        layer, x = bnlib.SyncBatchNorm(2), torch.randn(4, 2, requires_grad=True)
+        y = checkpoint(layer, x, use_reentrant=reentrant) if checkpointed else layer(x)
+        y.pow(3).sum().backward()
+        results.append((layer.num_batches_tracked.item(), y.detach(), x.grad))
+    same = all(torch.allclose(*pair) for pair in zip(results[0][1:], results[1][1:], strict=True))
+    return results[0][0], same
 
 
 @pytest.fixture(scope="module", params=sorted(PARTS))
@@ -101,3 +120,16 @@ def test_alone_and_in_eval_mode_it_is_batch_norm():
         torch.testing.assert_close(ours(x), plain(x), rtol=0, atol=0)
         ours.eval(), plain.eval()
     torch.testing.assert_close(ours.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
+def test_an_input_of_another_type_is_named(together):
+    for each in together:
+        assert "input must have the dtype of the layer, torch.float32, got torch.float64" in each["type"]
+
+
+def test_how_often_a_checkpointed_batch_is_counted(together):
+    """As the docstring says: once in several processes with ``use_reentrant=False``, else twice."""
+    alone = {way: batches_of_a_checkpoint(way) for way in (False, True)}
+    assert alone == {False: (2, True), True: (2, True)}
+    for each in together:
+        assert each["checkpointed"] == {False: (1, True), True: (2, True)}
