@@ -21,7 +21,8 @@ pytestmark = pytest.mark.mutation
 FORMULAS = [
     ("reference/batch_norm.py", "- normalised * wide(along_normalised, g)", ""),
     ("reference/batch_norm.py", "variance * count / (count - 1)", "variance"),
-    ("norm/batch_norm.py", "return super().forward(input)", "return super().forward(input) * 1.001"),
+    ("norm/batch_norm.py", "else super().forward(input)", "else super().forward(input) * 1.001"),
+    ("norm/batch_norm.py", "return torch.batch_norm(input,", "return 1.001 * torch.batch_norm(input,"),
     ("norm/batch_norm.py", "deviation = input - input", "deviation = input"),
 ]
 
