@@ -61,6 +61,12 @@ picture => {
 """
 
 
+LAST_PLACE = """([picture, told]) => {
+  picture.dispatchEvent(new KeyboardEvent("keydown", {key: "End", bubbles: true, cancelable: true}));
+  return picture.getAttribute("aria-valuetext").startsWith(told);
+}"""
+
+
 def read_out(box, label: str) -> list[str]:
     """What the arrow keys tell of a picture, from its first place to its last."""
     picture = box.get_by_role("slider", name=label)
@@ -115,6 +121,8 @@ def test_the_explorer_and_the_training_of_the_two_weights_go_together(visit):
     press(box, "Train")
     box.page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 3")
     assert "surface.train.construction=one+label" in box.page.url and "surface.train.lr=50" in box.page.url
+    picture = box.get_by_role("slider", name="path over the two weights").element_handle()
+    box.page.wait_for_function(LAST_PLACE, arg=[picture, "Run 3 (one label), step 200:"])
     outside = read_out(box, "path over the two weights")
     assert any("outside the picture" in text for text in outside)
 
