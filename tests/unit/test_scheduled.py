@@ -109,3 +109,35 @@ def test_values_within_the_bounds_give_the_numbers_of_an_eager_layer(way, name):
         assert (count == step + 1).all()
     if way is compiled:
         torch.testing.assert_close(buffers, dict(plain.named_buffers()), rtol=1e-4, atol=1e-4)
+
+
+class Twice(bnlib.schedules.PowerSchedule):
+    """Its values are twice as large, so that the first ones are larger than 1."""
+
+    def __call__(self, step):
+        return 2 * super().__call__(step)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("way", [eager, compiled, mapped], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "alpha, start, wrong",
+    [(Twice(1, 1, floor=0.03), 0, "2.0"), (bnlib.schedules.PowerSchedule(1, 500), 5, "0.0")],
+    ids=["a subclass", "a power of 500 without a floor, which is rounded to 0"],
+)
+def test_a_schedule_that_resembles_the_default_is_checked(way, alpha, start, wrong):
+    layer, call = way(bnlib.FullNorm(3, alpha=0.5))  # the constructor would find the wrong value at step 0
+    layer.alpha = alpha
+    layer.num_batches_tracked.fill_(start)
+    with pytest.raises(ValueError, match=rf"alpha must lie in \(0, 1\] at every step, got {wrong} at step {start};"):
+        call(torch.randn(6, 3))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_schedule_with_a_floor_never_leaves_the_bounds(seed):
+    rng = random.Random(seed)
+    scale, power, floor, start = 10 ** rng.uniform(-9, 9), 10 ** rng.uniform(-3, 4), 10 ** -rng.uniform(0, 300), 10.0
+    schedule = bnlib.schedules.PowerSchedule(scale, power, floor, rng.choice((0, start)))
+    for step in (0, 1, 7, 10**6, 2**62):
+        assert 0 < schedule(step) <= 1
+        assert 0 < schedule(torch.tensor(step, dtype=torch.float64)) <= 1
