@@ -148,14 +148,7 @@ class _Linears(nn.Linear):
 
 
 class _OnlineNorms(OnlineNorm):
-    def forward(self, input: Tensor) -> Tensor:
-        scaled, self.layer_scaling = self.layer_scaling, False
-        try:
-            output = super().forward(input)
-        finally:
-            self.layer_scaling = scaled
-        if not scaled:
-            return output
+    def _scaled(self, output: Tensor) -> Tensor:
         apart = output.unflatten(1, (self.size, -1))
         mean_square = apart.square().mean(tuple(range(2, apart.dim())), keepdim=True)
         return (apart * (mean_square + self.eps).rsqrt()).flatten(1, 2)

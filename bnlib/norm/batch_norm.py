@@ -137,11 +137,14 @@ class BatchNorm(_BatchNorm):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 newest = 1 / float(self.num_batches_tracked)
-        if self.running_mean is not None:
-            # Not lerp_: torch.func.vmap, which trains many models at once, warns that the in-place version is slow.
-            new = self.running_mean.lerp(value.to(self.running_mean.dtype), newest)
-            # As PyTorch's kernel does it: a backward pass of an earlier batch, which does not need the running mean,
-            # would otherwise refuse to run because it has changed.
-            (self.running_mean.data if is_eager(value) else self.running_mean).copy_(new)
+        if self.running_mean is None:
+            return
+        # A backward pass of an earlier batch, which does not need the running mean, would refuse to run if it had
+        # changed. PyTorch's kernel changes it without a notice.
+        if not is_eager(value):
+            twice = value.to(self.running_mean.dtype).expand(2, -1)
+            torch.batch_norm(twice, None, None, self.running_mean, self.running_mean.clone(), True, newest, 1.0, False)
+        else:
+            self.running_mean.data.lerp_(value.to(self.running_mean.dtype), newest)
 
     _check_input_dim = check_input

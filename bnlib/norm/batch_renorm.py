@@ -10,7 +10,7 @@ from bnlib.arguments import is_number, shown
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm_fast_path import corrected_affine, fast_step, is_ordinary
 from bnlib.norm.buffers import hold, is_eager, kept_for_backward, store
-from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+from bnlib.norm.checks import check_input, check_layer, check_same_dtype, refuse_tracing
 from bnlib.norm.layouts import in_readable_layout
 from bnlib.norm.recomputation import FirstPass, first_pass, unseen
 from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
@@ -36,10 +36,10 @@ class BatchRenorm(_NormBase):
 
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time: the corrections are
     the same, and the running statistics move once. A selective checkpoint computes the layer again, whatever else it
-    saves. A compiled layer there raises an error, and so does a checkpoint that is not a function of autograd and comes
-    after more than 64 passes without gradients. If the type of the layer changes between a forward pass and its
-    backward pass, the gradients of train mode are right, except on vectors while there are no corrections; there, and
-    in eval mode, it leads to PyTorch's error about mixed types.
+    saves. A compiled layer or a stack of models there raises an error, and so does a checkpoint that is not a function
+    of autograd and comes after more than 64 passes without gradients. If the type of the layer changes between a
+    forward pass and its backward pass, the gradients of train mode are right, except on vectors while there are no
+    corrections; there, and in eval mode, it leads to PyTorch's error about mixed types.
 
     If the batch holds a single value per channel, the output is $\gamma\delta + \beta$, the gradient of the input is
     exactly 0, and $\mu_r$ and $\sigma_r$ are updated. An empty batch changes nothing.
@@ -118,8 +118,9 @@ class BatchRenorm(_NormBase):
             check_same_dtype(input, self.running_mean)
         if not self.training or input.numel() == 0:
             return in_readable_layout(self._evaluate, input)
+        refuse_tracing(self)
         with unseen():
-            again = first_pass(self, input) if is_eager(input) else None
+            again = first_pass(self, input)
             return in_readable_layout(lambda x: self._train(x, again), input)
 
     def _evaluate(self, x: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
-from bnlib.norm.sums import sums
+from bnlib.norm.sums import statistics, sums
 
-# Sums of squares lose digits if a mean is further from 0 than this many standard deviations.
+# Sums of squares lose digits if a mean is further than so many standard deviations from 0 or from the running mean.
 LARGEST_OFFSET = 3.0
 _backward_pass = torch._C._current_graph_task_id  # PyTorch has no public function for it
 _EXACT = (torch.float32, torch.float64)
@@ -83,17 +83,20 @@ def batch_statistics(x: Tensor, running_mean: Tensor, eps: float) -> tuple[Tenso
     """Return the mean and the biased variance of each channel, shape (C,) each.
 
     For images the kernel of the backward pass gives the two sums about the running mean several times faster than the
-    kernel for the statistics. Where it would lose digits, the latter is used.
+    kernel for the statistics. Where it would lose digits, the latter is used: the result must not depend on the running
+    mean.
     """
     if x.dim() > 2 and x.is_contiguous():
         ones, count = torch.ones_like(running_mean), x.numel() // x.size(1)
         squares, total = sums(x, x, running_mean, ones)
         mean = total.div_(count)
-        variance = squares.div_(count).addcmul_(mean, mean - running_mean, value=-1)
-        room = torch.addcmul(variance, mean, mean, value=-1 / LARGEST_OFFSET**2)
+        difference = mean - running_mean
+        variance = squares.div_(count).addcmul_(mean, difference, value=-1)
+        offset = torch.maximum(mean.square(), difference.square_())
+        room = torch.sub(variance, offset, alpha=1 / LARGEST_OFFSET**2)
         if room.min().item() > -eps:  # False for NaN
             return mean, variance.clamp_(min=0)
-    return torch.batch_norm_update_stats(x, None, None, 0.0)[:2]
+    return statistics(x)
 
 
 class CorrectedBatchNorm(Function):

@@ -11,16 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+_NO_OPERATIONS_OF_ITS_OWN = torch._C._disabled_torch_dispatch_impl
 _MOVED = WeakIdKeyDictionary()
 """The buffers that took the place of others, for example in ``layer.double()``, by the old ones."""
 
 
 def is_eager(x: Tensor) -> bool:
     """Return whether operations on ``x`` compute numbers now, and are not traced or transformed by ``torch.func``."""
-    # Function.apply makes the second check; PyTorch has no public function for it. A subclass is a FakeTensor, say.
-    return (type(x) is Tensor or isinstance(x, nn.Parameter)) and not (
+    # Function.apply makes the second check; PyTorch has no public function for it.
+    return (type(x) is Tensor or isinstance(x, nn.Parameter) or _has_plain_values(x)) and not (
         torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
     )
+
+
+def _has_plain_values(x: Tensor) -> bool:
+    # A subclass with operations of its own, such as a FakeTensor, need not have values.
+    return isinstance(x, Tensor) and type(x).__torch_dispatch__ is _NO_OPERATIONS_OF_ITS_OWN
 
 
 def is_transformed() -> bool:

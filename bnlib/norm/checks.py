@@ -90,6 +90,18 @@ def check_real(input: Any) -> None:
         raise TypeError(f"input must be a dense tensor, got one of layout {input.layout}; convert it with {way}")
 
 
+def refuse_tracing(layer: nn.Module, or_exporting: bool = False) -> None:
+    """Raise a RuntimeError in ``torch.jit.trace``, whose program would repeat in each step what was done in one."""
+    name = type(layer).__name__
+    if or_exporting and torch.compiler.is_exporting():
+        raise RuntimeError(f"{name} in train mode cannot be exported by torch.export; call layer.eval() first")
+    if torch.jit.is_tracing():
+        instead = "" if or_exporting else ", or use torch.export"
+        raise RuntimeError(
+            f"{name} in train mode cannot be traced by torch.jit.trace; call layer.eval() first{instead}"
+        )
+
+
 def check_same_dtype(input: Tensor, own: Tensor | None, or_half: bool = True) -> None:
     """Raise a TypeError if PyTorch's kernels do not take ``input`` with the layer's ``own`` tensor (None: any).
 

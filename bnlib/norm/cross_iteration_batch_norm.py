@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from bnlib.arguments import check_integer, is_number, shown
-from bnlib.norm.buffers import copied_if_compiled, hold, is_eager, store
+from bnlib.norm.buffers import copied_if_compiled, hold, store
 from bnlib.norm.checks import check_layer, check_real, check_same_dtype
 from bnlib.norm.recomputation import first_pass, unseen
 from bnlib.norm.running_backward import affine, as_wide, is_exported
@@ -144,6 +145,12 @@ class CrossIterationBatchNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to ``input`` and normalise its output; see the class."""
+        if torch.compiler.is_compiling() or not parametrize.is_parametrized(self.layer):
+            return self._forward(input)
+        with parametrize.cached():  # the product and its derivatives need the same weights, which may be random
+            return self._forward(input)
+
+    def _forward(self, input: Tensor) -> Tensor:
         self._check_input(input)
         # torch.compile cannot ask this question.
         if not torch.compiler.is_compiling() and torch.is_grad_enabled() and self.layer.weight.is_inference():
@@ -179,7 +186,7 @@ class CrossIterationBatchNorm(nn.Module):
 
     def _statistics(self, x: Tensor, product: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance over the window, shape (C,) each, and update the buffers."""
-        again = first_pass(self, product) if is_eager(product) else None
+        again = first_pass(self, product)
         buffers = self._buffers if again is None else again.copies()
         count, dims = buffers["num_batches_tracked"], [dim for dim in range(product.dim()) if dim != 1]
         mean = product.mean(dims)

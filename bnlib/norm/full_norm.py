@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_one_of, is_number, shown
-from bnlib.norm.buffers import followed, is_eager, kept_for_backward, store
-from bnlib.norm.checks import check_input, check_layer, check_real
+from bnlib.norm.buffers import copied_if_compiled, followed, is_eager, kept_for_backward, store
+from bnlib.norm.checks import check_input, check_layer, check_real, refuse_tracing
 from bnlib.norm.full_norm_autograd import PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
@@ -128,18 +128,19 @@ class FullNorm(nn.Module):
 
     ``torch.utils.checkpoint`` runs the forward pass twice. The layer recognises the second time: the output is the
     same, and the estimates move once. A selective checkpoint computes the layer again, whatever else it saves. A
-    compiled layer there raises an error, and so does a checkpoint that is not a function of autograd and comes after
-    more than 64 passes without gradients. Several backward passes through one forward pass leave the average of what
-    each would have made of the running gradients, also in compiled code and under ``torch.func``. Vectorised
-    backward passes (``is_grads_batched``, ``jacobian`` with ``vectorize=True``, ``torch.func.jacrev``) move no
-    estimates. If the type or the device of the layer changes between the forward and the backward pass, the new
-    estimates are updated; in eval mode a change of the type there leads to PyTorch's error about mixed types.
+    compiled layer or a stack of models there raises an error, and so does a checkpoint that is not a function of
+    autograd and comes after more than 64 passes without gradients. Several backward passes through one forward pass
+    leave the average of what each would have made of the running gradients, also in compiled code and under
+    ``torch.func``. Vectorised backward passes (``is_grads_batched``, ``jacobian`` with ``vectorize=True``,
+    ``torch.func.jacrev``) move no estimates. If the type or the device of the layer changes between the forward and the
+    backward pass, the new estimates are updated; in eval mode a change of the type there leads to PyTorch's error about
+    mixed types.
 
-    Limits: ``torch.jit`` is supported in eval mode only. On the CPU, for more than 1e4 float32 values per channel of a
-    tensor that is neither contiguous nor channels-last, sums are as inexact as in PyTorch's own batch norm: 1e-4 at a
-    mean of 20 standard deviations. The forward pass is exact for means far from 0; the backward pass rounds them to
-    float32, as PyTorch does. At a mean of 1e4 standard deviations it takes an $\hat x$ that is off by up to 5e-4 in the
-    gradients of the input and of ``weight`` and in ``running_grad_weight``.
+    Limits: ``torch.jit.trace`` is supported in eval mode only, and ``torch.jit.script`` is not. On the CPU, for more
+    than 1e4 float32 values per channel of a tensor that is neither contiguous nor channels-last, sums are as inexact as
+    in PyTorch's own batch norm: 1e-4 at a mean of 20 standard deviations. The forward pass is exact for means far from
+    0; the backward pass rounds them to float32, as PyTorch does. At a mean of 1e4 standard deviations it takes an
+    $\hat x$ that is off by up to 5e-4 in the gradients of the input and of ``weight`` and in ``running_grad_weight``.
 
     Source: Lian and Liu 2019, Algorithm 3 and equation (7).
 
@@ -234,17 +235,15 @@ class FullNorm(nn.Module):
             bias = own["bias"] if "bias" in own else self.bias
             with unseen():
                 return eager_step(input, weight, bias, (self, first_pass(self, input)))
+        first_pass(self, input)  # which cannot recognise a batch here, and raises an error if it would have to
         alpha = self.alpha
         if callable(alpha):
             alpha = at_step("alpha", alpha, self.num_batches_tracked.double(), ALPHA)
         estimates = [getattr(self, name) for name in _ESTIMATES]
-        if torch.jit.is_tracing():
-            raise RuntimeError(
-                "FullNorm in train mode cannot be traced by torch.jit.trace; call layer.eval() first, or use "
-                "torch.export"
-            )
-        step = PureStep if torch.compiler.is_compiling() else TransformedStep
-        output, *new = step.apply(input, self.weight, self.bias, *estimates, alpha, self.settings)
+        refuse_tracing(self)
+        compiled = torch.compiler.is_compiling()
+        step = PureStep if compiled else TransformedStep
+        output, *new = step.apply(input, self.weight, self.bias, *estimates, alpha, compiled, self.settings)
         store(self, **dict(zip(_ESTIMATES[:3], new, strict=False)), num_batches_tracked=self.num_batches_tracked + 1)
         return output
 
@@ -264,12 +263,16 @@ class FullNorm(nn.Module):
         alike = all(each is None or each.dtype is kind for each in (mean, weight, bias))
         if eager and alike and is_near(input, mean, variance, self.eps):
             return self._normalise(input, weight, bias, *kept_for_backward(mean, variance))
-        mean, variance = mean.to(kind), variance.clamp(min=self.eps).to(kind)
         weight, bias = (None if each is None else each.to(kind) for each in (weight, bias))
+        variance = variance.clamp(min=self.eps)
         # An exporter can fold the layer into a convolution if it is one batch norm with constant statistics.
         if needs_shift(input) and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
-            input, mean = input - per_channel(mean, input), self.running_mean_rest.to(kind)
-        return self._normalise(input, weight, bias, *kept_for_backward(mean, variance))
+            # Compiled code computes both again in the backward pass, so it must not do so from the buffers.
+            mean, variance = copied_if_compiled(mean.double() + self.running_mean_rest.double(), variance.double())
+            shift = mean.to(kind)
+            kept = (mean - shift).to(kind), variance.to(kind)
+            return self._normalise(input - per_channel(shift, input), weight, bias, *kept)
+        return self._normalise(input, weight, bias, *kept_for_backward(mean.to(kind), variance.to(kind)))
 
     @staticmethod
     def _normalise(input: Tensor, *kept: Tensor | None) -> Tensor:
@@ -296,6 +299,9 @@ class FullNorm(nn.Module):
             if (local_metadata.get("version") or 1) < 2:  # PyTorch's rule for checkpoints from before 0.4.1
                 steps = torch.zeros_like(steps, device=mean.device) if steps.is_meta else steps
                 state_dict.setdefault(prefix + "num_batches_tracked", steps)
+        rest = state_dict.get(own[0])
+        if mean is not None and isinstance(rest, Tensor) and _is_shorter(self.running_mean, mean):
+            state_dict[prefix + "running_mean"], state_dict[own[0]] = _rounded(mean, rest, self.running_mean.dtype)
         # Loading a half-precision state_dict with assign=True would make the estimates half precision, too.
         for name in _ESTIMATES:
             value = state_dict.get(prefix + name)
@@ -310,7 +316,20 @@ class FullNorm(nn.Module):
         with followed(self, *_ESTIMATES):
             before = {name: getattr(self, name) for name in _ESTIMATES}
             super()._apply(fn, recurse)
+            new, old, rest = self.running_mean, before["running_mean"], before["running_mean_rest"]
+            if _is_shorter(new, old) and not new.is_meta:
+                self.running_mean_rest.copy_(_rounded(old, rest, new.dtype)[1])
             for name, old in before.items():
                 if getattr(self, name).dtype.itemsize < 4:
                     setattr(self, name, old.to(getattr(self, name).device))
         return self
+
+
+def _is_shorter(new: Tensor, old: Tensor) -> bool:
+    return new.dtype.itemsize < old.dtype.itemsize
+
+
+def _rounded(mean: Tensor, rest: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return a running mean in another type, and its rounding error."""
+    exact = mean.double() + rest.double()
+    return exact.to(dtype), (exact - exact.to(dtype).double()).to(dtype)

@@ -155,53 +155,58 @@ eager_step = super(Function, Step).apply
 
 
 class PureStep(Function):
-    """A train step that returns the new estimates, for ``torch.compile``."""
+    """A train step that returns the new estimates, for ``torch.compile``.
+
+    Its last but one argument says whether the whole step is compiled. ``torch.compiler.is_compiling`` does not tell:
+    behind a graph break, PyTorch compiles the forward pass of a Function without its backward pass.
+    """
 
     @staticmethod
-    def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, settings):
+    def forward(x, weight, bias, mean, mean_rest, variance, of_weight, of_bias, alpha, compiled, settings):
         """Return the output, the new estimates, and the values that ``backward`` needs."""
         estimates = mean, mean_rest, variance, of_weight, of_bias
         output, *new, used = normalise(x, weight, bias, *estimates, alpha, settings)
         before = []
         if settings.oracle == "running":
             before = [of_weight.clone(), of_bias.clone()]
-            if torch.compiler.is_compiling():
+            if compiled:
                 new[0], *before = with_counter(new[0], *before)
         return output, *new, *before, *used
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         """Save the tensors that ``backward`` needs."""
-        x, weight, bias, _, _, _, of_weight, of_bias, alpha, settings = inputs
+        x, weight, bias, _, _, _, of_weight, of_bias, alpha, compiled, settings = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, weight, *output[4:])
-        ctx.layer = bias is not None, (of_weight, of_bias), None if isinstance(alpha, Tensor) else alpha, settings
+        alpha = None if isinstance(alpha, Tensor) else alpha
+        ctx.layer = bias is not None, (of_weight, of_bias), alpha, compiled, settings
         ctx.backward_passes = 0
 
     @staticmethod
     def backward(ctx, g, *_):
         """Return the gradients and update the running gradients."""
-        has_bias, estimates, alpha, settings = ctx.layer
-        # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
-        compiling, running = torch.compiler.is_compiling(), settings.oracle == "running"
+        has_bias, estimates, alpha, compiled, settings = ctx.layer
+        running = settings.oracle == "running"
         x, weight, *saved = ctx.saved_tensors
-        before, (mean, gain, *others) = saved[: (2 + compiling) * running], saved[(2 + compiling) * running :]
+        before, (mean, gain, *others) = saved[: (2 + compiled) * running], saved[(2 + compiled) * running :]
         free, slope, rest = None, None, None
         if running:
             slope, rest, *newest = others
             alpha = newest[0] if newest else alpha
         else:
             (free,) = others
-        differentiate = gradients if compiling else Gradients.apply
+        # torch.compile cannot trace a Function inside another one, and raises its own error for second derivatives.
+        differentiate = gradients if compiled else Gradients.apply
         results = differentiate(g, x, weight, mean, gain, free, slope, rest, True, settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if running:
-            if compiling:
+            if compiled:
                 earlier = count(before[2], total)
             else:
                 earlier, projection, total = counted(ctx, projection, total, estimates[0])
             update_running_gradients(estimates, projection, total, alpha, before, earlier)
-        return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, *[None] * 7
+        return grad_input, _like(weight, grad_weight), grad_bias if has_bias else None, *[None] * 8
 
 
 class TransformedStep(PureStep):

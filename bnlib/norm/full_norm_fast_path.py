@@ -93,14 +93,14 @@ def _summed(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     mean = total.div_(count)
     difference = mean - old_mean
     variance = products.div_(count).addcmul_(mean, difference, value=-1)
-    stored = _store_if_near(difference, variance, alpha, eps, _LARGEST_OFFSET_OF_SUMS, buffers)
+    stored = _store_if_near(mean, difference, variance, alpha, eps, _LARGEST_OFFSET_OF_SUMS, buffers)
     return stored and _normalised(x, weight, bias, *stored)
 
 
 def _direct(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     mean, variance = statistics(x)
-    difference = mean.sub_(buffers["running_mean"])
-    stored = _store_if_near(difference, variance, alpha, eps, LARGEST_OFFSET, buffers)
+    difference = mean - buffers["running_mean"]
+    stored = _store_if_near(mean, difference, variance, alpha, eps, LARGEST_OFFSET, buffers)
     return stored and _normalised(x, weight, bias, *stored)
 
 
@@ -124,15 +124,18 @@ def _direct_vectors(x: Tensor, weight, bias, alpha: float, eps: float, buffers):
     return torch.addcmul(offset, x, scale), mean, gain, scale
 
 
-def _store_if_near(difference: Tensor, variance: Tensor, alpha: float, eps: float, offset: float, buffers):
+def _store_if_near(
+    mean: Tensor, difference: Tensor, variance: Tensor, alpha: float, eps: float, offset: float, buffers
+):
     """Move the estimates and return copies of mean and variance; return None if these are special.
 
-    ``difference`` is the mean of the batch minus the running mean, and ``variance`` that of the batch. Their memory is
-    used again.
+    ``mean`` and ``variance`` are those of the batch, and ``difference`` is its mean minus the running mean. The memory
+    of the three is used again.
     """
     old_mean, old_var = buffers["running_mean"], buffers["running_var"]
     variance = _moved_variance(old_var, variance, difference, alpha)
-    mean = old_mean.add(difference, alpha=alpha)
+    # If the two means are far apart, the smaller of the two weights must be the exact one.
+    mean = old_mean.add(difference, alpha=alpha) if alpha < 0.5 else mean.sub_(difference, alpha=1 - alpha)
     low, high = torch.addcmul(variance, mean, mean, value=-1 / offset**2, out=difference).aminmax()
     if not (low.item() > eps and high.item() < _LARGEST_VARIANCE):
         return None

@@ -22,6 +22,7 @@ from bnlib.norm.sums import sums
 
 _EXACT = (torch.float32, torch.float64)
 _LEAST_SCALE = 1e-12  # a product of two such numbers, divided by the number of values, is not yet rounded to 0
+_FAR = 3.0  # sums of squares lose digits if a mean is further than so many standard deviations from 0
 _NEAR = 30.0  # up to so many standard deviations, a sum of a mean's multiple and of its negative loses few digits
 _LARGE_SAMPLE = 2**13  # a sum over so many values takes longer than to call the kernel
 LARGE = 2**16
@@ -81,10 +82,8 @@ def normalise(
     old_mean, old_var = running_mean.double() + running_mean_rest.double(), running_var.double()
     difference = mean - old_mean
     if settings.process_group is not None:
-        count, difference, squares = reduce_over_processes(
-            settings.process_group, count, difference, variance + difference.square()
-        )
-        variance = (squares - difference.square()).clamp(min=0)
+        count, mean, variance = moments_over_processes(settings.process_group, count, mean, variance)
+        difference = mean - old_mean
         if settings.oracle == "leave_one_out" and count <= math.prod(x.shape[2:]):
             raise ValueError(
                 "input must hold at least two samples, counted over all processes, for oracle='leave_one_out', got 1"
@@ -140,19 +139,38 @@ def moments(x: Tensor, fallback: Tensor | None = None):
         unused = [torch.zeros(x.size(1), dtype=statistics_dtype(x), device=x.device) for _ in range(2)]
         mean, variance = torch.batch_norm_update_stats(x, *unused, 0.0)
         return count, mean.double(), variance.double(), None, None
-    # Any of the N values works as a shift: it is at most sqrt(N - 1) standard deviations away from their mean.
-    shift = x.select(0, 0)
-    for _ in range(x.dim() - 2):
-        shift = shift.select(-1, 0)
+    shift = _median_of_three(x)
     if fallback is not None:  # else one value that is not finite would spread over its channel
         shift = torch.where(shift.isfinite(), shift, fallback.to(x.dtype))
     shifted = x - per_channel(shift, x)
-    squares, total = sums(shifted, shifted, torch.zeros_like(shift), torch.ones_like(shift))
-    if shifted.dtype is torch.float32 and shifted.is_cpu and is_eager(shifted) and not squares.isfinite().all():
-        wide = shifted.double()  # from about 1e18 on, float32 can hold the variance, but not the sum of the squares
-        squares, total = sums(wide, wide, torch.zeros_like(shift).double(), torch.ones_like(shift).double())
+    mean, variance = _shifted_moments(shifted, count)
+    if shifted.is_cpu and is_eager(shifted) and (mean.square() > _FAR**2 * variance).any():  # three unusual values
+        shift = (shift + torch.where(mean.isfinite(), mean, 0)).to(x.dtype)
+        shifted = x - per_channel(shift, x)
+        mean, variance = _shifted_moments(shifted, count)
+    return count, mean + shift, variance, shifted, shift
+
+
+def _median_of_three(x: Tensor) -> Tensor:
+    """Return the median of the first, the middle and the last value of each channel; all three may be the same."""
+    values = []
+    for place in (0, 1, 2):
+        value = x
+        for dim in (0, *[-1] * (x.dim() - 2)):
+            value = value.select(dim, (value.size(dim) - 1) * place // 2)
+        values.append(value)
+    first, second, third = values
+    return torch.maximum(torch.minimum(first, second), torch.minimum(torch.maximum(first, second), third))
+
+
+def _shifted_moments(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    zero = x.new_zeros(x.size(1))
+    squares, total = sums(x, x, zero, zero + 1)
+    if x.dtype is torch.float32 and x.is_cpu and is_eager(x) and not squares.isfinite().all():
+        # From about 1e18 on, float32 can hold the variance, but not the sum of the squares.
+        squares, total = sums(*[x.double()] * 2, zero.double(), zero.double() + 1)
     mean = total.double() / count
-    return count, mean + shift, squares.double() / count - mean.square(), shifted, shift
+    return mean, squares.double() / count - mean.square()
 
 
 def correction(of_weight: Tensor, of_bias: Tensor, mean: Tensor, gain: Tensor, free: Tensor | None):
@@ -180,7 +198,7 @@ def gradients(g, x, weight, mean, gain, free, slope, rest, of_input: bool, setti
     grad_weight, grad_bias = sums(g, x, mean, gain) if own is None else (each.sum(0) for each in own)
     count, projection, total = x.numel() // x.size(1), grad_weight, grad_bias
     if group is not None and oracle != "constant":
-        count, projection, total = reduce_over_processes(group, count, projection, total, weigh=False)
+        count, projection, total = sums_over_processes(group, count, projection, total)
         projection, total = projection.to(mean.dtype), total.to(mean.dtype)
     others = grad_weight, grad_bias, projection, total
     if not of_input:
@@ -278,14 +296,28 @@ def _product(plain: Tensor, other: Tensor) -> Tensor:
     return plain * other if is_vectorised(other) else plain.mul_(other)
 
 
-def reduce_over_processes(group, count: int, first: Tensor, second: Tensor, weigh: bool = True):
-    """Return the number of values per channel in all processes, and two means (``weigh``) or sums over them."""
-    weight = count if weigh else 1
-    counted = first.new_full((1,), count, dtype=torch.float64)
-    packed = torch.cat((counted, first.double() * weight, second.double() * weight))
+def moments_over_processes(group, count: int, mean: Tensor, variance: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return the number of values per channel, the mean and the biased variance in float64 over all processes.
+
+    A sum of squares over the processes would lose the digits of the variance if a mean is far from 0.
+    """
+    own = torch.cat((mean.new_full((1,), count, dtype=torch.float64), mean.double(), variance.double()))
+    found = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(found, own, group=group)
+    counts, of_processes = torch.stack(found).tensor_split((1,), 1)
+    means, variances = of_processes.unflatten(1, (2, -1)).unbind(1)
+    total = int(counts.sum().item())
+    share = counts / max(total, 1)
+    mean = (share * means).sum(0)
+    return total, mean, (share * (variances + (means - mean).square())).sum(0)
+
+
+def sums_over_processes(group, count: int, first: Tensor, second: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return the number of values per channel in all processes, and the sums of two values over them in float64."""
+    packed = torch.cat((first.new_full((1,), count, dtype=torch.float64), first.double(), second.double()))
     torch.distributed.all_reduce(packed, group=group)
-    count, (first, second) = packed[0].item(), packed[1:].unflatten(0, (2, -1))
-    return int(count), *((first / count, second / count) if weigh and count else (first, second))
+    first, second = packed[1:].unflatten(0, (2, -1))
+    return int(packed[0].item()), first, second
 
 
 def update_running_gradients(

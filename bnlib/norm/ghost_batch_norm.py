@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.checks import check_layer
+from bnlib.norm.checks import check_layer, refuse_tracing
 
 
 class GhostBatchNorm(BatchNorm):
@@ -62,8 +62,11 @@ class GhostBatchNorm(BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
+        if not self.training:  # first: a program that is exported must not depend on the size of the batch
+            return super().forward(input)
+        refuse_tracing(self)
         count = -(-len(input) // self.virtual_batch_size)
-        if not self.training or count <= 1:
+        if count <= 1:
             return super().forward(input)
         return torch.cat([super(GhostBatchNorm, self).forward(part) for part in input.tensor_split(count)])
 

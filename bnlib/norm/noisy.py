@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake, unset_fake_temporarily
 
 from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.buffers import explained, hold, is_eager, is_transformed, store
-from bnlib.norm.checks import check_layer, check_real
+from bnlib.norm.buffers import explained, hold, is_transformed, store
+from bnlib.norm.checks import check_layer, check_real, refuse_tracing
 from bnlib.norm.recomputation import first_pass, unseen
 
 
@@ -77,8 +77,9 @@ class ActivationNoise(nn.Module):
             raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
         if not self.training:
             return input
+        refuse_tracing(self, or_exporting=True)
         with unseen():
-            again = first_pass(self, input) if is_eager(input) else None
+            again = first_pass(self, input)
             steps = hold(self.num_batches_tracked)[0] if again is None else again.copies()["num_batches_tracked"]
             output = self.add(input, _number(self, steps))
             if again is None:
@@ -168,12 +169,13 @@ class NoisyBatchNorm(BatchNorm):
         """Normalise ``input``, shape (N, C, ...), and add the noise."""
         if not self.training:
             return super().forward(input)
+        refuse_tracing(self, or_exporting=True)
         self._check_input_dim(input)
         with unseen():
             return self._forward_with_noise(input)
 
     def _forward_with_noise(self, input: Tensor) -> Tensor:
-        again = first_pass(self, input) if is_eager(input) else None
+        again = first_pass(self, input)
         if again is None:
             step = _number(self, hold(self.num_batches_tracked)[0])
             return self.noise.add(super().forward(input), step)

@@ -133,7 +133,9 @@ class OnlineNorm(nn.Module):
             kept = self.weight, self.bias, self.running_mean, self.running_var
             return torch.batch_norm(input, *kept, False, 0.0, self.eps, False)
         if self.training and input.numel() > 0:
-            method = _Method(self.alpha_forward, self.alpha_backward, self.eps)
+            method = _Method(*_constants(self))
+            if method != (self.alpha_forward, self.alpha_backward, self.eps):  # so that a change is seen
+                raise AssertionError("the settings of a layer must not change while it is compiled")
             normalised = kept_apart(train_step(self, input, method), self.weight)
         else:
             kind = torch.promote_types(input.dtype, torch.float32)
@@ -141,10 +143,11 @@ class OnlineNorm(nn.Module):
             gain = (variance + self.eps).rsqrt()
             normalised = (input.to(kind) - as_wide(mean, input)) * as_wide(gain, input)
         output = affine(normalised, self.weight, self.bias)
-        if self.layer_scaling:
-            mean_square = output.square().mean(tuple(range(1, output.dim())), keepdim=True)
-            output = output * (mean_square + self.eps).rsqrt()
-        return output.to(input.dtype)
+        return (self._scaled(output) if self.layer_scaling else output).to(input.dtype)
+
+    def _scaled(self, output: Tensor) -> Tensor:
+        mean_square = output.square().mean(tuple(range(1, output.dim())), keepdim=True)
+        return output * (mean_square + self.eps).rsqrt()
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""
@@ -153,6 +156,12 @@ class OnlineNorm(nn.Module):
             f"eps={self.eps}, affine={self.weight is not None}, layer_scaling={self.layer_scaling}, "
             f"bias={self.bias is not None}"
         )
+
+
+@torch.compiler.assume_constant_result
+def _constants(layer: OnlineNorm) -> tuple[float, float, float]:
+    # With dynamic=True, torch.compile would see variables, which it cannot use inside of these Functions.
+    return layer.alpha_forward, layer.alpha_backward, layer.eps
 
 
 class _Method(NamedTuple):

@@ -20,8 +20,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 from torch.utils.checkpoint import _CachedTorchDispatchMode, _CachingTorchDispatchMode
+
+from bnlib.norm.buffers import is_eager
 
 # The running backward pass, in which a forward pass is a repetition, the hooks that keep no activations, the contexts
 # of functions, and the modes of selective checkpointing. PyTorch has no public names for them.
@@ -156,12 +159,21 @@ def _equal(values: dict[str, Tensor | None], others: dict[str, Tensor | None]) -
 def first_pass(layer: nn.Module, x: Tensor) -> FirstPass | None:
     """Return the first pass over ``x`` if this is the second one; else remember the pass if it may be repeated.
 
-    Call it at the beginning of a forward pass in train mode, outside of ``torch.compile`` and ``torch.func``. It and
-    the pass must be ``unseen``.
+    Call it at the beginning of a forward pass in train mode. It and the pass must be ``unseen``. Compiled code
+    recognises no second pass; ``buffers.hold`` raises an error there.
 
     Raises:
-        RuntimeError: if the pass may be the second one over a batch, and the first one is forgotten or ambiguous.
+        RuntimeError: if the pass may be the second one over a batch, and the first one is forgotten or ambiguous, or
+            the tensor has no values to recognise it by, as under ``torch.func``.
     """
+    if not is_eager(x):
+        if not torch.compiler.is_compiling() and _backward_pass() != -1 and _recognised and not is_fake(x):
+            raise RuntimeError(
+                f"{type(layer).__name__} in train mode cannot recognise a batch that torch.utils.checkpoint computes "
+                "again under torch.func, as in a stack of models, or with a tensor class that has operations of its "
+                "own, such as DTensor; leave out the checkpoint for this part of the model"
+            )
+        return None
     if _backward_pass() != -1:
         return _recall(layer, x) if _recognised else None
     if not torch.is_grad_enabled() or _hooks(True) is not None:

@@ -56,7 +56,7 @@ def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
 
 def _train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     eager = is_eager(x)
-    again = first_pass(layer, x) if eager else None
+    again = first_pass(layer, x)
     # Not layer._buffers: functional_call replaces the buffers for the duration of a call.
     live = {name: getattr(layer, name) for name in (*method.forward_state, *method.backward_state)}
     count = layer.num_batches_tracked
@@ -67,8 +67,9 @@ def _train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     # Copies, because torch.compile does not accept a tensor twice.
     state = [before[name] for name in method.forward_state] + [before[name].clone() for name in method.backward_state]
     state += [live[name] for name in method.backward_state]
-    step = Step if eager or torch.compiler.is_compiling() else TransformedStep
-    output, *results = step.apply(x, method, again, count, *state)
+    compiled = torch.compiler.is_compiling()
+    step = Step if eager or compiled else TransformedStep
+    output, *results = step.apply(x, method, compiled, again, count, *state)
     if again is None:
         new = dict(zip(method.forward_state, results, strict=False))
         store(layer, **new, num_batches_tracked=count + 1)
@@ -78,59 +79,62 @@ def _train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
 class Step(Function):
     """The train step; it returns the output, the new forward state, and what the backward pass needs.
 
-    Its last arguments are the forward state, the backward state, and the buffers of the backward state, which it moves.
+    ``compiled`` says whether the whole step is compiled. ``torch.compiler.is_compiling`` does not tell: behind a graph
+    break, PyTorch compiles the forward pass of a Function without its backward pass. The last arguments are the forward
+    state, the backward state, and the buffers of the backward state, which it moves.
     In the second pass of a checkpoint these hold newer values than the backward state.
     """
 
     @staticmethod
-    def forward(x, method, again, count, *state):
+    def forward(x, method, compiled, again, count, *state):
         """Normalise ``x``."""
         output, new, kept = method.normalise(x, count, *state[: -len(method.backward_state)])
         counter = []
-        if torch.compiler.is_compiling():
+        if compiled:
             new[0], *counter = with_counter(new[0])
         return output, *new, *counter, *kept
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         """Save what ``backward`` needs; the state that it updates is no saved tensor, because it changes."""
-        _, method, again, _, *state = inputs
+        _, method, compiled, again, _, *state = inputs
         start, live = len(method.forward_state), state[-len(method.backward_state) :]
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(inputs[0], output[0], *output[1 + start :])
-        ctx.method, ctx.state, ctx.backward_passes, ctx.first_pass = method, live, 0, again
+        ctx.method, ctx.compiled, ctx.state, ctx.backward_passes, ctx.first_pass = method, compiled, live, 0, again
 
     @staticmethod
     def backward(ctx, g, *_):
         """Return the gradient of the input and update the backward state."""
         x, output, *kept = ctx.saved_tensors
         size, counter = len(ctx.state), None
-        if torch.compiler.is_compiling():
+        if ctx.compiled:
             counter, *kept = kept
         kept, before = kept[:-size], kept[-size:]
         with torch.no_grad():
             grad_input, new = ctx.method.differentiate(g, output, kept, before)
             if not is_vectorised(g):
                 _update(ctx, g, output, kept, before, new, counter)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not ctx.compiled:
             grad_input = Final.apply(grad_input, x, g)
-        return grad_input, None, None, None, *[None] * (len(ctx.method.forward_state) + 2 * size)
+        return grad_input, *[None] * (4 + len(ctx.method.forward_state) + 2 * size)
 
 
 class TransformedStep(Step):
     """The same step for ``torch.func``; ``torch.compile`` does not accept a class with this method."""
 
     @staticmethod
-    def vmap(info, in_dims, x, method, again, count, *state):
+    def vmap(info, in_dims, x, method, compiled, again, count, *state):
         """Train many layers at once, as one layer with many channels."""
         size = info.batch_size
-        x_dim, _, _, count_dim, *state_dims = in_dims
+        x_dim, _, _, _, count_dim, *state_dims = in_dims
         channels = x.size(2 if x_dim is not None and x_dim <= 1 else 1)
         wide = _with_mapped(x, x_dim, size).movedim(0, 1).flatten(1, 2)
-        if count_dim is not None:
-            count = count.repeat_interleave(channels)
+        if count_dim is not None or count.dim():  # an inner vmap has repeated it for its channels
+            count = _with_mapped(count, count_dim, size)
+            count = count.flatten() if count.dim() > 1 else count.repeat_interleave(channels)
         wide_state = [_with_mapped(each, dim, size).flatten(0, 1) for each, dim in zip(state, state_dims, strict=True)]
-        output, *others = TransformedStep.apply(wide, method, again, count, *wide_state)
+        output, *others = TransformedStep.apply(wide, method, compiled, again, count, *wide_state)
         others = [each.unflatten(0, (size, -1)) for each in others]
         return (output.unflatten(1, (size, -1)), *others), (1, *[0] * len(others))
 
@@ -171,7 +175,7 @@ def _update(ctx, g: Tensor, output: Tensor, kept, before: list[Tensor], new: lis
     state ``before``. Vectorised backward passes, such as the rows of a Jacobian matrix, are no steps of training and
     update nothing.
     """
-    live, compiling = ctx.state, torch.compiler.is_compiling()
+    live, compiling = ctx.state, ctx.compiled
     eager, earlier = not (compiling or _is_transformed()), ctx.backward_passes
     if compiling:
         earlier = count_pass(counter, new[0])

@@ -9,24 +9,25 @@ from torch.autograd.function import once_differentiable
 
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.checks import check_same_dtype
-from bnlib.norm.full_norm_passes import Settings, gradients, moments, reduce_over_processes, statistics_dtype
+from bnlib.norm.full_norm_passes import Settings, gradients, moments, moments_over_processes, statistics_dtype
+from bnlib.norm.recomputation import first_pass, unseen
 
 
 class SyncBatchNorm(BatchNorm):
     r"""Batch Normalization over all processes of a group, as if their batches were one global batch.
 
     The batches of the processes may have different sizes. In train mode the layer communicates twice per step: the
-    forward pass adds up the number, the sum and the sum of squares of the values of each channel over the processes,
-    and the backward pass adds up $\sum g$ and $\sum g\hat x$, all in float64. With a single process, and in eval mode,
+    forward pass collects the number, the mean and the variance of the values of each channel from the processes, and
+    the backward pass adds up $\sum g$ and $\sum g\hat x$, all in float64. With a single process, and in eval mode,
     the layer is the same as ``BatchNorm``. So several processes need devices with float64, which MPS lacks. The
     ``state_dict`` is that of torch.nn.SyncBatchNorm, which does the same on GPUs only.
 
     All processes must call their layers in the same order, and either all or none of them must compute gradients. A
     process with an empty batch must take part, too. As in PyTorch, the gradients of ``weight`` and ``bias`` come from
     the samples of this process, and DistributedDataParallel averages them. If the batches have different sizes, this
-    average is not the gradient of the mean loss over all samples. With several processes,
-    ``torch.utils.checkpoint(..., use_reentrant=False)`` moves the running statistics once per batch; with one process,
-    or with ``use_reentrant=True``, twice, as ``BatchNorm`` does.
+    average is not the gradient of the mean loss over all samples. With several processes, the layer recognises the
+    second forward pass of ``torch.utils.checkpoint``, and the running statistics move once per batch; with one process
+    they move twice, as those of ``BatchNorm`` do.
 
     Arguments:
         num_features, eps, momentum, affine, track_running_stats: as in ``BatchNorm``.
@@ -75,9 +76,11 @@ class SyncBatchNorm(BatchNorm):
         if self.eps <= 0:
             raise ValueError(f"eps must be positive during training, got {self.eps}")
         settings = Settings(self.eps, "batch", self.num_features, group)
-        output, mean, variance, count = _Step.apply(input, self.weight, self.bias, settings)
-        if self.track_running_stats:
-            self._track(mean, variance, count)
+        with unseen():
+            again = first_pass(self, input)
+            output, mean, variance, count = _Step.apply(input, self.weight, self.bias, settings)
+            if self.track_running_stats and again is None:
+                self._track(mean, variance, count)
         return output
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -99,8 +102,7 @@ class _Step(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, settings):
         own, mean, variance, *_ = moments(x)
-        count, mean, squares = reduce_over_processes(settings.process_group, own, mean, variance + mean.square())
-        variance = (squares - mean.square()).clamp(min=0) if count else torch.zeros_like(mean)
+        count, mean, variance = moments_over_processes(settings.process_group, own, mean, variance.clamp(min=0))
         kind = statistics_dtype(x)
         gain = (variance + settings.eps).rsqrt().to(kind)
         centre, scale, offset = (None if each is None else each.to(kind) for each in (mean, weight, bias))

@@ -71,3 +71,10 @@ def test_a_virtual_batch_without_samples_is_refused_and_the_arguments_are_printe
         bnlib.GhostBatchNorm(3, virtual_batch_size=0)
     assert "virtual_batch_size=32" in repr(bnlib.GhostBatchNorm(3))
     assert bnlib.GhostBatchNorm(3)(torch.zeros(0, 3)).shape == (0, 3)
+
+
+def test_a_program_of_eval_mode_takes_batches_of_any_size():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), bnlib.GhostBatchNorm(4, 2)).eval()
+    program = torch.export.export(model, (torch.randn(6, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    x = torch.randn(5, 3, 8, 8)
+    torch.testing.assert_close(program.module()(x), model(x))

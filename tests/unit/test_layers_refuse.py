@@ -203,3 +203,23 @@ def test_a_schedule_that_leaves_its_range_is_named_with_the_step():
     with pytest.raises(ValueError, match=r"alpha must lie in \(0, 1\] at every step, got 1.1 at step 2"):
         for _ in range(4):
             layer(torch.randn(6, 4))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of torch.jit
+@pytest.mark.parametrize("name", ["GhostBatchNorm", "NoisyBatchNorm", "BatchRenorm", "ActivationNoise"])
+def test_a_program_that_would_repeat_one_step_is_refused(name):
+    layer = bnlib.ActivationNoise(seed=1) if name == "ActivationNoise" else LAYERS[name]()
+    with pytest.raises(RuntimeError, match=rf"{name} in train mode cannot be traced by torch.jit.trace; call layer.e"):
+        torch.jit.trace(layer, torch.randn(6, 4))
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(torch.jit.trace(layer.eval(), torch.randn(6, 4))(x), layer(x))
+
+
+@pytest.mark.parametrize("layer", [bnlib.NoisyBatchNorm(4, seed=1), bnlib.ActivationNoise(seed=1)], ids=["BN", "noise"])
+def test_noise_cannot_be_exported(layer):
+    batch = {0: torch.export.Dim("batch")}
+    with pytest.raises(RuntimeError, match=r"in train mode cannot be exported by torch.export; call layer.eval\(\) f"):
+        torch.export.export(layer, (torch.randn(6, 4),), dynamic_shapes=(batch,))
+    x = torch.randn(5, 4)
+    program = torch.export.export(layer.eval(), (torch.randn(6, 4),), dynamic_shapes=(batch,))
+    torch.testing.assert_close(program.module()(x), layer(x))

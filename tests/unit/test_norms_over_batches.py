@@ -1,6 +1,7 @@
 """MABN, Online Norm and CBN: each equals its formulas in NumPy over several steps, and what is special about it."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -299,3 +300,44 @@ def test_stacked_networks_train_as_each_does_alone(name):
 def test_bad_arguments_are_named(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["MovingAverageBatchNorm", "OnlineNorm", "BatchRenorm", "FullNorm", "BatchNorm"])
+def test_vmap_inside_of_vmap(name):
+    """Two rows of three layers each."""
+    layers = [[getattr(bnlib, name)(4) for _ in range(3)] for _ in range(2)]
+    rows = [torch.func.stack_module_state(row) for row in layers]
+    parameters, buffers = (
+        {key: torch.stack([row[part][key] for row in rows]) for key in rows[0][part]} for part in (0, 1)
+    )
+
+    def call(parameters, buffers, x):
+        return torch.func.functional_call(layers[0][0], (parameters, buffers), (x,))
+
+    for step in range(2):
+        x = torch.randn(2, 3, 6, 4) + step
+        y = torch.vmap(torch.vmap(call))(parameters, buffers, x)
+        for row, column in itertools.product(range(2), range(3)):
+            torch.testing.assert_close(y[row, column], layers[row][column](x[row, column]))
+    for key, value in buffers.items():
+        for row, column in itertools.product(range(2), range(3)):
+            torch.testing.assert_close(value[row, column], layers[row][column].get_buffer(key))
+
+
+class RandomWeights(nn.Module):
+    """A parametrisation that draws other weights at every call."""
+
+    calls = 0
+
+    def forward(self, weight):
+        RandomWeights.calls += 1
+        return weight * torch.empty_like(weight).uniform_(0.5, 1.5)
+
+
+def test_cbn_uses_the_weights_of_the_product_for_its_statistics():
+    linear = nn.utils.parametrize.register_parametrization(nn.Linear(5, 4), "weight", RandomWeights())
+    layer = bnlib.CrossIterationBatchNorm(linear, window=3)
+    for step in range(4):
+        RandomWeights.calls = 0
+        layer(torch.randn(16, 5)).square().sum().backward()
+        assert RandomWeights.calls == 1, step

@@ -10,6 +10,7 @@ from layers import LAYERS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from bnlib import stacked
 from bnlib.norm import recomputation
 
 CHANGING = [
@@ -181,3 +182,32 @@ def test_a_batch_that_is_not_computed_exactly_alike_is_that_of_the_next_pass(nam
     block = lambda x: norm(nn.functional.dropout(norm(nn.functional.dropout(x, 0.5)), 0.5))  # noqa: E731
     checkpoint(block, x, use_reentrant=use_reentrant, preserve_rng_state=False).sum().backward()
     assert norm.num_batches_tracked == before + 2
+
+
+class Labelled(torch.Tensor):
+    """A tensor class without operations of its own."""
+
+
+@EACH
+@pytest.mark.parametrize("call", ["newer", "older"])
+def test_a_class_of_tensors_with_values_is_recognised(name, call):
+    plain, recomputed = made(name)[1], made(name)[1]
+    for step in range(3):
+        torch.manual_seed(step)
+        x = torch.randn(6, 4)
+        first, second = x.clone().requires_grad_(), x.as_subclass(Labelled).requires_grad_()
+        for y in (plain(first), CALLS[call](recomputed, second)):
+            y.pow(3).sum().backward()
+        torch.testing.assert_close(second.grad.as_subclass(torch.Tensor), first.grad)
+    torch.testing.assert_close(recomputed.state_dict(), plain.state_dict())
+    assert all(type(value) is torch.Tensor for value in recomputed.buffers())
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGING if name != "NoisyBatchNorm"])  # it cannot be stacked
+@REENTRANT
+def test_a_stack_in_a_checkpoint_raises_an_error(name, use_reentrant):
+    """Under ``torch.func`` the batches have no values to recognise them by, so the numbers would be wrong."""
+    stack = stacked.stack([nn.Sequential(LAYERS[name](), nn.PReLU()) for _ in range(2)])
+    y = checkpoint(stack, torch.randn(2, 6, 4, requires_grad=True), use_reentrant=use_reentrant)
+    with pytest.raises(RuntimeError, match=r"cannot recognise a batch .* under torch.func.* leave out the checkpoint"):
+        y.sum().backward()

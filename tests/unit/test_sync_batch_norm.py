@@ -1,5 +1,6 @@
 """SyncBatchNorm: several processes, each with its part of a batch, are one process with all of it."""
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed
@@ -12,6 +13,8 @@ from bnlib import distributed
 STEPS, SHAPE = 3, (9, 4, 2)
 # Samples of each process. They differ, and one may have none.
 PARTS = {2: [5, 4], 3: [2, 0, 7]}
+BEHIND = {"nothing": nn.Identity, "a layer that saves its input": lambda: nn.Linear(2, 2)}
+OFFSETS = (0.0, 1e4, 1e6, 1e8)
 OPTIONS = {"defaults": {}, "cumulative": {"momentum": None}, "not affine": {"affine": False}}
 
 
@@ -57,7 +60,9 @@ def of_one(parts):
         single(x.double())
     except TypeError as error:
         found["type"] = str(error)
-    found["checkpointed"] = {way: batches_of_a_checkpoint(way) for way in (False, True)}
+    for name, behind in BEHIND.items():
+        found["checkpointed", name] = {way: batches_of_a_checkpoint(way, behind) for way in (False, True)}
+    found["far from 0"] = {offset: far_from_0(part, offset) for offset in OFFSETS}
     (first,) = torch.autograd.grad(single(x).square().sum(), x, create_graph=True)
     try:
         first.sum().backward()
@@ -66,17 +71,29 @@ def of_one(parts):
     return found
 
 
-def batches_of_a_checkpoint(reentrant):
+def batches_of_a_checkpoint(reentrant, behind=nn.Identity):
     """How often a checkpointed batch is counted, and whether its output and gradient are those without checkpoint."""
     results = []
     for checkpointed in (True, False):
         torch.manual_seed(0)
         layer, x = bnlib.SyncBatchNorm(2), torch.randn(4, 2, requires_grad=True)
-        y = checkpoint(layer, x, use_reentrant=reentrant) if checkpointed else layer(x)
+        block = nn.Sequential(layer, behind())
+        y = checkpoint(block, x, use_reentrant=reentrant) if checkpointed else block(x)
         y.pow(3).sum().backward()
         results.append((layer.num_batches_tracked.item(), y.detach(), x.grad))
     same = all(torch.allclose(*pair) for pair in zip(results[0][1:], results[1][1:], strict=True))
     return results[0][0], same
+
+
+def far_from_0(part, offset):
+    """The output, the gradient and the running variance for a batch in float64 with this mean."""
+    torch.manual_seed(0)
+    whole = torch.randn(9, 2, dtype=torch.float64) + offset
+    x = whole[part].clone().requires_grad_()
+    layer = bnlib.SyncBatchNorm(2, dtype=torch.float64, momentum=1.0)
+    y = layer(x)
+    y.pow(3).sum().backward()
+    return [each.detach().numpy() for each in (y, x.grad, layer.running_var)]
 
 
 @pytest.fixture(scope="module", params=sorted(PARTS))
@@ -127,9 +144,21 @@ def test_an_input_of_another_type_is_named(together):
         assert "input must have the dtype of the layer, torch.float32, got torch.float64" in each["type"]
 
 
-def test_how_often_a_checkpointed_batch_is_counted(together):
-    """As the docstring says: once in several processes with ``use_reentrant=False``, else twice."""
-    alone = {way: batches_of_a_checkpoint(way) for way in (False, True)}
-    assert alone == {False: (2, True), True: (2, True)}
+@pytest.mark.parametrize("behind", BEHIND)
+def test_how_often_a_checkpointed_batch_is_counted(together, behind):
+    """As the docstring says: once in several processes, and twice in one, whatever follows the layer in the block."""
+    if behind == "a layer that saves its input":
+        alone = {way: batches_of_a_checkpoint(way, BEHIND[behind]) for way in (False, True)}
+        assert alone == {False: (2, True), True: (2, True)}
     for each in together:
-        assert each["checkpointed"] == {False: (1, True), True: (2, True)}
+        assert each["checkpointed", behind] == {False: (1, True), True: (1, True)}
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_a_mean_far_from_0_costs_no_more_digits_than_in_one_process(together, offset):
+    whole, gradient, variance = far_from_0(slice(None), offset)
+    for number, expected in enumerate((whole, gradient)):
+        joined = np.concatenate([each["far from 0"][offset][number] for each in together])
+        np.testing.assert_allclose(joined, expected, rtol=0, atol=1e-12 + 1e-14 * abs(offset))
+    for each in together:
+        np.testing.assert_allclose(each["far from 0"][offset][2], variance, rtol=1e-12 + 1e-14 * abs(offset))

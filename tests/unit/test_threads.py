@@ -1,5 +1,7 @@
 """The number of threads: one while a small network trains, and the caller's own whenever the caller runs."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -73,3 +75,22 @@ def test_the_products_of_a_step():
     assert products_per_step(stacked.stack([nn.Linear(6, 4) for _ in range(3)]), (6,), 10) == 10 * 3 * 28
     convolution = nn.Conv2d(3, 5, 3, padding=1, bias=False)
     assert products_per_step(convolution, (3, 8, 8), 2) == 2 * convolution.weight.numel() * 64
+
+
+@pytest.mark.parametrize("make", [bnlib.OnlineNorm, bnlib.FilterResponseNorm, bnlib.BatchNorm, bnlib.FullNorm])
+def test_two_threads_can_call_one_stack_in_eval_mode(make):
+    """A call must not change the layer, not even for its own duration."""
+    stack = stacked.stack([nn.Sequential(nn.Conv2d(2, 4, 3), make(4)) for _ in range(2)]).eval()
+    x = torch.randn(2, 3, 2, 6, 6)
+    expected, interval = stack(x).detach(), sys.getswitchinterval()
+
+    def call(_):
+        with torch.no_grad():
+            return torch.equal(stack(x), expected)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            assert all(threads.map(call, range(300)))
+    finally:
+        sys.setswitchinterval(interval)
