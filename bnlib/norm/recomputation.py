@@ -166,18 +166,21 @@ def first_pass(layer: nn.Module, x: Tensor) -> FirstPass | None:
         RuntimeError: if the pass may be the second one over a batch, and the first one is forgotten or ambiguous, or
             the tensor has no values to recognise it by, as under ``torch.func``.
     """
-    if not is_eager(x):
-        if not torch.compiler.is_compiling() and _backward_pass() != -1 and _recognised and not is_fake(x):
-            raise RuntimeError(
-                f"{type(layer).__name__} in train mode cannot recognise a batch that torch.utils.checkpoint computes "
-                "again under torch.func, as in a stack of models, or with a tensor class that has operations of its "
-                "own, such as DTensor; leave out the checkpoint for this part of the model"
-            )
+    if torch.compiler.is_compiling():
         return None
-    if _backward_pass() != -1:
-        return _recall(layer, x) if _recognised else None
-    if not torch.is_grad_enabled() or _hooks(True) is not None:
-        _remember(layer, x)
+    repeated = _backward_pass() != -1
+    if not (repeated or not torch.is_grad_enabled() or _hooks(True) is not None):
+        return None
+    if is_eager(x):
+        if not repeated:
+            _remember(layer, x)
+        return _recall(layer, x) if repeated and _recognised else None
+    if repeated and _recognised and not is_fake(x):
+        raise RuntimeError(
+            f"{type(layer).__name__} in train mode cannot recognise a batch that torch.utils.checkpoint computes again "
+            "under torch.func, as in a stack of models, or with a tensor class that has operations of its own, such as "
+            "DTensor; leave out the checkpoint for this part of the model"
+        )
     return None
 
 
