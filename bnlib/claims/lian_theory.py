@@ -196,7 +196,7 @@ CLAIMS = (
         "lian-algorithm-1", "lian2019", "section 3 and Algorithm 1",
         "Mean and variance of a batch are similar to those of the whole data set, so that their running averages can "
         "take their place at inference.",
-        "04_the_objective#figures-1-to-3-of-the-paper", _variance_in_batches,
+        "04_the_objective#batches-of-one-sample", _variance_in_batches,
         tuple((f"the average var(B) is within 10 % of the variance of all data, shuffled batches of {b}",
                lambda e, b=b: abs(e[f"average var(B) over the variance of all data, batches of {b}"] - 1).max() < 0.1)
               for b in (64, 16, 2, 1)),

@@ -222,7 +222,7 @@ CLAIMS = (
     Claim(
         "lian-figure-1", "lian2019", "figure 1",
         "If BN is trained on three samples at batch size 1, the test loss rises.",
-        "04_the_objective#figures-1-to-3-of-the-paper", _figure_1_losses,
+        "04_the_objective#batches-of-one-sample", _figure_1_losses,
         (("the test loss ends above its start in the median",
           lambda e: np.median(e["test loss at the end over that at the start"]) > 1),),
         quantifier="tendency",
@@ -233,7 +233,7 @@ CLAIMS = (
     Claim(
         "lian-figure-1-train", "lian2019", "figure 1",
         "If BN is trained on three samples at batch size 1, the training loss decreases.",
-        "04_the_objective#figures-1-to-3-of-the-paper", _figure_1_losses,
+        "04_the_objective#batches-of-one-sample", _figure_1_losses,
         (("the median training loss ends below its median at the start",
           lambda e: np.median(e["training loss at the end, nats"])
           < np.median(e["training loss at the start, nats"])),),
@@ -245,7 +245,7 @@ CLAIMS = (
     Claim(
         "lian-figure-1-overfits", "lian2019", "introduction, on figure 1",
         "BN overfits when the batch size is 1.",
-        "04_the_objective#figures-1-to-3-of-the-paper", _figure_1_losses,
+        "04_the_objective#batches-of-one-sample", _figure_1_losses,
         (("the median training loss falls below ln 3 - 0.1, which is impossible without using the inputs",
           lambda e: np.median(e["training loss at the end, nats"]) < math.log(3) - 0.1),),
         quantifier="tendency",
@@ -256,7 +256,7 @@ CLAIMS = (
     Claim(
         "lian-figure-2", "lian2019", "figure 2",
         "The smaller the batches, the larger the test error with BN.",
-        "04_the_objective#figures-1-to-3-of-the-paper", _figure_2_errors,
+        "04_the_objective#batch-sizes-on-digits", _figure_2_errors,
         tuple((f"the median test error at batch size 2 is more than 2 points above that at 128, learning rate {lr}",
                lambda e, r=lr: np.median(e[f"test error with BN, batches of 2, learning rate {r}, %"])
                > np.median(e[f"test error with BN, batches of 128, learning rate {r}, %"]) + COMPARABLE)

@@ -183,7 +183,7 @@ CONSTRUCTION_STYLES = {
 def draw_minima(
     figure: Figure, surfaces: Mapping[tuple[str, int], Any], minimum: tuple[np.ndarray, float], batch_size: int
 ) -> str:
-    """Draw where the BN objective has its minimum for each set of batches, and two losses there.
+    """Draw where the BN objective has its minimum for each set of batches, and two losses at this minimum.
 
     Arguments:
         figure: where to draw.
@@ -212,7 +212,7 @@ def draw_minima(
         told.append(f"{name}: ({first}, {second}), losses {losses[0]:.2f} and {losses[1]:.2f}")
     left.set(xlabel="weight of input 1", ylabel="weight of input 2", title="minimum of BN objective")
     left.set(xlim=(-0.4, 2.8), ylim=(-0.5, 2.3))
-    right.set(ylabel="loss (nats)", xlim=(-0.5, place + 0.5), ylim=(0.3, 0.8), title="loss there")
+    right.set(ylabel="loss (nats)", xlim=(-0.5, place + 0.5), ylim=(0.3, 0.8), title="losses at this minimum")
     right.set_xticks(range(len(CONSTRUCTION_STYLES)), [name.replace(" ", "\n") for name in CONSTRUCTION_STYLES])
     best = f"all data: ({minimum[0][0]:.2f}, {minimum[0][1]:.2f}), loss {minimum[1]:.2f}"
     return (

@@ -60,15 +60,6 @@ EXPERIMENT = Experiment(
 )
 
 
-TABLE_NORMS = {
-    "BN, variance of Algorithm 1": "BN, algorithm 1",
-    "BN, running variance kept": "BN",
-    "without normalisation": "without normalisation",
-    "Full Normalization": "FN, default",
-}
-"""Names in tables, and the corresponding names in ``NORMS``."""
-
-
 def final_losses(scale: Scale, norm: str, curve: str) -> np.ndarray:
     """Return the last value of ``"train_loss"`` or ``"test_loss"`` in nats, one number per seed."""
     return np.array([run[-1] for run in EXPERIMENT.load(scale)[norm,][curve]], dtype=float)
@@ -78,16 +69,3 @@ def share_of_rising_test_losses(scale: Scale, norm: str) -> float:
     """Return the share of seeds whose test loss is higher after training than before, in per cent."""
     start = np.array([run[0] for run in EXPERIMENT.load(scale)[norm,]["test_loss"]], dtype=float)
     return 100 * float((final_losses(scale, norm, "test_loss") > start).mean())
-
-
-def final_loss_rows(scale: Scale = "paper") -> list[dict]:
-    """Return the losses after training in nats, one number per seed, and how often the test loss rose."""
-    return [
-        {
-            "norm": title,
-            "training loss": final_losses(scale, norm, "train_loss"),
-            "test loss": final_losses(scale, norm, "test_loss"),
-            "test loss rose (% of seeds)": round(share_of_rising_test_losses(scale, norm)),
-        }
-        for title, norm in TABLE_NORMS.items()
-    ]

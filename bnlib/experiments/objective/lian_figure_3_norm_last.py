@@ -16,7 +16,7 @@ from torch import nn
 from bnlib import BatchNorm
 from bnlib.datasets import wide_variation
 from bnlib.experiments.framework.experiment import Experiment, Scale
-from bnlib.experiments.objective import lian_figure_3, lian_setup
+from bnlib.experiments.objective import lian_setup
 from bnlib.experiments.objective.lian_figure_3 import BATCH_SIZE, EPOCHS, LEARNING_RATES, SIZES
 from bnlib.models import logistic_regression
 from bnlib.sweep import Run
@@ -54,23 +54,3 @@ EXPERIMENT = Experiment(
 def final_errors(lr: float, curve: str, scale: Scale = "paper") -> np.ndarray:
     """Return the last value of ``"train_error"`` or ``"test_error"`` in per cent, one number per seed."""
     return 100 * np.array([run[-1] for run in EXPERIMENT.load(scale)[lr,][curve]], dtype=float)
-
-
-def placement_rows(scale: Scale = "paper") -> list[dict]:
-    """Return the errors after training (%), one number per seed, by norm, its place, and learning rate."""
-    arms = {
-        "BN before the linear layer": partial(lian_figure_3.final_errors, "BN"),
-        "BN after the linear layer": final_errors,
-        "Full Normalization before the linear layer": partial(lian_figure_3.final_errors, "FN, default"),
-        "without normalisation": partial(lian_figure_3.final_errors, "without normalisation"),
-    }
-    return [
-        {
-            "norm": title,
-            "learning rate": f"{lr:g}",
-            "training error": errors(lr, "train_error", scale),
-            "test error": errors(lr, "test_error", scale),
-        }
-        for title, errors in arms.items()
-        for lr in (RATES[scale] if title == "BN after the linear layer" else LEARNING_RATES)
-    ]
