@@ -19,7 +19,7 @@ KINDS = {r"Solution$": "bnb-solution", "Proof": "bnb-proof", "Details ": "bnb-de
 
 
 class FoldSolutions(SphinxTransform):
-    """Turn each section with the title "Solution", "Proof ..." or "Details ..." into a folded element with this name."""
+    """Turn each section called "Solution", "Proof ..." or "Details ..." into a folded element with this name."""
 
     default_priority = 400
 
