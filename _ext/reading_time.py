@@ -27,7 +27,7 @@ LEFT_OUT = {"exercises", "references", "further-reading"}
 def sections(markdown: Sequence[str]) -> dict[str, str]:
     r"""Return the text below each second-level heading by its anchor; the text before the first one has the key ``""``.
 
-    The text of a proof, which the page folds, is left out.
+    The text of proofs and details, which the page folds, is left out.
 
     Example:
         >>> sections(["# A\nOne.\n## B c\nTwo.", "#### Proof of B\nFolded.", "### D\nThree."])
@@ -38,7 +38,7 @@ def sections(markdown: Sequence[str]) -> dict[str, str]:
     for line in "\n".join(markdown).split("\n"):
         heading = re.fullmatch(r"(#+) (.+)", line)
         if heading:
-            folded = heading[2].startswith("Proof")
+            folded = heading[2].startswith(("Proof", "Details "))
         if heading and len(heading[1]) == 2:
             place = slugify(heading[2])
             found[place] = []

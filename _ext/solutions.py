@@ -1,21 +1,25 @@
-"""Sphinx hook: fold the solution of an exercise, including its text, its code and the output of the code, and proofs.
+"""Sphinx hook: fold the solution of an exercise with its text, its code and the output of the code; proofs; details.
 
-In the notebook a solution is a section, ``#### Solution``, and a proof is one such as ``#### Proof of Lemma 1``, which
-JupyterLab collapses. This hook replaces the section by a ``<details>`` element before Sphinx builds the table of
-contents.
+In the notebook a solution is a section, ``#### Solution``, a proof is one such as ``#### Proof of Lemma 1``, and what
+only some readers need is one such as ``#### Details of the contest``. JupyterLab collapses these sections. This hook
+replaces each of them by a ``<details>`` element before Sphinx builds the table of contents.
 """
 
 from __future__ import annotations
 
 import html
+import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
+KINDS = {r"Solution$": "bnb-solution", "Proof": "bnb-proof", "Details ": "bnb-details"}
+"""The class of a folded element by the beginning of its title, a regular expression."""
+
 
 class FoldSolutions(SphinxTransform):
-    """Turn each section with the title "Solution" or "Proof ..." into a folded element with this name."""
+    """Turn each section called "Solution", "Proof ..." or "Details ..." into a folded element with this name."""
 
     default_priority = 400
 
@@ -24,10 +28,10 @@ class FoldSolutions(SphinxTransform):
         for section in list(self.document.findall(nodes.section)):
             title = section.next_node(nodes.title)
             name = title.astext()
-            if title.parent is section and (name == "Solution" or name.startswith("Proof")):
+            kinds = [kind for beginning, kind in KINDS.items() if re.match(beginning, name)]
+            if title.parent is section and kinds:
                 section.remove(title)
-                kind = "bnb-solution" if name == "Solution" else "bnb-proof"
-                opening = f'<details class="{kind}">\n<summary>{html.escape(name)}</summary>'
+                opening = f'<details class="{kinds[0]}">\n<summary>{html.escape(name)}</summary>'
                 before = nodes.raw("", opening, format="html")
                 section.replace_self([before, *section.children, nodes.raw("", "</details>", format="html")])
 

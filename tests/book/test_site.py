@@ -160,3 +160,13 @@ def test_each_proof_is_a_closed_fold_with_its_name(site):
         folds = soup(site / "chapters" / f"{path.stem}.html").select("details.bnb-proof")
         assert [fold.summary.text for fold in folds] == names
         assert not any(fold.has_attr("open") or fold.select("div.cell") for fold in folds)
+
+
+def test_details_are_a_closed_fold_with_the_tables_and_figures_below_their_heading(site):
+    path = notebooks.CHAPTERS / "05_full_normalization.ipynb"
+    texts = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+    names = [name for text in texts for name in re.findall(r"^#### (Details .*)\n", text, flags=re.M)]
+    folds = soup(site / "chapters" / f"{path.stem}.html").select("details.bnb-details")
+    assert [fold.summary.text for fold in folds] == names != []
+    for fold in folds:
+        assert not fold.has_attr("open") and fold.select(".cell_output table") and fold.select("figure, img, svg")

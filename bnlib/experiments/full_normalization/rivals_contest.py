@@ -5,7 +5,7 @@ The rule, the grids and the networks are those of ``rivals``; setting and rate a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ LEARNED = 80.0
 """A norm whose mean test error (%) is below this has learned; guessing has 90. The rule does not use this."""
 COMPARED = {"Full Norm": "FN", "batch norm": "BN", "weight standardisation + GN": "WS + GN"}
 """The norms whose errors the table of verdicts shows, with their short names."""
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def cells(optimiser: str, part: str, scale: Scale) -> dict[tuple, list[Run]]:
@@ -124,6 +125,26 @@ def verdict_rows(optimiser: str, scale: Scale = "quick") -> list[dict[str, str]]
         | {"verdict": _verdict(optimiser, place, scale)}
         | {name: _told(optimiser, norm, place, scale) for norm, name in COMPARED.items()}
         for place in places(optimiser, scale)
+    ]
+
+
+def mean_error_rows(optimiser: str, norms: Mapping[str, str], scale: Scale = "quick") -> list[dict[str, str]]:
+    """Return a row for each place where a norm learns: mean errors (%) by norm, with a tick at those among the best.
+
+    Arguments:
+        optimiser: one of ``rivals.OPTIMISERS``.
+        norms: the norms to show, some of ``rivals.NORMS``, with the names of their columns.
+        scale: of the experiment.
+    """
+
+    def told(norm: str, of: dict[str, list]) -> str:
+        return f"{mean_error(of[norm]):.1f}{NO_BREAK + '✓' if norm in rivals.best(of) else ''}"
+
+    return [
+        {"batches": f"{place[0]}, {place[1]}"}
+        | {name: told(norm, errors(optimiser, scale)[place]) for norm, name in norms.items()}
+        for place in places(optimiser, scale)
+        if some_norm_learns(optimiser, *place, scale)
     ]
 
 

@@ -103,6 +103,8 @@ def test_where_no_norm_learns_the_tables_and_the_picture_count_nothing(monkeypat
     assert [row["verdict"] for row in rivals_contest.verdict_rows("SGD")] == ["loses", "no norm learns"]
     assert rivals_contest.best_rows("SGD")[0].keys() == {"norm", "shuffled"} and best_norms(learned) == ["BN"]
     assert rivals_contest.errors_and_times("SGD").keys() == {"shuffled"}
+    rows = rivals_contest.mean_error_rows("SGD", {"Full Norm": "FN", "batch norm": "BN"})
+    assert rows == [{"batches": "shuffled, 4", "FN": "88.3", "BN": "79.7\N{NO-BREAK SPACE}✓"}]
 
 
 @EACH

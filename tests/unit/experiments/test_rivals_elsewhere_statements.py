@@ -1,4 +1,4 @@
-"""What chapter 5 says of the contest on Fashion-MNIST and on workers, in "Against ten other norms"."""
+"""What chapter 5 says of the contest on Fashion-MNIST and on workers, and more of its results."""
 
 from bnlib.experiments.full_normalization import (
     rivals,

@@ -1,4 +1,4 @@
-"""What chapter 5 says of the contest with plain SGD, in "Against ten other norms" and "More results"."""
+"""What chapters 5 and 9 say of the contest with plain SGD, and more of its results."""
 
 import numpy as np
 import pytest
