@@ -88,6 +88,7 @@ from bnlib.figures.perils import (
     draw_adaptation_at_test_time,
     draw_discriminator,
     draw_distribution_shift,
+    draw_one_channel,
     draw_train_mode_at_inference,
     draw_two_towers,
 )
@@ -192,6 +193,7 @@ __all__ = [
     "draw_normalised_signal",
     "draw_objective_and_evaluation",
     "draw_objective_surface",
+    "draw_one_channel",
     "draw_oracle_bias",
     "draw_pixel_gains",
     "draw_placement",

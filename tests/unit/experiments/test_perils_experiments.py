@@ -210,6 +210,18 @@ def test_live_discriminators_end_with_the_accuracies_of_each_norm(monkeypatch):
     assert "run" not in figures.draw_discriminator(Figure(), shown, "shifted", "mixed")
 
 
+def test_one_channel_is_drawn_and_told_with_the_values_of_both_kinds():
+    figure = Figure()
+    told = figures.draw_one_channel(
+        figure, {"before BN": ([-1, 1], [3, 5]), "mixed": ([-1.342, -0.447], [0.447, 1.342])}
+    )
+    assert (
+        told
+        == "Two values of each kind. before BN: A -1 and 1, B 3 and 5; mixed: A -1.34 and -0.447, B 0.447 and 1.34."
+    )
+    assert [text.get_text() for text in figure.axes[0].texts] == ["5", "1.34"]
+
+
 def test_rows_of_train_mode_have_the_accuracy_of_their_batch_size_and_number_of_batches():
     found = train_mode_at_inference.load()["convolutional", "sorted"]
     rows = train_mode_at_inference.train_mode_accuracy_rows((2, 128))
