@@ -38,7 +38,7 @@ PREDICTIONS = [
             "0.03 to 0.1": lambda largest: 0.01 < largest <= 0.1,
             "0.3 or more": lambda largest: largest > 0.1,
         },
-        reason="The network trains up to a rate of {largest:g}, more than a hundred times the border. The rest of this "
+        reason="The network trains up to a rate of {largest:g}, more than a hundred times the border. The next "
         "section asks what does limit the rate.",
     ),
     Prediction(
