@@ -70,19 +70,4 @@ PREDICTIONS = [
         "layer, and {last:.1f} times in the last. The inputs of the first layer never change, so the correction "
         "follows only the weights of this layer. In the last layer the correction is noisier, and its errors add up.",
     ),
-    Prediction(
-        "equation-7-as-printed",
-        "Take equation (7) as printed: the bracket of (12.9) is the direct derivative of one output, plus its "
-        "derivatives with respect to mean and mean square, times the averages of 1 and 2x over the data. The true "
-        "gradient for the weights before the normaliser has the length {exact:.1f}. How long is the gradient of this "
-        "formula?",
-        {
-            "About as long": lambda exact, printed: 0.8 * exact <= printed <= 1.25 * exact,
-            "Longer": lambda exact, printed: printed > 1.25 * exact,
-            "Shorter, but not 0": lambda exact, printed: 1e-4 * exact < printed < 0.8 * exact,
-            "0, or nearly": lambda exact, printed: printed <= 1e-4 * exact,
-        },
-        reason="Its length is {printed:.1f}. The bracket tells how an output changes when a constant is added to all "
-        "inputs, but a normaliser subtracts this constant again.",
-    ),
 ]
