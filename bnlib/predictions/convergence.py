@@ -11,7 +11,7 @@ PREDICTIONS = [
     Prediction(
         "oracle-that-stops",
         "Three oracles minimise the toy problem quadratic with one or two samples per step. Learning rate and α fall "
-        "with the powers of Corollary 3, and with each oracle the error of the running average falls. With which "
+        "with the powers p = 4/5 and a = 2/5, and with each oracle the error of the running average falls. With which "
         "oracles does the mean squared gradient stop falling?",
         {
             "With none of them": lambda independent, same, running: min(independent, same, running) >= _FALLS,
