@@ -73,7 +73,7 @@ CLAIMS = (
     Claim(
         "lian-equation-7", "lian2019", "equation (7)",
         "The gradient of the objective is the product of equation (7) as printed, with an expectation in each factor.",
-        "12_convergence#equation-7-of-the-paper", _errors_of_equation_7,
+        "12_convergence#exercise-4-equation-7-of-the-paper", _errors_of_equation_7,
         (("with the expectation of D on its own, the product is the gradient to 1e-9 in 20 problems",
           lambda e: e["relative error, as printed"].max() < EXACT),),
         quantifier="always",
@@ -98,7 +98,7 @@ CLAIMS = (
         "lian-equation-7-operators", "lian2019", "equation (7)",
         "The gradient of the objective is equation (7), read as operators: all that stands to the right of an "
         "expectation is inside it.",
-        "12_convergence#equation-7-of-the-paper", _errors_of_equation_7,
+        "12_convergence#exercise-4-equation-7-of-the-paper", _errors_of_equation_7,
         (("read so, it is the gradient to 1e-9 in 20 problems",
           lambda e: e["relative error, as operators"].max() < EXACT),),
         quantifier="always",

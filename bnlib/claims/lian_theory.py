@@ -229,7 +229,7 @@ CLAIMS = (
     Claim(
         "lian-equation-6", "lian2019", "equation (6)",
         "The objective of full-batch BN is a special case of objective (6), which has an expectation in each layer.",
-        "12_convergence#equation-7-of-the-paper", _nested_and_full_batch_objective,
+        "12_convergence#exercise-4-equation-7-of-the-paper", _nested_and_full_batch_objective,
         (("with e(x) = (x, x²) the two objectives are equal to 1e-9",
           lambda e: e["difference of the objectives"].max() < EXACT),
          ("so are their gradients", lambda e: e["largest difference of their gradients"].max() < EXACT)),

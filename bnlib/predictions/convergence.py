@@ -11,7 +11,7 @@ PREDICTIONS = [
     Prediction(
         "oracle-that-stops",
         "Three oracles minimise the toy problem quadratic with one or two samples per step. Learning rate and α fall "
-        "with the powers of Corollary 3, and with each oracle the error of the running average falls. With which "
+        "with the powers p = 4/5 and a = 2/5, and with each oracle the error of the running average falls. With which "
         "oracles does the mean squared gradient stop falling?",
         {
             "With none of them": lambda independent, same, running: min(independent, same, running) >= _FALLS,
@@ -38,7 +38,7 @@ PREDICTIONS = [
             "0.03 to 0.1": lambda largest: 0.01 < largest <= 0.1,
             "0.3 or more": lambda largest: largest > 0.1,
         },
-        reason="The network trains up to a rate of {largest:g}, more than a hundred times the border. The rest of this "
+        reason="The network trains up to a rate of {largest:g}, more than a hundred times the border. The next "
         "section asks what does limit the rate.",
     ),
     Prediction(
@@ -69,20 +69,5 @@ PREDICTIONS = [
         reason="The error of the corrected average is {first:.1f} times that of the exponential average in the first "
         "layer, and {last:.1f} times in the last. The inputs of the first layer never change, so the correction "
         "follows only the weights of this layer. In the last layer the correction is noisier, and its errors add up.",
-    ),
-    Prediction(
-        "equation-7-as-printed",
-        "Take equation (7) as printed: the bracket of (12.9) is the direct derivative of one output, plus its "
-        "derivatives with respect to mean and mean square, times the averages of 1 and 2x over the data. The true "
-        "gradient for the weights before the normaliser has the length {exact:.1f}. How long is the gradient of this "
-        "formula?",
-        {
-            "About as long": lambda exact, printed: 0.8 * exact <= printed <= 1.25 * exact,
-            "Longer": lambda exact, printed: printed > 1.25 * exact,
-            "Shorter, but not 0": lambda exact, printed: 1e-4 * exact < printed < 0.8 * exact,
-            "0, or nearly": lambda exact, printed: printed <= 1e-4 * exact,
-        },
-        reason="Its length is {printed:.1f}. The bracket tells how an output changes when a constant is added to all "
-        "inputs, but a normaliser subtracts this constant again.",
     ),
 ]

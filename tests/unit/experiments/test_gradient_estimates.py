@@ -185,3 +185,39 @@ def test_both_means_begin_alike_and_the_correction_changes_the_training(monkeypa
         for mean in corrected_mean.MEANS:
             found[mean, steps] = corrected_mean.measure("one label", 16, mean, 0.3, seed=0, device="cpu")["test_error"]
     assert found["running", 1] == found["corrected", 1] and found["running", 60] != found["corrected", 60]
+
+
+def test_of_eight_estimates_only_the_corrected_mean_of_the_first_layer_clearly_helps():
+    """Corrected adjoints make the bias four times as large; the corrected mean halves it, at the median."""
+
+    def of_settings(estimator, name):
+        """Medians over seeds and steps, one per setting."""
+        return np.array(
+            [np.median(gradient_estimates.at_best_floor(cell, estimator, name)) for cell in gradient_estimates.load()]
+        )
+
+    ratio = {
+        name: np.array(list(gradient_estimates.bias_ratios(name).values())) for name in gradient_estimates.ESTIMATORS
+    }  # of the biases, (settings, seeds)
+    median_ratio = {name: np.median(each, 1) for name, each in ratio.items()}
+    assert 0.45 < np.median(median_ratio["mean"]) < 0.6
+    assert (ratio["mean"] < 1).all(1).sum() == 5
+    assert (gradient_estimates.bias_ratios("mean")["shuffled", 1, 0.1] < 1).sum() == 2
+    cosines = [np.median(of_settings(name, "cosine")) for name in ("FullNorm", "mean")]
+    assert np.allclose(cosines, (0.26, 0.45), atol=0.01)
+    assert len(gradient_estimates.load()) == 6
+    assert gradient_estimates.MOMENTS[1:] == (200, 500)
+    assert gradient_estimates.SIZES == corrected_mean.SIZES
+    moving, still = (np.median(of_settings("FullNorm", name)) for name in ("bias", "still bias"))
+    assert round(moving) == 4 and round(still, 1) == 1.4
+    for name in ("centred", "start"):
+        assert np.abs(ratio[name] - 1).max() < 0.02
+    assert median_ratio["logarithm"].max() > 1.2 > 1 < np.median(ratio["logarithm"])
+    assert 0.85 < median_ratio["earlier"].min() < 1 < median_ratio["earlier"].max() < 1.1
+    assert 4 < np.median(median_ratio["adjoints"]) < 4.5
+    assert 0.8 < median_ratio["none"].min() < 1 < median_ratio["none"].max() < 1.1
+    assert np.median(of_settings("none", "still bias")) > 1.3 * still
+    for cell, ratios in gradient_estimates.bias_ratios("logarithm").items():
+        shuffled_16 = cell[:2] == ("shuffled", 16)
+        assert (abs(np.median(ratios) - 1) < 0.02) == shuffled_16
+        assert shuffled_16 or np.median(ratios) > 1.03
