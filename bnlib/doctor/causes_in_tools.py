@@ -70,8 +70,8 @@ CAUSES_IN_TOOLS: dict[str, Advice] = {
         ),
         cause=(
             "The file holds a whole model (pickle) in place of a `state_dict`. Its layers have the attributes of the "
-            "version of PyTorch that wrote the file, such as 0.3, and the installed version needs others. Here `layer` "
-            "is the layer that stops."
+            "version of PyTorch that wrote the file, such as 0.3, and the installed version needs others: "
+            "`num_batches_tracked` exists since 0.4.1. Here `layer` is the layer that stops."
         ),
         test='not hasattr(layer, "track_running_stats")',
         remedy=(
