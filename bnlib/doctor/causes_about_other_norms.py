@@ -150,6 +150,39 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         ),
         section=f"{TRAINING}#running-statistics-in-half-precision",
     ),
+    "root-of-zero": Advice(
+        group="error",
+        symptom=(
+            "A layer norm or batch norm of your own: the loss or the gradients become NaN after the first backward "
+            "pass, also in float32, with padding (rows of zeros), a mask or constant inputs"
+        ),
+        cause=(
+            "The norm divides by `var.sqrt() + eps`. If all values are equal, the variance is 0, and the derivative of "
+            "its root is infinite. The forward pass shows nothing. Here `layer` is the norm, and `row` is a constant "
+            "input, such as `torch.zeros(2, 4, requires_grad=True)`."
+        ),
+        test="torch.autograd.grad(layer(row).sum(), row)[0].isnan().any()",
+        remedy="Add eps under the root: divide by `(var + eps).sqrt()`, as PyTorch's norms do.",
+        section=f"{FORMULA}#forward",
+    ),
+    "instance-norm-on-other-axis": Advice(
+        group="training",
+        symptom=(
+            "InstanceNorm1d warns “input's size at dim=1 does not match num_features” (or dim=0), or stops with "
+            "“expected input's size at dim=1 to match num_features”, and the network hardly learns"
+        ),
+        cause=(
+            "InstanceNorm1d takes inputs of the shape (N, C, L). With (N, L, C), it normalises each position over the "
+            "features, and with (N, C), each sample over the features. Without `affine=True`, that is only a warning. "
+            "Here `layer` is the layer, and `values` is its input."
+        ),
+        test="values.dim() < 3 or values.shape[1] != layer.num_features",
+        remedy=(
+            "Put the channels in dimension 1: `layer(values.transpose(1, 2)).transpose(1, 2)`. Inputs of the shape "
+            "(N, C) have one value per channel, so instance norm cannot be used: take LayerNorm or BatchNorm1d."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
     "norm-replaced": Advice(
         group="after",
         symptom=(

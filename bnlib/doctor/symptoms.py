@@ -33,7 +33,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "update-bn-stopped norm-keeps-its-input",
         "An error message of Flax": "immutable-statistics statistics-collection-missing axis-without-name",
         "NaN or inf": "overflow-in-half-precision own-norm-overflows non-finite-values mixed-precision "
-        "negative-variance feature-hardly-varies fused-with-zero-gamma",
+        "negative-variance feature-hardly-varies fused-with-zero-gamma root-of-zero",
     },
     "eval": {
         "Any network": "running-statistics-mismatch too-few-updates running-statistics-never-updated "
@@ -59,7 +59,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "batches-never-reshuffled repeated-samples small-last-batch variance-below-eps norm-at-the-output "
         "bias-without-gradient unstable-rate decay-of-gamma runs-differ",
         "Another norm, another axis or another framework": "one-value-per-group keras-wrong-axis equinox-in-mode-ema "
-        "recomputed-at-inference",
+        "recomputed-at-inference instance-norm-on-other-axis",
         "A deep network": "gradient-explosion small-gamma",
         "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension "
         "norm-behind-the-sum",

@@ -93,6 +93,17 @@ def in_the_old_form():
         return {"network": nn.Sequential(weight_norm(nn.Linear(3, 3)))}
 
 
+def own_layer_norm(inside):
+    """Layer norm as a function, with eps under the root or beside it."""
+
+    def layer(x):
+        variance = x.var(-1, keepdim=True, unbiased=False)
+        root = (variance + 1e-5).sqrt() if inside else variance.sqrt() + 1e-5
+        return (x - x.mean(-1, keepdim=True)) / root
+
+    return {"layer": layer, "row": torch.zeros(2, 4, requires_grad=True)}
+
+
 def sync_norms():
     return {"model": nn.SyncBatchNorm.convert_sync_batchnorm(trained("mlp")).eval()}
 
@@ -131,6 +142,11 @@ CASES_IN_TOOLS = {
     "runs-differ": (
         lambda: {"run": lambda: torch.rand(1).item()},
         lambda: {"run": lambda: torch.rand(1, generator=torch.Generator().manual_seed(0)).item()},
+    ),
+    "root-of-zero": tuple(lambda inside=inside: own_layer_norm(inside) for inside in (False, True)),
+    "instance-norm-on-other-axis": tuple(
+        lambda values=values: {"layer": nn.InstanceNorm1d(3), "values": values}
+        for values in (torch.randn(2, 8, 3), torch.randn(2, 3, 8))
     ),
     "recomputed-at-inference": (lambda: {"model": models.mlp((64, 32, 10), nn.LayerNorm)}, dict),
     "padding-in-each-sample": tuple(

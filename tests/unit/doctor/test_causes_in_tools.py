@@ -5,7 +5,16 @@ import warnings
 
 import pytest
 import torch
-from cases_in_tools import adapted, blurred, convolutions, image_network, image_of_two_halves, kept, without_attribute
+from cases_in_tools import (
+    adapted,
+    blurred,
+    convolutions,
+    image_network,
+    image_of_two_halves,
+    kept,
+    own_layer_norm,
+    without_attribute,
+)
 from doctor_examples import batches, trained
 from torch import nn
 from torch.ao import quantization
@@ -150,3 +159,19 @@ def test_a_row_of_zeros_in_float16_is_nan_if_eps_is_zero_there():
     x = torch.zeros(2, 4).half()
     assert (x / (x.var(-1, keepdim=True) + 1e-12).sqrt()).isnan().all()
     assert nn.LayerNorm(4, eps=1e-12).half()(x).isfinite().all()
+
+
+def test_instance_norm_on_vectors_or_features_last_warns_and_normalises_the_features():
+    for shape in ((10, 3), (2, 8, 3)):
+        with pytest.warns(UserWarning, match=r"input's size at dim=\d does not match num_features"):
+            assert nn.InstanceNorm1d(3)(torch.randn(shape)).mean(-1).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="expected input's size at dim=1 to match num_features"):
+        nn.InstanceNorm1d(3, affine=True)(torch.randn(2, 8, 3))
+
+
+def test_the_gradient_of_a_root_at_zero_is_nan_and_not_with_eps_under_it():
+    for inside in (False, True):
+        found = own_layer_norm(inside)
+        outputs = found["layer"](found["row"])
+        (gradient,) = torch.autograd.grad(outputs.sum(), found["row"])
+        assert outputs.isfinite().all() and gradient.isnan().any() != inside
