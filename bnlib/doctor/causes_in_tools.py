@@ -192,7 +192,9 @@ CAUSES_IN_TOOLS: dict[str, Advice] = {
         ),
         cause=(
             "`weight_decay` acts on all parameters that the optimiser gets. For the weights in front of BN, it only "
-            "changes the effective learning rate. Gamma and beta change what the network computes."
+            "changes the effective learning rate. A common scale of gamma and beta has no effect either if another "
+            "norm follows. Behind the last norm and at the end of residual branches, it changes what the network "
+            "computes."
         ),
         test=(
             'any(group["weight_decay"] and any(p.ndim <= 1 for p in group["params"]) for group in '

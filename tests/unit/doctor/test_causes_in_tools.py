@@ -147,6 +147,15 @@ def test_weight_decay_without_a_loss_pulls_gamma_to_zero():
     assert model[2].weight.abs().max() < 1e-3
 
 
+def test_a_common_scale_of_gamma_and_beta_matters_behind_the_last_norm_only():
+    model, x = trained("mlp").train(), batches()[0][0]
+    before = model(x)
+    for place, changes in ((2, False), (5, True)):
+        for value in model[place].parameters():
+            value.data *= 0.5
+        assert torch.allclose(model(x), before, atol=1e-2) != changes
+
+
 def test_a_rounding_before_the_multiplication_by_the_weight_differs_from_one_after_it():
     x, weight = torch.randn(100, 64).bfloat16(), (1 + 0.3 * torch.randn(64)).bfloat16()
     normal = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + 1e-6)
