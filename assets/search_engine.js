@@ -9,7 +9,8 @@ class BookSearch {
   static MINOR = /^(references|further reading|what to remember|exercises)$/i;
   static LISTS = /^(index|CHANGELOG)\b|\/(glossary|summaries|claims|reference|notation|status|bibliography|intro)\b/;
   static IDLE = new Set([...stopwords, ..."a am an been can could did do does every get gets has have how i its just me much"
-    .concat(" my our should so than up us using versus very vs we what when where which who why would you your").split(" ")]);
+    .concat(" my our should so than up us using versus very vs we what when where which who why would you your")
+    .concat(" issue problem help").split(" ")]);
 
   constructor(book) {
     this.stemmer = new Stemmer();
