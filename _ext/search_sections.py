@@ -106,8 +106,12 @@ def other_names(srcdir: Path, linked: list[tuple[str, str]]) -> dict[str, list[s
     return names
 
 
-def symptom_entries(app: Sphinx) -> Iterator[dict]:
-    """Yield an entry for each row of the symptom table, if the book has the page with the table."""
+def symptom_entries(app: Sphinx, more_words: dict[str, str]) -> Iterator[dict]:
+    """Yield an entry for each row of the symptom table, if the book has the page with the table.
+
+    Arguments:
+        more_words: words that lead to a row and are not in it, by the name of the row.
+    """
     if SYMPTOM_TABLE in app.env.found_docs:
         page = app.builder.get_target_uri(SYMPTOM_TABLE)
         for name, advice in all_advice().items():
@@ -118,7 +122,7 @@ def symptom_entries(app: Sphinx) -> Iterator[dict]:
                 "title": title,
                 "text": f"{cause} {remedy}",
                 "names": [name.replace("-", " ")],
-                "symptoms": [title],
+                "symptoms": [title, *filter(None, more_words.get(name, "").split(", "))],
             }
 
 
@@ -170,9 +174,8 @@ def search_page(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
     """Write the search data, with Sphinx's English stemmer, and yield the search page."""
     synonyms = Path(app.srcdir) / SYNONYMS
     words = yaml.safe_load(synonyms.read_text()) if synonyms.exists() else {"same": [], "see": {}}
-    book = json.dumps(
-        {"sections": [*sections(app), *symptom_entries(app)], **words}, ensure_ascii=False, separators=(",", ":")
-    )
+    found = [*sections(app), *symptom_entries(app, words.pop("rows", {}))]
+    book = json.dumps({"sections": found, **words}, ensure_ascii=False, separators=(",", ":"))
     english = IndexBuilder(app.env, "en", {}, None).context_for_searchtool()
     stop_words, stemmer = english["search_language_stop_words"], english["search_language_stemming_code"]
     data = f"const stopwords = {stop_words};\n{stemmer}\nconst BOOK = {book};\n"

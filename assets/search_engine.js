@@ -2,18 +2,21 @@
 // are one word, and a word that the book does not use brings those that it does. Before it come minisearch.js and
 // search_data.js, with the sections (BOOK), synonyms, and Sphinx's stemmer and stop words.
 class BookSearch {
-  static FIELDS = { title: 2, names: 1.5, symptoms: 4, page: 0.5, text: 1 };
+  // A row of the symptom table has symptoms, and a section has those of all rows that lead to it.
+  static FIELDS = { title: 2, names: 1.5, symptoms: 4, leads: 3, page: 0.5, text: 1 };
+  static ROW = /#symptom-/;
   // Headings under which a book says again what it has explained, and pages that list.
   static MINOR = /^(references|further reading|what to remember|exercises)$/i;
   static LISTS = /^(index|CHANGELOG)\b|\/(glossary|summaries|claims|reference|notation|status|bibliography|intro)\b/;
   static IDLE = new Set([...stopwords, ..."a am an been can could did do does every get gets has have how i its just me much"
-    .concat(" my our should so than up us using versus very vs we what when where which who why would you your").split(" ")]);
+    .concat(" my our should so than up us using versus very vs we what when where which who why would you your")
+    .concat(" issue problem help").split(" ")]);
 
   constructor(book) {
     this.stemmer = new Stemmer();
     this.stems = new Map();
     this.phrases = new Map();
-    this.known = new Set();
+    this.known = new Map(); // how often the book has a word
     this.named = new Map();
     for (const [meaning, ...others] of book.same) {
       const word = this.split(meaning).join("_");
@@ -29,9 +32,10 @@ class BookSearch {
       fields: Object.keys(BookSearch.FIELDS),
       stringifyField: (value) => (Array.isArray(value) ? value.join(". ") : value),
       tokenize: (text) => this.wordsAndParts(text),
-      processTerm: (term) => (this.known.add(term), term),
+      processTerm: (term) => (this.known.set(term, (this.known.get(term) ?? 0) + 1), term),
     });
-    this.index.addAll(book.sections);
+    const leading = (section) => ({ ...section, symptoms: [], leads: section.symptoms });
+    this.index.addAll(book.sections.map((each) => (BookSearch.ROW.test(each.id) ? each : leading(each))));
   }
 
   // What a section is called in a heading, in the glossary and in the index; half as much if it is one of several places.
@@ -99,6 +103,16 @@ class BookSearch {
     return found;
   }
 
+  // A word that the book does not have, such as "shap_values", is what it is made of: "shap" and "values".
+  partsIfUnknown(word) {
+    return this.known.has(word) || !word.includes("_") ? [word] : this.split(word.replaceAll("_", " "));
+  }
+
+  // How much words tell: a word that is everywhere tells little.
+  telling(words) {
+    return words.reduce((sum, word) => sum + Math.log(1 + 20000 / (this.known.get(word) ?? 200)), 0);
+  }
+
   key(words) {
     return [...new Set(words)].sort().join(" ");
   }
@@ -112,7 +126,7 @@ class BookSearch {
   }
 
   find(query) {
-    const typed = [...new Set(this.words(query))];
+    const typed = [...new Set(this.words(query).flatMap((word) => this.partsIfUnknown(word)))];
     const meanings = this.meanings(typed);
     const added = [...new Set([...meanings.values()].flat())].filter((word) => !typed.includes(word));
     const found = this.index.search([...typed, ...added].join(" "), {
@@ -124,15 +138,19 @@ class BookSearch {
       fuzzy: (term) => (!this.known.has(term) && term.length > 4 ? 0.25 : 0),
     });
     for (const result of found) {
-      const { id, title } = this.sections.get(result.id);
+      const { id, title, symptoms } = this.sections.get(result.id);
       const hits = typed.filter((word) => [word, ...meanings.get(word)].some((each) => result.queryTerms.includes(each)));
+      // Of a few words most should be found; a sentence has words that tell nothing.
+      result.score *= Math.pow(this.telling(hits) / this.telling(typed), Math.min(1, 3 / typed.length));
       // MiniSearch has multiplied by the number of words found, also of those that nobody typed.
-      result.score *= (hits.length / typed.length) / result.queryTerms.length;
+      result.score /= result.queryTerms.length;
       const called = (words) => this.named.get(words)?.get(id) ?? 0;
       const each = typed.reduce((sum, word) => sum + called(word), 0) / typed.length;
       result.score *= 1 + Math.max(called(this.key(typed)), each);
       if (BookSearch.MINOR.test(title)) result.score *= 0.3;
       else if (BookSearch.LISTS.test(id)) result.score *= 0.6;
+      // The heading above many rows: one of them says more.
+      else if (!BookSearch.ROW.test(id) && symptoms.includes(title)) result.score *= 0.6;
     }
     found.sort((one, two) => two.score - one.score);
     return found.map(({ id, score, terms }) => ({ ...this.sections.get(id), score, terms }));

@@ -15,8 +15,9 @@ ADVICE: dict[str, Advice] = {
         ),
         cause=(
             "A batch gives a layer one value per channel: one sample after a linear layer, or one image after global "
-            "pooling (as in DeepLab's ASPP). Often it is the incomplete last batch of an epoch. Keras and Flax raise "
-            "no error: the layer outputs beta."
+            "pooling (as in DeepLab's ASPP), one node of a graph, or one point. GroupNorm says the same if each group "
+            "holds one value. Often it is the incomplete last batch of an epoch. Keras and Flax raise no error: the "
+            "layer outputs beta."
         ),
         test="min(len(x) for x, y in batches) == 1",
         remedy=(

@@ -39,8 +39,8 @@ ABOUT_INPUTS: dict[str, Advice] = {
     "padding-in-statistics": Advice(
         group="training",
         symptom=(
-            "With padded sequences, graphs or images, the training loss depends on which sizes share a batch; sorting "
-            "by length changes the result"
+            "With padded sequences (text, audio clips of different lengths), graphs or images, the training loss "
+            "depends on which sizes share a batch; sorting by length changes the result"
         ),
         cause="The zeros behind short sequences or around small images enter the mean and the variance of each batch.",
         test="(x == 0).all(1).float().mean() > 0.2",

@@ -80,9 +80,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         group="error",
         symptom="Eval mode gives NaN, although the loss in train mode and all weights are finite",
         cause=(
-            "`running_var` is negative: the buffers were subtracted, extrapolated or averaged with a negative weight "
-            "(task arithmetic, merged models), the momentum is not between 0 and 1, or a layer of your own computes "
-            "E[x²] - E[x]² in low precision."
+            "`running_var` (Keras: `moving_variance`) is negative: the buffers were subtracted, extrapolated or "
+            "averaged with a negative weight (task arithmetic, merged models), the momentum is not between 0 and 1, or "
+            "a layer of your own computes E[x²] - E[x]² in low precision."
         ),
         test="any((bn.running_var < 0).any() for bn in bns)",
         remedy=(
@@ -225,9 +225,10 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "averaged-weights": Advice(
         group="after",
         symptom=(
-            "The model with averaged weights (EMA, SWA), such as the EMA generator of a GAN or of a diffusion model or "
-            "diffusion policy (its loss converges, its samples or actions are bad), is much worse than the model it "
-            "averages; with GroupNorm it works"
+            "The model with averaged weights (EMA, SWA, the teacher of a mean teacher, Lightning's "
+            "`StochasticWeightAveraging`), such as the EMA generator of a GAN or of a diffusion model or diffusion "
+            "policy (its loss converges, its samples or actions are bad), is much worse than the model it averages; "
+            "with GroupNorm it works"
         ),
         cause=(
             "The running averages belong to other weights than the averaged ones, or still contain their initial "
@@ -261,7 +262,7 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         symptom=(
             "I froze the backbone with `requires_grad_(False)` or `eval()`, but its running statistics and outputs "
             "still change during fine-tuning, or `model.train()` resets the mode after a validation (Lightning, "
-            "Hugging Face)"
+            "Hugging Face, fastai, `freeze` of Ultralytics YOLO)"
         ),
         cause=(
             "In train mode a frozen layer still updates its running averages, and each `model.train()`, which trainers "

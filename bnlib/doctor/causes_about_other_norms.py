@@ -136,12 +136,12 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         group="error",
         symptom=(
             "LayerNorm, RMSNorm (as in T5) or a custom norm gives NaN, inf or only zeros in float16 (fp16, half "
-            "precision)"
+            "precision), perhaps only for rows of zeros (padding)"
         ),
         cause=(
-            "In float16, squares are infinite from 256² on (overflow), and an eps of 10⁻¹² is 0. PyTorch's "
-            "own layers compute in float32 inside, so only an input that is already infinite gives NaN. Here `layer` "
-            "is the norm, `values` is its input in float16."
+            "In float16, squares are infinite from 256² on (overflow), and an eps of 10⁻¹² is 0, so a row of equal "
+            "values is 0 / 0. PyTorch's own layers compute in float32 inside, so only an input that is already "
+            "infinite gives NaN. Here `layer` is the norm, `values` is its input in float16."
         ),
         test=("not torch.allclose(layer(values).float(), copy.deepcopy(layer).float()(values.float()), atol=0.05)"),
         remedy=(
@@ -149,6 +149,39 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
             "back. If the input is infinite, use bfloat16, or compute the layer in front in float32."
         ),
         section=f"{TRAINING}#running-statistics-in-half-precision",
+    ),
+    "root-of-zero": Advice(
+        group="error",
+        symptom=(
+            "A layer norm or batch norm of your own: the loss or the gradients become NaN after the first backward "
+            "pass, also in float32, with padding (rows of zeros), a mask or constant inputs"
+        ),
+        cause=(
+            "The norm divides by `var.sqrt() + eps`. If all values are equal, the variance is 0, and the derivative of "
+            "its root is infinite. The forward pass shows nothing. Here `layer` is the norm, and `row` is a constant "
+            "input, such as `torch.zeros(2, 4, requires_grad=True)`."
+        ),
+        test="torch.autograd.grad(layer(row).sum(), row)[0].isnan().any()",
+        remedy="Add eps under the root: divide by `(var + eps).sqrt()`, as PyTorch's norms do.",
+        section=f"{FORMULA}#forward",
+    ),
+    "instance-norm-on-other-axis": Advice(
+        group="training",
+        symptom=(
+            "InstanceNorm1d warns “input's size at dim=1 does not match num_features” (or dim=0), or stops with "
+            "“expected input's size at dim=1 to match num_features”, and the network hardly learns"
+        ),
+        cause=(
+            "InstanceNorm1d takes inputs of the shape (N, C, L). With (N, L, C), it normalises each position over the "
+            "features, and with (N, C), each sample over the features. Without `affine=True`, that is only a warning. "
+            "Here `layer` is the layer, and `values` is its input."
+        ),
+        test="values.dim() < 3 or values.shape[1] != layer.num_features",
+        remedy=(
+            "Put the channels in dimension 1: `layer(values.transpose(1, 2)).transpose(1, 2)`. Inputs of the shape "
+            "(N, C) have one value per channel, so instance norm cannot be used: take LayerNorm or BatchNorm1d."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
     ),
     "norm-replaced": Advice(
         group="after",
@@ -183,6 +216,83 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
             "`running_var`."
         ),
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
+    "recomputed-at-inference": Advice(
+        group="training",
+        symptom=(
+            "With GroupNorm, LayerNorm or InstanceNorm in place of batch norm, the model is slower at inference "
+            "(latency, frames per second, FPS)"
+        ),
+        cause=(
+            "At inference, BN has fixed statistics, so it can be folded into the convolution in front of it, and then "
+            "it costs nothing. The other norms compute a mean and a variance for each input, also at inference."
+        ),
+        test=(
+            "any(isinstance(m, (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)) for m in "
+            "model.modules())"
+        ),
+        remedy=(
+            "If speed counts, keep BN, and fold it for inference: `torch.nn.utils.fusion.fuse_conv_bn_eval`. If your "
+            "batches are small, use SyncBatchNorm or frozen BN."
+        ),
+        section=f"{TRAINING}#folding-batch-norm-into-the-convolution",
+    ),
+    "padding-in-each-sample": Advice(
+        group="batch",
+        symptom=(
+            "In eval mode, the output for a sequence (speech, audio, Conformer) depends on how much padding it got in "
+            "its batch, with GroupNorm or InstanceNorm"
+        ),
+        cause=(
+            "These norms compute the statistics of each sequence over all its positions, and the padding counts, too. "
+            "Convolutions also carry padding that is not 0 into the last real positions. Here `network` returns "
+            "sequences of the shape (N, C, L), and `values` is a batch of sequences without padding."
+        ),
+        test=(
+            "not torch.allclose(network.eval()(F.pad(values, (0, 9)))[..., : values.shape[2]], network(values), "
+            "atol=1e-3)"
+        ),
+        remedy=(
+            "Use LayerNorm, which normalises each position by itself, or BN, which has fixed statistics in eval mode. "
+            "Set the padding to 0 before each convolution, or put sequences of the same length into a batch."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "statistics-of-each-tile": Advice(
+        group="batch",
+        symptom=(
+            "Prediction in tiles (patches, sliding window) with InstanceNorm or GroupNorm: seams between the tiles, or "
+            "tiles of different brightness"
+        ),
+        cause=(
+            "These norms compute the statistics of each tile, so the same pixels get other outputs in a tile with "
+            "other content, even far from its border. Here `network` returns images, and `image` is one large image."
+        ),
+        test="not torch.allclose(network.eval()(image)[..., :4], network(image[..., :16])[..., :4], atol=1e-2)",
+        remedy=(
+            "Predict the whole image, or use larger tiles that overlap, and average them. If you train again, use BN "
+            "with many tiles in each batch: in eval mode, it has the same statistics for all tiles."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
+    "norm-behind-the-sum": Advice(
+        group="training",
+        symptom=(
+            "A transformer with LayerNorm diverges or does not learn without a warm-up of the learning rate, above all "
+            "a deep one (post-norm, post-LN)"
+        ),
+        cause=(
+            "The norm stands behind the sum of branch and skip connection, as in PyTorch's default "
+            "`norm_first=False`. According to Xiong et al. (2020), the gradients near the output are then large at the "
+            "beginning, and they are small if the norm stands at the beginning of the branch (pre-norm). This book did "
+            "not reproduce it. Here `network` is the transformer."
+        ),
+        test="any(not m.norm_first for m in network.modules() if isinstance(m, nn.TransformerEncoderLayer))",
+        remedy=(
+            "Build the layers with `norm_first=True`, and put one more norm behind the last of them. Or raise the "
+            "learning rate slowly from 0 (warm-up)."
+        ),
+        section=f"{ALTERNATIVES}#can-rmsnorm-or-dynamic-tanh-replace-layer-norm",
     ),
 }
 """Causes with other norms, or norms of one's own, by a short name."""

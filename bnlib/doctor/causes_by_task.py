@@ -147,7 +147,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         group="training",
         symptom=(
             "PPO or another policy gradient (reinforcement learning) is unstable with batch norm: the ratio of new to "
-            "old probabilities is not 1 in the first update, before any step"
+            "old probabilities is not 1 in the first update, before any step; or the policy (Stable-Baselines3, RLlib) "
+            "stops with “Expected more than 1 value per channel” when it predicts an action for a single observation"
         ),
         cause=(
             "The policy acts on a few observations (in a rollout, often one) and is updated on larger batches. BN "
@@ -157,7 +158,8 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         test="not torch.allclose(policy(observations)[:2], policy(observations[:2]), atol=1e-3)",
         remedy=(
             "Use LayerNorm, or normalise the observations before the network with averages that stay the same between "
-            "a rollout and its updates. With BN, use eval mode in both."
+            "a rollout and its updates. With BN, call `policy.eval()` to act and to predict, and use eval mode in the "
+            "updates, too."
         ),
         section=f"{PERILS}#target-networks",
     ),
@@ -208,6 +210,40 @@ CAUSES_BY_TASK: dict[str, Advice] = {
             "nn.modules.dropout._DropoutNd))`."
         ),
         section=f"{PERILS}#predictions-in-train-mode",
+    ),
+    "one-set-of-averages-for-all-tasks": Advice(
+        group="after",
+        symptom=(
+            "Continual learning (tasks one after the other) with batch norm: the accuracy on an old task falls "
+            "(forgetting), even with frozen weights"
+        ),
+        cause=(
+            "The running averages follow the data of the new task, also in layers whose weights are frozen. Here "
+            "`batches` holds data of the old task."
+        ),
+        test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
+        remedy=(
+            "Keep the buffers of each task, and load them with the task, or use `bnlib.DomainBatchNorm`. Or freeze BN "
+            "after the first task: call `eval()` on its layers after each `model.train()`."
+        ),
+        section=f"{PERILS}#why-no-single-statistic-is-right",
+    ),
+    "adapted-too-often": Advice(
+        group="batch",
+        symptom=(
+            "Test-time adaptation by entropy minimisation (TENT): the first pass over the test set improves the "
+            "accuracy, and each further pass (epoch) makes it worse"
+        ),
+        cause=(
+            "Each step makes the predictions more certain, also those that are wrong, and no label corrects it. So "
+            "gamma and beta drift away. The method is made for one step on each batch of a stream. Here `once` and "
+            "`again` are the networks after one pass and after several."
+        ),
+        test="F.cross_entropy(again(x), y) > 1.2 * F.cross_entropy(once(x), y)",
+        remedy=(
+            "Stop after one pass, lower the learning rate, and load the trained weights again before each new stream."
+        ),
+        section=f"{PERILS}#test-time-adaptation",
     ),
 }
 """Causes that belong to one kind of training, by a short name."""

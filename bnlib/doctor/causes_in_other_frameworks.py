@@ -259,7 +259,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         group="after",
         symptom=(
             "A TFLite model or a frozen graph (`.pb`), converted from Keras or TensorFlow, gives completely wrong "
-            "results with batch norm, and right ones without BN"
+            "results with batch norm, and right ones without BN, or it stops with “was passed float from …/gamma:0 "
+            "incompatible with expected resource”"
         ),
         cause=(
             "The graph was built for training (`training=True`, `is_training=True` or learning phase 1), so its BN "
@@ -283,8 +284,8 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         cause=(
             "Frameworks store the four arrays in different orders or forms. Keras: gamma, beta, mean, variance. "
             "Darknet (YOLO): beta, gamma, mean, variance. Caffe: mean, variance and a factor that divides both; gamma "
-            "and beta are in the Scale layer. Here `values` is the input of `layer`, and `expected` is the output of "
-            "the original layer."
+            "and beta are in the Scale layer. MXNet: with `fix_gamma=True`, gamma is 1, whatever the file says. Here "
+            "`values` is the input of `layer`, and `expected` is the output of the original layer."
         ),
         test="not torch.allclose(layer.eval()(values), expected, atol=1e-3)",
         remedy=(

@@ -27,18 +27,22 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         group="error",
         symptom=(
             "The model stops with “mat1 and mat2 must have the same dtype”, “Input type and bias type should be the "
-            "same”, “mixed dtype: expect parameter to have scalar type of Float”, “expected scalar type Half but "
-            "found Float”, or “batch_norm not implemented for 'Byte'”"
+            "same”, “mixed dtype: expect parameter to have scalar type of Float”, “expected scalar type Half but found "
+            "Float”, “\"batch_norm\" not implemented for 'Byte'” or “'Half'”, “\"LayerNormKernelImpl\" not implemented "
+            "for 'Half'”, or (SyncBatchNorm, FSDP) “Expected counts to have type Half but got Float”"
         ),
         cause=(
             "The model and its input have different number formats, for example after `model.half()`. A BN layer in "
-            "float32 accepts inputs in half precision, but a BN layer in half precision accepts no float32 inputs. "
-            "No BN layer accepts integers (Byte, Long), such as images as they are loaded."
+            "float32 accepts inputs in half precision, but a BN layer in half precision accepts no float32 inputs. Old "
+            "versions of PyTorch compute no half precision on the CPU, and stop in the backward pass of a frozen BN "
+            "layer in float32 whose input is in half precision. No BN layer accepts integers (Byte, Long), such as "
+            "images as they are loaded."
         ),
         test="any(x.dtype != next(model.parameters()).dtype for x, y in batches)",
         remedy=(
-            "Train with `torch.autocast` in place of `model.half()`. For a model in half precision, convert the "
-            "inputs as well, and keep BN in float32: `bn.float()`. Convert images: `x.float() / 255`."
+            "Train with `torch.autocast` in place of `model.half()`. For a model in half precision, convert the inputs "
+            "as well, and keep BN in float32: `bn.float()`; in old versions, use `bn.eval().half()` for frozen BN. On "
+            "a CPU, upgrade PyTorch or use float32. Convert images: `x.float() / 255`."
         ),
         section=f"{TRAINING}#running-statistics-in-half-precision",
     ),
@@ -148,12 +152,13 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         group="error",
         symptom=(
             "The model stops with “running_mean should contain 256 elements not 512”, “weight should contain 256 "
-            "elements not 512” or “Expected weight to be a vector of size equal to the number of channels in input”"
+            "elements not 512”, “Expected weight to be a vector of size equal to the number of channels in input” or "
+            "(loading a checkpoint) “size mismatch for bn1.running_mean: copying a param with shape [512]”"
         ),
         cause=(
-            "The layer was built for another number of channels (512) than its input has (256). If the input has the "
-            "shape (N, L, C), BatchNorm1d takes L for the number of channels. Here `layer` is the layer that stops, "
-            "`values` is its input."
+            "The layer was built for another number of channels (512) than its input has (256). The same holds for a "
+            "checkpoint of a wider, or not pruned, network. If the input has the shape (N, L, C), BatchNorm1d takes L "
+            "for the number of channels. Here `layer` is the layer that stops, `values` is its input."
         ),
         test="values.shape[1] != len(layer.weight)",
         remedy=(

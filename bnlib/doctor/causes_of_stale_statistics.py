@@ -8,8 +8,8 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
     "tracking-off-is-not-freezing": Advice(
         group="after",
         symptom=(
-            "I set `track_running_stats=False` to freeze batch norm: the training loss stays low, and the validation "
-            "loss explodes"
+            "I set `track_running_stats=False` to freeze batch norm (Lightning's `BackboneFinetuning` with "
+            "`train_bn=False` does so, too): the training loss stays low, and the validation loss explodes"
         ),
         cause=(
             "`track_running_stats=False` does not freeze BN: train mode still normalises with the statistics of the "
@@ -100,7 +100,7 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
         group="after",
         symptom=(
             "The accuracy collapses after pruning, or after another change of a trained network's weights, such as "
-            "interpolation between two networks"
+            "interpolation between two networks, or in a subnet of a supernet (once-for-all, slimmable networks, NAS)"
         ),
         cause=(
             "The weights changed, and the running averages are still those of the old weights. Here `model` is the "

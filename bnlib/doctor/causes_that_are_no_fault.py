@@ -61,17 +61,21 @@ CAUSES_THAT_ARE_NO_FAULT: dict[str, Advice] = {
         group="after",
         symptom=(
             "LayerNorm, RMSNorm or another norm gives slightly different outputs in float16 or bfloat16 (half "
-            "precision, AMP) than in float32"
+            "precision, AMP) than in float32, or in a fused version (Apex, Triton, Transformer Engine) than in the "
+            "reference"
         ),
         cause=(
             "This difference is rounding. Numbers in float16 have about 3 decimal digits, and in bfloat16 between 2 "
-            "and 3, so each layer rounds its inputs and outputs, and the errors of many layers add up. PyTorch's own "
-            "norms compute in float32 inside. Here `layer` is the norm, `values` is its input in half precision."
+            "and 3, so each layer rounds its inputs and outputs, and the errors of many layers add up. Two versions of "
+            "one norm also differ if one rounds before the multiplication by the weight, and the other rounds after "
+            "it. PyTorch's own norms compute in float32 inside. Here `layer` is the norm, `values` is its input in "
+            "half precision."
         ),
         test="torch.allclose(layer(values).float(), copy.deepcopy(layer).float()(values.float()), 0.02, 0.02)",
         remedy=(
-            "If the test is true, no cure is needed. For outputs that are closer to float32, keep the weights in "
-            "float32 and use `torch.autocast`: according to its documentation, it runs `layer_norm` in float32 on GPUs."
+            "If the test is true, no cure is needed. For equal outputs, use the version with which the model was "
+            "trained. For outputs that are closer to float32, keep the weights in float32 and use `torch.autocast`: "
+            "according to its documentation, it runs `layer_norm` in float32 on GPUs."
         ),
         section=f"{TRAINING}#running-statistics-in-half-precision",
     ),
@@ -88,6 +92,21 @@ CAUSES_THAT_ARE_NO_FAULT: dict[str, Advice] = {
         test="layer.bias.grad.abs().max() < 1e-4 * layer.weight.grad.abs().max()",
         remedy="No cure is needed. Build the layer with `bias=False`, because BN's beta does its work.",
         section=f"{FORMULA}#three-consequences",
+    ),
+    "processes-wait": Advice(
+        group="devices",
+        symptom="Training with SyncBatchNorm is slower than with BatchNorm (DistributedDataParallel, DDP)",
+        cause=(
+            "This is expected. In each pass, every SyncBatchNorm layer waits until all processes have sent their "
+            "statistics, so the slowest process and the network between them set the pace. Here `x` is the batch of "
+            "one device."
+        ),
+        test="any(isinstance(bn, nn.SyncBatchNorm) for bn in bns) and len(x) >= 16",
+        remedy=(
+            "If the test is true, each device has enough samples of its own: use BatchNorm. Otherwise synchronise the "
+            "devices of one machine only, with the argument `process_group`."
+        ),
+        section="chapters/10_many_machines.ipynb#what-it-costs",
     ),
 }
 """Causes that need no cure, by a short name."""

@@ -23,16 +23,18 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="error",
         symptom=(
             "On a CPU, the model stops with “SyncBatchNorm expected input tensor to be on GPU”, or on one GPU with "
-            "“SyncBatchNorm is only supported within torch.nn.parallel.DistributedDataParallel”"
+            "“Default process group has not been initialized” or “SyncBatchNorm is only supported within "
+            "torch.nn.parallel.DistributedDataParallel”"
         ),
         cause=(
             "In train mode, and once a process group exists, PyTorch's SyncBatchNorm works on GPUs only. In eval mode "
-            "it runs everywhere. The second message is that of old versions, such as PyTorch 1.7."
+            "it runs everywhere. The other messages are those of old versions, such as PyTorch 1.7, and of SyncBN in "
+            "MMDetection and Detectron2."
         ),
         test="any(isinstance(bn, nn.SyncBatchNorm) and bn.training for bn in bns) and x.device.type == 'cpu'",
         remedy=(
-            "For predictions, call `model.eval()` first, or load the same `state_dict` into a model with `BatchNorm`. "
-            "To train on CPUs, use `bnlib.SyncBatchNorm`."
+            "For predictions, call `model.eval()` first, or load the same `state_dict` into a model with `BatchNorm` "
+            "(`SyncBN` → `BN` in the config). To train on CPUs, use `bnlib.SyncBatchNorm`."
         ),
         section="chapters/10_many_machines.ipynb#joining-the-batches",
     ),
@@ -66,7 +68,10 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "covariate-shift": Advice(
         group="eval",
-        symptom="Good on the test set, but bad on data from another camera, hospital or site",
+        symptom=(
+            "Good on the test set, but bad on data from another camera, hospital or site, or on images of another size "
+            "(resolution) than in training"
+        ),
         cause=(
             "The statistics of the new inputs differ from those of the training data (covariate shift). Here "
             "`batches` holds new data."
@@ -116,7 +121,9 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "test-time-adaptation": Advice(
         group="batch",
-        symptom="Test-time adaptation (TENT) makes predictions worse, or they collapse to one class",
+        symptom=(
+            "Test-time adaptation (TENT) makes predictions worse from the beginning, or they collapse to one class"
+        ),
         cause=(
             "The batches are small, or hold only a few classes (label shift), so their statistics are not those of "
             "the training data."
@@ -182,7 +189,11 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
     ),
     "exported-without-statistics": Advice(
         group="after",
-        symptom="The exported ONNX model has batch norm in training mode, although `eval()` was called before",
+        symptom=(
+            "The exported ONNX model has batch norm in training mode, although `eval()` was called before: “Training "
+            "mode does not support BN opset 14 (or higher) yet” (ONNX Runtime), “Input mean is required for op "
+            "batch_norm” (Core ML)"
+        ),
         cause=(
             "The layers keep no running averages (`track_running_stats=False`), so they use the statistics of the "
             "batch in eval mode, too."
@@ -230,7 +241,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         cause=(
             "At the beginning of the forward pass of each training step, DDP copies the running averages of process 0 "
             "to all other processes, and then each process adds its own batch. So the averages describe the data of "
-            "process 0. Here `states` holds the `state_dict` of each rank."
+            "process 0; with `nn.DataParallel`, those of the first GPU. Here `states` holds the `state_dict` of each "
+            "rank."
         ),
         test="any(not torch.equal(states[0][key], states[1][key]) for key in states[0])",
         remedy="Average the buffers over the processes before you evaluate or save, or use SyncBatchNorm.",

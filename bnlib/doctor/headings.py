@@ -14,6 +14,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "Three consequences",
         "Two modes, and the averages between them",
     ),
+    "03_lipschitz_smoothness": ("Scale invariance and the effective learning rate",),
     "04_the_objective": ("Objective and evaluation",),
     "06_perils": (
         "Different data at inference",
@@ -37,10 +38,14 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "The mode is read from the wrong place",
     ),
     "08_deep_stacks": ("Why: the gradient grows",),
-    "09_alternatives": ("Which values are normalised together?",),
+    "09_alternatives": (
+        "Can RMSNorm or dynamic tanh replace layer norm?",
+        "Which values are normalised together?",
+    ),
     "10_many_machines": (
         "Joining the batches",
         "Local steps",
+        "What it costs",
         "Whose statistics?",
     ),
     "11_training_code": (
@@ -61,6 +66,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "torch_parts": (
         "What changes with the number format?",
         "What do functional transforms do?",
+        "What is copied, loaded or frozen?",
         "What runs the forward pass again?",
         "What was not measured?",
     ),

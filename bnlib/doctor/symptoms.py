@@ -6,6 +6,7 @@ from bnlib.doctor.advice import ADVICE, Advice
 from bnlib.doctor.causes_about_other_norms import CAUSES_ABOUT_OTHER_NORMS
 from bnlib.doctor.causes_by_task import CAUSES_BY_TASK
 from bnlib.doctor.causes_in_other_frameworks import CAUSES_IN_OTHER_FRAMEWORKS
+from bnlib.doctor.causes_in_tools import CAUSES_IN_TOOLS
 from bnlib.doctor.causes_of_errors import CAUSES_OF_ERRORS
 from bnlib.doctor.causes_of_stale_statistics import CAUSES_OF_STALE_STATISTICS
 from bnlib.doctor.causes_that_are_no_fault import CAUSES_THAT_ARE_NO_FAULT
@@ -28,10 +29,11 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "one-position-per-channel layer-norm-with-channels-first groups-do-not-divide-channels",
         "Another error message": "number-types-differ counter-in-checkpoint instance-norm-buffers "
         "plain-tensor-statistics two-passes-in-ddp sync-norm-on-cpu fused-in-train-mode functional-transform "
-        "differential-privacy too-large-for-cudnn",
+        "differential-privacy too-large-for-cudnn norm-not-installed pickled-by-another-version old-weight-norm "
+        "update-bn-stopped norm-keeps-its-input",
         "An error message of Flax": "immutable-statistics statistics-collection-missing axis-without-name",
         "NaN or inf": "overflow-in-half-precision own-norm-overflows non-finite-values mixed-precision "
-        "negative-variance feature-hardly-varies",
+        "negative-variance feature-hardly-varies fused-with-zero-gamma root-of-zero",
     },
     "eval": {
         "Any network": "running-statistics-mismatch too-few-updates running-statistics-never-updated "
@@ -48,36 +50,40 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     },
     "batch": {
         "": "train-mode-at-inference eval-depends-on-batch no-running-statistics training-written-into-the-call "
-        "rounding slices-on-mps predictions-change-the-model test-time-adaptation attack-in-train-mode "
-        "dropout-at-inference",
+        "rounding slices-on-mps predictions-change-the-model test-time-adaptation adapted-too-often "
+        "attack-in-train-mode explained-in-train-mode dropout-at-inference padding-in-each-sample "
+        "statistics-of-each-tile",
     },
     "training": {
         "Any network": "zero-gamma small-batches loss-higher-in-train-mode trained-in-eval-mode "
         "batches-never-reshuffled repeated-samples small-last-batch variance-below-eps norm-at-the-output "
-        "bias-without-gradient unstable-rate",
-        "Another norm, another axis or another framework": "one-value-per-group keras-wrong-axis equinox-in-mode-ema",
+        "bias-without-gradient unstable-rate decay-of-gamma runs-differ",
+        "Another norm, another axis or another framework": "one-value-per-group keras-wrong-axis equinox-in-mode-ema "
+        "recomputed-at-inference instance-norm-on-other-axis",
         "A deep network": "gradient-explosion small-gamma",
-        "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension",
+        "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension "
+        "norm-behind-the-sum",
         "A detector": "frozen-before-training",
         "A GAN": "discriminator joint-batch-in-one-step gradient-penalty droplets",
         "Reinforcement learning, contrastive training": "q-network policy-in-two-modes contrastive-training",
     },
     "after": {
-        "Loading a checkpoint": "checkpoint-without-buffers adapter-without-buffers counters-differ",
+        "Loading a checkpoint": "checkpoint-without-buffers adapter-without-buffers counters-differ parameters-renamed",
         "Fine-tuning and frozen layers": "fine-tuning frozen-layer-updates-statistics frozen-statistics-mismatch "
         "unfrozen-later pretrained-keras-base frozen-base-in-tensorflow-one norm-replaced "
-        "gamma-and-beta-not-trained tracking-off-is-not-freezing",
+        "gamma-and-beta-not-trained tracking-off-is-not-freezing one-set-of-averages-for-all-tasks",
         "Averaged weights (EMA, SWA), other changes of the weights": "averaged-weights average-too-long "
         "weights-changed-afterwards",
         "Export, conversion between frameworks, a batch norm of your own": "exported-in-train-mode "
         "exported-without-statistics keras-defaults momentum-of-the-other-convention converted-in-the-wrong-order "
-        "converted-in-training-mode own-norm-differs",
-        "Folding, quantisation, half precision": "folded quantised half-precision-statistics rounded-to-half-precision",
+        "converted-in-training-mode compared-in-two-modes own-norm-differs",
+        "Folding, quantisation, half precision": "folded quantised half-precision-statistics rounded-to-half-precision "
+        "exported-in-half-precision",
     },
     "devices": {
         "Data parallelism and SyncBatchNorm": "small-batch-per-device statistics-per-process sync-norm-hangs "
         "sync-norm-in-data-parallel "
-        "sampler-without-set-epoch replicas-keep-their-own-averages",
+        "sampler-without-set-epoch replicas-keep-their-own-averages processes-wait",
         "Federated learning": "averaged-parameters federated-clients",
     },
 }
@@ -103,7 +109,7 @@ def all_advice() -> dict[str, Advice]:
     """
     more = CAUSES_OF_ERRORS | CAUSES_WITHOUT_A_FINDING | IN_TRAINING_CODE | CAUSES_OF_STALE_STATISTICS
     more = more | CAUSES_BY_TASK | CAUSES_IN_OTHER_FRAMEWORKS | CAUSES_ABOUT_OTHER_NORMS
-    return ADVICE | more | CAUSES_THAT_ARE_NO_FAULT
+    return ADVICE | more | CAUSES_THAT_ARE_NO_FAULT | CAUSES_IN_TOOLS
 
 
 def symptom_rows(group: str) -> list[dict[str, str]]:

@@ -78,6 +78,9 @@ def keras() -> None:
     assert [len(mean(each)) for each in (wrong, right) if each(IMAGES) is not None] == [8, 3]
     refused(lambda: layers.GroupNormalization(32)(np.zeros((2, 48), np.float32)), r"\(32\) must be a multiple of .*48")
     assert not np.any(keras.ops.convert_to_numpy(layers.BatchNormalization()(VALUES[:1], training=True)))
+    ones = np.ones((4, 3), np.float32)
+    assert np.allclose(keras.ops.convert_to_numpy(layers.BatchNormalization()(ones)), 1, atol=1e-3)
+    assert not np.any(keras.ops.convert_to_numpy(layers.BatchNormalization()(ones, training=True)))
 
     entry = keras.Input((8,))
     model = keras.Model(entry, layers.BatchNormalization()(entry))

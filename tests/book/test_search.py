@@ -6,6 +6,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from conftest import CHAPTERS, PATIENCE, ROOT, Visit, check_that_it_is_at_home
+from mdit_py_plugins.anchors.index import slugify
+
+from bnlib.doctor import SYMPTOM_GROUPS, all_advice
 
 ASKED = yaml.safe_load((ROOT / "tests" / "book" / "queries.yml").read_text())
 QUERIES, SYMPTOMS = ({each[key]: each["sections"] for each in ASKED if key in each} for key in ("query", "symptom"))
@@ -60,6 +63,22 @@ def missed(asked: dict, answers: dict) -> dict[str, list[str]]:
 def test_of_forty_queries_nearly_all_find_their_section_among_the_first_three(answers):
     assert len(QUERIES) >= 42
     assert len(missed(QUERIES, answers)) <= 6
+
+
+def test_the_heading_above_many_rows_does_not_stand_before_a_row_that_fits(answers):
+    headings = {f"chapters/07_why_is_my_bn_failing.html#{slugify(title)}" for title in SYMPTOM_GROUPS.values()}
+    rows = [query for query, sections in SYMPTOMS.items() if all("#symptom-" in section for section in sections)]
+    firsts = [answers[query][0]["href"] for query in rows]
+    assert len(rows) >= 90 and not headings & set(firsts)
+    assert sum("#symptom-" in href for href in firsts) >= 0.9 * len(rows)
+
+
+def test_more_words_are_those_of_a_row_and_lead_to_it(search):
+    assert SYNONYMS["rows"].keys() <= all_advice().keys()
+    for name in ("one-value-per-channel", "decay-of-gamma", "statistics-of-each-tile"):
+        words = SYNONYMS["rows"][name].split(", ")
+        found = [[result["href"].partition("#symptom-")[2] for result in ask(search.page, each)[:3]] for each in words]
+        assert sum(name in each for each in found) >= len(words) / 2, found
 
 
 def test_of_thirty_symptoms_nearly_all_find_their_section_among_the_first_three(answers):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from cases_by_task import CASES_BY_TASK
+from cases_in_tools import CASES_IN_TOOLS
 from cases_of_no_fault import CASES_OF_NO_FAULT
 from doctor_examples import batches, train, trained
 from more_examples import RootMeanSquareNorm, by_hand, norm_replaced, with_plain_tensor
@@ -151,4 +152,4 @@ MORE_CASES = {
     "own-norm-differs": tuple(
         lambda unbiased=unbiased: {"own": by_hand(unbiased), "values": torch.randn(8, 3)} for unbiased in (True, False)
     ),
-} | CASES_BY_TASK | CASES_OF_NO_FAULT  # fmt: skip
+} | CASES_BY_TASK | CASES_OF_NO_FAULT | CASES_IN_TOOLS  # fmt: skip
