@@ -144,9 +144,7 @@ def test_stacked_training_without_norms_is_that_of_torch(network, monkeypatch):
 
 def test_the_figure_of_the_suspects_tells_what_it_shows():
     def outcome(value):
-        return cure_outcomes.Outcome(
-            np.array([1.0, value, np.nan]), np.full(3, 4.0), 0.1, np.array([1.0, 2, 3]), np.ones(3)
-        )
+        return cure_outcomes.Outcome(np.array([1.0, value, np.nan]), np.full(3, 4.0), 0.1, np.array([1.0, 2, 3]))
 
     groups = {name: {name: outcome(number + 0.5)} for number, name in enumerate(cure_outcomes.GROUPS)}
     told = figures.picture(figures.draw_suspects, groups).alt
