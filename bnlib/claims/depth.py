@@ -196,7 +196,7 @@ CLAIMS = (
     Claim(
         "kari-rate-of-ten", "kari2018", "question, edit",
         "With 100 layers a learning rate of 10 is less noisy than smaller ones, and it works.",
-        "08_deep_stacks#far-right-the-brake", _jitter_and_loss_at_rate_10,
+        "08_deep_stacks#exercise-2-one-over-the-learning-rate", _jitter_and_loss_at_rate_10,
         (("the median jitter at 10 is below that at 0.4",
           lambda e: np.median(e["jitter at 10, nats"]) < np.median(e["jitter at 0.4, nats"])),
          ("the median loss at 10 ends below that at 0.4",
@@ -228,7 +228,7 @@ CLAIMS = (
     Claim(
         "kari-explosion", "kari2018", "second answer",
         "BN should allow higher learning rates.",
-        "08_deep_stacks#what-the-answers-got-right-and-wrong", _stable_rates,
+        "08_deep_stacks#the-suspects-one-by-one", _stable_rates,
         (("with eight layers the smallest unstable rate with BN is above the largest stable one without, in every seed",
           lambda e: e["smallest unstable rate, 8 layers, BN"].min()
           > e["largest stable rate, 8 layers, without normalisation"].max()),),
@@ -238,7 +238,7 @@ CLAIMS = (
     Claim(
         "kari-explosion-reason", "kari2018", "second answer",
         "BN should allow higher learning rates because it combats the explosion of scales that they cause.",
-        "08_deep_stacks#what-the-answers-got-right-and-wrong",
+        "08_deep_stacks#the-suspects-one-by-one",
         quantifier="always",
         untested_because="It would take the scales of the activations during steps at high rates, with BN and without.",
     ),
@@ -246,7 +246,7 @@ CLAIMS = (
         "kari-inference", "kari2018", "third answer",
         "The fluctuation comes from the difference between training and inference, where moving averages stand for the "
         "batch.",
-        "08_deep_stacks#what-the-answers-got-right-and-wrong", _roughness_in_train_mode,
+        "08_deep_stacks#the-suspects-one-by-one", _roughness_in_train_mode,
         (("where only the loss of the training is looked at, in train mode, the roughness is below 2",
           lambda e: e["roughness with BN, never in eval mode"].max() < ROUGH),),
         quantifier="always",
@@ -295,7 +295,7 @@ CLAIMS = (
     Claim(
         "yang-one-step", "yang2019", "figure 3",
         "After one large step the gradients of all layers have similar norms.",
-        "08_deep_stacks#far-right-the-brake", _gradient_growth_after_one_step,
+        "08_deep_stacks#exercise-2-one-over-the-learning-rate", _gradient_growth_after_one_step,
         (("before it they grow by more than 1.15 per layer", lambda e: e["growth per layer before"].min() > 1.15),
          ("after it by less than 5 %, up or down",
           lambda e: abs(e["growth per layer after one long step"] - 1).max() < 0.05)),

@@ -111,7 +111,7 @@ CLAIMS = (
     Claim(
         "kari-snap", "kari2018", "question, edit",
         "With 100 layers at a learning rate of 10 the error occasionally snaps to a high value.",
-        "08_deep_stacks#far-right-the-brake", _largest_rises,
+        "08_deep_stacks#exercise-2-one-over-the-learning-rate", _largest_rises,
         (("at 10 some step raises the loss by more than 0.5 nats, in every seed",
           lambda e: e["largest rise of the loss in a step at 10, nats"].min() > 0.5),),
         quantifier="tendency",
@@ -122,7 +122,7 @@ CLAIMS = (
         "brock-match", "brock2021", "abstract and section 4",
         "Deep residual networks without norms, with weight standardisation and adaptive gradient clipping, reach the "
         "test accuracy of batch-normalised ones.",
-        "08_deep_stacks#without-any-norm", _errors_without_norms,
+        "08_deep_stacks#exercise-8-in-place-of-the-norm", _errors_without_norms,
         tuple(
             (f"with batches of {size} the median error at the best rate is at most 2 points above that with BN",
              lambda e, size=size: np.median(e[f"test error at the best rate, without norms, batch size {size}, %"])
@@ -136,7 +136,7 @@ CLAIMS = (
         "brock-clipping", "brock2021", "abstract and section 4",
         "Without adaptive gradient clipping networks without norms are unstable at large learning rates, and with it "
         "they train there.",
-        "08_deep_stacks#without-any-norm", _largest_rates_with_clipping,
+        "08_deep_stacks#exercise-8-in-place-of-the-norm", _largest_rates_with_clipping,
         (("with batches of 64 the largest rate that reaches an error of 6 % is larger with clipping, in every seed",
           lambda e: (e["largest rate at which it works, with AGC"]
                      > e["largest rate at which it works, without AGC"]).all()),),

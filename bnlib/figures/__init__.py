@@ -28,7 +28,6 @@ from bnlib.figures.curves import draw_curves
 from bnlib.figures.depth import (
     draw_depth,
     draw_gradients,
-    draw_growth,
     draw_jitter,
     draw_lstms,
     draw_relu_and_bn,
@@ -164,7 +163,6 @@ __all__ = [
     "draw_gradient_checkpointing",
     "draw_gradients",
     "draw_growing_weights",
-    "draw_growth",
     "draw_initial_gamma",
     "draw_inputs_around_a_step",
     "draw_jitter",

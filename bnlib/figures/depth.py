@@ -141,43 +141,9 @@ def draw_jitter(
     return "Mean absolute change of the loss per step against the learning rate. " + "; ".join(told) + "."
 
 
-def draw_growth(figure: Figure, measured: Mapping[str, Mapping[int, np.ndarray]], theory: Mapping[str, Mapping]) -> str:
-    """Draw the growth of the gradient norm per layer against the batch size: markers measured, lines in theory.
-
-    Arguments:
-        figure: where to draw.
-        measured: factors of all seeds by network and number of samples.
-        theory: factor by network and number of samples; the key None is a limit, drawn as a horizontal line.
-    """
-    axes, told = figure.subplots(), []
-    for (name, by_samples), mark in zip(measured.items(), "osD", strict=False):
-        color = _color(name)
-        samples = list(by_samples)
-        middle = np.array([np.median(each) for each in by_samples.values()])
-        reach = np.abs(np.array([[each.min(), each.max()] for each in by_samples.values()]).T - middle)
-        axes.errorbar(samples, middle, reach, fmt=mark, color=color, ms=5, lw=1.2, mfc="none", label=name)
-        told.append(f"{name} {', '.join(f'{value:.2f}' for value in middle)}")
-        _draw_theory(axes, theory.get(name, {}), color)
-    axes.set(xscale="log", ylim=(0.95, 1.6), xlabel="samples in the batch", ylabel="gradient growth per layer")
-    plain_ticks(axes.xaxis, samples)
-    axes.legend(loc="upper right")
-    return (
-        f"Growth of the gradient norm per layer with {', '.join(map(str, samples))} samples: " + "; ".join(told) + "."
-    )
-
-
-def _draw_theory(axes: Axes, values: Mapping, color: str) -> None:
-    points = {samples: value for samples, value in values.items() if samples is not None}
-    if points:
-        axes.plot(list(points), list(points.values()), color=color, lw=1.2)
-    if None in values:
-        axes.axhline(values[None], color=color, lw=0.8, ls=":")
-
-
 _GROUP_STYLES = {
     "baseline": ("o", BLUE),
     "growth removed, BN kept": ("^", PURPLE),
-    "without BN": ("^", PURPLE),
     "skip connections": ("D", GREEN),
 }
 """Mark and colour of groups of cures; in all others the gradient grows."""
@@ -212,43 +178,32 @@ def draw_relu_and_bn(figure: Figure, samples: int = 25) -> str:
 
 
 def draw_suspects(figure: Figure, groups: Mapping[str, Mapping[str, object]]) -> str:
-    """Draw the roughness and the losses of each variant, one row per variant; see ``depth.cure_outcomes.Outcome``.
+    """Draw the roughness of each variant, one row per variant; see ``depth.cure_outcomes.Outcome``.
 
     Arguments:
         figure: where to draw.
         groups: outcomes by group and label; the one outcome of the first group is the baseline.
     """
-    left, right = figure.subplots(1, 2)
-    first = next(iter(groups))
+    axes, first = figure.subplots(), next(iter(groups))
     (baseline,) = groups[first].values()
-    rows, names, with_rates, told = [0.0], list(groups[first]), [f"{next(iter(groups[first]))} ({baseline.rate:g})"], []
+    rows, names, told = [0.0], list(groups[first]), []
     for group in groups:
         mark, color = _GROUP_STYLES.get(group, ("s", GREY))
-        style = {"fmt": mark, "color": color, "ms": 5, "lw": 1.2}
         if group != first and [*groups[group]] != [group]:  # the name of the group has a row of its own
             rows.append(rows[-1] + 1.4)
             names.append(f"{group}:")
-            with_rates.append(names[-1])
         for name, each in groups[group].items():
             if group != first:
                 rows.append(rows[-1] + (1.4 if name == group else 1))
                 names.append(name.removeprefix(f"{group}, "))
-                with_rates.append(f"{names[-1]} ({each.rate:g})")
-            _dot(left, rows[-1], each.roughness, **style)
-            _dot(right, rows[-1], each.final_loss, **style)
-            right.plot([np.median(each.initial_loss)], [rows[-1]], marker="|", ms=9, mew=1.6, color=color, ls="none")
-            told.append(f"{name} {_three_digits(each.roughness)} and {_three_digits(each.final_loss)}")
-    for axes in (left, right):
-        axes.set(xscale="log", ylim=(rows[-1] + 0.8, -0.8))
-        axes.set_yticks(rows, names if axes is left else with_rates)
-        axes.tick_params(axis="y", length=0, labelsize=9)
-    left.axvline(np.median(baseline.roughness), color=GREY, lw=0.8, ls=":")
-    right.axvline(np.median(baseline.final_loss), color=GREY, lw=0.8, ls=":")
-    left.set(xlabel="roughness at 0.0001", xlim=(0.8, 2000))
-    right.set(xlabel="loss after 60 steps (nats)", xlim=(0.05, 90))
-    plain_ticks(left.xaxis, (1, 10, 100, 1000))
-    plain_ticks(right.xaxis, (0.1, 1, 10))
-    return "Roughness, and loss after 60 steps in nats, of 100 layers: " + "; ".join(told) + "."
+            _dot(axes, rows[-1], each.roughness, fmt=mark, color=color, ms=5, lw=1.2)
+            told.append(f"{name} {_three_digits(each.roughness)}")
+    axes.set(xscale="log", xlim=(0.8, 2000), ylim=(rows[-1] + 0.8, -0.8), xlabel="roughness at 0.0001")
+    axes.set_yticks(rows, names)
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    axes.axvline(np.median(baseline.roughness), color=GREY, lw=0.8, ls=":")
+    plain_ticks(axes.xaxis, (1, 10, 100, 1000))
+    return "Roughness of 100 layers at 0.0001: " + "; ".join(told) + "."
 
 
 def _dot(axes: Axes, row: float, values: np.ndarray, **style) -> None:
@@ -265,11 +220,8 @@ def _three_digits(values: np.ndarray) -> str:
 def draw_lstms(figure: Figure, data) -> str:
     """Draw the growth of gradients and the roughness by number of LSTM layers; see ``depth.stacked_lstms.by_depth``."""
     left, right = figure.subplots(1, 2)
-    looks = {"shared": ("o-", 5, "BN, shared statistics"), "per time step": ("s--", 11, "BN, per time step")}
-    for statistics, (mark, size, label) in looks.items():
-        ratios = data.ratios[statistics]
-        medians = [np.median(each) for each in ratios.values()]
-        left.plot(list(ratios), medians, mark, color=BLUE, ms=size, mfc="none", label=label)
+    ratios = data.ratios["shared"]
+    left.plot(list(ratios), [np.median(each) for each in ratios.values()], "o-", color=BLUE, ms=5, mfc="none")
     left.axhline(1, color=GREY, lw=1, ls=":")
     told = []
     for (lr, runs), color in zip(data.roughness.items(), (PURPLE, GREEN), strict=True):
@@ -286,8 +238,8 @@ def draw_lstms(figure: Figure, data) -> str:
     _powers(left.yaxis, range(0, 9, 2))
     plain_ticks(right.yaxis, (1, 3, 10, 30, 100))
     figure.legend(loc="outside lower center", ncols=2)
-    grown = ", ".join(f"{np.median(each):.2g}" for each in data.ratios["shared"].values())
-    depths = ", ".join(map(str, data.ratios["shared"]))
+    grown = ", ".join(f"{np.median(each):.2g}" for each in ratios.values())
+    depths = ", ".join(map(str, ratios))
     return (
         f"Stacks of {depths} LSTMs with shared statistics. Gradient norm at the first layer over the last: {grown}. "
         f"Median roughness over three seeds: {'; '.join(told)}."

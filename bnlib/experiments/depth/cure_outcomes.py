@@ -84,14 +84,12 @@ class Outcome:
         initial_loss: before training in nats, one number per seed.
         rate: the best of the learning rates that were tried.
         final_loss: at the best rate, in nats, one number per seed.
-        roughness_at_rate: at the best rate, one number per seed.
     """
 
     roughness: np.ndarray
     initial_loss: np.ndarray
     rate: float
     final_loss: np.ndarray
-    roughness_at_rate: np.ndarray
 
 
 def outcome(variant: str, depth: int = DEPTH) -> Outcome:
@@ -103,7 +101,7 @@ def outcome(variant: str, depth: int = DEPTH) -> Outcome:
     row = cures_by_depth.load().get((variant, depth, rate)) if row is None else row
     ended = best.losses[:, -1]
     final_loss = ended if row is None else np.where(np.isfinite(ended), row["final_loss"], np.nan)
-    return Outcome(small.roughness, small.losses[:, 0], rate, final_loss, best.roughness)
+    return Outcome(small.roughness, small.losses[:, 0], rate, final_loss)
 
 
 def compare(variant: str, lr: float) -> dict[str, Curves]:
@@ -131,7 +129,6 @@ def residual_rows() -> list[dict]:
             "loss before training (nats)": each.initial_loss,
             "best learning rate": f"{each.rate:g}",
             "loss after 60 steps (nats)": each.final_loss,
-            "roughness at this rate": each.roughness_at_rate,
         }
         for label, each in shown.items()
     ]

@@ -185,9 +185,6 @@ def test_figures_tell_what_they_show():
     assert "a factor of 2.000 per layer (theory 2.000)" in told and "layer 4: 8" in told
     gone = gradient_growth.GradientsByLayer(np.array([[0.0, 1.0]]), None)
     assert "0." in figures.picture(figures.draw_gradients, gone, "net", 50).alt
-    measured = {"batch norm": {5: np.array([1.5, 1.6]), 50: np.array([1.2, 1.3])}}
-    told = figures.picture(figures.draw_growth, measured, {"batch norm": {5: 1.5, 50: 1.2, None: 1.1}}).alt
-    assert "batch norm 1.55, 1.25" in told
     rates, lines = [1e-4, 1e-2], {"deep": np.array([[1e-3, 1e-1]])}
     told = figures.picture(figures.draw_jitter, rates, lines, {"deep": 1e-3}, 0.05).alt
     assert "deep: 2 / sharpness = 0.001" in told
