@@ -208,7 +208,7 @@ CLAIMS = (
     Claim(
         "failing-recurrent", "failing2025", "placement, last paragraph",
         "In recurrent networks BN performs worse, for statistics per time step disrupt the dependencies between steps.",
-        "09_alternatives#sentences",
+        "09_alternatives#exercise-4-sentences",
         quantifier="tendency",
         untested_because="It would take a task with dependencies over time. Chapter 9 shows what such statistics "
         "see, not what they cost.",
@@ -307,7 +307,7 @@ CLAIMS = (
     Claim(
         "failing-rnn-norms", "failing2025", "placement, last paragraph",
         "In recurrent networks layer norm or group norm are often preferable.",
-        "09_alternatives#sentences",
+        "09_alternatives#exercise-4-sentences",
         quantifier="tendency",
         untested_because="It would take a task with dependencies over time, trained with each of the norms.",
     ),

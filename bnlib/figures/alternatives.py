@@ -130,15 +130,17 @@ def draw_norm_properties(
         axes.set(title=kind, xlim=(-0.6, len(columns) - 0.4), ylim=(len(names) - 0.4, -0.6))
         axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names.values())
-        axes.axvline(2.5, color=GREY, ls=":", lw=1)
-        axes.axvline(6.5, color=GREY, ls=":", lw=1)
+        for place in (2.5, len(columns) - 1.5):  # between promises, invariances and what the layer learns from
+            axes.axvline(place, color=GREY, ls=":", lw=1)
         axes.tick_params(length=0)
         told += [
             f"{names[norm]}, {kind}: {', '.join(name for name, verdict in row.items() if verdict == 'yes')}"
             for norm, row in rows.items()
         ]
+    shown = {verdict for row in properties.values() for verdict in row.values()}
     for verdict, label in (("yes", "holds"), ("later", "holds once averages have adapted"), ("no", "fails")):
-        figure.axes[0].plot([], [], ls="", label=label, **_MARKS[verdict])
+        if verdict in shown:
+            figure.axes[0].plot([], [], ls="", label=label, **_MARKS[verdict])
     figure.legend(loc="outside lower center", ncols=3)
     return f"Properties that hold. {'; '.join(told)}."
 
