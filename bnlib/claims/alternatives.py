@@ -193,7 +193,7 @@ CLAIMS = (
           lambda e: e["test error after 25 steps of 256, BN, %"].max()
           < e["test error after 25 steps of 256, without normalisation, %"].min() / TIMES),),
         quantifier="tendency",
-        note="Given 360 steps the two are close. No norm starts with He's weights.",
+        note="After 360 steps the two are close. All networks start with He initialisation.",
     ),
     Claim(
         "irpan-renorm", "irpan2017", "paragraph on Batch Renorm, withdrawn by the author",
@@ -203,7 +203,7 @@ CLAIMS = (
           lambda e: e["change of the output in train mode with the running mean"].max() < 1e-6),),
         quantifier="always",
         exact_because="one output that changes is a counterexample",
-        note="The post took it back in June 2017.",
+        note="A correction in the post withdrew this claim in June 2017.",
     ),
     Claim(
         "failing-recurrent", "failing2025", "placement, last paragraph",
@@ -258,7 +258,7 @@ CLAIMS = (
         "wu-groups", "wu2018", "abstract",
         "Group norm is better than BN in the smallest batches.",
         "09_alternatives#images", _group_norm_errors,
-        (("at one picture its errors are less than half of BN's, in the median",
+        (("with one image per batch its median error is less than half of BN's",
           lambda e: TIMES * np.median(e["test error, batches of 1, group norm, %"])
           < np.median(e["test error, batches of 1, batch norm, %"])),),
         quantifier="tendency",
@@ -302,7 +302,8 @@ CLAIMS = (
         "Layer norm makes more sense with recurrent networks, and does not always work with convolutional layers.",
         "09_alternatives",
         quantifier="tendency",
-        untested_because="Hearsay, as the post says. It would take recurrent tasks and deep convolutional networks.",
+        untested_because="The post calls this hearsay. A test would need recurrent tasks and deep convolutional "
+        "networks.",
     ),
     Claim(
         "failing-rnn-norms", "failing2025", "placement, last paragraph",

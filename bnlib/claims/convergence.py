@@ -78,7 +78,7 @@ CLAIMS = (
           lambda e: e["relative error, as printed"].max() < EXACT),),
         quantifier="always",
         exact_because="all expectations are means over the samples of 20 problems",
-        note="One normaliser behind a linear layer. As printed the factor of a normaliser is 0 for every sample, "
+        note="One normaliser after a linear layer. As printed the factor of a normaliser is 0 for every sample, "
         "because normalised values do not change if all inputs are shifted.",
     ),
     Claim(
@@ -103,7 +103,7 @@ CLAIMS = (
           lambda e: e["relative error, as operators"].max() < EXACT),),
         quantifier="always",
         exact_because="all expectations are means over the samples of 20 problems",
-        note="One normaliser behind a linear layer.",
+        note="One normaliser after a linear layer.",
     ),
     Claim(
         "lian-slower", "lian2019", "section 5.2",

@@ -191,7 +191,8 @@ CLAIMS = (
           lambda e: np.median(e["roughness at 0.0001"]) > 3 * np.median(e["roughness at 0.4"])),),
         quantifier="tendency",
         stand_in="stacks of linear layers and ReLU in place of LSTMs",
-        note="True of rates that anybody would try. Below 1e-20 the loss falls smoothly.",
+        note="This holds for learning rates of practical size. At rates as small as 10⁻²⁰ the loss falls in every "
+        "step.",
     ),
     Claim(
         "kari-rate-of-ten", "kari2018", "question, edit",
@@ -201,7 +202,7 @@ CLAIMS = (
           lambda e: np.median(e["jitter at 10, nats"]) < np.median(e["jitter at 0.4, nats"])),
          ("the median loss at 10 ends below that at 0.4",
           lambda e: np.median(e["loss at the end at 10, nats"]) < np.median(e["loss at the end at 0.4, nats"])),
-         ("carried on to 300 steps at 10 it is below that of a constant answer, ln 50, in some seed",
+         ("after 300 steps at 10 the loss is below that of a constant prediction, ln 50, in some seed",
           lambda e: e["loss after 300 steps at 10, nats"].min() < math.log(50) - 0.01)),
         quantifier="tendency",
         stand_in="stacks of linear layers and ReLU in place of LSTMs",
@@ -213,7 +214,7 @@ CLAIMS = (
         (("two equal runs in float64 differ at all",
           lambda e: e["largest difference of two equal runs, nats"].max() > 0),),
         quantifier="always",
-        note="The fluctuation is real, and it is deterministic.",
+        note="The loss does fluctuate, but two equal runs fluctuate in the same way.",
     ),
     Claim(
         "kari-numerical", "kari2018", "first answer",
@@ -233,7 +234,7 @@ CLAIMS = (
           lambda e: e["smallest unstable rate, 8 layers, BN"].min()
           > e["largest stable rate, 8 layers, without normalisation"].max()),),
         quantifier="tendency",
-        note="He's initialisation. In a stack of 100 layers with BN no rate that anybody would try is stable.",
+        note="With He initialisation. In a stack of 100 layers with BN, no learning rate of practical size is stable.",
     ),
     Claim(
         "kari-explosion-reason", "kari2018", "second answer",
@@ -247,10 +248,10 @@ CLAIMS = (
         "The fluctuation comes from the difference between training and inference, where moving averages stand for the "
         "batch.",
         "08_deep_stacks#the-suspects-one-by-one", _roughness_in_train_mode,
-        (("where only the loss of the training is looked at, in train mode, the roughness is below 2",
+        (("the roughness of the training loss, in train mode, is below 2",
           lambda e: e["roughness with BN, never in eval mode"].max() < ROUGH),),
         quantifier="always",
-        note="The asker says that there is no inference, and with a full batch nothing to average.",
+        note="Kari writes that no inference takes place, and that with a full batch there is nothing to average.",
     ),
     Claim(
         "kari-small-batches", "kari2018", "third answer",
@@ -308,12 +309,13 @@ CLAIMS = (
         "08_deep_stacks", _least_loss_by_depth,
         (("100 layers stay above 2 nats for 60 steps at each of six rates, in every seed",
           lambda e: e["least loss over six rates after 60 steps, 100 layers, nats"].min() > 2),
-         ("carried on to 300 steps at 0.4 they stay there, too",
+         ("they also stay there for 300 steps at 0.4",
           lambda e: e["least loss in 300 steps at 0.4, 100 layers, nats"].min() > 2),
          ("ten layers get below 0.1", lambda e: e["least loss over six rates after 60 steps, 10 layers, nats"].max()
           < 0.1)),
         quantifier="tendency",
-        note="Full-batch descent on 50 samples, without skip connections. It is slow and noisy, and it goes on.",
+        note="Full-batch descent on 50 samples, without skip connections. Training is slow and noisy, but the loss "
+        "still falls.",
     ),
     Claim(
         "cooijmans-gamma", "cooijmans2017", "section 4",

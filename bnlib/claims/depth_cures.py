@@ -99,9 +99,9 @@ CLAIMS = (
         "kari-clipping", "kari2018", "first answer",
         "Clipping the variance in BN removes the fluctuation of deep stacks.",
         "08_deep_stacks#the-suspects-one-by-one", _clipped_variance,
-        (("with a least variance of 0.01 or 0.1 the roughness at 0.0001 is below 2 in every seed",
+        (("with a lower limit of 0.01 or 0.1 for the variance, the roughness at 0.0001 is below 2 in every seed",
           lambda e: min(e[f"roughness at 0.0001, variance at least {least:g}"].max() for least in _FLOORS) < ROUGH),
-         ("with that least variance the median loss ends lower than with BN, at the best rate of each",
+         ("with that limit the median loss ends lower than with BN, at the best rate of each",
           lambda e: any(e[f"roughness at 0.0001, variance at least {least:g}"].max() < ROUGH
                         and np.median(e[f"final loss at the best rate, variance at least {least:g}, nats"])
                         < np.median(e["final loss at the best rate, BN, nats"]) for least in _FLOORS))),
@@ -116,7 +116,7 @@ CLAIMS = (
           lambda e: e["largest rise of the loss in a step at 10, nats"].min() > 0.5),),
         quantifier="tendency",
         stand_in="stacks of linear layers and ReLU in place of LSTMs",
-        note="At 0.4 it does so, too.",
+        note="At a learning rate of 0.4 such steps occur, too.",
     ),
     Claim(
         "brock-match", "brock2021", "abstract and section 4",

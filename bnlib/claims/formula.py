@@ -170,8 +170,8 @@ CLAIMS = (
           "an error above 50 %",
           lambda e: bool(_rates_beyond_plain(e)) and max(v.max() for v in _rates_beyond_plain(e)) < FAILS),),
         quantifier="always",
-        note="We count the runs that end stuck, whatever holds them there. At a rate of 10 every run is stuck, with "
-        "BN, too.",
+        note="We count every run that ends with such an error, whatever the cause. At a learning rate of 10 all runs "
+        "are stuck, also those with BN.",
     ),
     Claim(
         "kariya-less-sensitive", "kariya2018", "back to the original question",
@@ -191,7 +191,7 @@ CLAIMS = (
                lambda e, b=b: e[f"test error at the best rate, batches of {b}, %"].max() > FAILS)
               for b in (2, 4, 8)),
         quantifier="sometimes",
-        note="From batches of 2 on, no run fails. At batch size 1 nothing can be learnt behind BN, but not because of "
-        "noise: the output is beta for every input.",
+        note="No run with batches of 2 or more fails. At batch size 1 the layers after BN learn nothing about the "
+        "inputs, but not because of noise: the output of BN is beta for every input.",
     ),
 )  # fmt: skip

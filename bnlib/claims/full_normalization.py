@@ -103,7 +103,7 @@ CLAIMS = (
                < TIMES * np.median(_final_value(e, n, "FN, running", "train loss", "nats"))) for network in NETWORKS),
         quantifier="tendency",
         scale="paper",
-        note="BN learns late, not never: after 400 epochs on digits its training loss is below 0.3 in both networks.",
+        note="BN's training loss falls late: after 400 epochs on digits it is below 0.3 nats in both networks.",
     ),
     Claim(
         "lian-algorithm-3", "lian2019", "Algorithm 3 and section 6",
@@ -171,8 +171,7 @@ CLAIMS = (
         tuple((f"with running averages for the gradient the median error is at most 6 % at batch size {b}",
                lambda e, b=b: np.median(e[f"test error, running, batches of {b}, %"]) <= WORKS) for b in (1, 4, 64)),
         quantifier="always",
-        note="Not true of its implementation in Algorithm 3, if that is the gradient of the same batch: see the "
-        "numbers.",
+        note="This does not hold for Algorithm 3 if it computes the gradient of the same batch: see the numbers.",
     ),
     Claim(
         "lian-bias", "lian2019", "Remark 1",
@@ -182,7 +181,7 @@ CLAIMS = (
           lambda e: min(v.min() for n, v in e.items() if n.startswith("bias")) > 0.01),),
         quantifier="always",
         note="One normalised layer, where the same samples serve the loss and its statistics; at batch size 1 the bias "
-        "is larger than the gradient, and on average the result has a negative cosine with it.",
+        "is larger than the gradient, and the average estimate has a negative cosine with the gradient.",
     ),
     Claim(
         "lian-algorithm-3-size", "lian2019", "Algorithm 3 and figure 9",

@@ -118,7 +118,7 @@ CLAIMS = (
           < np.median(e["test error of BN, one label, %"])),),
         quantifier="tendency",
         stand_in="digits in place of CIFAR-10 and of MNIST",
-        note="On digits it is not slight: with three labels BN works.",
+        note="On digits the difference is large: with three labels BN works.",
     ),
     Claim(
         "lian-figure-6", "lian2019", "figure 6",

@@ -89,6 +89,6 @@ CLAIMS = (
         (("the loss ends below that of a constant answer, ln 50, in some seed",
           lambda e: e["loss at the end, 100 LSTMs, nats"].min() < math.log(50)),),
         quantifier="sometimes",
-        note="Where BN stands in the LSTM and whether the loss is a sum or a mean, the question does not say.",
+        note="The question does not say where BN is in the LSTM, or whether the loss is a sum or a mean.",
     ),
 )  # fmt: skip

@@ -239,8 +239,8 @@ CLAIMS = (
           < np.median(e["training loss at the start, nats"])),),
         quantifier="tendency",
         scale="paper",
-        note="It goes to the loss of the class frequencies, ln 3, and stays a little above, whether it began above or "
-        "below.",
+        note="The loss ends a little above ln 3, the loss of predicting the class frequencies, whether it starts "
+        "above or below.",
     ),
     Claim(
         "lian-figure-1-overfits", "lian2019", "introduction, on figure 1",
@@ -250,8 +250,9 @@ CLAIMS = (
           lambda e: np.median(e["training loss at the end, nats"]) < math.log(3) - 0.1),),
         quantifier="tendency",
         scale="paper",
-        note="A BN layer puts out beta for every single sample, so that the layers behind it can learn the class "
-        "frequencies only. What the paper calls overfitting is a network that has learnt nothing of its samples.",
+        note="For every single sample the output of a BN layer is beta, so the layers after it can learn only the "
+        "class frequencies. The paper calls this overfitting, but the network has learnt nothing about its "
+        "samples.",
     ),
     Claim(
         "lian-figure-2", "lian2019", "figure 2",
@@ -270,10 +271,11 @@ CLAIMS = (
         "04_the_objective#what-a-batch-hides", _figure_3_errors,
         tuple((f"with BN {where} the linear layer the median training error stays above 10 %",
                lambda e, n=name: np.median(e[f"train error, {n}, %"]) > 10)
-              for name, where in (("BN first", "in front of"), ("BN last", "behind"))),
+              for name, where in (("BN first", "before"), ("BN last", "after"))),
         quantifier="tendency",
         scale="paper",
-        note="At the size of the paper. Its equation (1) has BN in front of the linear layer, its figure 1 behind it.",
+        note="At the size of the paper. In the paper, BN is before the linear layer in equation (1), and after it in "
+        "figure 1.",
     ),
     Claim(
         "lian-figure-3-easy", "lian2019", "figure 3",
@@ -282,7 +284,8 @@ CLAIMS = (
         (("without BN the median test error is below 15 %, where one of 1,000 classes by chance has 99.9 %",
           lambda e: np.median(e["test error, without normalisation, %"]) < 15),),
         quantifier="tendency",
-        scale="paper", note="Amplitudes of 0 to 50 in noise of 1: a sample with a small amplitude cannot be told.",
+        scale="paper", note="The amplitudes are between 0 and 50, and the noise has variance 1, so a sample with a "
+        "small amplitude cannot be recognised.",
     ),
     Claim(
         "lian-figure-3-fails", "lian2019", "introduction, on figure 3",
@@ -290,7 +293,7 @@ CLAIMS = (
         "04_the_objective#what-a-batch-hides", _figure_3_errors,
         tuple((f"with BN {where} the linear layer the median test error is more than 2 points above that without",
                lambda e, n=name: _larger_error_than_without(e, n))
-              for name, where in (("BN first", "in front of"), ("BN last", "behind"))),
+              for name, where in (("BN first", "before"), ("BN last", "after"))),
         quantifier="tendency",
         scale="paper",
         note="At the size of the paper. It depends on the placement, which the paper does not state, and on the "

@@ -212,24 +212,24 @@ CLAIMS = (
         "irpan-alone", "irpan2017", "first story",
         "In train mode a single sample is normalised to 0, so that the answer does not depend on it.",
         "06_perils#predictions-in-train-mode", _single_sample_in_train_mode,
-        (("one at a time a dense network is right in less than 20 % in every seed",
+        (("for single samples the accuracy of a dense network is below 20 % in every seed",
           lambda e: e["right answers, fully connected, one at a time, %"].max() < 20),
          ("in a dense layer the normalised values of one sample are 0",
           lambda e: e["largest normalised value of a single sample, before beta"].max() == 0)),
         quantifier="always",
-        note="Of dense layers, as in the story. The layer then puts out beta. An image is normalised over its "
-        "positions, and keeps some of its content.",
+        note="Tested on dense layers, as in the story: the output of BN is then beta. After a convolutional layer, BN "
+        "normalises over the positions of an image, so the output still depends on the image.",
     ),
     Claim(
         "irpan-checkpoint", "irpan2017", "second story",
         "A model that comes back as it was while it trained is in train mode, and useless for single samples.",
         "06_perils#stuck-in-train-mode", _model_restored_in_train_mode,
         (("a model saved whole comes back in train mode", lambda e: e["restored in train mode"].min() == 1),
-         ("its answers to single samples are all the same",
+         ("its outputs for single samples are all equal",
           lambda e: e["largest difference of its answers to single samples"].max() < 1e-6)),
         quantifier="always",
         exact_because="the mode is stored with the model, whatever its weights",
-        note="Of a model saved whole by torch.save; the story has TensorFlow's MetaGraph.",
+        note="Tested on a whole model that was saved by torch.save; the story is about TensorFlow's MetaGraph.",
     ),
     Claim(
         "irpan-averages", "irpan2017", "third story",
@@ -240,7 +240,7 @@ CLAIMS = (
          ("the running variance is within 0.3 of the average of the variances, 2.5",
           lambda e: abs(e["running variance, where they have 1 and 4"] - 2.5).max() < 0.3)),
         quantifier="always",
-        note="The variance of both domains together would be 6.5: the part between them is missing.",
+        note="The variance of the pooled data is 6.5; the running variance lacks the part between the domains.",
     ),
     Claim(
         "irpan-towers", "irpan2017", "third story, plot",
@@ -261,8 +261,8 @@ CLAIMS = (
          ("their median is more than 2 points above that of mixed batches in both domains",
           lambda e: _below_in_both_domains(e, "mixed batches", "own norms", False))),
         quantifier="tendency",
-        note="Against mixed batches the two are comparable: the medians are about one percentage point apart, and the "
-        "ranges overlap.",
+        note="Separate BN layers and mixed batches are comparable: their medians differ by about one percentage "
+        "point, and their ranges overlap.",
     ),
     Claim(
         "irpan-one-gradient", "irpan2017", "third story",
@@ -278,11 +278,11 @@ CLAIMS = (
         "irpan-gan", "irpan2017", "after the third story",
         "A discriminator with BN must be given batches half real, half generated.",
         "06_perils#the-discriminator", _discriminator_accuracies,
-        (("in eval mode it is right more often after mixed batches than after separate ones, for each kind of fake, "
-          "in every seed",
+        (("in eval mode its accuracy is higher after mixed batches than after separate ones, for each kind of "
+        "generated samples, in every seed",
           lambda e: all(e[n].min() > e[n.replace("right in eval mode, trained on mixed batches", "the same, trained on "
           "separate ones")].max() for n in e if "trained on mixed batches" in n)),
-         ("asked about batches of one kind it is right less often than in eval mode, in the median",
+         ("in batches of one kind its median accuracy is lower than in eval mode",
           lambda e: all(np.median(e[n]) < np.median(e[n.replace("separate batches, trained on mixed",
           "eval mode, trained on mixed batches")]) for n in e if "in separate batches" in n))),
         quantifier="tendency",
@@ -298,7 +298,7 @@ CLAIMS = (
          ("they do where the images are different",
           lambda e: _loses_5_points(e, "right, other pictures (0.8 added to each pixel), %"))),
         quantifier="tendency",
-        note="Other class frequencies do not lower the accuracy; statistics recomputed under them do.",
+        note="Other class frequencies alone do not lower the accuracy; statistics that are recomputed on such data do.",
     ),
     Claim(
         "irpan-leaky", "irpan2017", "comment of M. Görner",

@@ -117,8 +117,8 @@ CLAIMS = (
          ("with batch norm, in eval mode, it does too",
           lambda e: abs(np.median(_only(e, "batch norm"))) < COMPARABLE)),
         quantifier="tendency",
-        note="The paper thinks of gradients that overflow because the loss is scaled, and that leaves the running "
-        "statistics alone. Here the forward pass overflowed, and they are NaN from then on.",
+        note="In the paper, gradients overflow because the loss is scaled, which does not change the running "
+        "statistics. Here the forward pass overflowed, so these statistics are NaN from then on.",
     ),
     Claim(
         "issue-88474-validation", "issue88474", "description",
