@@ -52,8 +52,8 @@ ADVICE: dict[str, Advice] = {
         cause="The layers keep no running averages, so eval mode uses the statistics of the batch.",
         test="any(bn.running_mean is None for bn in bns)",
         remedy=(
-            "Set `track_running_stats=True` and train again, or use a norm that does not depend on the batch, such as"
-            " GroupNorm."
+            "Build the layers with `track_running_stats=True` (to set the attribute later is not enough), load the "
+            "weights with `strict=False`, and compute the averages: `torch.optim.swa_utils.update_bn(batches, model)`."
         ),
         section=FORMULA + "#two-modes-and-the-averages-between-them",
     ),

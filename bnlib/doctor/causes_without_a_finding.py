@@ -199,7 +199,10 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "batch in eval mode, too."
         ),
         test="any(bn.running_mean is None for bn in bns)",
-        remedy="Set `track_running_stats=True`, train again, and export again.",
+        remedy=(
+            "Build the layers with `track_running_stats=True`, load the weights with `strict=False`, compute the "
+            "averages with `torch.optim.swa_utils.update_bn(batches, model)`, and export again."
+        ),
         section="chapters/06_perils.ipynb#stuck-in-train-mode",
     ),
     "checkpoint-without-buffers": Advice(
