@@ -52,8 +52,8 @@ ADVICE: dict[str, Advice] = {
         cause="The layers keep no running averages, so eval mode uses the statistics of the batch.",
         test="any(bn.running_mean is None for bn in bns)",
         remedy=(
-            "Set `track_running_stats=True` and train again, or use a norm that does not depend on the batch, such as"
-            " GroupNorm."
+            "Build the layers with `track_running_stats=True` (to set the attribute later is not enough), load the "
+            "weights with `strict=False`, and compute the averages: `torch.optim.swa_utils.update_bn(batches, model)`."
         ),
         section=FORMULA + "#two-modes-and-the-averages-between-them",
     ),
@@ -233,8 +233,14 @@ ADVICE: dict[str, Advice] = {
     ),
     "non-finite-values": Advice(
         group="error",
-        symptom="The loss is NaN in eval mode only, or `running_mean` or `running_var` is NaN or inf",
-        cause="One batch with NaN or huge values was enough: train mode forgets it, the running averages do not.",
+        symptom=(
+            "The loss is NaN in eval mode only, perhaps after some epochs with mixed precision (AMP, autocast, "
+            "GradScaler), or `running_mean` or `running_var` is NaN or inf"
+        ),
+        cause=(
+            "One batch with NaN or huge values was enough: train mode forgets it, the running averages do not. After "
+            "an overflow, GradScaler skips the step of the optimiser, but the averages have already been updated."
+        ),
         test="any(not value.isfinite().all() for value in model.buffers())",
         remedy=(
             "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)` resets them first. Then look "

@@ -42,11 +42,15 @@ ABOUT_INPUTS: dict[str, Advice] = {
             "With padded sequences (text, audio clips of different lengths), graphs or images, the training loss "
             "depends on which sizes share a batch; sorting by length changes the result"
         ),
-        cause="The zeros behind short sequences or around small images enter the mean and the variance of each batch.",
+        cause=(
+            "The zeros behind short sequences or around small images enter the mean and the variance of each batch. "
+            "In the test, `x` has the shape (N, C, L) or (N, C, H, W)."
+        ),
         test="(x == 0).all(1).float().mean() > 0.2",
         remedy=(
-            "Normalise the real positions only: `x[mask] = norm(x[mask])` with inputs of shape (N, L, C), where `mask` "
-            "is true at real positions. Or put sequences or images of similar sizes into a batch, or use LayerNorm."
+            "Normalise the real positions only: bring `x` into the shape (N, L, C), and set `x[mask] = norm(x[mask])`, "
+            "where `mask` is true at real positions. Or put sequences or images of similar sizes into a batch, or use "
+            "LayerNorm."
         ),
         section=FORMULA + "#forward",
     ),

@@ -197,8 +197,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
             "works in train mode, but eval mode is bad on each of them"
         ),
         cause=(
-            "Each training batch comes from one domain, but the running averages pool all domains. `domains` holds "
-            "the batches of each domain by its name."
+            "Each training batch comes from one domain, but the running averages pool all domains. Here `domains` "
+            "is a dictionary with the batches of each domain."
         ),
         test='"domain-statistics-differ" in bnlib.diagnose(model, batches, domains=domains).codes',
         remedy=(
@@ -225,10 +225,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "averaged-weights": Advice(
         group="after",
         symptom=(
-            "The model with averaged weights (EMA, SWA, the teacher of a mean teacher, Lightning's "
-            "`StochasticWeightAveraging`), such as the EMA generator of a GAN or of a diffusion model or diffusion "
-            "policy (its loss converges, its samples or actions are bad), is much worse than the model it averages; "
-            "with GroupNorm it works"
+            "A model with averaged weights (EMA, SWA, mean teacher, Lightning's `StochasticWeightAveraging`) is much "
+            "worse than the model whose weights it averages, and works with GroupNorm; or a GAN, a diffusion model or "
+            "a diffusion policy converges, but the samples or actions of its EMA model are bad"
         ),
         cause=(
             "The running averages belong to other weights than the averaged ones, or still contain their initial "

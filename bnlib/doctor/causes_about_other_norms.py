@@ -139,9 +139,9 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
             "precision), perhaps only for rows of zeros (padding)"
         ),
         cause=(
-            "In float16, squares are infinite from 256² on (overflow), and an eps of 10⁻¹² is 0, so a row of equal "
-            "values is 0 / 0. PyTorch's own layers compute in float32 inside, so only an input that is already "
-            "infinite gives NaN. Here `layer` is the norm, `values` is its input in float16."
+            "In float16, the square of a value from 256 on is infinite (overflow), and an eps of 10⁻¹² is 0, so a row "
+            "of equal values becomes 0 / 0. PyTorch's own layers compute in float32 inside, so only an input that is "
+            "already infinite gives NaN. Here `layer` is the norm, `values` is its input in float16."
         ),
         test=("not torch.allclose(layer(values).float(), copy.deepcopy(layer).float()(values.float()), atol=0.05)"),
         remedy=(
@@ -218,7 +218,7 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
     ),
     "recomputed-at-inference": Advice(
-        group="training",
+        group="after",
         symptom=(
             "With GroupNorm, LayerNorm or InstanceNorm in place of batch norm, the model is slower at inference "
             "(latency, frames per second, FPS)"

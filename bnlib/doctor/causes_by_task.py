@@ -235,9 +235,9 @@ CAUSES_BY_TASK: dict[str, Advice] = {
             "accuracy, and each further pass (epoch) makes it worse"
         ),
         cause=(
-            "Each step makes the predictions more certain, also those that are wrong, and no label corrects it. So "
-            "gamma and beta drift away. The method is made for one step on each batch of a stream. Here `once` and "
-            "`again` are the networks after one pass and after several."
+            "Each step makes the predictions more certain, also the wrong ones, because there are no labels to correct "
+            "them. So gamma and beta drift away. The method is made for one step on each batch of a stream. Here "
+            "`once` and `again` are the networks after one pass and after several."
         ),
         test="F.cross_entropy(again(x), y) > 1.2 * F.cross_entropy(once(x), y)",
         remedy=(

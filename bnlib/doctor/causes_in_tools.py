@@ -104,14 +104,15 @@ CAUSES_IN_TOOLS: dict[str, Advice] = {
         symptom="Training stops with “CUDA out of memory” since batch norm, or another norm, was added to the network",
         cause=(
             "For the backward pass, a norm keeps its input. So a convolution, a norm and a ReLU keep two feature maps, "
-            "where a convolution and a ReLU keep one. Frozen BN does so, too. Here `kept` counts the bytes that a "
-            "network keeps in a forward pass, and `plain` is the network without its norms."
+            "where a convolution and a ReLU keep one. In eval mode, BN keeps its input as well. Here `kept` counts the "
+            "bytes that a network keeps in a forward pass, and `plain` is the network without its norms."
         ),
         test="kept(network) > 1.5 * kept(plain)",
         remedy=(
             "Train with `torch.autocast`, recompute the blocks in the backward pass (`torch.utils.checkpoint`), or use "
-            "InPlaceABN, which keeps the output only. Fold frozen BN into the convolutions. Predict inside "
-            "`torch.no_grad()`. Smaller batches also save memory, but make the statistics noisier."
+            "InPlaceABN, which keeps the output only. Replace frozen BN by `torchvision.ops.FrozenBatchNorm2d`, or "
+            "fold it into the convolutions. Predict inside `torch.no_grad()`. Smaller batches also save memory, but "
+            "make the statistics noisier."
         ),
         section=f"{TRAINING}#gradient-checkpointing-updates-the-statistics-twice",
     ),
@@ -137,14 +138,14 @@ CAUSES_IN_TOOLS: dict[str, Advice] = {
             "LayerNorm, and right ones in FP32 (“Running layernorm after self-attention in FP16 may cause overflow”)"
         ),
         cause=(
-            "The engine computes the statistics of each input in float16, where squares overflow. Batch norm in "
-            "eval mode computes no statistics. This rests on public issues of TensorRT, torch2trt and ONNX Runtime, "
-            "not on an experiment of this book. Here `half` and `single` are the engine in FP16 and in FP32."
+            "The engine computes the statistics of each input in float16, where squares from 256² on overflow. Batch "
+            "norm in eval mode computes no statistics. This rests on public issues of TensorRT, torch2trt and ONNX "
+            "Runtime, not on an experiment of this book. Here `half` and `single` are the engine in FP16 and in FP32."
         ),
         test="not torch.allclose(half(x), single(x), 0.05, 0.05)",
         remedy=(
-            "Keep the norms, and the operations into which the exporter split them, in FP32, or export with ONNX opset "
-            "17 or later, in which LayerNorm is one operation."
+            "Keep these norms, and the operations into which the exporter split them, in FP32, or export with ONNX "
+            "opset 17 or later, in which LayerNorm is one operation."
         ),
         section=f"{TRAINING}#running-statistics-in-half-precision",
     ),
@@ -173,9 +174,9 @@ CAUSES_IN_TOOLS: dict[str, Advice] = {
             "the other images of the batch, or do not sum to the output (additivity)"
         ),
         cause=(
-            "The model is in train mode, so the gradient at one image depends on the batch. In eval mode, sums can "
-            "fail because the explainer has no rule for the layer: SHAP's public issues say so of its DeepExplainer "
-            "and LayerNorm or GroupNorm."
+            "The model is in train mode, so the gradient at one image depends on the batch. In eval mode, the sum can "
+            "still be wrong if the explainer has no rule for a layer: SHAP's public issues say so of its "
+            "DeepExplainer and LayerNorm or GroupNorm."
         ),
         test="any(bn.training for bn in bns)",
         remedy=(
@@ -192,9 +193,9 @@ CAUSES_IN_TOOLS: dict[str, Advice] = {
         ),
         cause=(
             "`weight_decay` acts on all parameters that the optimiser gets. For the weights in front of BN, it only "
-            "changes the effective learning rate. A common scale of gamma and beta has no effect either if another "
-            "norm follows. Behind the last norm and at the end of residual branches, it changes what the network "
-            "computes."
+            "changes the effective learning rate. If another norm follows, one factor for all gammas and betas of a "
+            "layer has no effect either. In the last norm and at the end of residual branches, weight decay changes "
+            "what the network computes."
         ),
         test=(
             'any(group["weight_decay"] and any(p.ndim <= 1 for p in group["params"]) for group in '

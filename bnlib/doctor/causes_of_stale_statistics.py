@@ -108,8 +108,8 @@ CAUSES_OF_STALE_STATISTICS: dict[str, Advice] = {
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
-            "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`. Only the rest of the loss in "
-            "accuracy comes from the weights."
+            "Recompute the statistics: `torch.optim.swa_utils.update_bn(batches, model)`. The loss of accuracy that "
+            "remains after that comes from the weights."
         ),
         section="chapters/07_why_is_my_bn_failing.ipynb#running-averages",
     ),

@@ -177,8 +177,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         ),
         cause=(
             "The model was traced or exported in train mode. Or the exported model is right, and PyTorch's own outputs "
-            "were computed in train mode: `torch.onnx.export` writes what the model computes in eval mode, whatever "
-            "its mode is. Here `exported` is the exported model."
+            "were computed in train mode: by default, `torch.onnx.export` writes BN in eval mode, also if the model "
+            "is in train mode. Here `exported` is the exported model."
         ),
         test="not torch.allclose(exported(x), model.eval()(x), atol=1e-3)",
         remedy=(
@@ -199,7 +199,10 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "batch in eval mode, too."
         ),
         test="any(bn.running_mean is None for bn in bns)",
-        remedy="Set `track_running_stats=True`, train again, and export again.",
+        remedy=(
+            "Build the layers with `track_running_stats=True`, load the weights with `strict=False`, compute the "
+            "averages with `torch.optim.swa_utils.update_bn(batches, model)`, and export again."
+        ),
         section="chapters/06_perils.ipynb#stuck-in-train-mode",
     ),
     "checkpoint-without-buffers": Advice(
@@ -332,20 +335,6 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
 """Causes that the doctor does not look for, by a short name."""
 
 IN_TRAINING_CODE: dict[str, Advice] = {
-    "mixed-precision": Advice(
-        group="error",
-        symptom="With mixed precision (AMP, autocast, GradScaler) the loss in eval mode becomes NaN after some epochs",
-        cause=(
-            "A batch overflowed in the forward pass. The GradScaler skipped its step, but the running averages keep "
-            "the NaN."
-        ),
-        test="any(not bn.running_var.isfinite().all() for bn in bns)",
-        remedy=(
-            "Restore the buffers of a step that was skipped, or recompute the statistics: "
-            "`torch.optim.swa_utils.update_bn(batches, model)`."
-        ),
-        section="chapters/11_training_code.ipynb#one-bad-batch-and-eval-mode-is-nan",
-    ),
     "fine-tuning": Advice(
         group="after",
         symptom=(

@@ -27,12 +27,12 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     "error": {
         "An error message about the shape of the input": "one-value-per-channel features-differ number-of-dimensions "
         "one-position-per-channel layer-norm-with-channels-first groups-do-not-divide-channels",
-        "Another error message": "number-types-differ counter-in-checkpoint instance-norm-buffers "
-        "plain-tensor-statistics two-passes-in-ddp sync-norm-on-cpu fused-in-train-mode functional-transform "
-        "differential-privacy too-large-for-cudnn norm-not-installed pickled-by-another-version old-weight-norm "
-        "update-bn-stopped norm-keeps-its-input",
+        "Another error message": "number-types-differ norm-keeps-its-input counter-in-checkpoint "
+        "instance-norm-buffers pickled-by-another-version old-weight-norm plain-tensor-statistics update-bn-stopped "
+        "two-passes-in-ddp sync-norm-on-cpu functional-transform differential-privacy fused-in-train-mode "
+        "norm-not-installed too-large-for-cudnn",
         "An error message of Flax": "immutable-statistics statistics-collection-missing axis-without-name",
-        "NaN or inf": "overflow-in-half-precision own-norm-overflows non-finite-values mixed-precision "
+        "NaN or inf": "overflow-in-half-precision own-norm-overflows non-finite-values "
         "negative-variance feature-hardly-varies fused-with-zero-gamma root-of-zero",
     },
     "eval": {
@@ -59,7 +59,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "batches-never-reshuffled repeated-samples small-last-batch variance-below-eps norm-at-the-output "
         "bias-without-gradient unstable-rate decay-of-gamma runs-differ",
         "Another norm, another axis or another framework": "one-value-per-group keras-wrong-axis equinox-in-mode-ema "
-        "recomputed-at-inference instance-norm-on-other-axis",
+        "instance-norm-on-other-axis",
         "A deep network": "gradient-explosion small-gamma",
         "A transformer or recurrent network, padded sequences": "padding-in-statistics features-in-last-dimension "
         "norm-behind-the-sum",
@@ -78,7 +78,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "exported-without-statistics keras-defaults momentum-of-the-other-convention converted-in-the-wrong-order "
         "converted-in-training-mode compared-in-two-modes own-norm-differs",
         "Folding, quantisation, half precision": "folded quantised half-precision-statistics rounded-to-half-precision "
-        "exported-in-half-precision",
+        "exported-in-half-precision recomputed-at-inference",
     },
     "devices": {
         "Data parallelism and SyncBatchNorm": "small-batch-per-device statistics-per-process sync-norm-hangs "

@@ -91,6 +91,18 @@ def test_update_bn_passes_the_first_element_and_leaves_the_momentum_none_after_a
     torch.testing.assert_close(model[1].running_mean, model[0](x).mean(0))
 
 
+class FactorAndShift(nn.Module):
+    """What ``torchvision.ops.FrozenBatchNorm2d`` computes: a factor and a shift that are buffers."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("factor", torch.rand(channels, 1, 1))
+        self.register_buffer("shift", torch.rand(channels, 1, 1))
+
+    def forward(self, x):
+        return x * self.factor + self.shift
+
+
 def test_a_norm_keeps_one_more_feature_map_also_if_it_is_frozen_and_not_if_it_is_folded():
     plain, with_norm = convolutions(), convolutions(nn.BatchNorm2d)
     assert kept(with_norm) > 1.7 * kept(plain)
@@ -101,6 +113,7 @@ def test_a_norm_keeps_one_more_feature_map_also_if_it_is_frozen_and_not_if_it_is
     pairs = zip(frozen[::3], frozen[1::3], strict=True)
     folded = [layer for pair in pairs for layer in (fusion.fuse_conv_bn_eval(*pair), nn.ReLU())]
     assert kept(nn.Sequential(*folded)) == kept(plain)
+    assert kept(convolutions(FactorAndShift)) < 1.1 * kept(plain)
 
 
 @pytest.mark.parametrize(("norm", "depends"), [(nn.GroupNorm(1, 4), True), (nn.BatchNorm2d(4), False)])

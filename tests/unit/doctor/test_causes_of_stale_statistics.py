@@ -6,6 +6,8 @@ import torch
 from doctor_examples import batches, trained
 from more_cases import sharpness_aware, trained_frozen
 from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from bnlib.doctor import symptom_rows
 
@@ -20,6 +22,23 @@ def test_track_running_stats_set_to_false_normalises_with_the_batch_in_train_mod
 def test_a_layer_built_without_running_averages_uses_the_batch_in_eval_mode_too():
     layer, x = nn.BatchNorm1d(3, track_running_stats=False).eval(), 5 + torch.randn(64, 3)
     assert layer.running_mean is None and abs(layer(x).mean()) < 1e-5
+
+
+def test_a_network_built_without_running_averages_gets_them_in_layers_that_have_them_and_not_by_the_flag():
+    plain = trained("mlp")
+    without = {key: value for key, value in plain.state_dict().items() if "running" not in key and "num" not in key}
+    network, data = trained("mlp"), batches()
+    for layer in network:
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()  # of BN, the running averages as well
+    assert all("running" in key or "num" in key for key in network.load_state_dict(without, strict=False).missing_keys)
+    update_bn(data, network)
+    x, y = data[0]
+    assert F.cross_entropy(network.eval()(x), y) < 1.2 * F.cross_entropy(plain.eval()(x), y)
+    layer = nn.BatchNorm1d(3, track_running_stats=False)
+    layer.track_running_stats = True
+    layer(5 + torch.randn(64, 3))
+    assert layer.running_mean is None and abs(layer.eval()(5 + torch.randn(64, 3)).mean()) < 1e-5
 
 
 def test_eval_mode_freezes_where_the_flag_does_not():
