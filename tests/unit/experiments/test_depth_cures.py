@@ -112,6 +112,7 @@ def test_a_cure_is_compared_at_a_rate_inside_those_that_were_tried():
     edges = {name: cure_outcomes.best_rate(name).edge for name in names}
     at_edge = dict.fromkeys(("residual, gamma 0", "Batch Renorm"), "highest")
     assert {name: edge for name, edge in edges.items() if edge} == at_edge
+    assert [cure_outcomes.best_rate(name).rate for name in ("linear", "beta 3")] == [0.001, 0.01]  # as in the text
 
 
 def test_networks_without_norms_are_compared_at_rates_inside_those_that_were_tried():

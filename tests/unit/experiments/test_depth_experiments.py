@@ -132,6 +132,7 @@ def test_unrelated_networks_share_the_last_layer_only():
 def test_a_step_changes_the_features_of_a_deep_stack_completely_and_of_a_shallow_one_hardly():
     turns, correlations = loss_jumps.changes_of_steps(1e-4, seed=0, steps=3)
     assert turns.shape == (3, 100) and turns[0, 0] == pytest.approx(90, abs=0.1) and turns[1, 0] < 0.01
+    assert turns[0, :25].min() > 85 and turns[1:, :25].max() < 1
     assert np.abs(correlations).max() < 0.2 > abs(loss_jumps.correlation_of_unrelated_networks(0))
     turns, correlations = loss_jumps.changes_of_steps(1e-4, seed=0, steps=3, depth=5)
     assert turns.max() < 0.1 and correlations.min() > 0.9999
