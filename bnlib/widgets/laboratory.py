@@ -83,7 +83,7 @@ SITUATIONS = (
         "One label per batch, batch norm against Full Normalization",
         "All 64 images of a batch have the same label, and batch norm subtracts the mean that tells this label from "
         "the others. Look at the test errors: above 80 % with batch norm, and below 20 % with Full Normalization, "
-        "whose statistics come from all batches.",
+        "whose statistics are averages over many batches.",
         {"batch_size": 64, "batches": "one label", "epochs": 20},
         "norm",
         "Full Normalization",

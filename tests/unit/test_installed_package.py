@@ -185,7 +185,7 @@ def test_pyright_knows_the_types_of_the_installed_package(python, tmp_path):
         for each in report["generalDiagnostics"]
     }
     wrong = {("script.py", line) for line, text in enumerate(TYPED.splitlines()) if text.endswith("# wrong")}
-    assert found.keys() == wrong and report["summary"]["filesAnalyzed"] == 3, found
+    assert found.keys() == wrong and report["summary"]["filesAnalyzed"] == 4, found
 
 
 def test_another_folder_of_results_can_be_named(tmp_path, monkeypatch):
