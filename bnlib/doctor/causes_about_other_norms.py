@@ -200,6 +200,27 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         ),
         section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
     ),
+    "group-norm-of-one-group": Advice(
+        group="after",
+        symptom=(
+            "GroupNorm with one group in place of LayerNorm gives other outputs (ConvNeXt, PoolFormer, LayerNorm2d)"
+        ),
+        cause=(
+            "On images, GroupNorm with one group has one mean and one variance for all channels and all positions of a "
+            "sample. LayerNorm over the channels has one of each for every position. On vectors, the two are equal. "
+            "Here `values` is the input, channels in dimension 1."
+        ),
+        test=(
+            "not torch.allclose(nn.GroupNorm(1, values.shape[1])(values), "
+            "nn.LayerNorm(values.shape[1])(values.movedim(1, -1)).movedim(-1, 1), atol=1e-3)"
+        ),
+        remedy=(
+            "Use the norm with which the weights were trained. For LayerNorm over the channels of an image, move them "
+            "to the end and back, as in the test. The weights of the two norms have the same names and shapes, so "
+            "loading them does not tell."
+        ),
+        section=f"{ALTERNATIVES}#which-values-are-normalised-together",
+    ),
     "own-norm-differs": Advice(
         group="after",
         symptom=(

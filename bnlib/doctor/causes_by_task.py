@@ -63,8 +63,10 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         ),
         test="not torch.allclose(encoder(keys)[:2], encoder(keys[:2]), atol=1e-3)",
         remedy=(
-            "Shuffle the keys over the devices before the encoder, and sort them again behind it (shuffling BN), use "
-            "SyncBatchNorm, or use a norm that does not depend on the batch."
+            "If the negatives come from a queue (MoCo), keep BN on each device, shuffle the keys over the devices "
+            "before the encoder, and sort them again behind it (shuffling BN). SyncBatchNorm does not help there: the "
+            "keys in the queue come from other batches. If all negatives are in the batch (SimCLR), use SyncBatchNorm. "
+            "Or use a norm that does not depend on the batch."
         ),
         section=f"{PERILS}#which-promise-was-broken",
     ),

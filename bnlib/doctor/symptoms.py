@@ -76,7 +76,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "weights-changed-afterwards",
         "Export, conversion between frameworks, a batch norm of your own": "exported-in-train-mode "
         "exported-without-statistics keras-defaults momentum-of-the-other-convention converted-in-the-wrong-order "
-        "converted-in-training-mode compared-in-two-modes own-norm-differs",
+        "converted-in-training-mode compared-in-two-modes group-norm-of-one-group own-norm-differs",
         "Folding, quantisation, half precision": "folded quantised half-precision-statistics rounded-to-half-precision "
         "exported-in-half-precision recomputed-at-inference",
     },

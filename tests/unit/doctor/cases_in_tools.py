@@ -143,6 +143,9 @@ CASES_IN_TOOLS = {
         lambda: {"run": lambda: torch.rand(1).item()},
         lambda: {"run": lambda: torch.rand(1, generator=torch.Generator().manual_seed(0)).item()},
     ),
+    "group-norm-of-one-group": tuple(
+        lambda shape=shape: {"values": torch.randn(shape)} for shape in ((2, 6, 4, 4), (2, 6))
+    ),
     "root-of-zero": tuple(lambda inside=inside: own_layer_norm(inside) for inside in (False, True)),
     "instance-norm-on-other-axis": tuple(
         lambda values=values: {"layer": nn.InstanceNorm1d(3), "values": values}
