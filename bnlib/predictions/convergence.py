@@ -67,7 +67,7 @@ PREDICTIONS = [
             "In neither": lambda first, last: first >= 1 and last >= 1,
         },
         reason="The error of the corrected average is {first:.1f} times that of the exponential average in the first "
-        "layer, and {last:.1f} times in the last. The inputs of the first layer never change, so the correction "
+        "layer, and {last:.1f} times in the last. The images never change, so the correction "
         "follows only the weights of this layer. In the last layer the correction is noisier, and its errors add up.",
     ),
 ]

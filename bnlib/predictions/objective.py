@@ -13,7 +13,8 @@ PREDICTIONS = [
             "25 to 75 %": lambda right: 25 <= right <= 75,
             "Less than 25 %": lambda right: right < 25,
         },
-        reason="The network predicts {right:.0f} % correctly. It has partly memorised which images share a batch.",
+        reason="The network predicts {right:.0f} % correctly. So what it has memorised depends partly on which images "
+        "share a batch.",
     ),
     Prediction(
         "one-label-minimum",
