@@ -307,11 +307,12 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="devices",
         symptom=(
             "Federated averaging (FedAvg): each client's model is good, the averaged model is bad. Or the server stops "
-            "at `num_batches_tracked`, because it is an integer (int64, float32)"
+            "because a buffer is an integer (int64, float32)"
         ),
         cause=(
             "Only `parameters()` were averaged, and the running averages are buffers. So the averaged model has those "
-            "of another model, or none. The counter of batches is a buffer, too. Here `model` is the averaged model."
+            "of another model, or none. The counter of batches, "
+            "`num_batches_tracked`, is a buffer, too, and an integer. Here `model` is the averaged model."
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
