@@ -51,6 +51,10 @@ class _Counter:
         self.all += 1, tensor.nbytes
         return send(tensor, *args, **options)
 
+    def all_gather(self, found, tensor, *args, send=torch.distributed.all_gather, **options):
+        self.all += 1, tensor.nbytes
+        return send(found, tensor, *args, **options)
+
     def hook(self, group, bucket):
         self.gradients += 1, bucket.buffer().nbytes
         return allreduce_hook(group, bucket)
@@ -73,7 +77,7 @@ def train_in_process(
     torch.set_num_threads(1)
     rank, workers = distributed.rank_and_world_size()
     x, y, counter = torch.from_numpy(x), torch.from_numpy(y), _Counter()
-    torch.distributed.all_reduce = counter.all_reduce
+    torch.distributed.all_reduce, torch.distributed.all_gather = counter.all_reduce, counter.all_gather
     model = network(_layer(method), seed).train()
     called = DistributedDataParallel(model, **{_BUFFERS: broadcast})
     called.register_comm_hook(None, counter.hook)
