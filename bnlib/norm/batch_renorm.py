@@ -62,6 +62,7 @@ class BatchRenorm(_NormBase):
 
     Raises:
         TypeError, ValueError: if an argument is of another type or outside its range; on a call, as ``BatchNorm``.
+        RuntimeError: in train mode in ``torch.jit.trace``.
 
     Source: Ioffe 2017, Algorithm 1. The defaults are those of the paper's experiments. TensorFlow's option ``renorm``
     stores the same statistics.

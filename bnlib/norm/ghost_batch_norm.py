@@ -32,6 +32,7 @@ class GhostBatchNorm(BatchNorm):
 
     Raises:
         ValueError: if ``virtual_batch_size`` is below 1; on a call, as ``BatchNorm``.
+        RuntimeError: in train mode in ``torch.jit.trace``, which would fix the number of virtual batches.
 
     Source: Hoffer et al. 2017, Algorithm 1.
 

@@ -34,6 +34,7 @@ class ActivationNoise(nn.Module):
 
     Raises:
         ValueError: if an argument is outside its range; on a call, if the input has fewer than two dimensions.
+        RuntimeError: in train mode in ``torch.jit.trace`` and ``torch.export``, whose program would repeat one noise.
 
     The noise depends on ``seed`` and on ``num_batches_tracked``, the number of earlier steps, which is part of the
     ``state_dict``. A forward pass that ``torch.utils.checkpoint`` repeats has the noise of the first pass. The noise is
@@ -133,7 +134,7 @@ class NoisyBatchNorm(BatchNorm):
         Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: as ``BatchNorm`` and ``ActivationNoise``.
+        ValueError, RuntimeError: as ``BatchNorm`` and ``ActivationNoise``.
 
     The ``state_dict`` has the keys of ``BatchNorm``'s. Its ``num_batches_tracked`` counts the steps of the noise, too.
 

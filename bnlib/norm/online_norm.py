@@ -59,6 +59,8 @@ class OnlineNorm(nn.Module):
         TypeError, ValueError: if an argument is of another type or outside its range; on a call, as ``BatchNorm``.
         RuntimeError: in train mode, if the output is differentiated twice.
 
+    A program that ``torch.export`` makes in train mode takes batches of one size only, that of the example.
+
     Source: Chiley et al. 2019, section 3, and the authors' code (https://github.com/Cerebras/online-normalization),
     whose defaults these are. The code can also clamp the outputs in place of layer scaling.
 

@@ -81,8 +81,8 @@ class Step(Function):
 
     ``compiled`` says whether the whole step is compiled. ``torch.compiler.is_compiling`` does not tell: behind a graph
     break, PyTorch compiles the forward pass of a Function without its backward pass. The last arguments are the forward
-    state, the backward state, and the buffers of the backward state, which it moves.
-    In the second pass of a checkpoint these hold newer values than the backward state.
+    state, the backward state, and the buffers of the backward state, which it moves. In the second pass of a checkpoint
+    these hold newer values than the backward state.
     """
 
     @staticmethod
