@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from conftest import FRONT, ROOT
+from conftest import FRONT, PATIENCE, ROOT
+from playwright.sync_api import expect
 from training_page import LABORATORY, REACHED, SAYS, choose, ends, number, press
 
 from bnlib.experiments.alternatives.batch_sizes import EQUAL_SAMPLES
@@ -187,9 +188,8 @@ def test_the_legend_tells_the_setting_that_differs(page):
         ("Frozen running statistics", "statistics never frozen", "statistics frozen after step 44"),
     ):
         press(page, title)
-        page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 2")
-        names = page.locator(".bnb-run-name").all_text_contents()
-        assert first in names[0] and second in names[1], names
+        names = page.locator(".bnb-run-name")  # the runs of the last situation are there until these begin
+        expect(names).to_contain_text([first, second], timeout=PATIENCE)
 
 
 def test_the_reader_is_told_when_old_runs_make_room(page):
@@ -198,7 +198,7 @@ def test_the_reader_is_told_when_old_runs_make_room(page):
         press(page, "Stop")
     page.wait_for_function("document.querySelectorAll('.bnb-run-name').length === 16")
     press(page, "Step")
-    assert "The oldest runs are removed to make room." in page.locator(".bnb-news").text_content()
+    expect(page.locator(".bnb-news")).to_contain_text("The oldest runs are removed to make room.", timeout=PATIENCE)
 
 
 def test_the_engine_knows_every_choice_of_every_field(page):
