@@ -36,8 +36,8 @@ the guards, of which it has three times as many as batch norm. Its kernels take 
 (together 29 and 38 microseconds). What is left is around them: a second kernel, one operator that torch.compile must
 not compute again in the backward pass, and more tensors that are passed and saved. Without that operator it took 1.36,
 with a slower backward pass. Since these measurements the layer also counts its backward passes in compiled code, and
-checks the value of its schedule. With both it takes 1.67 in the committed result, which is older than the rule that a
-`PowerSchedule` with a floor, such as the default, needs no check.
+checks the value of a schedule that can leave (0, 1] (a `PowerSchedule` with a floor, such as the default, cannot). With
+the count it takes 1.65 in the committed result with one thread.
 
 In eval mode, vectors pay for copies of the running statistics: a training step before the backward pass would else
 change the gradient, as it does in PyTorch.
