@@ -29,7 +29,7 @@ def test_the_examples_of_the_readme_run_as_they_stand(capsys):
         exec(block, {})
     (quoted,) = re.findall(r"^```text\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     printed = capsys.readouterr().out
-    assert printed.startswith("2 notes\n")
+    assert printed.startswith("2 errors\n")
     as_words = [re.sub(r"[\d.]*\d", "#", " ".join(each.split())) for each in (quoted, printed)]
     assert "eval-mode-distorted" in as_words[0] and as_words[0] in as_words[1]
     in_train, in_eval = (float(each) for each in re.findall(r"error ([\d.]+)%", printed)[1::-1])
