@@ -5,7 +5,7 @@ from bnlib.predictions.prediction import Prediction
 PREDICTIONS = [
     Prediction(
         "stable-rate",
-        "Two networks have eight hidden layers and He's initialisation, one with batch norm and one without. Both are "
+        "Two networks have eight hidden layers and He initialisation, one with batch norm and one without. Both are "
         "trained by full-batch gradient descent. How does the largest stable learning rate with batch norm compare "
         "with the largest stable rate without?",
         {
