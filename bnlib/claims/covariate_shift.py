@@ -153,7 +153,7 @@ CLAIMS = (
           _test_errors_are_comparable)),
         quantifier="tendency",
         stand_in="nine dense layers on digits in place of VGG on CIFAR-10",
-        note="In eval mode the loss of one of three seeds (He's initialisation, rate 0.1) ends at 0.21 nats; with the "
+        note="In eval mode the loss of one of three seeds (He initialisation, rate 0.1) ends at 0.21 nats; with the "
         "noise's mean factor kept, no loss is above 0.04.",
     ),
     Claim(
@@ -168,7 +168,7 @@ CLAIMS = (
           lambda e: max(v.max() for n, v in e.items() if n.startswith("noisy BN,")) < 0.2)),
         quantifier="tendency",
         note="This rules out stability from step to step as the reason. It says nothing about shifts that accumulate. "
-        "In eval mode the loss of one of three seeds (He's initialisation, rate 0.1) ends at 0.21 nats.",
+        "In eval mode the loss of one of three seeds (He initialisation, rate 0.1) ends at 0.21 nats.",
     ),
     Claim(
         "kariya-standard-worse", "kariya2018", "is internal covariate shift important",

@@ -309,7 +309,7 @@ CLAIMS = (
           lambda e: np.median(e["test error at the best rate, without normalisation, %"])
           > np.median(e["test error at the best rate, batch norm, %"]) + COMPARABLE)),
         quantifier="tendency",
-        note="The first condition is exact, all batches enumerated. Batches of 32, He's initialisation on digits.",
+        note="The first condition is exact, all batches enumerated. Batches of 32, He initialisation on digits.",
     ),
     Claim(
         "ioffe-dropout", "ioffe2015", "abstract and section 3.4",

@@ -174,7 +174,7 @@ CLAIMS = (
     Claim(
         "kariya-smoother", "kariya2018", "back to the original question; figure 4 of Santurkar et al.",
         "BN makes the gradient of the loss smoother during training: it changes less over a step.",
-        "03_lipschitz_smoothness#the-landscape-on-the-way", _effective_smoothness,
+        "03_lipschitz_smoothness#the-landscape-during-training", _effective_smoothness,
         (("the median effective beta is smaller with BN: He, batches of 64, rate 0.1",
           lambda e: _is_smoother_with_bn(e, "effective beta, steps 10 to 50, He")),
          ("the same with PyTorch's default initialisation",
@@ -189,7 +189,7 @@ CLAIMS = (
     Claim(
         "kariya-loss-smoother", "kariya2018", "back to the original question; figure 4 of Santurkar et al.",
         "BN makes the loss itself smoother during training: it changes less along the gradient.",
-        "03_lipschitz_smoothness#the-landscape-on-the-way", _loss_ranges,
+        "03_lipschitz_smoothness#the-landscape-during-training", _loss_ranges,
         tuple((f"the median range of the loss over steps of 1/2 to 4 learning rates is smaller with BN: {init}, {when}",
                lambda e, i=init, w=when: _is_smoother_with_bn(e, f"range of the loss, {w}, {i}"))
               for init in ("He", "PyTorch default") for when in ("steps 10 to 50", "steps 120 to 190")),

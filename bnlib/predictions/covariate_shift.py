@@ -36,16 +36,16 @@ PREDICTIONS = [
     Prediction(
         "turning-gradients",
         "You train a network with batch norm (BN) and one without normalisation, both from PyTorch's default "
-        "initialisation, and then both from He's. In each training step, the steps of the earlier layers change "
-        "the gradient of a layer. From which initialisation is this relative shift larger with BN?",
+        "initialisation, and then both from He initialisation. In each training step, the steps of the earlier layers "
+        "change the gradient of a layer. From which initialisation is this relative shift larger with BN?",
         {
             "From both": lambda bn, plain, bn_he, plain_he: bn >= plain and bn_he >= plain_he,
             "From the PyTorch default only": lambda bn, plain, bn_he, plain_he: bn >= plain and bn_he < plain_he,
-            "From the He initialisation only": lambda bn, plain, bn_he, plain_he: bn < plain and bn_he >= plain_he,
+            "From He initialisation only": lambda bn, plain, bn_he, plain_he: bn < plain and bn_he >= plain_he,
             "From neither": lambda bn, plain, bn_he, plain_he: bn < plain and bn_he < plain_he,
         },
-        reason="From PyTorch's default the median shift is {bn:.2f} with BN and {plain:.2f} without; from He's it is "
-        "{bn_he:.2f} with BN and {plain_he:.2f} without (batches of 64, learning rate 0.1). So the shift with BN "
-        "can be larger or smaller.",
+        reason="From PyTorch's default the median shift is {bn:.2f} with BN and {plain:.2f} without; from He "
+        "initialisation it is {bn_he:.2f} with BN and {plain_he:.2f} without (batches of 64, learning rate 0.1). So "
+        "the shift with BN can be larger or smaller.",
     ),
 ]

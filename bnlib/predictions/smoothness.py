@@ -5,12 +5,12 @@ from bnlib.predictions.prediction import Prediction
 PREDICTIONS = [
     Prediction(
         "stable-rate",
-        "Two networks have eight hidden layers and He's initialisation, one with batch norm and one without. Both are "
+        "Two networks have eight hidden layers and He initialisation, one with batch norm and one without. Both are "
         "trained by full-batch gradient descent. How does the largest stable learning rate with batch norm compare "
         "with the largest stable rate without?",
         {
             "It is no larger": lambda deep: deep <= 1,
-            "It is larger, but less than 5 times": lambda deep: 1 < deep < 5,
+            "It is larger, but less than 5 times as large": lambda deep: 1 < deep < 5,
             "It is at least 5 times as large": lambda deep: deep >= 5,
         },
         reason="The ratio of the medians is {deep:.0f} with eight hidden layers and {shallow:.0f} with two. The "
@@ -25,7 +25,7 @@ PREDICTIONS = [
         {
             "With batch norm": lambda bn, plain: bn > 1.5 * plain,
             "Without normalisation": lambda bn, plain: plain > 1.5 * bn,
-            "In neither: they are within a factor of 1.5": lambda bn, plain: bn <= 1.5 * plain and plain <= 1.5 * bn,
+            "In neither: the two are within a factor of 1.5": lambda bn, plain: bn <= 1.5 * plain and plain <= 1.5 * bn,
         },
         reason="The effective M is {bn:.1f} with batch norm and {plain:.1f} without. The network without normalisation "
         "is on a plateau: its loss is still {loss:.1f}, almost the loss of random guesses.",

@@ -1,6 +1,6 @@
 """Measure how the inputs of the activation functions shift during training: without normalisation, BN and noisy BN.
 
-The network is the deeper one of ``noisy_batch_norm``, with He's initialisation, so that all three variants learn from
+The network is the deeper one of ``noisy_batch_norm``, with He initialisation, so that all three variants learn from
 the first step.
 """
 

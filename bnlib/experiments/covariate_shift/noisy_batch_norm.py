@@ -25,7 +25,7 @@ from bnlib.training import best_device
 
 SIZES = {"4 layers": (64, 100, 100, 100, 10), "9 layers": (64, *[100] * 8, 10)}
 INITS = {"PyTorch default": None, "He": nn.init.kaiming_normal_}
-"""Initialisations of the weights: PyTorch's default, with which nine layers without BN do not train, and He's."""
+"""Initialisations of the weights. With PyTorch's default, nine layers without BN do not train."""
 LEARNING_RATES = (0.1, 0.3)
 SHIFTS, SCALES = (0.0, 0.5, 1.0, 2.0), (1.0, 1.25, 2.0)
 """Strengths of the noise: the largest mean shift and the largest mean factor of a unit."""

@@ -17,7 +17,7 @@ from bnlib.probes.stateless import Loss
 
 NORMS = {"without normalisation": None, "batch norm": BatchNorm}
 INITS = {"PyTorch default": None, "He": nn.init.kaiming_normal_}
-"""Initialisations: with PyTorch's default the network without BN starts on a plateau, with He's it learns at once."""
+"""From PyTorch's default the network without BN starts on a plateau; from He initialisation it learns at once."""
 SIZES = (64, 100, 100, 100, 10)
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
 SEEDS = {"quick": range(5), "paper": range(3)}

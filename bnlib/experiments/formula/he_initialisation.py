@@ -1,4 +1,4 @@
-"""Repeat the grid of ``training_curves`` with He's initialisation, and compare the two.
+"""Repeat the grid of ``training_curves`` with He initialisation, and compare the two.
 
 ``training_curves`` starts from PyTorch's default weights, which are smaller than those that He et al. (2015) derived
 for ReLU. Without normalisation a network then starts with small activations and small gradients. Batches of 1 and 2 are
@@ -26,7 +26,7 @@ LARGEST_ERROR = 0.06
 
 
 def cells(scale: Scale) -> dict[tuple, list[Run]]:
-    """Return the runs of ``training_curves.cells`` at ``BATCH_SIZES``, but with He's initialisation."""
+    """Return the runs of ``training_curves.cells`` at ``BATCH_SIZES``, but with He initialisation."""
     return {
         (norm, batch_size, lr): [
             Run(
@@ -45,7 +45,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
 
 EXPERIMENT = Experiment(
     name="formula.he_initialisation",
-    question="At which batch sizes and learning rates does a small network learn from He's initialisation?",
+    question="At which batch sizes and learning rates does a small network learn from He initialisation?",
     source="chapter 1",
     axes=("norm", "batch_size", "lr"),
     cells=cells,
@@ -55,7 +55,7 @@ EXPERIMENT = Experiment(
 
 @cache
 def load() -> dict[tuple[str, int, float], dict]:
-    """Load the committed result with He's initialisation, as ``training_curves.load``."""
+    """Load the committed result with He initialisation, as ``training_curves.load``."""
     return EXPERIMENT.load("quick")
 
 

@@ -76,7 +76,7 @@ def cells(scale: Scale) -> dict[tuple, Sequence[int]]:
 
 
 def measure(norm: str, lr: float, *, seed: int, device: str) -> dict[str, float]:
-    """Train three hidden layers with He's initialisation by SGD.
+    """Train three hidden layers with He initialisation by SGD.
 
     Returns:
         ``train_loss``, in nats, and ``test_error``, both in eval mode at the end; nan and 1 if the run diverged.

@@ -112,7 +112,7 @@ def rate_rows() -> list[dict]:
     headers = {"first_unstable": "smallest unstable rate", "last_stable": "largest stable rate"}
     rows = []
     for init, depth in itertools.product(INITS, DEPTHS):
-        row: dict = {"initialisation": f"{init}, {depth} hidden layers"}
+        row: dict = {"network": f"{init}, {depth} hidden layers"}
         for border, header in headers.items():
             row[f"{header}, with BN / without"] = tables.significant(ratio_of_medians(border, init, depth))
         row |= {(LOWEST_LOSS, norm): _written(load()[init, norm, depth]["lowest_loss"]) for norm in NORMS}
