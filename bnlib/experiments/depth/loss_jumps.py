@@ -138,6 +138,7 @@ def weight_norm_rows() -> list[dict]:
     ]
 
 
+@cache
 def changes_of_steps(lr: float, seed: int, steps: int = STEPS, depth: int = 100) -> tuple[np.ndarray, np.ndarray]:
     """Train all parameters of the stack with BN; measure how much each step changes weights and features.
 
@@ -173,10 +174,10 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a * b).sum() / (a.norm() * b.norm())).item()
 
 
-def change_rows(seeds: Sequence[int] = range(3)) -> list[dict]:
-    """Return table rows: what a step changes, at three learning rates, and the correlation of unrelated networks."""
+def change_rows(learning_rates: Sequence[float], seeds: Sequence[int]) -> list[dict]:
+    """Return table rows: what a step changes at each learning rate, and the correlation of unrelated networks."""
     rows = []
-    for lr in (1e-4, 0.4, 10.0):
+    for lr in learning_rates:
         turns, correlations = zip(*(changes_of_steps(lr, seed) for seed in seeds), strict=True)
         rows += [
             {
