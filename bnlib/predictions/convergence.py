@@ -38,15 +38,14 @@ PREDICTIONS = [
             "0.03 to 0.1": lambda largest: 0.01 < largest <= 0.1,
             "0.3 or more": lambda largest: largest > 0.1,
         },
-        reason="The network trains up to a rate of {largest:g}, more than a hundred times the border. The next "
-        "section asks what does limit the rate.",
+        reason="The network trains up to a rate of {largest:g}, more than a hundred times the border.",
     ),
     Prediction(
         "exact-estimates",
         "With Full Normalization a fully connected network with three normalised layers ends at a test error of "
-        "{plain:.0f} % at learning rate 1, and with BN at {bn:.1f} %. Full Normalization has running averages for the "
-        "statistics and for the adjoints. We replace the averages of one kind by exact values in every step. Which "
-        "replacement brings the error within 3 percentage points of BN's?",
+        "{plain:.0f} % at learning rate 1, and with BN at {bn:.1f} %. We replace the running averages of the "
+        "statistics, or those of the adjoints, by exact values in every step. Which replacement brings the error "
+        "within 3 percentage points of BN's?",
         {
             "Exact statistics": lambda bn, statistics, adjoints: statistics <= bn + _POINTS < adjoints,
             "Exact adjoints": lambda bn, statistics, adjoints: adjoints <= bn + _POINTS < statistics,
@@ -67,7 +66,6 @@ PREDICTIONS = [
             "In neither": lambda first, last: first >= 1 and last >= 1,
         },
         reason="The error of the corrected average is {first:.1f} times that of the exponential average in the first "
-        "layer, and {last:.1f} times in the last. The images never change, so the correction "
-        "follows only the weights of this layer. In the last layer the correction is noisier, and its errors add up.",
+        "layer, and {last:.1f} times in the last, where the correction is noisier and its errors add up.",
     ),
 ]
