@@ -40,7 +40,7 @@ class AssignedByIndex(nn.Module):
         self.norm = nn.BatchNorm1d(4, affine=affine)
 
     def forward(self, x, places):
-        y = torch.zeros(len(x), 4, 3)
+        y = torch.zeros(x.shape[0], 4, 3)
         y[:, places] = x
         return self.norm(y)
 
