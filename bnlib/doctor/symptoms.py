@@ -82,7 +82,8 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "adapter-without-buffers counters-differ parameters-renamed",
         "Fine-tuning and frozen layers": "fine-tuning frozen-layer-updates-statistics frozen-statistics-mismatch "
         "frozen-norm-without-eps unfrozen-later pretrained-keras-base frozen-base-in-tensorflow-one norm-replaced "
-        "gamma-and-beta-not-trained tracking-off-is-not-freezing one-set-of-averages-for-all-tasks",
+        "gamma-and-beta-not-trained counted-as-non-trainable tracking-off-is-not-freezing "
+        "one-set-of-averages-for-all-tasks",
         "Averaged weights (EMA, SWA), other changes of the weights": "averaged-weights average-too-long "
         "weights-changed-afterwards removed-channels-were-not-zero",
         "Export, conversion between frameworks, a batch norm of your own": "exported-in-train-mode "
