@@ -42,6 +42,24 @@ CAUSES_BY_KIND_OF_NETWORK: dict[str, Advice] = {
         ),
         section=f"{FORMULA}#convolutions",
     ),
+    "average-keeps-the-graph": Advice(
+        group="error",
+        symptom=(
+            "A batch norm of your own (custom layer) stops with “Trying to backward through the graph a second time”, "
+            "or the memory grows with each training step"
+        ),
+        cause=(
+            "The running mean was computed from the batch without `detach()`, so it keeps the graph of each step, and "
+            "the next backward pass goes through the earlier steps as well. Here `network` is the model after a "
+            "training step."
+        ),
+        test="any(buffer.grad_fn is not None for buffer in network.buffers())",
+        remedy=(
+            "Update the averages in place and without gradients: `with torch.no_grad(): self.running_mean.lerp_(mean, "
+            "0.1)`, and the same for the variance."
+        ),
+        section=f"{FORMULA}#exercise-3-find-the-bug",
+    ),
     "eps-is-not-positive": Advice(
         group="error",
         symptom=(

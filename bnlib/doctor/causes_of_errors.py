@@ -35,8 +35,8 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
             "The model and its input have different number formats, for example after `model.half()`. A BN layer in "
             "float32 accepts inputs in half precision, but a BN layer in half precision accepts no float32 inputs. Old "
             "versions of PyTorch compute no half precision on the CPU, and stop in the backward pass of a frozen BN "
-            "layer in float32 whose input is in half precision. No BN layer accepts integers (Byte, Long), such as "
-            "images as they are loaded."
+            "layer in float32 whose input is in half precision. No BN layer accepts complex numbers or integers (Byte, "
+            "Long), such as images as they are loaded."
         ),
         test="any(x.dtype != next(model.parameters()).dtype for x, y in batches)",
         remedy=(

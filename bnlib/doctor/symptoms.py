@@ -30,7 +30,8 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "An error message about the shape of the input": "one-value-per-channel features-differ number-of-dimensions "
         "one-position-per-channel layer-norm-with-channels-first groups-do-not-divide-channels",
         "Another error message": "number-types-differ norm-keeps-its-input counter-in-checkpoint "
-        "instance-norm-buffers pickled-by-another-version old-weight-norm plain-tensor-statistics update-bn-stopped "
+        "instance-norm-buffers pickled-by-another-version old-weight-norm plain-tensor-statistics "
+        "average-keeps-the-graph update-bn-stopped "
         "two-passes-in-ddp sync-norm-on-cpu functional-transform differential-privacy fused-in-train-mode "
         "norm-not-installed too-large-for-cudnn eps-is-not-positive activation-inside-the-norm "
         "keras-arrays-differ",

@@ -32,6 +32,26 @@ def denoiser(norm):
     return {"denoiser": norm, "noisy": 0.5 * torch.randn(64, 4, 6, 6)}
 
 
+class OwnNorm(nn.Module):
+    """A norm that keeps an average of means, with their graph or without it."""
+
+    def __init__(self, detached):
+        super().__init__()
+        self.linear, self.detached = nn.Linear(3, 3), detached
+        self.register_buffer("running_mean", torch.zeros(3))
+
+    def forward(self, x):
+        mean = (x := self.linear(x)).mean(0)
+        self.running_mean = torch.lerp(self.running_mean, mean.detach() if self.detached else mean, 0.1)
+        return x - self.running_mean
+
+
+def after_a_step(detached):
+    network = OwnNorm(detached)
+    network(torch.randn(4, 3)).sum().backward()
+    return {"network": network}
+
+
 def features(spread):
     return {"features": 1 + spread * torch.randn(64, 16)}
 
@@ -59,6 +79,7 @@ def adapts(again):
 CASES_BY_KIND_OF_NETWORK = {
     "running-average-of-an-empty-batch": (lambda: {"batches": with_empty_batch(batches()[0][0])}, dict),
     "one-active-site": tuple(lambda sites=sites: {"features": torch.randn(sites, 8)} for sites in (1, 2)),
+    "average-keeps-the-graph": tuple(lambda each=each: after_a_step(each) for each in (False, True)),
     "eps-is-not-positive": tuple(lambda eps=eps: {"layer": nn.BatchNorm1d(3, eps=eps)} for eps in (0, 1e-5)),
     "activation-inside-the-norm": tuple(
         lambda layer=layer: {"network": nn.Sequential(nn.Conv2d(1, 3, 3), layer)}

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from cases_by_kind_of_network import OverTokens
+from cases_by_kind_of_network import OverTokens, OwnNorm
 from cases_in_exporters import WithActivation, exported_graph, quantised_behind_the_activation, transposed
 from doctor_examples import batches, trained
 from torch import nn
@@ -131,3 +131,14 @@ def test_turned_signs_give_the_outputs_of_a_negative_gamma():
     for value in (turned[1].weight, turned[1].bias, turned[2].weight, turned[2].running_mean):
         value.data[3] *= -1
     torch.testing.assert_close(turned(x), model(x))
+
+
+def test_an_average_with_its_graph_stops_the_second_backward_pass():
+    network = OwnNorm(detached=False)
+    network(torch.randn(4, 3)).sum().backward()
+    with pytest.raises(RuntimeError, match="Trying to backward through the graph a second time"):
+        network(torch.randn(4, 3)).sum().backward()
+
+
+def test_two_vectors_become_one_and_minus_one():
+    assert (nn.BatchNorm1d(5)(10 * torch.randn(2, 5)).abs() - 1).abs().max() < 0.01
