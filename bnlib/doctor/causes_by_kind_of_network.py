@@ -30,9 +30,10 @@ CAUSES_BY_KIND_OF_NETWORK: dict[str, Advice] = {
             "or “Expected more than 1 value per channel when training”, when a batch has a single active site (voxel)"
         ),
         cause=(
-            "Behind a sparse convolution, BN gets a matrix with one row per active site. With a single row, the "
-            "unbiased variance is 0 / 0. PyTorch's layers raise the error, but `torch.batch_norm`, called directly, "
-            "writes NaN into the running variance. Here `features` is that matrix."
+            "Behind a sparse convolution, BN gets a matrix with one row per active site. In training with a single "
+            "row, the unbiased variance is 0 / 0. PyTorch's layers expect more than one value per channel and raise "
+            "the error, but `torch.batch_norm`, called directly, writes NaN into the running variance. Here `features` "
+            "is that matrix."
         ),
         test="len(features) < 2",
         remedy=(
@@ -60,7 +61,7 @@ CAUSES_BY_KIND_OF_NETWORK: dict[str, Advice] = {
         ),
         section=f"{FORMULA}#exercise-3-find-the-bug",
     ),
-    "eps-is-not-positive": Advice(
+    "eps-of-zero": Advice(
         group="error",
         symptom=(
             "Since PyTorch 2.10 the model stops with “batch_norm eps must be positive, but got 0.0” or “batch_norm eps "

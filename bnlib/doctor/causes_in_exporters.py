@@ -166,7 +166,7 @@ CAUSES_IN_EXPORTERS: dict[str, Advice] = {
         group="after",
         symptom=(
             "Frozen batch norm (`FrozenBatchNorm2d` of torchvision or maskrcnn-benchmark) gives other outputs than "
-            "`BatchNorm2d` with the same arrays, or inf or NaN, above all in half precision"
+            "batch norm with the same arrays, or inf or NaN, above all in half precision"
         ),
         cause=(
             "Early versions of this class add no eps to the variance, and torchvision still sets eps to 0 in detectors "
@@ -176,7 +176,7 @@ CAUSES_IN_EXPORTERS: dict[str, Advice] = {
         test='getattr(frozen, "eps", 0) != layer.eps',
         remedy=(
             "Give both layers the same eps: `frozen.eps = layer.eps`. Weights that were trained with eps 0 need eps 0: "
-            "keep these layers in float32. If you replace `BatchNorm2d` by `FrozenBatchNorm2d`, copy eps as well."
+            "keep these layers in float32. If you replace batch norm by `FrozenBatchNorm2d`, copy eps as well."
         ),
         section=f"{TRAINING}#should-i-freeze-batch-norm-when-i-fine-tune",
     ),

@@ -33,7 +33,7 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "instance-norm-buffers pickled-by-another-version old-weight-norm plain-tensor-statistics "
         "average-keeps-the-graph update-bn-stopped "
         "two-passes-in-ddp sync-norm-on-cpu functional-transform differential-privacy fused-in-train-mode "
-        "norm-not-installed too-large-for-cudnn eps-is-not-positive activation-inside-the-norm "
+        "norm-not-installed too-large-for-cudnn eps-of-zero activation-inside-the-norm "
         "keras-arrays-differ",
         "An error message on export": "quantised-norm-alone channels-unknown-to-the-exporter "
         "averages-taken-for-parameters",

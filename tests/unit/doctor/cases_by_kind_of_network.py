@@ -80,7 +80,7 @@ CASES_BY_KIND_OF_NETWORK = {
     "running-average-of-an-empty-batch": (lambda: {"batches": with_empty_batch(batches()[0][0])}, dict),
     "one-active-site": tuple(lambda sites=sites: {"features": torch.randn(sites, 8)} for sites in (1, 2)),
     "average-keeps-the-graph": tuple(lambda each=each: after_a_step(each) for each in (False, True)),
-    "eps-is-not-positive": tuple(lambda eps=eps: {"layer": nn.BatchNorm1d(3, eps=eps)} for eps in (0, 1e-5)),
+    "eps-of-zero": tuple(lambda eps=eps: {"layer": nn.BatchNorm1d(3, eps=eps)} for eps in (0, 1e-5)),
     "activation-inside-the-norm": tuple(
         lambda layer=layer: {"network": nn.Sequential(nn.Conv2d(1, 3, 3), layer)}
         for layer in (InPlaceABN(), nn.BatchNorm2d(3))
