@@ -13,8 +13,8 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         ),
         cause=(
             "Instance norm normalises each channel of each image over its positions, and here the feature map has "
-            "shrunk to one position (1×1). Larger batches do not help, and `eval()` helps only with "
-            "`track_running_stats=True`. Here `values` is the input of the layer."
+            "shrunk to one position (1×1), a single spatial element. Larger batches do not help, and `eval()` helps "
+            "only with `track_running_stats=True`. Here `values` is the input of the layer."
         ),
         test="values.shape[2:].numel() == 1",
         remedy=(

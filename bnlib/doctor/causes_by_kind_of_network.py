@@ -168,10 +168,10 @@ CAUSES_BY_KIND_OF_NETWORK: dict[str, Advice] = {
         ),
         cause=(
             "The noise of BN's statistics acts as a regulariser, and the other norms do not have it. Wu and He (2018) "
-            "suppose so, because GroupNorm had the lower training error and a validation error that was half a point "
-            "higher (ImageNet, 32 images per GPU). This book did not reproduce it. Often, too, learning rate and "
-            "weight decay were tuned for BN. Here `group_loss` and `batch_loss` are the losses of both networks on "
-            "training data in eval mode."
+            "suppose so for ImageNet with 32 images per GPU, because GroupNorm had the lower training error and a "
+            "slightly higher validation error. This book did not reproduce it. Often, too, learning rate and weight "
+            "decay were tuned for BN. Here `group_loss` and `batch_loss` are the losses of both networks on training "
+            "data in eval mode."
         ),
         test="group_loss <= 1.1 * batch_loss",
         remedy=(

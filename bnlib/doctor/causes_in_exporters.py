@@ -162,6 +162,25 @@ CAUSES_IN_EXPORTERS: dict[str, Advice] = {
         ),
         section="chapters/10_many_machines.ipynb#joining-the-batches",
     ),
+    "batches-of-different-sizes": Advice(
+        group="devices",
+        symptom=(
+            "With SyncBatchNorm and images of different sizes (multi-scale training), or different numbers of samples "
+            "on the GPUs, training is worse, or the running variance differs between the ranks (old PyTorch)"
+        ),
+        cause=(
+            "Up to version 1.5, PyTorch's SyncBatchNorm computed the gradient as if all processes had the same number "
+            "of values, says Detectron2's source code. Later versions weight each process by its number. This book did "
+            "not try the old versions. Here `version` is PyTorch's, such as `(1, 5)`, and `sizes` holds the number of "
+            "values per channel of each process."
+        ),
+        test="version < (1, 6) and len(set(sizes)) > 1",
+        remedy=(
+            "Upgrade PyTorch, or give all processes batches of the same size. In Detectron2, `NaiveSyncBatchNorm` with "
+            '`stats_mode="N"` weights by the number of samples.'
+        ),
+        section="chapters/10_many_machines.ipynb#joining-the-batches",
+    ),
     "frozen-norm-without-eps": Advice(
         group="after",
         symptom=(

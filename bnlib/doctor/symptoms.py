@@ -98,7 +98,8 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
     "devices": {
         "Data parallelism and SyncBatchNorm": "small-batch-per-device statistics-per-process sync-norm-hangs "
         "sync-norm-in-data-parallel "
-        "converted-without-its-activation sampler-without-set-epoch replicas-keep-their-own-averages processes-wait",
+        "converted-without-its-activation batches-of-different-sizes "
+        "sampler-without-set-epoch replicas-keep-their-own-averages processes-wait",
         "Federated learning": "averaged-parameters federated-clients",
     },
 }

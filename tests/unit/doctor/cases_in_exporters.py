@@ -124,6 +124,9 @@ CASES_IN_EXPORTERS = {
     "converted-without-its-activation": tuple(
         lambda kind=kind: synchronised(kind) for kind in (WithActivation, nn.BatchNorm1d)
     ),
+    "batches-of-different-sizes": tuple(
+        lambda version=version: {"version": version, "sizes": [90000, 250000]} for version in ((1, 5), (1, 6))
+    ),
     "frozen-norm-without-eps": tuple(
         lambda eps=eps: {"frozen": FrozenNorm(eps), "layer": nn.BatchNorm2d(3)} for eps in (None, 1e-5)
     ),
