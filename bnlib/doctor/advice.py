@@ -214,7 +214,10 @@ ADVICE: dict[str, Advice] = {
             "Training is erratic or inaccurate with a small batch size, as in detection, segmentation (low mIoU or "
             "mAP), video or 3D volumes; gradient accumulation does not help"
         ),
-        cause="The statistics of a few samples are noisy.",
+        cause=(
+            "The statistics of a few samples are noisy. In a batch of two vectors, each feature even becomes -1 or 1, "
+            "whatever its values."
+        ),
         test="len(x) < 16",
         remedy=(
             "If the model is bad in eval mode as well, use larger batches, SyncBatchNorm over several devices, "

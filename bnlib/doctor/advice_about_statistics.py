@@ -81,7 +81,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         symptom="Eval mode gives NaN, although the loss in train mode and all weights are finite",
         cause=(
             "`running_var` (Keras: `moving_variance`) is negative: the buffers were subtracted, extrapolated or "
-            "averaged with a negative weight (task arithmetic, merged models), the momentum is not between 0 and 1, or "
+            "averaged with a negative weight (task arithmetic, merged models), the momentum is not between 0 and 1, a "
+            "loader subtracted eps from the variances (Detectron2 until 2021, with checkpoints of `BatchNorm2d`), or "
             "a layer of your own computes E[x²] - E[x]² in low precision."
         ),
         test="any((bn.running_var < 0).any() for bn in bns)",
@@ -185,8 +186,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         cause="The network calls one BN layer several times in a pass, on inputs with different statistics.",
         test='"shared-layer" in bnlib.diagnose(model, batches).codes',
         remedy=(
-            "Use a separate norm layer for each kind of input (`bnlib.DomainBatchNorm`, or one layer per time step), "
-            "or pass all inputs through the layer in one batch."
+            "Use a separate norm layer for each kind of input (`bnlib.DomainBatchNorm`, or one layer per time step: "
+            "for later steps than in training, take the averages of the last one), or pass all inputs through the "
+            "layer in one batch."
         ),
         section=PERILS + "#two-towers",
     ),
@@ -235,9 +237,9 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
-            "Recompute the statistics for the averaged weights: `torch.optim.swa_utils.update_bn(batches, "
-            "averaged_model)`. In Keras, call the averaged model with `training=True` on batches until its moving "
-            "averages have settled."
+            "To copy or to average the buffers is not exact: recompute the statistics for the averaged weights: "
+            "`torch.optim.swa_utils.update_bn(batches, averaged_model)`. In Keras, call the averaged model with "
+            "`training=True` on batches until its moving averages have settled."
         ),
         section=TRAINING + "#which-statistics-belong-to-averaged-weights",
     ),

@@ -13,8 +13,8 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         ),
         cause=(
             "Instance norm normalises each channel of each image over its positions, and here the feature map has "
-            "shrunk to one position (1×1). Larger batches do not help, and `eval()` helps only with "
-            "`track_running_stats=True`. Here `values` is the input of the layer."
+            "shrunk to one position (1×1), a single spatial element. Larger batches do not help, and `eval()` helps "
+            "only with `track_running_stats=True`. Here `values` is the input of the layer."
         ),
         test="values.shape[2:].numel() == 1",
         remedy=(
@@ -225,7 +225,8 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         group="after",
         symptom=(
             "My own (manual) batch norm does not match PyTorch: the outputs are slightly different, or with momentum=1 "
-            "the outputs of train mode and eval mode differ"
+            "the outputs of train mode and eval mode differ; on images it stops with “The size of tensor a must match "
+            "the size of tensor b”"
         ),
         cause=(
             "PyTorch divides by the biased variance of the batch (divided by N) and stores the unbiased one (divided "
@@ -234,7 +235,8 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         test="not torch.allclose(own(values), nn.BatchNorm1d(values.shape[1])(values), atol=1e-4)",
         remedy=(
             "In train mode, use `(x - x.mean(0)) / (x.var(0, unbiased=False) + eps).sqrt()`. Store `x.var(0)` in "
-            "`running_var`."
+            "`running_var`. For images, take the mean and the variance over `(0, 2, 3)` with `keepdim=True`: without "
+            "it, they are subtracted along the width."
         ),
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
     ),

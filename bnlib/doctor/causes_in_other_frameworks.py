@@ -96,7 +96,7 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
     ),
     "axis-without-name": Advice(
         group="error",
-        symptom='Flax (JAX): NameError, “unbound axis name: batch”, with `BatchNorm(axis_name="batch")`',
+        symptom='Flax or Equinox (JAX): NameError, “unbound axis name: batch”, with `BatchNorm(axis_name="batch")`',
         cause=(
             "With `axis_name`, BN averages its statistics over the devices of `jax.pmap`, or the parts of `jax.vmap`, "
             "whose axis has this name. Outside of them the name does not exist. In eval mode BN does not need it. Here "
@@ -105,8 +105,9 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         test="layer.axis_name not in (None, *axes)",
         remedy=(
             'Call the training step inside `jax.pmap(step, axis_name="batch")` or `jax.vmap(step, axis_name="batch")`. '
-            "On a single device, leave out `axis_name`: BN normalises over the batch without it. If an old version "
-            "of Flax stops in `init`, call `init` in eval mode."
+            "Equinox's BatchNorm needs the `jax.vmap` over the batch, also on one device. In Flax, on a single device, "
+            "leave out `axis_name`: BN normalises over the batch without it. If an old version of Flax stops in "
+            "`init`, call `init` in eval mode."
         ),
         section="chapters/10_many_machines.ipynb#joining-the-batches",
     ),
@@ -214,7 +215,7 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         remedy=(
             'In each step, take them from `y, new = model.apply(variables, x, mutable=["batch_stats"])`, and put '
             '`new["batch_stats"]` into the training state. Inside `jax.value_and_grad`, return them with '
-            "`has_aux=True`."
+            "`has_aux=True`. In Flax NNX, use `nnx.jit` and `nnx.value_and_grad`, which write them back."
         ),
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
     ),

@@ -93,6 +93,24 @@ CAUSES_THAT_ARE_NO_FAULT: dict[str, Advice] = {
         remedy="No cure is needed. Build the layer with `bias=False`, because BN's beta does its work.",
         section=f"{FORMULA}#three-consequences",
     ),
+    "counted-as-non-trainable": Advice(
+        group="after",
+        symptom=(
+            "Half of the parameters of batch norm are “non-trainable” in Keras's `summary()`, or the running averages "
+            "are missing in PyTorch's `parameters()`: is the layer frozen?"
+        ),
+        cause=(
+            "This is expected. Of the four arrays, gamma and beta are trained by gradients. The two moving averages "
+            "are only updated in train mode, so Keras counts them as non-trainable, and PyTorch keeps them as buffers. "
+            "Here `layer` is the layer in Keras."
+        ),
+        test="len(layer.non_trainable_weights) == 2",
+        remedy=(
+            "No cure is needed. A frozen layer (`trainable=False`) has four non-trainable arrays. When you save or "
+            "average a PyTorch model, use `state_dict()`, which has the buffers."
+        ),
+        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
     "processes-wait": Advice(
         group="devices",
         symptom="Training with SyncBatchNorm is slower than with BatchNorm (DistributedDataParallel, DDP)",

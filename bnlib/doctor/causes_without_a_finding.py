@@ -70,7 +70,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
         group="eval",
         symptom=(
             "Good on the test set, but bad on data from another camera, hospital or site, or on images of another size "
-            "(resolution) than in training"
+            "(resolution) than in training, or on clean images after training on strongly augmented ones (mixup, "
+            "CutMix)"
         ),
         cause=(
             "The statistics of the new inputs differ from those of the training data (covariate shift). Here "

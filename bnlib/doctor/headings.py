@@ -40,6 +40,8 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "08_deep_stacks": ("Why: the gradient grows",),
     "09_alternatives": (
         "Can RMSNorm or dynamic tanh replace layer norm?",
+        "Exercise 4: sentences",
+        "Which one?",
         "Which values are normalised together?",
     ),
     "10_many_machines": (
@@ -65,10 +67,12 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     ),
     "torch_parts": (
         "What changes with the number format?",
+        "What do compilers and exporters keep?",
         "What do functional transforms do?",
         "What is copied, loaded or frozen?",
         "What runs the forward pass again?",
         "What was not measured?",
+        "When can batch norm be folded or quantised?",
     ),
 }
 """Headings by the name of the notebook that has them."""

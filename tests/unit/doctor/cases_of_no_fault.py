@@ -68,6 +68,10 @@ CASES_OF_NO_FAULT = {
         for layer in (nn.LayerNorm(4).half(), RootMeanSquareNorm())
     ),
     "bias-without-gradient": tuple(lambda frozen=frozen: layer_with_gradients(frozen) for frozen in (False, True)),
+    # The arrays of a layer of Keras that are not trained.
+    "counted-as-non-trainable": tuple(
+        lambda count=count: {"layer": SimpleNamespace(non_trainable_weights=[np.zeros(3)] * count)} for count in (2, 4)
+    ),
     "small-last-batch": (lambda: {"batches": [*batches(), *batches(2, 1)]}, dict),
     "weights-changed-afterwards": tuple(lambda share=share: {"model": pruned(share)} for share in (0.8, 0)),
     "average-too-long": tuple(lambda decay=decay: {"decay": decay, "steps": 8370} for decay in (0.9998, 0.999)),

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from cases_by_kind_of_network import CASES_BY_KIND_OF_NETWORK
 from cases_by_task import CASES_BY_TASK
+from cases_in_exporters import CASES_IN_EXPORTERS
 from cases_in_tools import CASES_IN_TOOLS
 from cases_of_no_fault import CASES_OF_NO_FAULT
 from doctor_examples import batches, train, trained
@@ -152,4 +154,4 @@ MORE_CASES = {
     "own-norm-differs": tuple(
         lambda unbiased=unbiased: {"own": by_hand(unbiased), "values": torch.randn(8, 3)} for unbiased in (True, False)
     ),
-} | CASES_BY_TASK | CASES_OF_NO_FAULT | CASES_IN_TOOLS  # fmt: skip
+} | CASES_BY_TASK | CASES_OF_NO_FAULT | CASES_IN_TOOLS | CASES_IN_EXPORTERS | CASES_BY_KIND_OF_NETWORK  # fmt: skip
