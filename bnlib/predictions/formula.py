@@ -70,7 +70,7 @@ PREDICTIONS = [
             "It rises to more than 20 %": lambda error: error > 20,
         },
         reason="A pixel that never varied has a running variance of 0, so batch norm divides by the square root of "
-        "epsilon alone. The grey of 1/16 reaches the next layer as {arrives:.0f}, while ordinary values are about 1, "
-        "and is multiplied by weights that did not change in training.",
+        "epsilon alone. The grey of 1/16 reaches the next layer as {arrives:.0f}, while most normalised pixels have a "
+        "standard deviation near 1, and is multiplied by weights that did not change in training.",
     ),
 ]
