@@ -300,8 +300,8 @@ CLAIMS = (
     ),
     Claim(
         "yang-linear", "yang2019", "gradient explosion",
-        "In a random network with BN, the gradient grows per layer with every non-linear activation, and least "
-        "without one.",
+        "In a random network with BN, the gradient grows from layer to layer with every non-linear activation, and "
+        "grows least without one.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_activation,
         (("with ReLU and with tanh, the gradient grows by more than 5 % per layer, for every seed",
           lambda e: min(e["growth per layer, ReLU"].min(), e["growth per layer, tanh"].min()) > 1.05),
@@ -343,7 +343,8 @@ CLAIMS = (
         "08_deep_stacks#exercise-1-a-gamma-that-does-nothing", _gradient_growth_with_small_gamma,
         (("with 100 layers, tanh and gamma 0.1, the gradient grows by less than 2 % per layer",
           lambda e: e["growth per layer, tanh, gamma 0.1"].max() < 1.02),
-         ("with 100 layers, tanh and gamma 1, the gradient grows by more than 5 % per layer", lambda e: e["growth per layer, tanh"].min() > 1.05)),
+         ("with 100 layers, tanh and gamma 1, the gradient grows by more than 5 % per layer",
+          lambda e: e["growth per layer, tanh"].min() > 1.05)),
         quantifier="tendency",
         stand_in="feed-forward stacks in place of recurrent networks",
         note="In the recurrent networks of the paper, gradients vanish rather than explode.",

@@ -77,9 +77,7 @@ def _placement_differences(results: Results) -> Effects:
             )
             for where in ("after", "before")
         ]
-        found[f"test error with ReLU first less that with BN first, {depth} layers, points"] = 100 * (
-            best[0] - best[1]
-        )
+        found[f"test error with ReLU first less that with BN first, {depth} layers, points"] = 100 * (best[0] - best[1])
     small = [final_values(results("failing.placement", where, 1, 0.03), "train_loss") for where in ("after", "before")]
     found["training loss with ReLU first less that with BN first, one layer, nats"] = small[0] - small[1]
     own = [

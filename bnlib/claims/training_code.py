@@ -61,56 +61,62 @@ CLAIMS = (
         "chollet-destroy", "chollet2020", "notes about the BatchNormalization layer",
         "If BN is not kept in inference mode during fine-tuning, what the model has learned is suddenly destroyed.",
         _FREEZE, _fine_tuning_errors,
-        tuple((f"over {FAR:.0f} points more errors in train mode than frozen, transposed digits, batches of {size}",
+        tuple((f"on transposed digits with batches of {size}, the median test error after fine-tuning is over "
+               f"{FAR:.0f} points larger with BN in train mode than with frozen BN",
                lambda e, size=size: _error(e, "transposed", size, "train mode")
                > _error(e, "transposed", size, "frozen") + FAR) for size in _SIZES),
         quantifier="always",
     ),
     Claim(
         "chollet-updates", "chollet2020", "notes about the BatchNormalization layer",
-        "The updates of the running statistics do the damage when BN is in train mode during fine-tuning.",
+        "If BN is in train mode during fine-tuning, the updates of its running statistics do the damage.",
         _FREEZE, _fine_tuning_errors,
-        tuple((f"recomputed statistics bring the error to at most {COMPARABLE:.0f} points above that of frozen BN, "
-               f"{shift} digits, batches of 2",
+        tuple((f"on {shift} digits with batches of 2, recomputing the statistics after fine-tuning in train mode "
+               f"brings the median test error to at most {COMPARABLE:.0f} points above that with frozen BN",
                lambda e, shift=shift: _error(e, shift, 2, "train mode, then recomputed")
                <= _error(e, shift, 2, "frozen") + COMPARABLE) for shift in ("darker", "transposed")),
         quantifier="always",
-        note="Batches of 2 are the case in which the damage occurs.",
+        note="Only with batches of 2 is there damage to explain.",
     ),
     Claim(
         "izmailov-one-pass", "izmailov2018", "section 3, on batch normalization",
-        "A network with BN whose weights were averaged by SWA needs one more pass over the data for its statistics.",
+        "A network with BN whose weights were averaged by SWA needs one more pass over the data to compute its "
+        "statistics.",
         _AVERAGES, _averaged_errors,
-        tuple((f"over {COMPARABLE:.0f} points more errors with copied than with recomputed statistics, "
-               f"learning rate {lr:g}",
+        tuple((f"at a learning rate of {lr:g}, the median test error is over {COMPARABLE:.0f} points larger with "
+               "statistics copied from the last network than with recomputed ones",
                lambda e, lr=lr, average=average: _averaged_error(e, average, lr, "copied")
                > _averaged_error(e, average, lr, "recomputed") + COMPARABLE) for average, lr in _SWA),
         quantifier="tendency",
     ),
     Claim(
         "pytorch-update-bn", "pytorch2026", "torch.optim.swa_utils.AveragedModel, note",
-        "Recomputing the running statistics with update_bn increases the accuracy of averaged weights.",
+        "Recomputing the running statistics with update_bn increases the accuracy of a network with averaged weights.",
         _AVERAGES, _averaged_errors,
-        tuple((f"fewer errors with recomputed than with copied statistics, {average}, learning rate {lr:g}",
+        tuple(("the median test error is smaller with recomputed statistics than with those of the last network: "
+               f"{average}, learning rate {lr:g}",
                lambda e, lr=lr, average=average: _averaged_error(e, average, lr, "recomputed")
                < _averaged_error(e, average, lr, "copied")) for average, lr in (*_LONG_AVERAGES, *_SWA)),
         quantifier="tendency",
     ),
     Claim(
         "pytorch-use-buffers", "pytorch2026", "torch.optim.swa_utils.AveragedModel, note",
-        "Averaging the running statistics, with use_buffers=True, increases the accuracy of averaged weights.",
+        "Averaging the running statistics, too (use_buffers=True), increases the accuracy of a network with averaged "
+        "weights.",
         _AVERAGES, _averaged_errors,
-        tuple((f"fewer errors with averaged than with copied statistics, {average}, learning rate {lr:g}",
+        tuple(("the median test error is smaller with averaged statistics than with those of the last network: "
+               f"{average}, learning rate {lr:g}",
                lambda e, lr=lr, average=average: _averaged_error(e, average, lr, "averaged")
                < _averaged_error(e, average, lr, "copied")) for average, lr in (*_LONG_AVERAGES, *_SWA)),
         quantifier="tendency",
     ),
     Claim(
         "wightman-ema", "wightman2020", "comment of 20 March 2020",
-        "With EMA of weights and running statistics it is not necessary to recompute the statistics.",
+        "If an EMA averages both the weights and the running statistics, it is not necessary to recompute the "
+        "statistics.",
         _AVERAGES, _averaged_errors,
-        tuple((f"at most {COMPARABLE:.0f} points more errors with averaged than with recomputed statistics, "
-               f"EMA {decay}, learning rate {lr:g}",
+        tuple((f"with averaged statistics, the median test error is at most {COMPARABLE:.0f} points above that with "
+               f"recomputed ones: EMA {decay}, learning rate {lr:g}",
                lambda e, lr=lr, decay=decay: _averaged_error(e, f"EMA {decay}", lr, "averaged")
                <= _averaged_error(e, f"EMA {decay}", lr, "recomputed") + COMPARABLE)
               for decay in averaged_weights.DECAYS for lr in averaged_weights.LEARNING_RATES),
