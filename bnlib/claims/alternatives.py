@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bnlib import probes
-from bnlib.claims.claim import Claim, Effects, Results
+from bnlib.claims.claim import Claim, Effects, Results, effects_with
 from bnlib.claims.thresholds import COMPARABLE, EXACT, FAR, TIMES
 from bnlib.experiments.alternatives import batch_sizes, batch_sizes_convolutional, newer_norms
 from bnlib.experiments.alternatives.newer_norms_convolutional import LEARNING_RATES as IMAGE_RATES
@@ -239,7 +239,7 @@ CLAIMS = (
         "renorm-retains", "ioffe2017", "abstract",
         "With small or dependent mini-batches, Batch Renorm keeps the benefits of BN: its errors come close to those "
         "with large batches.",
-        "09_alternatives#the-contest", _renorm_errors_in_small_batches,
+        "09_alternatives#the-contest", effects_with(_renorm_errors_in_small_batches, "Batch Renorm"),
         (("with batches of 1, the median test error of Batch Renorm is at most 2 points above that with shuffled "
           "batches of 64",
           lambda e: np.median(e["test error, batches of 1, Batch Renorm, %"])
@@ -291,7 +291,7 @@ CLAIMS = (
     Claim(
         "lian-batch-renorm", "lian2019", "section 2",
         "Batch Renorm rests, like BN, on the assumption that the statistics of a batch approximate those of all data.",
-        "09_alternatives#the-contest", _renorm_errors_in_small_batches,
+        "09_alternatives#the-contest", effects_with(_renorm_errors_in_small_batches, "Batch Renorm"),
         (("with batches of 1, the median test error of Batch Renorm is more than 5 points above that with shuffled "
           "batches of 64",
           lambda e: np.median(e["test error, batches of 1, Batch Renorm, %"])
@@ -340,7 +340,8 @@ CLAIMS = (
     Claim(
         "zhang-rms-norm", "zhangsennrich2019", "abstract",
         "RMSNorm performs comparably with layer norm.",
-        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm", _transformer_errors,
+        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm",
+        effects_with(_transformer_errors, "its best rate, layer norm", "RMSNorm"),
         (("in a small transformer, the median test errors at the best learning rate of each are within 2 points",
           lambda e: abs(
              np.median(e["test error at its best rate, RMSNorm, %"])
@@ -351,7 +352,7 @@ CLAIMS = (
     Claim(
         "singh-frn", "singh2020", "abstract",
         "Filter Response Normalization (FRN) outperforms BN with small and with large batches.",
-        "09_alternatives#images", _errors_on_single_images,
+        "09_alternatives#images", effects_with(_errors_on_single_images, "batch norm", "FRN"),
         tuple((f"with batches of {b}, at the best learning rate of each, the median test error with FRN is below that "
                "with BN",
                lambda e, b=b: np.median(e[f"test error, batches of {b}, FRN, %"])
@@ -362,7 +363,7 @@ CLAIMS = (
     Claim(
         "liu-evonorm", "liu2020", "abstract",
         "EvoNorms outperform layers with BN and with group norm in many cases.",
-        "09_alternatives#images", _errors_on_single_images,
+        "09_alternatives#images", effects_with(_errors_on_single_images, "batch norm", "group norm", "EvoNorm"),
         tuple((f"with batches of {b}, the median test error with EvoNorm-S0 is below those with BN and with group norm",
                lambda e, b=b: np.median(e[f"test error, batches of {b}, EvoNorm-S0, %"])
                < min(np.median(e[f"test error, batches of {b}, {norm}, %"]) for norm in ("batch norm", "group norm")))
@@ -373,7 +374,8 @@ CLAIMS = (
     Claim(
         "zhu-dynamic-tanh", "zhu2025", "abstract",
         "Transformers with dynamic tanh in place of their norms match or exceed transformers with norms.",
-        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm", _transformer_errors,
+        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm",
+        effects_with(_transformer_errors, "its best rate, layer norm", "its best rate, dynamic tanh"),
         (("at the best learning rate of each, the median test error with dynamic tanh is at most 2 points above that "
           "with layer norm",
           lambda e: np.median(e["test error at its best rate, dynamic tanh, %"])
@@ -384,7 +386,8 @@ CLAIMS = (
     Claim(
         "zhu-no-tuning", "zhu2025", "abstract",
         "Dynamic tanh mostly needs no other hyperparameters than the norm that it replaces.",
-        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm", _transformer_errors,
+        "09_alternatives#can-rmsnorm-or-dynamic-tanh-replace-layer-norm",
+        effects_with(_transformer_errors, "layer norm"),
         (("at the best learning rate of layer norm, the median test error with dynamic tanh is at most 2 points above "
           "that with layer norm",
           lambda e: np.median(e["test error at the best rate of layer norm, dynamic tanh, %"])

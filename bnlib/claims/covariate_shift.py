@@ -99,7 +99,9 @@ def _relative_gradient_shift(results: Results) -> Effects:
     for init, b, lr in [("PyTorch default", 64, 0.1), ("He", 64, 0.1), ("He", 256, 0.3), ("He", 4, 0.1)]:
         for norm in gradient_shift.NORMS:
             row = results("covariate_shift.gradient_shift", "mlp", init, norm, b, lr)
-            found[f"relative shift, {init}, batches of {b}, rate {lr}, {norm}"] = np.median(row["relative_ics"], 1)
+            found[f"relative shift, {init}, batches of {b}, learning rate {lr}, {norm}"] = np.median(
+                row["relative_ics"], 1
+            )
     return found
 
 
@@ -177,7 +179,7 @@ CLAIMS = (
         "kariya-standard-worse", "kariya2018", "is internal covariate shift important",
         "A network without BN trains worse even than a network with noisy BN.",
         "02_internal_covariate_shift", _losses_of_noisy_bn_and_plain,
-        tuple((f"the median training loss in eval mode is higher without normalisation than with noisy BN: {init} "
+        tuple((f"the median training loss in eval mode is higher without BN than with noisy BN: {init} "
                f"initialisation, learning rate {lr}",
                lambda e, i=init, r=lr: _median_in_eval_mode(e, "without normalisation", i, r)
                > _median_in_eval_mode(e, "noisy BN", i, r))
@@ -206,8 +208,9 @@ CLAIMS = (
         "02_internal_covariate_shift#second-definition-gradients-that-turn", _relative_gradient_shift,
         tuple((f"the median shift is larger with BN than without normalisation: {setting}",
                lambda e, s=setting: _shift_larger_with_bn(e, s))
-              for setting in ("PyTorch default, batches of 64, rate 0.1", "He, batches of 64, rate 0.1",
-                              "He, batches of 256, rate 0.3", "He, batches of 4, rate 0.1")),
+              for setting in ("PyTorch default, batches of 64, learning rate 0.1",
+                              "He, batches of 64, learning rate 0.1",
+                              "He, batches of 256, learning rate 0.3", "He, batches of 4, learning rate 0.1")),
         quantifier="tendency",
         note="We divide the change by the norm of the gradient, but the source does not. With PyTorch's default "
         "initialisation, the network without normalisation has hardly any shift because it does not learn.",
@@ -217,7 +220,7 @@ CLAIMS = (
         "In a network of 25 linear layers, updating the lower layers hardly turns the gradients without BN, and with "
         "BN it leaves them nearly unrelated to the old ones.",
         "02_internal_covariate_shift#the-linear-network-of-25-layers", _deep_linear_cosines_and_losses,
-        tuple((f"at a learning rate of {lr}{remark}, the median cosine between old and new gradients is {words}",
+        tuple((f"at a learning rate of {lr}{remark}, the median cosine of old and new gradients is {words}",
                lambda e, lr=lr, n=norm, low=low, high=high:
                low < np.median(e[f"cosine, median over layers, rate {lr}, {n}"]) < high)
               for lr, remark in (("0.0001", ""), ("0.001", " (probably the published one)"))
@@ -259,8 +262,8 @@ CLAIMS = (
         "ioffe-why", "ioffe2015", "title and section 2",
         "BN speeds up training because it reduces internal covariate shift: shifting distributions slow training down.",
         "02_internal_covariate_shift#noise-on-demand", _noisy_bn_losses,
-        tuple(("with noisy BN, which shifts means and variances in every step, the median training loss stays above 1 "
-               f"nat: {init} initialisation, learning rate {lr}",
+        tuple(("with noisy BN, which shifts the statistics in every step, the median training loss stays above 1 nat: "
+               f"{init} initialisation, learning rate {lr}",
                lambda e, i=init, r=lr: _median_in_train_mode(e, "noisy BN", i, r) > 1)
               for init, lr in itertools.product(("PyTorch default", "He"), (0.1, 0.3))),
         quantifier="tendency",
@@ -270,8 +273,8 @@ CLAIMS = (
         "ioffe-faster", "ioffe2015", "abstract",
         "BN accelerates the training of deep networks: with the same settings, they learn faster with BN.",
         "02_internal_covariate_shift", _losses_with_and_without_bn,
-        tuple((f"after 20 epochs, the median training loss in eval mode is lower with BN than without: {init} "
-               f"initialisation, learning rate {lr}",
+        tuple((f"after 20 epochs, the median training loss in eval mode is lower with BN: {init} initialisation, "
+               f"learning rate {lr}",
                lambda e, i=init, r=lr: _median_in_eval_mode(e, "batch norm", i, r)
                < _median_in_eval_mode(e, "without normalisation", i, r))
               for init, lr in itertools.product(("PyTorch default", "He"), (0.1, 0.3))),

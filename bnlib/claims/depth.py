@@ -199,7 +199,7 @@ CLAIMS = (
           lambda e: np.median(e["roughness at 0.0001"]) > 3 * np.median(e["roughness at 0.4"])),),
         quantifier="tendency",
         stand_in="stacks of fully connected layers with ReLU in place of LSTMs",
-        note="This holds for learning rates of practical size. At a rate as small as 10⁻²⁰, the loss falls in every "
+        note="This holds for learning rates of practical size. At 10⁻²⁰, the loss falls in every "
         "step.",
     ),
     Claim(

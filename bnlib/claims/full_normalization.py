@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnlib.claims.claim import Claim, Effects, Results, final_values
+from bnlib.claims.claim import Claim, Effects, Results, effects_with, final_values
 from bnlib.claims.thresholds import COMPARABLE, FAR, TIMES, WORKS
 
 NETWORKS = ("convolutional", "fully connected")
@@ -159,7 +159,8 @@ CLAIMS = (
         "lian-figure-9", "lian2019", "figure 9",
         "With batches of 1 and of 16 samples, BN ends at different test errors, and Full Normalization (FN) at "
         "consistent ones.",
-        "05_full_normalization#figures-4-5-7-8-and-9-of-the-paper", _error_gap_between_batch_sizes,
+        "05_full_normalization#figures-4-5-7-8-and-9-of-the-paper",
+        effects_with(_error_gap_between_batch_sizes, ", BN", "FN, running", "FN, batch"),
         (*(("the median gap between the two test errors is above 5 points with BN, and less than half as large with "
             f"FN, {network} network",
             lambda e, n=network: _gap(e, n, "BN") > FAR and _gap(e, n, "FN, running") < _gap(e, n, "BN") / TIMES)
@@ -198,7 +199,8 @@ CLAIMS = (
         "lian-algorithm-3-size", "lian2019", "Algorithm 3 and figure 9",
         "The layer printed as Algorithm 3 of Full Normalization (FN) ends at consistent test errors with batches of 1 "
         "and of 16 samples.",
-        "05_full_normalization#figures-4-5-7-8-and-9-of-the-paper", _error_gap_between_batch_sizes,
+        "05_full_normalization#figures-4-5-7-8-and-9-of-the-paper",
+        effects_with(_error_gap_between_batch_sizes, "FN, literal", "FN, batch"),
         tuple((f"read {words}, its median test errors at the two batch sizes are within 2 points, {network} network",
                lambda e, n=network, norm=norm: abs(_gap(e, n, norm)) < COMPARABLE)
               for norm, words in (("FN, literal", "literally"), ("FN, batch", "as the gradient of the same batch"))

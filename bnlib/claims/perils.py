@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import torch
 
-from bnlib.claims.claim import Claim, Effects, Results
+from bnlib.claims.claim import Claim, Effects, Results, effects_with
 from bnlib.claims.thresholds import COMPARABLE, EXACT, FAR, TIMES, WORKS
 from bnlib.experiments.perils import (
     activations,
@@ -214,7 +214,7 @@ CLAIMS = (
         "irpan-towers", "irpan2017", "third story, plot",
         "Two towers that share running statistics have a lower test accuracy than a network trained on mixed batches, "
         "and vary more over seeds.",
-        "06_perils#two-towers", _two_tower_accuracies,
+        "06_perils#two-towers", effects_with(_two_tower_accuracies, "mixed batches", "two towers"),
         (("two towers are less accurate than with mixed batches, in both domains and for every seed",
           lambda e: _below_in_both_domains(e, "two towers", "mixed batches", True)),
          ("the accuracy of two towers ranges over seeds more than twice as widely, in both domains",
@@ -315,8 +315,7 @@ CLAIMS = (
     ),
     Claim(
         "bhatt-separate", "bhatt2024", "the method",
-        "BN harms a Q network if it normalises the current and the next values in separate batches. In a joint batch "
-        "it does not.",
+        "BN harms a Q network if it normalises current and next states in separate batches, but not in a joint batch.",
         "06_perils#target-networks", _errors_of_q_networks,
         (("at the best learning rate of each, the error with separate batches is more than twice that without "
           "normalisation, for every seed",
