@@ -334,7 +334,8 @@ CLAIMS = (
                lambda e, steps=steps: np.median(e[f"test error after {steps} steps of 256, Ghost BN, %"])
                < np.median(e[f"test error after {steps} steps of 256, BN, %"])) for steps in (25, 360)),
         quantifier="tendency",
-        stand_in="digits, batches of 256 and virtual batches of 16 in place of CIFAR-10 and 100, 4096 and 128",
+        stand_in="digits, batches of 256 and virtual batches of 16 in place of CIFAR-10 and CIFAR-100, batches of "
+        "4,096 and virtual batches of 128",
         note="The medians differ by two test images after 25 steps, and by three after 360 steps.",
     ),
     Claim(

@@ -223,7 +223,8 @@ CLAIMS = (
         (("two runs from the same seed differ in float64",
           lambda e: e["largest difference between two runs from one seed, nats"].max() > 0),),
         quantifier="always",
-        note="The loss does fluctuate, but two runs from the same seed fluctuate in exactly the same way.",
+        note="With 100 layers, the loss does fluctuate, but two runs from the same seed fluctuate in exactly the same "
+        "way.",
     ),
     Claim(
         "kari-numerical", "kari2018", "first answer",
@@ -271,7 +272,8 @@ CLAIMS = (
         "kari-small-batches", "kari2018", "third answer",
         "The smaller the mini-batch, the worse BN performs as the depth grows.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_batch_size,
-        (("the growth of the gradient per layer falls from batches of 5 to batches of 16 and of 50, for every seed",
+        (("the growth of the gradient per layer falls from batches of 5 to batches of 16, and further to batches of "
+          "50, for every seed",
           lambda e: e["growth per layer, batch of 5"].min() > e["growth per layer, batch of 16"].max()
           and e["growth per layer, batch of 16"].min() > e["growth per layer, batch of 50"].max()),),
         quantifier="tendency",

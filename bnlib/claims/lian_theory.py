@@ -197,8 +197,8 @@ CLAIMS = (
         "The mean and the variance of a batch are similar to those of the whole data set, so their running averages "
         "can replace these at inference.",
         "04_the_objective#batches-of-one-sample", _variance_in_batches,
-        tuple((f"in shuffled batches of {b} digits, the average batch variance var(B) is within 10 % of the variance "
-               "of all data",
+        tuple((f"in shuffled batches of size {b}, the average batch variance var(B) of digits is within 10 % of the "
+               "variance of all data",
                lambda e, b=b: abs(e[f"average var(B) over the variance of all data, batches of {b}"] - 1).max() < 0.1)
               for b in (64, 16, 2, 1)),
         quantifier="tendency",
@@ -207,7 +207,7 @@ CLAIMS = (
     ),
     Claim(
         "lian-workers", "lian2019", "section 4",
-        "If each worker makes batches of its own samples, the set of batches is another one, and so is the objective.",
+        "If each worker makes batches of its own samples, the set of batches changes, and so does the objective.",
         "04_the_objective#look-at-it",
         _minimisers(("all subsets", 3), ("one worker", 3), ("all subsets", 6), ("one worker", 6)),
         tuple((f"in a logistic regression with batches of {b}, the best two weights for the batches of one worker are "
@@ -219,7 +219,7 @@ CLAIMS = (
     ),
     Claim(
         "lian-convex", "lian2019", "introduction, on figure 2",
-        "Even on convex problems, BN has other solutions at other batch sizes.",
+        "Even on convex problems, BN has different solutions at different batch sizes.",
         "04_the_objective#look-at-it", _minimisers(("all subsets", 2), ("all subsets", 6)),
         (("the best two weights of a logistic regression with batches of 2 are more than 0.1 from those with batches "
           "of 6",
@@ -241,8 +241,8 @@ CLAIMS = (
     ),
     Claim(
         "lian-remark-1", "lian2019", "Remark 1",
-        "The more accurate the estimates of the statistics, the closer the expectation of the oracle is to the "
-        "gradient.",
+        "The more accurate the estimates of the statistics, the closer the expectation of the gradient oracle is to "
+        "the gradient.",
         "05_full_normalization#how-wrong-is-each-oracle-exactly", _gradient_error_by_error_of_estimates,
         tuple(("if the oracle takes a new sample for the statistics, its error is smaller with estimates that are "
                f"wrong by {better} than by {worse}, in all of 20 problems",
@@ -251,8 +251,8 @@ CLAIMS = (
                    < e[f"relative error of the gradient, new sample, estimates wrong by {b}"]).all())
               for worse, better in ((0.3, 0.03), (0.03, 0.003))),
         quantifier="always",
-        note="If the oracle takes the same sample for the loss and the statistics, its error does not shrink with "
-        "better estimates.",
+        note="The oracle is the rule that estimates the gradient. If it takes the same sample for the loss and the "
+        "statistics, its error does not shrink with better estimates.",
     ),
     Claim(
         "lian-small-error", "lian2019", "section 5.2",

@@ -194,7 +194,8 @@ CLAIMS = (
         "lian-trust", "lian2019", "introduction",
         "BN is not always reliable, for example if the batches are not drawn at random.",
         "04_the_objective#objective-and-evaluation", _errors_in_one_label_batches,
-        (("in batches of one label, the error is below 20 % in train mode and above 70 % in eval mode, for every seed",
+        (("with BN and batches of one label, the error is below 20 % in train mode and above 70 % in eval mode, for "
+          "every seed",
           lambda e: e["errors in train mode, one label, batches of 64, %"].max() < 20
           and e["errors in eval mode, one label, batches of 64, %"].min() > 70),),
         quantifier="sometimes",
@@ -255,7 +256,7 @@ CLAIMS = (
     ),
     Claim(
         "lian-figure-2", "lian2019", "figure 2",
-        "With BN, the test error is the larger, the smaller the batches are.",
+        "With BN, the test error is larger the smaller the batches are.",
         "04_the_objective#batch-sizes-on-digits", _figure_2_errors,
         tuple((f"at a learning rate of {lr}, the median test error with batches of 2 is more than 2 points above that "
                "with batches of 128",
@@ -305,7 +306,7 @@ CLAIMS = (
         "ioffe-regularises", "ioffe2015", "abstract and section 3.4",
         "BN regularises a network.",
         "04_the_objective#look-at-it", _weights_by_batch_size_and_errors,
-        (("in each of five regressions, the best weight is the smaller, the smaller the batches are",
+        (("in each of five regressions, the best weight is smaller the smaller the batches are",
           lambda e: np.diff([v for n, v in e.items() if "best weight" in n], axis=0).min() > 0),
          ("on digits, the median test error with BN is more than 2 points below that without, at the best learning "
           "rate of each",
@@ -331,6 +332,6 @@ CLAIMS = (
                "points more with BN than without BN", lambda e, b=b: _cost_of_one_label(e, b, "batch norm")
                > _cost_of_one_label(e, b, "without normalisation") + FAR) for b in (16, 64)),
         quantifier="tendency",
-        note="Batches of one label are what data sorted by label give.",
+        note="Batches of one label arise from data that are sorted by label.",
     ),
 )  # fmt: skip

@@ -215,9 +215,10 @@ CLAIMS = (
         "Two towers that share running statistics have a lower test accuracy than a network trained on mixed batches, "
         "and vary more over seeds.",
         "06_perils#two-towers", effects_with(_two_tower_accuracies, "mixed batches", "two towers"),
-        (("two towers are less accurate than with mixed batches, in both domains and for every seed",
+        (("two towers are less accurate than a network trained on mixed batches, in both domains and for every seed",
           lambda e: _below_in_both_domains(e, "two towers", "mixed batches", True)),
-         ("the accuracy of two towers ranges over seeds more than twice as widely, in both domains",
+         ("the accuracy of two towers ranges over seeds more than twice as widely as with mixed batches, in both "
+          "domains",
           _two_towers_vary_more)),
         quantifier="tendency",
         note="The domains are digits and inverted digits. With digits and MNIST, two towers cost 2 and 11 percentage "

@@ -266,8 +266,8 @@ CLAIMS = (
           "hidden layer and for each seed",
           lambda e: all(v.max() < 1 for name, v in e.items() if "to the rays" in name)),),
         quantifier="always",
-        note="This follows from geometry if the inner product of the two weights is positive. Gradient descent cannot "
-        "reach the nearest point of a ray, because it never shortens weights before BN.",
+        note="This follows from geometry if the inner product of initial and trained weights is positive. Gradient "
+        "descent cannot reach the nearest point of a ray, because it never shortens weights before BN.",
     ),
     Claim(
         "santurkar-favourable", "santurkar2018", "section 4.2, on Lemma 4.5",

@@ -186,9 +186,9 @@ CLAIMS = (
         (("with 8 bits, the median test error rises by more than 5 points with one scale per tensor, but not with one "
           "per channel",
           lambda e: _loses(e, 8)),
-         ("with 6 bits, the median test error does so, too", lambda e: _loses(e, 6))),
+         ("with 6 bits, the same holds", lambda e: _loses(e, 6))),
         quantifier="tendency",
-        stand_in="digits, and channels whose scales were changed by factors up to 100, in place of MobileNet",
+        stand_in="digits, and channels whose scales we changed by factors up to 100, in place of MobileNet",
     ),
 )  # fmt: skip
 
