@@ -233,7 +233,8 @@ CLAIMS = (
           lambda e: TIMES * e["test error, one label, batches of 64, Batch Renorm, %"].max()
           < e["test error, one label, batches of 64, batch norm, %"].min())),
         quantifier="tendency",
-        note="Tested with three fully connected layers on digits, without the paper's schedule for the limits.",
+        note="Tested with three fully connected layers on digits, without the paper's schedule for the clipping "
+        "limits.",
     ),
     Claim(
         "renorm-retains", "ioffe2017", "abstract",
@@ -259,8 +260,8 @@ CLAIMS = (
         "With Batch Renorm, outputs depend on the individual example and not on the mini-batch, in training and at "
         "inference.",
         "09_alternatives#one-gradient-for-all", _renorm_dependence_on_other_samples,
-        (("if the limits of Batch Renorm are open, the other samples in the batch change the output for a sample by "
-          "less than 10⁻⁹",
+        (("if Batch Renorm clips nothing, the other samples in the batch change the output for a sample by less than "
+          "10⁻⁹",
           lambda e: e["change of a sample's output by other samples in the batch"].max() < EXACT),),
         quantifier="always",
         exact_because="an identity, true of all inputs",
@@ -300,8 +301,7 @@ CLAIMS = (
           lambda e: np.median(e["test error, one label, batches of 64, Batch Renorm, %"])
           > np.median(e["test error, batches of 64, Batch Renorm, %"]) + FAR)),
         quantifier="tendency",
-        note="Tested with three fully connected layers on digits, without the schedule for the limits from the paper "
-        "on Batch Renorm.",
+        note="Tested with three fully connected layers on digits, without the schedule of the Batch Renorm paper.",
     ),
     Claim(
         "irpan-other-tricks", "irpan2017", "on the two contracts",

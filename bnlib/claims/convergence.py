@@ -15,7 +15,7 @@ def _convergence_slopes(*cells: tuple, name: str):
         for problem, oracle, power, a, steps in cells:
             row = results("convergence.convergence_rates", problem, oracle, power, a, steps)
             slope = convergence_rates.fitted_slope(row, steps, name)
-            found[f"fitted power, {problem}, {oracle}, powers {power} and {a}"] = np.array(
+            found[f"fitted power, problem {problem}, oracle {oracle}, p = {power}, a = {a}"] = np.array(
                 sorted({slope.lowest, slope.median, slope.highest})
             )
         return found
@@ -71,7 +71,7 @@ CLAIMS = (
         (("in each of three settings, the fitted power is below -0.2",
           lambda e: max(np.median(v) for v in e.values()) < -0.2),),
         quantifier="always",
-        note="The fitted powers are at least three times as large as the bound's. The theorem does not cover the "
+        note="The fitted powers are at least three times as large as that of the bound. The theorem does not cover the "
         "same-batch oracle.",
     ),
     Claim(

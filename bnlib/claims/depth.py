@@ -89,7 +89,7 @@ def _stable_rates(results: Results) -> Effects:
 
 
 def _roughness_in_train_mode(results: Results) -> Effects:
-    return {"roughness with BN, never in eval mode": roughness(_descent(results, "batch norm", 1e-4))}
+    return {"roughness of the training loss in train mode": roughness(_descent(results, "batch norm", 1e-4))}
 
 
 def _gradient_growth_by_batch_size(results: Results) -> Effects:
@@ -116,7 +116,7 @@ def _gradient_growth_over_theory(results: Results) -> Effects:
 
 
 def _gradient_growth_by_activation(results: Results) -> Effects:
-    names = {"ReLU": "batch norm", "tanh": "tanh", "linear": "linear"}
+    names = {"ReLU": "batch norm", "tanh": "tanh", "no activation": "linear"}
     return {
         f"growth per layer, {title}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
         for title, name in names.items()
@@ -264,7 +264,7 @@ CLAIMS = (
         "08_deep_stacks#the-suspects-one-by-one", _roughness_in_train_mode,
         (("in the training loss, which is measured in train mode, the total movement is less than twice its net "
           "change (roughness below 2) for every seed",
-          lambda e: e["roughness with BN, never in eval mode"].max() < ROUGH),),
+          lambda e: e["roughness of the training loss in train mode"].max() < ROUGH),),
         quantifier="always",
         note="Kari writes that there is no inference in the experiment, and nothing to average in a full batch.",
     ),
@@ -308,7 +308,7 @@ CLAIMS = (
         (("with ReLU and with tanh, the gradient grows by more than 5 % per layer, for every seed",
           lambda e: min(e["growth per layer, ReLU"].min(), e["growth per layer, tanh"].min()) > 1.05),
          ("without an activation, the gradient grows less than with ReLU and with tanh",
-          lambda e: e["growth per layer, linear"].max()
+          lambda e: e["growth per layer, no activation"].max()
           < min(e["growth per layer, ReLU"].min(), e["growth per layer, tanh"].min()))),
         quantifier="always",
     ),

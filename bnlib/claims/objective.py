@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bnlib import datasets, objective
-from bnlib.claims.claim import Claim, Effects, Results, final_values
+from bnlib.claims.claim import Claim, Effects, Results, effects_with, final_values
 from bnlib.claims.thresholds import COMPARABLE, EXACT, FAR
 from bnlib.models import mlp
 from bnlib.norm import BatchNorm
@@ -223,7 +223,7 @@ CLAIMS = (
     Claim(
         "lian-figure-1", "lian2019", "figure 1",
         "If a network with BN is trained on three samples with batches of one sample, the test loss rises.",
-        "04_the_objective#batches-of-one-sample", _figure_1_losses,
+        "04_the_objective#batches-of-one-sample", effects_with(_figure_1_losses, "test loss"),
         (("the median ratio of the final to the initial test loss is above 1",
           lambda e: np.median(e["final over initial test loss"]) > 1),),
         quantifier="tendency",
@@ -234,7 +234,7 @@ CLAIMS = (
     Claim(
         "lian-figure-1-train", "lian2019", "figure 1",
         "If a network with BN is trained on three samples with batches of one sample, the training loss decreases.",
-        "04_the_objective#batches-of-one-sample", _figure_1_losses,
+        "04_the_objective#batches-of-one-sample", effects_with(_figure_1_losses, "training loss"),
         (("the median training loss is lower at the end than at the start",
           lambda e: np.median(e["final training loss, nats"])
           < np.median(e["initial training loss, nats"])),),
@@ -246,7 +246,7 @@ CLAIMS = (
     Claim(
         "lian-figure-1-overfits", "lian2019", "introduction, on figure 1",
         "A network with BN overfits if the batch size is 1.",
-        "04_the_objective#batches-of-one-sample", _figure_1_losses,
+        "04_the_objective#batches-of-one-sample", effects_with(_figure_1_losses, "final training loss"),
         (("the median training loss falls below ln 3 - 0.1, which is impossible without using the inputs",
           lambda e: np.median(e["final training loss, nats"]) < math.log(3) - 0.1),),
         quantifier="tendency",
@@ -269,7 +269,7 @@ CLAIMS = (
     Claim(
         "lian-figure-3", "lian2019", "figure 3",
         "If BN is added to a logistic regression on data of large variation, training no longer converges.",
-        "04_the_objective#what-a-batch-hides", _figure_3_errors,
+        "04_the_objective#what-a-batch-hides", effects_with(_figure_3_errors, "train error"),
         tuple((f"with BN {where} the linear layer, the median training error stays above 10 %",
                lambda e, n=name: np.median(e[f"train error, {n}, %"]) > 10)
               for name, where in (("BN first", "before"), ("BN last", "after"))),
@@ -281,7 +281,7 @@ CLAIMS = (
     Claim(
         "lian-figure-3-easy", "lian2019", "figure 3",
         "A logistic regression without BN classifies the data set of large variation easily.",
-        "04_the_objective#what-a-batch-hides", _figure_3_errors,
+        "04_the_objective#what-a-batch-hides", effects_with(_figure_3_errors, "test error, without"),
         (("without BN, the median test error is below 15 %, while chance gives 99.9 % with 1,000 classes",
           lambda e: np.median(e["test error, without normalisation, %"]) < 15),),
         quantifier="tendency",
@@ -293,7 +293,7 @@ CLAIMS = (
         "lian-figure-3-fails", "lian2019", "introduction, on figure 3",
         "BN fails on data of large variation: a logistic regression with BN makes more errors on new samples than one "
         "without BN.",
-        "04_the_objective#what-a-batch-hides", _figure_3_errors,
+        "04_the_objective#what-a-batch-hides", effects_with(_figure_3_errors, "test error"),
         tuple((f"with BN {where} the linear layer, the median test error is more than 2 points above that without BN",
                lambda e, n=name: _larger_error_than_without(e, n))
               for name, where in (("BN first", "before"), ("BN last", "after"))),

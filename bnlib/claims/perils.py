@@ -66,19 +66,20 @@ def _two_tower_accuracies(results: Results) -> Effects:
     cells = {
         "mixed batches": ("batch norm", 0.5),
         "two towers": ("batch norm", 1.0),
-        "own norms": ("domain batch norm", 1.0),
+        "separate BN layers": ("domain batch norm", 1.0),
     }
     found = {}
     for name, (norm, share) in cells.items():
         right = 100 * results("perils.two_towers", "inverted", norm, share, 64)["running"]
-        found |= {f"right on {kind}, {name}, %": right[:, n] for n, kind in enumerate(("digits", "inverted digits"))}
+        found |= {f"accuracy on {kind}, {name}, %": right[:, n] for n, kind in enumerate(("digits", "inverted digits"))}
     return found
 
 
 def _below_in_both_domains(e: Effects, left: str, right: str, worse: bool) -> bool:
     """Whether in each domain all seeds (``worse``) or the median of the left are below the right, not comparable."""
     pairs = [
-        (e[f"right on {kind}, {left}, %"], e[f"right on {kind}, {right}, %"]) for kind in ("digits", "inverted digits")
+        (e[f"accuracy on {kind}, {left}, %"], e[f"accuracy on {kind}, {right}, %"])
+        for kind in ("digits", "inverted digits")
     ]
     return all(a.max() < b.min() if worse else np.median(a) + COMPARABLE < np.median(b) for a, b in pairs)
 
@@ -126,9 +127,9 @@ def _discriminator_accuracies(results: Results) -> Effects:
         mixed, separate = (
             results("perils.gan_discriminator", "batch norm", fake, batches) for batches in ("mixed", "separate")
         )
-        found[f"{fake}: right in eval mode, trained on mixed batches, %"] = 100 * mixed["eval"]
-        found[f"{fake}: right in eval mode, trained on separate batches, %"] = 100 * separate["eval"]
-        found[f"{fake}: right in separate batches, trained on mixed, %"] = 100 * mixed["separate"]
+        found[f"{fake}: accuracy in eval mode, trained on mixed batches, %"] = 100 * mixed["eval"]
+        found[f"{fake}: accuracy in eval mode, trained on separate batches, %"] = 100 * separate["eval"]
+        found[f"{fake}: accuracy in separate batches, trained on mixed, %"] = 100 * mixed["separate"]
     return found
 
 
@@ -136,28 +137,28 @@ def _accuracy_under_distribution_shift(results: Results) -> Effects:
     even, skewed = distribution_shift.CLASS_SHARES.index(0.1), distribution_shift.CLASS_SHARES.index(0.9)
     same, brighter = (100 * results("perils.distribution_shift", shift)["training"] for shift in (0.0, 0.8))
     return {
-        "right, as in training, %": same[:, even],
-        "right, nine in ten of one class, %": same[:, skewed],
-        "right, 0.8 added to each pixel, %": brighter[:, even],
+        "accuracy, as in training, %": same[:, even],
+        "accuracy, nine in ten of one class, %": same[:, skewed],
+        "accuracy, 0.8 added to each pixel, %": brighter[:, even],
     }
 
 
 def _loses_5_points(e: Effects, name: str) -> bool:
-    return np.median(e["right, as in training, %"]) - np.median(e[name]) > FAR
+    return np.median(e["accuracy, as in training, %"]) - np.median(e[name]) > FAR
 
 
 def _accuracy_in_training_batches(results: Results) -> Effects:
     return {
-        f"{norm}, shifted: right in {where}, trained on {batches} batches, %": 100
+        f"{title}: accuracy in {where} batches, trained on {batches} ones, %": 100
         * results("perils.gan_discriminator", norm, "shifted", batches)[where]
-        for norm in ("batch norm", "batch norm, layer 2 only")
+        for norm, title in _BN_LAYERS.items()
         for batches, where in itertools.product(("separate", "mixed"), ("separate", "mixed"))
         if batches == where
     }
 
 
-def _separate_batches_better(e: Effects, norm: str) -> bool:
-    separate, mixed = (e[f"{norm}, shifted: right in {b}, trained on {b} batches, %"] for b in ("separate", "mixed"))
+def _separate_batches_better(e: Effects, title: str) -> bool:
+    separate, mixed = (e[f"{title}: accuracy in {b} batches, trained on {b} ones, %"] for b in ("separate", "mixed"))
     return np.median(separate) > np.median(mixed)
 
 
@@ -170,6 +171,7 @@ def _errors_of_q_networks(results: Results) -> Effects:
     return {f"error, {arm}": min(errors, key=np.median) for arm, errors in rows.items()}
 
 
+_BN_LAYERS = {"batch norm": "BN in both layers", "batch norm, layer 2 only": "BN in layer 2 only"}
 _Q = "policy evaluation of a linear-quadratic problem in place of control"
 
 CLAIMS = (
@@ -229,10 +231,10 @@ CLAIMS = (
         "Shared weights with separate BN variables for each domain give the best results of all.",
         "06_perils#two-towers", _two_tower_accuracies,
         (("separate BN layers are more accurate than shared running statistics, in both domains and for every seed",
-          lambda e: _below_in_both_domains(e, "two towers", "own norms", True)),
+          lambda e: _below_in_both_domains(e, "two towers", "separate BN layers", True)),
          ("the median accuracy of separate BN layers is more than 2 points above that of mixed batches, in both "
           "domains",
-          lambda e: _below_in_both_domains(e, "mixed batches", "own norms", False))),
+          lambda e: _below_in_both_domains(e, "mixed batches", "separate BN layers", False))),
         quantifier="tendency",
         note="Separate BN layers and mixed batches are comparable: their median accuracies differ by about one "
         "percentage point, and their ranges overlap.",
@@ -251,11 +253,12 @@ CLAIMS = (
         "irpan-gan", "irpan2017", "after the third story",
         "A discriminator with BN must be trained on batches that are half real and half generated.",
         "06_perils#the-discriminator", _discriminator_accuracies,
-        (("its accuracy in eval mode is higher after mixed batches than after separate ones, for each kind of "
+        (("its accuracy in eval mode is higher after training on mixed than on separate batches, for each kind of "
           "generated samples and every seed",
-          lambda e: all(e[n].min() > e[n.replace("right in eval mode, trained on mixed batches", "right in eval mode, "
-          "trained on separate batches")].max() for n in e if "trained on mixed batches" in n)),
-         ("after mixed batches, its median accuracy in train mode on batches of one kind is lower than in eval mode",
+          lambda e: all(e[n].min() > e[n.replace("mode, trained on mixed", "mode, trained on separate")].max()
+                        for n in e if "trained on mixed batches" in n)),
+         ("after training on mixed batches, its median accuracy in train mode on batches of one kind is lower than in "
+          "eval mode",
           lambda e: all(np.median(e[n]) < np.median(e[n.replace("separate batches, trained on mixed",
           "eval mode, trained on mixed batches")]) for n in e if "in separate batches" in n))),
         quantifier="tendency",
@@ -268,9 +271,9 @@ CLAIMS = (
         "06_perils#different-data-at-inference", _accuracy_under_distribution_shift,
         (("if nine in ten samples at inference are of one class, the training statistics cost over 5 points of median "
           "accuracy",
-          lambda e: _loses_5_points(e, "right, nine in ten of one class, %")),
+          lambda e: _loses_5_points(e, "accuracy, nine in ten of one class, %")),
          ("if 0.8 is added to each pixel at inference, the training statistics cost over 5 points of median accuracy",
-          lambda e: _loses_5_points(e, "right, 0.8 added to each pixel, %"))),
+          lambda e: _loses_5_points(e, "accuracy, 0.8 added to each pixel, %"))),
         quantifier="tendency",
         note="If only the class frequencies change, the training statistics still work, and recomputed ones lower the "
         "accuracy.",
@@ -306,9 +309,9 @@ CLAIMS = (
         "A discriminator with BN should be trained on separate batches of real and of generated samples.",
         "06_perils#the-discriminator", _accuracy_in_training_batches,
         tuple(("in batches made as in training, its median accuracy is higher with separate batches than with mixed "
-               f"ones: {norm}",
-               lambda e, n=norm: _separate_batches_better(e, n))
-              for norm in ("batch norm, layer 2 only", "batch norm")),
+               f"ones: {title}",
+               lambda e, n=title: _separate_batches_better(e, n))
+              for title in reversed(_BN_LAYERS.values())),
         quantifier="tendency",
         stand_in="a discriminator of points in the plane without a generator in place of a GAN",
         note="With BN in both layers and separate batches, it learns nothing about a shift of the samples. With BN in "

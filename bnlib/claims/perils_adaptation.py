@@ -15,13 +15,13 @@ def _accuracy_by_statistics(results: Results) -> Effects:
     for shift, share in ((0.8, 0.1), (0.0, 0.9)):
         row, place = results("perils.distribution_shift", shift), distribution_shift.CLASS_SHARES.index(share)
         for title, statistics in (("training", "training"), ("new", "recomputed")):
-            name = f"right, {shift:g} added to each pixel, {share:.0%} of one class, {title} statistics, %"
+            name = f"accuracy, {shift:g} added to each pixel, {share:.0%} of one class, {title} statistics, %"
             found[name] = 100 * row[statistics][:, place]
     return found
 
 
 def _new_statistics_better(e: Effects, setting: str) -> bool:
-    return e[f"right, {setting}, new statistics, %"].min() > e[f"right, {setting}, training statistics, %"].max()
+    return e[f"accuracy, {setting}, new statistics, %"].min() > e[f"accuracy, {setting}, training statistics, %"].max()
 
 
 def _accuracy_of_adaptation(results: Results, size: int) -> Effects:
@@ -33,15 +33,15 @@ def _accuracy_of_adaptation(results: Results, size: int) -> Effects:
     tent = {images: 100 * row["tent"][:, stream, place] for images, row in rows.items()}
     best = int(np.mean([np.median(each, 0) for each in tent.values()], 0)[1:].argmax()) + 1
     for images, row in rows.items():
-        found[f"{images}: right with training statistics, %"] = 100 * row["training"][:, stream]
-        found[f"{images}: right with mixed statistics, %"] = 100 * row["mixed"][:, stream, place]
-        found[f"{images}: right with batch statistics, %"] = tent[images][:, 0]
-        found[f"{images}: right with TENT, %"] = tent[images][:, best]
+        found[f"{images}: accuracy with training statistics, %"] = 100 * row["training"][:, stream]
+        found[f"{images}: accuracy with mixed statistics, %"] = 100 * row["mixed"][:, stream, place]
+        found[f"{images}: accuracy with batch statistics, %"] = tent[images][:, 0]
+        found[f"{images}: accuracy with TENT, %"] = tent[images][:, best]
     return found
 
 
 def _higher(e: Effects, setting: str, left: str, right: str) -> bool:
-    return np.median(e[f"{setting}: right with {left}, %"]) > np.median(e[f"{setting}: right with {right}, %"])
+    return np.median(e[f"{setting}: accuracy with {left}, %"]) > np.median(e[f"{setting}: accuracy with {right}, %"])
 
 
 CLAIMS = (

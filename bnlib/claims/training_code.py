@@ -79,7 +79,7 @@ CLAIMS = (
                lambda e, shift=shift: _error(e, shift, 2, "train mode, then recomputed")
                <= _error(e, shift, 2, "frozen") + COMPARABLE) for shift in ("darker", "transposed")),
         quantifier="always",
-        note="Only with batches of 2 is there damage to explain.",
+        note="We test batches of 2 because only these cause damage.",
     ),
     Claim(
         "izmailov-one-pass", "izmailov2018", "section 3, on batch normalization",
