@@ -253,8 +253,8 @@ CLAIMS = (
         "irpan-gan", "irpan2017", "after the third story",
         "A discriminator with BN must be trained on batches that are half real and half generated.",
         "06_perils#the-discriminator", _discriminator_accuracies,
-        (("its accuracy in eval mode is higher after training on mixed than on separate batches, for each kind of "
-          "generated samples and every seed",
+        (("the accuracy of the discriminator in eval mode is higher after training on mixed than on separate batches, "
+          "for each kind of generated samples and every seed",
           lambda e: all(e[n].min() > e[n.replace("mode, trained on mixed", "mode, trained on separate")].max()
                         for n in e if "trained on mixed batches" in n)),
          ("after training on mixed batches, its median accuracy in train mode on batches of one kind is lower than in "
@@ -298,7 +298,7 @@ CLAIMS = (
     ),
     Claim(
         "irpan-indefensible", "irpan2017", "why haven't people ditched batch norm",
-        "It is indefensible that the output for a sample depends on its batch; nobody would call this a good quality.",
+        "Nobody would call it a good quality that the output for a sample depends on its batch; it is indefensible.",
         "06_perils",
         quantifier="always",
         untestable_because="This is a judgement of value. Experiments can show that the dependence exists, and that "
@@ -308,14 +308,14 @@ CLAIMS = (
         "chintala-separate", "chintala2016", "tip 4",
         "A discriminator with BN should be trained on separate batches of real and of generated samples.",
         "06_perils#the-discriminator", _accuracy_in_training_batches,
-        tuple(("in batches made as in training, its median accuracy is higher with separate batches than with mixed "
-               f"ones: {title}",
+        tuple(("in batches made as in training, the discriminator has a higher median accuracy with separate batches "
+               f"than with mixed ones: {title}",
                lambda e, n=title: _separate_batches_better(e, n))
               for title in reversed(_BN_LAYERS.values())),
         quantifier="tendency",
         stand_in="a discriminator of points in the plane without a generator in place of a GAN",
-        note="With BN in both layers and separate batches, it learns nothing about a shift of the samples. With BN in "
-        "layer 2 only, it classifies the batch and not the sample.",
+        note="With BN in both layers and separate batches, the discriminator learns nothing about a shift of the "
+        "samples. With BN in layer 2 only, it classifies the batch and not the sample.",
     ),
     Claim(
         "bhatt-separate", "bhatt2024", "the method",
