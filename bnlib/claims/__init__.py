@@ -1,7 +1,8 @@
 """The ledger: what the sources of the book claim, what we measured, and the verdicts that follow.
 
 The claims stand in one file per chapter, named as the folder of that chapter's experiments. The paper that chapters 4
-and 5 follow has two more, ``lian_theory`` and ``lian_experiments``, and chapter 8 has ``lstms`` and ``depth_cures``.
+and 5 follow has two more, ``lian_theory`` and ``lian_experiments``. Chapter 6 also has ``perils_adaptation``, chapter 8
+``lstms`` and ``depth_cures``, and chapter 11 ``training_code_precision``.
 """
 
 from __future__ import annotations

@@ -175,6 +175,16 @@ class Judgement:
         return " or ".join(map(str, sorted(counts or set(self.cells_read.values()))))
 
 
+def effects_with(measure: Callable[[Results], Effects], *parts: str) -> Callable[[Results], Effects]:
+    """Return a function that measures the same and keeps the effects whose names contain one of the parts."""
+
+    def kept(results: Results) -> Effects:
+        found = measure(results)
+        return {name: values for name, values in found.items() if any(part in name for part in parts)}
+
+    return kept
+
+
 def judge(claim: Claim, results: Results | None = None) -> Judgement:
     """Measure a claim and decide its verdict.
 

@@ -41,7 +41,7 @@ def _descent(results: Results, variant: str, lr: float, depth: int = 100) -> Row
 def _roughness_with_and_without_bn(results: Results) -> Effects:
     return {
         "roughness with BN": roughness(_descent(results, "batch norm", 1e-4)),
-        "roughness without": roughness(_descent(results, "without normalisation", 1e-4)),
+        "roughness without normalisation": roughness(_descent(results, "without normalisation", 1e-4)),
     }
 
 
@@ -71,7 +71,7 @@ def _difference_of_equal_runs(results: Results) -> Effects:
     for seed in range(3):
         first, second = (list(itertools.islice(descent.descend("batch norm", 100, 1e-4, seed), 3)) for _ in range(2))
         found.append(np.abs(np.subtract(first, second)).max())
-    return {"largest difference of two equal runs, nats": np.array(found)}
+    return {"largest difference between two runs from one seed, nats": np.array(found)}
 
 
 def _jitter_by_precision_and_eps(results: Results) -> Effects:
@@ -83,13 +83,13 @@ def _jitter_by_precision_and_eps(results: Results) -> Effects:
 def _stable_rates(results: Results) -> Effects:
     bn, plain = (stable_rate_borders(results, "He", norm, 8) for norm in ("batch norm", "without normalisation"))
     return {
-        "smallest unstable rate, 8 layers, BN": bn["first_unstable"],
-        "largest stable rate, 8 layers, without normalisation": plain["last_stable"],
+        "smallest unstable learning rate, 8 layers, BN": bn["first_unstable"],
+        "largest stable learning rate, 8 layers, without normalisation": plain["last_stable"],
     }
 
 
 def _roughness_in_train_mode(results: Results) -> Effects:
-    return {"roughness with BN, never in eval mode": roughness(_descent(results, "batch norm", 1e-4))}
+    return {"roughness of the training loss in train mode": roughness(_descent(results, "batch norm", 1e-4))}
 
 
 def _gradient_growth_by_batch_size(results: Results) -> Effects:
@@ -101,8 +101,8 @@ def _gradient_growth_by_batch_size(results: Results) -> Effects:
 
 def _gradient_growth_with_and_without_relu(results: Results) -> Effects:
     return {
-        f"growth of the gradient per layer, {name}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
-        for name in ("batch norm", "linear")
+        f"growth per layer, {title}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
+        for title, name in (("BN and ReLU", "batch norm"), ("BN, no activation", "linear"))
     }
 
 
@@ -110,12 +110,13 @@ def _gradient_growth_over_theory(results: Results) -> Effects:
     found: Effects = {}
     for n, width in ((5, 63), (50, 63), (50, 256)):
         measured = results("depth.gradient_growth", "batch norm", n, width)["growth"][:, 0]
-        found[f"growth over theory, batch of {n}, {width} units"] = measured / gradient_growth.theory("batch norm", n)
+        name = f"growth per layer over theory, batch of {n}, {width} units"
+        found[name] = measured / gradient_growth.theory("batch norm", n)
     return found
 
 
 def _gradient_growth_by_activation(results: Results) -> Effects:
-    names = {"ReLU": "batch norm", "tanh": "tanh", "linear": "linear"}
+    names = {"ReLU": "batch norm", "tanh": "tanh", "no activation": "linear"}
     return {
         f"growth per layer, {title}": results("depth.gradient_growth", name, 50, 256)["growth"][:, 0]
         for title, name in names.items()
@@ -152,8 +153,8 @@ def _least_loss_by_depth(results: Results) -> Effects:
         for lr in descent.LEARNING_RATES:
             row = results("depth.descent", "batch norm", depth, lr)
             ends.append(np.nan_to_num(row["initial_loss"] + row["loss_changes"].sum(1), nan=np.inf))
-        found[f"least loss over six rates after 60 steps, {depth} layers, nats"] = np.min(ends, axis=0)
-    found["least loss in 300 steps at 0.4, 100 layers, nats"] = results("depth.longer_descent", 0.4)["lowest_loss"]
+        found[f"lowest loss after 60 steps at six learning rates, {depth} layers, nats"] = np.min(ends, axis=0)
+    found["lowest loss in 300 steps at 0.4, 100 layers, nats"] = results("depth.longer_descent", 0.4)["lowest_loss"]
     return found
 
 
@@ -167,165 +168,187 @@ def _gradient_growth_with_small_gamma(results: Results) -> Effects:
 CLAIMS = (
     Claim(
         "kari-noise", "kari2018", "question",
-        "Under full-batch descent a stack of 100 layers fluctuates with BN, and without it the error falls steadily.",
+        "With full-batch gradient descent, the error of a stack of 100 layers fluctuates with BN and falls steadily "
+        "without BN.",
         "08_deep_stacks", _roughness_with_and_without_bn,
-        (("with BN the roughness is above 2 in every seed", lambda e: e["roughness with BN"].min() > ROUGH),
-         ("without it is below 1.2", lambda e: e["roughness without"].max() < CALM)),
+        (("with BN, the total movement of the loss is more than twice its net change (roughness above 2) for every "
+          "seed", lambda e: e["roughness with BN"].min() > ROUGH),
+         ("without normalisation, the roughness is below 1.2 for every seed",
+          lambda e: e["roughness without normalisation"].max() < CALM)),
         quantifier="tendency",
-        stand_in="stacks of linear layers and ReLU in place of LSTMs",
+        note="The learning rate is 0.0001.",
+        stand_in="stacks of fully connected layers with ReLU in place of LSTMs",
     ),
     Claim(
         "kari-ten-layers", "kari2018", "question",
-        "With BN about ten layers can be stacked before the noise becomes hard to control.",
+        "With BN, about ten layers can be stacked before the fluctuation of the loss becomes hard to control.",
         "08_deep_stacks", _roughness_by_depth,
-        (("ten layers have a roughness below 1.2 in every seed", lambda e: e["roughness, 10 layers"].max() < CALM),
-         ("forty have one above 10 in every seed", lambda e: e["roughness, 40 layers"].min() > 10)),
+        (("with 10 layers, the total movement of the loss is less than 1.2 times its net change (roughness below 1.2) "
+          "for every seed", lambda e: e["roughness, 10 layers"].max() < CALM),
+         ("with 40 layers, the roughness is above 10 for every seed", lambda e: e["roughness, 40 layers"].min() > 10)),
         quantifier="tendency",
-        stand_in="stacks of linear layers and ReLU in place of LSTMs",
+        stand_in="stacks of fully connected layers with ReLU in place of LSTMs",
     ),
     Claim(
         "kari-smaller-rate", "kari2018", "question",
-        "A smaller learning rate makes the relative fluctuation larger: 0.0001 is worse than 0.4.",
+        "In deep stacks with BN, a smaller learning rate makes the relative fluctuation larger: 0.0001 is worse than "
+        "0.4.",
         "08_deep_stacks#nothing-is-random", _roughness_by_learning_rate,
-        (("the median roughness at 0.0001 is more than three times that at 0.4",
+        (("with 100 layers, the median roughness (total movement of the loss over its net change) at 0.0001 is more "
+          "than three times that at 0.4",
           lambda e: np.median(e["roughness at 0.0001"]) > 3 * np.median(e["roughness at 0.4"])),),
         quantifier="tendency",
-        stand_in="stacks of linear layers and ReLU in place of LSTMs",
-        note="This holds for learning rates of practical size. At rates as small as 10⁻²⁰ the loss falls in every "
+        stand_in="stacks of fully connected layers with ReLU in place of LSTMs",
+        note="This holds for learning rates of practical size. At 10⁻²⁰, the loss falls in every "
         "step.",
     ),
     Claim(
         "kari-rate-of-ten", "kari2018", "question, edit",
-        "With 100 layers a learning rate of 10 is less noisy than smaller ones, and it works.",
+        "With 100 layers and BN, training at a learning rate of 10 works and is less noisy than at smaller rates.",
         "08_deep_stacks#exercise-2-one-over-the-learning-rate", _jitter_and_loss_at_rate_10,
-        (("the median jitter at 10 is below that at 0.4",
+        (("the median jitter (mean change of the loss per step in the second half of the run) is smaller at 10 than "
+          "at 0.4",
           lambda e: np.median(e["jitter at 10, nats"]) < np.median(e["jitter at 0.4, nats"])),
-         ("the median loss at 10 ends below that at 0.4",
+         ("the median final loss is lower at 10 than at 0.4",
           lambda e: np.median(e["loss at the end at 10, nats"]) < np.median(e["loss at the end at 0.4, nats"])),
-         ("after 300 steps at 10 the loss is below that of a constant prediction, ln 50, in some seed",
+         ("after 300 steps at 10, the loss is below ln 50, the loss of a constant prediction, for some seed",
           lambda e: e["loss after 300 steps at 10, nats"].min() < math.log(50) - 0.01)),
         quantifier="tendency",
-        stand_in="stacks of linear layers and ReLU in place of LSTMs",
+        stand_in="stacks of fully connected layers with ReLU in place of LSTMs",
     ),
     Claim(
         "kari-stochastic", "kari2018", "title and question",
-        "BN adds stochasticity to full-batch descent.",
+        "BN adds stochasticity to full-batch gradient descent.",
         "08_deep_stacks#nothing-is-random", _difference_of_equal_runs,
-        (("two equal runs in float64 differ at all",
-          lambda e: e["largest difference of two equal runs, nats"].max() > 0),),
+        (("two runs from the same seed differ in float64",
+          lambda e: e["largest difference between two runs from one seed, nats"].max() > 0),),
         quantifier="always",
-        note="The loss does fluctuate, but two equal runs fluctuate in the same way.",
+        note="With 100 layers, the loss does fluctuate, but two runs from the same seed fluctuate in exactly the same "
+        "way.",
     ),
     Claim(
         "kari-numerical", "kari2018", "first answer",
-        "The fluctuation of deep stacks with BN is numerical instability, of epsilon perhaps, which adds up over many "
-        "small steps.",
+        "The loss of deep stacks with BN fluctuates because of numerical instability, perhaps because of epsilon, "
+        "which adds up over many small steps.",
         "08_deep_stacks#the-suspects-one-by-one", _jitter_by_precision_and_eps,
-        (("in float32 the jitter is more than twice that in float64",
+        (("the median jitter (mean change of the loss per step) in float32 is more than twice that in float64",
           lambda e: np.median(e["jitter in float32, nats"]) > TIMES * np.median(e["jitter in float64, nats"])),
-         ("an epsilon of 0.1 brings the roughness below 2", lambda e: e["roughness with eps 0.1"].max() < ROUGH)),
+         ("with an epsilon of 0.1, the total movement of the loss is less than twice its net change (roughness below "
+          "2) for every seed", lambda e: e["roughness with eps 0.1"].max() < ROUGH)),
         quantifier="always",
     ),
     Claim(
         "kari-explosion", "kari2018", "second answer",
         "BN should allow higher learning rates.",
         "08_deep_stacks#the-suspects-one-by-one", _stable_rates,
-        (("with eight layers the smallest unstable rate with BN is above the largest stable one without, in every seed",
-          lambda e: e["smallest unstable rate, 8 layers, BN"].min()
-          > e["largest stable rate, 8 layers, without normalisation"].max()),),
+        (("with eight hidden layers, the smallest unstable learning rate with BN is above the largest stable one "
+          "without BN, for every seed",
+          lambda e: e["smallest unstable learning rate, 8 layers, BN"].min()
+          > e["largest stable learning rate, 8 layers, without normalisation"].max()),),
         quantifier="tendency",
-        note="With He initialisation. In a stack of 100 layers with BN, no learning rate of practical size is stable.",
+        note="Tested with He initialisation. In a stack of 100 layers with BN, no learning rate of practical size is "
+        "stable.",
     ),
     Claim(
         "kari-explosion-reason", "kari2018", "second answer",
-        "BN should allow higher learning rates because it combats the explosion of scales that they cause.",
+        "BN should allow higher learning rates because it counteracts the explosion of scales that such rates cause.",
         "08_deep_stacks#the-suspects-one-by-one",
         quantifier="always",
-        untested_because="It would take the scales of the activations during steps at high rates, with BN and without.",
+        untested_because="A test would have to measure the scales of the activations during steps at high learning "
+        "rates, with and without BN.",
     ),
     Claim(
         "kari-inference", "kari2018", "third answer",
-        "The fluctuation comes from the difference between training and inference, where moving averages stand for the "
-        "batch.",
+        "The loss of deep stacks with BN fluctuates because of the difference between training and inference, where "
+        "moving averages replace the batch statistics.",
         "08_deep_stacks#the-suspects-one-by-one", _roughness_in_train_mode,
-        (("the roughness of the training loss, in train mode, is below 2",
-          lambda e: e["roughness with BN, never in eval mode"].max() < ROUGH),),
+        (("in the training loss, which is measured in train mode, the total movement is less than twice its net "
+          "change (roughness below 2) for every seed",
+          lambda e: e["roughness of the training loss in train mode"].max() < ROUGH),),
         quantifier="always",
-        note="Kari writes that no inference takes place, and that with a full batch there is nothing to average.",
+        note="Kari writes that there is no inference in the experiment, and nothing to average in a full batch.",
     ),
     Claim(
         "kari-small-batches", "kari2018", "third answer",
-        "The smaller the mini-batch, the worse BN gets with depth.",
+        "The smaller the mini-batch, the worse BN performs as the depth grows.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_batch_size,
-        (("the growth of the gradient falls from batches of 5 to 16 and to 50, in every seed",
+        (("the growth of the gradient per layer falls from batches of 5 to batches of 16, and further to batches of "
+          "50, for every seed",
           lambda e: e["growth per layer, batch of 5"].min() > e["growth per layer, batch of 16"].max()
           and e["growth per layer, batch of 16"].min() > e["growth per layer, batch of 50"].max()),),
         quantifier="tendency",
-        stand_in="the growth of the gradient before training in place of the performance after it",
+        stand_in="the growth of the gradient before training in place of the performance after training",
     ),
     Claim(
         "ioffe-jacobian", "ioffe2015", "section 3.3, a conjecture",
-        "BN may lead the layers' Jacobians to have singular values close to 1, which preserves the gradient.",
+        "BN may lead the Jacobians of the layers to have singular values close to 1, which preserves the gradient.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_with_and_without_relu,
-        (("with ReLU and BN the gradient changes by less than 5 % per layer before training, in some seed",
-          lambda e: e["growth of the gradient per layer, batch norm"].min() < 1.05),),
+        (("with ReLU and BN, the gradient grows by less than 5 % per layer before training, for some seed",
+          lambda e: e["growth per layer, BN and ReLU"].min() < 1.05),),
         quantifier="sometimes",
-        note="Batches of 50, 256 units. Without an activation it is nearly so: 1.01.",
+        note="Tested with batches of 50 and 256 units per layer. Without an activation, the gradient grows by only 1 "
+        "% per layer.",
     ),
     Claim(
         "yang-growth", "yang2019", "gradient explosion, ReLU",
-        "In a wide random ReLU network with BN the gradient grows by a factor per layer that depends only on the batch "
-        "size.",
+        "In a wide random ReLU network with BN, the gradient grows by a factor per layer that depends only on the "
+        "batch size.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_over_theory,
-        (("with batches of 50 the median is within 2 % of theory, with 63 and 256 units",
+        (("with batches of 50, the median factor is within 2 % of the theory, with 63 and with 256 units per layer",
           lambda e: max(abs(np.median(v) - 1) for n, v in e.items() if "of 50" in n) < 0.02),
-         ("with batches of 5 within 6 %",
-          lambda e: abs(np.median(e["growth over theory, batch of 5, 63 units"]) - 1) < 0.06)),
+         ("with batches of 5 and 63 units per layer, the median factor is within 6 % of the theory",
+          lambda e: abs(np.median(e["growth per layer over theory, batch of 5, 63 units"]) - 1) < 0.06)),
         quantifier="always",
     ),
     Claim(
         "yang-linear", "yang2019", "gradient explosion",
-        "In a random network with BN the gradient grows with every non-linear activation, and least without one.",
+        "In a random network with BN, the gradient grows from layer to layer with every non-linear activation, and "
+        "grows least without one.",
         "08_deep_stacks#why-the-gradient-grows", _gradient_growth_by_activation,
-        (("with ReLU and tanh it grows by more than 5 % per layer in every seed",
+        (("with ReLU and with tanh, the gradient grows by more than 5 % per layer, for every seed",
           lambda e: min(e["growth per layer, ReLU"].min(), e["growth per layer, tanh"].min()) > 1.05),
-         ("without an activation by less than in both", lambda e: e["growth per layer, linear"].max()
+         ("without an activation, the gradient grows less than with ReLU and with tanh",
+          lambda e: e["growth per layer, no activation"].max()
           < min(e["growth per layer, ReLU"].min(), e["growth per layer, tanh"].min()))),
         quantifier="always",
     ),
     Claim(
         "yang-one-step", "yang2019", "figure 3",
-        "After one large step the gradients of all layers have similar norms.",
+        "After one large step, the gradients of all layers of a deep random network with BN have similar norms.",
         "08_deep_stacks#exercise-2-one-over-the-learning-rate", _gradient_growth_after_one_step,
-        (("before it they grow by more than 1.15 per layer", lambda e: e["growth per layer before"].min() > 1.15),
-         ("after it by less than 5 %, up or down",
+        (("before the step, the gradient grows by more than 15 % per layer",
+          lambda e: e["growth per layer before"].min() > 1.15),
+         ("after the step, the gradient changes by less than 5 % per layer, up or down",
           lambda e: abs(e["growth per layer after one long step"] - 1).max() < 0.05)),
         quantifier="tendency",
-        note="The lengths of the weights hide it: at w/|w| the gradient grows as before.",
+        note="The norms of the weights hide the growth: at w/|w|, the gradient grows per layer as before the step.",
     ),
     Claim(
         "yang-depth", "yang2019", "trainable depth",
         "ReLU networks with BN that are much deeper than 50 layers cannot be trained.",
         "08_deep_stacks", _least_loss_by_depth,
-        (("100 layers stay above 2 nats for 60 steps at each of six rates, in every seed",
-          lambda e: e["least loss over six rates after 60 steps, 100 layers, nats"].min() > 2),
-         ("they also stay there for 300 steps at 0.4",
-          lambda e: e["least loss in 300 steps at 0.4, 100 layers, nats"].min() > 2),
-         ("ten layers get below 0.1", lambda e: e["least loss over six rates after 60 steps, 10 layers, nats"].max()
+        (("with 100 layers, the loss after 60 steps is above 2 nats at each of six learning rates, for every seed",
+          lambda e: e["lowest loss after 60 steps at six learning rates, 100 layers, nats"].min() > 2),
+         ("with 100 layers, the loss also stays above 2 nats for 300 steps at a learning rate of 0.4",
+          lambda e: e["lowest loss in 300 steps at 0.4, 100 layers, nats"].min() > 2),
+         ("with ten layers, the loss falls below 0.1 nats",
+          lambda e: e["lowest loss after 60 steps at six learning rates, 10 layers, nats"].max()
           < 0.1)),
         quantifier="tendency",
-        note="Full-batch descent on 50 samples, without skip connections. Training is slow and noisy, but the loss "
-        "still falls.",
+        note="Tested with full-batch descent on 50 samples, without skip connections. With 100 layers, training is "
+        "slow and noisy, but the loss still falls.",
     ),
     Claim(
         "cooijmans-gamma", "cooijmans2017", "section 4",
-        "With tanh a small gamma at the start, 0.1, helps the gradient on its way.",
+        "In networks with tanh and BN, a small initial gamma such as 0.1 helps the gradient to pass through the "
+        "layers.",
         "08_deep_stacks#exercise-1-a-gamma-that-does-nothing", _gradient_growth_with_small_gamma,
-        (("in 100 layers the gradient grows by less than 2 % per layer with gamma 0.1",
+        (("with 100 layers, tanh and gamma 0.1, the gradient grows by less than 2 % per layer",
           lambda e: e["growth per layer, tanh, gamma 0.1"].max() < 1.02),
-         ("without, it grows by more than 5 % per layer", lambda e: e["growth per layer, tanh"].min() > 1.05)),
+         ("with 100 layers, tanh and gamma 1, the gradient grows by more than 5 % per layer",
+          lambda e: e["growth per layer, tanh"].min() > 1.05)),
         quantifier="tendency",
         stand_in="feed-forward stacks in place of recurrent networks",
-        note="In the recurrent networks of the paper gradients vanish rather than explode.",
+        note="In the recurrent networks of the paper, gradients vanish rather than explode.",
     ),
 )  # fmt: skip

@@ -73,7 +73,7 @@ def _largest_rates_with_clipping(results: Results) -> Effects:
     """Return the largest rate at which the network works, per seed; 0 if there is none."""
     names = {"with AGC": "weight standardisation, AGC", "without AGC": "weight standardisation"}
     return {
-        f"largest rate at which it works, {title}": np.where(
+        f"largest learning rate with a test error of 6 % or less, {title}": np.where(
             _errors(results, network, 64) <= WORKS, np.array(LEARNING_RATES), 0.0
         ).max(1)
         for title, network in names.items()
@@ -83,48 +83,53 @@ def _largest_rates_with_clipping(results: Results) -> Effects:
 CLAIMS = (
     Claim(
         "kari-renorm", "kari2018", "third answer",
-        "Batch Renorm helps against the fluctuation of deep stacks.",
+        "Batch Renorm helps against the fluctuation of the loss in deep stacks.",
         "08_deep_stacks#the-suspects-one-by-one", _batch_renorm,
-        (("at 0.0001 the median roughness with BN is more than twice that with Batch Renorm, in both forms",
+        (("the median roughness (total movement of the loss over its net change) with BN is more than twice that with "
+          "Batch Renorm, from both starts",
           lambda e: all(np.median(e["roughness at 0.0001, BN"])
                         > TIMES * np.median(e[f"roughness at 0.0001, {name}"]) for name in _RENORMS)),
-         ("at the best rate of each the median loss ends lower with Batch Renorm, in both forms",
+         ("at the best learning rate of each, the median final loss is lower with Batch Renorm than with BN, from "
+          "both starts",
           lambda e: all(np.median(e["final loss at the best rate, BN, nats"])
                         > np.median(e[f"final loss at the best rate, {name}, nats"]) for name in _RENORMS))),
         quantifier="tendency",
-        stand_in="stacks of linear layers and ReLU in place of LSTMs",
-        note="In one form the running statistics start at 0 and 1, in the other at those of the first batch.",
+        stand_in="stacks of fully connected layers with ReLU in place of LSTMs",
+        note="The running statistics start at 0 and 1, or at the statistics of the first batch. The roughness is that "
+        "at a learning rate of 0.0001.",
     ),
     Claim(
         "kari-clipping", "kari2018", "first answer",
-        "Clipping the variance in BN removes the fluctuation of deep stacks.",
+        "Clipping the variance in BN removes the fluctuation of the loss in deep stacks.",
         "08_deep_stacks#the-suspects-one-by-one", _clipped_variance,
-        (("with a lower limit of 0.01 or 0.1 for the variance, the roughness at 0.0001 is below 2 in every seed",
+        (("with a variance of at least 0.01 or 0.1, the roughness (total movement of the loss over its net change) at "
+          "a learning rate of 0.0001 is below 2 for every seed",
           lambda e: min(e[f"roughness at 0.0001, variance at least {least:g}"].max() for least in _FLOORS) < ROUGH),
-         ("with that limit the median loss ends lower than with BN, at the best rate of each",
+         ("with this limit, the median final loss is lower than with BN, at the best learning rate of each",
           lambda e: any(e[f"roughness at 0.0001, variance at least {least:g}"].max() < ROUGH
                         and np.median(e[f"final loss at the best rate, variance at least {least:g}, nats"])
                         < np.median(e["final loss at the best rate, BN, nats"]) for least in _FLOORS))),
         quantifier="tendency",
-        stand_in="stacks of linear layers and ReLU in place of LSTMs",
+        stand_in="stacks of fully connected layers with ReLU in place of LSTMs",
     ),
     Claim(
         "kari-snap", "kari2018", "question, edit",
-        "With 100 layers at a learning rate of 10 the error occasionally snaps to a high value.",
+        "With 100 layers and BN at a learning rate of 10, the error occasionally snaps to a high value.",
         "08_deep_stacks#exercise-2-one-over-the-learning-rate", _largest_rises,
-        (("at 10 some step raises the loss by more than 0.5 nats, in every seed",
+        (("at a learning rate of 10, some step raises the loss by more than 0.5 nats, for every seed",
           lambda e: e["largest rise of the loss in a step at 10, nats"].min() > 0.5),),
         quantifier="tendency",
-        stand_in="stacks of linear layers and ReLU in place of LSTMs",
-        note="At a learning rate of 0.4 such steps occur, too.",
+        stand_in="stacks of fully connected layers with ReLU in place of LSTMs",
+        note="At a learning rate of 0.4, such steps occur, too.",
     ),
     Claim(
         "brock-match", "brock2021", "abstract and section 4",
-        "Deep residual networks without norms, with weight standardisation and adaptive gradient clipping, reach the "
-        "test accuracy of batch-normalised ones.",
+        "Deep residual networks without norms match the test accuracy of networks with BN if they use weight "
+        "standardisation and adaptive gradient clipping.",
         "08_deep_stacks#exercise-8-in-place-of-the-norm", _errors_without_norms,
         tuple(
-            (f"with batches of {size} the median error at the best rate is at most 2 points above that with BN",
+            (f"with batches of {size}, the median test error without norms is at most 2 points above that with BN, at "
+             "the best learning rate of each",
              lambda e, size=size: np.median(e[f"test error at the best rate, without norms, batch size {size}, %"])
              < np.median(e[f"test error at the best rate, BN, batch size {size}, %"]) + COMPARABLE)
             for size in BATCH_SIZES
@@ -134,12 +139,13 @@ CLAIMS = (
     ),
     Claim(
         "brock-clipping", "brock2021", "abstract and section 4",
-        "Without adaptive gradient clipping networks without norms are unstable at large learning rates, and with it "
-        "they train there.",
+        "Without norms, networks are unstable at large learning rates, but adaptive gradient clipping makes it "
+        "possible to train them there.",
         "08_deep_stacks#exercise-8-in-place-of-the-norm", _largest_rates_with_clipping,
-        (("with batches of 64 the largest rate that reaches an error of 6 % is larger with clipping, in every seed",
-          lambda e: (e["largest rate at which it works, with AGC"]
-                     > e["largest rate at which it works, without AGC"]).all()),),
+        (("with batches of 64, the largest learning rate with a test error of 6 % or less is larger with clipping "
+          "than without, for every seed",
+          lambda e: (e["largest learning rate with a test error of 6 % or less, with AGC"]
+                     > e["largest learning rate with a test error of 6 % or less, without AGC"]).all()),),
         quantifier="tendency",
         stand_in="20 fully connected layers on digits in place of ResNets on ImageNet",
     ),

@@ -183,34 +183,35 @@ def _squared_gradients_by_batch_size(results: Results) -> Effects:
 CLAIMS = (
     Claim(
         "lian-operators", "lian2019", "section 4, equation (1)",
-        "A network with BN is a composition of operators that have the batch as an argument: one function for each "
-        "batch.",
+        "A network with BN is a composition of operators that have the batch as an argument: each batch has a "
+        "function of its own.",
         "04_the_objective#two-operators-two-objectives", _network_and_operators,
-        (("a network with BN in front of each layer is that composition to 1e-9",
+        (("a network with BN in front of each layer is equal to this composition to within 10⁻⁹",
           lambda e: e["largest difference from the network in train mode"].max() < EXACT),
-         ("for two batches the functions differ by more than 0.01",
+         ("the functions of two batches differ by more than 0.01",
           lambda e: e["largest difference between the functions of two batches"].min() > 0.01)),
         quantifier="always",
     ),
     Claim(
         "lian-algorithm-1", "lian2019", "section 3 and Algorithm 1",
-        "Mean and variance of a batch are similar to those of the whole data set, so that their running averages can "
-        "take their place at inference.",
+        "The mean and the variance of a batch are similar to those of the whole data set, so their running averages "
+        "can replace these at inference.",
         "04_the_objective#batches-of-one-sample", _variance_in_batches,
-        tuple((f"the average var(B) is within 10 % of the variance of all data, shuffled batches of {b}",
+        tuple((f"in shuffled batches of size {b}, the average batch variance var(B) of digits is within 10 % of the "
+               "variance of all data",
                lambda e, b=b: abs(e[f"average var(B) over the variance of all data, batches of {b}"] - 1).max() < 0.1)
               for b in (64, 16, 2, 1)),
         quantifier="tendency",
-        note="Algorithm 1 averages var(B), which is too small by a factor of 1 - 1/b. At batch size 1 it is 0, and "
-        "this is why the test loss of figure 1 explodes. PyTorch averages unbiased variances.",
+        note="Algorithm 1 averages var(B), which is too small by a factor of 1 - 1/b. With b = 1 it is 0, so the test "
+        "loss of figure 1 explodes. PyTorch averages the unbiased variance.",
     ),
     Claim(
         "lian-workers", "lian2019", "section 4",
-        "If each worker makes batches of its own samples, the set of batches is another one, and the objective with "
-        "it.",
+        "If each worker makes batches of its own samples, the set of batches changes, and so does the objective.",
         "04_the_objective#look-at-it",
         _minimisers(("all subsets", 3), ("one worker", 3), ("all subsets", 6), ("one worker", 6)),
-        tuple((f"the best two weights of a logistic regression are more than 0.1 apart, batches of {b}",
+        tuple((f"in a logistic regression with batches of {b}, the best two weights for the batches of one worker are "
+               "more than 0.1 from those for all batches",
                lambda e, b=b: _differ({n: v for n, v in e.items() if n.endswith(f" {b}")}, "all subsets", "one worker"))
               for b in (3, 6)),
         quantifier="always",
@@ -218,52 +219,57 @@ CLAIMS = (
     ),
     Claim(
         "lian-convex", "lian2019", "introduction, on figure 2",
-        "Even on convex problems BN has other solutions at other batch sizes.",
+        "Even on convex problems, BN has different solutions at different batch sizes.",
         "04_the_objective#look-at-it", _minimisers(("all subsets", 2), ("all subsets", 6)),
-        (("the best two weights of a logistic regression are more than 0.1 apart between batches of 2 and of 6",
+        (("the best two weights of a logistic regression with batches of 2 are more than 0.1 from those with batches "
+          "of 6",
           lambda e: _differ(e, "batches of 2", "batches of 6")),),
         quantifier="sometimes",
         exact_because="all batches are enumerated",
-        note="With BN on the inputs the objective is convex in the weights at every batch size.",
+        note="With BN on the inputs, the objective is convex in the weights at every batch size.",
     ),
     Claim(
         "lian-equation-6", "lian2019", "equation (6)",
         "The objective of full-batch BN is a special case of objective (6), which has an expectation in each layer.",
         "12_convergence#exercise-4-equation-7-of-the-paper", _nested_and_full_batch_objective,
-        (("with e(x) = (x, x²) the two objectives are equal to 1e-9",
+        (("with e(x) = (x, x²), the two objectives are equal to within 10⁻⁹",
           lambda e: e["difference of the objectives"].max() < EXACT),
-         ("so are their gradients", lambda e: e["largest difference of their gradients"].max() < EXACT)),
+         ("with e(x) = (x, x²), their gradients are equal to within 10⁻⁹",
+          lambda e: e["largest difference of their gradients"].max() < EXACT)),
         quantifier="always",
-        note="Two normalised layers, three seeds.",
+        note="Tested with two normalised layers and three seeds.",
     ),
     Claim(
         "lian-remark-1", "lian2019", "Remark 1",
-        "The more accurate the estimates, the closer is the oracle's expectation to the gradient.",
+        "The more accurate the estimates of the statistics, the closer the expectation of the gradient oracle is to "
+        "the gradient.",
         "05_full_normalization#how-wrong-is-each-oracle-exactly", _gradient_error_by_error_of_estimates,
-        tuple((f"with a new sample for the statistics the error is smaller if the estimates are wrong by "
-               f"{better} and not by {worse}, in 20 problems",
+        tuple(("if the oracle takes a new sample for the statistics, its error is smaller with estimates that are "
+               f"wrong by {better} than by {worse}, in all of 20 problems",
                lambda e, a=better, b=worse: (
                    e[f"relative error of the gradient, new sample, estimates wrong by {a}"]
                    < e[f"relative error of the gradient, new sample, estimates wrong by {b}"]).all())
               for worse, better in ((0.3, 0.03), (0.03, 0.003))),
         quantifier="always",
-        note="With the same sample for both the error stays, however good the estimates are: see the numbers.",
+        note="The oracle is the rule that estimates the gradient. If it takes the same sample for the loss and the "
+        "statistics, its error does not shrink with better estimates.",
     ),
     Claim(
         "lian-small-error", "lian2019", "section 5.2",
-        "If the estimation error is small, for example in large random batches, convergence is fast.",
+        "If the estimation error is small, for example in large random batches, Algorithm 2 converges fast.",
         "12_convergence#rates", _squared_gradients_by_batch_size,
-        (("the mean squared gradient is less than half as large with batches of 64 as with batches of 1, in every seed",
+        (("over 3,000 steps, the mean squared gradient with batches of 64 is less than half of that with batches of "
+          "1, for every seed",
           lambda e: TIMES * e["mean squared gradient over 3000 steps, batches of 64"].max()
           < e["mean squared gradient over 3000 steps, batches of 1"].min()),),
         quantifier="tendency",
-        note="One problem, whose gradient has no other noise than that of the estimates.",
+        note="Tested on one problem, where the error of the estimates is the only noise of the gradient.",
     ),
     Claim(
         "lian-no-algorithm", "lian2019", "section 5.1",
-        "For more than two nested expectations there was no good algorithm before.",
+        "Before this paper, there was no good algorithm for more than two nested expectations.",
         "05_full_normalization",
         quantifier="always",
-        untestable_because="A statement about the literature of its time, which no experiment decides.",
+        untestable_because="This is a statement about the literature of its time, which no experiment can decide.",
     ),
 )  # fmt: skip

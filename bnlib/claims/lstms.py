@@ -19,7 +19,7 @@ def _lstms_without_bn(results: Results) -> Effects:
     plain = results("depth.stacked_lstms", "without normalisation", 100, 0.4)
     return {
         "roughness of 100 LSTMs without BN": roughness(plain),
-        "fallen below ln 50 by, nats": math.log(50) - final_loss(plain),
+        "ln 50 less the final loss, nats": math.log(50) - final_loss(plain),
     }
 
 
@@ -39,45 +39,50 @@ def _lstm_roughness_by_rate(results: Results) -> Effects:
 
 
 def _lstm_loss_at_rate_10(results: Results) -> Effects:
-    return {"loss at the end, 100 LSTMs, nats": final_loss(_lstm_descent(results, 10.0, 100))}
+    return {"final loss, 100 LSTMs, nats": final_loss(_lstm_descent(results, 10.0, 100))}
 
 
 CLAIMS = (
     Claim(
         "kari-calm-is-healthy", "kari2018", "question and a comment of the asker",
-        "Without BN 100 layers learn steadily, so whatever is wrong came with BN.",
+        "Without BN, a stack of 100 LSTMs learns steadily, so whatever is wrong came with BN.",
         "08_deep_stacks#the-question-as-it-was-asked-lstms", _lstms_without_bn,
-        (("without BN the roughness is below 1.2 in every seed",
+        (("without BN, the total movement of the loss is less than 1.2 times its net change (roughness below 1.2) for "
+          "every seed",
           lambda e: e["roughness of 100 LSTMs without BN"].max() < CALM),
-         ("its loss ends more than 0.05 nats below that of a constant answer in some seed",
-          lambda e: e["fallen below ln 50 by, nats"].max() > 0.05)),
+         ("without BN, the loss ends more than 0.05 nats below ln 50, the loss of a constant prediction, for some seed",
+          lambda e: e["ln 50 less the final loss, nats"].max() > 0.05)),
         quantifier="tendency",
-        note="The error falls steadily because hardly anything is learnt.",
+        note="Without BN, the error falls steadily because the network learns hardly anything.",
     ),
     Claim(
         "kari-lstm-noise", "kari2018", "question",
-        "Under full-batch descent a stack of 100 LSTMs fluctuates with BN, and without it the error falls steadily.",
+        "With full-batch gradient descent, the error of a stack of 100 LSTMs fluctuates with BN and falls steadily "
+        "without BN.",
         "08_deep_stacks#the-question-as-it-was-asked-lstms", _lstm_roughness_with_and_without_bn,
-        (("with BN the roughness at 0.0001 is above 2 in every seed",
+        (("with BN at a learning rate of 0.0001, the total movement of the loss is more than twice its net change "
+          "(roughness above 2) for every seed",
           lambda e: e["roughness of 100 LSTMs with BN, at 0.0001"].min() > ROUGH),
-         ("without it the roughness is below 1.2, even at 0.4",
+         ("without BN, the roughness is below 1.2 for every seed, even at a learning rate of 0.4",
           lambda e: e["roughness of 100 LSTMs without BN, at 0.4"].max() < CALM)),
         quantifier="tendency",
     ),
     Claim(
         "kari-lstm", "kari2018", "question",
-        "With BN about ten LSTMs can be stacked before the noise becomes hard to control.",
+        "With BN, about ten LSTMs can be stacked before the fluctuation of the loss becomes hard to control.",
         "08_deep_stacks#the-question-as-it-was-asked-lstms", _lstm_roughness_by_depth,
-        (("ten LSTMs have a roughness below 1.2 in every seed", lambda e: e["roughness, 10 LSTMs"].max() < CALM),
-         ("forty have one above 10 in every seed", lambda e: e["roughness, 40 LSTMs"].min() > 10)),
+        (("with 10 LSTMs, the total movement of the loss is less than 1.2 times its net change (roughness below 1.2) "
+          "for every seed", lambda e: e["roughness, 10 LSTMs"].max() < CALM),
+         ("with 40 LSTMs, the roughness is above 10 for every seed", lambda e: e["roughness, 40 LSTMs"].min() > 10)),
         quantifier="tendency",
     ),
     Claim(
         "kari-lstm-smaller-rate", "kari2018", "question",
-        "A smaller learning rate makes the relative fluctuation of the stack of LSTMs larger: 0.0001 is worse than "
-        "0.4.",
+        "In deep stacks of LSTMs with BN, a smaller learning rate makes the relative fluctuation larger: 0.0001 is "
+        "worse than 0.4.",
         "08_deep_stacks#the-question-as-it-was-asked-lstms", _lstm_roughness_by_rate,
-        (("at 0.0001 the median roughness of forty is more than twice that at 0.4",
+        (("with 40 LSTMs, the median roughness (total movement of the loss over its net change) at 0.0001 is more "
+          "than twice that at 0.4",
           lambda e: np.median(e["roughness, 40 LSTMs, at 0.0001"])
           > TIMES * np.median(e["roughness, 40 LSTMs, at 0.4"])),),
         quantifier="tendency",
@@ -86,9 +91,9 @@ CLAIMS = (
         "kari-lstm-rate-of-ten", "kari2018", "question, edit",
         "A stack of 100 LSTMs with BN can be trained at a learning rate of 10.",
         "08_deep_stacks#the-question-as-it-was-asked-lstms", _lstm_loss_at_rate_10,
-        (("the loss ends below that of a constant answer, ln 50, in some seed",
-          lambda e: e["loss at the end, 100 LSTMs, nats"].min() < math.log(50)),),
+        (("the loss ends below ln 50, the loss of a constant prediction, for some seed",
+          lambda e: e["final loss, 100 LSTMs, nats"].min() < math.log(50)),),
         quantifier="sometimes",
-        note="The question does not say where BN is in the LSTM, or whether the loss is a sum or a mean.",
+        note="The question says neither where BN is in the LSTM nor whether the loss is a sum or a mean.",
     ),
 )  # fmt: skip

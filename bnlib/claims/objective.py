@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bnlib import datasets, objective
-from bnlib.claims.claim import Claim, Effects, Results, final_values
+from bnlib.claims.claim import Claim, Effects, Results, effects_with, final_values
 from bnlib.claims.thresholds import COMPARABLE, EXACT, FAR
 from bnlib.models import mlp
 from bnlib.norm import BatchNorm
@@ -109,9 +109,9 @@ def _errors_in_one_label_batches(results: Results) -> Effects:
 def _figure_1_losses(results: Results) -> Effects:
     row = results("objective.lian_figure_1", "BN, algorithm 1")
     return {
-        "training loss at the start, nats": row["train_loss"][:, 0],
-        "training loss at the end, nats": final_values(row, "train_loss"),
-        "test loss at the end over that at the start": final_values(row, "test_loss") / row["test_loss"][:, 0],
+        "initial training loss, nats": row["train_loss"][:, 0],
+        "final training loss, nats": final_values(row, "train_loss"),
+        "final over initial test loss": final_values(row, "test_loss") / row["test_loss"][:, 0],
     }
 
 
@@ -162,7 +162,7 @@ CLAIMS = (
         "lian-objective", "lian2019", "section 4",
         "Training with BN minimises an objective of its own, which differs from batch size to batch size.",
         "04_the_objective#two-operators-two-objectives", _best_weight_by_batch_size,
-        (("the best weight differs between batches of 2, 3 and 4 by more than 0.01",
+        (("in a regression on four samples, the best weight differs between batches of 2, 3 and 4 by more than 0.01",
           lambda e: np.diff(np.concatenate(list(e.values()))).min() > 0.01),),
         quantifier="always",
         exact_because="all batches are enumerated",
@@ -171,19 +171,19 @@ CLAIMS = (
         "lian-absorb", "lian2019", "section 4, objectives (3) and (5)",
         "Full-batch BN does not reduce what a network can express: its statistics can be absorbed into the weights.",
         "04_the_objective#what-the-full-batch-can-reach", _absorption_error,
-        (("a plain network with absorbed statistics has the same outputs to 1e-9",
+        (("with the statistics absorbed into its weights, a network without BN has the same outputs to within 10⁻⁹",
           lambda e: e["largest difference of outputs, full batch"].max() < EXACT),),
         quantifier="always",
         exact_because="it is an identity, true of all weights and inputs",
-        note="This needs a bias, or gamma and beta. Without them a network of linear layers, BN and ReLU can express "
+        note="This needs a bias, or gamma and beta. Without them, a network of linear layers, BN and ReLU can express "
         "less.",
     ),
     Claim(
         "lian-companies", "lian2019", "introduction",
-        "BN can overfit predefined batches.",
+        "A network with BN can overfit predefined batches.",
         "04_the_objective#objective-and-evaluation", _accuracy_in_own_and_new_batches,
-        (("with BN more than 90 % of random labels are predicted in the fixed batches of the training, and fewer than "
-          "half in reshuffled batches, in every seed; without BN reshuffling costs less than 2 points",
+        (("with BN, more than 90 % of random labels are predicted in the fixed training batches and fewer than half "
+          "in reshuffled batches, for every seed, while reshuffling costs less than 2 points without BN",
           lambda e: e["random labels predicted in fixed batches, batch norm, %"].min() > 90
           and e["random labels predicted in reshuffled batches, batch norm, %"].max() < 50
           and np.median(e["random labels predicted in fixed batches, without normalisation, %"])
@@ -194,71 +194,72 @@ CLAIMS = (
         "lian-trust", "lian2019", "introduction",
         "BN is not always reliable, for example if the batches are not drawn at random.",
         "04_the_objective#objective-and-evaluation", _errors_in_one_label_batches,
-        (("in batches of one label the error is below 20 % in train mode and above 70 % in eval mode, in every seed",
+        (("with BN and batches of one label, the error is below 20 % in train mode and above 70 % in eval mode, for "
+          "every seed",
           lambda e: e["errors in train mode, one label, batches of 64, %"].max() < 20
           and e["errors in eval mode, one label, batches of 64, %"].min() > 70),),
         quantifier="sometimes",
     ),
     Claim(
         "lian-converges", "lian2019", "introduction",
-        "BN always converges.",
+        "Training with BN always converges.",
         "04_the_objective#what-the-objective-does-not-say",
         quantifier="always",
-        untestable_because="The paper does not prove it and does not say for which learning rates. At too large ones "
-        "every network diverges, and that a run would converge at falling ones no finite run can show.",
+        untestable_because="The paper neither proves this nor says for which learning rates it holds. At too large a "
+        "learning rate, every network diverges, and no finite run can show that training converges at falling ones.",
     ),
     Claim(
         "lian-conditioned", "lian2019", "section 4",
         "In general, normalisation reduces the condition number of the objective.",
         "04_the_objective#what-the-full-batch-can-reach", _condition_numbers,
-        tuple((f"BN in front of a linear model with squared errors makes the condition number smaller in every seed: "
+        tuple(("BN in front of a linear model with squared errors makes the condition number smaller for every seed: "
                f"{kind}", lambda e, k=kind: (e[f"condition number with BN over without, {k}"] < 1).all())
               for kind in ("digits", "inputs of different scales and means", "correlated inputs of different scales",
                            "correlated inputs of equal scale")),
         quantifier="tendency",
-        note="Linear models only. In deeper networks the objective with BN has flat directions, because weights before "
-        "BN have no scale, and so no condition number. Inputs of equal scale gain nothing.",
+        note="Tested on linear models only; inputs of equal scale gain nothing. In deeper networks with BN, the "
+        "objective has flat directions and so no condition number, because weights before BN have no scale.",
     ),
     Claim(
         "lian-figure-1", "lian2019", "figure 1",
-        "If BN is trained on three samples at batch size 1, the test loss rises.",
-        "04_the_objective#batches-of-one-sample", _figure_1_losses,
-        (("the test loss ends above its start in the median",
-          lambda e: np.median(e["test loss at the end over that at the start"]) > 1),),
+        "If a network with BN is trained on three samples with batches of one sample, the test loss rises.",
+        "04_the_objective#batches-of-one-sample", effects_with(_figure_1_losses, "test loss"),
+        (("the median ratio of the final to the initial test loss is above 1",
+          lambda e: np.median(e["final over initial test loss"]) > 1),),
         quantifier="tendency",
         scale="paper",
-        note="With the running variance of the paper's Algorithm 1, at a learning rate of 0.1. The test loss ends "
-        "below its start in some seeds.",
+        note="Tested with the running variance of the paper's Algorithm 1 and a learning rate of 0.1. For some seeds, "
+        "the test loss ends below its start.",
     ),
     Claim(
         "lian-figure-1-train", "lian2019", "figure 1",
-        "If BN is trained on three samples at batch size 1, the training loss decreases.",
-        "04_the_objective#batches-of-one-sample", _figure_1_losses,
-        (("the median training loss ends below its median at the start",
-          lambda e: np.median(e["training loss at the end, nats"])
-          < np.median(e["training loss at the start, nats"])),),
+        "If a network with BN is trained on three samples with batches of one sample, the training loss decreases.",
+        "04_the_objective#batches-of-one-sample", effects_with(_figure_1_losses, "training loss"),
+        (("the median training loss is lower at the end than at the start",
+          lambda e: np.median(e["final training loss, nats"])
+          < np.median(e["initial training loss, nats"])),),
         quantifier="tendency",
         scale="paper",
-        note="The loss ends a little above ln 3, the loss of predicting the class frequencies, whether it starts "
-        "above or below.",
+        note="Whether the loss starts above or below ln 3, the loss of predicting the class frequencies, it ends a "
+        "little above ln 3.",
     ),
     Claim(
         "lian-figure-1-overfits", "lian2019", "introduction, on figure 1",
-        "BN overfits when the batch size is 1.",
-        "04_the_objective#batches-of-one-sample", _figure_1_losses,
+        "A network with BN overfits if the batch size is 1.",
+        "04_the_objective#batches-of-one-sample", effects_with(_figure_1_losses, "final training loss"),
         (("the median training loss falls below ln 3 - 0.1, which is impossible without using the inputs",
-          lambda e: np.median(e["training loss at the end, nats"]) < math.log(3) - 0.1),),
+          lambda e: np.median(e["final training loss, nats"]) < math.log(3) - 0.1),),
         quantifier="tendency",
         scale="paper",
-        note="For every single sample the output of a BN layer is beta, so the layers after it can learn only the "
-        "class frequencies. The paper calls this overfitting, but the network has learnt nothing about its "
-        "samples.",
+        note="For every single sample, the output of a BN layer is beta, so the layers after it can learn only the "
+        "class frequencies. The paper calls this overfitting, but the network has learned nothing about its samples.",
     ),
     Claim(
         "lian-figure-2", "lian2019", "figure 2",
-        "The smaller the batches, the larger the test error with BN.",
+        "With BN, the test error is larger the smaller the batches are.",
         "04_the_objective#batch-sizes-on-digits", _figure_2_errors,
-        tuple((f"the median test error at batch size 2 is more than 2 points above that at 128, learning rate {lr}",
+        tuple((f"at a learning rate of {lr}, the median test error with batches of 2 is more than 2 points above that "
+               "with batches of 128",
                lambda e, r=lr: np.median(e[f"test error with BN, batches of 2, learning rate {r}, %"])
                > np.median(e[f"test error with BN, batches of 128, learning rate {r}, %"]) + COMPARABLE)
               for lr in (0.01, 0.1)),
@@ -267,66 +268,70 @@ CLAIMS = (
     ),
     Claim(
         "lian-figure-3", "lian2019", "figure 3",
-        "If BN is added to a logistic regression on data of large variation, it no longer converges.",
-        "04_the_objective#what-a-batch-hides", _figure_3_errors,
-        tuple((f"with BN {where} the linear layer the median training error stays above 10 %",
+        "If BN is added to a logistic regression on data of large variation, training no longer converges.",
+        "04_the_objective#what-a-batch-hides", effects_with(_figure_3_errors, "train error"),
+        tuple((f"with BN {where} the linear layer, the median training error stays above 10 %",
                lambda e, n=name: np.median(e[f"train error, {n}, %"]) > 10)
               for name, where in (("BN first", "before"), ("BN last", "after"))),
         quantifier="tendency",
         scale="paper",
-        note="At the size of the paper. In the paper, BN is before the linear layer in equation (1), and after it in "
+        note="Tested at the size of the paper. There, BN is before the linear layer in equation (1), and after it in "
         "figure 1.",
     ),
     Claim(
         "lian-figure-3-easy", "lian2019", "figure 3",
-        "A logistic regression without BN classifies this data set easily.",
-        "04_the_objective#what-a-batch-hides", _figure_3_errors,
-        (("without BN the median test error is below 15 %, where one of 1,000 classes by chance has 99.9 %",
+        "A logistic regression without BN classifies the data set of large variation easily.",
+        "04_the_objective#what-a-batch-hides", effects_with(_figure_3_errors, "test error, without"),
+        (("without BN, the median test error is below 15 %, while chance gives 99.9 % with 1,000 classes",
           lambda e: np.median(e["test error, without normalisation, %"]) < 15),),
         quantifier="tendency",
-        scale="paper", note="The amplitudes are between 0 and 50, and the noise has variance 1, so a sample with a "
-        "small amplitude cannot be recognised.",
+        scale="paper",
+        note="The amplitudes are between 0 and 50, and the noise has a variance of 1, so a sample with a small "
+        "amplitude cannot be recognised.",
     ),
     Claim(
         "lian-figure-3-fails", "lian2019", "introduction, on figure 3",
-        "BN fails if the data have a large variation: it has more errors on new samples than a network without.",
-        "04_the_objective#what-a-batch-hides", _figure_3_errors,
-        tuple((f"with BN {where} the linear layer the median test error is more than 2 points above that without",
+        "BN fails on data of large variation: a logistic regression with BN makes more errors on new samples than one "
+        "without BN.",
+        "04_the_objective#what-a-batch-hides", effects_with(_figure_3_errors, "test error"),
+        tuple((f"with BN {where} the linear layer, the median test error is more than 2 points above that without BN",
                lambda e, n=name: _larger_error_than_without(e, n))
               for name, where in (("BN first", "before"), ("BN last", "after"))),
         quantifier="tendency",
         scale="paper",
-        note="At the size of the paper. It depends on the placement, which the paper does not state, and on the "
-        "numbers of classes and samples.",
+        note="Tested at the size of the paper. The result depends on the placement of BN, which the paper does not "
+        "state, and on the numbers of classes and samples.",
     ),
     Claim(
         "ioffe-regularises", "ioffe2015", "abstract and section 3.4",
-        "BN regularises.",
+        "BN regularises a network.",
         "04_the_objective#look-at-it", _weights_by_batch_size_and_errors,
-        (("in the objective: the smaller the batches, the smaller the best weight of a regression, in five problems",
+        (("in each of five regressions, the best weight is smaller the smaller the batches are",
           lambda e: np.diff([v for n, v in e.items() if "best weight" in n], axis=0).min() > 0),
-         ("on digits: at the best rate of each the median test error with BN is more than 2 points below that without",
+         ("on digits, the median test error with BN is more than 2 points below that without, at the best learning "
+          "rate of each",
           lambda e: np.median(e["test error at the best rate, without normalisation, %"])
           > np.median(e["test error at the best rate, batch norm, %"]) + COMPARABLE)),
         quantifier="tendency",
-        note="The first condition is exact, all batches enumerated. Batches of 32, He initialisation on digits.",
+        note="The first condition is exact because all batches are enumerated. On digits, we use batches of 32 and He "
+        "initialisation.",
     ),
     Claim(
         "ioffe-dropout", "ioffe2015", "abstract and section 3.4",
-        "In some cases BN makes Dropout unnecessary.",
+        "In some cases, BN makes dropout unnecessary.",
         "04_the_objective#look-at-it",
         quantifier="sometimes",
-        untested_because="The book does not train with Dropout. It would take a network that overfits, with Dropout, "
-        "with BN, and with both.",
+        untested_because="The book does not train with dropout. A test would need a network that overfits, with "
+        "dropout, with BN, and with both.",
     ),
     Claim(
         "irpan-unshuffled", "irpan2017", "after the third story",
         "Forgetting to shuffle the data is especially bad with BN.",
         "04_the_objective#objective-and-evaluation", _errors_in_unshuffled_batches,
-        tuple((f"batches of {b} of one label in place of shuffled ones cost over 5 points more test error with "
-               "BN than without", lambda e, b=b: _cost_of_one_label(e, b, "batch norm")
+        tuple((f"with batches of {b} of one label in place of shuffled ones, the median test error on digits rises by "
+               "over 5 points more with BN than without BN", lambda e, b=b: _cost_of_one_label(e, b, "batch norm")
                > _cost_of_one_label(e, b, "without normalisation") + FAR) for b in (16, 64)),
         quantifier="tendency",
-        note="Batches of one label, as in data sorted by label.",
+        note="Batches of one label arise from data that are sorted by label.",
     ),
 )  # fmt: skip

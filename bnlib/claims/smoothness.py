@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnlib import datasets, probes
-from bnlib.claims.claim import Claim, Effects, Results
+from bnlib.claims.claim import Claim, Effects, Results, effects_with
 from bnlib.claims.thresholds import COMPARABLE, EXACT
 from bnlib.experiments.smoothness import lp_norms
 from bnlib.experiments.smoothness.distance_to_solution import LEARNING_RATES as DISTANCE_RATES
@@ -31,11 +31,11 @@ def _effective_smoothness(results: Results) -> Effects:
     found: Effects = {}
     for init, norm in itertools.product(("He", "PyTorch default"), ("without normalisation", "batch norm")):
         row = results("smoothness.landscape_over_training", "mlp", init, norm, 64, 0.1)
-        found[f"effective beta, steps 10 to 50, {init}, {norm}"] = median_over_probes(row["beta"], EARLY)
+        found[f"effective M, steps 10 to 50, {init}, {norm}"] = median_over_probes(row["beta"], EARLY)
     for init, b, lr in [("He", 256, 0.1), ("PyTorch default", 16, 0.3)]:
         for norm in ("without normalisation", "batch norm"):
             row = results("smoothness.landscape_over_training", "mlp", init, norm, b, lr)
-            found[f"relative beta at loss 0.3 to 0.6, {init}, batches of {b}, rate {lr}, {norm}"] = (
+            found[f"relative M at loss 0.3 to 0.6, {init}, batches of {b}, rate {lr}, {norm}"] = (
                 relative_beta_at_equal_loss(row)
             )
     return found
@@ -106,8 +106,7 @@ def _sides_of_theorem_4_1(results: Results) -> Effects:
         plain_gradient = torch.autograd.functional.jacobian(rest, outputs).square().sum(0)
         for name, value in {
             "largest relative difference of the two sides": (matched.slack / matched.right).abs().max(),
-            "units where the bound fails with the plain network's gradient, %": 100
-            * (unmatched.slack < 0).double().mean(),
+            "units where the bound fails with the gradient without BN, %": 100 * (unmatched.slack < 0).double().mean(),
             "units whose gradient norm is larger with BN than without, %": 100
             * (matched.left > plain_gradient).double().mean(),
         }.items():
@@ -173,125 +172,135 @@ def _weight_growth_under_descent(results: Results) -> Effects:
 CLAIMS = (
     Claim(
         "kariya-smoother", "kariya2018", "back to the original question; figure 4 of Santurkar et al.",
-        "BN makes the gradient of the loss smoother during training: it changes less over a step.",
+        "During training, BN makes the gradient of the loss smoother: the gradient changes less over a step.",
         "03_lipschitz_smoothness#the-landscape-during-training", _effective_smoothness,
-        (("the median effective beta is smaller with BN: He, batches of 64, rate 0.1",
-          lambda e: _is_smoother_with_bn(e, "effective beta, steps 10 to 50, He")),
-         ("the same with PyTorch's default initialisation",
-          lambda e: _is_smoother_with_bn(e, "effective beta, steps 10 to 50, PyTorch default")),
-         ("the median relative beta at equal loss is smaller with BN: He, batches of 256, rate 0.1",
-          lambda e: _is_smoother_with_bn(e, "relative beta at loss 0.3 to 0.6, He, batches of 256, rate 0.1")),
-         ("the same with PyTorch's default initialisation, batches of 16, rate 0.3",
+        (("the median effective M (largest change of the gradient per distance along a step) is smaller with BN: He "
+          "initialisation, batches of 64, learning rate 0.1",
+          lambda e: _is_smoother_with_bn(e, "effective M, steps 10 to 50, He")),
+         ("the median effective M is smaller with BN: PyTorch's default initialisation, batches of 64, learning rate "
+          "0.1",
+          lambda e: _is_smoother_with_bn(e, "effective M, steps 10 to 50, PyTorch default")),
+         ("the median relative M (weights in units of their norm) at equal loss is smaller with BN: He "
+          "initialisation, batches of 256, learning rate 0.1",
+          lambda e: _is_smoother_with_bn(e, "relative M at loss 0.3 to 0.6, He, batches of 256, rate 0.1")),
+         ("the median relative M at equal loss is smaller with BN: PyTorch's default initialisation, batches of 16, "
+          "learning rate 0.3",
           lambda e: _is_smoother_with_bn(
-              e, "relative beta at loss 0.3 to 0.6, PyTorch default, batches of 16, rate 0.3"))),
+              e, "relative M at loss 0.3 to 0.6, PyTorch default, batches of 16, rate 0.3"))),
         quantifier="tendency",
     ),
     Claim(
         "kariya-loss-smoother", "kariya2018", "back to the original question; figure 4 of Santurkar et al.",
-        "BN makes the loss itself smoother during training: it changes less along the gradient.",
+        "During training, BN makes the loss itself smoother: the loss changes less along the gradient.",
         "03_lipschitz_smoothness#the-landscape-during-training", _loss_ranges,
-        tuple((f"the median range of the loss over steps of 1/2 to 4 learning rates is smaller with BN: {init}, {when}",
+        tuple(("the median range of the loss along the gradient, over steps of 1/2 to 4 learning rates, is smaller "
+               f"with BN: {init} initialisation, {when}",
                lambda e, i=init, w=when: _is_smoother_with_bn(e, f"range of the loss, {w}, {i}"))
               for init in ("He", "PyTorch default") for when in ("steps 10 to 50", "steps 120 to 190")),
         quantifier="tendency",
-        note="Batches of 64, rate 0.1. A network on a plateau has a small range as well.",
+        note="Tested with batches of 64 and a learning rate of 0.1. A network on a plateau has a small range as well.",
     ),
     Claim(
         "kariya-larger-rates", "kariya2018", "back to the original question",
-        "Larger learning rates can be used with BN.",
+        "With BN, larger learning rates can be used.",
         "03_lipschitz_smoothness", _stable_rates,
-        (("with He initialisation, the smallest unstable learning rate of full-batch gradient descent with BN is above "
-          "the largest stable one without, at each depth and in every seed",
+        (("with He initialisation, the smallest unstable learning rate of full-batch gradient descent with BN is "
+          "above the largest stable one without BN, with 2, 4 and 8 hidden layers and for every seed",
           lambda e: _stable_rate_is_larger_with_bn(e, "He")),
-         ("the same with PyTorch's default initialisation",
+         ("with PyTorch's default initialisation, the same holds",
           lambda e: _stable_rate_is_larger_with_bn(e, "PyTorch default"))),
         quantifier="tendency",
-        note="With PyTorch's default initialisation, eight hidden layers without BN tolerate a learning rate near 10 "
+        note="With PyTorch's default initialisation, eight hidden layers without BN tolerate a learning rate near 10, "
         "because their output hardly depends on the input.",
     ),
     Claim(
         "kariya-rates-cause", "kariya2018", "back to the original question",
-        "Larger learning rates can be used with BN because the landscape is smoother.",
+        "With BN, larger learning rates can be used because the loss landscape is smoother.",
         "03_lipschitz_smoothness",
         quantifier="always",
-        untested_because="It would take an intervention: the landscape made as smooth without BN, or as rough with it. "
-        "The book measures smoothness and stable learning rates side by side, which cannot tell cause from effect.",
+        untested_because="A test would have to intervene: make the landscape as smooth without BN, or as rough with "
+        "BN. The book measures smoothness and stable learning rates side by side, which cannot tell cause from effect.",
     ),
     Claim(
         "santurkar-theorem", "santurkar2018", "Theorem 4.1",
-        "At equal activations, the squared norm of the gradient before a BN layer is at most gamma²/variance times "
-        "that after the layer, without two of its components.",
-        "03_lipschitz_smoothness#the-theorem", _sides_of_theorem_4_1,
-        (("the two sides are equal to 1e-9, which is more than the theorem states",
+        "If the activations are equal, the squared norm of the gradient before a BN layer is at most gamma²/variance "
+        "times that of the gradient after the layer without two of its components.",
+        "03_lipschitz_smoothness#the-theorem", effects_with(_sides_of_theorem_4_1, "two sides"),
+        (("the two sides are equal to within 10⁻⁹, which is more than the theorem states",
           lambda e: e["largest relative difference of the two sides"].max() < EXACT),),
         quantifier="always",
+        note="The two components are the mean of the gradient over the batch, and its component along the normalised "
+        "values.",
     ),
     Claim(
         "santurkar-theorem-gloss", "santurkar2018", "not in the paper: Theorem 4.1 without its condition",
-        "Gradients have a smaller norm with BN than in the same network without BN.",
-        "03_lipschitz_smoothness#the-theorem", _sides_of_theorem_4_1,
-        (("the bound holds with the plain network's own gradient in every unit",
-          lambda e: e["units where the bound fails with the plain network's gradient, %"].max() == 0),
-         ("in more than half of the units the gradient norm is smaller with BN",
+        "The gradient norm is smaller with BN than in the same network without BN.",
+        "03_lipschitz_smoothness#the-theorem", effects_with(_sides_of_theorem_4_1, "units"),
+        (("in every unit, the bound of Theorem 4.1 holds with the gradient of the network without BN",
+          lambda e: e["units where the bound fails with the gradient without BN, %"].max() == 0),
+         ("in more than half of the units, the gradient norm is smaller with BN",
           lambda e: e["units whose gradient norm is larger with BN than without, %"].max() < 50)),
         quantifier="always",
-        note="A counterexample: one layer of networks with He initialisation, before "
-        "training, five seeds.",
+        note="The counterexample is one layer of networks with He initialisation, before training, with five seeds.",
     ),
     Claim(
         "santurkar-weight-space", "santurkar2018", "Theorem 4.4",
         "In the worst case over inputs of bounded norm, the gradient norm of the weights before a BN layer is smaller "
-        "than that of the same network without BN.",
+        "than in the same network without BN.",
         "03_lipschitz_smoothness#weights-instead-of-activations", _worst_case_and_real_weight_gradients,
-        (("with equal activations, the norm in the worst case over inputs is smaller with BN in each hidden layer, "
+        (("with equal activations, the worst-case gradient norm is smaller with BN in each hidden layer, for each "
           "initialisation and seed",
           lambda e: all(values.max() < 1 for name, values in e.items() if "worst case" in name)),),
         quantifier="always",
-        note="The norm is smaller with the inputs that the layers really have, too. The theorem's formula, which we "
-        "know "
-        "from transcriptions, has other powers and factors than what follows from Theorem 4.1, and fails for inputs of "
+        note="With the real inputs of the layers, the norm is smaller, too. The theorem's formula, which we know from "
+        "transcriptions, has other powers and factors than what follows from Theorem 4.1, and fails for inputs of "
         "small norm.",
     ),
     Claim(
         "santurkar-initialisation", "santurkar2018", "Lemma 4.5",
-        "With BN the closest optimum is never further away than without, because all weights on a ray are equivalent.",
+        "With BN, the closest optimum is never further away than without BN, because all weights on a ray are "
+        "equivalent.",
         "03_lipschitz_smoothness#a-favourable-start", _distances_to_solutions,
-        (("the rays on which trained weights lie are closer to the initial weights than the trained weights, in each "
-          "hidden layer and seed", lambda e: all(v.max() < 1 for name, v in e.items() if "to the rays" in name)),),
+        (("the rays through the trained weights are closer to the initial weights than the trained weights, in each "
+          "hidden layer and for each seed",
+          lambda e: all(v.max() < 1 for name, v in e.items() if "to the rays" in name)),),
         quantifier="always",
-        note="It follows from geometry where the inner product of the weights is positive. Gradient descent cannot "
-        "reach the nearest point of a ray, because it never makes weights before BN shorter.",
+        note="This follows from geometry if the inner product of initial and trained weights is positive. Gradient "
+        "descent cannot reach the nearest point of a ray, because it never shortens weights before BN.",
     ),
     Claim(
         "santurkar-favourable", "santurkar2018", "section 4.2, on Lemma 4.5",
-        "BN leads to a favourable initialisation: training has a shorter way to go.",
+        "BN leads to a more favourable initialisation: training has a shorter way to go.",
         "03_lipschitz_smoothness#a-favourable-start", _distances_to_solutions,
-        (("until the loss is below 0.1, each at its best learning rate, weights move less with BN than without, in "
-          "every seed: He initialisation", lambda e: _moves_less_with_bn(e, "He")),
-         ("the same with PyTorch's default initialisation", lambda e: _moves_less_with_bn(e, "PyTorch default"))),
+        (("until the loss is below 0.1, at the best learning rate of each, the weights move less with BN than without "
+          "BN, for every seed: He initialisation", lambda e: _moves_less_with_bn(e, "He")),
+         ("the same holds with PyTorch's default initialisation", lambda e: _moves_less_with_bn(e, "PyTorch default"))),
         quantifier="tendency",
-        note="Three hidden layers on digits. The lemma says less: it speaks of distances, not of training.",
+        note="Tested with three hidden layers on digits. Lemma 4.5 says less, because it is about distances and not "
+        "about training.",
     ),
     Claim(
         "santurkar-lp", "santurkar2018", "section 3.3",
-        "Networks train equally well if their activations are normalised by the L1 or the L-infinity norm in place "
-        "of L2.",
+        "Networks train equally well if their activations are normalised by the L1 or the L-infinity norm in place of "
+        "the L2 norm.",
         "03_lipschitz_smoothness#more-results", _errors_by_lp_norm,
-        tuple((f"at the best rate of each the median test error with {p} is within 2 points of that with L2",
+        tuple((f"at the best learning rate of each, the median test error with {p} is within 2 points of that with L2",
                lambda e, p=p: abs(np.median(e[f"test error at the best rate, {p}, %"])
                                   - np.median(e["test error at the best rate, L2, %"])) < COMPARABLE)
               for p in ("L1", "L-infinity")),
         quantifier="tendency",
-        note="Three hidden layers on digits, where the error without normalisation is comparable as well. The paper "
-        "has VGG on CIFAR-10 and deep linear networks, and says it of such norms in general.",
+        note="Tested with three hidden layers on digits, where the error without normalisation is comparable as well. "
+        "The paper uses VGG on CIFAR-10 and deep linear networks, and says this of such norms in general.",
     ),
     Claim(
         "vanlaarhoven-length", "vanlaarhoven2017", "section 2",
-        "Gradient descent only increases the norm of weights before BN, and so lowers their effective learning rate.",
+        "Gradient descent only increases the norm of the weights before BN, and so lowers their effective learning "
+        "rate.",
         "03_lipschitz_smoothness#scale-invariance-and-the-effective-learning-rate", _weight_growth_under_descent,
-        (("the norm follows Pythagoras' theorem to 1e-9 in each of 20 steps",
+        (("in each of 20 steps, the norm of the weights follows Pythagoras' theorem to within 10⁻⁹",
           lambda e: e["largest difference from the weight norm by Pythagoras in 20 steps"].max() < EXACT),
-         ("the norm has grown", lambda e: e["final over initial weight norm"].min() > 1)),
+         ("after 20 steps, the norm of the weights has grown",
+          lambda e: e["final over initial weight norm"].min() > 1)),
         quantifier="always",
     ),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from bnlib.claims.claim import Claim, Effects, Results
 from bnlib.claims.thresholds import COMPARABLE, FAR
-from bnlib.experiments.training_code import averaged_weights, fine_tuning
+from bnlib.experiments.training_code import averaged_weights
 
 _SIZES = (2, 4, 32)
 _FREEZE = "11_training_code#should-i-freeze-batch-norm-when-i-fine-tune"
@@ -19,10 +19,10 @@ def _best(row: dict[str, np.ndarray], value: str) -> np.ndarray:
     return errors[:, np.median(errors, 0).argmin()]
 
 
-def _fine_tuning_errors(results: Results) -> Effects:
+def _fine_tuning_errors(results: Results, shifts, sizes) -> Effects:
     found = {}
-    for shift in fine_tuning.SHIFTS:
-        for size in _SIZES:
+    for shift in shifts:
+        for size in sizes:
             rows = {
                 arm: results("training_code.fine_tuning", shift, arm, size)
                 for arm in ("train mode", "frozen", "re-estimated, then frozen")
@@ -37,11 +37,12 @@ def _error(e: Effects, shift: str, size: int, arm: str) -> float:
     return float(np.median(e[f"test error, {shift} digits, batches of {size}, {arm}, %"]))
 
 
-def _averaged_errors(results: Results) -> Effects:
+def _averaged_errors(results: Results, *averages: str) -> Effects:
     found = {}
     for lr in averaged_weights.LEARNING_RATES:
         row = results("training_code.averaged_weights", "batch norm", lr)
-        for place, average in enumerate(averaged_weights.AVERAGES):
+        for average in averages:
+            place = averaged_weights.AVERAGES.index(average)
             for statistics in averaged_weights.STATISTICS:
                 name = f"test error, {average}, learning rate {lr:g}, statistics {statistics}, %"
                 found[name] = 100 * np.asarray(row[statistics])[:, -1, place]
@@ -52,7 +53,9 @@ def _averaged_error(e: Effects, average: str, lr: float, statistics: str) -> flo
     return float(np.median(e[f"test error, {average}, learning rate {lr:g}, statistics {statistics}, %"]))
 
 
-_LONG_AVERAGES = tuple((f"EMA {averaged_weights.DECAYS[-1]}", lr) for lr in averaged_weights.LEARNING_RATES)
+_EMAS = tuple(f"EMA {decay}" for decay in averaged_weights.DECAYS)
+_LONG_EMA = _EMAS[-1]
+_LONG_AVERAGES = tuple((_LONG_EMA, lr) for lr in averaged_weights.LEARNING_RATES)
 _SWA = tuple((averaged_weights.SWA, lr) for lr in averaged_weights.LEARNING_RATES)
 
 
@@ -60,57 +63,66 @@ CLAIMS = (
     Claim(
         "chollet-destroy", "chollet2020", "notes about the BatchNormalization layer",
         "If BN is not kept in inference mode during fine-tuning, what the model has learned is suddenly destroyed.",
-        _FREEZE, _fine_tuning_errors,
-        tuple((f"over {FAR:.0f} points more errors in train mode than frozen, transposed digits, batches of {size}",
+        _FREEZE, lambda results: _fine_tuning_errors(results, ("transposed",), _SIZES),
+        tuple((f"on transposed digits with batches of {size}, BN in train mode has a median test error over {FAR:.0f} "
+               "points above that of frozen BN",
                lambda e, size=size: _error(e, "transposed", size, "train mode")
                > _error(e, "transposed", size, "frozen") + FAR) for size in _SIZES),
         quantifier="always",
     ),
     Claim(
         "chollet-updates", "chollet2020", "notes about the BatchNormalization layer",
-        "The updates of the running statistics do the damage when BN is in train mode during fine-tuning.",
-        _FREEZE, _fine_tuning_errors,
-        tuple((f"recomputed statistics bring the error to at most {COMPARABLE:.0f} points above that of frozen BN, "
-               f"{shift} digits, batches of 2",
+        "If BN is in train mode during fine-tuning, the updates of its running statistics do the damage.",
+        _FREEZE, lambda results: _fine_tuning_errors(results, ("darker", "transposed"), (2,)),
+        tuple((f"on {shift} digits with batches of 2, recomputing the statistics after training brings the median "
+               f"test error to at most {COMPARABLE:.0f} points above that of frozen BN",
                lambda e, shift=shift: _error(e, shift, 2, "train mode, then recomputed")
                <= _error(e, shift, 2, "frozen") + COMPARABLE) for shift in ("darker", "transposed")),
         quantifier="always",
-        note="Batches of 2 are the case in which the damage occurs.",
+        note="We test batches of 2 because only these cause damage.",
     ),
     Claim(
         "izmailov-one-pass", "izmailov2018", "section 3, on batch normalization",
-        "A network with BN whose weights were averaged by SWA needs one more pass over the data for its statistics.",
-        _AVERAGES, _averaged_errors,
-        tuple((f"over {COMPARABLE:.0f} points more errors with copied than with recomputed statistics, "
-               f"learning rate {lr:g}",
+        "A network with BN whose weights were averaged by SWA needs one more pass over the data to compute its "
+        "statistics.",
+        _AVERAGES, lambda results: _averaged_errors(results, averaged_weights.SWA),
+        tuple((f"at a learning rate of {lr:g}, the median test error is over {COMPARABLE:.0f} points larger with "
+               "copied than with recomputed statistics",
                lambda e, lr=lr, average=average: _averaged_error(e, average, lr, "copied")
                > _averaged_error(e, average, lr, "recomputed") + COMPARABLE) for average, lr in _SWA),
         quantifier="tendency",
+        note="The copied statistics are those of the last network.",
     ),
     Claim(
         "pytorch-update-bn", "pytorch2026", "torch.optim.swa_utils.AveragedModel, note",
-        "Recomputing the running statistics with update_bn increases the accuracy of averaged weights.",
-        _AVERAGES, _averaged_errors,
-        tuple((f"fewer errors with recomputed than with copied statistics, {average}, learning rate {lr:g}",
+        "Recomputing the running statistics with update_bn increases the accuracy of a network with averaged weights.",
+        _AVERAGES, lambda results: _averaged_errors(results, _LONG_EMA, averaged_weights.SWA),
+        tuple((f"the median test error is smaller with recomputed than with copied statistics: {average}, learning "
+               f"rate {lr:g}",
                lambda e, lr=lr, average=average: _averaged_error(e, average, lr, "recomputed")
                < _averaged_error(e, average, lr, "copied")) for average, lr in (*_LONG_AVERAGES, *_SWA)),
         quantifier="tendency",
+        note="The copied statistics are those of the last network.",
     ),
     Claim(
         "pytorch-use-buffers", "pytorch2026", "torch.optim.swa_utils.AveragedModel, note",
-        "Averaging the running statistics, with use_buffers=True, increases the accuracy of averaged weights.",
-        _AVERAGES, _averaged_errors,
-        tuple((f"fewer errors with averaged than with copied statistics, {average}, learning rate {lr:g}",
+        "Averaging the running statistics, too (use_buffers=True), increases the accuracy of a network with averaged "
+        "weights.",
+        _AVERAGES, lambda results: _averaged_errors(results, _LONG_EMA, averaged_weights.SWA),
+        tuple((f"the median test error is smaller with averaged than with copied statistics: {average}, learning rate "
+               f"{lr:g}",
                lambda e, lr=lr, average=average: _averaged_error(e, average, lr, "averaged")
                < _averaged_error(e, average, lr, "copied")) for average, lr in (*_LONG_AVERAGES, *_SWA)),
         quantifier="tendency",
+        note="The copied statistics are those of the last network.",
     ),
     Claim(
         "wightman-ema", "wightman2020", "comment of 20 March 2020",
-        "With EMA of weights and running statistics it is not necessary to recompute the statistics.",
-        _AVERAGES, _averaged_errors,
-        tuple((f"at most {COMPARABLE:.0f} points more errors with averaged than with recomputed statistics, "
-               f"EMA {decay}, learning rate {lr:g}",
+        "If an EMA averages both the weights and the running statistics, it is not necessary to recompute the "
+        "statistics.",
+        _AVERAGES, lambda results: _averaged_errors(results, *_EMAS),
+        tuple((f"the median test error is at most {COMPARABLE:.0f} points larger with averaged than with recomputed "
+               f"statistics: EMA {decay}, learning rate {lr:g}",
                lambda e, lr=lr, decay=decay: _averaged_error(e, f"EMA {decay}", lr, "averaged")
                <= _averaged_error(e, f"EMA {decay}", lr, "recomputed") + COMPARABLE)
               for decay in averaged_weights.DECAYS for lr in averaged_weights.LEARNING_RATES),

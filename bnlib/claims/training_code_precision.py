@@ -103,86 +103,92 @@ CLAIMS = (
         "If a gradient is infinite or NaN, GradScaler.step skips the optimiser's step, so that the parameters are not "
         "corrupted.",
         _NAN, _weights_after_skipped_step,
-        (("with each of four norms all weights are finite at the end",
+        (("with each of four norms, all weights are finite at the end of training",
           lambda e: min(v.min() for v in e.values()) == 1),),
         quantifier="always",
-        note="The parameters are safe; the buffers of batch norm and of Batch Renorm are NaN from that step on.",
+        note="Only the parameters are safe: the running statistics of BN and of Batch Renorm are NaN from the skipped "
+        "step on.",
     ),
     Claim(
         "micikevicius-skip", "micikevicius2018", "section 3.2",
         "When an overflow is detected, training can skip the weight update and simply move on.",
         _NAN, _errors_after_skipped_step,
-        (("with layer norm the median test error changes by less than 2 points",
+        (("with layer norm, a skipped step changes the median test error by less than 2 points",
           lambda e: abs(np.median(_only(e, "layer norm"))) < COMPARABLE),
-         ("with batch norm, in eval mode, it does too",
+         ("with BN in eval mode, a skipped step changes the median test error by less than 2 points",
           lambda e: abs(np.median(_only(e, "batch norm"))) < COMPARABLE)),
         quantifier="tendency",
         note="In the paper, gradients overflow because the loss is scaled, which does not change the running "
-        "statistics. Here the forward pass overflowed, so these statistics are NaN from then on.",
+        "statistics. In our test, the forward pass overflows, so the running statistics of BN are NaN from then on.",
     ),
     Claim(
         "issue-88474-validation", "issue88474", "description",
-        "A NaN in the running statistics can only be observed in validation, because training does not use them.",
+        "A NaN in the running statistics of BN can be observed only in validation, because training does not use "
+        "these statistics.",
         _NAN, _batch_norm_in_both_modes,
-        (("the last training loss changes by less than a twentieth in every seed", lambda e: np.abs(
+        (("a step that leaves NaN in the running statistics changes the last training loss by less than 5 %, for "
+          "every seed", lambda e: np.abs(
             e["last training loss with a skipped step over that without"] - 1).max() < 0.05),
-         ("in eval mode the test error is above 50 % in every seed",
+         ("after such a step, the test error in eval mode is above 50 % for every seed",
           lambda e: e["test error in eval mode after a skipped step, %"].min() > FAILS)),
         quantifier="always",
-        note="Of batch norm. Batch Renorm uses the statistics in training, so every later loss is NaN.",
+        note="Batch Renorm, in contrast, uses the running statistics in training, so its loss is NaN from then on.",
     ),
     Claim(
         "issue-96136-twice", "issue96136", "description",
-        "In both implementations of torch.utils.checkpoint the running statistics of batch norm are updated twice.",
+        "Both implementations of torch.utils.checkpoint update the running statistics of BN twice per step.",
         _CHECKPOINTING, _second_update,
-        (("with momentum 0.1 their step is 1.9 times as long, as two updates with one batch give", lambda e: all(
+        (("with momentum 0.1, the running statistics move 1.9 times as far as without checkpointing, as two updates "
+          "with one batch give", lambda e: all(
             np.abs(v - 1.9).max() < 1e-3 for n, v in e.items() if n.startswith("step"))),
-         ("the gradients do not change", lambda e: all(
+         ("checkpointing does not change the gradients", lambda e: all(
              v.max() < EXACT for n, v in e.items() if n.startswith("relative")))),
         quantifier="always",
     ),
     Claim(
         "torch-checkpoint-gradients", "pytorch2026", "torch.utils.checkpoint, warning",
-        "If the function computes something else in the backward pass than in the forward pass, checkpointing can give "
+        "If a function computes something else in the backward pass than in the forward pass, checkpointing can give "
         "silently incorrect gradients.",
         _CHECKPOINTING, _gradients_under_checkpointing,
         tuple(
-            (f"with {title} the gradients change by more than 0.1 % in every seed, the outputs not at all",
+            (f"with {title}, checkpointing changes the gradients by more than 0.1 % for every seed, and the outputs "
+             "not at all",
              lambda e, title=title: e[f"relative change of the gradients, {title}"].min() > 1e-3
              and e[f"relative change of the outputs, {title}"].max() == 0)
             for title in ("Full Norm", "Batch Renorm")
         ),
         quantifier="sometimes",
-        note="The second pass of these norms starts from statistics that the first has moved. Batch Renorm with the "
-        "limits 3 and 5 of late training.",
+        note="The second forward pass of these norms starts from statistics that the first has moved. Batch Renorm "
+        "has the limits 3 and 5 of late training.",
     ),
     Claim(
         "jacob-folding", "jacob2018", "section 3.2",
-        "At inference batch norm can be folded into the weights and biases of the convolution in front of it.",
+        "At inference, BN can be folded into the weights and biases of the convolution before it.",
         _FOLDING, _difference_after_folding,
-        (("no logit changes by more than 1e-9 standard deviations in float64",
+        (("folding changes no logit by more than 10⁻⁹ standard deviations in float64",
           lambda e: max(v.max() for v in e.values()) < EXACT),),
         quantifier="always",
     ),
     Claim(
         "krishnamoorthi-channels", "krishnamoorthi2018", "section 3",
-        "With one scale per channel the accuracy of quantised weights does not depend on the scales of batch norm.",
+        "With one scale per channel, the accuracy of quantised weights does not depend on the scales of BN.",
         _BITS, _errors_of_rescaled_networks,
-        (("other scales of the channels change no seed's test error by 2 points, from 8 bits to 4",
+        (("with one scale per channel and 4 to 8 bits, other scales of BN change the test error of no seed by 2 points",
           lambda e: _only(e, "per channel").max() < COMPARABLE),),
         quantifier="always",
-        note="The same networks with one scale per tensor lose up to nine tenths of their accuracy.",
+        note="With one scale per tensor, the same networks lose up to nine tenths of their accuracy.",
     ),
     Claim(
         "krishnamoorthi-layers", "krishnamoorthi2018", "section 3",
-        "With one scale per layer, networks of separable convolutions lose much accuracy, because batch norm gives the "
-        "channels very different ranges.",
+        "With one scale per layer, quantised networks of separable convolutions lose much accuracy, because BN gives "
+        "the channels very different ranges.",
         _BITS, _loss_of_per_tensor_scales,
-        (("with 8 bits the median error rises by more than 5 points with one scale per tensor, and not per channel",
+        (("with 8 bits, the median test error rises by more than 5 points with one scale per tensor, but not with one "
+          "per channel",
           lambda e: _loses(e, 8)),
-         ("with 6 bits it does", lambda e: _loses(e, 6))),
+         ("with 6 bits, the same holds", lambda e: _loses(e, 6))),
         quantifier="tendency",
-        stand_in="digits, and channels whose scales were changed by factors up to 100, in place of MobileNet",
+        stand_in="digits, and channels whose scales we changed by factors up to 100, in place of MobileNet",
     ),
 )  # fmt: skip
 

@@ -136,6 +136,7 @@ MORE_FILES = {
     "lian_theory": {"04", "05", "12"},
     "lian_experiments": {"04", "05", "09"},
     "lstms": {"08"},
+    "perils_adaptation": {"06"},
     "training_code_precision": {"11"},
 }
 

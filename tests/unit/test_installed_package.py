@@ -114,7 +114,7 @@ except ModuleNotFoundError as error:
     assert "bnlib[notebook]" in str(error)
 else:
     raise SystemExit("a table was made without pandas")
-assert "forty have one above 10 in every seed" in printed("claims", "kari-ten-layers")
+assert "with 40 layers, the roughness is above 10 for every seed" in printed("claims", "kari-ten-layers")
 drawing = printed("experiments", "draw", "failing.placement", status=2)
 assert "figures need matplotlib, which is missing: pip install 'bnlib[notebook]'" in drawing, drawing
 report = printed("diagnose", "mine.py:make", status=1)

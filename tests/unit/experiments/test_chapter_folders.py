@@ -14,7 +14,7 @@ ROOT = FOLDER.parents[1]
 PACKAGE = ROOT / "bnlib"
 SHARED = {
     "claims": {"claim", "export", "order", "results", "rule", "table", "thresholds"}
-    | {"depth_cures", "lian_experiments", "lian_theory", "lstms", "training_code_precision"},
+    | {"depth_cures", "lian_experiments", "lian_theory", "lstms", "perils_adaptation", "training_code_precision"},
     "figures": {"curves", "frameworks", "methods", "monitor", "panels", "picture", "report_pictures"}
     | {"convergence_training", "training_code_precision"},
     "predictions": {"prediction", "training_code_precision"},
