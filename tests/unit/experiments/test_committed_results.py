@@ -16,6 +16,11 @@ from bnlib.experiments.framework.results import FOLDER, as_array, read_result, r
 
 CURVES = sorted(name for name, each in EXPERIMENTS.items() if isinstance(each, Experiment))
 MEASURED = sorted(EXPERIMENTS.keys() - set(CURVES))
+CONTEST = "full_normalization.rivals_"
+"""How the names of the twenty experiments of the contest of norms begin.
+
+They share their code, and their runs are the longest, so that a few of them run again each time, chosen at random.
+"""
 ALL = [
     (name, scale)
     for name in EXPERIMENTS
@@ -23,8 +28,16 @@ ALL = [
     if (FOLDER / f"{result_path(name, scale)}.json").exists()
 ]
 SECONDS = 0.5
+
 FROM_A_PACKAGE = [f"full_normalization.{name}" for name in ("rivals_images", "rivals_images_selection")]
 """Experiments on Fashion-MNIST, which a package of the system has; without it their results are only read."""
+
+
+def a_few_of_the_contest(names, number):
+    """The names of other experiments, and as many of the contest as a number says, each chosen when its test runs."""
+    contest = [name for name in names if name.startswith(CONTEST)]
+    some = [pytest.param(contest, id=f"one-of-the-contest-{k}") for k in range(number)]
+    return [*([name] for name in names if name not in contest), *some]
 
 
 @pytest.mark.parametrize(("name", "scale"), ALL)
@@ -91,13 +104,14 @@ def all_differ(kept, fresh, value, same, share=0.0):
     return False
 
 
-@pytest.mark.parametrize("name", CURVES)
-def test_a_random_part_comes_out_again(name):
+@pytest.mark.parametrize("names", a_few_of_the_contest(CURVES, 3), ids=" ".join)
+def test_a_random_part_comes_out_again(names):
     """The beginning of a run of a random cell and seed, another one each time; the message names it.
 
     Rounding differs between processors and grows along a run: where training is chaotic it does what another seed does.
     So a point may differ by the spread over seeds. Of those there are few: more runs are made if one lies outside.
     """
+    name = random.choice(names)
     experiment = EXPERIMENTS[name]
     cells, kept = experiment.cells("quick"), experiment.load("quick")
     if name in FROM_A_PACKAGE:
@@ -138,9 +152,10 @@ def flattened(value, measured):
     return np.array(measured[value], dtype=float).ravel()
 
 
-@pytest.mark.parametrize("name", MEASURED)
-def test_a_random_measurement_comes_out_again(name):
+@pytest.mark.parametrize("names", a_few_of_the_contest(MEASURED, 2), ids=" ".join)
+def test_a_random_measurement_comes_out_again(names):
     """Up to a multiple of the spread over seeds, as above; the message names the cell and the seed."""
+    name = random.choice(names)
     experiment = EXPERIMENTS[name]
     cells, kept = experiment.cells("quick"), experiment.load("quick")
     cell = random.choice(list(cells))
