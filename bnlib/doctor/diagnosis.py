@@ -21,6 +21,7 @@ from bnlib.doctor.finding_values import with_values
 from bnlib.doctor.instrumented_model import InstrumentedModel
 from bnlib.doctor.losses import Loss, Score
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.norm_layers import UNKNOWN_STATISTICS
 from bnlib.doctor.report import Report
 from bnlib.probes.stateless import preserve_random_state
 
@@ -42,8 +43,9 @@ def diagnose(
     PyTorch's BatchNorm1d, BatchNorm2d, BatchNorm3d and SyncBatchNorm, bnlib's BatchNorm, BatchRenorm, FullNorm and
     DomainBatchNorm, classes that inherit from these, and any module with the tensors ``running_mean`` and
     ``running_var``. All of them run their own ``forward``; only their mode and their statistics are changed. It takes
-    GhostBatchNorm for a BatchNorm of the whole batch. Norms of one sample, such as GroupNorm and RMSNorm, have no batch
-    statistics to check. The losses in a report are those of two or four batches where these decide which mode is
+    GhostBatchNorm for a BatchNorm of the whole batch. It does not know CrossIterationBatchNorm and
+    MovingAverageBatchNorm, and says so. Norms of one sample, such as GroupNorm and RMSNorm, have no batch statistics to
+    check. The losses in a report are those of two or four batches where these decide which mode is
     worse; ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported program, which cannot be taken
     apart, ``diagnose`` checks less, and says so.
 
@@ -117,7 +119,8 @@ def diagnose(
         findings = [finding for check in CHECKS for finding in measurements.findings(check)]
         findings += losses_differ_without_a_cause(measurements, findings)
         findings = [with_values(each, measurements) for each in findings]
-        return Report(findings, measurements.remarks(), checked=bool(findings or measurements.statistics))
+        remarks = [*_unknown_layers(model), *measurements.remarks()]
+        return Report(findings, remarks, checked=bool(findings or measurements.statistics))
 
 
 def losses_by_mode(
@@ -172,7 +175,18 @@ def _report_without_norm_layers(model: nn.Module, measurements: Measurements) ->
     # The model may call a function such as F.batch_norm.
     findings = list(eval_mode_depends_on_batch(measurements))
     remark = f"{type(model).__name__} has no layer with batch statistics, so there was nothing to check."
-    return Report(findings, [] if findings else [remark, *measurements.skipped_remarks()], checked=bool(findings))
+    remarks = list(_unknown_layers(model)) or ([] if findings else [remark])
+    remarks += [] if findings else measurements.skipped_remarks()
+    return Report(findings, remarks, checked=bool(findings))
+
+
+def _unknown_layers(model: nn.Module) -> Iterator[str]:
+    """Yield a sentence that names the layers with batch statistics that no check looks at."""
+    found = [(name, type(each)) for name, each in model.named_modules() if isinstance(each, UNKNOWN_STATISTICS)]
+    if found:
+        kinds = " and ".join(sorted({kind.__name__ for _, kind in found}))
+        names = ", ".join(name or "the model itself" for name, _ in found[:8]) + ", ..." * (len(found) > 8)
+        yield f"Not checked, because diagnose does not know the statistics of {kinds}: {names}."
 
 
 def _check_max_batches(max_batches: int) -> None:

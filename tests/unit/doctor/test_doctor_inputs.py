@@ -208,3 +208,33 @@ def test_masks_alone_tell_it_where_the_images_do_not():
     order = torch.randperm(320)
     some = list(zip(torch.randn(320, 1, 8, 8).split(32), masks[order].split(32), strict=True))
     assert not codes(diagnose(model, some))
+
+
+def head_with_nan(model):
+    head = [each for each in model.modules() if isinstance(each, nn.Linear)][-1]
+    with torch.no_grad():
+        head.weight[0, 0] = float("nan")
+    return model
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("targets", [False, True])
+def test_nan_behind_the_last_norm_layer_is_found(targets, inference):
+    model = head_with_nan(trained("fully connected"))
+    model.train(not inference)
+    some = [(x, y) if targets else x for x, y in few()]
+    (found,) = diagnose(model, some, inference=inference).by_code("non-finite-values")
+    assert (found.layer, found.severity) == ("", "error")
+    assert ("the loss in train mode is nan" if targets else "the outputs hold nan") in found.evidence
+    assert "Parameters with nan or infinite values: " in found.evidence and "weight" in found.evidence
+
+
+def test_a_loss_that_is_nan_is_found_and_one_that_is_finite_is_not():
+    model, some = trained("fully connected"), few()
+    for targets, codes in ((float("nan"), ["non-finite-values"]), (0.5, [])):
+        changed = [(x, torch.full((len(x), 10), targets)) for x, _ in some]
+        report = diagnose(model, changed, loss=nn.functional.mse_loss)
+        assert [each.code for each in report if each.code == "non-finite-values"] == codes
+    numbers = iter(range(10_000))
+    one_bad = diagnose(model, some, loss=lambda out, y: out.sum() * 0 + (1 if next(numbers) else float("inf")))
+    assert f"In 1 of {len(some)} batches, such as batch 0," in one_bad[0].evidence
