@@ -18,7 +18,7 @@ from bnlib.doctor.structures import tensors
 
 
 def non_finite_values(measurements: Measurements) -> Iterator[Finding]:
-    """Find nan and infinite values in parameters and running statistics, batches that would bring them there, and losses.
+    """Find nan and infinite values in layers and losses, and batches that would bring them into the layers.
 
     A loss that is nan has no order among the losses of the modes, so no other check would see it.
     """
