@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bnlib.arguments import check_integer, check_number, check_usual
 from bnlib.probes.stateless import Loss, loss_and_gradients_at, trainable_names
-from bnlib.probes.tensors import flattened, gradients_or_zeros, number_sequence
+from bnlib.probes.tensors import flattened, gradients_or_zeros, norm, number_sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +146,14 @@ def landscape_along_gradient(
     old, parameter_names = dict(model.named_parameters()), trainable_names(model, parameter_names)
     value, gradients = loss_and_gradients_at(model, loss, old, parameter_names)
     before = flattened(gradients_or_zeros(gradients, parameter_names, old))
-    norm, weight_norm = before.norm(), flattened(old[name] for name in parameter_names).norm()
+    gradient_norm, weight_norm = norm(before), norm(flattened(old[name] for name in parameter_names))
     step_sizes = step_sizes.to(before.dtype).to(before.device)
-    step_sizes = step_sizes * (weight_norm / norm) if relative else step_sizes
+    step_sizes = step_sizes * (weight_norm / gradient_norm) if relative else step_sizes
     losses, changes = [], []
     for step_size in step_sizes:
         moved = {name: old[name].detach() - (step_size * gradients[name]).to(old[name]) for name in gradients}
         there, after = loss_and_gradients_at(model, loss, old | moved, parameter_names)
         losses.append(there)
-        changes.append((before - flattened(gradients_or_zeros(after, parameter_names, old))).norm())
-    return LandscapeAlongGradient(step_sizes, value, torch.stack(losses), norm, torch.stack(changes), weight_norm)
+        changes.append(norm(before - flattened(gradients_or_zeros(after, parameter_names, old))))
+    losses, changes = torch.stack(losses), torch.stack(changes)
+    return LandscapeAlongGradient(step_sizes, value, losses, gradient_norm, changes, weight_norm)
