@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
-from bnlib.arguments import check_integer, check_kind
+from bnlib.arguments import check_flags, check_integer, check_kind, shown
 from bnlib.doctor.batches import Forward, call_model, first_batches
 from bnlib.doctor.checks import CHECKS
 from bnlib.doctor.checks.batch_dependence import eval_mode_depends_on_batch
@@ -73,7 +73,7 @@ def diagnose(
         A ``Report`` of all findings, the most severe first.
 
     Raises:
-        TypeError: ``model`` is not a module, ``domains`` is not a mapping, or ``optimiser`` is no optimiser.
+        TypeError: ``model`` is not a module, ``domains`` is not a mapping, or another argument is of the wrong type.
         ValueError: there is no batch with a sample; a batch does not fit the model; the loss is not a single number;
             ``max_batches`` is below 1; the model cannot be copied; ``optimiser`` is that of another model.
 
@@ -96,7 +96,8 @@ def diagnose(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if domains is not None and not isinstance(domains, Mapping):
         raise TypeError(f"domains must be a mapping of names to batches, got {type(domains).__name__}")
-    _check_max_batches(max_batches)
+    _check(max_batches, loss, forward)
+    check_flags(inference=inference)
     if optimiser is not None:
         check_kind("optimiser", optimiser, Optimizer, "a torch.optim.Optimizer of the model's parameters, or None")
     if exported:
@@ -161,7 +162,7 @@ def losses_by_mode(
         >>> {mode: score.error > 0.5 for mode, score in doctor.losses_by_mode(model, by_label).items()}
         {'train': True, 'train_reshuffled': False, 'eval_recomputed': False, 'eval': False}
     """
-    _check_max_batches(max_batches)
+    _check(max_batches, loss, forward)
     with _preserve_all_random_states(model):
         instrumented = InstrumentedModel(model, forward)
         taken = first_batches("batches", batches, max_batches, model, forward)
@@ -189,8 +190,11 @@ def _unknown_layers(model: nn.Module) -> Iterator[str]:
         yield f"Not checked, because diagnose does not know the statistics of {kinds}: {names}."
 
 
-def _check_max_batches(max_batches: int) -> None:
+def _check(max_batches: int, loss: Loss | None, forward: Forward | None) -> None:
     check_integer("max_batches", max_batches)
+    for name, value in (("loss", loss), ("forward", forward)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be a function or None, got {shown(value)}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from bnlib.arguments import check_integer, check_kind, check_usual, shown
+from bnlib.arguments import check_flags, check_integer, check_usual, shown
 from bnlib.doctor.report import Finding, Report
 from bnlib.monitor.findings import Sign, signs
 from bnlib.monitor.first_non_finite import FirstNonFinite
@@ -95,7 +95,7 @@ class Monitor:
     ) -> None:
         check_usual(model=model)
         check_integer("every", every)
-        check_kind("warn", warn, bool, "True or False")
+        check_flags(warn=warn)
         if to is not None and not callable(to) and not hasattr(to, "add_scalar"):
             raise TypeError(
                 f"to must be a function of a dictionary and a step, a SummaryWriter or None, got {shown(to)}"

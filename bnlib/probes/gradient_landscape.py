@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_integer, check_number, check_usual
+from bnlib.arguments import check_flags, check_integer, check_number, check_usual
 from bnlib.probes.stateless import Loss, loss_and_gradients_at, trainable_names
 from bnlib.probes.tensors import flattened, gradients_or_zeros, norm, number_sequence
 
@@ -97,6 +97,7 @@ def step_sizes(lr: float, low: float = 1 / 2, high: float = 4, count: int = 8, *
     check_number("low", low, above=0)
     check_number("high", high, above=low)
     check_integer("count", count, at_least=2)
+    check_flags(geometric=geometric)
     low, high = lr * low, lr * high
     if geometric:
         return torch.linspace(math.log(low), math.log(high), count, dtype=torch.float64).exp()
@@ -140,6 +141,7 @@ def landscape_along_gradient(
         6.0
     """
     check_usual(model=model, loss=loss, parameter_names=parameter_names)
+    check_flags(relative=relative)
     step_sizes = number_sequence("step_sizes", step_sizes)
     if not (step_sizes > 0).all():
         raise ValueError(f"step_sizes must be positive, got {step_sizes.tolist()}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_number, check_usual
+from bnlib.arguments import check_flags, check_number, check_usual
 from bnlib.probes.stateless import Loss, loss_and_gradients_at, trainable_names
 from bnlib.probes.tensors import at_least_float32, gradients_or_zeros, norm
 
@@ -223,6 +223,7 @@ def _cosines_by_row(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _weight_norm(values: Tensor, per_unit: bool) -> Tensor:
+    check_flags(per_unit=per_unit)
     if per_unit and values.dim() == 0:
         raise ValueError("weight must have at least one dimension for per_unit=True, got a 0-dimensional tensor")
     values = at_least_float32(values.detach())
