@@ -269,6 +269,8 @@ class Monitor:
         }
         for name, each in passes.items():
             self._last[name], self._earlier[name] = each[-1], each[-1].after
+            if measured[name].below_resolution:
+                del self._last[name]  # its statistics are not known well enough to be compared with others
             several = any(one.calls is not None and len(one.calls.counts) != 1 for one in each)
             if several or measured[name].below_resolution:
                 self._by_input.add(name)
