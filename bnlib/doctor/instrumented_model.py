@@ -71,7 +71,7 @@ class InstrumentedModel:
         trainable: the parameters of the copy that require a gradient in the user's model.
 
     Raises:
-        ValueError: the model cannot be copied, or has lazy layers without parameters yet.
+        ValueError: the model cannot be copied, has lazy layers without parameters yet, or is on the meta device.
     """
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
@@ -80,6 +80,11 @@ class InstrumentedModel:
                 raise ValueError(
                     f"model must have initialised parameters, but its layer {name!r} is lazy: run a batch first"
                 )
+        tensors = (*model.named_parameters(), *model.named_buffers())
+        if empty := [name for name, value in tensors if value.is_meta]:
+            raise ValueError(
+                f"model must have values in its tensors, but {empty[0]!r} is on the meta device: load the weights first"
+            )
         groups = [getattr(module, "process_group", None) for module in model.modules()]
         try:
             # A process group cannot be copied, so the copy shares it.

@@ -208,3 +208,8 @@ def test_a_weight_that_a_hook_computed_can_be_copied(change):
         model.eval()
         by_hand = [F.cross_entropy(model(x), y) for x, y in PAIRS]
     torch.testing.assert_close(scores["eval"].losses.float(), torch.stack(by_hand), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_values_is_named():
+    with pytest.raises(ValueError, match=r"model must have values in its tensors, but 'body.0.weight' is on the meta"):
+        diagnose(Network().to("meta"), PAIRS)
