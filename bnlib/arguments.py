@@ -99,6 +99,19 @@ def check_kind(name: str, value: Any, kind: type | tuple[type, ...], what: str) 
         raise TypeError(f"{name} must be {what}, got {shown(value)}{hint}")
 
 
+def check_flags(**flags: Any) -> None:
+    """Raise a TypeError if a value is not True or False: a text such as ``"no"`` would count as true.
+
+    Example:
+        >>> arguments.check_flags(strict="no")
+        Traceback (most recent call last):
+            ...
+        TypeError: strict must be True or False, got 'no'
+    """
+    for name, value in flags.items():
+        check_kind(name, value, bool, "True or False")
+
+
 def check_usual(**arguments: Any) -> None:
     """Check arguments whose names mean the same in the whole package, such as ``model``, ``loss``, ``x`` and ``seed``.
 

@@ -110,7 +110,7 @@ class Composition:
         """Return the exact statistic y of each stage over all samples ``x``, given those of the earlier stages."""
         found, z = [], x
         for stage in self.stages:
-            found.append(stage.statistic(params, z).mean(0))
+            found.append(_statistic(stage, params, z))
             z = stage.apply(params, z, found[-1])
         return found
 
@@ -255,6 +255,17 @@ def minimize(
         )
 
 
+def _statistic(stage: Stage, params: Params, z: Tensor) -> Tensor:
+    """Return the mean of a stage's statistic over samples; raise an error if it would be broadcast to the estimate."""
+    rows = stage.statistic(params, z)
+    if not isinstance(rows, Tensor) or rows.shape != (len(z), *stage.start.shape):
+        raise ValueError(
+            f"statistic must return one row per sample, shape {(len(z), *stage.start.shape)} for a start of shape "
+            f"{tuple(stage.start.shape)}, got {shown(rows)}"
+        )
+    return rows.mean(0)
+
+
 def _iterator(batches: Iterable[Batch]) -> Iterator[Batch]:
     try:
         return iter(batches)
@@ -278,9 +289,9 @@ def _updated_estimates(composition: Composition, state: State, x: Tensor, alpha:
     with torch.no_grad():
         for number, stage in enumerate(composition.stages):
             old, trend = state.estimates[number], state.trends[number]
-            newest = stage.statistic(state.params, now).mean(0)
+            newest = _statistic(stage, state.params, now)
             if corrects:
-                estimate = (1 - alpha) * (old - stage.statistic(state.previous, before).mean(0)) + newest
+                estimate = (1 - alpha) * (old - _statistic(stage, state.previous, before)) + newest
             elif estimator == "momentum":
                 estimate = (1 - alpha) * (old + trend) + alpha * newest
                 trend = (1 - alpha / 4) * trend + alpha / 4 * (estimate - old)
@@ -302,7 +313,7 @@ def _gradient(composition, state: State, estimates, batch: Batch, batches, oracl
     (z, target), extra = batch, 0.0
     for number, (stage, y) in enumerate(zip(stages, leaves, strict=True)):
         if oracle in ("same", "running"):
-            newest = stage.statistic(params, z).mean(0)
+            newest = _statistic(stage, params, z)
             if oracle == "same":
                 y = y + newest - newest.detach()
             else:
@@ -327,7 +338,7 @@ def _through_statistics(composition: Composition, params, estimates, adjoints, g
         leaves, (z, _) = [each.detach().requires_grad_() for each in estimates], next(batches)
         for stage, y in zip(composition.stages[:number], leaves, strict=False):
             z = stage.apply(params, z, y)
-        statistic = composition.stages[number].statistic(params, z).mean(0)
+        statistic = _statistic(composition.stages[number], params, z)
         found = _grad((statistic * adjoints[number]).sum(), [*params.values(), *leaves[:number]])
         for name, value in zip(params, found, strict=False):
             gradient[name] = gradient[name] + value

@@ -19,7 +19,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from bnlib.arguments import check_integer, check_kind, check_number, shown
+from bnlib.arguments import check_flags, check_integer, check_kind, check_number, shown
 
 Sampler = Callable[[Tensor, int, int], Iterator[Tensor]]
 """``sampler(labels, batch_size, seed)``, an endless iterator of index tensors."""
@@ -234,6 +234,9 @@ class FixedBatches:
     shuffle_samples: bool = True
     shuffle_batches: bool = False
 
+    def __post_init__(self) -> None:
+        check_flags(shuffle_samples=self.shuffle_samples, shuffle_batches=self.shuffle_batches)
+
     def __call__(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Return an endless iterator of index tensors, shape (batch_size,); see ``bnlib.samplers``."""
         count, generator = _checked_count(labels), _generator(seed)
@@ -289,6 +292,7 @@ class PerWorker:
 
     def __post_init__(self) -> None:
         _check_workers(self.world_size, self.skew)
+        check_flags(reshard=self.reshard)
         check_integer("rank", self.rank, 0, self.world_size - 1)
         if not callable(self.base):
             raise TypeError(f"base must be a sampler, see bnlib.samplers, got {shown(self.base)}")
@@ -353,7 +357,7 @@ def _checked_count(labels: Tensor) -> int:
 
 def _generator(seed: int) -> torch.Generator:
     check_integer("seed", seed, at_least=0)
-    return torch.Generator("cpu").manual_seed(seed)
+    return torch.Generator("cpu").manual_seed(int(seed))
 
 
 def _check_workers(world_size: int, skew: float) -> None:
@@ -385,7 +389,7 @@ class _Unused:
 
 
 def _cut(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    return order[: len(order) - len(order) % batch_size].split(batch_size)
+    return order[: len(order) - len(order) % batch_size].split(int(batch_size))
 
 
 def _endless(epoch: Callable[[torch.Generator], Iterable[Tensor]], generator: torch.Generator) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from bnlib import datasets, distributed, stacked
-from bnlib.arguments import check_integer, check_kind, check_number, check_one_of, check_usual, shown
+from bnlib.arguments import check_flags, check_integer, check_kind, check_number, check_one_of, check_usual, shown
 from bnlib.cache import cache_folder, note_on_resuming, read_stored, store
 from bnlib.datasets import Dataset
 from bnlib.processes import run_jobs
@@ -98,6 +98,7 @@ class Run:
         if isinstance(self.data, str):
             check_one_of("data", self.data, datasets.NAMES)
         check_usual(seed=self.seed)
+        check_flags(record_step_loss=self.record_step_loss)
         for name in ("batch_size", "epochs", "checkpoints"):
             check_integer(name, getattr(self, name))
         check_number("lr", self.lr, at_least=0)
@@ -168,6 +169,7 @@ def run(
         >>> len(first), again == first
         (2, True)
     """
+    check_flags(progress=progress)
     for name, value in (("max_stacked", max_stacked), ("workers", workers)):
         check_integer(name, value)
     if isinstance(devices, str) or not isinstance(devices, Sequence) or not devices:

@@ -19,14 +19,14 @@ class Dataset:
     Attributes:
         name: name of the data set, as given to ``load``.
         train_x, test_x: inputs, float32: images of shape (N, C, H, W) with values from 0 to 1, or vectors (N, D).
-        train_y, test_y: classes, int64, shape (N,).
+        train_y, test_y: classes from 0 to ``num_classes`` - 1, int64, shape (N,).
         num_classes: number of classes.
 
     The tensors of a split that was not loaded are None.
 
     Raises:
         TypeError: if an attribute is of the wrong type.
-        ValueError: if a split does not have one class for each input.
+        ValueError: if a split does not have one class for each input, or a class is out of range.
 
     Example:
         >>> datasets.load("three_points")
@@ -49,11 +49,23 @@ class Dataset:
                 continue
             check_kind(f"{split}_x", x, Tensor, "a tensor, or None like its classes")
             check_kind(f"{split}_y", y, Tensor, "a tensor, or None like its inputs")
-            if y.shape != x.shape[:1]:
+            if y.dtype is not torch.int64:
+                raise TypeError(
+                    f"{split}_y must hold classes as torch.int64, got {y.dtype}; convert them with y.long()"
+                )
+            if x.dim() == 0 or y.shape != x.shape[:1]:
                 raise ValueError(
                     f"{split}_y must have one class for each of the inputs of shape {tuple(x.shape)}, got shape "
                     f"{tuple(y.shape)}"
                 )
+            if y.numel() and not y.is_meta:
+                # Cross-entropy would leave out a class of -100 without a word.
+                least, largest = (int(each) for each in y.aminmax())
+                if least < 0 or largest >= self.num_classes:
+                    raise ValueError(
+                        f"{split}_y must hold classes from 0 to num_classes - 1 = {self.num_classes - 1}, got "
+                        f"{least if least < 0 else largest}"
+                    )
 
     def to(self, device: torch.device | str) -> Dataset:
         """Return the same data on ``device``; tensors that are there already are not copied."""

@@ -34,7 +34,7 @@ def randomly_scaled(name: str, low: float = -2.5, high: float = 2.5, seed: int =
     check_number("low", low)
     check_number("high", high, at_least=low)
     check_integer("seed", seed, at_least=0)
-    data, generator = load(name), torch.Generator("cpu").manual_seed(seed)
+    data, generator = load(name), torch.Generator("cpu").manual_seed(int(seed))
 
     def times(x: Tensor) -> Tensor:
         factors = low + (high - low) * torch.rand(len(x), dtype=x.dtype, generator=generator, device="cpu")

@@ -56,7 +56,7 @@ def wide_variation(
     check_number("max_value", max_value)
     check_number("noise", noise, at_least=0)
     check_integer("seed", seed, at_least=0)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(int(seed))
     settings = {"generator": generator, "device": "cpu"}
 
     def sample(count: int) -> tuple[Tensor, Tensor]:

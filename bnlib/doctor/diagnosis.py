@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
-from bnlib.arguments import check_integer, check_kind
+from bnlib.arguments import check_flags, check_integer, check_kind, shown
 from bnlib.doctor.batches import Forward, call_model, first_batches
 from bnlib.doctor.checks import CHECKS
 from bnlib.doctor.checks.batch_dependence import eval_mode_depends_on_batch
@@ -21,6 +21,7 @@ from bnlib.doctor.finding_values import with_values
 from bnlib.doctor.instrumented_model import InstrumentedModel
 from bnlib.doctor.losses import Loss, Score
 from bnlib.doctor.measurements import Measurements
+from bnlib.doctor.norm_layers import UNKNOWN_STATISTICS
 from bnlib.doctor.report import Report
 from bnlib.probes.stateless import preserve_random_state
 
@@ -42,8 +43,9 @@ def diagnose(
     PyTorch's BatchNorm1d, BatchNorm2d, BatchNorm3d and SyncBatchNorm, bnlib's BatchNorm, BatchRenorm, FullNorm and
     DomainBatchNorm, classes that inherit from these, and any module with the tensors ``running_mean`` and
     ``running_var``. All of them run their own ``forward``; only their mode and their statistics are changed. It takes
-    GhostBatchNorm for a BatchNorm of the whole batch. Norms of one sample, such as GroupNorm and RMSNorm, have no batch
-    statistics to check. The losses in a report are those of two or four batches where these decide which mode is
+    GhostBatchNorm for a BatchNorm of the whole batch. It does not know CrossIterationBatchNorm and
+    MovingAverageBatchNorm, and says so. Norms of one sample, such as GroupNorm and RMSNorm, have no batch statistics to
+    check. The losses in a report are those of two or four batches where these decide which mode is
     worse; ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported program, which cannot be taken
     apart, ``diagnose`` checks less, and says so.
 
@@ -71,7 +73,7 @@ def diagnose(
         A ``Report`` of all findings, the most severe first.
 
     Raises:
-        TypeError: ``model`` is not a module, ``domains`` is not a mapping, or ``optimiser`` is no optimiser.
+        TypeError: ``model`` is not a module, ``domains`` is not a mapping, or another argument is of the wrong type.
         ValueError: there is no batch with a sample; a batch does not fit the model; the loss is not a single number;
             ``max_batches`` is below 1; the model cannot be copied; ``optimiser`` is that of another model.
 
@@ -94,7 +96,8 @@ def diagnose(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if domains is not None and not isinstance(domains, Mapping):
         raise TypeError(f"domains must be a mapping of names to batches, got {type(domains).__name__}")
-    _check_max_batches(max_batches)
+    _check(max_batches, loss, forward)
+    check_flags(inference=inference)
     if optimiser is not None:
         check_kind("optimiser", optimiser, Optimizer, "a torch.optim.Optimizer of the model's parameters, or None")
     if exported:
@@ -117,7 +120,8 @@ def diagnose(
         findings = [finding for check in CHECKS for finding in measurements.findings(check)]
         findings += losses_differ_without_a_cause(measurements, findings)
         findings = [with_values(each, measurements) for each in findings]
-        return Report(findings, measurements.remarks(), checked=bool(findings or measurements.statistics))
+        remarks = [*_unknown_layers(model), *measurements.remarks()]
+        return Report(findings, remarks, checked=bool(findings or measurements.statistics))
 
 
 def losses_by_mode(
@@ -158,7 +162,7 @@ def losses_by_mode(
         >>> {mode: score.error > 0.5 for mode, score in doctor.losses_by_mode(model, by_label).items()}
         {'train': True, 'train_reshuffled': False, 'eval_recomputed': False, 'eval': False}
     """
-    _check_max_batches(max_batches)
+    _check(max_batches, loss, forward)
     with _preserve_all_random_states(model):
         instrumented = InstrumentedModel(model, forward)
         taken = first_batches("batches", batches, max_batches, model, forward)
@@ -172,11 +176,25 @@ def _report_without_norm_layers(model: nn.Module, measurements: Measurements) ->
     # The model may call a function such as F.batch_norm.
     findings = list(eval_mode_depends_on_batch(measurements))
     remark = f"{type(model).__name__} has no layer with batch statistics, so there was nothing to check."
-    return Report(findings, [] if findings else [remark, *measurements.skipped_remarks()], checked=bool(findings))
+    remarks = list(_unknown_layers(model)) or ([] if findings else [remark])
+    remarks += [] if findings else measurements.skipped_remarks()
+    return Report(findings, remarks, checked=bool(findings))
 
 
-def _check_max_batches(max_batches: int) -> None:
+def _unknown_layers(model: nn.Module) -> Iterator[str]:
+    """Yield a sentence that names the layers with batch statistics that no check looks at."""
+    found = [(name, type(each)) for name, each in model.named_modules() if isinstance(each, UNKNOWN_STATISTICS)]
+    if found:
+        kinds = " and ".join(sorted({kind.__name__ for _, kind in found}))
+        names = ", ".join(name or "the model itself" for name, _ in found[:8]) + ", ..." * (len(found) > 8)
+        yield f"Not checked, because diagnose does not know the statistics of {kinds}: {names}."
+
+
+def _check(max_batches: int, loss: Loss | None, forward: Forward | None) -> None:
     check_integer("max_batches", max_batches)
+    for name, value in (("loss", loss), ("forward", forward)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be a function or None, got {shown(value)}")
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class InstrumentedModel:
         trainable: the parameters of the copy that require a gradient in the user's model.
 
     Raises:
-        ValueError: the model cannot be copied, or has lazy layers without parameters yet.
+        ValueError: the model cannot be copied, has lazy layers without parameters yet, or is on the meta device.
     """
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
@@ -80,11 +80,16 @@ class InstrumentedModel:
                 raise ValueError(
                     f"model must have initialised parameters, but its layer {name!r} is lazy: run a batch first"
                 )
+        tensors = (*model.named_parameters(), *model.named_buffers())
+        if empty := [name for name, value in tensors if value.is_meta]:
+            raise ValueError(
+                f"model must have values in its tensors, but {empty[0]!r} is on the meta device: load the weights first"
+            )
         groups = [getattr(module, "process_group", None) for module in model.modules()]
         try:
             # A process group cannot be copied, so the copy shares it.
             shared = {id(group): group for group in groups if group is not None}
-            self.model = copy.deepcopy(model, shared | _copies_of_empty_dictionaries(model))
+            self.model = copy.deepcopy(model, shared | _copies_of_empty_dictionaries(model) | _copies_of_results(model))
         except Exception as error:
             raise ValueError(
                 f"model must be a module that copy.deepcopy can copy, but copying it failed: {error}"
@@ -267,6 +272,15 @@ class InstrumentedModel:
                 return self._output(name, layer, call, input), call_statistics(layer, input, self._batch_size)
         output, normalised = normalised_input(layer, lambda: self._by_batch(name, layer, call, input), input)
         return output, call_statistics(layer, normalised, self._batch_size)
+
+
+def _copies_of_results(model: nn.Module) -> dict[int, Tensor]:
+    """Return detached copies of the tensors with a graph that modules hold, which ``copy.deepcopy`` refuses to copy.
+
+    A hook has computed them in the last forward pass, as those of ``torch.nn.utils.prune`` do, and does so in the next.
+    """
+    held = (each for module in model.modules() for each in vars(module).values())
+    return {id(each): each.detach().clone() for each in held if isinstance(each, Tensor) and not each.is_leaf}
 
 
 def _copies_of_empty_dictionaries(model: nn.Module) -> dict[int, dict]:

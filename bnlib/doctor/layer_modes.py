@@ -115,11 +115,22 @@ def follows_running_statistics(layer: nn.Module, call: Call) -> bool:
     if layer.running_mean is None or layer.running_mean.is_quantized:
         return False
     outputs = []
+    kept = [(each._buffers, key, value, value.clone()) for each, key, value in _own_buffers(layer)]
     for shift in (0.0, 1.0):
         moved = layer.running_mean + shift * layer.running_var.abs().add(1).sqrt()
         with in_mode(layer, True, (moved, layer.running_var.clone())):
             outputs.append(call())
+        # The first call may have changed other buffers, such as those of recent batches.
+        for holder, key, value, before in kept:
+            holder[key] = value.copy_(before)
     return not _same(*outputs)
+
+
+def _own_buffers(layer: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    for module in layer.modules():
+        for key, value in module._buffers.items():
+            if value is not None:
+                yield module, key, value
 
 
 def normalised_input(layer: nn.Module, call: Call, input: Tensor) -> tuple[Tensor, Tensor]:

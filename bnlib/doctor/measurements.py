@@ -221,14 +221,15 @@ class Measurements:
         if self.has_loss and self.few != self._all:
             limit = 0.1 * self.constant_output_loss
             for numbers, share in ((self.few[::2], 0.25), (self.few, 0.5)):
-                train, *others = (self._losses(mode, numbers) for mode in _MODES)
+                train, *others = (self.losses(mode, numbers) for mode in _MODES)
                 if losses_agree(train, others, share * limit):
                     return numbers, True
                 if gaps_are_clear(train, *others, limit):
                     return numbers, False
         return self._all, False
 
-    def _losses(self, mode: str, numbers: Sequence[int]) -> Tensor:
+    def losses(self, mode: str, numbers: Sequence[int]) -> Tensor:
+        """Return the losses of some batches in a mode of ``_MODES``, or ``"batch"``; there must be a loss."""
         return torch.tensor([each.loss for each in self._batch_scores(mode, numbers)], dtype=torch.double)
 
     @property
@@ -286,7 +287,7 @@ class Measurements:
     def constant_output_loss(self) -> float:
         """The loss of a model with a constant output, the mean output: the scale for differences between losses."""
         found = constant_output_loss(self._loss, [run.outputs for run in self.passes_by_batch], self.batches)
-        return abs(float(self._losses("batch", self._all).mean())) if found is None else found
+        return abs(float(self.losses("batch", self._all).mean())) if found is None else found
 
     def clearly_worse(self, worse: Score, better: Score) -> bool:
         """Return whether the first loss is clearly larger than the second: by a relevant and significant amount.

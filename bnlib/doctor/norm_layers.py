@@ -8,13 +8,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from bnlib.norm import BatchNorm, BatchRenorm, FullNorm, GhostBatchNorm
+from bnlib.norm import (
+    BatchNorm,
+    BatchRenorm,
+    CrossIterationBatchNorm,
+    FullNorm,
+    GhostBatchNorm,
+    MovingAverageBatchNorm,
+)
 
 NORM_TYPES = (_BatchNorm, BatchRenorm, FullNorm)
 """The norm layers of PyTorch and bnlib that use batch statistics, and what inherits from them."""
 
 CORRECTED_IN_TRAIN_MODE = (BatchRenorm, FullNorm)
 """Norm layers that use running averages in train mode as well."""
+
+UNKNOWN_STATISTICS = (CrossIterationBatchNorm, MovingAverageBatchNorm)
+"""Norms of bnlib whose statistics the doctor cannot compare with their inputs: the one normalises the output of a layer
+inside it, the other stores mean squares."""
 
 _KNOWN_FORWARDS = {
     each.forward for each in (_BatchNorm, nn.SyncBatchNorm, BatchNorm, GhostBatchNorm, BatchRenorm, FullNorm)
@@ -25,11 +36,11 @@ def is_norm_layer(module: nn.Module) -> bool:
     """Return whether a module normalises by batch statistics: by its type, or because it stores running statistics.
 
     A class of the user's counts if it has tensors ``running_mean`` and ``running_var``. InstanceNorm does not, because
-    its statistics are those of one sample.
+    its statistics are those of one sample, and neither do ``UNKNOWN_STATISTICS``.
     """
     if isinstance(module, NORM_TYPES):
         return True
-    if isinstance(module, _InstanceNorm):
+    if isinstance(module, (_InstanceNorm, *UNKNOWN_STATISTICS)):
         return False
     own = {**vars(module), **module._buffers, **module._parameters}
     mean, variance = own.get("running_mean"), own.get("running_var")

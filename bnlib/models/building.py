@@ -74,7 +74,7 @@ def seeded(seed: int) -> Iterator[None]:
     """Seed PyTorch's random numbers inside a ``with`` block and restore the global generator at its end."""
     check_usual(seed=seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         yield
 
 

@@ -75,6 +75,8 @@ def signs(
 def _mismatch(layer: nn.Module, found: Measured) -> Iterator[tuple[str, str, str]]:
     gap, batches = found.distance, found.batches
     averaged = found.passes[0].before.batches
+    if found.values.get("values_per_channel") == 1:  # a finding of its own, and no statistics
+        return
     if gap is None or (averaged is not None and averaged < batches_needed(layer)):
         return
     # The statistics of the few values of a small batch are far from those of the data by chance.
@@ -86,7 +88,7 @@ def _mismatch(layer: nn.Module, found: Measured) -> Iterator[tuple[str, str, str
 
 def _variance_below_eps(layer: nn.Module, found: Measured) -> Iterator[tuple[str, str, str]]:
     share = found.values.get("below_eps", 0.0)
-    if share > 0.5 and found.batches.count != 1:
+    if share > 0.5 and found.values.get("values_per_channel") != 1:
         text = f"The variance of the layer's input is below eps = {eps(layer):g} in {share:.0%} of its channels" + (
             f", and 0 in {found.values['dead']:.0%} of them." if "dead" in found.values else "."
         )

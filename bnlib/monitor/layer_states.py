@@ -141,9 +141,23 @@ def batch_between(layer: nn.Module, before: LayerState, after: LayerState, count
 
 def smallest_variance(layer: nn.Module, state: LayerState) -> np.ndarray:
     """Return the variance that ``batch_between`` cannot tell from 0, shape (C,)."""
+    return np.abs(state.variance) * _rounding(layer, state)
+
+
+def means_are_blurred(layer: nn.Module, state: LayerState, variance: np.ndarray) -> bool:
+    """Return whether the means of ``batch_between`` are off by a tenth of the standard deviation, in any channel.
+
+    That is so where the mean of a channel is many thousand times its standard deviation.
+    """
+    error = np.abs(state.mean) * _rounding(layer, state)
+    return bool((np.square(error) > 0.01 * variance).any())
+
+
+def _rounding(layer: nn.Module, state: LayerState) -> float:
+    """Return the relative rounding error of ``batch_between``."""
     weight = newest_weight(layer)
     weight = 1 / max(1, state.batches or 1) if not isinstance(weight, float) or not weight else weight
-    return np.abs(state.variance) * (4 * float(np.finfo(np.float32).eps) / weight)
+    return 4 * float(np.finfo(np.float32).eps) / weight
 
 
 def pool(batches: list[BatchStatistics]) -> BatchStatistics | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from bnlib.arguments import check_integer, check_kind, check_usual, shown
+from bnlib.arguments import check_flags, check_integer, check_usual, shown
 from bnlib.doctor.report import Finding, Report
 from bnlib.monitor.findings import Sign, signs
 from bnlib.monitor.first_non_finite import FirstNonFinite
@@ -95,7 +95,7 @@ class Monitor:
     ) -> None:
         check_usual(model=model)
         check_integer("every", every)
-        check_kind("warn", warn, bool, "True or False")
+        check_flags(warn=warn)
         if to is not None and not callable(to) and not hasattr(to, "add_scalar"):
             raise TypeError(
                 f"to must be a function of a dictionary and a step, a SummaryWriter or None, got {shown(to)}"
@@ -269,6 +269,8 @@ class Monitor:
         }
         for name, each in passes.items():
             self._last[name], self._earlier[name] = each[-1], each[-1].after
+            if measured[name].below_resolution:
+                del self._last[name]  # its statistics are not known well enough to be compared with others
             several = any(one.calls is not None and len(one.calls.counts) != 1 for one in each)
             if several or measured[name].below_resolution:
                 self._by_input.add(name)

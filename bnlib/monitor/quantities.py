@@ -12,7 +12,7 @@ from torch import nn
 
 from bnlib.doctor.norm_layers import eps, newest_weight
 from bnlib.doctor.running_averages import Distance
-from bnlib.monitor.layer_states import BatchStatistics, LayerState, pool, smallest_variance
+from bnlib.monitor.layer_states import BatchStatistics, LayerState, means_are_blurred, pool, smallest_variance
 from bnlib.monitor.window import Pass
 
 QUANTITIES: dict[str, str] = {
@@ -46,7 +46,8 @@ class Measured:
         distance: of the running statistics before the window from those of its batches; None if unknown.
         calls_differ: how far the statistics of several calls in one pass are apart; None if there is one.
         batches: all batches of the window together; None if unknown.
-        below_resolution: whether a variance is so small that only the input itself tells it.
+        below_resolution: whether a variance is so small, or so small beside the mean, that only the input itself tells
+            the statistics of a batch.
     """
 
     passes: Sequence[Pass]
@@ -84,7 +85,8 @@ def measure(layer: nn.Module, passes: Sequence[Pass], last: Pass | None, earlier
     if batches is not None:
         variances, unknown = _variance(layer, passes, batches)
         values |= variances
-        share = _between(passes if last is None or last.step + 1 != passes[0].step else [last, *passes])
+        follows = last is not None and last.step + 1 == passes[0].step
+        share = None if unknown else _between([last, *passes] if follows else passes)
         values |= {} if share is None else {"between_batches": share}
     if after.gamma is not None:
         size = np.abs(after.gamma)
@@ -131,17 +133,19 @@ def samples(passes: Sequence[Pass]) -> int | None:
 
 
 def _variance(layer: nn.Module, passes: Sequence[Pass], batches: BatchStatistics) -> tuple[dict[str, float], bool]:
-    """Return the numbers about the variance, and whether one of them is too small to be known."""
+    """Return the numbers about the variance, and whether the statistics are below what can be known."""
     variance, limit, state = batches.variance, eps(layer), passes[0].before
     by_input = any(each.calls is not None and each.calls.statistics for each in passes)
-    smallest = 0.0 if by_input or state.variance is None else smallest_variance(layer, state)
+    known = by_input or state.variance is None
+    smallest = 0.0 if known else smallest_variance(layer, state)
     zero = variance <= smallest
     unknown = bool((zero & (smallest > 0.01 * limit)).any())
+    blurred = not known and means_are_blurred(layer, passes[-1].after, np.maximum(variance, 1e-6 * limit))
     values = {
         "variance_over_eps": _median(variance) / limit if limit else math.inf,
         "below_eps": _share(variance < limit),
     }
-    return (values if unknown else values | {"dead": _share(zero)}), unknown
+    return (values if unknown else values | {"dead": _share(zero)}), unknown or blurred
 
 
 def _between(passes: Sequence[Pass]) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from bnlib.arguments import check_kind, suggestion
+from bnlib.arguments import check_flags, check_kind, suggestion
 from bnlib.norm.conversion_plan import Patterns, Step, select, table
 from bnlib.norm.dynamic_tanh import DynamicTanh
 from bnlib.norm.eps_bound import keep_function
@@ -118,6 +118,7 @@ def convert(
         True
     """
     check_kind("model", model, nn.Module, "an nn.Module")
+    check_flags(strict=strict, dry_run=dry_run)
     to = _layer_class(to)
     _check_options(to, options)
     steps = _plan(model, to, only, skip, options)

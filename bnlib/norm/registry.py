@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from bnlib.arguments import Names
+from bnlib.arguments import Names, shown
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm import BatchRenorm
 from bnlib.norm.cosine import CosineLinear
@@ -72,16 +75,48 @@ class Norm:
     def apply(self, layer: nn.Module) -> nn.Module:
         """Return ``layer`` with this normalisation; the result contains ``layer``, or is ``layer`` changed in place.
 
+        What is added has the device, the mode and the dtype of the layer (float32 at least if it has running
+        statistics). Cosine normalisation takes the weights of the layer, and leaves its bias out.
+
         Raises:
-            TypeError: if the layer is not one of ``layer_types``.
+            TypeError: if the layer is not one of ``layer_types``, or its weights cannot be normalised.
         """
         if not isinstance(layer, self.layer_types):
             types = ", ".join(kind.__name__ for kind in self.layer_types)
             raise TypeError(f"layer must be one of {types} for {self.name}, got {type(layer).__name__}")
-        return (
-            self.modify_layer(layer)
-            if self.make_layer is None
-            else nn.Sequential(layer, self.make_layer(_channels(layer)))
+        before, make = set(layer.modules()), self.make_layer
+        applied = self.modify_layer(layer) if make is None else nn.Sequential(layer, make(_channels(layer)))
+        _follow(layer, applied, before)
+        return applied
+
+
+def _follow(layer: nn.Module, applied: nn.Module, before: set[nn.Module]) -> None:
+    """Put what was added to a layer on its device, into its precision and into its mode."""
+    if isinstance(applied, nn.Sequential):
+        own = layer.weight.dtype if layer.weight.is_floating_point() else torch.get_default_dtype()
+        for added in applied[1:]:
+            # Running statistics in half precision would be too coarse.
+            statistics = any(value.is_floating_point() for value in added.buffers())
+            added.to(layer.weight.device, torch.promote_types(own, torch.float32) if statistics else own)
+    for module in applied.modules():
+        if module not in before:
+            module.training = layer.training
+
+
+def _check_weight(layer: nn.Module, or_parametrised: bool = True) -> None:
+    """Raise a TypeError if the weights of a layer are not there, or not where they can be changed."""
+    parametrised = parametrize.is_parametrized(layer, "weight")
+    if not parametrised and is_lazy(layer.weight):
+        raise TypeError(f"layer must have weights, got {shown(layer)}, which is lazy; call it first")
+    if not parametrised and "weight" not in layer._parameters:
+        raise TypeError(
+            f"layer must have its weight as a parameter, got {shown(layer)}, whose weight is computed by a hook, as by "
+            "torch.nn.utils.prune; remove the hook first"
+        )
+    if parametrised and not or_parametrised:
+        raise TypeError(
+            f"layer must have weights that are not parametrised, got {type(layer).__name__}; see "
+            "torch.nn.utils.parametrize.remove_parametrizations"
         )
 
 
@@ -120,7 +155,19 @@ def _instance_norm(layer: nn.Module) -> nn.Sequential:
     return nn.Sequential(layer, kind(layer.out_channels, affine=True))
 
 
+def _weight_norm(layer: nn.Module) -> nn.Module:
+    _check_weight(layer, or_parametrised=False)
+    return weight_norm(layer)
+
+
 def _cosine(layer: nn.Linear) -> CosineLinear:
+    _check_weight(layer, or_parametrised=False)
+    hooks = [name for name, value in vars(layer).items() if name.endswith("_hooks") and value]
+    if hooks or "forward" in vars(layer) or type(layer).forward is not nn.Linear.forward:
+        what = f"hooks ({', '.join(hooks)})" if hooks else "a forward of its own"
+        raise TypeError(
+            f"layer must be a plain Linear for cosine, which takes its place, got {shown(layer)} with {what}"
+        )
     # On the meta device, because the weights exist already and no random numbers should be drawn.
     cosine = CosineLinear(layer.in_features, layer.out_features, device="meta")
     cosine.weight = layer.weight
@@ -129,11 +176,13 @@ def _cosine(layer: nn.Linear) -> CosineLinear:
 
 def _standardised(layer: nn.Module) -> nn.Sequential:
     # Weights of variance 1 make the output grow with the fan-in, so the paper also adds another normalisation.
+    _check_weight(layer)
     return nn.Sequential(weight_standardise(layer), _group_norm(_channels(layer)))
 
 
 def _moving_average(layer: nn.Module) -> nn.Sequential:
     # The norm subtracts no mean, so the paper centralises the weights.
+    _check_weight(layer)
     return nn.Sequential(weight_centralise(layer), MovingAverageBatchNorm(_channels(layer)))
 
 
@@ -206,7 +255,7 @@ NORMS: dict[str, Norm] = Names(
                 paper="https://arxiv.org/abs/2004.02967",
             ),
             Norm("dynamic_tanh", "Dynamic tanh", DynamicTanh, paper="https://arxiv.org/abs/2503.10622"),
-            Norm("weight_norm", "Weight Norm", modify_layer=weight_norm, paper="https://arxiv.org/abs/1602.07868"),
+            Norm("weight_norm", "Weight Norm", modify_layer=_weight_norm, paper="https://arxiv.org/abs/1602.07868"),
             Norm(
                 "weight_standardisation",
                 "Weight standardisation + Group Norm",

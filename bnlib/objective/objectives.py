@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_integer, check_kind, check_number, check_usual
+from bnlib.arguments import check_integer, check_kind, check_number, check_usual, shown
 from bnlib.objective.operators import Layer, Layers, bn_network, check_layers, plain_network
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -49,6 +49,9 @@ def plain_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
     Returns:
         The leading shape (...); a number if the weights have no leading dimensions.
 
+    Raises:
+        ValueError: if there is not one target for each sample, or the loss is not one number per sample.
+
     Source: Lian and Liu 2019, equation (3).
 
     Example:
@@ -57,8 +60,8 @@ def plain_objective(layers: Layers, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
         tensor(2.5000)
     """
     check_layers(layers)
-    check_usual(loss=loss, x=x, y=y)
-    return loss(plain_network(layers, x), y).mean(-1)
+    _check_data(loss, x, y)
+    return _losses(loss, plain_network(layers, x), y).mean(-1)
 
 
 def bn_objective(
@@ -78,7 +81,7 @@ def bn_objective(
         The leading shape (...); a number if the weights have no leading dimensions.
 
     Raises:
-        ValueError: if there are no batches.
+        ValueError: if there are no batches, or one is not a row of indices; and as ``plain_objective``.
 
     Source: Lian and Liu 2019, equation (4).
 
@@ -96,11 +99,14 @@ def bn_objective(
         [[0, 1, 2, 3]] 0.053
     """
     check_layers(layers)
-    check_usual(loss=loss, x=x, y=y, batches=batches)
+    _check_data(loss, x, y)
+    check_usual(batches=batches)
     check_number("eps", eps, at_least=0)
     batches = batches if isinstance(batches, Tensor) else list(batches)
     if len(batches) == 0:
         raise ValueError("batches must hold at least one batch, got none")
+    for each in batches:
+        _check_batch("batches", each)
     if isinstance(batches, Tensor):
         means = _batch_losses(layers, loss, x, y, batches, eps)
     else:
@@ -158,13 +164,17 @@ def estimated_objective(
         True
     """
     check_layers(layers)
-    check_usual(loss=loss, x=x, y=y)
+    _check_data(loss, x, y)
     check_number("eps", eps, at_least=0)
     check_kind("sampler", sampler, Iterator, "an iterator of batches, see bnlib.samplers")
     check_integer("count", count, at_least=2)  # one batch has no standard error
     batches = list(itertools.islice(sampler, count))
     if len(batches) < count:
         raise ValueError(f"sampler must yield at least count={count} batches, got {len(batches)}")
+    for each in batches:
+        _check_batch("sampler", each)
+    if len(sizes := {len(each) for each in batches}) > 1:
+        raise ValueError(f"sampler must yield batches of one size, got {min(sizes)} and {max(sizes)}")
     batches = torch.stack(batches)
     means = _batch_losses(layers, loss, x, y, batches, eps)
     return Estimate(means.mean(-1), means.std(-1) / math.sqrt(count), count)
@@ -174,7 +184,30 @@ def _batch_losses(layers: Layers, loss: Loss, x: Tensor, y: Tensor, batches: Ten
     """Return the mean loss of each batch, shape (..., K)."""
     inputs = x[batches]  # (K, b, in)
     wide = [Layer(weight.unsqueeze(-3), activation) for weight, activation in layers]
-    return loss(bn_network(wide, inputs, inputs, eps), y[batches]).mean(-1)
+    return _losses(loss, bn_network(wide, inputs, inputs, eps), y[batches]).mean(-1)
+
+
+def _losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of each sample, of the shape of the outputs without their last dimension."""
+    found = loss(outputs, targets)
+    if not isinstance(found, Tensor) or found.shape != outputs.shape[:-1]:
+        raise ValueError(
+            f"loss must return one number per sample, shape {tuple(outputs.shape[:-1])} for outputs of shape "
+            f"{tuple(outputs.shape)}, got {shown(found)}"
+        )
+    return found
+
+
+def _check_data(loss: Loss, x: Tensor, y: Tensor) -> None:
+    check_usual(loss=loss, x=x, y=y)
+    if y.dim() == 0 or x.dim() == 0 or len(y) != len(x):
+        raise ValueError(f"y must have a target for each sample of x, got {tuple(y.shape)} for {tuple(x.shape)}")
+
+
+def _check_batch(name: str, batch: Tensor) -> None:
+    is_row = isinstance(batch, Tensor) and batch.dim() == 1 and len(batch) > 0
+    if not is_row or batch.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{name} must hold a row of indices for each batch, at least one, got {shown(batch)}")
 
 
 def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches: Iterable[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_integer, check_kind, check_usual
+from bnlib.arguments import check_flags, check_integer, check_kind, check_usual
 from bnlib.probes.layer_parameters import trainable_parameters_by_module
 from bnlib.probes.stateless import probe_is_running, stateless_call
 from bnlib.probes.tensors import at_least_float32
@@ -157,6 +157,7 @@ def activation_statistics(
         (['1', '2', '4'], True)
     """
     check_usual(model=model, x=x, layers=layers)
+    check_flags(of_inputs=of_inputs)
     found: dict[str, list[ChannelStatistics]] = {}
     measure = partial(channel_statistics, num_quantiles=num_quantiles, channel_dim=channel_dim)
     with _collect_statistics(model, layers, of_inputs, measure, found), torch.no_grad():
@@ -195,6 +196,7 @@ def record_activation_statistics(
         True
     """
     check_usual(model=model, layers=layers)
+    check_flags(of_inputs=of_inputs)
     found: dict[str, list[ChannelStatistics]] = {}
     measure = partial(channel_statistics, num_quantiles=num_quantiles, channel_dim=channel_dim)
     with _collect_statistics(

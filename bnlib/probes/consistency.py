@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bnlib.arguments import check_usual
 from bnlib.probes.stateless import preserve_modes, stateless_call
-from bnlib.probes.tensors import at_least_float32
+from bnlib.probes.tensors import at_least_float32, root_mean_square
 
 
 def batch_dependence(module: nn.Module, inputs: Tensor, other_samples: Tensor | None = None) -> float:
@@ -101,16 +101,26 @@ def relative_difference(first: Tensor, second: Tensor) -> float:
     Returns:
         A number without unit; 0 if the tensors are equal.
 
+    Raises:
+        ValueError: the shapes differ.
+
     Example:
         >>> round(probes.relative_difference(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.1])), 2)
         0.1
     """
     check_usual(first=first, second=second)
-    first, second = at_least_float32(first.detach()), at_least_float32(second.detach())
-    if torch.equal(first, second):
+    if first.shape != second.shape:
+        raise ValueError(f"second must have the shape of first, {tuple(first.shape)}, got {tuple(second.shape)}")
+    pair = [at_least_float32(each.detach() if each.is_floating_point() else each.double()) for each in (first, second)]
+    if torch.equal(*pair):
         return 0.0
-    scale = torch.stack([first, second]).square().mean().sqrt()
-    return ((first - second).abs().max() / scale).item()
+    values = torch.stack(pair)
+    largest = values.abs().max()
+    scale, tiny = values.square().mean().sqrt(), torch.finfo(values.dtype).tiny ** 0.5 * 2**10
+    if largest.isfinite() and not tiny < scale < torch.inf:  # the squares are not in the range of the dtype
+        values = values / largest
+        scale = root_mean_square(values)
+    return ((values[0] - values[1]).abs().max() / scale).item()
 
 
 def _run_in_modes(module: nn.Module, passes: Callable):
@@ -129,7 +139,7 @@ def _run_in_modes(module: nn.Module, passes: Callable):
 
 def _different_samples(inputs: Tensor) -> Tensor:
     """Return the samples in reverse order, multiplied by 2 and shifted by their root mean square."""
-    size = at_least_float32(inputs).square().mean().sqrt()
+    size = root_mean_square(at_least_float32(inputs))
     shift = torch.where(size > 0, size, torch.ones_like(size))
     return 2 * inputs.flip(0) + shift.to(inputs.dtype)
 

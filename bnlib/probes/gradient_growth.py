@@ -79,12 +79,12 @@ def gradient_norms_by_layer(
 
     def within(model: nn.Module) -> tuple[Tensor | None, ...]:
         with torch.enable_grad(), _record_outputs(model.get_submodule, weights, outputs):
-            value = scalar_loss(loss(model))
+            value = scalar_loss(loss(model), differentiable=False)
             wanted = [leaves[name] for layer in outputs for name in weights[layer]]
             wanted += [each for kept in outputs.values() for each in kept]
             if not wanted:
                 raise ValueError(f"loss must call one of the layers {', '.join(weights)}, got a loss that calls none")
-            return torch.autograd.grad(value, wanted, allow_unused=True)
+            return torch.autograd.grad(scalar_loss(value), wanted, allow_unused=True)
 
     found = iter(stateless_call(model, within, leaves))
     at_weights = {layer: [next(found) for _ in weights[layer]] for layer in outputs}

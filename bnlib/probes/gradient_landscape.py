@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_integer, check_number, check_usual
+from bnlib.arguments import check_flags, check_integer, check_number, check_usual
 from bnlib.probes.stateless import Loss, loss_and_gradients_at, trainable_names
-from bnlib.probes.tensors import flattened, gradients_or_zeros, number_sequence
+from bnlib.probes.tensors import flattened, gradients_or_zeros, norm, number_sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,7 @@ def step_sizes(lr: float, low: float = 1 / 2, high: float = 4, count: int = 8, *
     check_number("low", low, above=0)
     check_number("high", high, above=low)
     check_integer("count", count, at_least=2)
+    check_flags(geometric=geometric)
     low, high = lr * low, lr * high
     if geometric:
         return torch.linspace(math.log(low), math.log(high), count, dtype=torch.float64).exp()
@@ -140,19 +141,21 @@ def landscape_along_gradient(
         6.0
     """
     check_usual(model=model, loss=loss, parameter_names=parameter_names)
+    check_flags(relative=relative)
     step_sizes = number_sequence("step_sizes", step_sizes)
     if not (step_sizes > 0).all():
         raise ValueError(f"step_sizes must be positive, got {step_sizes.tolist()}")
     old, parameter_names = dict(model.named_parameters()), trainable_names(model, parameter_names)
     value, gradients = loss_and_gradients_at(model, loss, old, parameter_names)
     before = flattened(gradients_or_zeros(gradients, parameter_names, old))
-    norm, weight_norm = before.norm(), flattened(old[name] for name in parameter_names).norm()
+    gradient_norm, weight_norm = norm(before), norm(flattened(old[name] for name in parameter_names))
     step_sizes = step_sizes.to(before.dtype).to(before.device)
-    step_sizes = step_sizes * (weight_norm / norm) if relative else step_sizes
+    step_sizes = step_sizes * (weight_norm / gradient_norm) if relative else step_sizes
     losses, changes = [], []
     for step_size in step_sizes:
         moved = {name: old[name].detach() - (step_size * gradients[name]).to(old[name]) for name in gradients}
         there, after = loss_and_gradients_at(model, loss, old | moved, parameter_names)
         losses.append(there)
-        changes.append((before - flattened(gradients_or_zeros(after, parameter_names, old))).norm())
-    return LandscapeAlongGradient(step_sizes, value, torch.stack(losses), norm, torch.stack(changes), weight_norm)
+        changes.append(norm(before - flattened(gradients_or_zeros(after, parameter_names, old))))
+    losses, changes = torch.stack(losses), torch.stack(changes)
+    return LandscapeAlongGradient(step_sizes, value, losses, gradient_norm, changes, weight_norm)

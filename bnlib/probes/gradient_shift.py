@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from bnlib.arguments import check_kind, check_usual
 from bnlib.probes.layer_parameters import gradients_and_call_order, group_parameters
 from bnlib.probes.stateless import Loss, gradients_at
-from bnlib.probes.tensors import flattened, gradients_or_zeros
+from bnlib.probes.tensors import flattened, gradients_or_zeros, norm
 
 Groups = Mapping[str, Sequence[str]]
 
@@ -162,12 +162,12 @@ def _gradient_shifts(model, loss, new_parameters, groups, gradients, called) -> 
         before = flattened(gradients_or_zeros(gradients, names, old))
         changed = gradients_at(model, loss, now, names) if position else gradients
         after = flattened(gradients_or_zeros(changed, names, old))
-        norm, norm_after = before.norm(), after.norm()
+        norm_before, norm_after = norm(before), norm(after)
         weights, moved = flattened(old[name] for name in names), flattened(new_parameters[name] for name in names)
         # Each gradient is normalised first, because the product of two small norms may be 0.
-        cosine = torch.dot(before / norm, after / norm_after)
-        ratio = (moved - weights).norm() / weights.norm()
-        result.append(LayerGradientShift(layer, norm, (before - after).norm(), cosine, ratio))
+        cosine = torch.dot(before / norm_before, after / norm_after)
+        ratio = norm(moved - weights) / norm(weights)
+        result.append(LayerGradientShift(layer, norm_before, norm(before - after), cosine, ratio))
         now |= {name: new_parameters[name] for name in names}
     return result
 

@@ -102,7 +102,7 @@ def sharpness(
         check_number("finite_difference", finite_difference, above=0)
     old, parameter_names = dict(model.named_parameters()), trainable_names(model, parameter_names)
     weights = flattened(old[name] for name in parameter_names)
-    start = torch.randn(len(weights), generator=torch.Generator().manual_seed(seed)).to(weights)
+    start = torch.randn(len(weights), generator=torch.Generator().manual_seed(int(seed))).to(weights)
     search = partial(_lanczos, start=start / start.norm(), tolerance=tolerance, max_iterations=max_iterations)
     if finite_difference is None:
         value, vector, residual, products = _search_by_autograd(model, loss, parameter_names, search)

@@ -60,7 +60,7 @@ def filter_normalised_direction(
         True
     """
     check_usual(model=model, seed=seed, parameter_names=parameter_names)
-    old, generator, direction = dict(model.named_parameters()), torch.Generator().manual_seed(seed), {}
+    old, generator, direction = dict(model.named_parameters()), torch.Generator().manual_seed(int(seed)), {}
     for name in trainable_names(model, parameter_names):
         weight = old[name].detach()
         if weight.dim() < 2:

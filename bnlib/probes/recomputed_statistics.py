@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterable
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from bnlib.arguments import check_usual
-from bnlib.norm import BatchRenorm, FullNorm
+from bnlib.arguments import check_usual, shown
 
 
 def with_recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
@@ -24,8 +24,8 @@ def with_recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> n
         batches: inputs of the model, at least one batch.
 
     Raises:
-        ValueError: ``batches`` is empty, or the model has a FullNorm or BatchRenorm layer, whose running averages
-            cannot be recomputed in this way.
+        ValueError: ``batches`` is empty, or the model has a layer with running averages that is no BatchNorm, such as
+            FullNorm, BatchRenorm or OnlineNorm, because these cannot be recomputed in this way.
 
     Source: Wu and Johnson 2021 (https://arxiv.org/abs/2105.07576), section 3, precise BN.
 
@@ -38,10 +38,11 @@ def with_recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> n
     """
     check_usual(model=model, batches=batches)
     for name, layer in model.named_modules():
-        if isinstance(layer, FullNorm | BatchRenorm):
+        averages = [key for key, value in layer._buffers.items() if key.startswith("running_") and value is not None]
+        if averages and not isinstance(layer, _BatchNorm):
             raise ValueError(
-                f"model must have no FullNorm or BatchRenorm layer, got {layer} as {name!r}: "
-                "call the model on the batches in train mode instead"
+                f"model must have no running averages but those of BatchNorm layers, got {', '.join(averages)} of "
+                f"{shown(layer)} as {name!r}: call the model on the batches in train mode instead"
             )
     model = copy.deepcopy(model).eval()
     batches = list(batches)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bnlib.arguments import check_number, check_usual
+from bnlib.arguments import check_flags, check_number, check_usual
 
 ActivationLoss = Callable[[Tensor], Tensor]
 
@@ -137,6 +137,7 @@ def theorem_4_2(
         True
     """
     check_usual(loss=loss, y=y)
+    check_flags(simplified=simplified)
     y, at, gamma, beta, scale, normalised = _prepare(y, at, gamma, beta, eps)
     with_bn = _loss_after_batch_norm(loss, gamma, beta, eps)
     u, g = _gradient(with_bn, y), _gradient(loss, at)

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
+from bnlib.arguments import shown
+
 Loss = Callable[[nn.Module], Tensor]
 
 
@@ -69,7 +71,7 @@ def loss_at(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor]) -> T
 
     def value(model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return scalar_loss(loss(model))
+            return scalar_loss(loss(model), differentiable=False)
 
     return stateless_call(model, value, parameters)
 
@@ -128,14 +130,23 @@ def trainable_names(model: nn.Module, parameter_names: Iterable[str] | None = No
     return [name for name in found if name in parameter_names]
 
 
-def scalar_loss(value: Tensor) -> Tensor:
+def scalar_loss(value: Tensor, differentiable: bool = True) -> Tensor:
     """Return a loss with a single element as a 0-dimensional tensor.
 
+    Arguments:
+        value: what the loss returned.
+        differentiable: whether a gradient is wanted.
+
     Raises:
-        ValueError: the loss has more than one element, or none.
+        TypeError: the loss is no tensor of real numbers.
+        ValueError: the loss has more than one element, or none, or has no gradient although one is wanted.
     """
+    if not isinstance(value, Tensor) or value.is_complex():
+        raise TypeError(f"loss must return a tensor with a single real number, got {shown(value)}")
     if value.numel() != 1:
         raise ValueError(f"loss must return a single number, got shape {tuple(value.shape)}")
+    if differentiable and not value.requires_grad:
+        raise ValueError(f"loss must depend on the trainable parameters of the model, got the constant {value.item()}")
     return value.reshape(())
 
 

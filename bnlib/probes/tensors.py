@@ -27,6 +27,23 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def norm(values: Tensor, dim: int | None = None) -> Tensor:
+    """Return the norm of all values or along one dimension, also where the squares leave the range of the dtype."""
+    found = torch.linalg.vector_norm(values, dim=dim)
+    least = torch.finfo(values.dtype).tiny ** 0.5 * 2**10
+    if values.numel() == 0 or bool(((found > least) & found.isfinite()).all()):
+        return found
+    largest = values.abs().amax() if dim is None else values.abs().amax(dim, keepdim=True)
+    largest = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    scaled = largest.view_as(found) * torch.linalg.vector_norm(values / largest, dim=dim)
+    return torch.where((found > least) & found.isfinite(), found, scaled)
+
+
+def root_mean_square(values: Tensor) -> Tensor:
+    """Return the root of the mean of the squares, also where the squares leave the range of the dtype."""
+    return norm(values) / max(1, values.numel()) ** 0.5
+
+
 def number_sequence(name: str, values: Sequence[float] | Tensor) -> Tensor:
     """Return a sequence of numbers as a float64 tensor of shape (K,) on the CPU.
 

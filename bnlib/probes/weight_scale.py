@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_number, check_usual
+from bnlib.arguments import check_flags, check_number, check_usual
 from bnlib.probes.stateless import Loss, loss_and_gradients_at, trainable_names
-from bnlib.probes.tensors import at_least_float32, gradients_or_zeros
+from bnlib.probes.tensors import at_least_float32, gradients_or_zeros, norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,16 +113,16 @@ def scale_invariance(
                 *gradients_or_zeros(after, [name], old),
             )
         )
-        norm, units = gradient.norm(), len(weight) if weight.dim() else 1
+        gradient_norm, units = norm(gradient), len(weight) if weight.dim() else 1
         result.append(
             ScaleInvariance(
                 name,
-                weight.norm(),
-                norm,
+                norm(weight),
+                gradient_norm,
                 _cosines_by_row(weight.reshape(1, -1), gradient.reshape(1, -1))[0],
                 _cosines_by_row(weight.reshape(units, -1), gradient.reshape(units, -1)),
                 there - value,
-                (factor * scaled - gradient).norm() / norm,
+                norm(factor * scaled - gradient) / gradient_norm,
             )
         )
     return result
@@ -212,21 +212,22 @@ def weight_decay_equilibrium(lr: float, weight_decay: float, unit_gradient_norm:
     shrinkage = lr * weight_decay
     if not shrinkage < 1:
         raise ValueError(f"lr * weight_decay must be below 1, got {shrinkage}")
-    norm = (lr * unit_gradient_norm**2 / (weight_decay * (2 - shrinkage))) ** 0.25
-    return norm, math.acos(1 - shrinkage)
+    weight_norm = (lr * unit_gradient_norm**2 / (weight_decay * (2 - shrinkage))) ** 0.25
+    return weight_norm, math.acos(1 - shrinkage)
 
 
 def _cosines_by_row(first: Tensor, second: Tensor) -> Tensor:
     """Return the cosine of each pair of rows, normalised first because the product of two small norms may be 0."""
-    units = (each / each.norm(dim=1, keepdim=True) for each in (first, second))
+    units = (each / norm(each, dim=1)[:, None] for each in (first, second))
     return torch.linalg.vecdot(*units)
 
 
 def _weight_norm(values: Tensor, per_unit: bool) -> Tensor:
+    check_flags(per_unit=per_unit)
     if per_unit and values.dim() == 0:
         raise ValueError("weight must have at least one dimension for per_unit=True, got a 0-dimensional tensor")
     values = at_least_float32(values.detach())
-    return values.reshape(len(values), -1).norm(dim=1) if per_unit else values.norm()
+    return norm(values.reshape(len(values), -1), dim=1) if per_unit else norm(values)
 
 
 def _check_positive(**values: float) -> None:

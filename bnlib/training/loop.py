@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from bnlib import distributed
-from bnlib.arguments import check_kind
+from bnlib.arguments import check_flags, check_kind, check_number
 from bnlib.datasets import Dataset
 from bnlib.samplers import PerWorker, Sampler, shuffled
 from bnlib.schedules import Schedule
@@ -19,7 +19,7 @@ from bnlib.training.evaluation import check_logits, errors_of, logits_in_eval_mo
 from bnlib.training.history import History
 from bnlib.training.optimisers import OptimiserMaker
 from bnlib.training.rates import Steps
-from bnlib.training.settings import Callback, check_settings, loaded
+from bnlib.training.settings import Callback, check_settings, checked_batches, loaded
 from bnlib.training.threads import products_per_step, threads_for
 
 
@@ -178,6 +178,7 @@ class _Loop:
         batch_size, epochs, checkpoints = (settings[name] for name in ("batch_size", "epochs", "checkpoints"))
         optimiser, schedule, device = (settings[name] for name in ("optimiser", "schedule", "device"))
         self.stacked, self.callbacks = isinstance(model, Stack), callbacks
+        check_flags(record_step_loss=record_step_loss)
         self.indices = self.index_batches(settings["batches"], data.train_y.cpu(), batch_size, seeds)
         self.model, self.data, self.record_step_loss = model.to(device), data.to(device), record_step_loss
         if not model.training:
@@ -197,10 +198,11 @@ class _Loop:
     ) -> Iterator[Tensor]:
         """Return the indices of the batches, shape (N,), or (E, N) for a stack."""
         if self.stacked:
-            each = [batches(labels, batch_size, seed) for seed in seeds]
+            each = [checked_batches(batches(labels, batch_size, seed), batch_size) for seed in seeds]
             return (torch.stack(rows) for rows in zip(*each, strict=True))
         rank, workers = distributed.rank_and_world_size()
-        return (batches if workers == 1 else PerWorker(rank, workers, batches))(labels, batch_size, *seeds)
+        sampler = batches if workers == 1 else PerWorker(rank, workers, batches)
+        return checked_batches(sampler(labels, batch_size, *seeds), batch_size)
 
     def run(self) -> Iterator[tuple[int, list[History]]]:
         """Train to the end and yield at checkpoints, where the caller has the number of threads that was set."""
@@ -246,7 +248,11 @@ class _Loop:
         """Do one optimisation step."""
         self.optimiser.zero_grad()
         loss.sum().backward()
-        self.optimiser.step(self.schedule and self.schedule((number - 1) / self.per_epoch))
+        epoch = (number - 1) / self.per_epoch
+        factor = self.schedule and self.schedule(epoch)
+        if factor is not None and not (type(factor) is float and 0 <= factor < math.inf):
+            check_number(f"schedule({epoch:.4g})", factor, at_least=0)
+        self.optimiser.step(factor)
 
     def record(self, step: int) -> None:
         """Add a checkpoint to the histories of the runs that have not diverged."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from bnlib.arguments import suggestion
+from bnlib.arguments import check_flags, suggestion
 from bnlib.datasets import Dataset
 from bnlib.extras import optional
 from bnlib.training.history import History
@@ -41,6 +41,7 @@ def fit(model: nn.Module, data: Dataset | str, *, progress: bool = True, **setti
     for name in settings:
         if name not in known:
             raise TypeError(f"settings must be arguments of iterate, got {name!r}{suggestion(name, known)}")
+    check_flags(progress=progress)
     with ExitStack() as stack:
         bar = None
         if progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -93,12 +93,35 @@ def check_settings(
     _check_callable("optimiser", optimiser, "a class of torch.optim, or a partial of one", known)
     if schedule is not None:
         _check_callable("schedule", schedule, "a function of the number of epochs, or None")
-        check_number("schedule(0.0)", schedule(0.0))
+        check_number("schedule(0.0)", schedule(0.0), at_least=0)
     check_device("device", device)
     known = [name for name, value in vars(samplers).items() if getattr(value, "__module__", "") == samplers.__name__]
     _check_callable("batches", batches, "a sampler, see bnlib.samplers", known)
     if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
         raise TypeError(f"callbacks must be a list of functions, got {shown(callbacks)}")
+
+
+def checked_batches(batches: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
+    """Yield the batches of a sampler; raise an error if one is not a row of ``batch_size`` indices.
+
+    Example:
+        >>> next(training.settings.checked_batches(iter([torch.arange(3)]), 2))
+        Traceback (most recent call last):
+            ...
+        ValueError: batches must yield 2 indices of samples each, shape (2,), got a Tensor of shape (3,)
+    """
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches must return an iterator of indices, see bnlib.samplers, got {shown(batches)}")
+    return _checked_batches(batches, batch_size)
+
+
+def _checked_batches(batches: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
+    for each in batches:
+        if not isinstance(each, Tensor) or each.shape != (batch_size,) or each.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"batches must yield {batch_size} indices of samples each, shape ({batch_size},), got {shown(each)}"
+            )
+        yield each
 
 
 def check_step(optimiser: Optimizer) -> None:
@@ -126,7 +149,7 @@ def loaded(data: Dataset | str) -> Dataset:
 
     Raises:
         TypeError: if it is neither a data set nor a name.
-        ValueError: if no data set has the name, or a split was not loaded.
+        ValueError: if no data set has the name, a split was not loaded, or the test set is empty.
 
     Example:
         >>> training.settings.loaded("three_points").num_classes
@@ -138,4 +161,6 @@ def loaded(data: Dataset | str) -> Dataset:
     check_kind("data", data, Dataset, "a Dataset or the name of one, see bnlib.datasets.load")
     if missing := [split for split in ("train", "test") if getattr(data, f"{split}_x") is None]:
         raise ValueError(f"data must have a training and a test set, got {data} without {' and '.join(missing)}")
+    if not len(data.test_x):
+        raise ValueError(f"data must have a test set of at least one sample, got {data}")
     return data

@@ -1,5 +1,6 @@
 """``python -m bnlib``, used wrongly: an exit status and a sentence that says what is wrong, never a traceback."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -205,8 +206,27 @@ def test_what_is_missing_or_full_is_explained(monkeypatch, tmp_path, capsys):
     assert status == 2 and "folder must be a folder with room for 1 MiB" in error
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 3}', '{"cells": [{}]}'])
+def damaged(change):
+    """The committed result that DRAW draws, with a change in its first cell or in its cells."""
+    content = json.loads((results.FOLDER / "failing" / "placement_quick.json").read_text())
+    change(content["cells"])
+    return json.dumps(content)
+
+
+DAMAGES = {
+    "no cells": lambda cells: cells.clear(),
+    "a cell twice": lambda cells: cells.append(cells[0]),
+    "no curve": lambda cells: cells[0].pop("test_error"),
+    "no runs": lambda cells: cells[0].update(train_loss=[]),
+    "no numbers": lambda cells: cells[0].update(train_loss=[["a"]]),
+    "few epochs": lambda cells: cells[0].update(epoch=[0]),
+    "no epochs": lambda cells: cells[0].update(epoch=None),
+}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 3}', '{"cells": [{}]}', *DAMAGES])
 def test_a_broken_result_is_explained(content, monkeypatch, tmp_path, capsys):
+    content = damaged(DAMAGES[content]) if content in DAMAGES else content
     (tmp_path / "failing").mkdir()
     (tmp_path / "failing" / "placement_quick.json").write_text(content)
     monkeypatch.setattr(experiment.Experiment.load, "__defaults__", ("quick", tmp_path))

@@ -244,3 +244,18 @@ def test_a_schedule_that_leaves_its_range_is_named_at_the_step():
     assert next(run).step == 1 and next(run).step == 2
     with pytest.raises(ValueError, match=r"alpha at step 2 must be a finite number, above 0 and at most 1, got 0.0"):
         next(run)
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [lambda p, z: p["w"] * z[:, 0], lambda p, z: p["w"] * z, lambda p, z: (p["w"] * z).mean(0), lambda p, z: 1.0],
+)
+def test_a_statistic_of_another_shape_than_its_estimate_is_named(statistic):
+    stage = mcsgd.Stage(lambda p, z, y: y[:1].expand(len(z), 1), statistic, torch.zeros(3))
+    problem = mcsgd.Composition([stage], lambda p, z, target: z[:, 0].square())
+    x, params = torch.ones(2, 1), {"w": torch.tensor(2.0)}
+    message = r"statistic must return one row per sample, shape \(2, 3\) for a start of shape \(3,\), got"
+    with pytest.raises(ValueError, match=message):
+        next(mcsgd.minimize(problem, params, [(x, None)], 0.1, 0.1))
+    with pytest.raises(ValueError, match=message):
+        problem.value(params, (x, None))

@@ -299,3 +299,55 @@ def test_bad_arguments_are_explained():
         objective.absorb_batch_norm(
             nn.Sequential(nn.Linear(2, 2), nn.ReLU(), bnlib.BatchNorm(2), nn.ReLU()).double(), x
         )
+
+
+def squares(outputs, targets):
+    return (outputs[..., 0] - targets).square()
+
+
+WRONG_LOSSES = {
+    "broadcast": lambda outputs, targets: (outputs - targets).square(),
+    "mean": lambda outputs, targets: squares(outputs, targets).mean(),
+    "no tensor": lambda outputs, targets: 1.0,
+}
+THREE, TARGETS = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1.0, 2.0, 3.0])
+ONE_LAYER = [(torch.tensor([[1.0, 0.5]]), nn.Identity())]
+
+
+@pytest.mark.parametrize("loss", WRONG_LOSSES.values(), ids=WRONG_LOSSES)
+def test_a_loss_that_is_not_one_number_per_sample_is_named(loss):
+    message = r"loss must return one number per sample, shape \(.*\) for outputs of shape .*, got .*"
+    batches = torch.tensor([[0, 1], [1, 2]])
+    for call in (
+        lambda: objective.plain_objective(ONE_LAYER, loss, THREE, TARGETS),
+        lambda: objective.bn_objective(ONE_LAYER, loss, THREE, TARGETS, batches),
+        lambda: objective.bn_objective(ONE_LAYER, loss, THREE, TARGETS, list(batches)),
+        lambda: objective.full_objective(ONE_LAYER, loss, THREE, TARGETS),
+        lambda: objective.estimated_objective(ONE_LAYER, loss, THREE, TARGETS, iter(batches), 2),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        torch.tensor([0, 1]),
+        torch.tensor([[0.0, 1.0]]),
+        torch.tensor([[True, False, True]]),
+        torch.zeros(2, 0, dtype=torch.long),
+        [[0, 1], [1, 2]],
+        torch.zeros(1, 1, 1, dtype=torch.long),
+    ],
+)
+def test_batches_that_are_no_rows_of_indices_are_named(batches):
+    with pytest.raises(ValueError, match="batches must hold a row of indices for each batch, at least one, got"):
+        objective.bn_objective(ONE_LAYER, squares, THREE, TARGETS, batches)
+
+
+def test_targets_and_samplers_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"y must have a target for each sample of x, got \(5,\) for \(3, 1\)"):
+        objective.plain_objective(ONE_LAYER, squares, THREE, torch.ones(5))
+    two_sizes = iter([torch.tensor([0, 1]), torch.tensor([0, 1, 2])])
+    with pytest.raises(ValueError, match="sampler must yield batches of one size, got 2 and 3"):
+        objective.estimated_objective(ONE_LAYER, squares, THREE, TARGETS, two_sizes, 2)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from bnlib.norm.registry import NORMS
 
@@ -21,6 +22,7 @@ CASES = [
     if isinstance(case[0](), norm.layer_types)
 ]
 ALL = pytest.mark.parametrize(("norm", "make", "shape"), CASES)
+SOME = pytest.mark.parametrize(("norm", "make", "shape"), [each for each in CASES if each.id.endswith(("mlp", "2d"))])
 
 
 def trained(norm, make, shape, steps=5):
@@ -143,3 +145,63 @@ def test_layer_norm_is_torchs_over_all_but_the_first_dimension(shape):
 )
 def test_group_norm_has_at_least_four_channels_a_group_if_it_can(features, groups):
     assert NORMS["group_norm"].make_layer(features).num_groups == groups
+
+
+@SOME
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_it_adds_has_the_precision_and_the_mode_of_the_layer(norm, make, shape, dtype):
+    model = norm.apply(make().to(dtype).eval())
+    assert not any(module.training for module in model.modules())
+    added = model[1] if isinstance(model, nn.Sequential) else nn.Identity()
+    statistics = any(value.is_floating_point() for value in added.buffers())
+    expected = torch.promote_types(dtype, torch.float32) if statistics else dtype
+    assert {value.dtype for value in added.state_dict().values() if value.is_floating_point()} <= {expected}
+    x = torch.randn(shape, dtype=dtype)
+    assert model.train()(x).dtype is dtype and model.eval()(x).dtype is dtype
+
+
+@SOME
+def test_on_the_meta_device_it_stays_there(norm, make, shape):
+    model = norm.apply(make().to("meta"))
+    assert all(value.is_meta for value in (*model.parameters(), *model.buffers()))
+    assert model(torch.empty(shape, device="meta")).shape[:2] == (shape[0], 8)
+
+
+class Tripled(nn.Linear):
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+def hooked(layer):
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return layer
+
+
+def pruned(layer):
+    return prune.random_unstructured(layer, "weight", 0.5)
+
+
+OF_THE_WEIGHTS = ("cosine", "weight_norm", "weight_standardisation", "moving_average_batch_norm")
+TWICE = ("cosine", "weight_norm")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        *[(name, lambda: nn.LazyLinear(8), "have weights, got LazyLinear.*lazy; call it") for name in OF_THE_WEIGHTS],
+        *[(name, lambda: pruned(nn.Linear(6, 8)), "have its weight as a parameter") for name in OF_THE_WEIGHTS],
+        *[
+            (
+                name,
+                lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8)),
+                "have weights that are not parametrised, got P",
+            )
+            for name in TWICE
+        ],
+        ("cosine", lambda: Tripled(6, 8), "be a plain Linear for cosine.*with a forward of its own"),
+        ("cosine", lambda: hooked(nn.Linear(6, 8)), r"be a plain Linear for cosine.*with hooks \(_forward_hooks\)"),
+    ],
+)
+def test_weights_that_cannot_be_normalised_are_named(name, make, message):
+    with pytest.raises(TypeError, match=f"layer must {message}"):
+        NORMS[name].apply(make())

@@ -214,7 +214,7 @@ class Dictionary(torch.nn.Linear):
         (torch.nn.Flatten(0), {}, "model must have a parameter with requires_grad=True to train, got none"),
         (small(), {"batches": lambda *_: iter([torch.arange(3)] * 4)}, "batches .* without end, got 4 for 10 steps"),
         (small(), {"optimiser": lambda parameters, lr: None}, r"optimiser\(.*\) must be an optimiser of .*, got None"),
-        (small(), {"schedule": lambda epoch: None}, r"schedule\(0.0\) must be a finite number, got None"),
+        (small(), {"schedule": lambda epoch: None}, r"schedule\(0.0\) must be a finite number, at least 0, got None"),
         (small(), {"epoch": 3}, "settings must be arguments of iterate, got 'epoch'; did you mean 'epochs'?"),
         (small(), {"callbacks": print}, "callbacks must be a list of functions, got <built-in function print>"),
     ],

@@ -207,7 +207,7 @@ def _targets_by_sample(measurements: Measurements) -> dict[str, list[Tensor]]:
         return {}
     if any(len(each) != batch.size for each, batch in zip(targets, measurements.batches, strict=True) if each.dim()):
         return {}
-    yes_or_no = all(each.dim() == 2 and int(each.min()) >= 0 and int(each.max()) <= 1 for each in targets)
+    yes_or_no = all(each.dim() == 2 and bool((each.min() >= 0) & (each.max() < 2)) for each in targets)
     if yes_or_no or all(each.is_floating_point() and each.dim() > 0 for each in targets):
         return {"the targets": [_some_features(each if each.dim() > 1 else each[:, None]) for each in targets]}
     if any(each.is_floating_point() or each.dim() < 2 for each in targets):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from bnlib.doctor.batches import Batch
+from bnlib.doctor.losses import main_output
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.norm_layers import batches_tracked, eps
 from bnlib.doctor.report import Finding, make_finding
@@ -15,7 +18,10 @@ from bnlib.doctor.structures import tensors
 
 
 def non_finite_values(measurements: Measurements) -> Iterator[Finding]:
-    """Find nan and infinite values in parameters and running statistics, and batches that would bring them there."""
+    """Find nan and infinite values in layers and losses, and batches that would bring them into the layers.
+
+    A loss that is nan has no order among the losses of the modes, so no other check would see it.
+    """
     order = list(measurements.passes_by_batch[0].calls)
     counts = {name: _counts(layer) for name, layer in measurements.norm_layers.items()}
     affected = [name for name in order if counts[name]]
@@ -29,8 +35,10 @@ def non_finite_values(measurements: Measurements) -> Iterator[Finding]:
             if "running_mean" not in found and set(found) == {"running_var"} and bool(layer.running_var.isinf().any()):
                 text += " The mean is finite, so the variance of a batch overflowed; in eval mode the output is beta."
             yield make_finding("non-finite-values", name, "error", text)
-    if not measurements.inference:
-        yield from _poisonous_batches(measurements)
+    poisonous = [] if measurements.inference else list(_poisonous_batches(measurements))
+    yield from poisonous
+    if not poisonous and not any(counts.values()):
+        yield from _non_finite_results(measurements)
 
 
 def _origin(measurements: Measurements, name: str, order: list[str]) -> str:
@@ -68,14 +76,47 @@ def _poisonous_batches(measurements: Measurements) -> Iterator[Finding]:
                 f"In train mode, batch {number} gives this layer nan, infinite or overflowing values, which stay in "
                 "the running statistics for good."
             )
-            inputs = [each for each in tensors(measurements.batches[number].inputs) if each.is_floating_point()]
-            if not all(bool(each.isfinite().all()) for each in inputs):
+            if not _has_finite_inputs(measurements.batches[number]):
                 text += " The inputs of the model have them."
             elif previous is not None and (lost := _lost_eps(measurements, previous, run.calls[previous])):
                 yield make_finding("non-finite-values", previous, "error", f"Batch {number}: {lost}")
                 return
             yield make_finding("non-finite-values", name, "error", text)
             return
+
+
+def _non_finite_results(measurements: Measurements) -> Iterator[Finding]:
+    """Find losses, or without a loss outputs, that are not finite although all values of the norm layers are."""
+    passes, batches = measurements.passes_by_batch, measurements.batches
+    if measurements.has_loss:
+        finite = measurements.losses("batch", range(len(batches))).isfinite().tolist()
+        what = "the loss in train mode is nan or infinite"
+    else:
+        outputs = [main_output(each.outputs) for each in passes]
+        finite = [not isinstance(each, Tensor) or not bool(each.isnan().any()) for each in outputs]
+        what = "the outputs hold nan"
+    bad = [number for number, good in enumerate(finite) if not good and _has_finite_inputs(batches[number])]
+    if not bad:
+        return
+    named = measurements.instrumented.model.named_parameters()
+    names = [name for name, value in named if value.is_floating_point() and not bool(value.isfinite().all())]
+    text = (
+        f"In {len(bad)} of {len(batches)} batches, such as batch {bad[0]}, {what}, although all that the norm layers "
+        "get and hold is finite. "
+    )
+    if names:
+        text += f"Parameters with nan or infinite values: {', '.join(names[:8])}{', ...' * (len(names) > 8)}."
+        remedy = (
+            "Load weights from before these parameters became nan or infinite, and train with a lower learning rate."
+        )
+    else:
+        text += "All parameters are finite."
+        remedy = "Look for the cause behind the last norm layer, in the targets and in the loss."
+    yield replace(make_finding("non-finite-values", "", "error", text), remedy=remedy)
+
+
+def _has_finite_inputs(batch: Batch) -> bool:
+    return all(bool(each.isfinite().all()) for each in tensors(batch.inputs) if each.is_floating_point())
 
 
 def _lost_eps(measurements: Measurements, name: str, calls: list) -> str:

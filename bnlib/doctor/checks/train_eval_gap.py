@@ -51,6 +51,9 @@ def relies_on_batch_statistics(measurements: Measurements) -> Iterator[Finding]:
     # Dead channels are a finding of their own, and change what the layers after them get.
     if measurements.layers_after_dead_layer:
         return
+    # A network that is worse than a constant output has learned nothing of these targets, so it uses nothing either.
+    if float(measurements.train_score.losses.mean()) > 1.2 * measurements.constant_output_loss:
+        return
     train, reshuffled = measurements.train_score, measurements.reshuffled.train_score
     recomputed = measurements.eval_recomputed_score
     if measurements.clearly_worse(reshuffled, train):

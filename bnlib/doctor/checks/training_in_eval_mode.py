@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnlib.doctor.checks.batch_composition import batches_not_representative
+from bnlib.doctor.checks.outliers import variance_of_single_batches
 from bnlib.doctor.measurements import Measurements
 from bnlib.doctor.norm_layers import CORRECTED_IN_TRAIN_MODE, NORM_TYPES, batches_tracked
 from bnlib.doctor.report import Finding, make_finding
@@ -69,6 +70,9 @@ def layers_trained_in_eval_mode(measurements: Measurements) -> list[str]:
     in_use = layers_with_running_statistics_in_use(measurements)
     corrected = any(isinstance(layers[name], CORRECTED_IN_TRAIN_MODE) for name in known)
     if corrected or measurements.layers_after_dead_layer or any(batches_not_representative(measurements)):
+        return []
+    # An outlier moves the recomputed statistics, which are worse for that reason.
+    if measurements.findings(variance_of_single_batches):
         return []
     trained = [name for name in known if name in in_use and _is_trained(measurements, name)]
     distances = {name: distance_to_data(measurements, name).value for name in trained}

@@ -41,7 +41,7 @@ def best_rates(result: Mapping[tuple, Mapping[str, Any]], axes: Sequence[str], v
         result: the cells, as ``Experiment.load`` and ``Measurement.load`` return them.
         axes: the names of the axes of the cells; one of them must be in ``AXES``.
         value: the value that should be small, such as ``"test_error"``: for each seed a number, or a curve, whose last
-            point counts. A run that diverged counts as infinite.
+            point counts. A value that is not finite, as the loss of a run that diverged, counts as infinite.
 
     Returns:
         For each arm, by its values on the other axes, its best rate.

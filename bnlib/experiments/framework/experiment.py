@@ -13,7 +13,7 @@ import torch
 
 from bnlib import distributed
 from bnlib.arguments import suggestion
-from bnlib.experiments.framework.results import FOLDER, read_cells, result_path, write_result
+from bnlib.experiments.framework.results import FOLDER, check_curves, read_cells, result_path, write_result
 from bnlib.sweep import Run, run
 from bnlib.training import History, best_device
 
@@ -110,12 +110,16 @@ class Experiment:
 
         Returns:
             For each cell, keyed by its values on the axes, a dictionary with ``"epoch"`` and with each curve as a list
-            of one list per seed. The curves of a run that diverged are shorter and end with None.
+            of one list per seed. The curves of a run that diverged are shorter, and those of its losses end with None.
 
         Raises:
             FileNotFoundError: if there is no result; the message contains the command that produces it.
+            ValueError: if the result is broken.
         """
-        return read_cells(self.result(scale), self.command(scale), self.axes, folder)
+        name, command = self.result(scale), self.command(scale)
+        cells = read_cells(name, command, self.axes, folder)
+        check_curves(cells, self.curves, folder / f"{name}.json", command)
+        return cells
 
     def panels(self, scale: Scale = "quick", only: Mapping[str, str] | None = None, folder=FOLDER) -> dict[str, dict]:
         """Group the committed result into panels for ``figures.draw_curves``.
@@ -177,7 +181,7 @@ class Experiment:
 
 
 def median_and_range(values: Sequence[float]) -> str:
-    """Write the median, the minimum and the maximum of the finite values; runs that diverged have none.
+    """Write the median, the minimum and the maximum of the finite values; losses of runs that diverged are not.
 
     Example:
         >>> from bnlib.experiments.framework.experiment import median_and_range

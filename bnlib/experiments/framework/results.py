@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,7 +81,7 @@ def read_cells(name: str, command: str, axes: Sequence[str], folder: Path = FOLD
 
     Raises:
         FileNotFoundError: if there is no such file; the message contains ``command``.
-        ValueError: if the file does not hold cells with these axes.
+        ValueError: if the file does not hold cells with these axes, each once.
 
     Example:
         >>> from bnlib.experiments.framework.results import read_cells
@@ -91,12 +91,53 @@ def read_cells(name: str, command: str, axes: Sequence[str], folder: Path = FOLD
     """
     result = read_result(name, command, folder)
     try:
-        return {tuple(row[axis] for axis in axes): row for row in result["cells"]}
+        cells = {tuple(row[axis] for axis in axes): row for row in result["cells"]}
+        fault = (
+            "" if 0 < len(cells) == len(result["cells"]) else f"{len(result['cells'])} cells, {len(cells)} different"
+        )
     except (KeyError, TypeError) as error:
+        cells, fault = {}, f"{type(error).__name__}: {error}"
+    if fault:
         raise ValueError(
-            f"the result {folder / name}.json is broken: it must hold cells with the axes {', '.join(axes)}; produce "
-            f"it again with `{command}`"
-        ) from error
+            f"the result {folder / name}.json is broken: it must hold cells with the axes {', '.join(axes)}, got "
+            f"{fault}; produce it again with `{command}`"
+        )
+    return cells
+
+
+def check_curves(cells: Mapping[tuple, Mapping[str, Any]], curves: Sequence[str], path: Path, command: str) -> None:
+    """Raise a ValueError if a cell of a result lacks a curve, or a curve is not a list of numbers for each run.
+
+    Arguments:
+        cells: as ``read_cells`` returns them.
+        curves: the names of the curves.
+        path: of the result, for the message.
+        command: as in ``read_result``.
+
+    Example:
+        >>> import pathlib
+        >>> from bnlib.experiments.framework.results import check_curves
+        >>> cells = {("BN",): {"epoch": [0, 1], "loss": [[2.3, 0.4], [2.3]]}}
+        >>> check_curves(cells, ["loss"], pathlib.Path("a.json"), "see data/README.md")
+    """
+    for cell, row in cells.items():
+        epochs = row.get("epoch")
+        wrong = [] if _is_curve(epochs, 10**9) else ["epoch"]
+        for name in curves if not wrong else ():
+            runs = row.get(name)
+            if not isinstance(runs, list) or not runs or not all(_is_curve(each, len(epochs)) for each in runs):
+                wrong.append(name)
+        if wrong:
+            raise ValueError(
+                f"the result {path} is broken: its cell {', '.join(map(str, cell))} must hold numbers for {wrong[0]}, "
+                f"at most one for each epoch; produce it again with `{command}`"
+            )
+
+
+def _is_curve(values: Any, longest: int) -> bool:
+    """Return whether values are a list of numbers, with None for those that are not finite, that is not too long."""
+    is_list = isinstance(values, list) and 0 < len(values) <= longest
+    return is_list and all(value is None or type(value) in (int, float) for value in values)
 
 
 def result_path(name: str, scale: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from bnlib.doctor import diagnose, losses_by_mode
 
@@ -183,3 +184,32 @@ def test_an_error_in_the_users_loss_names_what_it_was_given():
     with pytest.raises(RuntimeError) as caught:
         diagnose(Network(), PAIRS, loss=lambda outputs, targets: outputs @ targets)
     assert "outputs Tensor (32, 2) and targets Tensor (32,)" in " ".join(caught.value.__notes__)
+
+
+COMPUTED = {
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "weight norm": nn.utils.weight_norm,
+    "spectral norm": nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("change", COMPUTED.values(), ids=COMPUTED)
+def test_a_weight_that_a_hook_computed_can_be_copied(change):
+    model = Network()
+    change(model.body[0])
+    for x, y in PAIRS:
+        F.cross_entropy(model(x), y).backward()
+    before = model.body[0].weight
+    assert not before.is_leaf and "running-statistics-never-updated" not in diagnose(model, PAIRS).codes
+    assert model.body[0].weight is before
+    scores = losses_by_mode(model, PAIRS)
+    with torch.no_grad():
+        model.eval()
+        by_hand = [F.cross_entropy(model(x), y) for x, y in PAIRS]
+    torch.testing.assert_close(scores["eval"].losses.float(), torch.stack(by_hand), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_values_is_named():
+    with pytest.raises(ValueError, match=r"model must have values in its tensors, but 'body.0.weight' is on the meta"):
+        diagnose(Network().to("meta"), PAIRS)

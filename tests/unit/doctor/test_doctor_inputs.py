@@ -80,12 +80,12 @@ def test_data_with_few_different_samples_are_left_alone():
     assert not diagnose(model, [(states[each], each) for each in chosen]).by_code("repeated-samples")
 
 
-def with_outliers(numbers):
-    """Batches of digits, in some of which one image is 300 times as bright."""
-    some = few()
+def with_outliers(numbers, factor=300.0, count=8):
+    """Batches of digits, in some of which one image is many times as bright."""
+    some = batches(count=count)
     for number in numbers:
         x, y = some[number]
-        some[number] = x * torch.where(torch.arange(len(x)) == 3, 300.0, 1.0)[:, None, None, None], y
+        some[number] = x * torch.where(torch.arange(len(x)) == 3, factor, 1.0)[:, None, None, None], y
     return some
 
 
@@ -96,6 +96,21 @@ def test_outliers_are_found_in_the_first_layer_with_their_batch(name):
     assert "in batch 5" in found.evidence and found.severity in ("warning", "error")
     # If half of the batches are like that, they are a kind of data, and other checks speak of it.
     assert not diagnose(trained(name), with_outliers([1, 3, 5, 7])).by_code("outliers")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_outlier_is_not_taken_for_training_in_eval_mode(name):
+    report = diagnose(trained(name), with_outliers([0], factor=1e4, count=20))
+    assert "outliers" in report.codes and "trained-in-eval-mode" not in report.codes
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_network_that_is_worse_than_a_constant_is_not_said_to_use_the_batch(name):
+    generator, model = torch.Generator().manual_seed(0), trained(name)
+    with torch.no_grad():
+        list(model.parameters())[-2].mul_(8)
+    some = [(x, torch.randint(10, y.shape, generator=generator)) for x, y in batches(size=16, count=24)]
+    assert "relies-on-batch-statistics" not in diagnose(model, some).codes
 
 
 class Masked(nn.BatchNorm1d):
@@ -208,3 +223,33 @@ def test_masks_alone_tell_it_where_the_images_do_not():
     order = torch.randperm(320)
     some = list(zip(torch.randn(320, 1, 8, 8).split(32), masks[order].split(32), strict=True))
     assert not codes(diagnose(model, some))
+
+
+def head_with_nan(model):
+    head = [each for each in model.modules() if isinstance(each, nn.Linear)][-1]
+    with torch.no_grad():
+        head.weight[0, 0] = float("nan")
+    return model
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("targets", [False, True])
+def test_nan_behind_the_last_norm_layer_is_found(targets, inference):
+    model = head_with_nan(trained("fully connected"))
+    model.train(not inference)
+    some = [(x, y) if targets else x for x, y in few()]
+    (found,) = diagnose(model, some, inference=inference).by_code("non-finite-values")
+    assert (found.layer, found.severity) == ("", "error")
+    assert ("the loss in train mode is nan" if targets else "the outputs hold nan") in found.evidence
+    assert "Parameters with nan or infinite values: " in found.evidence and "weight" in found.evidence
+
+
+def test_a_loss_that_is_nan_is_found_and_one_that_is_finite_is_not():
+    model, some = trained("fully connected"), few()
+    for targets, codes in ((float("nan"), ["non-finite-values"]), (0.5, [])):
+        changed = [(x, torch.full((len(x), 10), targets)) for x, _ in some]
+        report = diagnose(model, changed, loss=nn.functional.mse_loss)
+        assert [each.code for each in report if each.code == "non-finite-values"] == codes
+    numbers = iter(range(10_000))
+    one_bad = diagnose(model, some, loss=lambda out, y: out.sum() * 0 + (1 if next(numbers) else float("inf")))
+    assert f"In 1 of {len(some)} batches, such as batch 0," in one_bad[0].evidence

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import bnlib
 from bnlib.doctor import diagnose, losses_by_mode
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -80,6 +81,24 @@ class Own(nn.Module):
         if self.training and self.updates:
             self.running_mean.lerp_(mean.detach(), 0.1)
             self.running_var.lerp_(variance.detach(), 0.1)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
+class Recent(Own):
+    """Normalises by the mean over two batches, and has a buffer of its own for the last one."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_buffer("recent", torch.zeros(channels))
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        with torch.no_grad():
+            mean, variance = (x.mean(0) + self.recent) / 2, x.var(0)
+            self.recent = x.mean(0)
+            self.running_mean.lerp_(x.mean(0), 0.1)
+            self.running_var.lerp_(variance, 0.1)
         return (x - mean) / (variance + 1e-5).sqrt()
 
 
@@ -209,3 +228,40 @@ def test_a_pass_leaves_nothing_behind_in_the_next():
     with torch.no_grad():
         by_hand = [float(F.cross_entropy(copy.deepcopy(model).eval()(x), y)) for x, y in BATCHES]
     assert scores[1]["eval"].losses.tolist() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_a_layer_that_keeps_recent_batches_is_not_taken_for_a_frozen_one():
+    model = nn.Sequential(Recent(4), nn.Linear(4, 2))
+    model[0].running_mean.fill_(30.0)
+    assert "frozen-statistics-mismatch" not in diagnose(model, BATCHES).codes
+
+
+def square(norm):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(norm(), nn.ReLU(), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: bnlib.CrossIterationBatchNorm(nn.Linear(4, 4)),
+        lambda: nn.Sequential(nn.Linear(4, 4), bnlib.MovingAverageBatchNorm(4)),
+    ],
+)
+@pytest.mark.parametrize("beside_bn", [False, True])
+def test_norms_whose_statistics_are_unknown_are_named_and_not_judged(norm, beside_bn):
+    model = square(norm)
+    if beside_bn:
+        model.insert(1, nn.BatchNorm1d(4))
+    for x in X:
+        model(x)
+    report = diagnose(model, BATCHES)
+    kind = next(each for each in model.modules() if type(each).__module__.startswith("bnlib"))
+    assert report.remarks[0].startswith("Not checked, because diagnose does not know the statistics of")
+    assert type(kind).__name__ in report.remarks[0]
+    assert not any("no layer with batch statistics" in each or "does not call" in each for each in report.remarks)
+    assert report.checked is beside_bn and all(each.layer != "0" for each in report)
+    if not beside_bn:
+        with pytest.raises(ValueError, match="model must have a layer with batch statistics"):
+            bnlib.Monitor(model)

@@ -11,7 +11,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from bnlib import BatchNorm, BatchRenorm, FullNorm, datasets, figures
+from bnlib import (
+    BatchNorm,
+    BatchRenorm,
+    CrossIterationBatchNorm,
+    FullNorm,
+    MovingAverageBatchNorm,
+    OnlineNorm,
+    datasets,
+    figures,
+)
 from bnlib.experiments.perils import (
     adaptation_at_test_time,
     distribution_shift,
@@ -50,9 +59,15 @@ def test_statistics_of_several_batches_are_their_means():
 
 
 def test_what_cannot_be_given_statistics_is_refused():
-    for kind in (FullNorm, BatchRenorm):
-        with pytest.raises(ValueError, match=r"model must have no FullNorm or BatchRenorm layer, got .*'1'"):
-            with_recomputed_statistics(nn.Sequential(nn.Linear(3, 2), kind(2)), [torch.randn(4, 3)])
+    tracked = partial(nn.InstanceNorm1d, track_running_stats=True)
+    of_a_layer = [CrossIterationBatchNorm(nn.Linear(2, 2))]
+    for layer in [
+        kind(2) for kind in (FullNorm, BatchRenorm, OnlineNorm, MovingAverageBatchNorm, tracked)
+    ] + of_a_layer:
+        with pytest.raises(
+            ValueError, match=r"model must have no running averages but .*, got running_mean.* of .*'1'"
+        ):
+            with_recomputed_statistics(nn.Sequential(nn.Linear(3, 2), layer), [torch.randn(4, 3)])
     with pytest.raises(ValueError, match="batches must hold at least one batch"):
         with_recomputed_statistics(nn.BatchNorm1d(2), [])
 

@@ -237,3 +237,16 @@ def test_the_findings_are_those_of_the_doctor():
     (found,) = monitor.findings
     assert isinstance(found, doctor.Finding) and found.section == advice.section
     assert list(monitor.report()) == [found] and found.remedy == advice.remedy.replace("`", "")
+
+
+@pytest.mark.parametrize("every", [1, 5, 10])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_random_batches_of_tiny_values_are_not_taken_for_batches_of_one_kind(every, seed):
+    inputs = [1e-6 * x for x in batches(60, seed=seed)]
+    found = codes(watched(perceptron(), inputs, every=every, lr=0.05))
+    assert ("variance-below-eps", "1") in found and ("batches-not-representative", "1") not in found
+
+
+def test_single_vectors_are_one_finding_and_no_statistics():
+    model = nn.Sequential(nn.Linear(6, 8), bnlib.BatchNorm(8), nn.Linear(8, 3))
+    assert codes(watched(model, batches(80, size=1), every=1)) == {("one-value-per-channel", "1")}

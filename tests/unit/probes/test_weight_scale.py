@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bnlib
-from bnlib import models
+from bnlib import models, probes
 from bnlib.models.building import seeded
 from bnlib.probes import effective_learning_rate, scale_invariance, spherical_step, weight_decay_equilibrium
 
@@ -197,3 +197,54 @@ def test_wrong_arguments_are_named(call, message):
     arguments = (bn_mlp(), loss_on(*batch())) if call.func is scale_invariance else ()
     with pytest.raises(ValueError, match=re.escape(message)):
         call(*arguments)
+
+
+OF_A_LOSS = {
+    "sharpness": probes.sharpness,
+    "landscape": lambda model, loss: probes.landscape_along_gradient(model, loss, [0.1]),
+    "scale invariance": scale_invariance,
+    "gradient norms": probes.gradient_norms_by_layer,
+    "gradient shift": lambda model, loss: probes.internal_covariate_shift(model, loss, model.state_dict()),
+    "surface": lambda model, loss: probes.loss_surface(
+        model, loss, [probes.filter_normalised_direction(model, 0)], [[0.0]]
+    ),
+}
+
+
+@pytest.mark.parametrize("probe", OF_A_LOSS.values(), ids=OF_A_LOSS)
+@pytest.mark.parametrize("wrong", [Tensor.item, lambda value: (value,), lambda value: None, lambda value: value + 1j])
+def test_what_is_no_loss_is_named(probe, wrong):
+    x, y = batch()
+    with pytest.raises(TypeError, match=r"loss must return a tensor with a single real number, got .+"):
+        probe(bn_mlp(), lambda model: wrong(F.cross_entropy(model(x), y)))
+
+
+@pytest.mark.parametrize("name", list(OF_A_LOSS)[:5])
+def test_a_loss_without_gradient_is_named(name):
+    x, y = batch()
+    with pytest.raises(ValueError, match=r"loss must depend on the trainable parameters of the model, got the const"):
+        OF_A_LOSS[name](bn_mlp(), lambda model: F.cross_entropy(model(x), y).detach())
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-21, 1e25])
+def test_norms_do_not_depend_on_the_range_of_float32(factor):
+    x, y = batch()
+    model = bn_mlp().float()
+    plain, scaled = (lambda model, size=size: size * loss_on(x.float(), y)(model) for size in (1.0, factor))
+    for one, other in zip(scale_invariance(model, plain), scale_invariance(model, scaled), strict=True):
+        torch.testing.assert_close(other.gradient_norm, factor * one.gradient_norm, rtol=1e-4, atol=0)
+        torch.testing.assert_close(other.cosine_per_unit, one.cosine_per_unit, rtol=1e-3, atol=1e-5)
+    moved = bn_mlp().float().state_dict() | {"1.weight": model[1].weight * 1.1}
+    shifts = (probes.internal_covariate_shift(model, loss, moved) for loss in (plain, scaled))
+    for one, other in zip(*shifts, strict=True):
+        torch.testing.assert_close(other.cosine, one.cosine, rtol=1e-3, atol=0)
+        assert abs(other.ics / factor - one.ics) < 1e-5 * one.gradient_norm
+    one, other = (probes.landscape_along_gradient(model, loss, [0.1], relative=True) for loss in (plain, scaled))
+    torch.testing.assert_close(other.gradient_change, factor * one.gradient_change, rtol=1e-3, atol=0)
+    first = torch.tensor([1.0, 1.0])
+    expected = probes.relative_difference(first, 2 * first)
+    assert probes.relative_difference(factor * first, factor * 2 * first) == pytest.approx(expected, rel=1e-5)
+    changes = [probes.batch_dependence(nn.Conv1d(1, 1, 1), size * x.float()[:, None]) for size in (1, factor)]
+    assert max(changes) < 1e-6
+    with pytest.raises(ValueError, match=r"second must have the shape of first, \(2,\), got \(2, 1\)"):
+        probes.relative_difference(first, first[:, None])
