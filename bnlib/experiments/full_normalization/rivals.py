@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms on small batches: networks, batches, grids, and the rule.
+"""The contest of Full Normalization and ten alternatives on small batches: networks, batches, grids, and the rule.
 
 This file was written, and committed, before the first run of the contest. Its rule:
 

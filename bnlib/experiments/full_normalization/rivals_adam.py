@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms with Adam."""
+"""The contest of Full Normalization and ten alternatives with Adam."""
 
 from bnlib.experiments.full_normalization import rivals_contest
 

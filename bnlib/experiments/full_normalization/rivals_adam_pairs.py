@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms with Adam and batches of 2."""
+"""The contest of Full Normalization and ten alternatives with Adam and batches of 2."""
 
 from bnlib.experiments.full_normalization import rivals_contest
 

@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms: errors, verdicts and rates at an edge.
+"""The contest of Full Normalization and ten alternatives: errors, verdicts and rates at an edge.
 
 The rule, the grids and the networks are those of ``rivals``; setting and rate are those of ``rivals_selection``.
 """
@@ -44,7 +44,7 @@ def experiment(optimiser: str, part: str = "") -> Experiment:
     """
     return Experiment(
         name=f"full_normalization.rivals_{optimiser.lower()}{part}",
-        question="On small batches, is Full Normalization better than ten other norms, each with its own settings?",
+        question="On small batches, is Full Normalization better than ten alternatives, each with its own settings?",
         source="the rule of full_normalization.rivals",
         axes=("norm", "setting", "construction", "batch_size", "lr"),
         cells=partial(cells, optimiser, part),

@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms on Fashion-MNIST, and on CIFAR-10 with ResNet-18."""
+"""The contest of Full Normalization and ten alternatives on Fashion-MNIST, and on CIFAR-10 with ResNet-18."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cells(scale: Scale) -> dict[tuple, list[Run]]:
 
 EXPERIMENT = Experiment(
     name="full_normalization.rivals_images",
-    question="On images of clothes, is Full Normalization better than ten other norms?",
+    question="On images of clothes, is Full Normalization better than ten alternatives?",
     source="the rule of full_normalization.rivals_on_images",
     axes=("norm", "setting", "construction", "batch_size", "lr"),
     cells=cells,

@@ -10,7 +10,8 @@ from bnlib.experiments.full_normalization.rivals_selection import errors_at_the_
 
 EXPERIMENT = Experiment(
     name="full_normalization.rivals_images_selection",
-    question="Which setting and learning rate of each of eleven norms has the smallest error on images kept apart?",
+    question="Which setting and learning rate of each of ten norms, and of none, has the smallest error on images "
+    "kept apart?",
     source="the rule of full_normalization.rivals_on_images",
     axes=("norm", "setting", "construction", "batch_size", "lr"),
     cells=rivals_on_images.selection_cells,

@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms on five workers with different labels: local steps."""
+"""The contest of Full Normalization and ten alternatives on five workers with different labels: local steps."""
 
 from bnlib.experiments.full_normalization import rivals_workers
 

@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms with SGD with momentum and batches of 1."""
+"""The contest of Full Normalization and ten alternatives with SGD with momentum and batches of 1."""
 
 from bnlib.experiments.full_normalization import rivals_contest
 

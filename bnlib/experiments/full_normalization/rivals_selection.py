@@ -48,7 +48,8 @@ def experiment(optimiser: str, part: str = "") -> Experiment:
     """
     return Experiment(
         name=f"full_normalization.rivals_{optimiser.lower()}{part}_selection",
-        question="Which setting and learning rate of each of eleven norms has the smallest error on images kept apart?",
+        question="Which setting and learning rate of each of ten norms, and of none, has the smallest error on images "
+        "kept apart?",
         source="the rule of full_normalization.rivals",
         axes=("norm", "setting", "construction", "batch_size", "lr"),
         cells=partial(cells, optimiser, part),

@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms with plain SGD."""
+"""The contest of Full Normalization and ten alternatives with plain SGD."""
 
 from bnlib.experiments.full_normalization import rivals_contest
 

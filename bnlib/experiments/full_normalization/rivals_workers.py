@@ -1,4 +1,4 @@
-"""The contest of Full Normalization and ten other norms on workers whose images show different labels.
+"""The contest of Full Normalization and ten alternatives on workers whose images show different labels.
 
 The rule and the training are those of ``rivals_on_workers``, setting and rate those of ``rivals_workers_selection``.
 """
@@ -32,7 +32,7 @@ def experiment(way: str) -> Measurement:
     """
     return Measurement(
         name=f"full_normalization.rivals_{way.replace(' ', '_')}",
-        question="On workers with different labels, is Full Normalization better than ten other norms?",
+        question="On workers with different labels, is Full Normalization better than ten alternatives?",
         source="the rule of full_normalization.rivals_on_workers",
         axes=rivals_workers_selection.AXES,
         cells=partial(cells, way),

@@ -34,7 +34,8 @@ def experiment(way: str) -> Measurement:
     """
     return Measurement(
         name=f"full_normalization.rivals_{way.replace(' ', '_')}_selection",
-        question="Which setting and learning rate of each of eleven norms has the smallest error on images kept apart?",
+        question="Which setting and learning rate of each of ten norms, and of none, has the smallest error on images "
+        "kept apart?",
         source="the rule of full_normalization.rivals_on_workers",
         axes=AXES,
         cells=partial(cells, way),
