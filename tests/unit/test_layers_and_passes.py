@@ -112,6 +112,23 @@ def test_two_batches_before_either_backward_pass_give_gradients_of_any_order(nam
     same(*results)
 
 
+@EACH
+@pytest.mark.parametrize("scale", [1, 1e-3])  # the second one has variances below eps
+def test_settings_that_change_after_the_forward_pass_do_not_change_its_gradients(name, scale):
+    others = {"oracle": "batch", "eps": 0.5, "alpha": 0.9, "momentum": 0.9, "r_max": 9.0, "d_max": 9.0, "window": 5}
+    others |= {"alpha_forward": 0.1, "alpha_backward": 0.1, "virtual_batch_size": 2, "burn_in": 99, "warmup": 99}
+    results = []
+    for change in (False, True):
+        torch.manual_seed(0)
+        layer, x = trained(name), (batch(20) * scale).requires_grad_()
+        y = layer(x)
+        known = [each for each in others if change and isinstance(vars(layer).get(each), (int, float, str))]
+        for setting in known:
+            setattr(layer, setting, others[setting])
+        results.append(torch.autograd.grad(y.pow(3).sum(), (x, *layer.parameters()), allow_unused=True))
+    same(*results)
+
+
 @EACH_FULL_NORM
 def test_vectorised_gradients_are_those_one_by_one_and_move_no_estimate(name):
     layer, x, gs = trained(name), batch(30).requires_grad_(), torch.randn(3, 6, 4)
