@@ -46,11 +46,12 @@ class WeightStandardisation(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the standardised weights, in the shape of ``weight``."""
-        # Batch norm of the weights: the output channels are the channels, and the fan-in is the batch.
+        # Batch norm of the weights: the output channels are the channels, and the fan-in is the batch. Its gradient is
+        # right for every layout of a tensor with three dimensions (see bnlib.norm.layouts).
         if self.dim == 0:
             return self._batch_norm(weight.reshape(1, len(weight), -1)).reshape_as(weight)
         by_group = weight.unflatten(0, (self.groups, -1)).transpose(0, 1)
-        standardised = self._batch_norm(by_group.flatten(1, 2)).view_as(by_group)
+        standardised = self._batch_norm(by_group.flatten(1, 2).unsqueeze(2).flatten(2)).reshape_as(by_group)
         return standardised.transpose(0, 1).flatten(0, 1)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
