@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from bnlib.arguments import check_integer, check_number, shown, suggestion
@@ -84,7 +85,7 @@ def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight
         The same module.
 
     Raises:
-        TypeError: if ``module`` is another kind of layer.
+        TypeError: if ``module`` is another kind of layer, or lazy.
         ValueError: if each output channel has a single weight, or ``name`` is not a parameter of the module.
 
     Source: Qiao et al. 2019, section 3; timm's ``StdConv2d`` also computes it with the batch norm kernel.
@@ -98,9 +99,11 @@ def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight
     """
     if not isinstance(module, (nn.Linear, _ConvNd)):
         raise TypeError(f"module must be a linear or convolutional layer, got {shown(module)}")
-    if not isinstance(getattr(module, name, None), Tensor):
+    if not isinstance(name, str) or not isinstance(getattr(module, name, None), Tensor):
         known = [each for each, _ in module.named_parameters()]
         raise ValueError(f"name must be a parameter of module, got {name!r}{suggestion(name, known)}")
+    if is_lazy(getattr(module, name)):
+        raise TypeError(f"module must have weights, got {shown(module)}, which is lazy; call it first")
     transposed = isinstance(module, _ConvTransposeNd)
     standardisation = WeightStandardisation(eps, int(transposed), module.groups if transposed else 1)
     return parametrize.register_parametrization(module, name, standardisation)
