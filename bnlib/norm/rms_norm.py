@@ -73,7 +73,8 @@ class RMSNorm(nn.RMSNorm):
         if x.dim() == 2:
             return super().forward(x)
         normalised = F.rms_norm(x, x.shape[1:], eps=self.eps)
-        return normalised if self.weight is None else normalised * self.weight.view(-1, *[1] * (x.dim() - 2))
+        scaled = normalised if self.weight is None else normalised * self.weight.view(-1, *[1] * (x.dim() - 2))
+        return scaled.to(x.dtype)
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""
