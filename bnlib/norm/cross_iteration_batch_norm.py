@@ -198,8 +198,10 @@ class CrossIterationBatchNorm(nn.Module):
             means, variances = self._compensated(weight, *recent)
             # How many of the earlier batches count: none before the end of the burn-in, and those that there were.
             place = torch.arange(self.window - 1, 0, -1, device=product.device)
-            known = ((place <= count) & (count >= self.burn_in)).to(kind)[:, None]
-            means, variances, known = hold(means, variances, known.expand_as(means))
+            counts = ((place <= count) & (count >= self.burn_in))[:, None]
+            # Not only a factor of 0: a batch that does not count may have had values that are not finite.
+            means, variances = (torch.where(counts, each, 0) for each in (means, variances))
+            means, variances, known = hold(means, variances, counts.to(kind).expand_as(means))
             share = 1 / (1 + known.sum(0))
         if self.layer.bias is not None:
             means = means + self.layer.bias.to(kind)  # with its gradient, so that it cancels exactly

@@ -59,7 +59,7 @@ class MovingAverageBatchNorm(nn.Module):
 
     Raises:
         TypeError, ValueError: if an argument is of another type or outside its range; on a call, as ``BatchNorm``.
-        RuntimeError: in train mode, if the output is differentiated twice.
+        RuntimeError: in train mode, if the output is differentiated twice or in forward mode.
 
     Source: Yan et al. 2020, section 4, and the authors' code (https://github.com/megvii-model/MABN), whose defaults for
     ``momentum`` and ``r_max`` these are. There ``warmup`` is 100, and the window times the batch size is the batch size

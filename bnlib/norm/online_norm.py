@@ -57,7 +57,7 @@ class OnlineNorm(nn.Module):
 
     Raises:
         TypeError, ValueError: if an argument is of another type or outside its range; on a call, as ``BatchNorm``.
-        RuntimeError: in train mode, if the output is differentiated twice.
+        RuntimeError: in train mode, if the output is differentiated twice or in forward mode.
 
     A program that ``torch.export`` makes in train mode takes batches of one size only, that of the example.
 

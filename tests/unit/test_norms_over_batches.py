@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 import bnlib
@@ -210,6 +211,26 @@ def test_a_second_derivative_in_train_mode_is_refused(name):
         grad.square().sum().backward()
     (grad,) = torch.autograd.grad(layer.eval()(x).square().sum(), x, create_graph=True)
     grad.square().sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, in forward mode
+@pytest.mark.parametrize("name", ["moving_average_batch_norm", "online_norm"])
+def test_a_derivative_in_forward_mode_is_refused(name):
+    layer, x = NORMS[name].apply(nn.Linear(3, 4))[1], torch.randn(5, 4)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"no forward-mode derivative .* Use eval mode"):
+        layer(forward_ad.make_dual(x, x))
+    with pytest.raises(RuntimeError, match=r"no forward-mode derivative .* Use eval mode"):
+        torch.func.jvp(layer, (x,), (x,))
+    torch.func.jvp(layer.eval(), (x,), (x,))
+
+
+@pytest.mark.parametrize("burn_in", [3, 9])
+def test_a_batch_that_does_not_count_may_hold_nan(burn_in):
+    layer, first = bnlib.CrossIterationBatchNorm(nn.Linear(4, 4), 4, burn_in=burn_in), torch.randn(6, 4)
+    twin = copy.deepcopy(layer)
+    for k, x in enumerate((first * torch.nan, *torch.randn(2, 6, 4))):
+        ours, theirs = layer(x), twin(x if k else first)
+        assert not k or torch.equal(ours, theirs)
 
 
 def test_vectorised_gradients_are_those_one_by_one_and_move_nothing():
