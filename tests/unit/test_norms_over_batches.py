@@ -362,3 +362,19 @@ def test_cbn_uses_the_weights_of_the_product_for_its_statistics():
         RandomWeights.calls = 0
         layer(torch.randn(16, 5)).square().sum().backward()
         assert RandomWeights.calls == 1, step
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("make, shape", [(lambda: nn.Linear(4, 4), (6, 4)), (lambda: nn.Conv1d(4, 4, 2), (6, 4, 5))])
+def test_compiled_cbn_computes_its_weights_once_in_a_step(make, shape):
+    torch.compiler.reset()
+    layer = bnlib.CrossIterationBatchNorm(nn.utils.parametrizations.spectral_norm(make()), window=2)
+    plain = copy.deepcopy(layer)
+    compiled = torch.compile(layer, backend="eager")
+    for _ in range(3):
+        x = torch.randn(shape)
+        ours, theirs = compiled(x), plain(x)
+        torch.testing.assert_close(ours, theirs)
+        ours.pow(3).mean().backward(), theirs.pow(3).mean().backward()
+    torch.testing.assert_close(layer.state_dict(), plain.state_dict())
+    torch.testing.assert_close([p.grad for p in layer.parameters()], [p.grad for p in plain.parameters()])
