@@ -71,10 +71,10 @@ class DynamicTanh(nn.Module):
         """Squash ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))  # as in the other norms of one sample
-        squashed = torch.tanh(self.alpha * x)
-        if self.weight is not None:
+        squashed, weight = torch.tanh(self.alpha * x), self.weight
+        if weight is not None:
             view = (-1, *[1] * (input.dim() - 2))
-            squashed = squashed * self.weight.view(view) + self.bias.view(view)
+            squashed = squashed * weight.view(view) + self.bias.view(view)
         return squashed.to(input.dtype)
 
     def extra_repr(self) -> str:

@@ -72,8 +72,8 @@ class RMSNorm(nn.RMSNorm):
         self._check_input_dim(x)
         if x.dim() == 2:
             return super().forward(x)
-        normalised = F.rms_norm(x, x.shape[1:], eps=self.eps)
-        scaled = normalised if self.weight is None else normalised * self.weight.view(-1, *[1] * (x.dim() - 2))
+        normalised, weight = F.rms_norm(x, x.shape[1:], eps=self.eps), self.weight
+        scaled = normalised if weight is None else normalised * weight.view(-1, *[1] * (x.dim() - 2))
         return scaled.to(x.dtype)
 
     def extra_repr(self) -> str:

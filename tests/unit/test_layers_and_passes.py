@@ -129,6 +129,27 @@ def test_settings_that_change_after_the_forward_pass_do_not_change_its_gradients
     same(*results)
 
 
+class Counted(nn.Module):
+    calls = 0
+
+    def forward(self, values):
+        Counted.calls += 1
+        return values * torch.rand_like(values)
+
+
+@EACH
+@pytest.mark.parametrize("training", [True, False])
+def test_a_parametrised_weight_is_computed_once_in_a_step(name, training):
+    for shape in ((6, 4), (6, 4, 3, 3))[: 1 if name in ("CrossIterationBatchNorm", "CosineLinear") else 2]:
+        layer = trained(name).train(training)
+        layer = layer.domains[1] if name == "DomainBatchNorm" else layer
+        for each in [each for each, _ in layer.named_parameters(recurse=False)]:
+            nn.utils.parametrize.register_parametrization(layer, each, Counted(), unsafe=True)
+        Counted.calls = 0
+        layer(batch(0, shape)).sum().backward()
+        assert Counted.calls == len(layer.parametrizations)
+
+
 @EACH_FULL_NORM
 def test_vectorised_gradients_are_those_one_by_one_and_move_no_estimate(name):
     layer, x, gs = trained(name), batch(30).requires_grad_(), torch.randn(3, 6, 4)
