@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable
 from numbers import Integral, Rational, Real
 from typing import Any, TypeVar
@@ -54,6 +55,8 @@ def check_number(
     message = f"{name} must be a finite number{', ' * bool(words)}{words}, got {shown(value)}"
     if not is_number(value):
         raise TypeError(message)
+    if isinstance(value, Integral) and abs(value) > sys.float_info.max:
+        raise ValueError(message)
     below = (above is not None and not value > above) or (at_least is not None and not value >= at_least)
     if not math.isfinite(value) or below or (at_most is not None and not value <= at_most):
         raise ValueError(message)

@@ -13,6 +13,7 @@ from bnlib.arguments import check_kind, check_number, check_usual
 def unit_norms(tensor: Tensor) -> Tensor:
     """Return the norm of the weights of each output unit, in a shape that broadcasts against ``tensor``.
 
+    The norms are at least float32, and exact also where the squares of the values are beyond the range of their dtype.
     The first dimension of a weight holds the output units, as in Linear and Conv2d. A vector or a number, such as a
     bias or gamma, counts as one unit.
 
@@ -22,9 +23,16 @@ def unit_norms(tensor: Tensor) -> Tensor:
                 [2.]])
     """
     check_usual(tensor=tensor)
-    if tensor.dim() < 2:
-        return torch.linalg.vector_norm(tensor)
-    return torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.dim())), keepdim=True)
+    values = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    dims, keep = tuple(range(min(1, tensor.dim() - 1), tensor.dim())), tensor.dim() > 1
+    if tensor.numel() == 0:
+        return torch.linalg.vector_norm(values, dim=dims, keepdim=keep)
+    # To multiply by a power of two changes no digits. Ordinary values are multiplied by 1.
+    limit, power = (2.0**40, 2.0**100) if values.dtype is torch.float32 else (2.0**400, 2.0**800)
+    largest = values.detach().abs().amax(dims, keepdim=keep)
+    one = torch.ones_like(largest)
+    factor = torch.where(largest > limit, one / power, torch.where(largest < 1 / limit, one * power, one))
+    return torch.linalg.vector_norm(values * factor, dim=dims, keepdim=keep) / factor
 
 
 def clipped(parameter: Tensor, gradient: Tensor, clipping: float = 0.01, eps: float = 1e-3) -> Tensor:
@@ -61,12 +69,18 @@ def clipped(parameter: Tensor, gradient: Tensor, clipping: float = 0.01, eps: fl
         raise ValueError(
             f"gradient must have the shape of the parameter, {tuple(parameter.shape)}, got {tuple(gradient.shape)}"
         )
+    if gradient.layout is not torch.strided or not gradient.is_floating_point():
+        raise TypeError(
+            f"gradient must be a dense tensor of floating-point numbers, got {gradient.layout} and {gradient.dtype}; "
+            "make embeddings without sparse=True"
+        )
     check_number("clipping", clipping, above=0)
     check_number("eps", eps, above=0)
     allowed = clipping * unit_norms(parameter).clamp(min=eps)
     # The smallest positive number keeps a gradient of zero from becoming 0 / 0.
-    tiny = torch.finfo(gradient.dtype).tiny
-    return gradient * (allowed / unit_norms(gradient).clamp(min=tiny)).clamp(max=1.0)
+    norms = unit_norms(gradient)
+    shortened = gradient * (allowed / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
+    return shortened.to(gradient.dtype)
 
 
 @torch.no_grad()

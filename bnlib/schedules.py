@@ -36,7 +36,10 @@ def check_schedule(name: str, schedule: Schedule) -> float:
     """
     for step in (torch.tensor(0.0, dtype=torch.float64, device="cpu"), 0):
         try:
-            first = float(schedule(step))
+            first = schedule(step)
+            if isinstance(first, (str, bytes)):
+                raise TypeError(f"it returns the text {first!r}")
+            first = float(first)
         except Exception as error:
             raise ValueError(
                 f"{name} must be a function of the step, given as a number or as a 0-dimensional tensor, got "

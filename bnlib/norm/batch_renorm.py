@@ -17,6 +17,10 @@ from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
 
 
+def _is_one_number(value: object) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1 and not (value.is_complex() or value.is_meta)
+
+
 class BatchRenorm(_NormBase):
     r"""Batch Renormalization of an ``(N, C)`` or ``(N, C, *spatial)`` input.
 
@@ -100,7 +104,7 @@ class BatchRenorm(_NormBase):
         if not is_number(momentum) or not 0 <= momentum <= 1:
             raise ValueError(f"momentum must lie between 0 and 1, got {momentum!r}")
         for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
-            if not callable(limit) and not (is_number(limit) or isinstance(limit, Tensor)):
+            if not callable(limit) and not (is_number(limit) or _is_one_number(limit)):
                 raise TypeError(f"{name} must be a number or a schedule (bnlib.schedules), got {shown(limit)}")
             first = check_schedule(name, limit) if callable(limit) else limit
             if not first >= least:

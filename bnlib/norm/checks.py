@@ -36,7 +36,7 @@ def check_layer(optional: tuple[str, ...] = (), **arguments: Any) -> None:
         ValueError: if it is out of range.
     """
     for name, value in arguments.items():
-        if value is None and name in ("device", "dtype", *optional):
+        if value is None and name in ("device", "dtype", "process_group", *optional):
             continue
         if name in _INTEGERS:
             check_integer(name, value)
@@ -44,6 +44,8 @@ def check_layer(optional: tuple[str, ...] = (), **arguments: Any) -> None:
             check_number(name, value)
         elif name == "seed":
             check_integer(name, value, at_least=0)
+        elif name == "process_group":
+            _check_group(value)
         elif name == "device":
             try:
                 torch.device(value)
@@ -55,6 +57,15 @@ def check_layer(optional: tuple[str, ...] = (), **arguments: Any) -> None:
                 raise TypeError(f"dtype must be a type of real numbers such as torch.float32, got {value}")
         elif not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, got {shown(value)}")
+
+
+def _check_group(value: Any) -> None:
+    parts = torch.distributed
+    # What new_group returns in a process that is not a member is no group.
+    if parts.is_available() and (isinstance(value, parts.ProcessGroup) or value is parts.GroupMember.NON_GROUP_MEMBER):
+        return
+    hint = "; a device must be named, device=..." if isinstance(value, (str, torch.device)) else ""
+    raise TypeError(f"process_group must be a group of torch.distributed or None, got {shown(value)}{hint}")
 
 
 def check_input(layer: nn.Module, input: Any) -> None:

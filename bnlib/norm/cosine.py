@@ -61,9 +61,10 @@ class CosineLinear(nn.Linear):
                 f"input must have in_features={self.in_features} values in its last dimension, got shape "
                 f"{tuple(input.shape)}"
             )
-        if input.dtype is not self.weight.dtype and not torch.is_autocast_enabled(input.device.type):
-            check_same_dtype(input, self.weight, or_half=False)
-        return nn.functional.linear(self._unit(input).to(input.dtype), self._unit(self.weight).to(self.weight.dtype))
+        weight = self.weight  # once: a parametrisation computes it anew each time
+        if input.dtype is not weight.dtype and not torch.is_autocast_enabled(input.device.type):
+            check_same_dtype(input, weight, or_half=False)
+        return nn.functional.linear(self._unit(input).to(input.dtype), self._unit(weight).to(weight.dtype))
 
     def _unit(self, vectors: Tensor) -> Tensor:
         """Divide vectors by their norms, in float32 at least, without losing the squares of large or small values."""

@@ -151,40 +151,51 @@ class CrossIterationBatchNorm(nn.Module):
             return self._forward(input)
 
     def _forward(self, input: Tensor) -> Tensor:
-        self._check_input(input)
+        weight = self.layer.weight
+        self._check_input(input, weight)
         # torch.compile cannot ask this question.
-        if not torch.compiler.is_compiling() and torch.is_grad_enabled() and self.layer.weight.is_inference():
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled() and weight.is_inference():
             raise RuntimeError(
                 "layer must have weights that can be trained, got weights that were made in torch.inference_mode; make "
                 "the layer outside of it, or in a block of torch.inference_mode(False)"
             )
-        product = self.layer(input)
+        product = self._product(input, weight)
         if not self.training and is_exported():
             kept = self.weight, self.bias, self.running_mean, self.running_var
             return torch.batch_norm(product, *kept, False, 0.0, self.eps, False)
         kind = torch.promote_types(product.dtype, torch.float32)
         if self.training and product.numel() > 0:
             with unseen():
-                mean, variance = self._statistics(input, product.to(kind))
+                mean, variance = self._statistics(input, product.to(kind), weight.detach())
         else:
             mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
         normalised = (product.to(kind) - as_wide(mean, product)) * as_wide((variance + self.eps).rsqrt(), product)
         return affine(normalised, self.weight, self.bias).to(product.dtype)
 
-    def _check_input(self, input: Tensor) -> None:
+    def _product(self, input: Tensor, weight: Tensor) -> Tensor:
+        layer = self.layer
+        hooks = layer._forward_hooks or layer._forward_pre_hooks
+        if hooks or not (torch.compiler.is_compiling() and parametrize.is_parametrized(layer)):
+            return layer(input)
+        # Compiled code has no cache of the weights: the layer would compute them again, as others if they are random.
+        if isinstance(layer, nn.Linear):
+            return F.linear(input, weight, layer.bias)
+        return layer._conv_forward(input, weight, layer.bias)
+
+    def _check_input(self, input: Tensor, weight: Tensor) -> None:
         check_real(input)
         layer = self.layer
         name = "in_features" if isinstance(layer, nn.Linear) else "in_channels"
-        dims = 2 if name == "in_features" else layer.weight.dim()
+        dims = 2 if name == "in_features" else weight.dim()
         if input.dim() != dims or input.size(1) != getattr(layer, name):
             raise ValueError(
                 f"input must have {name}={getattr(layer, name)} in dimension 1 and {dims} dimensions, got shape "
                 f"{tuple(input.shape)}"
             )
-        if input.dtype is not layer.weight.dtype and not torch.is_autocast_enabled(input.device.type):
-            check_same_dtype(input, layer.weight, or_half=False)
+        if input.dtype is not weight.dtype and not torch.is_autocast_enabled(input.device.type):
+            check_same_dtype(input, weight, or_half=False)
 
-    def _statistics(self, x: Tensor, product: Tensor) -> tuple[Tensor, Tensor]:
+    def _statistics(self, x: Tensor, product: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance over the window, shape (C,) each, and update the buffers."""
         again = first_pass(self, product)
         buffers = self._buffers if again is None else again.copies()
@@ -193,13 +204,14 @@ class CrossIterationBatchNorm(nn.Module):
         variance = (product - as_wide(mean, product)).square().mean(dims)
         with _exact(product):
             kind = product.dtype
-            weight = self.layer.weight.detach().to(kind).flatten(1)
             recent = [buffers[name].to(kind) for name in _RECENT]
-            means, variances = self._compensated(weight, *recent)
+            means, variances = self._compensated(weight.to(kind).flatten(1), *recent)
             # How many of the earlier batches count: none before the end of the burn-in, and those that there were.
             place = torch.arange(self.window - 1, 0, -1, device=product.device)
-            known = ((place <= count) & (count >= self.burn_in)).to(kind)[:, None]
-            means, variances, known = hold(means, variances, known.expand_as(means))
+            counts = ((place <= count) & (count >= self.burn_in))[:, None]
+            # Not only a factor of 0: a batch that does not count may have had values that are not finite.
+            means, variances = (torch.where(counts, each, 0) for each in (means, variances))
+            means, variances, known = hold(means, variances, counts.to(kind).expand_as(means))
             share = 1 / (1 + known.sum(0))
         if self.layer.bias is not None:
             means = means + self.layer.bias.to(kind)  # with its gradient, so that it cancels exactly
@@ -208,7 +220,7 @@ class CrossIterationBatchNorm(nn.Module):
         spread = (mean - mean_of_all).square() + (known * (means - mean_of_all).square()).sum(0)
         variance_of_all = share * (variance + (known * variances).sum(0) + spread)
         with _exact(product):
-            newest = self._slopes(x.detach().to(kind), product.detach(), mean.detach())
+            newest = self._slopes(x.detach().to(kind), product.detach(), mean.detach(), weight.shape)
             newest = (newest[0], self._without_bias(mean), variance, newest[1])
             new = {
                 name: torch.cat((old[1:], value.detach()[None])) if self.window > 1 else old
@@ -234,7 +246,7 @@ class CrossIterationBatchNorm(nn.Module):
         moved = torch.einsum("oi,koi->ko", weight, slopes) - variances
         return means, (moved - (means - products).square()).clamp(min=0)
 
-    def _slopes(self, x: Tensor, product: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def _slopes(self, x: Tensor, product: Tensor, mean: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Return the derivatives of means, shape (groups, fan-in), and variances, shape (C, fan-in), by the weights."""
         count = product.numel() // product.size(1)
         centred = product - as_wide(mean, product)
@@ -252,7 +264,7 @@ class CrossIterationBatchNorm(nn.Module):
         if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
             mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
             x, settings["padding"] = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode), 0
-        gradient, shape = _WEIGHT_GRADIENTS[x.dim()], layer.weight.shape
+        gradient = _WEIGHT_GRADIENTS[x.dim()]
         ones = torch.full_like(product[:, : layer.groups], 1 / count)
         inputs = gradient(x, (layer.groups, *shape[1:]), ones, **settings)
         return inputs.flatten(1), gradient(x, shape, centred, **settings).flatten(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -100,10 +101,10 @@ class DomainBatchNorm(nn.Module):
 
     @domain.setter
     def domain(self, domain: int | None) -> None:
-        number = isinstance(domain, int) and not isinstance(domain, bool)
+        number = isinstance(domain, Integral) and not isinstance(domain, bool)
         if domain is not None and not (number and domain in range(len(self.domains))):
             raise ValueError(f"domain must be an integer from 0 to {len(self.domains) - 1}, got {domain!r}")
-        self._domain = domain
+        self._domain = None if domain is None else int(domain)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...), with the layer of the chosen domain."""

@@ -70,11 +70,12 @@ class DynamicTanh(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Squash ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
-        squashed = torch.tanh(self.alpha * input)
-        if self.weight is None:
-            return squashed
-        view = (-1, *[1] * (input.dim() - 2))
-        return squashed * self.weight.view(view) + self.bias.view(view)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))  # as in the other norms of one sample
+        squashed, weight = torch.tanh(self.alpha * x), self.weight
+        if weight is not None:
+            view = (-1, *[1] * (input.dim() - 2))
+            squashed = squashed * weight.view(view) + self.bias.view(view)
+        return squashed.to(input.dtype)
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnlib.arguments import check_kind
 from bnlib.norm.checks import check_input, check_layer
 
 
@@ -47,10 +46,9 @@ class EvoNormS0(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_layer(num_channels=num_channels, eps=eps, device=device, dtype=dtype)
+        check_layer(num_groups=num_groups, num_channels=num_channels, eps=eps, device=device, dtype=dtype)
         super().__init__()
-        check_kind("num_groups", num_groups, int, "an integer")
-        if num_groups < 1 or num_channels % num_groups:
+        if num_channels % num_groups:
             raise ValueError(f"num_channels must be divisible by num_groups, got {num_channels} and {num_groups}")
         if not eps > 0:
             raise ValueError(f"eps must be positive, got {eps}")

@@ -80,11 +80,12 @@ class FilterResponseNorm(nn.Module):
         x = input.to(torch.promote_types(input.dtype, torch.float32))  # float16 would overflow above 255
         squares = x.square()
         mean_square = squares.mean(tuple(range(2, input.dim())), keepdim=True) if input.dim() > 2 else squares
-        eps = self.eps if self.learned_eps is None else self.eps + self.learned_eps.abs()
+        learned, threshold = self.learned_eps, self.threshold  # once: a parametrisation computes them anew each time
+        eps = self.eps if learned is None else self.eps + learned.abs()
         view = (-1, *[1] * (input.dim() - 2))
         normalised = x * torch.rsqrt(mean_square + eps)
         output = normalised * self.weight.view(view) + self.bias.view(view)
-        output = output if self.threshold is None else torch.maximum(output, self.threshold.view(view))
+        output = output if threshold is None else torch.maximum(output, threshold.view(view))
         return output.to(input.dtype)
 
     def extra_repr(self) -> str:

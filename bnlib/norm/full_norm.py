@@ -182,6 +182,7 @@ class FullNorm(nn.Module):
     ) -> None:
         super().__init__()
         check_layer(num_features=num_features, eps=eps, affine=affine, bias=bias, device=device, dtype=dtype)
+        check_layer(process_group=process_group)
         if not callable(alpha) and not is_number(alpha):
             raise TypeError(f"alpha must be a number in (0, 1] or a schedule (bnlib.schedules), got {shown(alpha)}")
         check_one_of("oracle", oracle, ORACLES)

@@ -91,7 +91,8 @@ class Step(Function):
         compute, of_input = gradients, ctx.needs_input_grad[0]
         if differentiated or transformed:
             compute, of_input = Gradients.apply, True
-        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), of_input, layer.settings)
+        settings = layer.settings._replace(oracle=oracle)
+        results = compute(g, x, weight, mean, gain, free, *(known or (None, None)), of_input, settings)
         grad_input, grad_weight, grad_bias, projection, total = results
         if oracle == "running":
             _move(ctx, layer, projection, total, alpha)
@@ -139,8 +140,9 @@ def _move(ctx, layer, projection: Tensor, total: Tensor, alpha) -> None:
 def _vectorised(ctx, g: Tensor):
     """Return the gradients for a batch of gradients at the output; its rows are not losses, so no estimate moves."""
     x, weight = ctx.saved_tensors
-    mean, gain, _, free, known, has_bias, _, layer, _ = ctx.step
-    results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), True, layer.settings)
+    mean, gain, _, free, known, has_bias, oracle, layer, _ = ctx.step
+    settings = layer.settings._replace(oracle=oracle)
+    results = gradients(g, x, weight, mean, gain, free, *(known or (None, None)), True, settings)
     return results[0], _like(weight, results[1]), results[2] if has_bias else None, None
 
 

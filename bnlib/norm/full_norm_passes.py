@@ -157,7 +157,11 @@ def _median_of_three(x: Tensor) -> Tensor:
     for place in (0, 1, 2):
         value = x
         for dim in (0, *[-1] * (x.dim() - 2)):
-            value = value.select(dim, (value.size(dim) - 1) * place // 2)
+            index = (value.size(dim) - 1) * place // 2
+            if torch.compiler.is_compiling():  # it cannot prove of a number that it is in range for every size
+                value = value.index_select(dim, torch.full((1,), index, device=x.device)).squeeze(dim)
+            else:
+                value = value.select(dim, index)
         values.append(value)
     first, second, third = values
     return torch.maximum(torch.minimum(first, second), torch.minimum(torch.maximum(first, second), third))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.checks import check_layer, refuse_tracing
@@ -69,6 +70,12 @@ class GhostBatchNorm(BatchNorm):
         count = -(-len(input) // self.virtual_batch_size)
         if count <= 1:
             return super().forward(input)
+        if torch.compiler.is_compiling() or not parametrize.is_parametrized(self):
+            return self._in_parts(input, count)
+        with parametrize.cached():  # all parts have the same gamma and beta, which may be random
+            return self._in_parts(input, count)
+
+    def _in_parts(self, input: Tensor, count: int) -> Tensor:
         return torch.cat([super(GhostBatchNorm, self).forward(part) for part in input.tensor_split(count)])
 
     def extra_repr(self) -> str:

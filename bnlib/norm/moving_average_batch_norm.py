@@ -59,7 +59,7 @@ class MovingAverageBatchNorm(nn.Module):
 
     Raises:
         TypeError, ValueError: if an argument is of another type or outside its range; on a call, as ``BatchNorm``.
-        RuntimeError: in train mode, if the output is differentiated twice.
+        RuntimeError: in train mode, if the output is differentiated twice or in forward mode.
 
     Source: Yan et al. 2020, section 4, and the authors' code (https://github.com/megvii-model/MABN), whose defaults for
     ``momentum`` and ``r_max`` these are. There ``warmup`` is 100, and the window times the batch size is the batch size
@@ -135,14 +135,15 @@ class MovingAverageBatchNorm(nn.Module):
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
         check_same_dtype(input, self.running_mean_square)
+        weight = self.weight  # once: a parametrisation computes it anew each time
         if self.training and input.numel() > 0:
             method = _Method(self.eps, self.momentum, self.r_max, max(self.window, self.warmup))
-            output = kept_apart(train_step(self, input, method), self.weight)
+            output = kept_apart(train_step(self, input, method), weight)
         else:
             kind = torch.promote_types(input.dtype, torch.float32)
             (mean_square,) = copied_if_compiled(self.running_mean_square.to(kind))
             output = input.to(kind) * as_wide((mean_square + self.eps).rsqrt(), input)
-        return affine(output, self.weight, self.bias).to(input.dtype)
+        return affine(output, weight, self.bias).to(input.dtype)
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""

@@ -57,7 +57,7 @@ class OnlineNorm(nn.Module):
 
     Raises:
         TypeError, ValueError: if an argument is of another type or outside its range; on a call, as ``BatchNorm``.
-        RuntimeError: in train mode, if the output is differentiated twice.
+        RuntimeError: in train mode, if the output is differentiated twice or in forward mode.
 
     A program that ``torch.export`` makes in train mode takes batches of one size only, that of the example.
 
@@ -131,20 +131,21 @@ class OnlineNorm(nn.Module):
         """Normalise ``input``, shape (N, C, ...); see the class."""
         self._check_input_dim(input)
         check_same_dtype(input, self.running_mean)
+        weight = self.weight  # once: a parametrisation computes it anew each time
         if not (self.training or self.layer_scaling) and is_exported():
-            kept = self.weight, self.bias, self.running_mean, self.running_var
+            kept = weight, self.bias, self.running_mean, self.running_var
             return torch.batch_norm(input, *kept, False, 0.0, self.eps, False)
         if self.training and input.numel() > 0:
             method = _Method(*_constants(self))
             if method != (self.alpha_forward, self.alpha_backward, self.eps):  # so that a change is seen
                 raise AssertionError("the settings of a layer must not change while it is compiled")
-            normalised = kept_apart(train_step(self, input, method), self.weight)
+            normalised = kept_apart(train_step(self, input, method), weight)
         else:
             kind = torch.promote_types(input.dtype, torch.float32)
             mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
             gain = (variance + self.eps).rsqrt()
             normalised = (input.to(kind) - as_wide(mean, input)) * as_wide(gain, input)
-        output = affine(normalised, self.weight, self.bias)
+        output = affine(normalised, weight, self.bias)
         return (self._scaled(output) if self.layer_scaling else output).to(input.dtype)
 
     def _scaled(self, output: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class RMSNorm(nn.RMSNorm):
 
     Arguments:
         num_features: number of channels, C.
-        eps: added to the mean square; None for the machine epsilon of the input's dtype, as in PyTorch.
+        eps: added to the mean square, at least 0; None for the machine epsilon of the input's dtype, as in PyTorch.
         elementwise_affine: learn a scale ``weight`` (gamma) per channel.
         device: device of the weight.
         dtype: dtype of the weight.
@@ -30,7 +30,7 @@ class RMSNorm(nn.RMSNorm):
         Input (N, C, \*); the output has the same shape.
 
     Raises:
-        ValueError: on a call, as ``BatchNorm``.
+        ValueError: if ``eps`` is negative; on a call, as ``BatchNorm``.
 
     Source: Zhang and Sennrich 2019, section 4.
 
@@ -60,6 +60,8 @@ class RMSNorm(nn.RMSNorm):
             device=device,
             dtype=dtype,
         )
+        if eps is not None and not eps >= 0:
+            raise ValueError(f"eps must be at least 0, or None, got {eps}")
         super().__init__(num_features, eps, elementwise_affine, device, dtype)
         self.num_features = num_features
 
@@ -70,8 +72,9 @@ class RMSNorm(nn.RMSNorm):
         self._check_input_dim(x)
         if x.dim() == 2:
             return super().forward(x)
-        normalised = F.rms_norm(x, x.shape[1:], eps=self.eps)
-        return normalised if self.weight is None else normalised * self.weight.view(-1, *[1] * (x.dim() - 2))
+        normalised, weight = F.rms_norm(x, x.shape[1:], eps=self.eps), self.weight
+        scaled = normalised if weight is None else normalised * weight.view(-1, *[1] * (x.dim() - 2))
+        return scaled.to(x.dtype)
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""

@@ -55,7 +55,6 @@ def train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
 
 
 def _train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
-    eager = is_eager(x)
     again = first_pass(layer, x)
     # Not layer._buffers: functional_call replaces the buffers for the duration of a call.
     live = {name: getattr(layer, name) for name in (*method.forward_state, *method.backward_state)}
@@ -68,7 +67,7 @@ def _train_step(layer: nn.Module, x: Tensor, method: Method) -> Tensor:
     state = [before[name] for name in method.forward_state] + [before[name].clone() for name in method.backward_state]
     state += [live[name] for name in method.backward_state]
     compiled = torch.compiler.is_compiling()
-    step = Step if eager or compiled else TransformedStep
+    step = Step if compiled else PlainStep
     output, *results = step.apply(x, method, compiled, again, count, *state)
     if again is None:
         new = dict(zip(method.forward_state, results, strict=False))
@@ -120,8 +119,17 @@ class Step(Function):
         return grad_input, *[None] * (4 + len(ctx.method.forward_state) + 2 * size)
 
 
-class TransformedStep(Step):
-    """The same step for ``torch.func``; ``torch.compile`` does not accept a class with this method."""
+class PlainStep(Step):
+    """The same step outside of ``torch.compile``, which does not accept a class with these methods."""
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        """Raise an error."""
+        raise RuntimeError(
+            "a layer with running statistics of the backward pass has no forward-mode derivative in train mode: its "
+            "gradient is an estimate that exists in the backward pass only. Use eval mode, where the statistics are "
+            "constants, or reverse mode (torch.func.vjp, torch.func.jacrev)."
+        )
 
     @staticmethod
     def vmap(info, in_dims, x, method, compiled, again, count, *state):
@@ -134,7 +142,7 @@ class TransformedStep(Step):
             count = _with_mapped(count, count_dim, size)
             count = count.flatten() if count.dim() > 1 else count.repeat_interleave(channels)
         wide_state = [_with_mapped(each, dim, size).flatten(0, 1) for each, dim in zip(state, state_dims, strict=True)]
-        output, *others = TransformedStep.apply(wide, method, compiled, again, count, *wide_state)
+        output, *others = PlainStep.apply(wide, method, compiled, again, count, *wide_state)
         others = [each.unflatten(0, (size, -1)) for each in others]
         return (output.unflatten(1, (size, -1)), *others), (1, *[0] * len(others))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from bnlib.arguments import is_number, shown
 from bnlib.norm.buffers import is_eager
 from bnlib.schedules import PowerSchedule, Schedule
 
@@ -49,12 +50,13 @@ def at_step(name: str, value: float | Tensor | Schedule, step: int | float | Ten
         bounds: what the values must be.
 
     Raises:
-        ValueError: if the value at this step lies outside of the bounds.
+        TypeError: if the value at this step is not one number.
+        ValueError: if it lies outside of the bounds.
         RuntimeError: the same on a GPU.
     """
     if not callable(value):
         return value
-    found = value(step)
+    found = _one_number(value(step), step, name)
     if not isinstance(found, Tensor):
         if not bounds.hold_for(found):
             raise _error(found, step, name, bounds)
@@ -64,6 +66,20 @@ def at_step(name: str, value: float | Tensor | Schedule, step: int | float | Ten
         known = step if isinstance(step, Tensor) else torch.full_like(found, step)
         return torch.ops.bnlib.checked(found, known, name, *bounds)
     return found
+
+
+def _one_number(found: Any, step: int | float | Tensor, name: str) -> float | Tensor:
+    """Return a value of a schedule, which is one number, or a tensor of one for each step."""
+    if isinstance(found, Tensor):
+        if not found.is_complex() and found.numel() in (1, step.numel() if isinstance(step, Tensor) else 1):
+            return found
+    elif isinstance(found, (int, float)) or is_number(found):
+        return found
+    elif getattr(found, "shape", None) == () and not isinstance(found, complex):  # an array of NumPy
+        return float(found)
+    known = not isinstance(step, Tensor) or (is_eager(step) and step.numel() == 1)
+    when = f" at step {int(step)}" if known else ""
+    raise TypeError(f"{name} must be one number at every step, got {shown(found)}{when}; change the schedule")
 
 
 def _always_holds(schedule: Schedule, bounds: Bounds) -> bool:

@@ -8,7 +8,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from bnlib.norm.batch_norm import BatchNorm
-from bnlib.norm.checks import check_same_dtype
+from bnlib.norm.checks import check_layer, check_same_dtype
 from bnlib.norm.full_norm_passes import Settings, gradients, moments, moments_over_processes, statistics_dtype
 from bnlib.norm.recomputation import first_pass, unseen
 
@@ -61,6 +61,7 @@ class SyncBatchNorm(BatchNorm):
         *,
         bias: bool = True,
     ) -> None:
+        check_layer(process_group=process_group)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.process_group = process_group
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from bnlib.arguments import shown
@@ -54,7 +55,7 @@ def weight_centralise(module: nn.Module) -> nn.Module:
         The same module.
 
     Raises:
-        TypeError: if ``module`` is another kind of layer.
+        TypeError: if ``module`` is another kind of layer, or lazy.
         ValueError: if each output channel has a single weight.
 
     Source: Yan et al. 2020, "weight centralization".
@@ -66,4 +67,6 @@ def weight_centralise(module: nn.Module) -> nn.Module:
     """
     if not isinstance(module, (nn.Linear, _ConvNd)) or getattr(module, "transposed", False):
         raise TypeError(f"module must be a linear or convolutional layer, got {shown(module)}")
+    if is_lazy(module.weight):
+        raise TypeError(f"module must have weights, got {shown(module)}, which is lazy; call it first")
     return parametrize.register_parametrization(module, "weight", WeightCentralisation())

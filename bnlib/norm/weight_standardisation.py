@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from bnlib.arguments import check_integer, check_number, shown, suggestion
@@ -46,11 +47,12 @@ class WeightStandardisation(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the standardised weights, in the shape of ``weight``."""
-        # Batch norm of the weights: the output channels are the channels, and the fan-in is the batch.
+        # Batch norm of the weights: the output channels are the channels, and the fan-in is the batch. Its gradient is
+        # right for every layout of a tensor with three dimensions (see bnlib.norm.layouts).
         if self.dim == 0:
             return self._batch_norm(weight.reshape(1, len(weight), -1)).reshape_as(weight)
         by_group = weight.unflatten(0, (self.groups, -1)).transpose(0, 1)
-        standardised = self._batch_norm(by_group.flatten(1, 2)).view_as(by_group)
+        standardised = self._batch_norm(by_group.flatten(1, 2).unsqueeze(2).flatten(2)).reshape_as(by_group)
         return standardised.transpose(0, 1).flatten(0, 1)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight
         The same module.
 
     Raises:
-        TypeError: if ``module`` is another kind of layer.
+        TypeError: if ``module`` is another kind of layer, or lazy.
         ValueError: if each output channel has a single weight, or ``name`` is not a parameter of the module.
 
     Source: Qiao et al. 2019, section 3; timm's ``StdConv2d`` also computes it with the batch norm kernel.
@@ -97,9 +99,11 @@ def weight_standardise(module: nn.Module, eps: float = 1e-5, name: str = "weight
     """
     if not isinstance(module, (nn.Linear, _ConvNd)):
         raise TypeError(f"module must be a linear or convolutional layer, got {shown(module)}")
-    if not isinstance(getattr(module, name, None), Tensor):
+    if not isinstance(name, str) or not isinstance(getattr(module, name, None), Tensor):
         known = [each for each, _ in module.named_parameters()]
         raise ValueError(f"name must be a parameter of module, got {name!r}{suggestion(name, known)}")
+    if is_lazy(getattr(module, name)):
+        raise TypeError(f"module must have weights, got {shown(module)}, which is lazy; call it first")
     transposed = isinstance(module, _ConvTransposeNd)
     standardisation = WeightStandardisation(eps, int(transposed), module.groups if transposed else 1)
     return parametrize.register_parametrization(module, name, standardisation)

@@ -51,6 +51,15 @@ def test_symbolic_sizes_and_settings(name):
     follow(plain, torch.compile(layer, dynamic=True, backend="eager"), [(count, 4) for count in (6, 8, 7, 6)])
 
 
+def test_a_train_step_of_full_norm_is_exported_for_every_size():
+    layer = bnlib.FullNorm(4)
+    plain, sizes = copy.deepcopy(layer), {dim: torch.export.Dim(f"size_{dim}", min=2) for dim in (0, 2, 3)}
+    program = torch.export.export(layer, (torch.randn(6, 4, 5, 5),), dynamic_shapes=(sizes,)).module()
+    for shape in ((3, 4, 7, 2), (8, 4, 6, 5), (5, 4, 4, 4)):  # the program has its own buffers
+        x = torch.randn(shape) + 1
+        torch.testing.assert_close(program(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("dynamic", [True, None])
 def test_a_setting_of_a_compiled_layer_can_be_changed(dynamic):
     torch.compiler.reset()

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -95,6 +96,8 @@ def test_a_network_is_told_the_domain_for_a_with_block():
             assert first.domain == second.domain == 0
         assert first.domain == second.domain == 1
     assert first.domain == 0 and second.domain is None
+    with use_domain(model, np.int64(1)):
+        assert type(first.domain) is int and first.domain == 1
     assert first.domains[1].num_batches_tracked == second.domains[1].num_batches_tracked == 1
 
 

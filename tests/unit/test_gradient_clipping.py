@@ -45,6 +45,30 @@ def test_in_place_it_clips_each_gradient_and_skips_parameters_without_one():
     assert layer.bias.grad is None and not torch.equal(layer.weight.grad, before)
 
 
+@pytest.mark.parametrize("scales", [(1, 1e4), (1e-3, 1e4), (1e-4, 1e-6), (1e-3, 1e30), (1e30, 1e33), (1e-30, 1e-35)])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(4, 300), (300,), (2, 3, 10, 10)])
+def test_norms_beyond_the_range_of_the_dtype(shape, kind, scales):
+    values, largest = torch.rand(shape, dtype=torch.float64), torch.finfo(kind).max
+    weight, gradient = ((values * scale).clamp(max=largest).to(kind) for scale in scales)
+    found, norms = clipped(weight, gradient), [
+        each.double().flatten(min(1, len(shape) - 1)).norm(dim=-1) for each in (weight, gradient)
+    ]  # fmt: skip
+    factor = (0.01 * norms[0].clamp(min=1e-3) / norms[1].clamp(min=1e-300)).clamp(max=1)
+    expected = gradient.double() * factor.view(-1, *[1] * (len(shape) - 1))
+    assert found.dtype is kind
+    torch.testing.assert_close(
+        found, expected.to(kind), rtol=4 * torch.finfo(kind).eps, atol=2e-7 * (kind.itemsize < 4)
+    )
+
+
+def test_a_sparse_gradient_is_refused():
+    layer = nn.Embedding(5, 3, sparse=True)
+    layer(torch.tensor([1])).sum().backward()
+    with pytest.raises(TypeError, match=r"gradient must be a dense tensor .*, got torch.sparse_coo .* sparse=True"):
+        clip_gradients_adaptively_(layer.parameters())
+
+
 @pytest.mark.parametrize("name", ["clipping", "eps"])
 def test_a_limit_that_is_not_positive_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be a finite number, above 0, got 0"):

@@ -112,6 +112,44 @@ def test_two_batches_before_either_backward_pass_give_gradients_of_any_order(nam
     same(*results)
 
 
+@EACH
+@pytest.mark.parametrize("scale", [1, 1e-3])  # the second one has variances below eps
+def test_settings_that_change_after_the_forward_pass_do_not_change_its_gradients(name, scale):
+    others = {"oracle": "batch", "eps": 0.5, "alpha": 0.9, "momentum": 0.9, "r_max": 9.0, "d_max": 9.0, "window": 5}
+    others |= {"alpha_forward": 0.1, "alpha_backward": 0.1, "virtual_batch_size": 2, "burn_in": 99, "warmup": 99}
+    results = []
+    for change in (False, True):
+        torch.manual_seed(0)
+        layer, x = trained(name), (batch(20) * scale).requires_grad_()
+        y = layer(x)
+        known = [each for each in others if change and isinstance(vars(layer).get(each), (int, float, str))]
+        for setting in known:
+            setattr(layer, setting, others[setting])
+        results.append(torch.autograd.grad(y.pow(3).sum(), (x, *layer.parameters()), allow_unused=True))
+    same(*results)
+
+
+class Counted(nn.Module):
+    calls = 0
+
+    def forward(self, values):
+        Counted.calls += 1
+        return values * torch.rand_like(values)
+
+
+@EACH
+@pytest.mark.parametrize("training", [True, False])
+def test_a_parametrised_weight_is_computed_once_in_a_step(name, training):
+    for shape in ((6, 4), (6, 4, 3, 3))[: 1 if name in ("CrossIterationBatchNorm", "CosineLinear") else 2]:
+        layer = trained(name).train(training)
+        layer = layer.domains[1] if name == "DomainBatchNorm" else layer
+        for each in [each for each, _ in layer.named_parameters(recurse=False)]:
+            nn.utils.parametrize.register_parametrization(layer, each, Counted(), unsafe=True)
+        Counted.calls = 0
+        layer(batch(0, shape)).sum().backward()
+        assert Counted.calls == len(layer.parametrizations)
+
+
 @EACH_FULL_NORM
 def test_vectorised_gradients_are_those_one_by_one_and_move_no_estimate(name):
     layer, x, gs = trained(name), batch(30).requires_grad_(), torch.randn(3, 6, 4)

@@ -23,7 +23,8 @@ ARGUMENTS = [
     (lambda: bnlib.DynamicTanh(True), "num_features must be an integer, at least 1, got True"),
     (lambda: bnlib.FilterResponseNorm(-1), "num_features must be an integer, at least 1, got -1"),
     (lambda: bnlib.EvoNormS0(1, 0), "num_channels must be an integer, at least 1, got 0"),
-    (lambda: bnlib.EvoNormS0("1", 4), "num_groups must be an integer, got '1'"),
+    (lambda: bnlib.EvoNormS0("1", 4), "num_groups must be an integer, at least 1, got '1'"),
+    (lambda: bnlib.EvoNormS0(True, 4), "num_groups must be an integer, at least 1, got True"),
     (lambda: bnlib.CosineLinear(4, 0), "out_features must be an integer, at least 1, got 0"),
     (lambda: bnlib.GhostBatchNorm(4, 2.5), "virtual_batch_size must be an integer, at least 1, got 2.5"),
     (lambda: bnlib.MovingAverageBatchNorm(4, window=1.5), "window must be an integer, at least 1, got 1.5"),
@@ -40,7 +41,14 @@ ARGUMENTS = [
     (lambda: bnlib.SyncBatchNorm(4, momentum="0.1"), "momentum must be a finite number, got '0.1'"),
     (lambda: bnlib.BatchRenorm(4, momentum="0.1"), "momentum must lie between 0 and 1, got '0.1'"),
     (lambda: bnlib.BatchRenorm(4, r_max="3"), "r_max must be a number or a schedule .* got '3'"),
+    (lambda: bnlib.BatchRenorm(4, r_max=torch.ones(2)), r"r_max must be a number .* got a Tensor of shape \(2,\)"),
+    (lambda: bnlib.BatchRenorm(4, d_max=torch.tensor(1j)), "d_max must be a number or a schedule .* got tensor"),
+    (lambda: bnlib.BatchRenorm(4, r_max=lambda step: "3"), "r_max must be a function of the step, .* the text '3'"),
     (lambda: bnlib.BatchRenorm(4, d_max=None), "d_max must be a number or a schedule .* got None"),
+    (lambda: bnlib.FullNorm(4, 1e-5, 0.1, "running", True, "cuda"), "process_group must be .* 'cuda'; a device must"),
+    (lambda: bnlib.SyncBatchNorm(4, process_group=[0, 1]), r"process_group must be a group .* got \[0, 1\]"),
+    (lambda: bnlib.RMSNorm(4, eps=-1.0), "eps must be at least 0, or None, got -1.0"),
+    (lambda: bnlib.BatchNorm(4, eps=10**400), "eps must be a finite number, got"),
     (lambda: bnlib.FullNorm(4, eps=NAN), "eps must be a finite number, got nan"),
     (lambda: bnlib.FullNorm(4, alpha="x"), r"alpha must be a number in \(0, 1\] or a schedule .* got 'x'"),
     (lambda: bnlib.FullNorm(4, alpha=NAN), r"alpha must lie in \(0, 1\], got nan"),
@@ -57,6 +65,9 @@ ARGUMENTS = [
     (lambda: bnlib.CosineLinear(4, 4, device="gpu"), "device must be a device such as 'cpu' or 'cuda', got 'gpu'"),
     (lambda: bnlib.weight_standardise(nn.Embedding(3, 4)), "module must be a linear or convolutional layer, got Emb"),
     (lambda: bnlib.weight_standardise(nn.Linear(3, 4), name="wieght"), "got 'wieght'; did you mean 'weight'?"),
+    (lambda: bnlib.weight_standardise(nn.Linear(3, 4), name=3), "name must be a parameter of module, got 3"),
+    (lambda: bnlib.weight_standardise(nn.LazyLinear(4)), "module must have weights, .* which is lazy; call it first"),
+    (lambda: bnlib.norm.weight_centralise(nn.LazyLinear(4)), "module must have weights, .* which is lazy; call it fi"),
     (lambda: bnlib.weight_standardise(nn.Linear(3, 4), eps="a"), "eps must be a finite number, above 0, got 'a'"),
     (lambda: bnlib.norm.WeightStandardisation(eps=0), "eps must be a finite number, above 0, got 0"),
     (lambda: setattr(LAYERS["DomainBatchNorm"](), "domain", 1.0), "domain must be an integer from 0 to 1, got 1.0"),
@@ -103,9 +114,11 @@ def test_a_wrong_input_is_named(name, training, input, message):
 @pytest.mark.parametrize("kinds", list(itertools.permutations(TYPES, 2)))
 def test_an_input_of_another_type_is_normalised_or_named(name, kinds, training):
     own, given = kinds
-    layer, x = LAYERS[name](dtype=own).train(training), torch.randn(6, 4).to(given)
+    layer, only_vectors = LAYERS[name](dtype=own).train(training), name in ("CrossIterationBatchNorm", "CosineLinear")
     try:
-        assert layer(x).isfinite().all()
+        for shape in ((6, 4), (6, 4, 3, 2))[: 1 if only_vectors else 2]:
+            output = layer(torch.randn(shape).to(given))
+            assert output.isfinite().all() and output.dtype is given
     except TypeError as error:
         assert f"input must have the dtype of the layer, {own}, got {given}" in str(error)
 

@@ -154,7 +154,7 @@ def test_evonorm_is_swish_over_the_deviation_of_group_norm():
         (lambda: bnlib.FilterResponseNorm(3, eps=0.0), "eps must be positive, got 0"),
         (lambda: bnlib.EvoNormS0(2, 6, eps=-1.0), "eps must be positive, got -1"),
         (lambda: bnlib.EvoNormS0(4, 6), "num_channels must be divisible by num_groups, got 6 and 4"),
-        (lambda: bnlib.EvoNormS0(0, 6), "num_channels must be divisible by num_groups, got 6 and 0"),
+        (lambda: bnlib.EvoNormS0(0, 6), "num_groups must be an integer, at least 1, got 0"),
     ],
 )
 def test_bad_arguments_are_named(make, message):

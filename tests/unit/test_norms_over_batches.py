@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 import bnlib
@@ -212,6 +213,26 @@ def test_a_second_derivative_in_train_mode_is_refused(name):
     grad.square().sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, in forward mode
+@pytest.mark.parametrize("name", ["moving_average_batch_norm", "online_norm"])
+def test_a_derivative_in_forward_mode_is_refused(name):
+    layer, x = NORMS[name].apply(nn.Linear(3, 4))[1], torch.randn(5, 4)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"no forward-mode derivative .* Use eval mode"):
+        layer(forward_ad.make_dual(x, x))
+    with pytest.raises(RuntimeError, match=r"no forward-mode derivative .* Use eval mode"):
+        torch.func.jvp(layer, (x,), (x,))
+    torch.func.jvp(layer.eval(), (x,), (x,))
+
+
+@pytest.mark.parametrize("burn_in", [3, 9])
+def test_a_batch_that_does_not_count_may_hold_nan(burn_in):
+    layer, first = bnlib.CrossIterationBatchNorm(nn.Linear(4, 4), 4, burn_in=burn_in), torch.randn(6, 4)
+    twin = copy.deepcopy(layer)
+    for k, x in enumerate((first * torch.nan, *torch.randn(2, 6, 4))):
+        ours, theirs = layer(x), twin(x if k else first)
+        assert not k or torch.equal(ours, theirs)
+
+
 def test_vectorised_gradients_are_those_one_by_one_and_move_nothing():
     for name in ("MovingAverageBatchNorm", "OnlineNorm"):
         layer, x, gs = getattr(bnlib, name)(4), torch.randn(6, 4, requires_grad=True), torch.randn(3, 6, 4)
@@ -341,3 +362,19 @@ def test_cbn_uses_the_weights_of_the_product_for_its_statistics():
         RandomWeights.calls = 0
         layer(torch.randn(16, 5)).square().sum().backward()
         assert RandomWeights.calls == 1, step
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("make, shape", [(lambda: nn.Linear(4, 4), (6, 4)), (lambda: nn.Conv1d(4, 4, 2), (6, 4, 5))])
+def test_compiled_cbn_computes_its_weights_once_in_a_step(make, shape):
+    torch.compiler.reset()
+    layer = bnlib.CrossIterationBatchNorm(nn.utils.parametrizations.spectral_norm(make()), window=2)
+    plain = copy.deepcopy(layer)
+    compiled = torch.compile(layer, backend="eager")
+    for _ in range(3):
+        x = torch.randn(shape)
+        ours, theirs = compiled(x), plain(x)
+        torch.testing.assert_close(ours, theirs)
+        ours.pow(3).mean().backward(), theirs.pow(3).mean().backward()
+    torch.testing.assert_close(layer.state_dict(), plain.state_dict())
+    torch.testing.assert_close([p.grad for p in layer.parameters()], [p.grad for p in plain.parameters()])

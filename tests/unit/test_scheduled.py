@@ -4,6 +4,7 @@ import copy
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
@@ -91,6 +92,33 @@ def test_a_wrong_value_raises_an_error_at_its_step_and_changes_nothing(way, name
     with pytest.raises(ValueError, match=expected):
         call(torch.randn(6, 3) * 3 + 5)
     torch.testing.assert_close(layer.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        *[(eager, value) for value in ("x", None, 0.5j, torch.ones(2), torch.tensor(1j), np.ones(1))],
+        *[(in_half, value) for value in ("x", torch.ones(2))],
+        (compiled, torch.ones(2)),
+    ],
+)
+@pytest.mark.parametrize("make", [lambda f: bnlib.FullNorm(3, alpha=f), lambda f: bnlib.BatchRenorm(3, r_max=f)])
+def test_a_value_that_is_not_one_number_raises_an_error_at_its_step(way, value, make):
+    layer, call = way(make(lambda step: 1.0 if step < 1 else value))
+    call(torch.randn(6, 3))
+    when = "" if way is compiled else " at step 1"
+    with pytest.raises(TypeError, match=rf"(alpha|r_max) must be one number at every step, got .*{when}; change the s"):
+        call(torch.randn(6, 3))
+    assert layer.num_batches_tracked == 1
+
+
+def test_a_schedule_may_return_an_array_of_one_number():
+    layer = bnlib.FullNorm(3, alpha=lambda step: np.where(step < 1, 0.5, 0.25))
+    for start, end in ((0, 1), (1, 1.25)):
+        assert layer.running_mean.eq(start).all()
+        layer(torch.full((6, 3), 2.0))
+        assert layer.running_mean.eq(end).all()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

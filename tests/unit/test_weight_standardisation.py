@@ -71,6 +71,21 @@ def test_gradients_are_those_of_numerical_differentiation(dim):
     torch.autograd.gradgradcheck(standardisation, weight)
 
 
+@pytest.mark.parametrize("options", [{}, {"groups": 2}])
+@pytest.mark.parametrize("fan_in, size", [(1, (3, 1)), (1, (1, 3)), (2, (3, 1)), (2, (1, 1))])
+@pytest.mark.parametrize("in_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("weight_format", [torch.contiguous_format, torch.channels_last])
+def test_gradients_do_not_depend_on_the_layout(options, fan_in, size, in_format, weight_format):
+    channels = fan_in * options.get("groups", 1)
+    layer = weight_standardise(nn.ConvTranspose2d(channels, 6, size, **options))
+    exact = copy.deepcopy(layer).double()
+    x = torch.randn(2, channels, 5, 5)
+    layer.to(memory_format=weight_format)(x.contiguous(memory_format=in_format)).pow(3).sum().backward()
+    exact(x.double()).pow(3).sum().backward()
+    found, expected = (each.parametrizations.weight.original.grad for each in (layer, exact))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
+
+
 def test_what_is_learned_are_the_weights_before():
     layer = weight_standardise(nn.Conv2d(3, 4, 3))
     assert [name for name, _ in layer.named_parameters()] == ["bias", "parametrizations.weight.original"]
