@@ -227,13 +227,15 @@ ABOUT_STATISTICS: dict[str, Advice] = {
     "averaged-weights": Advice(
         group="after",
         symptom=(
-            "A model with averaged weights (EMA, SWA, mean teacher, Lightning's `StochasticWeightAveraging`) is much "
-            "worse than the model whose weights it averages, and works with GroupNorm; or a GAN, a diffusion model or "
-            "a diffusion policy converges, but the samples or actions of its EMA model are bad"
+            "A model with averaged weights (EMA, SWA, mean teacher, momentum encoder, Lightning's "
+            "`StochasticWeightAveraging`) is much worse than the model whose weights it averages, and works with "
+            "GroupNorm; or a GAN, a diffusion model or a diffusion policy converges, but the samples or actions of "
+            "its EMA model are bad"
         ),
         cause=(
             "The running averages belong to other weights than the averaged ones, or still contain their initial "
-            "values. GroupNorm has no running averages. Here `model` is the averaged model."
+            "values, because a loop over `parameters()` leaves the buffers out. GroupNorm has no running averages. "
+            "Here `model` is the averaged model."
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(

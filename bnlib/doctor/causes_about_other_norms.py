@@ -135,18 +135,21 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
     "own-norm-overflows": Advice(
         group="error",
         symptom=(
-            "LayerNorm, RMSNorm (as in T5) or a custom norm gives NaN, inf or only zeros in float16 (fp16, half "
-            "precision), perhaps only for rows of zeros (padding)"
+            "LayerNorm, RMSNorm (as in T5) or a custom norm gives NaN, inf, only zeros or wrong answers in float16 "
+            "(fp16, half precision), perhaps only for rows of zeros (padding), or after `nn.RMSNorm` replaced "
+            "`LlamaRMSNorm`"
         ),
         cause=(
             "In float16, the square of a value from 256 on is infinite (overflow), and an eps of 10⁻¹² is 0, so a row "
-            "of equal values becomes 0 / 0. PyTorch's own layers compute in float32 inside, so only an input that is "
-            "already infinite gives NaN. Here `layer` is the norm, `values` is its input in float16."
+            "of equal values becomes 0 / 0. The first `nn.RMSNorm` (new in PyTorch 2.4, fault "
+            "reported in August 2024) squared in float16, too. Since then, PyTorch's norms compute in float32 inside, "
+            "so only an infinite input gives NaN. Here `layer` is the norm, `values` is its input in float16."
         ),
         test=("not torch.allclose(layer(values).float(), copy.deepcopy(layer).float()(values.float()), atol=0.05)"),
         remedy=(
-            "In a norm of your own, compute the mean and the variance in float32 (`x.float()`), and convert the result "
-            "back. If the input is infinite, use bfloat16, or compute the layer in front in float32."
+            "If the norm is `nn.RMSNorm` in a PyTorch of 2024, update PyTorch. In a norm of your own, compute the mean "
+            "and the variance in float32 (`x.float()`), and convert the result back. If the input is infinite, use "
+            "bfloat16, or compute the layer in front in float32."
         ),
         section=f"{TRAINING}#running-statistics-in-half-precision",
     ),

@@ -121,16 +121,35 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         ),
         cause=(
             "In training with one image per batch, BN normalises each image by its own statistics, as instance norm "
-            "does. Eval mode uses averages over all images, which the network never saw. Here `network` is the "
-            "network, `images` is one batch of training."
+            "does. Eval mode uses averages over all images, which the network never saw. Here `network` is a "
+            "copy (`copy.deepcopy`), because the test moves the averages, and `images` is one batch of training."
         ),
         test="(network.train()(images) - network.eval()(images)).abs().mean() > 0.5 * network.train()(images).std()",
         remedy=(
-            "Predict as in training: one image per batch, BN in train mode (Keras: `model(x, training=True)` in place "
-            "of `predict`). For eval mode, train with InstanceNorm, or with larger batches. If dropout is to be off, "
-            "call `eval()` on the dropout layers."
+            "If you trained with one image per batch, predict in the same way: one image per batch, BN in train mode "
+            "(Keras: `model(x, training=True)` in place of `predict`). For eval mode, train with InstanceNorm, or "
+            "with larger batches. If dropout is to be off, call `eval()` on the dropout layers."
         ),
         section=f"{FAILING}#small-batches",
+    ),
+    "image-to-image-tested-in-train-mode": Advice(
+        group="eval",
+        symptom=(
+            "Pix2pix or another image-to-image network, trained with several images per batch: good images in "
+            "training, and weird or bad ones from the test script (`test.py`), which takes one image at a time "
+            "and does not call `eval()`"
+        ),
+        cause=(
+            "The test script leaves the network in train mode, so BN normalises the single image by its own "
+            "statistics. In training, it used those of several images. Here `model` is the network as the test script "
+            "uses it, `x` is a batch of training."
+        ),
+        test="any(bn.training for bn in bns) and len(x) > 1",
+        remedy=(
+            "Call `model.eval()` before you predict (in pytorch-CycleGAN-and-pix2pix, run `test.py --eval`). You need "
+            "not train again. If the network was trained with one image per batch, see `image-to-image`."
+        ),
+        section=f"{PERILS}#predictions-in-train-mode",
     ),
     "meta-learning": Advice(
         group="eval",

@@ -35,6 +35,25 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         remedy="Copy eps as well as the weights and buffers, and set momentum to 1 minus Keras's.",
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
     ),
+    "eps-is-not-in-the-weights": Advice(
+        group="after",
+        symptom=(
+            "A model rebuilt by hand in another language or engine (Rust with candle, C++, ggml, the API of TensorRT) "
+            "from the same weights gives other logits, boxes or confidences, also in float32 on the CPU"
+        ),
+        cause=(
+            "`eps` is not in the `state_dict`, so the new code has a number of its own: for example 0.00001, where "
+            "the model was trained with 0.001 (BN in YOLOv7) or 10⁻⁶ (RMSNorm in the first LLaMA). Here `eps` is the "
+            "number in the new code, `model` is the original."
+        ),
+        test='any(m.eps != eps for m in model.modules() if hasattr(m, "eps"))',
+        remedy=(
+            "Read eps from each norm layer (in Transformers also `variance_epsilon`), or from the configuration "
+            "(`rms_norm_eps`). If the outputs still differ, compare norm by norm in eval mode: the first norm "
+            "whose inputs agree and whose outputs differ has the fault."
+        ),
+        section=f"{FORMULA}#two-modes-and-the-averages-between-them",
+    ),
     "momentum-of-the-other-convention": Advice(
         group="after",
         symptom=(
@@ -132,7 +151,7 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         group="eval",
         symptom=(
             "TensorFlow 1 (`tf.compat.v1`, slim): after training, every moving mean is still 0 and every moving "
-            "variance 1, and with `is_training=False` the test accuracy is that of guessing (random)"
+            "variance 1, and with `is_training=False`, or in `evaluate` of an Estimator, the results are wrong (random)"
         ),
         cause=(
             "In a graph of TensorFlow 1, the updates of the moving averages are operations of their own, in the "
@@ -219,22 +238,41 @@ CAUSES_IN_OTHER_FRAMEWORKS: dict[str, Advice] = {
         ),
         section=f"{FORMULA}#two-modes-and-the-averages-between-them",
     ),
+    "freeze-false-means-training": Advice(
+        group="eval",
+        symptom=(
+            "Keras, trained from scratch with a BatchNormalization class of a library or of your own that has a switch "
+            "such as `freeze=False` (keras-resnet): training is good, validation is terrible"
+        ),
+        cause=(
+            "The class calls the layer with `training=(not freeze)`, so `freeze=False` means `training=True`, also in "
+            "validation and in `predict`. Copies of an older keras-resnet do this; version 0.2.0 does not. Here "
+            "`network` is the model, and `images` is a batch, as an array."
+        ),
+        test="abs(network.predict(images)[:1] - network.predict(images[:1])).max() > 1e-3",
+        remedy=(
+            "Pass on the argument `training` of `call` (`None` by default) if the layer is not frozen, and "
+            "`training=False` if it is. The moving averages are then used in validation, so evaluate again."
+        ),
+        section="chapters/frameworks.ipynb#what-does-my-framework-do",
+    ),
     "training-written-into-the-call": Advice(
         group="batch",
         symptom=(
-            "Keras: `predict` gives different results for a single image and for the same image in a batch, although "
-            "the model is trained"
+            "Keras: `predict` gives different results for a single image and for the same image in a batch, or better "
+            "results with a larger `batch_size`, although the model is trained"
         ),
         cause=(
             "A call of the layer has `training=True` written into it (hard-coded), so `predict` normalises with the "
             "batch, too. This happens in a model with its own `call`, and in Keras 2 in every model; in a functional "
-            "model, Keras 3 overrides the argument. Here `network` is the model, and `images` is a batch, as an array."
+            "model, Keras 3 overrides the argument. In Keras 1, `mode=2` of the layer does the same. Here `network` "
+            "is the model, and `images` is a batch, as an array."
         ),
         test="abs(network.predict(images)[:1] - network.predict(images[:1])).max() > 1e-3",
         remedy=(
             "Write `self.norm(x, training=training)` with the argument of `call(self, x, training=None)`, or leave the "
-            "argument out. If the network was trained with it, compare its accuracy again: `predict` now uses the "
-            "moving averages."
+            "argument out (Keras 1: `mode=0`). If the network was trained with it, compare its accuracy again: "
+            "`predict` now uses the moving averages."
         ),
         section="chapters/frameworks.ipynb#what-does-my-framework-do",
     ),

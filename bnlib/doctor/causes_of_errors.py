@@ -8,8 +8,8 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
     "overflow-in-half-precision": Advice(
         group="error",
         symptom=(
-            "NaN in train mode as soon as autocast, AMP or float16 (fp16) is on: the loss is NaN, and `running_mean` "
-            "or `running_var` is NaN or inf, after the first batches"
+            "NaN in train mode as soon as autocast, AMP, float16 (fp16) or Keras's `mixed_float16` is on: the loss is "
+            "NaN, and `running_mean` or `running_var` is NaN or inf, after the first batches"
         ),
         cause=(
             "The layer in front of BN computes in float16, where values above 65,504 become infinite. One infinite "
@@ -19,7 +19,9 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         test="model(x).isfinite().all() and torch.autocast(x.device.type, torch.float16)(model)(x).isnan().any()",
         remedy=(
             "Scale the inputs to a variance near 1, use bfloat16, or compute this layer and BN in float32 "
-            "(`torch.autocast(..., enabled=False)` and `x.float()`). Then recompute the running statistics."
+            "(`torch.autocast(..., enabled=False)` and `x.float()`; Keras: build both with `dtype='float32'`, which "
+            "also helps if a plugin such as DirectML computes BN itself in float16). Then recompute the running "
+            "statistics."
         ),
         section=f"{TRAINING}#one-bad-batch-and-eval-mode-is-nan",
     ),

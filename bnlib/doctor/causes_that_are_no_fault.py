@@ -68,14 +68,15 @@ CAUSES_THAT_ARE_NO_FAULT: dict[str, Advice] = {
             "This difference is rounding. Numbers in float16 have about 3 decimal digits, and in bfloat16 between 2 "
             "and 3, so each layer rounds its inputs and outputs, and the errors of many layers add up. Two versions of "
             "one norm also differ if one rounds before the multiplication by the weight, and the other rounds after "
-            "it. PyTorch's own norms compute in float32 inside. Here `layer` is the norm, `values` is its input in "
-            "half precision."
+            "it. PyTorch's own norms compute in float32 inside (`nn.RMSNorm` not yet in its first version, PyTorch "
+            "2.4). Here `layer` is the norm, `values` is its input in half precision."
         ),
         test="torch.allclose(layer(values).float(), copy.deepcopy(layer).float()(values.float()), 0.02, 0.02)",
         remedy=(
-            "If the test is true, no cure is needed. For equal outputs, use the version with which the model was "
-            "trained. For outputs that are closer to float32, keep the weights in float32 and use `torch.autocast`: "
-            "according to its documentation, it runs `layer_norm` in float32 on GPUs."
+            "If the test is true, no cure is needed. If it is false, look for overflow (`own-norm-overflows`). For "
+            "equal outputs, use the version with which the model was trained. For outputs that are closer to float32, "
+            "keep the weights in float32 and use `torch.autocast`: according to its documentation, it runs "
+            "`layer_norm` in float32 on GPUs."
         ),
         section=f"{TRAINING}#running-statistics-in-half-precision",
     ),

@@ -344,14 +344,18 @@ IN_TRAINING_CODE: dict[str, Advice] = {
         group="after",
         symptom=(
             "A pretrained network gets worse when I fine-tune it with batch norm unfrozen "
-            "(`fine_tune_batch_norm=True`), in tiny batches (detection, segmentation)"
+            "(`fine_tune_batch_norm=True`), in tiny batches (detection, segmentation), or "
+            "torchvision's `fasterrcnn_resnet50_fpn_v2` is worse than v1"
         ),
-        cause="In train mode the network is trained on the noise of the statistics of one or two images.",
+        cause=(
+            "In train mode the network is trained on the noise of the statistics of one or two images. In torchvision, "
+            "v1 freezes the BN layers of its pretrained backbone (`FrozenBatchNorm2d`), and v2 does not."
+        ),
         test="any(bn.training for bn in bns) and len(x) < 4",
         remedy=(
             "Re-estimate the statistics with `torch.optim.swa_utils.update_bn(batches, model)`, then freeze BN: call "
-            "`eval()` on its layers after each `model.train()` (Keras: `layer.trainable = False`). In larger batches,"
-            " train as usual."
+            "`eval()` on its layers after each `model.train()` (Keras: `layer.trainable = False`), or replace them "
+            "by `FrozenBatchNorm2d` with the same eps. In larger batches, train as usual."
         ),
         section="chapters/11_training_code.ipynb#should-i-freeze-batch-norm-when-i-fine-tune",
     ),

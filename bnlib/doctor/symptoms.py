@@ -46,10 +46,11 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "Any network": "running-statistics-mismatch too-few-updates running-statistics-never-updated "
         "eval-worse-than-train eval-mode-distorted dropout-in-front unusual-momentum not-trained-yet overfitting",
         "Keras, TensorFlow or Flax": "keras-call-without-training one-average-for-all-steps "
-        "update-operations-not-run statistics-thrown-away",
+        "freeze-false-means-training update-operations-not-run statistics-thrown-away",
         "Small, sorted or fixed batches": "relies-on-batch-statistics batches-not-representative "
         "batch-composition-memorised",
-        "Image translation, GANs, meta-learning": "image-to-image instance-norm-tracks generator-in-eval-mode "
+        "Image translation, GANs, meta-learning": "image-to-image image-to-image-tested-in-train-mode "
+        "instance-norm-tracks generator-in-eval-mode "
         "meta-learning one-noise-level",
         "New or unusual data": "covariate-shift domain-statistics-differ outliers rounded-bias",
         "A layer that is called or loaded in an unusual way": "shared-layer gradient-checkpointing two-passes-per-step "
@@ -88,8 +89,8 @@ SYMPTOM_PARTS: dict[str, dict[str, str]] = {
         "Averaged weights (EMA, SWA), other changes of the weights": "averaged-weights average-too-long "
         "weights-changed-afterwards removed-channels-were-not-zero",
         "Export, conversion between frameworks, a batch norm of your own": "exported-in-train-mode "
-        "exported-without-statistics keras-defaults momentum-of-the-other-convention converted-in-the-wrong-order "
-        "stored-gamma-minus-one exported-graph-stays-in-train-mode "
+        "exported-without-statistics keras-defaults eps-is-not-in-the-weights momentum-of-the-other-convention "
+        "converted-in-the-wrong-order stored-gamma-minus-one exported-graph-stays-in-train-mode "
         "converted-in-training-mode compared-in-two-modes group-norm-of-one-group own-norm-differs",
         "Folding, quantisation, half precision": "folded folded-into-a-transposed-convolution quantised "
         "half-precision-statistics rounded-to-half-precision "

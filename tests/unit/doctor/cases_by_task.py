@@ -48,6 +48,9 @@ CASES_BY_TASK = {
         lambda norm=norm: on_single_images(norm)
         for norm in (nn.BatchNorm2d, lambda channels: nn.InstanceNorm2d(channels, affine=True))
     ),
+    "image-to-image-tested-in-train-mode": tuple(
+        lambda training=training: {"model": trained("mlp").train(training)} for training in (True, False)
+    ),
     "meta-learning": with_norms(("model", "query"), nn.BatchNorm1d, nn.LayerNorm),
     "policy-in-two-modes": with_norms(("policy", "observations"), nn.BatchNorm1d, nn.LayerNorm),
     "differential-privacy": (dict, lambda: {"model": frozen_norms()}),

@@ -90,6 +90,10 @@ CASES_OF_NO_FAULT = {
     "training-written-into-the-call": tuple(
         lambda each=each: {"network": predicts(each), "images": IMAGES} for each in (True, False)
     ),
+    "freeze-false-means-training": tuple(
+        lambda each=each: {"network": predicts(each), "images": IMAGES} for each in (True, False)
+    ),
+    "eps-is-not-in-the-weights": tuple(lambda eps=eps: {"eps": eps} for eps in (1e-3, 1e-5)),
     "converted-in-training-mode": tuple(
         lambda each=each: {"network": predicts(False), "images": IMAGES, "converted": predicts(each).predict(IMAGES)}
         for each in (True, False)
