@@ -51,7 +51,7 @@ def _read(path: Path, folder: Path) -> Result:
     seconds = result.get("training_seconds", result.get("measuring_seconds", provenance["seconds"]))
     place = path.relative_to(folder).with_suffix("").as_posix()
     name = place.rpartition("_")[0].replace("/", ".")
-    question = EXPERIMENTS[name].question if name in EXPERIMENTS else f"the time of a step, by {path.stem}"
+    question = EXPERIMENTS[name].question if name in EXPERIMENTS else f"measured by {provenance['command'].split()[1]}"
     return Result(place, question, provenance, seconds)
 
 
