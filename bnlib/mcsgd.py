@@ -256,9 +256,13 @@ def minimize(
 
 
 def _statistic(stage: Stage, params: Params, z: Tensor) -> Tensor:
-    """Return the mean of a stage's statistic over samples; raise an error if it would be broadcast to the estimate."""
+    """Return the mean of a stage's statistic over samples; raise an error if it would be broadcast to the estimate.
+
+    Dimensions between that of the samples and those of the estimate are runs that are made at once.
+    """
     rows = stage.statistic(params, z)
-    if not isinstance(rows, Tensor) or rows.shape != (len(z), *stage.start.shape):
+    shape = getattr(rows, "shape", ())
+    if shape[:1] != (len(z),) or shape[max(1, len(shape) - stage.start.dim()) :] != stage.start.shape:
         raise ValueError(
             f"statistic must return one row per sample, shape {(len(z), *stage.start.shape)} for a start of shape "
             f"{tuple(stage.start.shape)}, got {shown(rows)}"

@@ -85,9 +85,10 @@ def read_cells(name: str, command: str, axes: Sequence[str], folder: Path = FOLD
 
     Example:
         >>> from bnlib.experiments.framework.results import read_cells
-        >>> cells = read_cells("full_normalization/oracle_bias_quick", "see data/README.md", ("depth", "oracle"))
+        >>> axes = "depth", "oracle", "batch_size"
+        >>> cells = read_cells("full_normalization/oracle_bias_quick", "see data/README.md", axes)
         >>> list(cells)[:2]
-        [(1, 'batch'), (1, 'literal')]
+        [(1, 'batch', 1), (1, 'batch', 2)]
     """
     result = read_result(name, command, folder)
     try:
