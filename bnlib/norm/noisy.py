@@ -100,12 +100,14 @@ class ActivationNoise(nn.Module):
             int(np.random.SeedSequence((self.seed, step)).generate_state(1)[0])
         )
 
+        kind = {"device": "cpu", "dtype": torch.float32}  # whatever the defaults are
+
         def uniform(shape, low: float, high: float) -> Tensor:
-            return low + (high - low) * torch.rand(shape, generator=generator, device="cpu")
+            return low + (high - low) * torch.rand(shape, generator=generator, **kind)
 
         offset = uniform(shape[1:], -self.shift, self.shift) + uniform(shape, -self.shift_spread, self.shift_spread)
         factor = uniform(shape[1:], 1, self.scale)
-        return factor + self.scale_spread * torch.randn(shape, generator=generator, device="cpu"), offset
+        return factor + self.scale_spread * torch.randn(shape, generator=generator, **kind), offset
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model, without the seed."""
