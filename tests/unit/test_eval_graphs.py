@@ -75,3 +75,24 @@ def test_the_gradient_is_that_of_the_statistics_of_the_forward_pass(kind):
     layer.train()(x.detach() * 3)
     y.sum().backward()
     torch.testing.assert_close(x.grad, gain.expand(6, 4))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, in forward mode
+@pytest.mark.parametrize("kind", [bnlib.BatchNorm, bnlib.BatchRenorm, bnlib.FullNorm, bnlib.OnlineNorm])
+@pytest.mark.parametrize("buffer", ["running_mean", "running_var"])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_derivative_by_running_statistics_is_right_or_refused(kind, buffer, gradients):
+    """PyTorch's kernel would take it for 0 in forward mode."""
+    layer = kind(4, dtype=torch.float64).eval()
+    x, start = torch.randn(6, 4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+
+    def call(value):
+        return torch.func.functional_call(layer, {buffer: value}, (x,))
+
+    with torch.set_grad_enabled(gradients):
+        if kind is not bnlib.OnlineNorm:
+            with pytest.raises(RuntimeError, match=r"no tangents|not differentiable"):
+                torch.func.jvp(call, (start,), (start,))
+            return
+        tangent = torch.func.jvp(call, (start,), (start,))[1]
+    torch.testing.assert_close(tangent, (call(start + 1e-6) - call(start - 1e-6)) / 2e-6, rtol=1e-6, atol=1e-6)
