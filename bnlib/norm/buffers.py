@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
 _NO_OPERATIONS_OF_ITS_OWN = torch._C._disabled_torch_dispatch_impl
@@ -21,7 +22,10 @@ def is_eager(x: Tensor) -> bool:
     """Return whether operations on ``x`` compute numbers now, and are not traced or transformed by ``torch.func``."""
     # Function.apply makes the second check; PyTorch has no public function for it.
     return (type(x) is Tensor or isinstance(x, nn.Parameter) or _has_plain_values(x)) and not (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        or (torch._C._len_torch_dispatch_stack() and get_proxy_mode() is not None)  # make_fx, torch.func.linearize
     )
 
 
