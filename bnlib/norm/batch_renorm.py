@@ -12,7 +12,7 @@ from bnlib.norm.batch_renorm_fast_path import corrected_affine, fast_step, is_or
 from bnlib.norm.buffers import hold, is_eager, kept_for_backward, refuse_tangents, store
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype, refuse_tracing
 from bnlib.norm.layouts import in_readable_layout
-from bnlib.norm.recomputation import FirstPass, first_pass, unseen
+from bnlib.norm.recomputation import FirstPass, first_pass, refuse_other_mode, unseen
 from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
 
@@ -122,6 +122,7 @@ class BatchRenorm(_NormBase):
         if torch.float64 in (input.dtype, self.running_mean.dtype):  # the corrections are at least float32
             check_same_dtype(input, self.running_mean)
         if not self.training or input.numel() == 0:
+            refuse_other_mode(self, input)
             return in_readable_layout(self._evaluate, input)
         refuse_tracing(self)
         with unseen():

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from bnlib.arguments import check_integer, is_number, shown
 from bnlib.norm.buffers import copied_if_compiled, hold, is_eager, store
 from bnlib.norm.checks import check_layer, check_real, check_same_dtype
-from bnlib.norm.recomputation import first_pass, unseen
+from bnlib.norm.recomputation import first_pass, refuse_other_mode, unseen
 from bnlib.norm.running_backward import affine, as_wide, is_exported
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -171,6 +171,7 @@ class CrossIterationBatchNorm(nn.Module):
             with unseen():
                 mean, variance = self._statistics(input, product.to(kind), weight.detach())
         else:
+            refuse_other_mode(self, product.to(kind))
             mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
         normalised = (product.to(kind) - as_wide(mean, product)) * as_wide((variance + self.eps).rsqrt(), product)
         return affine(normalised, self.weight, self.bias).to(product.dtype)

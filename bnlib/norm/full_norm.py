@@ -12,7 +12,7 @@ from bnlib.norm.full_norm_autograd import PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
 from bnlib.norm.layouts import in_readable_layout
-from bnlib.norm.recomputation import first_pass, unseen
+from bnlib.norm.recomputation import first_pass, refuse_other_mode, unseen
 from bnlib.norm.scheduled import ALPHA, at_step
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule, check_schedule
@@ -259,6 +259,7 @@ class FullNorm(nn.Module):
 
     def _evaluate(self, input: Tensor, eager: bool) -> Tensor:
         check_real(input)
+        refuse_other_mode(self, input)
         kind, mean, variance = statistics_dtype(input), self._buffers["running_mean"], self._buffers["running_var"]
         weight, bias = self._parameter("weight"), self._parameter("bias")
         alike = all(each is None or each.dtype is kind for each in (mean, weight, bias))

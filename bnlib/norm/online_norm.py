@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bnlib.arguments import is_number
 from bnlib.norm.buffers import copied_if_compiled, followed, hold
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+from bnlib.norm.recomputation import refuse_other_mode
 from bnlib.norm.running_backward import affine, as_wide, is_exported, kept_apart, train_step
 
 _STATE = {"running_mean": 0, "running_var": 1, "output_control": 0, "mean_control": 0}
@@ -141,6 +142,7 @@ class OnlineNorm(nn.Module):
                 raise AssertionError("the settings of a layer must not change while it is compiled")
             normalised = kept_apart(train_step(self, input, method), weight)
         else:
+            refuse_other_mode(self, input)
             kind = torch.promote_types(input.dtype, torch.float32)
             mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
             gain = (variance + self.eps).rsqrt()
