@@ -87,7 +87,9 @@ def clipped(parameter: Tensor, gradient: Tensor, clipping: float = 0.01, eps: fl
 def clip_gradients_adaptively_(parameters: Iterable[Tensor], clipping: float = 0.01, eps: float = 1e-3) -> None:
     """Apply ``clipped`` to the ``.grad`` of each parameter, in place; call it between ``backward()`` and ``step()``.
 
-    The paper leaves out the last linear layer, so pass the other parameters only.
+    The paper leaves out the last linear layer, so pass the other parameters only. A stack of models
+    (``bnlib.stacked``) has parameters of other shapes and so other units; its gradients would be clipped otherwise than
+    those of each model alone.
 
     Arguments:
         parameters: the parameters; those without a gradient are skipped.

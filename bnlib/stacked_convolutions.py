@@ -27,7 +27,6 @@ from bnlib.norm import (
     WeightCentralisation,
     WeightStandardisation,
 )
-from bnlib.norm.running_backward import as_wide
 from bnlib.stacked import Stack
 
 _CONTAINERS = (nn.Sequential, BasicBlock, SkipConnection)
@@ -141,9 +140,11 @@ class _Linears(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         # Of an image, (N, E C, H, W), it takes the rows.
         rows = input.unflatten(1, (self.size, -1)).transpose(0, 1)
-        product = torch.bmm(rows.flatten(1, -2), self.weight.unflatten(0, (self.size, -1)).transpose(1, 2))
-        if self.bias is not None:
-            product = product + self.bias.view(self.size, 1, -1)
+        factors = rows.flatten(1, -2), self.weight.unflatten(0, (self.size, -1)).transpose(1, 2)
+        # One operation, which under autocast has the dtype of a linear layer's.
+        product = (
+            torch.bmm(*factors) if self.bias is None else torch.baddbmm(self.bias.view(self.size, 1, -1), *factors)
+        )
         return product.view(*rows.shape[:-1], -1).transpose(0, 1).flatten(1, 2)
 
 
@@ -155,15 +156,8 @@ class _OnlineNorms(OnlineNorm):
 
 
 class _FilterResponseNorms(FilterResponseNorm):
-    def forward(self, input: Tensor) -> Tensor:
-        if self.learned_eps is None:
-            return super().forward(input)
-        squares = input.square()
-        mean_square = squares.mean(tuple(range(2, input.dim())), keepdim=True) if input.dim() > 2 else squares
-        eps = self.eps + self.learned_eps.abs().repeat_interleave(self.num_features // self.size)
-        normalised = input * torch.rsqrt(mean_square + as_wide(eps, input))
-        output = normalised * as_wide(self.weight, input) + as_wide(self.bias, input)
-        return output if self.threshold is None else torch.maximum(output, as_wide(self.threshold, input))
+    def _learned(self, value: Tensor, view: tuple[int, ...]) -> Tensor:
+        return value.repeat_interleave(self.num_features // self.size).view(view)
 
 
 _OF_MODELS = {nn.Linear: _Linears, OnlineNorm: _OnlineNorms, FilterResponseNorm: _FilterResponseNorms}

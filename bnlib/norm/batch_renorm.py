@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from bnlib.arguments import is_number, shown
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.batch_renorm_fast_path import corrected_affine, fast_step, is_ordinary
-from bnlib.norm.buffers import hold, is_eager, kept_for_backward, store
+from bnlib.norm.buffers import hold, is_eager, kept_for_backward, refuse_tangents, store
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype, refuse_tracing
 from bnlib.norm.layouts import in_readable_layout
-from bnlib.norm.recomputation import FirstPass, first_pass, unseen
+from bnlib.norm.recomputation import FirstPass, first_pass, refuse_other_mode, unseen
 from bnlib.norm.scheduled import D_MAX, R_MAX, at_step
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
 
@@ -122,6 +122,7 @@ class BatchRenorm(_NormBase):
         if torch.float64 in (input.dtype, self.running_mean.dtype):  # the corrections are at least float32
             check_same_dtype(input, self.running_mean)
         if not self.training or input.numel() == 0:
+            refuse_other_mode(self, input)
             return in_readable_layout(self._evaluate, input)
         refuse_tracing(self)
         with unseen():
@@ -133,6 +134,7 @@ class BatchRenorm(_NormBase):
         if x.dtype is kept[2].dtype:
             kept = *kept[:2], *kept_for_backward(*kept[2:])
         else:  # half precision: the kernel takes it with statistics of float32, as in train mode
+            refuse_tangents(*kept[2:])
             kept = [None if each is None else each.to(torch.float32, copy=True) for each in kept]
         return torch.batch_norm(x, *kept, False, 0.0, self.eps, torch.backends.cudnn.enabled)
 

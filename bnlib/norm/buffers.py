@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
 _NO_OPERATIONS_OF_ITS_OWN = torch._C._disabled_torch_dispatch_impl
@@ -20,7 +22,10 @@ def is_eager(x: Tensor) -> bool:
     """Return whether operations on ``x`` compute numbers now, and are not traced or transformed by ``torch.func``."""
     # Function.apply makes the second check; PyTorch has no public function for it.
     return (type(x) is Tensor or isinstance(x, nn.Parameter) or _has_plain_values(x)) and not (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        or (torch._C._len_torch_dispatch_stack() and get_proxy_mode() is not None)  # make_fx, torch.func.linearize
     )
 
 
@@ -86,14 +91,32 @@ def newest(buffer: Tensor) -> Tensor:
     return buffer
 
 
+def refuse_tangents(*statistics: Tensor) -> None:
+    """Raise an error if a derivative by running statistics is asked for in forward mode, as PyTorch does in reverse.
+
+    The kernel of batch norm would take it for 0.
+    """
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(each).tangent is not None for each in statistics):
+        raise RuntimeError(
+            "running statistics must have no tangents in eval mode, got some: PyTorch's batch norm has no derivative "
+            "with respect to them; write down its formula to differentiate it"
+        )
+
+
 def kept_for_backward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Return copies of running statistics if a backward pass in eval mode may need them.
 
     A training step before that backward pass would change the statistics themselves, and the gradient with them. An
     exported program gets the statistics themselves.
+
+    Raises:
+        RuntimeError: if the statistics have tangents. Reverse mode raises PyTorch's own error.
     """
     if torch.compiler.is_compiling():
         return copied_if_compiled(mean, variance)
+    refuse_tangents(mean, variance)
     if not torch.is_grad_enabled() or torch._C._is_tracing():
         return mean, variance
     return mean.clone(), variance.clone()

@@ -13,9 +13,9 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from bnlib.arguments import check_integer, is_number, shown
-from bnlib.norm.buffers import copied_if_compiled, hold, store
+from bnlib.norm.buffers import copied_if_compiled, hold, is_eager, store
 from bnlib.norm.checks import check_layer, check_real, check_same_dtype
-from bnlib.norm.recomputation import first_pass, unseen
+from bnlib.norm.recomputation import first_pass, refuse_other_mode, unseen
 from bnlib.norm.running_backward import affine, as_wide, is_exported
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -47,7 +47,8 @@ class CrossIterationBatchNorm(nn.Module):
     ``window`` samples.
 
     Arguments:
-        layer: the layer in front, a Linear or Conv1d to Conv3d.
+        layer: the layer in front, a Linear or Conv1d to Conv3d. Its hooks may compute its weights, as those of pruning
+            do, and change its input; train mode raises an error if a hook changes its output.
         window: number of batches in the statistics, with the newest; 1 is Batch Normalization.
         eps: added to the variance inside the square root, positive.
         momentum: weight of the newest statistics in the running ones, between 0 and 1.
@@ -159,7 +160,9 @@ class CrossIterationBatchNorm(nn.Module):
                 "layer must have weights that can be trained, got weights that were made in torch.inference_mode; make "
                 "the layer outside of it, or in a block of torch.inference_mode(False)"
             )
-        product = self._product(input, weight)
+        input, product = self._product(input, weight)
+        if self.layer._forward_pre_hooks and not parametrize.is_parametrized(self.layer):
+            weight = self.layer.weight  # the hooks of pruning and of the older weight_norm compute it in the call
         if not self.training and is_exported():
             kept = self.weight, self.bias, self.running_mean, self.running_var
             return torch.batch_norm(product, *kept, False, 0.0, self.eps, False)
@@ -168,19 +171,47 @@ class CrossIterationBatchNorm(nn.Module):
             with unseen():
                 mean, variance = self._statistics(input, product.to(kind), weight.detach())
         else:
+            refuse_other_mode(self, product.to(kind))
             mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
         normalised = (product.to(kind) - as_wide(mean, product)) * as_wide((variance + self.eps).rsqrt(), product)
         return affine(normalised, self.weight, self.bias).to(product.dtype)
 
-    def _product(self, input: Tensor, weight: Tensor) -> Tensor:
+    def _product(self, input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the input that the layer gets behind its hooks, and its output."""
         layer = self.layer
-        hooks = layer._forward_hooks or layer._forward_pre_hooks
-        if hooks or not (torch.compiler.is_compiling() and parametrize.is_parametrized(layer)):
-            return layer(input)
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            return self._observed(input) if self.training else (input, layer(input))
+        if not (torch.compiler.is_compiling() and parametrize.is_parametrized(layer)):
+            return input, layer(input)
         # Compiled code has no cache of the weights: the layer would compute them again, as others if they are random.
         if isinstance(layer, nn.Linear):
-            return F.linear(input, weight, layer.bias)
-        return layer._conv_forward(input, weight, layer.bias)
+            return input, F.linear(input, weight, layer.bias)
+        return input, layer._conv_forward(input, weight, layer.bias)
+
+    @torch.compiler.disable
+    def _observed(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Call the layer, whose hooks may change its input, but not its output: that would be of other weights."""
+        layer, seen = self.layer, []
+
+        def forward(x: Tensor) -> Tensor:
+            product = type(layer).forward(layer, x)
+            seen.append((x, product, None if product.is_inference() else product._version))
+            return product
+
+        layer.forward = forward
+        try:
+            output = layer(input)
+        finally:
+            del layer.forward
+        x, product, version = seen[0]
+        # A full backward hook returns the same values as another tensor.
+        same = output is product or not is_eager(output) or output.data_ptr() == product.data_ptr()
+        if not (same and (version is None or product._version == version)):
+            raise RuntimeError(
+                "layer must have forward hooks that do not change its output, got one that does: the statistics of "
+                "earlier batches could not be had from the weights; register it on the CrossIterationBatchNorm itself"
+            )
+        return x, output
 
     def _check_input(self, input: Tensor, weight: Tensor) -> None:
         check_real(input)

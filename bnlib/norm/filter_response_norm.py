@@ -81,12 +81,15 @@ class FilterResponseNorm(nn.Module):
         squares = x.square()
         mean_square = squares.mean(tuple(range(2, input.dim())), keepdim=True) if input.dim() > 2 else squares
         learned, threshold = self.learned_eps, self.threshold  # once: a parametrisation computes them anew each time
-        eps = self.eps if learned is None else self.eps + learned.abs()
         view = (-1, *[1] * (input.dim() - 2))
+        eps = self.eps if learned is None else self.eps + self._learned(learned.abs(), view)
         normalised = x * torch.rsqrt(mean_square + eps)
         output = normalised * self.weight.view(view) + self.bias.view(view)
         output = output if threshold is None else torch.maximum(output, threshold.view(view))
         return output.to(input.dtype)
+
+    def _learned(self, value: Tensor, view: tuple[int, ...]) -> Tensor:
+        return value  # one number; a stack of models has one for each
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model."""

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from bnlib.arguments import check_one_of, is_number, shown
-from bnlib.norm.buffers import copied_if_compiled, followed, is_eager, kept_for_backward, store
+from bnlib.norm.buffers import copied_if_compiled, followed, is_eager, kept_for_backward, refuse_tangents, store
 from bnlib.norm.checks import check_input, check_layer, check_real, refuse_tracing
 from bnlib.norm.full_norm_autograd import PureStep, TransformedStep, eager_step
 from bnlib.norm.full_norm_fast_path import is_near
 from bnlib.norm.full_norm_passes import Settings, needs_shift, per_channel, statistics_dtype
 from bnlib.norm.layouts import in_readable_layout
-from bnlib.norm.recomputation import first_pass, unseen
+from bnlib.norm.recomputation import first_pass, refuse_other_mode, unseen
 from bnlib.norm.scheduled import ALPHA, at_step
 from bnlib.reference import ORACLES
 from bnlib.schedules import PowerSchedule, Schedule, check_schedule
@@ -259,6 +259,7 @@ class FullNorm(nn.Module):
 
     def _evaluate(self, input: Tensor, eager: bool) -> Tensor:
         check_real(input)
+        refuse_other_mode(self, input)
         kind, mean, variance = statistics_dtype(input), self._buffers["running_mean"], self._buffers["running_var"]
         weight, bias = self._parameter("weight"), self._parameter("bias")
         alike = all(each is None or each.dtype is kind for each in (mean, weight, bias))
@@ -268,6 +269,7 @@ class FullNorm(nn.Module):
         variance = variance.clamp(min=self.eps)
         # An exporter can fold the layer into a convolution if it is one batch norm with constant statistics.
         if needs_shift(input) and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
+            refuse_tangents(mean, self.running_mean_rest, variance)
             # Compiled code computes both again in the backward pass, so it must not do so from the buffers.
             mean, variance = copied_if_compiled(mean.double() + self.running_mean_rest.double(), variance.double())
             shift = mean.to(kind)

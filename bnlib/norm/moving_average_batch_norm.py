@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bnlib.arguments import check_integer, is_number, shown
 from bnlib.norm.buffers import copied_if_compiled, followed, hold
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+from bnlib.norm.recomputation import refuse_other_mode
 from bnlib.norm.running_backward import affine, as_wide, kept_apart, train_step
 from bnlib.norm.scheduled import R_MAX, at_step
 from bnlib.schedules import LinearRamp, Schedule, check_schedule
@@ -140,6 +141,7 @@ class MovingAverageBatchNorm(nn.Module):
             method = _Method(self.eps, self.momentum, self.r_max, max(self.window, self.warmup))
             output = kept_apart(train_step(self, input, method), weight)
         else:
+            refuse_other_mode(self, input)
             kind = torch.promote_types(input.dtype, torch.float32)
             (mean_square,) = copied_if_compiled(self.running_mean_square.to(kind))
             output = input.to(kind) * as_wide((mean_square + self.eps).rsqrt(), input)

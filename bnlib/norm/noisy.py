@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import is_fake, unset_fake_temporarily
 from bnlib.norm.batch_norm import BatchNorm
 from bnlib.norm.buffers import explained, hold, is_transformed, store
 from bnlib.norm.checks import check_layer, check_real, refuse_tracing
-from bnlib.norm.recomputation import first_pass, unseen
+from bnlib.norm.recomputation import first_pass, refuse_other_mode, unseen
 
 
 class ActivationNoise(nn.Module):
@@ -77,6 +77,7 @@ class ActivationNoise(nn.Module):
         if input.dim() < 2:
             raise ValueError(f"input must have shape (N, C) or (N, C, *spatial), got {tuple(input.shape)}")
         if not self.training:
+            refuse_other_mode(self, input)
             return input
         refuse_tracing(self, or_exporting=True)
         with unseen():
@@ -100,12 +101,14 @@ class ActivationNoise(nn.Module):
             int(np.random.SeedSequence((self.seed, step)).generate_state(1)[0])
         )
 
+        kind = {"device": "cpu", "dtype": torch.float32}  # whatever the defaults are
+
         def uniform(shape, low: float, high: float) -> Tensor:
-            return low + (high - low) * torch.rand(shape, generator=generator, device="cpu")
+            return low + (high - low) * torch.rand(shape, generator=generator, **kind)
 
         offset = uniform(shape[1:], -self.shift, self.shift) + uniform(shape, -self.shift_spread, self.shift_spread)
         factor = uniform(shape[1:], 1, self.scale)
-        return factor + self.scale_spread * torch.randn(shape, generator=generator, device="cpu"), offset
+        return factor + self.scale_spread * torch.randn(shape, generator=generator, **kind), offset
 
     def extra_repr(self) -> str:
         """Return the arguments as text for the repr of a model, without the seed."""
@@ -169,6 +172,8 @@ class NoisyBatchNorm(BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input``, shape (N, C, ...), and add the noise."""
         if not self.training:
+            self._check_input_dim(input)
+            refuse_other_mode(self, input)
             return super().forward(input)
         refuse_tracing(self, or_exporting=True)
         self._check_input_dim(input)

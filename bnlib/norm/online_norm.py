@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bnlib.arguments import is_number
 from bnlib.norm.buffers import copied_if_compiled, followed, hold
 from bnlib.norm.checks import check_input, check_layer, check_same_dtype
+from bnlib.norm.recomputation import refuse_other_mode
 from bnlib.norm.running_backward import affine, as_wide, is_exported, kept_apart, train_step
 
 _STATE = {"running_mean": 0, "running_var": 1, "output_control": 0, "mean_control": 0}
@@ -141,6 +142,7 @@ class OnlineNorm(nn.Module):
                 raise AssertionError("the settings of a layer must not change while it is compiled")
             normalised = kept_apart(train_step(self, input, method), weight)
         else:
+            refuse_other_mode(self, input)
             kind = torch.promote_types(input.dtype, torch.float32)
             mean, variance = copied_if_compiled(self.running_mean.to(kind), self.running_var.to(kind))
             gain = (variance + self.eps).rsqrt()
@@ -186,30 +188,40 @@ class _Method(NamedTuple):
         kind, alpha = torch.promote_types(x.dtype, torch.float32), self.alpha_forward
         x, mean, variance = x.to(kind), mean.to(kind), variance.to(kind)
         own_means = _over_positions(x)
-        decay = torch.full_like(own_means, alpha)
-        means, new_mean = _recursion(decay, (1 - alpha) * own_means, mean)
         own_variances = _over_positions((x - as_wide(own_means, x)).square())
-        added = (1 - alpha) * (own_variances + alpha * (own_means - means).square())
-        variances, new_variance = _recursion(decay, added, variance)
+        # In float32, the weights of many samples would not sum up to 1, and the mean would be off by a part of itself.
+        exact = _exact(own_means)
+        decay = torch.full_like(exact, alpha)
+        means, new_mean = _recursion(decay, (1 - alpha) * exact, mean.to(exact.dtype))
+        added = (1 - alpha) * (own_variances + alpha * (exact - means).square())
+        variances, new_variance = _recursion(decay, added, variance.to(exact.dtype))
+        gains = (variances + self.eps).rsqrt()
+        means, gains, new_mean, new_variance = (each.to(kind) for each in (means, gains, new_mean, new_variance))
         controls = torch.stack((output_control.to(kind), mean_control.to(kind)))
-        (held,) = hold(torch.cat((means, (variances + self.eps).rsqrt(), controls)))
+        (held,) = hold(torch.cat((means, gains, controls)))
         means, gains, controls = held.split((len(means), len(means), 2))
         return (x - as_wide(means, x)) * as_wide(gains, x), [new_mean, new_variance], [gains.t(), *controls.unbind()]
 
     def differentiate(self, g, output, kept, state):
-        (gains,), rest = (kept[0].t(),), 1 - self.alpha_backward
-        output_control, mean_control = (each.to(gains.dtype) for each in state)
-        decay = 1 - rest * _over_positions(output.square())
-        along_output, new_output_control = _recursion(decay, _over_positions(g * output), output_control)
-        tangent = (g - as_wide(rest * along_output, g) * output) * as_wide(gains, g)
-        decay = torch.full_like(gains, self.alpha_backward)
-        along_mean, new_mean_control = _recursion(decay, _over_positions(tangent), mean_control)
-        return tangent - as_wide(rest * along_mean, g), [new_output_control, new_mean_control]
+        gains, rest = kept[0].t(), 1 - self.alpha_backward
+        decay = 1 - rest * _exact(_over_positions(output.square()))
+        output_control, mean_control = (each.to(decay.dtype) for each in state)
+        along_output, new_output_control = _recursion(decay, _exact(_over_positions(g * output)), output_control)
+        tangent = (g - as_wide((rest * along_output).to(gains.dtype), g) * output) * as_wide(gains, g)
+        decay = torch.full_like(decay, self.alpha_backward)
+        along_mean, new_mean_control = _recursion(decay, _exact(_over_positions(tangent)), mean_control)
+        along_mean, *new = (each.to(gains.dtype) for each in (rest * along_mean, new_output_control, new_mean_control))
+        return tangent - as_wide(along_mean, g), new
 
 
 def _over_positions(x: Tensor) -> Tensor:
     """Return the means over the positions, shape (N, C)."""
     return x.mean(tuple(range(2, x.dim()))) if x.dim() > 2 else x
+
+
+def _exact(x: Tensor) -> Tensor:
+    """Return ``x`` in float64, on devices that have it."""
+    return x if x.device.type == "mps" else x.double()
 
 
 def _recursion(factors: Tensor, terms: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:

@@ -184,6 +184,24 @@ def first_pass(layer: nn.Module, x: Tensor) -> FirstPass | None:
     return None
 
 
+def refuse_other_mode(layer: nn.Module, x: Tensor) -> None:
+    """Raise an error if a layer in eval mode gets a batch that a checkpoint computes again, seen first in train mode.
+
+    The gradient would be that of other numbers than the output. Call it in a forward pass in eval mode.
+    """
+    if torch.compiler.is_compiling() or _backward_pass() == -1 or not _recognised or not is_eager(x):
+        return
+    if (memory := _MEMORIES.get(layer)) is None:
+        return
+    passes = [each for block in _blocks()[1] if block in memory.blocks for each in memory.blocks[block].passes]
+    fingerprint = _fingerprint(x.detach())
+    if any(_is_same(each, fingerprint) for each in passes):
+        raise RuntimeError(
+            f"{type(layer).__name__} must be in the mode of the first pass when torch.utils.checkpoint computes a "
+            "batch again, got eval mode after train mode; call train() before backward(), and eval() after it"
+        )
+
+
 def _remember(layer: nn.Module, x: Tensor) -> None:
     _MEMORIES.setdefault(layer, Memory()).add(FirstPass(layer, x.detach()), _blocks()[0])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from layers import EACH, LAYERS
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import bnlib
 
@@ -75,3 +76,44 @@ def test_the_gradient_is_that_of_the_statistics_of_the_forward_pass(kind):
     layer.train()(x.detach() * 3)
     y.sum().backward()
     torch.testing.assert_close(x.grad, gain.expand(6, 4))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, in forward mode
+@pytest.mark.parametrize("kind", [bnlib.BatchNorm, bnlib.BatchRenorm, bnlib.FullNorm, bnlib.OnlineNorm])
+@pytest.mark.parametrize("buffer", ["running_mean", "running_var"])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_derivative_by_running_statistics_is_right_or_refused(kind, buffer, gradients):
+    """PyTorch's kernel would take it for 0 in forward mode."""
+    layer = kind(4, dtype=torch.float64).eval()
+    x, start = torch.randn(6, 4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+
+    def call(value):
+        return torch.func.functional_call(layer, {buffer: value}, (x,))
+
+    with torch.set_grad_enabled(gradients):
+        if kind is not bnlib.OnlineNorm:
+            with pytest.raises(RuntimeError, match=r"no tangents|not differentiable"):
+                torch.func.jvp(call, (start,), (start,))
+            return
+        tangent = torch.func.jvp(call, (start,), (start,))[1]
+    torch.testing.assert_close(tangent, (call(start + 1e-6) - call(start - 1e-6)) / 2e-6, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["BatchNorm", "FullNorm running", "OnlineNorm"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Attempted to insert a get_attr Node")  # of torch
+def test_a_linearised_layer_has_the_derivative_of_the_layer(name):
+    layer, (x, v) = LAYERS[name]().eval(), torch.randn(2, 6, 4)
+    torch.testing.assert_close(torch.func.linearize(layer, x)[1](v), torch.func.jvp(layer, (x,), (v,))[1])
+
+
+@pytest.mark.parametrize("name", ["BatchNorm", "BatchRenorm", "FullNorm running", "OnlineNorm"])
+def test_a_traced_train_step_takes_other_batches_and_moves_the_statistics(name):
+    layer, x = LAYERS[name](), torch.randn(2, 6, 4)
+    copies = [{key: value.clone() for key, value in layer.state_dict().items()} for _ in range(2)]
+
+    def step(state, x):
+        return torch.func.functional_call(layer, state, (x,)), state
+
+    traced = make_fx(step)(copies[0], x[0])
+    torch.testing.assert_close(traced(copies[1], x[1])[0], layer(x[1]))
+    torch.testing.assert_close(copies[1], dict(layer.state_dict()))

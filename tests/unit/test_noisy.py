@@ -37,6 +37,16 @@ def test_a_step_is_shared_by_its_samples_and_no_step_is_like_another():
     assert torch.equal(factors, factors[:1].expand(7, 3)) and torch.equal(offsets, offsets[:1].expand(7, 3))
 
 
+def test_the_default_dtype_does_not_change_the_noise():
+    expected = ActivationNoise(seed=0).draw((7, 3), 4)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.testing.assert_close(ActivationNoise(seed=0).draw((7, 3), 4), expected, rtol=0, atol=0)
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_without_noise_it_is_batch_norm():
     layer, plain = NoisyBatchNorm(3, shift=0, scale=1, shift_spread=0, scale_spread=0), bnlib.BatchNorm(3)
     for step in range(3):

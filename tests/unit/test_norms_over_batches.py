@@ -96,6 +96,17 @@ def test_online_norm_is_that_of_the_formula(shape):
     ))  # fmt: skip
 
 
+@pytest.mark.parametrize("alpha", [0.999, 1 - 1e-6])
+def test_online_norm_is_exact_for_slow_averages_of_values_far_from_zero(alpha):
+    layer = bnlib.OnlineNorm(1, alpha_forward=alpha, layer_scaling=False)
+    layer.running_mean.fill_(100)
+    exact = copy.deepcopy(layer).double()
+    x = torch.randn(20000, 1, generator=torch.Generator().manual_seed(0)) + 100
+    torch.testing.assert_close(layer(x), exact(x.double()).float(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(layer.running_mean, exact.running_mean.float(), rtol=1e-7, atol=0)
+    torch.testing.assert_close(layer.running_var, exact.running_var.float(), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("rows", [1, 5])
 def test_cross_iteration_statistics_are_those_of_the_formula(rows):
     layer = bnlib.CrossIterationBatchNorm(nn.Linear(4, 3), window=3, eps=1e-3, momentum=0.3)

@@ -211,3 +211,23 @@ def test_a_stack_in_a_checkpoint_raises_an_error(name, use_reentrant):
     y = checkpoint(stack, torch.randn(2, 6, 4, requires_grad=True), use_reentrant=use_reentrant)
     with pytest.raises(RuntimeError, match=r"cannot recognise a batch .* under torch.func.* leave out the checkpoint"):
         y.sum().backward()
+
+
+@EACH
+@REENTRANT
+def test_another_mode_in_the_second_pass_is_refused(name, use_reentrant):
+    model, x = made(name), torch.randn(6, 4, requires_grad=True)
+    y = checkpoint(model, x, use_reentrant=use_reentrant)
+    model.eval()
+    with pytest.raises(RuntimeError, match="must be in the mode of the first pass"):
+        y.sum().backward()
+
+
+@REENTRANT
+def test_a_block_may_use_a_layer_in_both_modes(use_reentrant):
+    def block(x):
+        return model(x) * model.eval()(2 * x) * model.train()(3 * x)
+
+    model, x = made("FullNorm batch"), torch.randn(6, 4, requires_grad=True)
+    checkpoint(block, x, use_reentrant=use_reentrant).sum().backward()
+    assert x.grad.isfinite().all()

@@ -120,6 +120,21 @@ def test_layers_with_unusual_settings_do_what_they_do_alone(way):
         torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, "autocast"], ids=str)
+def test_half_precision_is_that_of_the_models_alone(kind):
+    def build():
+        norm = bnlib.FilterResponseNorm(4, learn_eps=True)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Flatten(), nn.Linear(64, 2))
+
+    autocast = kind == "autocast"
+    singles = [build() if autocast else build().to(kind) for _ in range(2)]
+    x = torch.randn(2, 5, 3, 6, 6) * 1000  # squares are beyond float16
+    x = x if autocast else x.to(kind)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        ours, theirs = stack(singles)(x), torch.stack([model(images) for model, images in zip(singles, x, strict=True)])
+    torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
+
+
 def tied(seed):
     convolution = nn.Conv2d(2, 2, 3, padding=1)
     return nn.Sequential(convolution, nn.ReLU(), convolution)
