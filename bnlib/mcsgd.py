@@ -119,7 +119,7 @@ class Composition:
         z, target = data
         for stage, y in zip(self.stages, self.statistics(params, z), strict=True):
             z = stage.apply(params, z, y)
-        return self.loss(params, z, target).mean()
+        return _mean_loss(self.loss, params, z, target, len(data[0]))
 
 
 @dataclass
@@ -207,7 +207,9 @@ def minimize(
     Raises:
         TypeError: if an argument is of the wrong type.
         ValueError: if ``oracle``, ``estimator`` or ``order`` is unknown, if ``lr`` or ``alpha`` leaves its range at a
-            step, or if there are too few batches for the first step.
+            step, if a batch is empty, if the loss is not one number per sample, or if there are too few batches for
+            the first step.
+        RuntimeError: in ``torch.inference_mode()``.
 
     Source: Lian and Liu 2019, Algorithm 2; Theorem 2 for lr and alpha.
 
@@ -232,6 +234,8 @@ def minimize(
     check_kind("composition", composition, Composition, "a Composition")
     if not isinstance(params, Mapping) or not all(isinstance(value, Tensor) for value in params.values()):
         raise TypeError(f"params must be tensors by name, got {shown(params)}")
+    if torch.is_inference_mode_enabled():  # in which all gradients would be 0
+        raise RuntimeError("minimize must run with gradients, got torch.inference_mode() around it")
     batches = _iterator(batches)
     starts = [stage.start.detach().clone() for stage in composition.stages]
     zeros = [torch.zeros_like(each) for each in starts]
@@ -243,6 +247,8 @@ def minimize(
         for each in drawn:
             if not isinstance(each, (tuple, list)) or len(each) != 2:
                 raise TypeError(f"batches must yield pairs of samples and targets, got {shown(each)}")
+            if len(each[0]) == 0:
+                raise ValueError("batches must yield at least one sample each, got an empty batch")
         batch, *more = drawn
         estimates, trends = _updated_estimates(composition, state, batch[0], weight, estimator, order)
         gradient, adjoints = _gradient(composition, state, estimates, batch, iter(more), oracle, weight)
@@ -268,6 +274,14 @@ def _statistic(stage: Stage, params: Params, z: Tensor) -> Tensor:
             f"{tuple(stage.start.shape)}, got {shown(rows)}"
         )
     return rows.mean(0)
+
+
+def _mean_loss(loss: Callable, params: Params, z: Tensor, target: Tensor, samples: int) -> Tensor:
+    """Return the mean loss; raise an error if it is not one number for each sample of the batch."""
+    found = loss(params, z, target)
+    if not isinstance(found, Tensor) or found.shape != (samples,):
+        raise ValueError(f"loss must return one number per sample, shape ({samples},), got {shown(found)}")
+    return found.mean()
 
 
 def _iterator(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -309,6 +323,7 @@ def _updated_estimates(composition: Composition, state: State, x: Tensor, alpha:
     return estimates, trends
 
 
+@torch.enable_grad()
 def _gradient(composition, state: State, estimates, batch: Batch, batches, oracle: str, alpha: float):
     """Return the gradient by name, and the new running adjoints."""
     params = {name: value.detach().requires_grad_() for name, value in state.params.items()}
@@ -323,7 +338,7 @@ def _gradient(composition, state: State, estimates, batch: Batch, batches, oracl
             else:
                 extra = extra + (_expanded(stage, params, y, state.adjoints[number]) * newest).sum()
         z = stage.apply(params, z, y)
-    value = composition.loss(params, z, target).mean() + extra
+    value = _mean_loss(composition.loss, params, z, target, len(batch[0])) + extra
     found = _grad(value, [*params.values(), *leaves])
     gradient, adjoints = dict(zip(params, found, strict=False)), list(found[len(params) :])
     if oracle == "independent":

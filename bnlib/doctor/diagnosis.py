@@ -21,7 +21,7 @@ from bnlib.doctor.finding_values import with_values
 from bnlib.doctor.instrumented_model import InstrumentedModel
 from bnlib.doctor.losses import Loss, Score
 from bnlib.doctor.measurements import Measurements
-from bnlib.doctor.norm_layers import UNKNOWN_STATISTICS
+from bnlib.doctor.norm_layers import has_unknown_statistics
 from bnlib.doctor.report import Report
 from bnlib.probes.stateless import preserve_random_state
 
@@ -44,10 +44,10 @@ def diagnose(
     DomainBatchNorm, classes that inherit from these, and any module with the tensors ``running_mean`` and
     ``running_var``. All of them run their own ``forward``; only their mode and their statistics are changed. It takes
     GhostBatchNorm for a BatchNorm of the whole batch. It does not know CrossIterationBatchNorm and
-    MovingAverageBatchNorm, and says so. Norms of one sample, such as GroupNorm and RMSNorm, have no batch statistics to
-    check. The losses in a report are those of two or four batches where these decide which mode is
-    worse; ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported program, which cannot be taken
-    apart, ``diagnose`` checks less, and says so.
+    MovingAverageBatchNorm, nor InstanceNorm with running statistics, and says so. Other norms of one sample, such as
+    GroupNorm and RMSNorm, have no batch statistics to check. The losses in a report are those of two or four batches
+    where these decide which mode is worse; ``losses_by_mode`` takes all batches. Of a TorchScript module or an exported
+    program, which cannot be taken apart, ``diagnose`` checks less, and says so.
 
     Arguments:
         model: any network, in the mode (train or eval) in which you use it.
@@ -182,8 +182,8 @@ def _report_without_norm_layers(model: nn.Module, measurements: Measurements) ->
 
 
 def _unknown_layers(model: nn.Module) -> Iterator[str]:
-    """Yield a sentence that names the layers with batch statistics that no check looks at."""
-    found = [(name, type(each)) for name, each in model.named_modules() if isinstance(each, UNKNOWN_STATISTICS)]
+    """Yield a sentence that names the layers with running or batch statistics that no check looks at."""
+    found = [(name, type(each)) for name, each in model.named_modules() if has_unknown_statistics(each)]
     if found:
         kinds = " and ".join(sorted({kind.__name__ for _, kind in found}))
         names = ", ".join(name or "the model itself" for name, _ in found[:8]) + ", ..." * (len(found) > 8)

@@ -34,7 +34,9 @@ class BatchScore:
         if self.targets is None:
             return 0
         class_dim = -1 if self.predictions.shape[:-1] == self.targets.shape else 1
-        return int((self.predictions.argmax(class_dim) != self.targets).sum())
+        # The largest of predictions that are nan is no class.
+        no_class = self.predictions.isnan().any(class_dim)
+        return int(((self.predictions.argmax(class_dim) != self.targets) | no_class).sum())
 
     @property
     def count(self) -> int:

@@ -47,6 +47,12 @@ def is_norm_layer(module: nn.Module) -> bool:
     return isinstance(mean, Tensor) and isinstance(variance, Tensor) and mean.numel() == variance.numel() > 0
 
 
+def has_unknown_statistics(module: nn.Module) -> bool:
+    """Return whether a module has batch or running statistics that no check looks at."""
+    tracks = isinstance(module, _InstanceNorm) and module.running_mean is not None
+    return tracks or isinstance(module, UNKNOWN_STATISTICS)
+
+
 def has_known_forward(layer: nn.Module) -> bool:
     """Return whether a layer runs the ``forward`` of PyTorch or bnlib, whose behaviour is known."""
     return type(layer).forward in _KNOWN_FORWARDS

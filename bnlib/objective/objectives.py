@@ -225,8 +225,9 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
 
     Raises:
         TypeError: if ``model`` is not an ``nn.Module``.
-        ValueError: if there are no batches, if the loss is not one number per sample, or if a normalisation layer of
-            the model rejects a batch size.
+        ValueError: if there are no batches, if one is not a row of indices, if there is not one target for each
+            sample, if the loss is not one number per sample, or if a normalisation layer of the model rejects a batch
+            size.
 
     Source: Lian and Liu 2019, equations (4) and (5).
 
@@ -241,17 +242,17 @@ def model_objective(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, batches:
         [[0, 1], [2, 3]] 1.5
         [[0, 2], [1, 3]] 0.5
     """
-    check_usual(loss=loss, x=x, y=y, batches=batches)
+    check_usual(batches=batches)
+    _check_data(loss, x, y)
     check_kind("model", model, nn.Module, "an nn.Module")
     means = []
     for index in batches:
+        _check_batch("batches", index)
         # Some layers write into their buffers in the backward pass as well, which the caller makes later.
         copied = _copy_with_the_same_parameters(model)
         losses = loss((copied if copied.training else copied.train())(x[index]), y[index])
-        if losses.shape != (len(index),):
-            raise ValueError(
-                f"loss must return one number per sample, shape ({len(index)},), got shape {tuple(losses.shape)}"
-            )
+        if not isinstance(losses, Tensor) or losses.shape != (len(index),):
+            raise ValueError(f"loss must return one number per sample, shape ({len(index)},), got {shown(losses)}")
         means.append(losses.mean())
     if not means:
         raise ValueError("batches must hold at least one batch, got none")

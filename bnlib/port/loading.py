@@ -48,7 +48,8 @@ def load(
     Raises:
         TypeError: if an argument is of a wrong type.
         ValueError: if a layer is missing or left over, the numbers of channels differ, the order of the source is not
-            known, or a layer with ``affine=False`` would need a weight.
+            known, a layer with ``affine=False`` would need a weight, or a tensor of the model cannot hold the values:
+            it is parametrised, on the meta device, or of a type with a smaller range.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
@@ -74,11 +75,33 @@ def load(
         state = converted(named[source], "torch", values_of(values_per_channel, target, source), lacking)
         for role, neutral in lacking.items():
             check_neutral(role, getattr(state, role), neutral, target)
+        _check_place(target, layers[target], state)
         ready.append((layers[target], state))
         told += [(target, note) for note in state.notes]
     for layer, state in ready:
         _set(layer, state)
     return (*notes, *grouped(told))
+
+
+def _check_place(name: str, layer: Any, state: BatchNormState) -> None:
+    """Raise a ValueError if a tensor of a layer would not hold the values of the state."""
+    for role, _ in ROLES:
+        tensor, value = getattr(layer, role), getattr(state, role)
+        if tensor is None:
+            continue
+        if tensor.is_meta:
+            raise ValueError(f"model must have values, got layer {name} on the meta device; call model.to_empty first")
+        # What a parametrisation computes is forgotten.
+        if not any(tensor is place.get(role) for place in (layer._parameters, layer._buffers, vars(layer))):
+            raise ValueError(
+                f"layer {name} must store its {role}, got a parametrised one; remove_parametrizations first"
+            )
+        largest = torch.finfo(tensor.dtype).max
+        if value is not None and (np.isfinite(value) & (np.abs(value) > largest)).any():
+            raise ValueError(
+                f"layer {name} must have a {role} that holds {np.abs(value[np.isfinite(value)]).max():.3g}, got "
+                f"{tensor.dtype}, which ends at {largest:.3g}"
+            )
 
 
 @torch.no_grad()

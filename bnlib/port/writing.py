@@ -211,6 +211,14 @@ def filled(node: Any, leaves: Mapping[Key, Any], key: Key = ()) -> Any:
 
 
 def _like(old: Any, new: np.ndarray) -> Any:
-    if isinstance(old, torch.Tensor):
-        return torch.from_numpy(np.asarray(new)).to(old.device, old.dtype).reshape(old.shape)
-    return np.asarray(new, np.asarray(old).dtype).reshape(np.shape(old))
+    new = np.asarray(new)
+    with np.errstate(over="ignore"):
+        if isinstance(old, torch.Tensor):
+            made = torch.from_numpy(new).to(old.device, old.dtype).reshape(old.shape)
+            finite = bool(made.isfinite().all())
+        else:
+            made = new.astype(np.asarray(old).dtype).reshape(np.shape(old))
+            finite = bool(np.isfinite(made).all())
+    if not finite and np.isfinite(new).all():
+        raise ValueError(f"into must have types that hold {np.abs(new).max():.3g}, got {np.asarray(old).dtype}")
+    return made

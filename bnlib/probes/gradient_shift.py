@@ -110,7 +110,7 @@ def parameters_after_step(model: nn.Module, optimiser: Optimizer, loss: Loss) ->
         All parameters of the model by name.
 
     Raises:
-        ValueError: the loss is not a single number.
+        ValueError: the optimiser is that of another model; the loss is not a single number.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -192,6 +192,9 @@ def _parameters_after_step(
     model: nn.Module, optimiser: Optimizer, gradients: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     twin, names = copy.deepcopy(optimiser), {value: name for name, value in model.named_parameters()}
+    held = [value for group in optimiser.param_groups for value in group["params"]]
+    if not any(value in names for value in held):
+        raise ValueError("optimiser must hold parameters of the model, got an optimiser of other tensors")
     moved = {}
     for group, copied in zip(optimiser.param_groups, twin.param_groups, strict=True):
         for parameter, other in zip(group["params"], copied["params"], strict=True):

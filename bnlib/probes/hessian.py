@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bnlib.arguments import check_integer, check_number, check_usual
 from bnlib.probes.stateless import Loss, as_leaves, gradients_at, scalar_loss, stateless_call, trainable_names
-from bnlib.probes.tensors import at_least_float32, flattened, gradients_or_zeros
+from bnlib.probes.tensors import at_least_float32, flattened, gradients_or_zeros, norm
 
 Product = Callable[[Tensor], Tensor]
 
@@ -112,7 +112,7 @@ def sharpness(
         )
     converged = bool(residual <= tolerance * value.abs())
     return Sharpness(
-        value, _split_by_parameter(vector, parameter_names, old), residual, converged, products, weights.norm()
+        value, _split_by_parameter(vector, parameter_names, old), residual, converged, products, norm(weights)
     )
 
 
@@ -171,7 +171,7 @@ def _lanczos(
             nan = torch.full_like(start, torch.nan)
             return nan[0], nan, nan[0], len(basis)
         values, vectors = torch.linalg.eigh(small)
-        value, weights, length = values[-1], vectors[:, -1], rest.norm()
+        value, weights, length = values[-1], vectors[:, -1], norm(rest)
         # Half of the tolerance, because the reported residual has additional rounding errors.
         if length.cpu() * weights[-1].abs() <= tolerance / 2 * value.abs() or len(basis) == min(
             max_iterations, len(start)
@@ -182,7 +182,7 @@ def _lanczos(
     value, weights = (each.to(start.dtype).to(start.device) for each in (value, weights))
     vector = weights @ basis
     vector = vector / vector.norm()
-    residual = (product(vector) - value * vector).norm()
+    residual = norm(product(vector) - value * vector)
     return value, vector, residual, len(basis) + 1
 
 

@@ -10,7 +10,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bnlib.arguments import check_number, check_usual
+import numpy as np
+import torch
+
+from bnlib.arguments import check_number, check_usual, shown
 from bnlib.probes.tensors import number_sequence
 
 
@@ -49,6 +52,7 @@ def largest_stable_learning_rate(
         The last interval and all trials.
 
     Raises:
+        TypeError: ``run`` returns something else than True or False.
         ValueError: ``low`` and ``high`` are not positive or not in this order, ``ratio`` is not above 1, training at
             ``low`` is unstable, or training at ``high`` is stable.
 
@@ -70,7 +74,7 @@ def largest_stable_learning_rate(
     trials: list[tuple[float, bool]] = []
 
     def stable(lr: float) -> bool:
-        trials.append((lr, bool(run(lr))))
+        trials.append((lr, _truth(run(lr))))
         return trials[-1][1]
 
     if not stable(low):
@@ -83,6 +87,14 @@ def largest_stable_learning_rate(
             break
         low, high = (middle, high) if stable(middle) else (low, middle)
     return StableLearningRate(low, high, tuple(trials))
+
+
+def _truth(stable: object) -> bool:
+    """Return what ``run`` returned; raise an error if it is no truth value, such as a loss, which may be nan."""
+    is_tensor = isinstance(stable, torch.Tensor) and stable.dtype is torch.bool and stable.numel() == 1
+    if not is_tensor and not isinstance(stable, (bool, np.bool_)):
+        raise TypeError(f"run must return whether the training was stable, True or False, got {shown(stable)}")
+    return bool(stable)
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,7 @@ def scan_learning_rates(run: Callable[[float], bool], rates: Sequence[float]) ->
         rates: the learning rates to try, positive and in increasing order.
 
     Raises:
+        TypeError: ``run`` returns something else than True or False.
         ValueError: ``rates`` is empty, not positive or not increasing.
 
     Example:
@@ -135,4 +148,4 @@ def scan_learning_rates(run: Callable[[float], bool], rates: Sequence[float]) ->
     rates = number_sequence("rates", rates).tolist()
     if not 0 < rates[0] or any(not low < high for low, high in itertools.pairwise(rates)):
         raise ValueError(f"rates must be positive and in increasing order, got {list(rates)}")
-    return LearningRateScan(tuple(rates), tuple(bool(run(rate)) for rate in rates))
+    return LearningRateScan(tuple(rates), tuple(_truth(run(rate)) for rate in rates))

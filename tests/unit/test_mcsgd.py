@@ -259,3 +259,32 @@ def test_a_statistic_of_another_shape_than_its_estimate_is_named(statistic):
         next(mcsgd.minimize(problem, params, [(x, None)], 0.1, 0.1))
     with pytest.raises(ValueError, match=message):
         problem.value(params, (x, None))
+
+
+def test_a_loss_that_is_not_one_number_per_sample_is_named():
+    stage = mcsgd.Stage(lambda p, z, y: z - y, lambda p, z: p["w"] * z, torch.zeros(1))
+    data, params = (torch.tensor([[0.0], [2.0], [4.0]]), torch.tensor([0.0, 1.0, 5.0])), {"w": torch.tensor(2.0)}
+    for loss in (lambda p, z, y: (z - y).square(), lambda p, z, y: (z[:, 0] - y).square().mean(), lambda p, z, y: 1.0):
+        problem = mcsgd.Composition([stage], loss)
+        for call in (
+            lambda problem=problem: problem.value(params, data),
+            lambda problem=problem: next(mcsgd.minimize(problem, params, [data], 0.1, 0.1)),
+        ):
+            with pytest.raises(ValueError, match=r"loss must return one number per sample, shape \(3,\), got"):
+                call()
+
+
+def test_the_gradient_does_not_depend_on_no_grad_around():
+    expected = next(mcsgd.minimize(toy(), START, drawn(1), 0.1, 0.5, oracle="same")).params
+    with torch.no_grad():
+        found = next(mcsgd.minimize(toy(), START, drawn(1), 0.1, 0.5, oracle="same")).params
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert any(not torch.equal(value, START[name]) for name, value in found.items())
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="minimize must run with gradients"):
+        next(mcsgd.minimize(toy(), START, drawn(1), 0.1, 0.5, oracle="same"))
+
+
+def test_an_empty_batch_is_named():
+    x, target = next(drawn(1))
+    with pytest.raises(ValueError, match="batches must yield at least one sample each, got an empty batch"):
+        next(mcsgd.minimize(toy(), START, [(x[:0], target)], 0.1, 0.5))

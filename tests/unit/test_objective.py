@@ -256,6 +256,12 @@ def test_what_cannot_be_absorbed_is_refused(make, message):
         objective.absorb_batch_norm(network, torch.randn(8, 2))
 
 
+def test_random_slopes_that_the_first_sample_does_not_use_are_refused():
+    x = torch.tensor([[1.0, 2.0], [-1.0, -2.0], [-3.0, 1.0]])
+    with pytest.raises(TypeError, match="no layers that draw random numbers or mix the samples, got RReLU"):
+        objective.absorb_batch_norm(nn.Sequential(nn.RReLU(), nn.Linear(2, 2), bnlib.BatchNorm(2)), x)
+
+
 def test_absorption_leaves_the_data_alone():
     network = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 2), bnlib.BatchNorm(2))
     data = torch.randn(8, 2)
@@ -289,7 +295,7 @@ def test_bad_arguments_are_explained():
         objective.absorb_batch_norm(nn.Linear(2, 2), x)
     with pytest.raises(ValueError, match=r"sampler must yield at least count=3 batches, got 1"):
         objective.estimated_objective(layers(), losses, x, y, iter([torch.arange(2)]), 3)
-    with pytest.raises(ValueError, match=r"one number per sample, shape \(2,\), got shape \(\)"):
+    with pytest.raises(ValueError, match=r"one number per sample, shape \(2,\), got tensor\("):
         objective.model_objective(nn.Linear(2, 2).double(), F.cross_entropy, x, y, [torch.arange(2)])
     with pytest.raises(ValueError, match=r"data must reach each BN in the shape \(n, features\), got \(4, 2, 2\)"):
         objective.absorb_batch_norm(nn.Sequential(bnlib.BatchNorm(2), nn.Linear(2, 2)), torch.randn(4, 2, 2))
@@ -343,6 +349,20 @@ def test_a_loss_that_is_not_one_number_per_sample_is_named(loss):
 def test_batches_that_are_no_rows_of_indices_are_named(batches):
     with pytest.raises(ValueError, match="batches must hold a row of indices for each batch, at least one, got"):
         objective.bn_objective(ONE_LAYER, squares, THREE, TARGETS, batches)
+
+
+@pytest.mark.parametrize("batch", [[0, 1], torch.zeros(0).long(), torch.ones(3).bool(), torch.ones(3).byte()])
+def test_batches_of_a_model_that_are_no_rows_of_indices_are_named(batch):
+    with pytest.raises(ValueError, match="batches must hold a row of indices for each batch, at least one, got"):
+        objective.model_objective(nn.Linear(1, 1), squares, THREE, TARGETS, [batch])
+
+
+def test_wrong_losses_and_targets_of_a_model_are_named():
+    rows = [torch.tensor([0, 1])]
+    with pytest.raises(ValueError, match=r"loss must return one number per sample, shape \(2,\), got 1.0"):
+        objective.model_objective(nn.Linear(1, 1), lambda outputs, y: 1.0, THREE, TARGETS, rows)
+    with pytest.raises(ValueError, match=r"y must have a target for each sample of x, got \(5,\) for \(3, 1\)"):
+        objective.model_objective(nn.Linear(1, 1), squares, THREE, torch.ones(5), rows)
 
 
 def test_targets_and_samplers_that_do_not_fit_are_named():

@@ -245,7 +245,7 @@ def _output_change(measurements: Measurements, statistics: Statistics, numbers: 
         statistics: mean and variance by the name of the layer, in place of the running ones.
         numbers: of the batches.
     """
-    changes, deviations = [], []
+    changes, outputs = [], []
     pairs = measurements.outputs_with_and_without_precise_statistics(numbers)
     for number, (running, recomputed) in zip(numbers, pairs, strict=True):
         other = measurements.pass_with_statistics(number, statistics).outputs if statistics else running
@@ -259,5 +259,12 @@ def _output_change(measurements: Measurements, statistics: Statistics, numbers: 
             measurements.skipped["outputs in eval mode with precise statistics"] = "they cannot be compared"
             return 0.0
         changes.append(float((some.double() - precise.double()).square().mean()))
-        deviations.append(float(precise.double().var(0, correction=0).mean()))
-    return (sum(changes) / max(sum(deviations), 1e-30)) ** 0.5
+        outputs.append(precise.double())
+    if all(len(each) == 1 for each in outputs):  # which alone have no deviation
+        alike = len({each.shape for each in outputs}) == 1 and len(outputs) > 1
+        if not alike:
+            measurements.skipped["outputs in eval mode with precise statistics"] = "each batch is a single sample"
+            return 0.0
+        outputs = [torch.cat(outputs)]
+    deviations = [float(each.var(0, correction=0).mean()) for each in outputs]
+    return (sum(changes) / len(changes) / max(sum(deviations) / len(deviations), 1e-30)) ** 0.5

@@ -19,7 +19,13 @@ from bnlib.arguments import check_integer
 from bnlib.cache import cache_folder, note_on_resuming, read_stored, store
 from bnlib.distributed import rank_and_world_size
 from bnlib.experiments.framework.experiment import Scale, device_entry, median_and_range, rounded
-from bnlib.experiments.framework.results import FOLDER, read_cells, result_path, write_result
+from bnlib.experiments.framework.results import (
+    FOLDER,
+    numbers_of_cells,
+    read_cells,
+    result_path,
+    write_result,
+)
 from bnlib.processes import run_jobs
 from bnlib.sweep import code_hash, describe
 from bnlib.training import check_device, progress_bar
@@ -124,12 +130,11 @@ class Measurement:
 
         Raises:
             FileNotFoundError: if there is no result; the message contains the command that produces it.
+            ValueError: if the result is broken.
         """
-        cells = read_cells(self.result(scale), self.command(scale), self.axes, folder)
-        return {
-            cell: {name: np.array(value, dtype=float) for name, value in row.items() if name not in self.axes}
-            for cell, row in cells.items()
-        }
+        name, command = self.result(scale), self.command(scale)
+        cells = read_cells(name, command, self.axes, folder)
+        return numbers_of_cells(cells, self.axes, folder / f"{name}.json", command)
 
     def table(self, measured: Mapping[tuple, Sequence[Mapping[str, Any]]]) -> str:
         """Return the numbers as text: for each cell the median, minimum and maximum over seeds; lists are averaged."""

@@ -133,6 +133,61 @@ def check_curves(cells: Mapping[tuple, Mapping[str, Any]], curves: Sequence[str]
                 f"the result {path} is broken: its cell {', '.join(map(str, cell))} must hold numbers for {wrong[0]}, "
                 f"at most one for each epoch; produce it again with `{command}`"
             )
+        _check_runs(cell, {name: row[name] for name in curves}, path, command)
+
+
+def numbers_of_cells(
+    cells: Mapping[tuple, Mapping[str, Any]], axes: Sequence[str], path: Path, command: str
+) -> dict[tuple, dict[str, np.ndarray]]:
+    """Return the numbers of each cell by name, as arrays whose first dimension are the seeds.
+
+    Arguments:
+        cells: as ``read_cells`` returns them.
+        axes: the names of the axes, which are no numbers.
+        path: of the result, for the message.
+        command: as in ``read_result``.
+
+    Raises:
+        ValueError: if a cell holds something else than numbers, one or an array of one shape for each seed.
+
+    Example:
+        >>> import pathlib
+        >>> from bnlib.experiments.framework.results import numbers_of_cells
+        >>> numbers_of_cells({("BN",): {"norm": "BN", "bias": [1, None]}}, ["norm"], pathlib.Path("a"), "a command")
+        {('BN',): {'bias': array([ 1., nan])}}
+    """
+    found = {}
+    for cell, row in cells.items():
+        values = {name: value for name, value in row.items() if name not in axes}
+        found[cell] = {}
+        for name, value in values.items():
+            try:
+                if not isinstance(value, list) or not value or not _holds_numbers(value):
+                    raise ValueError
+                found[cell][name] = np.array(value, dtype=float)
+            except ValueError:
+                raise ValueError(
+                    f"the result {path} is broken: its cell {', '.join(map(str, cell))} must hold numbers for {name}, "
+                    f"one or an array of one shape for each seed; produce it again with `{command}`"
+                ) from None
+        _check_runs(cell, values, path, command)
+    return found
+
+
+def _holds_numbers(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_holds_numbers, value))
+    return value is None or type(value) in (int, float)
+
+
+def _check_runs(cell: tuple, values: Mapping[str, Sequence], path: Path, command: str) -> None:
+    """Raise a ValueError if a cell does not hold as many runs of each value."""
+    counts = {len(each) for each in values.values()}
+    if len(counts) > 1:
+        raise ValueError(
+            f"the result {path} is broken: its cell {', '.join(map(str, cell))} must hold as many runs of each value, "
+            f"got {min(counts)} and {max(counts)}; produce it again with `{command}`"
+        )
 
 
 def _is_curve(values: Any, longest: int) -> bool:

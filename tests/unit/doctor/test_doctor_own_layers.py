@@ -265,3 +265,10 @@ def test_norms_whose_statistics_are_unknown_are_named_and_not_judged(norm, besid
     if not beside_bn:
         with pytest.raises(ValueError, match="model must have a layer with batch statistics"):
             bnlib.Monitor(model)
+
+
+def test_running_statistics_of_instance_norm_are_named_as_not_checked():
+    tracked = nn.Sequential(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True))
+    report = diagnose(tracked, [torch.randn(8, 1, 5, 5)])
+    assert report.remarks == ("Not checked, because diagnose does not know the statistics of InstanceNorm2d: 1.",)
+    assert "nothing to check" in diagnose(nn.InstanceNorm2d(4), [torch.randn(8, 4, 5, 5)]).remarks[0]

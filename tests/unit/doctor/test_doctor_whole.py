@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from bnlib import models
 from bnlib.doctor import diagnose
 from bnlib.doctor.checks.whole_model import _shares
+from bnlib.doctor.losses import BatchScore
 
 
 def deep(depth=6, steps=150):
@@ -183,3 +184,21 @@ def test_dropout_in_front_of_norm_layers_is_named_as_the_cause(rate):
     report = diagnose(model.eval(), batches(64, 8), inference=True)
     assert report[0].code == "eval-mode-distorted" and report[0].severity == "error"
     assert "dropout" not in report[0].evidence
+
+
+@pytest.mark.parametrize("factor", [1, 1e3])
+def test_single_samples_without_targets_are_compared_with_each_other(factor):
+    layer = nn.BatchNorm1d(4).eval()
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    layer.running_mean, layer.running_var = x.mean(0), factor * x.var(0)
+    report = diagnose(nn.Sequential(layer, nn.Tanh(), nn.Linear(4, 3)).eval(), list(x[:32].split(1)), inference=True)
+    found = [each for each in report if each.code == "eval-mode-distorted"]
+    assert len(found) == (factor > 1)
+    assert all(50 < float(re.search(r"differ by (\d+)%", each.evidence)[1]) < 200 for each in found)
+    one = diagnose(nn.Sequential(layer, nn.Tanh(), nn.Linear(4, 3)).eval(), [x[:1]], inference=True)
+    assert "eval-mode-distorted" not in one.codes
+
+
+def test_outputs_that_are_nan_are_wrong_classes():
+    scored = BatchScore(float("nan"), torch.full((3, 2), torch.nan), torch.tensor([0, 0, 1]))
+    assert scored.wrong == 3

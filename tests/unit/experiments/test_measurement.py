@@ -85,6 +85,28 @@ def test_the_table_has_a_row_a_cell(tmp_path):
     assert "2 [0, 4]" in second and second.endswith("-")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("one", value, "cell a, 1.0 must hold numbers for one, one or an array of one shape for each seed; produce")
+        for value in (None, [], 3, "x", ["0.5", 1, 2], [True, 1, 2], [1, [2], 3])
+    ]
+    + [("many", [[1, 2], [3, 4]], "cell a, 1.0 must hold as many runs of each value, got 2 and 3; produce it again")],
+)
+def test_broken_numbers_of_a_result_are_named(name, value, message, tmp_path):
+    cells = [
+        {"name": "a", "factor": 1.0, "one": [0, 1, None], "many": [[1, 2], [3, None], [5, 6]]},
+        {"name": "b", "factor": 2.0, "one": [0, 1, 2], "many": [[1, 2], [3, 4], [5, 6]]},
+    ]
+    path = tmp_path / "tiny_quick.json"
+    path.write_text(json.dumps({"cells": cells}))
+    assert TINY.load("quick", tmp_path)["a", 1.0]["many"].shape == (3, 2)
+    cells[0][name] = value
+    path.write_text(json.dumps({"cells": cells}))
+    with pytest.raises(ValueError, match=f"the result .*tiny_quick.json is broken: its {message}"):
+        TINY.load("quick", tmp_path)
+
+
 def test_bad_arguments_and_files_are_explained(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="workers must be an integer, at least 1, got 0"):
         TINY.save("quick", tmp_path, workers=0)

@@ -209,3 +209,33 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ModuleNotFoundError, match=r"reading files of Keras needs h5py.*pip install 'bnlib\[port\]'"):
         port.norms(tmp_path / "model.weights.h5", "keras")
+
+
+def _parametrised() -> nn.Module:
+    layer = nn.BatchNorm1d(2)
+    nn.utils.parametrize.register_parametrization(layer, "weight", nn.Softplus())
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_parametrised, "layer  must store its weight, got a parametrised one"),
+        (lambda: nn.BatchNorm1d(2, device="meta"), "model must have values, got layer  on the meta device"),
+        (
+            lambda: nn.BatchNorm1d(2).half(),
+            r"running_var that holds 1e\+06, got torch.float16, which ends at 6.55e\+04",
+        ),
+    ],
+)
+def test_layers_that_would_not_hold_the_values_are_named(make, message):
+    layer, state = make(), port.BatchNormState([0.0, 2.0], [1e6, 4.0], [1.0, 3.0], [0.0, 0.0])
+    with pytest.raises(ValueError, match=message):
+        port.load(layer, state)
+    assert layer.momentum == 0.1 and (layer.bias.is_meta or not layer.bias.any())
+
+
+def test_arrays_whose_type_would_not_hold_the_values_are_named():
+    half = {"mean": np.zeros(1), "var": np.ones(1, np.float16)}
+    with pytest.raises(ValueError, match=r"into must have types that hold 1e\+06, got float16"):
+        port.write({"n": port.BatchNormState([0.0], [1e6])}, "flax", into={"params": {}, "batch_stats": {"n": half}})

@@ -298,3 +298,10 @@ def test_modules_that_are_never_called_need_groups():
     x = torch.ones(2, 1, 6)
     with pytest.raises(ValueError, match=r"groups must be given .* the modules out_proj own parameters"):
         parameters_by_layer(model, lambda model: model(x, x, x)[0].sum())
+
+
+def test_the_optimiser_of_another_model_is_named():
+    model, (x, y) = NETWORKS["plain"](), next(batches())
+    other = torch.optim.SGD(NETWORKS["plain"]().parameters(), 0.1)
+    with pytest.raises(ValueError, match="optimiser must hold parameters of the model, got an optimiser of other"):
+        parameters_after_step(model, other, loss_on(x, y))

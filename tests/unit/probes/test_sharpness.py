@@ -176,3 +176,18 @@ def test_a_scan_without_a_border():
 def test_a_scan_needs_increasing_rates(rates):
     with pytest.raises(ValueError, match=f"rates must be .*, got {re.escape(str(rates)) if rates else 'shape'}"):
         scan_learning_rates(lambda lr: True, rates)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-24, 1.0, 1e25])
+def test_the_sharpness_is_proportional_to_the_loss_beyond_the_range_of_squares(scale):
+    model = nn.Linear(3, 1, bias=False)
+    found = sharpness(model, lambda model: (scale * torch.tensor([1.0, 2.0, 5.0]) * model.weight.square()).sum())
+    assert found.converged and abs(found.value.item() / scale - 10) < 1e-4
+
+
+@pytest.mark.parametrize("returned", [float("nan"), 0.3, None, torch.tensor(torch.nan), torch.tensor([True, True])])
+def test_what_is_no_truth_value_is_not_taken_for_stable(returned):
+    with pytest.raises(TypeError, match="run must return whether the training was stable, True or False, got"):
+        scan_learning_rates(lambda lr: returned, [0.1])
+    with pytest.raises(TypeError, match="run must return whether the training was stable, True or False, got"):
+        largest_stable_learning_rate(lambda lr: returned, 0.1, 0.2)
