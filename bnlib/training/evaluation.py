@@ -16,8 +16,6 @@ from bnlib.stacked import Stack
 def error_rate(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Return the share of wrongly classified samples in eval mode; afterwards all submodules are in their former modes.
 
-    A sample with a logit that is nan counts as wrongly classified.
-
     Arguments:
         model: returns logits, shape (N, classes).
         x: inputs, shape (N, ...).
@@ -39,9 +37,7 @@ def error_rate(model: nn.Module, x: Tensor, y: Tensor) -> float:
             f"y must hold one integer for each sample of x, at least one, got {y.dtype} of shape {tuple(y.shape)} for "
             f"x of shape {tuple(x.shape)}"
         )
-    logits = logits_in_eval_mode(model, x)
-    # The largest of logits that are nan is no class.
-    return ((logits.argmax(-1) != y) | logits.isnan().any(-1)).float().mean().item()
+    return errors_of(logits_in_eval_mode(model, x), y).item()
 
 
 @torch.no_grad()

@@ -234,8 +234,3 @@ def test_an_optimiser_that_needs_a_closure_is_refused():
     model = models.three_point_network(seed=0)
     with pytest.raises(ValueError, match="optimiser must take steps without a closure, got LBFGS"):
         next(training.iterate(model, "three_points", batch_size=3, lr=0.1, optimiser=torch.optim.LBFGS))
-
-
-def test_a_logit_that_is_nan_is_no_class():
-    logits = torch.tensor([[1.0, 0.0], [torch.nan, 0.0], [torch.nan, torch.nan], [0.0, 1.0]])
-    assert training.error_rate(torch.nn.Identity(), logits, torch.tensor([0, 0, 0, 1])) == 0.5
