@@ -32,9 +32,14 @@ ADVICE: dict[str, Advice] = {
         symptom=(
             "The same image gets a different prediction in each batch (in a GAN, the same noise vector a different "
             "image), the test accuracy depends on the batch size, or with batch size 1 a single image gets the same "
-            "output as any other: always the same class"
+            "output as any other: always the same class; or the test script, or a loaded model, predicts much worse "
+            "than the evaluation and the images logged in training"
         ),
-        cause="The network predicts in train mode, because `model.eval()` was not called.",
+        cause=(
+            "The network predicts in train mode, because `model.eval()` was not called. If the evaluation during "
+            "training did not call it either, its number is that of the test batches' own statistics. Here "
+            "`bns` are the layers at the moment of the prediction or the evaluation."
+        ),
         test="any(bn.training for bn in bns)",
         remedy=(
             "Call `model.eval()` before predicting (Keras: `model(x, training=False)` or `predict`; Flax: "
@@ -212,7 +217,7 @@ ADVICE: dict[str, Advice] = {
         group="training",
         symptom=(
             "Training is erratic or inaccurate with a small batch size, as in detection, segmentation (low mIoU or "
-            "mAP), video or 3D volumes; gradient accumulation does not help"
+            "mAP), video or 3D volumes, perhaps with SyncBatchNorm on few GPUs; gradient accumulation does not help"
         ),
         cause=(
             "The statistics of a few samples are noisy. In a batch of two vectors, each feature even becomes -1 or 1, "
@@ -222,7 +227,9 @@ ADVICE: dict[str, Advice] = {
         remedy=(
             "If the model is bad in eval mode as well, use larger batches, SyncBatchNorm over several devices, "
             "`bnlib.FullNorm`, or a norm that does not depend on the batch. Accumulating gradients does not help, "
-            "because BN still computes its statistics from each micro-batch."
+            "because BN still computes its statistics from each micro-batch. SyncBatchNorm can be too small as well: "
+            "the "
+            "author of GCNet, a detector, advises at least 16 images over all devices."
         ),
         section=FAILING + "#small-batches",
     ),

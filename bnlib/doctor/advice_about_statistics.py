@@ -216,12 +216,12 @@ ABOUT_STATISTICS: dict[str, Advice] = {
             "The validation loss or accuracy is noisy: it jumps (spikes, fluctuates) from one epoch to the next, with "
             "a momentum copied from Keras or TensorFlow"
         ),
-        cause="The momentum is near 1, so the running averages describe the last batch only.",
-        test="max(bn.momentum or 0 for bn in bns) > 0.5",
-        remedy=(
-            "Use a momentum of about 0.1. PyTorch's momentum is the weight of the newest batch, so Keras's 0.99 is "
-            "0.01 in PyTorch."
+        cause=(
+            "PyTorch's layers got 0.9 or 0.99, copied from Keras. PyTorch's momentum is the weight of the newest "
+            "batch, so near 1 the running averages describe the last batch only."
         ),
+        test="max(bn.momentum or 0 for bn in bns) > 0.5",
+        remedy=("Use 1 minus Keras's momentum, so 0.01 in PyTorch for Keras's 0.99, or PyTorch's default of 0.1."),
         section=FORMULA + "#two-modes-and-the-averages-between-them",
     ),
     "averaged-weights": Advice(

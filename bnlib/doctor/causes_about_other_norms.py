@@ -79,7 +79,7 @@ CAUSES_ABOUT_OTHER_NORMS: dict[str, Advice] = {
         group="eval",
         symptom=(
             "Style transfer or image translation with InstanceNorm and `track_running_stats=True` is good in train "
-            "mode and bad after `eval()`"
+            "mode and bad after `eval()`: the sample images of training and those of the test script differ"
         ),
         cause=(
             "In train mode, instance norm normalises each image by itself. With this option, eval mode uses running "

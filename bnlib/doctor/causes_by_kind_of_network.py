@@ -65,11 +65,13 @@ CAUSES_BY_KIND_OF_NETWORK: dict[str, Advice] = {
         group="error",
         symptom=(
             "Since PyTorch 2.10 the model stops with “batch_norm eps must be positive, but got 0.0” or “batch_norm eps "
-            "must be positive during training”"
+            "must be positive during training”, or on another runtime (NPU) a row of equal numbers becomes NaN in "
+            "layer norm"
         ),
         cause=(
             "The layer has an eps of 0 (as in models converted from other frameworks) or a negative one. Earlier "
-            "versions computed with it, and a constant channel became NaN. Here `layer` is the layer that stops."
+            "versions computed with it, and a constant channel became NaN. A runtime that reads eps as 0 also divides "
+            "0 by 0 there. Here `layer` is the layer that stops, with the eps that the runtime uses."
         ),
         test="layer.eps <= 0",
         remedy=(
@@ -88,12 +90,14 @@ CAUSES_BY_KIND_OF_NETWORK: dict[str, Advice] = {
         cause=(
             "`InPlaceABN` and `InPlaceABNSync` are norm and activation in one layer, by default leaky ReLU with slope "
             "0.01. To save memory (up to half, say its authors), the layer overwrites its input and computes it again "
-            "from its output. So nothing else may need that input, and ReLU, which has no inverse, is refused. It "
+            "from its output. So nothing else may need that input, nothing behind it may overwrite the output (as "
+            "`out += residual` does), and ReLU, which has no inverse, is refused. It "
             "scales by |gamma| + eps, so a negative gamma changes its sign. This rests on the package's sources, not "
             "on an experiment of this book. Here `network` is the model."
         ),
         test='any(type(m).__name__.startswith("InPlaceABN") for m in network.modules())',
         remedy=(
+            "Write `out = out + residual` in place of `out += residual`. "
             "Remove the activation behind the layer, and use `leaky_relu`, `elu` or `identity`. If a skip connection "
             "or another layer reads the input, pass `x.clone()`, or use the package's class `ABN`, which overwrites "
             "nothing. Weights of an ordinary network have to be fine-tuned."

@@ -52,7 +52,7 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         group="error",
         symptom=(
             "Loading a checkpoint fails with “Unexpected key(s)” or “Missing key(s) in state_dict: "
-            "bn1.num_batches_tracked”"
+            "bn1.num_batches_tracked”: after an update of PyTorch, old saved models do not load"
         ),
         cause=(
             "Only the model or only the checkpoint has BN's counter of batches. The other one has frozen layers of a "
@@ -135,13 +135,15 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         group="error",
         symptom=(
             "Batch norm on an NVIDIA GPU stops with “cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if "
-            "you passed in a non-contiguous input” when the batch or the input is very large; or becomes many times "
+            "you passed in a non-contiguous input” or “CUDNN_STATUS_INTERNAL_ERROR” when the batch or the input is "
+            "very large; or becomes many times "
             "slower; small batches work"
         ),
         cause=(
             "PyTorch's public issues report this error for batches above 65,535 samples in eval mode (PyTorch 1.0 to "
             "1.3) and above 131,070 in train mode (PyTorch 0.2), and for a tensor of more than 2 billion values "
-            "(PyTorch 1.7). Between 120,000 and 140,000 rows, a report of 2018 finds BatchNorm1d eight times slower. "
+            "(PyTorch 1.7). A report from vLLM names the same limit for many image patches. Between 120,000 and "
+            "140,000 rows, a report of 2018 finds BatchNorm1d eight times slower. "
             "This book did not reproduce it. Here `works()` calls the model, and returns False if it stops."
         ),
         test="not works() and torch.backends.cudnn.flags(enabled=False)(works)()",

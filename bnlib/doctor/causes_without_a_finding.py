@@ -177,7 +177,8 @@ CAUSES_WITHOUT_A_FINDING: dict[str, Advice] = {
             "(wrong, different) outputs than the PyTorch model, or `eval()` is refused"
         ),
         cause=(
-            "The model was traced or exported in train mode. Or the exported model is right, and PyTorch's own outputs "
+            "The model was traced or exported in train mode (ONNX: `training=TrainingMode.TRAINING`). Or the exported "
+            "model is right, and PyTorch's own outputs "
             "were computed in train mode: by default, `torch.onnx.export` writes BN in eval mode, also if the model "
             "is in train mode. Here `exported` is the exported model."
         ),
