@@ -56,8 +56,10 @@ def test_each_symptom_is_a_line_that_a_finger_hits_and_that_opens_without_script
 def test_the_address_of_a_case_opens_it_and_shows_its_first_line(visit, screen, scripts):
     page = visit(f"{PAGE}#{symptom_anchor('q-network')}", viewport=screen, java_script_enabled=scripts).page
     (opened,) = page.locator(".bnb-cases details[open]").all()
+    places = [0, 1]
     for _ in range(100):  # the browser may scroll some time after the page has loaded
-        if opened.locator("summary").bounding_box()["y"] < screen["height"] / 2:
+        places.append(opened.locator("summary").bounding_box()["y"])
+        if places[-1] == places[-2] < screen["height"] / 2:
             break
         page.wait_for_timeout(100)
     summary, text = (opened.locator(each).bounding_box() for each in ("summary", "dl"))
