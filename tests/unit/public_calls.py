@@ -369,17 +369,13 @@ CALLS = {
     ),
     probes.parameters_after_step: (
         lambda model, optimiser=None, **given: probes.parameters_after_step(
-            model,
-            SGD(getattr(model, "parameters", network().parameters)(), lr=0.1) if optimiser is None else optimiser,
-            **given,
+            model, SGD(PROBED["model"][0].parameters(), lr=0.1) if optimiser is None else optimiser, **given
         ),
         {**PROBED, "optimiser": (None, "path")},
     ),
     probes.internal_covariate_shift_of_step: (
         lambda model, optimiser=None, **given: probes.internal_covariate_shift_of_step(
-            model,
-            SGD(getattr(model, "parameters", network().parameters)(), lr=0.1) if optimiser is None else optimiser,
-            **given,
+            model, SGD(PROBED["model"][0].parameters(), lr=0.1) if optimiser is None else optimiser, **given
         ),
         {**PROBED, "optimiser": (None, "path")},
     ),
