@@ -227,9 +227,8 @@ ADVICE: dict[str, Advice] = {
         remedy=(
             "If the model is bad in eval mode as well, use larger batches, SyncBatchNorm over several devices, "
             "`bnlib.FullNorm`, or a norm that does not depend on the batch. Accumulating gradients does not help, "
-            "because BN still computes its statistics from each micro-batch. SyncBatchNorm can be too small as well: "
-            "the "
-            "author of GCNet, a detector, advises at least 16 images over all devices."
+            "because BN still computes its statistics from each micro-batch. With SyncBatchNorm, count the samples of "
+            "all devices."
         ),
         section=FAILING + "#small-batches",
     ),

@@ -239,8 +239,8 @@ ABOUT_STATISTICS: dict[str, Advice] = {
         ),
         test='loss["eval"] > 1.5 * loss["eval_recomputed"]',
         remedy=(
-            "To copy or to average the buffers is not exact: recompute the statistics for the averaged weights: "
-            "`torch.optim.swa_utils.update_bn(batches, averaged_model)`. In Keras, call the averaged model with "
+            "Recompute the statistics for the averaged weights: `torch.optim.swa_utils.update_bn(batches, "
+            "averaged_model)`. Copied or averaged buffers are not exact. In Keras, call the averaged model with "
             "`training=True` on batches until its moving averages have settled."
         ),
         section=TRAINING + "#which-statistics-belong-to-averaged-weights",

@@ -89,11 +89,10 @@ CAUSES_BY_KIND_OF_NETWORK: dict[str, Advice] = {
         ),
         cause=(
             "`InPlaceABN` and `InPlaceABNSync` are norm and activation in one layer, by default leaky ReLU with slope "
-            "0.01. To save memory (up to half, say its authors), the layer overwrites its input and computes it again "
-            "from its output. So nothing else may need that input, nothing behind it may overwrite the output (as "
-            "`out += residual` does), and ReLU, which has no inverse, is refused. It "
-            "scales by |gamma| + eps, so a negative gamma changes its sign. This rests on the package's sources, not "
-            "on an experiment of this book. Here `network` is the model."
+            "0.01. To save memory, the layer overwrites its input and computes it again from its output. So nothing "
+            "else may need the input, nothing may overwrite the output (as `out += residual` does), and ReLU, which "
+            "has no inverse, is refused. It scales by |gamma| + eps, so a negative gamma changes its sign. This book "
+            "has not tried it. Here `network` is the model."
         ),
         test='any(type(m).__name__.startswith("InPlaceABN") for m in network.modules())',
         remedy=(

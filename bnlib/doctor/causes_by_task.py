@@ -147,8 +147,7 @@ CAUSES_BY_TASK: dict[str, Advice] = {
         test="any(bn.training for bn in bns) and len(x) > 1",
         remedy=(
             "Call `model.eval()` before you predict (in pytorch-CycleGAN-and-pix2pix, run `test.py --eval`). You need "
-            "not train again. If the network was trained with one image per batch, see `image-to-image`; "
-            "if it has InstanceNorm with running averages, see `instance-norm-tracks`."
+            "not train again. See the other cases about images for batches of one, and for InstanceNorm."
         ),
         section=f"{PERILS}#predictions-in-train-mode",
     ),

@@ -71,8 +71,7 @@ CAUSES_IN_EXPORTERS: dict[str, Advice] = {
         cause=(
             "An exported graph keeps the mode in which it was exported, and `eval()` is refused (“Calling eval() is "
             "not supported yet”). A BN layer behind a convolution is folded. A BN layer that stands alone keeps train "
-            "mode, unless you switch it. PyTorch's pull request 115715 reports 1.7 % for DenseNet-121 before this was "
-            "mended, and 72.9 % after it. Here `exported` is the exported model."
+            "mode, unless you switch it. Here `exported` is the exported model."
         ),
         test='any("batch_norm" in str(node.target) and node.args[5] is True for node in exported.graph.nodes)',
         remedy=(

@@ -142,7 +142,7 @@ CAUSES_OF_ERRORS: dict[str, Advice] = {
         cause=(
             "PyTorch's public issues report this error for batches above 65,535 samples in eval mode (PyTorch 1.0 to "
             "1.3) and above 131,070 in train mode (PyTorch 0.2), and for a tensor of more than 2 billion values "
-            "(PyTorch 1.7). A report from vLLM names the same limit for many image patches. Between 120,000 and "
+            "(PyTorch 1.7). vLLM reports the same limit for many image patches. Between 120,000 and "
             "140,000 rows, a report of 2018 finds BatchNorm1d eight times slower. "
             "This book did not reproduce it. Here `works()` calls the model, and returns False if it stops."
         ),

@@ -73,7 +73,7 @@ CAUSES_THAT_ARE_NO_FAULT: dict[str, Advice] = {
         ),
         test="torch.allclose(layer(values).float(), copy.deepcopy(layer).float()(values.float()), 0.02, 0.02)",
         remedy=(
-            "If the test is true, no cure is needed. If it is false, look for overflow (`own-norm-overflows`). For "
+            "If the test is true, no cure is needed. If it is false, see the case about overflow in float16. For "
             "equal outputs, use the version with which the model was trained. For outputs that are closer to float32, "
             "keep the weights in float32 and use `torch.autocast`: according to its documentation, it runs "
             "`layer_norm` in float32 on GPUs."

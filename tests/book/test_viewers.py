@@ -57,7 +57,7 @@ def test_a_table_is_stored_with_its_html_so_that_nbval_compares_it(path):
 
 def test_the_notebooks_together_stay_small():
     sizes = {path.name: path.stat().st_size for path in notebooks.chapters()}
-    assert sum(sizes.values()) < 4.65e6 and max(sizes.values()) < 620e3, sizes
+    assert sum(sizes.values()) < 4.65e6 and max(sizes.values()) < 600e3, sizes
 
 
 def test_a_page_that_nbconvert_makes_of_a_stored_notebook_has_its_pictures():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,11 +31,6 @@ class Problem:
     start: Callable[[int, torch.Generator], Params]
     scale: float
 
-    def for_copies(self, copies: int) -> Composition:
-        """Return the composition with estimates for a number of copies, (copies, k)."""
-        stages = [replace(stage, start=stage.start.expand(copies, -1)) for stage in self.composition.stages]
-        return replace(self.composition, stages=stages)
-
     def batches(self, copies: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yield batches of one sample without end, with a different sample for each copy."""
         while True:
@@ -45,15 +40,14 @@ class Problem:
     def squared_gradients(self, params: Params) -> Tensor:
         """Return the squared norm of the exact gradient of each copy, (copies,)."""
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        value = self.for_copies(len(params["w"])).value(leaves, (self.x, self.target))
+        value = self.composition.value(leaves, (self.x, self.target))
         found = torch.autograd.grad(value, list(leaves.values()))
         return torch.stack([each.square().flatten(1).sum(1) for each in found]).sum(0)
 
     def squared_errors(self, params: Params, estimates: Sequence[Tensor]) -> Tensor:
         r"""Return $\|\hat y_i-E\,e_i(w;\xi)\|^2$ for each stage and copy, (stages, copies), with exact expectations."""
         with torch.no_grad():
-            exact = self.for_copies(len(params["w"])).statistics(params, self.x)
-            pairs = zip(exact, estimates, strict=True)
+            pairs = zip(self.composition.statistics(params, self.x), estimates, strict=True)
             return torch.stack([(exact - estimate).square().sum(1) for exact, estimate in pairs])
 
 
